@@ -1,0 +1,14 @@
+"""A trained tower -> evaluations: full-catalogue ranking beside popularity, Markov and frozen embeddings.
+
+Run:       spark-submit jobs/evaluate.py --config conf/quickstart.yaml
+Override:  spark-submit jobs/evaluate.py --config conf/quickstart.yaml --set evaluation.ks=[10,50,100]
+Look:      ... --dry-run says what it would do and why, and changes nothing.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+"""
+
+import sys
+
+from learn_spark.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("evaluate", sys.argv[1:]))

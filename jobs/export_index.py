@@ -1,0 +1,14 @@
+"""Released item_features -> an exact FAISS index with its item ids.
+
+Run:       spark-submit jobs/export_index.py --config conf/quickstart.yaml
+Override:  spark-submit jobs/export_index.py --config conf/quickstart.yaml --set workspace=/data/learn
+Look:      ... --dry-run says what it would do and why, and changes nothing.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+"""
+
+import sys
+
+from learn_spark.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("export_index", sys.argv[1:]))

@@ -1,0 +1,14 @@
+"""interactions -> user_histories: ordered, capped, cut into training, validation and test, padded.
+
+Run:       spark-submit jobs/histories.py --config conf/quickstart.yaml
+Override:  spark-submit jobs/histories.py --config conf/quickstart.yaml --set histories.max_length=512
+Look:      ... --dry-run says what it would do and why, and changes nothing.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+"""
+
+import sys
+
+from learn_spark.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("histories", sys.argv[1:]))

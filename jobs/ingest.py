@@ -1,0 +1,14 @@
+"""Raw files -> items, item_index, interactions (and quarantine: every refused row with its reasons).
+
+Run:       spark-submit jobs/ingest.py --config conf/quickstart.yaml
+Override:  spark-submit jobs/ingest.py --config conf/quickstart.yaml --set source.path=/data/ml-100k
+Look:      ... --dry-run says what it would do and why, and changes nothing.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+"""
+
+import sys
+
+from learn_spark.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("ingest", sys.argv[1:]))

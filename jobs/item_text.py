@@ -1,0 +1,14 @@
+"""items -> item_text: one cleaned prompt an item, addressed by its content.
+
+Run:       spark-submit jobs/item_text.py --config conf/quickstart.yaml
+Override:  spark-submit jobs/item_text.py --config conf/quickstart.yaml --set text.template=learn-industrial
+Look:      ... --dry-run says what it would do and why, and changes nothing.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+"""
+
+import sys
+
+from learn_spark.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("item_text", sys.argv[1:]))

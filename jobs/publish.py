@@ -1,0 +1,14 @@
+"""A trained tower -> user_features, item_features: staged, gated by Great Expectations, then released.
+
+Run:       spark-submit jobs/publish.py --config conf/quickstart.yaml
+Override:  spark-submit jobs/publish.py --config conf/quickstart.yaml --set release.min_validation_ndcg10=0.02
+Look:      ... --dry-run says what it would do and why, and changes nothing.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+"""
+
+import sys
+
+from learn_spark.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("publish", sys.argv[1:]))

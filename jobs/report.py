@@ -1,0 +1,14 @@
+"""Runs, evaluations and releases -> one self-contained HTML page.
+
+Run:       spark-submit jobs/report.py --config conf/quickstart.yaml
+Override:  spark-submit jobs/report.py --config conf/quickstart.yaml --set workspace=/data/learn
+Look:      ... --dry-run says what it would do and why, and changes nothing.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+"""
+
+import sys
+
+from learn_spark.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("report", sys.argv[1:]))

@@ -1,0 +1,201 @@
+"""The command ``learn-spark``, and the same for spark-submit: arguments in, exit code out.
+
+Heavy libraries are imported where they are used, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.pipeline.registry import all_stages
+
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A settings file, or its name in conf/.")]
+ConfigArgument = Annotated[
+    str | None, typer.Argument(metavar="[CONFIG]", help="A settings file, or its name in conf/ (same as --config).")
+]
+ConfigOptional = Annotated[str | None, typer.Option("--config", "-c", help="A settings file, or its name in conf/.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; change nothing.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run even if nothing changed.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show warnings, Spark's log and stack traces.")]
+
+app = typer.Typer(
+    name="learn-spark",
+    help="LEARN as a Spark feature platform: frozen-LLM item embeddings, a preference tower, released features.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _quiet_environment(verbose: bool) -> None:
+    """Set before any heavy import: no telephone calls, no third-party bars, threads where they pay."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # FAISS is twice as fast with its own threads than with OpenBLAS's under them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if not verbose:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+        warnings.simplefilter("ignore")
+
+
+def _guarded(work: Callable[[], None], verbose: bool, logs: Callable[[], Path | None]) -> int:
+    """Run ``work``; an exit code, with one clear sentence on standard error where it went wrong."""
+    try:
+        work()
+        return 0
+    except LearnSparkError as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        place = logs()
+        where = "--verbose shows the stack trace"
+        if place:
+            (place / "last-error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            where = f"the stack trace is in {place / 'last-error.txt'}"
+        print(f"error: {type(error).__name__}: {first[:400]} ({where})", file=sys.stderr)
+        return 1
+
+
+def run_stages_command(
+    names: list[str] | None, config: str, overrides: list[str], *, dry_run: bool, force: bool, verbose: bool
+) -> int:
+    """Run stages (all of ``pipeline.stages`` if None) and show what came of it; the exit code."""
+    _quiet_environment(verbose)
+    folder: list[Path] = []
+
+    def work() -> None:
+        from learn_spark.pipeline.runner import run_stages
+        from learn_spark.pipeline.summary import show_metrics, show_outcomes, show_places
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+        from learn_spark.tables.workspace import Workspace
+
+        settings = load_settings(config, overrides)
+        workspace = Workspace.open(settings.workspace)
+        folder.append(workspace.folder("logs"))
+        report = Reporter()
+        outcomes = run_stages(
+            names if names is not None else settings.pipeline.stages,
+            settings,
+            report=report,
+            dry_run=dry_run,
+            force=force,
+            verbose=verbose,
+        )
+        if dry_run:
+            return
+        show_outcomes(outcomes, report)
+        for outcome in outcomes:
+            if outcome.stage.name == "evaluate":
+                show_metrics(workspace, outcome.run.run_id, report)
+        show_places(settings, workspace, report)
+
+    return _guarded(work, verbose, lambda: folder[0] if folder else None)
+
+
+@app.command()
+def run(
+    name: ConfigArgument = None,
+    config: ConfigOptional = None,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run the whole road: every stage of pipeline.stages that is not up to date."""
+    if (name is None) == (config is None):
+        raise typer.BadParameter("give one settings file, as in: learn-spark run quickstart")
+    raise typer.Exit(
+        run_stages_command(
+            None, name or config or "", overrides or [], dry_run=dry_run, force=force, verbose=verbose
+        )
+    )
+
+
+def _add_stage_command(name: str, summary: str) -> None:
+    def command(
+        config: ConfigOption,
+        overrides: SetOption = None,
+        dry_run: DryRunOption = False,
+        force: ForceOption = False,
+        verbose: VerboseOption = False,
+    ) -> None:
+        raise typer.Exit(
+            run_stages_command([name], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
+        )
+
+    app.command(name, help=f"{summary}.", rich_help_panel="Stages")(command)
+
+
+for _stage in all_stages():
+    _add_stage_command(_stage.name, _stage.summary)
+
+
+@app.command()
+def status(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
+    """Show each stage's last run and each table's version and rows."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.pipeline.summary import show_status
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+        from learn_spark.tables.workspace import Workspace
+
+        show_status(Workspace.open(load_settings(config, overrides or []).workspace), Reporter())
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command()
+def setup(verbose: VerboseOption = False) -> None:
+    """Fetch the two Delta JARs (once) and tell Spark about this environment."""
+
+    def work() -> None:
+        from learn_spark.install import InstallError, install
+
+        try:
+            install(os.environ.get("JAVA_HOME"))
+        except InstallError as error:
+            raise LearnSparkError(str(error)) from None
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+def run_job(name: str, arguments: list[str]) -> int:
+    """What jobs/<name>.py calls: the stage (or ``run`` for the pipeline) with spark-submit's arguments."""
+    try:
+        app([name, *arguments], standalone_mode=True)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()

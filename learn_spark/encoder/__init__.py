@@ -1,0 +1,1 @@
+"""The frozen LLM: loading, token-budget batches, pooling, and the Spark stage."""

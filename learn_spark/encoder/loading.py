@@ -1,0 +1,69 @@
+"""From an identity to a model in memory: base model without the head, frozen, fp32, no remote code, safetensors only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learn_spark.encoder.identity import EncoderError, EncoderIdentity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def prepare(identity: EncoderIdentity, cache: Path) -> Path:
+    """A folder that :func:`load` reads at once. A GGUF file is converted to safetensors in ``cache``, only once."""
+    if identity.path.is_dir():
+        return identity.path
+    folder = cache / identity.revision
+    if not (folder / "config.json").is_file():
+        temporary = cache / f".{identity.revision}.{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            _convert_gguf(identity.path, temporary)
+            # Another process may have been faster; its folder is as good.
+            if not folder.exists():
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _convert_gguf(path: Path, folder: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        model = AutoModel.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(f"{path} cannot be read as GGUF: {error}") from None
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    config["architectures"] = [type(model).__name__]
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
+
+
+def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and fast tokenizer of a prepared folder."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(f"the model in {folder} cannot be loaded: {error}") from None
+    if not tokenizer.is_fast:
+        raise EncoderError(f"the model in {folder} has no fast tokenizer (tokenizer.json)")
+    return model.eval().requires_grad_(False), tokenizer

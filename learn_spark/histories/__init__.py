@@ -1,0 +1,1 @@
+"""Assembling user histories from the log, and cutting them into training, validation and test."""

@@ -1,0 +1,1 @@
+"""Stages, what makes them run or rest, and the command line."""

@@ -1,0 +1,112 @@
+"""All stages, in the order of the data's road."""
+
+from __future__ import annotations
+
+from learn_spark.errors import SettingsError
+from learn_spark.pipeline.stage import Stage
+
+_STAGES = (
+    Stage(
+        name="ingest",
+        module="learn_spark.sources.ingest",
+        summary="Raw files into items and interactions; refused rows into quarantine",
+        sections=("source",),
+        reads=(),
+        writes=("items", "item_index", "interactions", "quarantine"),
+        uses_spark=True,
+    ),
+    Stage(
+        name="item_text",
+        module="learn_spark.text.item_text",
+        summary="Items into the texts that the LLM reads",
+        sections=("text",),
+        reads=("items",),
+        writes=("item_text",),
+        uses_spark=True,
+    ),
+    Stage(
+        name="embed_items",
+        module="learn_spark.encoder.embed_items",
+        summary="Texts into embeddings by the frozen LLM in Spark's workers; only texts not encoded yet",
+        sections=("encoder", "text"),
+        reads=("item_text",),
+        writes=("text_embeddings",),
+        uses_spark=True,
+    ),
+    Stage(
+        name="histories",
+        module="learn_spark.histories.assemble",
+        summary="Interactions into ordered, capped, cut user histories",
+        sections=("histories",),
+        reads=("interactions", "item_index"),
+        writes=("user_histories",),
+        uses_spark=True,
+    ),
+    Stage(
+        name="train",
+        module="learn_spark.training.train",
+        summary="Histories and embeddings into a trained LEARN tower",
+        sections=("encoder", "text", "feed", "tower", "objective", "training", "evaluation"),
+        reads=("user_histories", "item_index", "item_text", "text_embeddings"),
+        writes=(),
+        uses_spark=False,
+    ),
+    Stage(
+        name="evaluate",
+        module="learn_spark.retrieval.evaluate",
+        summary="Full-catalogue ranking of LEARN beside popularity, Markov and the frozen embeddings",
+        sections=("encoder", "text", "tower", "objective", "evaluation", "training"),
+        reads=("user_histories", "item_index", "item_text", "text_embeddings"),
+        writes=("evaluations",),
+        uses_spark=False,
+    ),
+    Stage(
+        name="publish",
+        module="learn_spark.release.publish",
+        summary="User and item features by the tower in Spark's workers: staged, gated, released",
+        sections=("encoder", "text", "histories", "release"),
+        reads=("user_histories", "item_index", "item_text", "text_embeddings"),
+        writes=("user_features", "item_features", "releases"),
+        uses_spark=True,
+    ),
+    Stage(
+        name="export_index",
+        module="learn_spark.release.export_index",
+        summary="The released item features as a FAISS index",
+        sections=(),
+        reads=("releases", "item_features"),
+        writes=(),
+        uses_spark=False,
+    ),
+    Stage(
+        name="rank_ads",
+        module="learn_spark.ranking.rank_ads",
+        summary="An ads ranker trained with and without the released features",
+        sections=("ranking",),
+        reads=("releases", "interactions", "user_features", "item_features"),
+        writes=("ad_scores",),
+        uses_spark=True,
+    ),
+    Stage(
+        name="report",
+        module="learn_spark.report.write",
+        summary="One HTML page: the road, the metrics, the gate, the lineage",
+        sections=(),
+        reads=(),
+        writes=(),
+        uses_spark=False,
+    ),
+)
+
+
+def all_stages() -> tuple[Stage, ...]:
+    """Every stage in the order of the road."""
+    return _STAGES
+
+
+def find_stage(name: str) -> Stage:
+    """The stage called ``name``; SettingsError names the known ones."""
+    for stage in _STAGES:
+        if stage.name == name:
+            return stage
+    raise SettingsError(f"there is no stage {name!r}; the stages are {', '.join(s.name for s in _STAGES)}")

@@ -1,0 +1,198 @@
+"""Running stages: what is up to date rests, what is not runs, and every run is recorded."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from learn_spark.errors import GateFailed, LearnSparkError
+from learn_spark.pipeline.registry import find_stage
+from learn_spark.pipeline.stage import SparkHolder, Stage, StageContext, StageResult
+from learn_spark.progress import Reporter
+from learn_spark.settings import Settings, save_settings
+from learn_spark.settings.load import fingerprint
+from learn_spark.tables.lineage import Run, all_runs, code_version, new_run_id, record
+from learn_spark.tables.snapshot import current_version
+from learn_spark.tables.workspace import Workspace
+
+# Written by more than one run of a job without that making an earlier run's other outputs out of date.
+_SHARED = frozenset({"quarantine"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage would read, and either the run that already did it or the reason why it must run."""
+
+    inputs: Mapping[str, str]
+    config_hash: str
+    done_by: Run | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage after its turn. ``run`` is the run whose outputs hold; ``rested`` says that it is an earlier one."""
+
+    stage: Stage
+    run: Run
+    rested: bool
+
+
+@contextmanager
+def workspace_lock(workspace: Workspace) -> Iterator[None]:
+    """Only one process at a time changes a workspace; LearnSparkError for the second."""
+    with (workspace.root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LearnSparkError(f"another run is at work in {workspace.root}; wait for it to end") from None
+        yield
+
+
+def plan_stage(stage: Stage, settings: Settings, workspace: Workspace) -> Plan:
+    """Look at a stage's inputs and its last run; LearnSparkError where an input is not there."""
+    inputs: dict[str, str] = {}
+    for table in stage.reads:
+        version = current_version(workspace.table(table))
+        if version is None:
+            raise LearnSparkError(f"{stage.name} reads the table {table}, which is not there; run its stage first")
+        inputs[table] = str(version)
+    module = stage.load()
+    if hasattr(module, "other_inputs"):
+        inputs.update(module.other_inputs(settings, workspace))
+    config_hash = fingerprint(settings, stage.sections)
+    done = [run for run in all_runs(workspace) if run.job == stage.name and run.status == "done"]
+    if not done:
+        return Plan(inputs, config_hash, None, "it has not run yet")
+    last = done[-1]
+    if last.config_hash != config_hash:
+        return Plan(inputs, config_hash, None, "its settings changed")
+    if last.code_version != code_version():
+        return Plan(inputs, config_hash, None, "the code changed")
+    for name in sorted({*inputs, *last.inputs}):
+        if inputs.get(name) != last.inputs.get(name):
+            return Plan(inputs, config_hash, None, f"its input {name} changed")
+    for name, value in last.outputs.items():
+        if "/" in name:
+            if not (workspace.root / name).exists():
+                return Plan(inputs, config_hash, None, f"its output {name} is gone")
+        elif name not in _SHARED and str(current_version(workspace.table(name))) != value:
+            return Plan(inputs, config_hash, None, f"its output {name} was changed by something else")
+    return Plan(inputs, config_hash, last, "nothing changed")
+
+
+def run_stages(
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    report: Reporter,
+    dry_run: bool = False,
+    force: bool = False,
+    verbose: bool = False,
+) -> list[Outcome]:
+    """Run the named stages in order, each only if something it depends on changed (or ``force``).
+
+    Every run is recorded, failed ones too. Raises what the stage raised.
+    """
+    stages = [find_stage(name) for name in names]
+    workspace = Workspace.open(settings.workspace)
+    if dry_run:
+        _show_plans(stages, settings, workspace, report, force=force)
+        return []
+    holder = SparkHolder(settings, verbose=verbose)
+    outcomes = []
+    with workspace_lock(workspace):
+        try:
+            for number, stage in enumerate(stages, 1):
+                report.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")
+                outcomes.append(_run_stage(stage, settings, workspace, report, holder, force=force))
+        finally:
+            holder.stop()
+    return outcomes
+
+
+def _run_stage(
+    stage: Stage, settings: Settings, workspace: Workspace, report: Reporter, holder: SparkHolder, *, force: bool
+) -> Outcome:
+    plan = plan_stage(stage, settings, workspace)
+    if plan.done_by and not force:
+        report.say(f"up to date (run {plan.done_by.run_id})")
+        return Outcome(stage, plan.done_by, rested=True)
+    report.say(f"running: {'asked to (--force)' if plan.done_by else plan.reason}")
+    run_id = new_run_id()
+    context = StageContext(settings, workspace, run_id, plan.inputs, report, holder)
+    started, clock = datetime.now(UTC), time.monotonic()
+    save_settings(settings, workspace.folder("runs", run_id))
+
+    def finished(status: str, result: StageResult | None, message: str | None = None) -> Run:
+        outputs = {}
+        for table in stage.writes:
+            version = current_version(workspace.table(table))
+            if version is not None:
+                outputs[table] = str(version)
+        counts: dict[str, int] = {}
+        if result:
+            outputs.update(result.outputs)
+            counts = {"rows_in": result.rows_in, "rows_out": result.rows_out, "refused": result.refused}
+            counts.update(result.counts)
+        run = Run(
+            run_id=run_id,
+            job=stage.name,
+            status=status,
+            config_hash=plan.config_hash,
+            code_version=code_version(),
+            inputs=dict(plan.inputs),
+            outputs=outputs,
+            counts=counts,
+            seconds=time.monotonic() - clock,
+            started_at=started,
+            message=message,
+        )
+        record(workspace, run)
+        return run
+
+    try:
+        result = stage.load().run(context)
+    except GateFailed as error:
+        finished("refused", None, str(error))
+        raise
+    except Exception as error:
+        finished("failed", None, str(error)[:2000])
+        raise
+    for note in result.notes:
+        report.say(note)
+    return Outcome(stage, finished("done", result), rested=False)
+
+
+def _show_plans(
+    stages: Sequence[Stage], settings: Settings, workspace: Workspace, report: Reporter, *, force: bool
+) -> None:
+    will_write: set[str] = set()
+    for stage in stages:
+        missing = [t for t in stage.reads if current_version(workspace.table(t)) is None and t not in will_write]
+        if missing:
+            report.line(f"{stage.name}: cannot run, there is no table {', '.join(missing)}")
+            continue
+        upstream = sorted(will_write.intersection({*stage.reads, "model" if _reads_model(stage) else ""}))
+        if upstream:
+            reason: str | None = f"{', '.join(upstream)} may change"
+        else:
+            plan = plan_stage(stage, settings, workspace)
+            reason = "asked to (--force)" if plan.done_by and force else None if plan.done_by else plan.reason
+        if reason is None:
+            report.line(f"{stage.name}: up to date")
+            continue
+        report.line(f"{stage.name}: would run, because {reason}")
+        report.say(f"reads  {', '.join(stage.reads) or settings.source.path}")
+        report.say(f"writes {', '.join(stage.writes) or 'files below ' + str(workspace.root)}")
+        will_write.update(stage.writes)
+        if stage.name == "train":
+            will_write.add("model")
+
+
+def _reads_model(stage: Stage) -> bool:
+    return stage.name in ("evaluate", "publish")

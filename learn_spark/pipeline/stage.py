@@ -1,0 +1,120 @@
+"""What a stage is: its name, what it reads and writes, and what it is given when it runs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learn_spark.progress import Reporter
+from learn_spark.settings.schema import Settings
+from learn_spark.tables.lineage import code_version
+from learn_spark.tables.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from learn_spark.tables.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the registry knows it; ``module`` is imported only when the stage is looked at.
+
+    The module has ``run(context) -> StageResult`` and, where the stage reads more than tables,
+    ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash).
+    """
+
+    name: str
+    module: str
+    summary: str
+    sections: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    uses_spark: bool
+
+    def load(self) -> Any:
+        """The stage's module."""
+        return importlib.import_module(self.module)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did.
+
+    ``outputs`` names files or folders below the workspace with their hash; tables are recorded by themselves.
+    """
+
+    rows_in: int
+    rows_out: int
+    refused: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class SparkHolder:
+    """One Spark session for all stages of a process, started when the first one asks."""
+
+    def __init__(self, settings: Settings, *, verbose: bool) -> None:
+        self._settings, self._verbose = settings, verbose
+        self._session: SparkSession | None = None
+
+    def get(self, workspace: Workspace) -> SparkSession:
+        """The session."""
+        if self._session is None:
+            from learn_spark.tables.session import start_session
+
+            log = None if self._verbose else workspace.folder("logs") / "spark.log"
+            self._session = start_session(self._settings.spark, app="learn-spark", log_file=log)
+        return self._session
+
+    def stop(self) -> None:
+        """Stop the session if it was started."""
+        if self._session is not None:
+            self._session.stop()
+            self._session = None
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a running stage is given. ``inputs`` pins every table it reads to a version."""
+
+    settings: Settings
+    workspace: Workspace
+    run_id: str
+    inputs: Mapping[str, str]
+    report: Reporter
+    holder: SparkHolder
+
+    @property
+    def code_version(self) -> str:
+        """Version of the package and hash of its source."""
+        return code_version()
+
+    @property
+    def spark(self) -> SparkSession:
+        """The Spark session (started on first use)."""
+        return self.holder.get(self.workspace)
+
+    def path(self, table: str) -> str:
+        """Path of a table."""
+        return self.workspace.table(table)
+
+    def read(self, table: str) -> DataFrame:
+        """An input table at its pinned version, by Spark."""
+        from learn_spark.tables import delta
+
+        return delta.read(self.spark, self.path(table), int(self.inputs[table]))
+
+    def snapshot(self, table: str) -> Snapshot:
+        """An input table at its pinned version, without Spark."""
+        from learn_spark.tables.snapshot import Snapshot
+
+        return Snapshot.open(self.path(table), int(self.inputs[table]))
+
+    def folder(self, *parts: str) -> Path:
+        """A folder below the workspace."""
+        return self.workspace.folder(*parts)

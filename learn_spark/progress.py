@@ -1,0 +1,96 @@
+"""What a person sees while jobs run: one line a step, progress with rate and time left, tables at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Bar:
+    """A running count towards a total."""
+
+    def __init__(self, report: Reporter, label: str, total: int, unit: str) -> None:
+        self._report, self._label, self._total, self._unit = report, label, total, unit
+        self._start = self._last = time.monotonic()
+        self.done = 0
+        self._rich: Progress | None = None
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Count ``count`` more; ``note`` is shown behind the rate."""
+        self.done += count
+        if self._rich is not None:
+            self._rich.update(self._rich.task_ids[0], completed=self.done, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN_LINES and self.done < self._total:
+            self._last = now
+            rate = self.done / max(now - self._start, 1e-9)
+            left = (self._total - self.done) / max(rate, 1e-9)
+            self._report.say(
+                f"{self._label}: {self.done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left:,.0f} s left"
+                + (f", {note}" if note else "")
+            )
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+class Reporter:
+    """Speaks to the terminal; without one (a log file, CI) it prints plain lines."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        width = None if sys.stdout.isatty() else 120
+        self.console = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty(), quiet=quiet)
+
+    def heading(self, text: str) -> None:
+        """Announce a stage."""
+        self.console.print(Text(text, style="bold"))
+
+    def say(self, text: str) -> None:
+        """One line below the heading."""
+        self.console.print(Text(f"  {text}"))
+
+    def line(self, text: str = "") -> None:
+        """One line as it is."""
+        self.console.print(Text(text))
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
+        """Progress towards ``total`` ``unit``s."""
+        bar = Bar(self, label, total, unit)
+        if not self.console.is_terminal or self.console.quiet:
+            yield bar
+            return
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            progress.add_task(label, total=total, note="")
+            bar._rich = progress
+            yield bar
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; every column but the first is set flush right."""
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2))
+        for number, name in enumerate(columns):
+            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print()
+        self.console.print(table)

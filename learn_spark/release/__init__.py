@@ -1,0 +1,1 @@
+"""Publishing features: staged, gated, released; how consumers read them; the FAISS index."""

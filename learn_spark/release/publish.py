@@ -1,0 +1,172 @@
+"""The publish stage: write, audit, publish. Features are staged, a gate judges them, only then are they released."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from learn_spark.encoder.identity import identify
+from learn_spark.errors import LearnSparkError
+from learn_spark.pipeline.stage import StageContext, StageResult
+from learn_spark.quality.gate import run_gate
+from learn_spark.release.profile import release_rules, vector_profile
+from learn_spark.release.worker import FEATURES, TowerSpec, item_features, user_features
+from learn_spark.settings import Settings
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import newest_model
+from learn_spark.tables.snapshot import current_version
+from learn_spark.tables.workspace import Workspace
+from learn_spark.text.templates import template
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+FEATURE_TABLES = ("item_features", "user_features")
+
+
+def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
+    """The newest model."""
+    return {"model": newest_model(workspace)}
+
+
+def release_id(context: StageContext) -> str:
+    """Hash of the model and of every input's version: the same inputs make the same release."""
+    parts = {"inputs": dict(context.inputs), "as_of": context.settings.histories.as_of}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run(context: StageContext) -> StageResult:
+    """Stage the features of all users and items, judge them, release them.
+
+    Raises GateFailed (after marking the release withdrawn) where the gate says no; consumers go on reading the
+    release before.
+    """
+    from pyspark.sql import functions as F
+
+    manifest_path = context.workspace.root / "models" / context.inputs["model"] / "manifest.json"
+    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    key = identify(context.settings.encoder).key
+    if manifest["encoder_key"] != key:
+        raise LearnSparkError(
+            f"publish: the model {context.inputs['model']} was trained on the encoder {manifest['encoder_key'][:12]}, "
+            f"the settings name {key[:12]}; train again or name the model's encoder"
+        )
+    release = release_id(context)
+    histories = context.read("user_histories")
+    as_of = _as_of(context, histories)
+    counts = _stage(context, release, key, as_of, histories)
+    outputs = {table: str(current_version(context.path(table))) for table in FEATURE_TABLES}
+    row: dict[str, Any] = {
+        "release_id": release,
+        "model_id": context.inputs["model"],
+        "encoder_key": key,
+        "inputs": dict(context.inputs),
+        "outputs": outputs,
+        "gate_results": None,
+        "metrics": {name: float(value) for name, value in manifest["validation"].items()},
+        "as_of": as_of,
+        "run_id": context.run_id,
+    }
+    _append_release(context, {**row, "status": "staged"})
+    profile: dict[str, float | None] = {"validation_ndcg10": manifest["validation"]["NDCG@10"]}
+    for table, name in (("user_features", "user"), ("item_features", "item")):
+        rows = delta.read(context.spark, context.path(table), int(outputs[table]))
+        staged = rows.where(F.col("release_id") == release)
+        profile |= vector_profile(staged, f"{name}_id", name)
+        profile[f"{name}_repeated"] = (profile[f"{name}_rows"] or 0) - (profile[f"{name}_ids"] or 0)
+    rules = release_rules(
+        context.settings.release,
+        output_dim=int(manifest["shape"]["output_dim"]),
+        users=counts["users"],
+        items=counts["items"],
+    )
+    gate = run_gate("release", profile, rules, context.folder("reports", "quality"))
+    status = "released" if gate.passed else "withdrawn"
+    _append_release(context, {**row, "status": status, "gate_results": json.dumps(gate.as_dicts())})
+    gate.require()
+    written = int(profile["user_rows"] or 0) + int(profile["item_rows"] or 0)
+    return StageResult(
+        rows_in=counts["users"] + counts["items"],
+        rows_out=written,
+        counts={"users": counts["users"], "items": counts["items"], "rules_passed": len(rules)},
+        notes=(
+            f"release {release}: {counts['users']:,} users, {counts['items']:,} items, as of {as_of:%Y-%m-%d %H:%M:%S}; "
+            f"the gate's {len(rules)} rules passed (Data Docs: {gate.docs})",
+        ),
+    )
+
+
+def _as_of(context: StageContext, histories: DataFrame) -> datetime:
+    """The time that no event of the release reaches: the setting, else just after the last event."""
+    from pyspark.sql import functions as F
+
+    micros = context.settings.histories.as_of_micros()
+    if micros is None:
+        last = histories.agg(F.max(F.array_max("event_time"))).first()
+        assert last is not None
+        micros = last[0] + 1
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+
+def _stage(context: StageContext, release: str, key: str, as_of: datetime, histories: DataFrame) -> dict[str, int]:
+    """Write both feature tables' slice of this release; a second writing replaces the first."""
+    from pyspark.sql import functions as F
+
+    from learn_spark.feed.item_matrix import item_matrix_path
+
+    spark = context.spark
+    version = template(context.settings.text.template).key
+    tasks = spark.sparkContext.defaultParallelism
+    spec = TowerSpec(
+        model_folder=str(context.workspace.root / "models" / context.inputs["model"]),
+        matrix_path=str(
+            item_matrix_path(
+                context.snapshot("item_index"),
+                context.snapshot("item_text"),
+                context.snapshot("text_embeddings"),
+                template_version=version,
+                encoder_key=key,
+                cache=context.folder("cache", "item_matrix"),
+            )
+        ),
+        batch_rows=context.settings.release.batch_rows,
+        threads=max(1, (os.cpu_count() or 1) // tasks),
+    )
+    items = context.read("item_index").select("item_id")
+    texts = context.read("item_text").where(F.col("template_version") == version).select("item_id", "text_key")
+    embeddings = context.read("text_embeddings").where(F.col("encoder_key") == key).select("text_key", "embedding")
+    raw = items.join(texts, "item_id").join(embeddings, "text_key").select(F.col("item_id").alias("id"), "embedding")
+    sources = {
+        "item_features": ("item_id", raw.repartition(tasks).mapInArrow(item_features(spec), FEATURES)),
+        "user_features": (
+            "user_id",
+            histories.select(F.col("user_id").alias("id"), "item_index", "length").mapInArrow(
+                user_features(spec), FEATURES
+            ),
+        ),
+    }
+    for table, (id_name, vectors) in sources.items():
+        rows = vectors.select(
+            F.lit(release).alias("release_id"),
+            F.col("id").alias(id_name),
+            "embedding",
+            F.lit(as_of).cast("timestamp").alias("as_of"),
+        )
+        delta.overwrite(rows, context.path(table), contract(table), where=f"release_id = '{release}'")
+    return {"users": histories.count(), "items": items.count()}
+
+
+def _append_release(context: StageContext, row: dict[str, Any]) -> None:
+    from pyspark.sql import functions as F
+
+    table = contract("releases")
+    delta.create_if_missing(context.spark, context.path("releases"), table)
+    known = delta.read(context.spark, context.path("releases"))
+    last = known.agg(F.coalesce(F.max("sequence"), F.lit(0))).first()
+    full = {**row, "sequence": (last[0] if last else 0) + 1, "written_at": datetime.now(UTC)}
+    frame = context.spark.createDataFrame([tuple(full[name] for name in table.names)], table.spark_schema())
+    delta.append(frame, context.path("releases"), table)

@@ -1,0 +1,57 @@
+"""How consumers read features: through releases, never a table's newest rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class NoRelease(LearnSparkError):
+    """Nothing is released, or not what was asked for."""
+
+
+def current_release(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of all rows of ``releases``, the one that holds now: the newest ``released`` row of a release whose own newest
+    row is that one. NoRelease where every release is staged or withdrawn.
+    """
+    newest: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["sequence"]):
+        newest[row["release_id"]] = row
+    released = [row for row in newest.values() if row["status"] == "released"]
+    if not released:
+        raise NoRelease("nothing is released; run the publish stage, and look at its gate if it ran")
+    return max(released, key=lambda row: row["sequence"])
+
+
+def read_release(workspace: Workspace) -> dict[str, Any]:
+    """The row of ``releases`` that holds now."""
+    return current_release(read_rows(workspace.table("releases")))
+
+
+def released_features(spark: SparkSession, workspace: Workspace, table: str) -> DataFrame:
+    """The released rows of ``user_features`` or ``item_features``, by Spark, at the version the release names."""
+    from pyspark.sql import functions as F
+
+    from learn_spark.tables import delta
+
+    row = read_release(workspace)
+    frame = delta.read(spark, workspace.table(table), int(row["outputs"][table]))
+    return frame.where(F.col("release_id") == row["release_id"])
+
+
+def released_arrow(workspace: Workspace, table: str) -> pa.Table:
+    """The same without Spark."""
+    row = read_release(workspace)
+    rows = Snapshot.open(workspace.table(table), int(row["outputs"][table])).to_arrow()
+    return rows.filter(pc.equal(rows["release_id"], row["release_id"]))

@@ -1,0 +1,97 @@
+"""The evaluate stage: LEARN beside popularity, Markov and the untrained embeddings, over the whole catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.pipeline.stage import StageContext, StageResult
+from learn_spark.retrieval.cuts import Cut, CutName, cut_histories, training_events
+from learn_spark.retrieval.markov import Markov
+from learn_spark.retrieval.metrics import summarise
+from learn_spark.retrieval.popularity import Popularity
+from learn_spark.retrieval.ranks import ranks_from_scores, ranks_from_vectors
+from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors
+from learn_spark.settings import Settings
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import newest_model
+from learn_spark.tables.log import append_rows
+from learn_spark.tables.workspace import Workspace
+from learn_spark.training.model_store import load_model, whitened
+from learn_spark.training.train import content_matrix
+
+CUTS: tuple[CutName, ...] = ("validation", "test")
+
+
+def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
+    """The newest model."""
+    return {"model": newest_model(workspace)}
+
+
+def run(context: StageContext) -> StageResult:
+    """Rank every user's target on both cuts with every method, and append the metrics to ``evaluations``."""
+    settings = context.settings.evaluation
+    model = load_model(context.workspace.root / "models" / context.inputs["model"])
+    matrix, encoder_key = content_matrix(context)
+    if encoder_key != model.manifest["encoder_key"]:
+        raise LearnSparkError(
+            f"evaluate: the model {model.model_id} was trained on the encoder {model.manifest['encoder_key'][:12]}, "
+            f"the settings name {encoder_key[:12]}; train again or name the model's encoder"
+        )
+    histories = context.snapshot("user_histories").to_arrow()
+    content = whitened(model.whitening, matrix)
+    values, offsets = training_events(histories)
+    n_items = len(matrix) - 1
+    popularity, markov = Popularity.fit(values, offsets, n_items), Markov.fit(values, offsets, n_items)
+    items = item_vectors(model.tower, content)
+    unit = content[1:] / np.maximum(np.linalg.norm(content[1:], axis=1, keepdims=True), 1e-12)
+    depth = max(settings.ks)
+
+    def dense(cut: Cut, scores: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        parts = [
+            ranks_from_scores(scores(rows), cut.targets[rows], [cut.seen[i] for i in rows])
+            for rows in _slices(len(cut.targets), settings.batch_users)
+        ]
+        return np.concatenate(parts)
+
+    def near(cut: Cut, users: np.ndarray, catalogue: np.ndarray) -> np.ndarray:
+        return ranks_from_vectors(users, catalogue, cut.targets, cut.seen, depth=depth, batch=settings.batch_users)
+
+    rows = []
+    users_ranked = 0
+    for name in CUTS:
+        cut = cut_histories(histories, name)
+        if not len(cut.targets):
+            raise LearnSparkError(f"evaluate: no user has a target on the {name} cut")
+        users_ranked += len(cut.targets)
+        last = cut.items[np.arange(len(cut.targets)), cut.lengths - 1].astype(np.int64) - 1
+        window = model.window
+        ranks = {
+            "popularity": dense(cut, lambda at: popularity.scores(len(at))),
+            "markov": dense(cut, lambda at, last=last: markov.scores(last[at])),  # type: ignore[misc]
+            "frozen": near(cut, mean_vectors(content, cut.items, cut.lengths, window), unit),
+            "learn": near(cut, user_vectors(model.tower, content, cut.items, cut.lengths, window), items),
+        }
+        for method, found in ranks.items():
+            for metric, value in summarise(found, settings.ks).items():
+                rows.append(
+                    {
+                        "run_id": context.run_id,
+                        "model_id": model.model_id,
+                        "method": method,
+                        "cut": name,
+                        "metric": metric,
+                        "value": value,
+                        "users": len(found),
+                        "catalogue": n_items,
+                    }
+                )
+    append_rows(context.path("evaluations"), contract("evaluations"), rows)
+    return StageResult(rows_in=len(histories), rows_out=users_ranked, counts={"metrics": len(rows)})
+
+
+def _slices(total: int, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, total, size):
+        yield np.arange(start, min(start + size, total))

@@ -1,0 +1,179 @@
+"""Reading conf/*.yaml, applying ``--set key=value``, and saying plainly what is wrong with either."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from learn_spark.errors import SettingsError
+from learn_spark.resources import resource_folder
+from learn_spark.settings.schema import Settings
+
+_SECRET = re.compile(r"(password|secret|token$|access[._]?key|credential)", re.IGNORECASE)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-3`` as a string; this loader reads it as the number it is. Keys may not repeat."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader subclass)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def find_config(name: str) -> Path:
+    """A settings file by path, or by its bare name in conf/ (``quickstart``)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    bundled = resource_folder("conf")
+    if re.fullmatch(r"[\w.-]+", name):
+        candidate = bundled / (name if name.endswith(".yaml") else f"{name}.yaml")
+        if candidate.is_file():
+            return candidate
+    known = sorted(p.stem for p in bundled.glob("*.yaml"))
+    raise SettingsError(f"no settings file {name!r}; there are {', '.join(known)}, or give the path of a YAML file")
+
+
+def _read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise SettingsError(f"{path} extends itself")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    tree = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path} must hold settings as 'key: value', not {type(tree).__name__}")
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    base_path = path.parent / str(base)
+    if not base_path.is_file():
+        raise SettingsError(f"{path} extends {base}, but there is no file {base_path}")
+    return _merge(_read_tree(base_path, (*above, path.resolve())), tree)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w.-]+)*", key):
+        raise SettingsError(f"--set {override!r} is not of the form key=value (for example training.epochs=5)")
+    value = _parse(text, f"--set {key}") if text else None
+    parts = ["spark", "conf", key.removeprefix("spark.conf.")] if key.startswith("spark.conf.") else key.split(".")
+    node = tree
+    for part in parts[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise SettingsError(f"--set {key}: {part!r} is a value, not a section")
+    if isinstance(node.get(parts[-1]), Mapping) and value is not None and not isinstance(value, Mapping):
+        raise SettingsError(f"--set {key}: {parts[-1]!r} is a section; set a key inside it")
+    node[parts[-1]] = value
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _all_keys(kind, f"{prefix}{name}.")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    keys = list(_all_keys(Settings))
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
+            near = difflib.get_close_matches(key, siblings, 1, 0.5) or difflib.get_close_matches(key, keys, 1, 0.5)
+            if not near:
+                leaf = key.rpartition(".")[2]
+                near = [k for k in keys if k.rpartition(".")[2] == leaf][:1]
+            lines.append(f"{key}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        elif item["type"] == "missing":
+            lines.append(f"{key}: must be given")
+        elif item["type"] == "value_error":
+            lines.append(f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"]))
+        else:
+            reason = item["msg"][0].lower() + item["msg"][1:]
+            lines.append(f"{key}: {reason} (got {item['input']!r})")
+    return "\n".join(lines)
+
+
+def load_settings(config: str | Path, overrides: Iterable[str] = ()) -> Settings:
+    """Settings of ``config`` (a path, or a name in conf/) with ``key=value`` overrides on top.
+
+    Raises SettingsError for an unknown key (with the nearest right one), a wrong type, or a contradiction.
+    """
+    path = find_config(str(config))
+    tree = _read_tree(path)
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError(f"settings of {path} are wrong:\n{_explain(error)}") from None
+
+
+def redacted(settings: Settings) -> dict[str, Any]:
+    """The settings as plain values, with secrets replaced by ``***``."""
+
+    def clean(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {k: "***" if _SECRET.search(k) and isinstance(v, str) else clean(v) for k, v in node.items()}
+        return node
+
+    result: dict[str, Any] = clean(settings.model_dump())
+    return result
+
+
+def save_settings(settings: Settings, folder: Path) -> Path:
+    """Write the resolved settings as ``settings.yaml`` beside an output; atomic, secrets redacted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settings.yaml"
+    temporary = folder / f".settings.{os.getpid()}.tmp"
+    temporary.write_text(yaml.safe_dump(redacted(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def fingerprint(settings: Settings, sections: Iterable[str]) -> str:
+    """SHA-256 of the named sections: equal fingerprints mean that a stage was asked for the same thing."""
+    wanted = {name: settings.model_dump()[name] for name in sorted(sections)}
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Raw formats, one file each, behind one interface; and the ingest stage."""

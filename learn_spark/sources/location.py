@@ -1,0 +1,40 @@
+"""Where raw files are: a folder, or a folder inside an installed package."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from learn_spark.errors import LearnSparkError
+
+
+class LocationError(LearnSparkError):
+    """A path or package that is not there."""
+
+
+def resolve(location: str) -> Path:
+    """The path that ``location`` means: a path, or ``package:NAME/inside`` (found without importing the package)."""
+    if not location.startswith("package:"):
+        path = Path(location).expanduser()
+    else:
+        name, _, inside = location.removeprefix("package:").partition("/")
+        spec = find_spec(name) if name.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise LocationError(f"{location}: the package {name!r} is not installed here; make setup installs it")
+        root = Path(next(iter(spec.submodule_search_locations))).resolve()
+        path = (root / inside).resolve()
+        if not path.is_relative_to(root):
+            raise LocationError(f"{location} leads out of the package {name!r}")
+    if not path.exists():
+        raise LocationError(f"{location}: there is no {path}")
+    return path
+
+
+def files_fingerprint(paths: list[Path]) -> str:
+    """SHA-256 over names, sizes and times of change: cheap at any size, and different when a file was written."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        stat = path.stat()
+        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Contracts, Delta reads and writes, snapshots, lineage."""

@@ -1,0 +1,140 @@
+"""A table's contract: schemas/<table>.yaml read into a typed object, and its forms for Spark and Arrow."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.resources import resource_folder
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+NAME = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$")
+
+_ARROW: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+class ContractError(LearnSparkError):
+    """Rows or a table that do not keep the table's contract."""
+
+
+class Column(BaseModel):
+    """One column: a Spark SQL type, whether it may be null, and what it means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    type: str
+    nullable: bool
+    meaning: str = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not NAME.match(value):
+            raise ValueError(f"{value!r} is not a plain column name")
+        return value
+
+    @field_validator("type")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        _arrow_type(value)
+        return value
+
+
+class Contract(BaseModel):
+    """What a table promises: columns, key, constraints, partitioning, change feed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str
+    meaning: str = Field(min_length=1)
+    key: list[str] = Field(min_length=1)
+    columns: list[Column] = Field(min_length=1)
+    constraints: dict[str, str] = Field(default_factory=dict)
+    partition_by: list[str] = Field(default_factory=list)
+    change_data_feed: bool = False
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Contract:
+        names = self.names
+        if len(set(names)) != len(names):
+            raise ValueError(f"{self.table}: a column name stands twice in {names}")
+        for column in [*self.key, *self.partition_by]:
+            if column not in names:
+                raise ValueError(f"{self.table}: {column} is not one of its columns {names}")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns in order."""
+        return [column.name for column in self.columns]
+
+    def arrow_schema(self) -> pa.Schema:
+        """The columns as an Arrow schema, nullability included."""
+        return pa.schema([pa.field(c.name, _arrow_type(c.type), nullable=c.nullable) for c in self.columns])
+
+    def spark_schema(self) -> StructType:
+        """The columns as a Spark schema, nullability included."""
+        from pyspark.sql.types import StructField, StructType, _parse_datatype_string
+
+        return StructType(
+            [StructField(c.name, _parse_datatype_string(_spark_name(c.type)), c.nullable) for c in self.columns]
+        )
+
+
+def _spark_name(name: str) -> str:
+    return re.sub(r"\blong\b", "bigint", name)
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    name = name.replace(" ", "")
+    if name in _ARROW:
+        return _ARROW[name]
+    if inner := re.fullmatch(r"array<(.+)>", name):
+        return pa.list_(_arrow_type(inner[1]))
+    if inner := re.fullmatch(r"map<string,(.+)>", name):
+        return pa.map_(pa.string(), _arrow_type(inner[1]))
+    raise ValueError(f"{name!r} is not a type that contracts know ({', '.join(_ARROW)}, array<...>, map<string,...>)")
+
+
+def parse_contract(tree: Any, where: str) -> Contract:
+    """A contract from its parsed YAML; ContractError names the file and the fault."""
+    try:
+        return Contract.model_validate(tree)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ContractError(f"{where} is not a valid table contract: {faults}") from None
+
+
+@cache
+def contract(table: str) -> Contract:
+    """The contract of ``table``."""
+    path = resource_folder("schemas") / f"{table}.yaml"
+    if not NAME.match(table) or not path.is_file():
+        raise ContractError(f"there is no table {table!r}; known are {', '.join(all_tables())}")
+    found = parse_contract(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    if found.table != table:
+        raise ContractError(f"{path} describes the table {found.table!r}, not {table!r}")
+    return found
+
+
+def all_tables() -> list[str]:
+    """Names of all tables that have a contract."""
+    return sorted(path.stem for path in resource_folder("schemas").glob("*.yaml"))

@@ -1,0 +1,139 @@
+"""Delta tables by delta-spark, with the contracts of schemas/ enforced on every write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from learn_spark.tables.contracts import Contract, ContractError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def create_if_missing(spark: SparkSession, path: str, contract: Contract) -> None:
+    """Create the table with its columns, NOT NULL and CHECK constraints; do nothing if it is there.
+
+    Can be cut off between the steps: the next call adds the constraints that are missing.
+    Raises ContractError where a table with other columns is already there.
+    """
+    from delta.tables import DeltaTable
+
+    builder = DeltaTable.createIfNotExists(spark).location(path).addColumns(contract.spark_schema())
+    builder = builder.property("delta.enableDeletionVectors", "false")
+    if contract.partition_by:
+        builder = builder.partitionedBy(*contract.partition_by)
+    if contract.change_data_feed:
+        builder = builder.property("delta.enableChangeDataFeed", "true")
+    with translated(contract):
+        if not DeltaTable.isDeltaTable(spark, path):
+            builder.execute()
+        detail = DeltaTable.forPath(spark, path).detail().select("properties").first()
+    held = detail["properties"] if detail else {}
+    _check_columns(spark.read.format("delta").load(path), contract)
+    for name, condition in contract.constraints.items():
+        if f"delta.constraints.{name.lower()}" not in {key.lower() for key in held}:
+            with translated(contract):
+                spark.sql(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT {name} CHECK ({condition})")
+
+
+def append(frame: DataFrame, path: str, contract: Contract) -> None:
+    """Append rows in one commit."""
+    create_if_missing(frame.sparkSession, path, contract)
+    with translated(contract):
+        conform(frame, contract).write.format("delta").mode("append").save(path)
+
+
+def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | None = None) -> None:
+    """Replace all rows, or those of one slice (``where``), in one commit."""
+    create_if_missing(frame.sparkSession, path, contract)
+    writer = conform(frame, contract).write.format("delta").mode("overwrite")
+    if where:
+        writer = writer.option("replaceWhere", where)
+    with translated(contract):
+        writer.save(path)
+
+
+def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str | None = None) -> dict[str, int]:
+    """Insert rows whose key is new; update known ones where ``update_when`` holds (``t`` the table, ``s`` the row).
+
+    Writes no commit when nothing changes. Returns the numbers of rows ``inserted`` and ``updated``.
+    """
+    from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
+
+    spark = frame.sparkSession
+    create_if_missing(spark, path, contract)
+    source = conform(frame, contract).alias("s")
+    target = DeltaTable.forPath(spark, path)
+    condition = " AND ".join(f"t.{key} = s.{key}" for key in contract.key)
+    joined = source.join(target.toDF().alias("t"), F.expr(condition), "left")
+    first_key = contract.key[0]
+    updates = F.col(f"t.{first_key}").isNotNull() & (F.expr(update_when) if update_when else F.lit(False))
+    changed = joined.where(F.col(f"t.{first_key}").isNull() | updates).select("s.*").persist()
+    try:
+        with translated(contract):
+            if changed.isEmpty():
+                return {"inserted": 0, "updated": 0}
+            plan = target.alias("t").merge(changed.alias("s"), condition)
+            if update_when:
+                plan = plan.whenMatchedUpdateAll(condition=update_when)
+            plan.whenNotMatchedInsertAll().execute()
+            row = target.history(1).select("operationMetrics").first()
+    finally:
+        changed.unpersist()
+    metrics = row["operationMetrics"] if row else {}
+    return {
+        "inserted": int(metrics.get("numTargetRowsInserted", 0)),
+        "updated": int(metrics.get("numTargetRowsUpdated", 0)),
+    }
+
+
+def read(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
+    """The rows of a table at a version (newest if None)."""
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(path)
+
+
+def conform(frame: DataFrame, contract: Contract) -> DataFrame:
+    """The contract's columns in its order; ContractError where one is missing, left over or of another type."""
+    _check_columns(frame, contract)
+    return frame.select(*contract.names)
+
+
+def _check_columns(frame: DataFrame, contract: Contract) -> None:
+    have = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+    want = {field.name: field.dataType.simpleString() for field in contract.spark_schema().fields}
+    faults = [f"{name} is missing" for name in want if name not in have]
+    faults += [f"{name} is not in the contract" for name in have if name not in want]
+    faults += [f"{n} is {have[n]}, not {want[n]}" for n in want if n in have and have[n] != want[n]]
+    if faults:
+        raise ContractError(f"columns do not fit the contract of {contract.table}: {'; '.join(faults)}")
+
+
+_CHECK = re.compile(r"CHECK constraint (\w+) (.*?) violated by row with values:\s*(.*?)(?:\n\s*at |\Z)", re.S)
+_NOT_NULL = re.compile(r"NOT NULL constraint violated for column: ([\w.]+)")
+_NULLABLE = re.compile(r"DELTA_NOT_NULL_CONSTRAINT_VIOLATED.*?column:? ([\w.]+)", re.S)
+
+
+@contextmanager
+def translated(contract: Contract) -> Iterator[None]:
+    """Turn a broken constraint's Java stack trace into one sentence (ContractError)."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if found := _CHECK.search(text):
+            values = "; ".join(part.strip() for part in found[3].splitlines() if part.strip(" -"))
+            raise ContractError(
+                f"{contract.table}: a row breaks the constraint {found[1]} {found[2]}: {values}"
+            ) from None
+        if found := _NOT_NULL.search(text) or _NULLABLE.search(text):
+            raise ContractError(f"{contract.table}: {found[1]} may not be null") from None
+        raise
+
+

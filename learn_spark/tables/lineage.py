@@ -1,0 +1,78 @@
+"""The runs table: what every run read and wrote, and which run a table's state comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import learn_spark
+from learn_spark.errors import LearnSparkError
+from learn_spark.resources import resource_folder
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.log import append_rows, read_rows
+from learn_spark.tables.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the runs table; see schemas/runs.yaml for the meaning of each field."""
+
+    run_id: str
+    job: str
+    status: str
+    config_hash: str
+    code_version: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    counts: Mapping[str, int]
+    seconds: float
+    started_at: datetime
+    message: str | None = None
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """A run id that sorts by start time."""
+    moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S")
+    return f"{moment}-{secrets.token_hex(4)}"
+
+
+@cache
+def code_version() -> str:
+    """Version of the package and a hash of its source and contracts: other code may give other tables."""
+    package = Path(learn_spark.__file__).parent
+    digest = hashlib.sha256()
+    for root, pattern in ((package, "*.py"), (resource_folder("schemas"), "*.yaml")):
+        for path in sorted(root.rglob(pattern)):
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{learn_spark.__version__}+{digest.hexdigest()[:12]}"
+
+
+def record(workspace: Workspace, run: Run) -> None:
+    """Append the run."""
+    row = {name: getattr(run, name) for name in contract("runs").names}
+    append_rows(workspace.table("runs"), contract("runs"), [row])
+
+
+def all_runs(workspace: Workspace) -> list[Run]:
+    """Every run that ended, oldest first."""
+    rows = read_rows(workspace.table("runs"))
+    return [Run(**row) for row in sorted(rows, key=lambda row: (row["started_at"], row["run_id"]))]
+
+
+def last_done(workspace: Workspace, job: str) -> Run | None:
+    """The newest run of ``job`` that ended well."""
+    return next((run for run in reversed(all_runs(workspace)) if run.job == job and run.status == "done"), None)
+
+
+def newest_model(workspace: Workspace) -> str:
+    """Id of the model that the newest train run wrote; LearnSparkError where there is none."""
+    run = last_done(workspace, "train")
+    models = [name.removeprefix("models/") for name in (run.outputs if run else ()) if name.startswith("models/")]
+    if not models:
+        raise LearnSparkError("there is no trained model yet; run the train stage first")
+    return models[0]

@@ -1,0 +1,52 @@
+"""Small append-only tables (runs, evaluations) written without a JVM, under the same contracts as Spark's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from learn_spark.tables.contracts import Contract, ContractError
+from learn_spark.tables.snapshot import read_arrow
+
+
+def append_rows(path: str, contract: Contract, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Append ``rows`` in one commit and return the new version; ContractError if a row breaks the contract."""
+    unknown = {key for row in rows for key in row} - set(contract.names)
+    if unknown:
+        raise ContractError(f"{contract.table} has no column {', '.join(sorted(unknown))}")
+    try:
+        table = _open_or_create(path, contract)
+        data = pa.Table.from_pylist([dict(row) for row in rows], schema=contract.arrow_schema())
+        write_deltalake(table, data, mode="append")
+        return table.version()
+    except (DeltaError, pa.ArrowException) as error:
+        raise ContractError(f"rows refused by the contract of {contract.table}: {' '.join(str(error).split())}") from None
+
+
+def _open_or_create(path: str, contract: Contract) -> DeltaTable:
+    try:
+        table = DeltaTable(path)
+    except TableNotFoundError:
+        table = DeltaTable.create(
+            path, schema=Schema.from_arrow(contract.arrow_schema()), name=contract.table, mode="ignore"
+        )
+    held = table.metadata().configuration
+    missing = {n: c for n, c in contract.constraints.items() if f"delta.constraints.{n}" not in held}
+    if missing:
+        for name, condition in missing.items():
+            table.alter.add_constraint({name: condition})
+    return table
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """All rows, maps as dicts; an empty list where the table does not exist."""
+    try:
+        table = read_arrow(DeltaTable(path))
+    except TableNotFoundError:
+        return []
+    maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
+    return [row | {name: dict(row[name]) for name in maps} for row in table.to_pylist()]

@@ -1,0 +1,105 @@
+"""One version of a Delta table, read without a JVM: its version, files, row counts and rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+from learn_spark.errors import LearnSparkError
+
+
+class SnapshotError(LearnSparkError):
+    """A Delta snapshot that is missing, or that cannot be read file by file."""
+
+
+def current_version(path: str) -> int | None:
+    """Version of the table at ``path``; None where there is none."""
+    if not (Path(path) / "_delta_log").is_dir():
+        return None
+    try:
+        return DeltaTable(path, without_files=True).version()
+    except TableNotFoundError:
+        return None
+
+
+def read_arrow(table: DeltaTable, columns: list[str] | None = None) -> pa.Table:
+    """All rows of an open table.
+
+    Read through Arrow's own file system: deltalake's calls Python from Arrow's threads, and one of those that is
+    still busy when the interpreter ends aborts the process.
+    """
+    root = urlparse(table.table_uri)
+    if root.scheme not in ("", "file"):
+        return table.to_pyarrow_table(columns=columns)
+    local = SubTreeFileSystem(unquote(root.path), LocalFileSystem())
+    return table.to_pyarrow_table(columns=columns, filesystem=local)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of one table version, in a fixed order, with the number of rows each holds."""
+
+    path: str
+    version: int
+    files: tuple[str, ...]
+    file_rows: tuple[int, ...]
+
+    @staticmethod
+    def open(path: str, version: int | None = None) -> Snapshot:
+        """The snapshot of ``path`` at ``version`` (newest if None).
+
+        Raises SnapshotError for a missing table or version, for deletion vectors (their rows would be read as if
+        they were there), and where the log does not say how many rows a file holds.
+        """
+        try:
+            table = DeltaTable(path, version=version)
+        except TableNotFoundError:
+            raise SnapshotError(f"there is no Delta table at {path}; run the stage that writes it first") from None
+        except DeltaError as error:
+            raise SnapshotError(f"version {version} of {path} cannot be read: {error}") from None
+        actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        if any(action.get("deletion_vector") or action.get("deletionVector.storageType") for action in actions):
+            raise SnapshotError(_DELETION_VECTORS.format(path=path, version=table.version()))
+        features = table.protocol().reader_features or []
+        if "deletionVectors" in features and _log_names_deletion_vectors(table):
+            raise SnapshotError(_DELETION_VECTORS.format(path=path, version=table.version()))
+        rows = {}
+        for action in actions:
+            if action.get("num_records") is None:
+                raise SnapshotError(f"the log of {path} does not say how many rows {action['path']} holds")
+            rows[action["path"]] = int(action["num_records"])
+        ordered = sorted(rows)
+        root = Path(urlparse(path).path if path.startswith("file:") else path).resolve()
+        files = tuple(str(root / unquote(name)) for name in ordered)
+        return Snapshot(path, table.version(), files, tuple(rows[name] for name in ordered))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the snapshot, from the log."""
+        return sum(self.file_rows)
+
+    def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
+        """The rows, as many as the log promises, else SnapshotError."""
+        table = read_arrow(DeltaTable(self.path, version=self.version), columns)
+        if table.num_rows != self.rows:
+            raise SnapshotError(
+                f"{self.path} @ {self.version} gave {table.num_rows} rows, its log promises {self.rows}"
+            )
+        return table
+
+
+_DELETION_VECTORS = (
+    "{path} @ {version} has deletion vectors: rows in its files are deleted without being gone. "
+    "Run REORG TABLE ... APPLY (PURGE) and set delta.enableDeletionVectors = false"
+)
+
+
+def _log_names_deletion_vectors(table: DeltaTable) -> bool:
+    state = pa.table(table.get_add_actions(flatten=False))
+    return any("deletion" in name.lower() and state[name].null_count < state.num_rows for name in state.column_names)

@@ -1,0 +1,1 @@
+"""Prompt templates, cleaning, and the item_text stage."""

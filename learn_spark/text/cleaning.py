@@ -1,0 +1,27 @@
+"""Cleaning raw text: HTML, control characters, white space, length. Pure Columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+# &amp; comes last: "&amp;lt;" is the text "&lt;", not "<".
+_ENTITIES = (("&nbsp;", " "), ("&quot;", '"'), ("&#0?39;|&apos;", "'"), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
+
+
+def clean(column: Column, max_characters: int) -> Column:
+    """Text without tags, entities, control and zero-width characters, runs of white space; null where nothing is left.
+
+    Cut to ``max_characters`` before the expressions run, so that one huge field costs no more than a long one.
+    """
+    from pyspark.sql import functions as F
+
+    text = F.substring(column, 1, max_characters)
+    text = F.regexp_replace(text, "(?s)<!--.*?-->|</?[A-Za-z][^<>]*>", " ")
+    for entity, character in _ENTITIES:
+        text = F.regexp_replace(text, entity, character)
+    text = F.regexp_replace(text, r"[\p{Cc}\u200b\u2060\ufeff\ufffd]", " ")
+    text = F.trim(F.regexp_replace(text, r"[\s\u00a0]+", " "))
+    return F.when(text != "", text)

@@ -1,0 +1,55 @@
+"""The item_text stage: one prompt an item, addressed by its content."""
+
+from __future__ import annotations
+
+from pyspark.sql import functions as F
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.pipeline.stage import StageContext, StageResult
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from learn_spark.text.cleaning import clean
+from learn_spark.text.templates import template
+
+
+def run(context: StageContext) -> StageResult:
+    """Write the text of every item whose text is new or changed. No item is left out: one without any text gets
+    ``text.fallback``, so that it still has a (neutral) embedding.
+    """
+    settings = context.settings.text
+    chosen = template(settings.template)
+    items = context.read("items")
+    cleaned = {name: clean(F.col(name).cast("string"), settings.max_characters) for name in chosen.fields()}
+    rendered = items.select("item_id", chosen.render(cleaned).alias("text"))
+    texts = rendered.select(
+        "item_id",
+        F.lit(chosen.key).alias("template_version"),
+        F.when(F.trim("text") == "", F.lit(settings.fallback))
+        .otherwise(F.substring("text", 1, settings.max_characters))
+        .alias("text"),
+        (F.trim("text") == "").alias("blank"),
+    ).withColumn("text_key", F.sha2("text", 256))
+    texts = texts.persist()
+    try:
+        changes = delta.merge(
+            texts.drop("blank"),
+            context.path("item_text"),
+            contract("item_text"),
+            update_when="t.text_key != s.text_key",
+        )
+        counted = texts.agg(
+            F.count("*").alias("items"), F.count_if("blank").alias("blank"), F.countDistinct("text_key").alias("texts")
+        ).first()
+    finally:
+        texts.unpersist()
+    assert counted is not None
+    written = delta.read(context.spark, context.path("item_text")).where(F.col("template_version") == chosen.key)
+    rows_in, rows_out = items.count(), written.join(items.select("item_id"), "item_id", "left_semi").count()
+    if rows_in != rows_out:
+        raise LearnSparkError(f"item_text: {rows_in:,} items came in, {rows_out:,} texts are in the table")
+    return StageResult(
+        rows_in=rows_in,
+        rows_out=rows_out,
+        counts={**changes, "blank": counted["blank"], "distinct_texts": counted["texts"]},
+        notes=(f"{counted['texts']:,} distinct texts of {counted['items']:,} items, {counted['blank']:,} without text",),
+    )

@@ -1,0 +1,73 @@
+"""Prompt templates: an item's fields as one text. A clause whose field is missing is left out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from learn_spark.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt in clauses, each with one field in braces; change a clause, and the version must change with it."""
+
+    name: str
+    version: int
+    clauses: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What item_text.template_version holds."""
+        return f"{self.name}/{self.version}"
+
+    def fields(self) -> list[str]:
+        """The item columns that the template reads."""
+        return [field for clause in self.clauses for field in _FIELD.findall(clause)]
+
+    def render(self, fields: dict[str, Column]) -> Column:
+        """The text; empty where every field is missing. ``fields`` are cleaned columns (null = missing)."""
+        from pyspark.sql import functions as F
+
+        parts = []
+        for clause in self.clauses:
+            (field,) = _FIELD.findall(clause)
+            before, after = clause.split(f"{{{field}}}")
+            # concat is null where the field is; concat_ws passes over nulls
+            parts.append(F.concat(F.lit(before), fields[field], F.lit(after)))
+        return F.concat_ws(" ", *parts)
+
+
+_TEMPLATES = (
+    # LEARN, section "content embedding generation": the industrial prompt with six fields.
+    Template(
+        "learn-industrial",
+        1,
+        (
+            'The item information is given as follows. Item title is "{title}".',
+            'This item belongs to "{category}".',
+            'Its brand is "{brand}".',
+            'The price is "{price}".',
+            'The keywords of item are "{keywords}".',
+            'This item supports "{attributes}".',
+        ),
+    ),
+    # LEARN on Amazon reviews: the prompt with three fields.
+    Template("amazon", 1, ("Title: {title}.", "Brand: {brand}.", "Category: {category}")),
+    # The same shape for films: attributes hold the year of release.
+    Template("movie", 1, ("Title: {title}.", "Genres: {category}.", "Year: {attributes}.")),
+)
+
+
+def template(name: str) -> Template:
+    """The newest version of the template called ``name``; SettingsError names the known ones."""
+    known = {t.name: t for t in sorted(_TEMPLATES, key=lambda t: t.version)}
+    if name not in known:
+        raise SettingsError(f"text.template: there is no template {name!r}; known are {', '.join(sorted(known))}")
+    return known[name]

@@ -1,0 +1,1 @@
+"""The training loop, checkpoints, and models on disk."""

@@ -1,0 +1,108 @@
+"""A trained tower on disk: model.safetensors (weights, whitening) + manifest.json (all that inference needs to know)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.settings import Settings, save_settings
+from learn_spark.tables.workspace import Workspace
+from learn_spark.towers.learn import LearnTower, TowerShape
+from learn_spark.towers.whitening import Whitening
+
+FORMAT = 1
+
+
+class ModelError(LearnSparkError):
+    """A model folder that is missing, damaged or of another format."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A tower ready for inference, the whitening its content goes through, and its manifest."""
+
+    model_id: str
+    tower: LearnTower
+    whitening: Whitening
+    manifest: dict[str, Any]
+
+    @property
+    def window(self) -> int:
+        """Events of a history that the user tower sees."""
+        return int(self.manifest["window"])
+
+
+def save_model(
+    workspace: Workspace,
+    tower: LearnTower,
+    whitening: Whitening,
+    manifest: dict[str, Any],
+    curve: list[dict[str, Any]],
+    settings: Settings,
+) -> str:
+    """Write the model folder atomically; returns the model id (a hash of weights and manifest)."""
+    tensors = {f"tower.{name}": tensor.contiguous() for name, tensor in tower.state_dict().items()}
+    tensors["whitening.mean"] = torch.from_numpy(whitening.mean.copy())
+    tensors["whitening.matrix"] = torch.from_numpy(whitening.matrix.copy())
+    full = {"format": FORMAT, "shape": tower.shape.to_dict(), **manifest}
+    models = workspace.folder("models")
+    temporary = models / f".new.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        save_file(tensors, temporary / "model.safetensors")
+        text = json.dumps(full, indent=1, sort_keys=True)
+        weights = hashlib.sha256((temporary / "model.safetensors").read_bytes()).hexdigest()
+        model_id = hashlib.sha256(f"{weights}\n{text}".encode()).hexdigest()[:16]
+        (temporary / "manifest.json").write_text(text, encoding="utf-8")
+        (temporary / "weights.sha256").write_text(weights, encoding="utf-8")
+        lines = "".join(json.dumps(point, sort_keys=True) + "\n" for point in curve)
+        (temporary / "training.jsonl").write_text(lines, encoding="utf-8")
+        save_settings(settings, temporary)
+        if not (models / model_id).exists():
+            temporary.rename(models / model_id)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return model_id
+
+
+def load_model(folder: Path) -> Model:
+    """The model in ``folder``; ModelError where a file is missing or its weights are not the ones it was saved with."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        expected = (folder / "weights.sha256").read_text(encoding="utf-8")
+        content = (folder / "model.safetensors").read_bytes()
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise ModelError(f"{folder / 'model.safetensors'} is damaged: its hash is not the one it was saved with")
+    if manifest.get("format") != FORMAT:
+        raise ModelError(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
+    tensors = load_file(folder / "model.safetensors")
+    tower = LearnTower.of(TowerShape.from_dict(manifest["shape"]))
+    tower.load_state_dict({n.removeprefix("tower."): t for n, t in tensors.items() if n.startswith("tower.")})
+    whitening = Whitening(tensors["whitening.mean"].numpy(), tensors["whitening.matrix"].numpy())
+    return Model(folder.name, tower.eval(), whitening, manifest)
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The learning curve: one point an epoch."""
+    lines = (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def whitened(whitening: Whitening, matrix: np.ndarray) -> np.ndarray:
+    """The item matrix as the tower wants it: whitened, with the padding row 0 back at zero."""
+    content = whitening.apply(np.asarray(matrix))
+    content[0] = 0.0
+    return content
