@@ -85,7 +85,7 @@ _STAGES = (
         sections=("ranking",),
         reads=("releases", "interactions", "user_features", "item_features"),
         writes=("ad_scores",),
-        uses_spark=True,
+        uses_spark=False,
     ),
     Stage(
         name="report",

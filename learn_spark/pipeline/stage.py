@@ -61,21 +61,25 @@ class SparkHolder:
     def __init__(self, settings: Settings, *, verbose: bool) -> None:
         self._settings, self._verbose = settings, verbose
         self._session: SparkSession | None = None
+        self._ours = False
 
     def get(self, workspace: Workspace) -> SparkSession:
         """The session."""
         if self._session is None:
+            from pyspark import SparkContext
+
             from learn_spark.tables.session import start_session
 
+            self._ours = SparkContext._active_spark_context is None
             log = None if self._verbose else workspace.folder("logs") / "spark.log"
             self._session = start_session(self._settings.spark, app="learn-spark", log_file=log)
         return self._session
 
     def stop(self) -> None:
-        """Stop the session if it was started."""
-        if self._session is not None:
+        """Stop the session if it was started here; one that the caller had is left alone."""
+        if self._session is not None and self._ours:
             self._session.stop()
-            self._session = None
+        self._session = None
 
 
 @dataclass(frozen=True)

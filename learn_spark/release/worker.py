@@ -55,9 +55,9 @@ def item_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
         for batch in _cut(batches, spec.batch_rows):
             model, _ = _load(spec)
             raw = batch["embedding"].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-            content = model.whitening.apply(raw)
             with torch.inference_mode():
-                yield _to_arrow(batch["id"], model.tower.items(torch.from_numpy(content)).numpy())
+                vectors = model.tower.items(torch.from_numpy(raw.copy()))
+            yield _to_arrow(batch["id"], vectors.numpy())
 
     return run
 
@@ -74,14 +74,8 @@ def user_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
             model, matrix = _load(spec)
             items = batch["item_index"].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
             kept, counts = windows(items, batch["length"].to_numpy().astype(np.int64), model.window)
-            # Whiten each item once, not once an event.
-            unique, place = np.unique(kept, return_inverse=True)
-            content = model.whitening.apply(np.asarray(matrix[unique]))
-            content[unique == 0] = 0.0
             with torch.inference_mode():
-                vectors = model.tower.user_last(
-                    torch.from_numpy(content[place.reshape(kept.shape)]), torch.from_numpy(counts)
-                )
+                vectors = model.tower.user_last(torch.from_numpy(matrix[kept]), torch.from_numpy(counts))
             yield _to_arrow(batch["id"], vectors.numpy())
 
     return run

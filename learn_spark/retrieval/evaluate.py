@@ -19,7 +19,7 @@ from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import newest_model
 from learn_spark.tables.log import append_rows
 from learn_spark.tables.workspace import Workspace
-from learn_spark.training.model_store import load_model, whitened
+from learn_spark.training.model_store import load_model
 from learn_spark.training.train import content_matrix
 
 CUTS: tuple[CutName, ...] = ("validation", "test")
@@ -34,19 +34,18 @@ def run(context: StageContext) -> StageResult:
     """Rank every user's target on both cuts with every method, and append the metrics to ``evaluations``."""
     settings = context.settings.evaluation
     model = load_model(context.workspace.root / "models" / context.inputs["model"])
-    matrix, encoder_key = content_matrix(context)
+    content, encoder_key = content_matrix(context)
     if encoder_key != model.manifest["encoder_key"]:
         raise LearnSparkError(
             f"evaluate: the model {model.model_id} was trained on the encoder {model.manifest['encoder_key'][:12]}, "
             f"the settings name {encoder_key[:12]}; train again or name the model's encoder"
         )
     histories = context.snapshot("user_histories").to_arrow()
-    content = whitened(model.whitening, matrix)
     values, offsets = training_events(histories)
-    n_items = len(matrix) - 1
+    n_items = len(content) - 1
     popularity, markov = Popularity.fit(values, offsets, n_items), Markov.fit(values, offsets, n_items)
     items = item_vectors(model.tower, content)
-    unit = content[1:] / np.maximum(np.linalg.norm(content[1:], axis=1, keepdims=True), 1e-12)
+    frozen = model.tower.adaptor.whitened(content)
     depth = max(settings.ks)
 
     def dense(cut: Cut, scores: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -71,7 +70,7 @@ def run(context: StageContext) -> StageResult:
         ranks = {
             "popularity": dense(cut, lambda at: popularity.scores(len(at))),
             "markov": dense(cut, lambda at, last=last: markov.scores(last[at])),  # type: ignore[misc]
-            "frozen": near(cut, mean_vectors(content, cut.items, cut.lengths, window), unit),
+            "frozen": near(cut, mean_vectors(frozen, cut.items, cut.lengths, window), frozen[1:]),
             "learn": near(cut, user_vectors(model.tower, content, cut.items, cut.lengths, window), items),
         }
         for method, found in ranks.items():

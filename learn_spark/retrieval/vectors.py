@@ -43,10 +43,9 @@ def item_vectors(tower: LearnTower, content: np.ndarray, batch: int = 4096) -> n
     return np.concatenate(parts)
 
 
-def mean_vectors(content: np.ndarray, items: np.ndarray, lengths: np.ndarray, window: int) -> np.ndarray:
-    """The untrained user: the L2-normalised mean [B, C] of the L2-normalised content of the last ``window`` events."""
-    unit = content / np.maximum(np.linalg.norm(content, axis=1, keepdims=True), 1e-12)
-    sums = np.zeros((len(items), content.shape[1]), dtype=np.float32)
+def mean_vectors(unit: np.ndarray, items: np.ndarray, lengths: np.ndarray, window: int) -> np.ndarray:
+    """The untrained user: the L2-normalised mean [B, C] of the unit vectors [N + 1, C] of the last ``window`` events."""
+    sums = np.zeros((len(items), unit.shape[1]), dtype=np.float32)
     for row, (history, length) in enumerate(zip(items, lengths, strict=True)):
         sums[row] = unit[history[max(0, length - window) : length]].sum(axis=0)
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)

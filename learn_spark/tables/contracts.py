@@ -59,7 +59,7 @@ class Column(BaseModel):
 
 
 class Contract(BaseModel):
-    """What a table promises: columns, key, constraints, partitioning, change feed."""
+    """What a table promises: columns, key, constraints, change feed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,7 +68,6 @@ class Contract(BaseModel):
     key: list[str] = Field(min_length=1)
     columns: list[Column] = Field(min_length=1)
     constraints: dict[str, str] = Field(default_factory=dict)
-    partition_by: list[str] = Field(default_factory=list)
     change_data_feed: bool = False
 
     @model_validator(mode="after")
@@ -76,7 +75,7 @@ class Contract(BaseModel):
         names = self.names
         if len(set(names)) != len(names):
             raise ValueError(f"{self.table}: a column name stands twice in {names}")
-        for column in [*self.key, *self.partition_by]:
+        for column in self.key:
             if column not in names:
                 raise ValueError(f"{self.table}: {column} is not one of its columns {names}")
         return self

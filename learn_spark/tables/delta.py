@@ -14,29 +14,30 @@ if TYPE_CHECKING:
 
 
 def create_if_missing(spark: SparkSession, path: str, contract: Contract) -> None:
-    """Create the table with its columns, NOT NULL and CHECK constraints; do nothing if it is there.
+    """Create the table, its NOT NULL and CHECK constraints in the same commit; if it is there, check that it fits.
 
-    Can be cut off between the steps: the next call adds the constraints that are missing.
-    Raises ContractError where a table with other columns is already there.
+    Raises ContractError where a table with other columns or other constraints is already there.
     """
     from delta.tables import DeltaTable
 
+    if DeltaTable.isDeltaTable(spark, path):
+        _check_columns(spark.read.format("delta").load(path), contract)
+        detail = DeltaTable.forPath(spark, path).detail().select("properties").first()
+        held = {key.lower(): value for key, value in (detail["properties"] if detail else {}).items()}
+        for name, condition in contract.constraints.items():
+            if held.get(f"delta.constraints.{name.lower()}") != condition:
+                raise ContractError(
+                    f"the table {path} does not hold the constraint {name} of its contract ({condition}); it was made "
+                    "by another version: use another workspace, or add the constraint by ALTER TABLE"
+                )
+        return
     builder = DeltaTable.createIfNotExists(spark).location(path).addColumns(contract.spark_schema())
     builder = builder.property("delta.enableDeletionVectors", "false")
-    if contract.partition_by:
-        builder = builder.partitionedBy(*contract.partition_by)
+    for name, condition in contract.constraints.items():
+        builder = builder.property(f"delta.constraints.{name}", condition)
     if contract.change_data_feed:
         builder = builder.property("delta.enableChangeDataFeed", "true")
-    with translated(contract):
-        if not DeltaTable.isDeltaTable(spark, path):
-            builder.execute()
-        detail = DeltaTable.forPath(spark, path).detail().select("properties").first()
-    held = detail["properties"] if detail else {}
-    _check_columns(spark.read.format("delta").load(path), contract)
-    for name, condition in contract.constraints.items():
-        if f"delta.constraints.{name.lower()}" not in {key.lower() for key in held}:
-            with translated(contract):
-                spark.sql(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT {name} CHECK ({condition})")
+    builder.execute()
 
 
 def append(frame: DataFrame, path: str, contract: Contract) -> None:

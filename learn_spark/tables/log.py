@@ -19,11 +19,19 @@ def append_rows(path: str, contract: Contract, rows: Sequence[Mapping[str, Any]]
     if unknown:
         raise ContractError(f"{contract.table} has no column {', '.join(sorted(unknown))}")
     try:
-        table = _open_or_create(path, contract)
         data = pa.Table.from_pylist([dict(row) for row in rows], schema=contract.arrow_schema())
-        write_deltalake(table, data, mode="append")
+    except pa.ArrowException as error:
+        raise ContractError(f"rows do not fit the contract of {contract.table}: {error}") from None
+    return append_table(path, contract, data)
+
+
+def append_table(path: str, contract: Contract, data: pa.Table) -> int:
+    """Append an Arrow table in one commit and return the new version; ContractError if a row breaks the contract."""
+    try:
+        table = _open_or_create(path, contract)
+        write_deltalake(table, data.cast(contract.arrow_schema()), mode="append")
         return table.version()
-    except (DeltaError, pa.ArrowException) as error:
+    except (DeltaError, pa.ArrowException, ValueError) as error:
         raise ContractError(f"rows refused by the contract of {contract.table}: {' '.join(str(error).split())}") from None
 
 

@@ -1,4 +1,4 @@
-"""A trained tower on disk: model.safetensors (weights, whitening) + manifest.json (all that inference needs to know)."""
+"""A trained tower on disk: model.safetensors (weights, whitening included) + manifest.json (what inference must know)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.settings import Settings, save_settings
 from learn_spark.tables.workspace import Workspace
 from learn_spark.towers.learn import LearnTower, TowerShape
-from learn_spark.towers.whitening import Whitening
 
 FORMAT = 1
 
@@ -29,11 +26,10 @@ class ModelError(LearnSparkError):
 
 @dataclass(frozen=True)
 class Model:
-    """A tower ready for inference, the whitening its content goes through, and its manifest."""
+    """A tower ready for inference and its manifest."""
 
     model_id: str
     tower: LearnTower
-    whitening: Whitening
     manifest: dict[str, Any]
 
     @property
@@ -45,15 +41,12 @@ class Model:
 def save_model(
     workspace: Workspace,
     tower: LearnTower,
-    whitening: Whitening,
     manifest: dict[str, Any],
     curve: list[dict[str, Any]],
     settings: Settings,
 ) -> str:
     """Write the model folder atomically; returns the model id (a hash of weights and manifest)."""
-    tensors = {f"tower.{name}": tensor.contiguous() for name, tensor in tower.state_dict().items()}
-    tensors["whitening.mean"] = torch.from_numpy(whitening.mean.copy())
-    tensors["whitening.matrix"] = torch.from_numpy(whitening.matrix.copy())
+    tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
     full = {"format": FORMAT, "shape": tower.shape.to_dict(), **manifest}
     models = workspace.folder("models")
     temporary = models / f".new.{os.getpid()}"
@@ -88,11 +81,9 @@ def load_model(folder: Path) -> Model:
         raise ModelError(f"{folder / 'model.safetensors'} is damaged: its hash is not the one it was saved with")
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
-    tensors = load_file(folder / "model.safetensors")
     tower = LearnTower.of(TowerShape.from_dict(manifest["shape"]))
-    tower.load_state_dict({n.removeprefix("tower."): t for n, t in tensors.items() if n.startswith("tower.")})
-    whitening = Whitening(tensors["whitening.mean"].numpy(), tensors["whitening.matrix"].numpy())
-    return Model(folder.name, tower.eval(), whitening, manifest)
+    tower.load_state_dict(load_file(folder / "model.safetensors"))
+    return Model(folder.name, tower.eval(), manifest)
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
@@ -100,9 +91,3 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
-
-def whitened(whitening: Whitening, matrix: np.ndarray) -> np.ndarray:
-    """The item matrix as the tower wants it: whitened, with the padding row 0 back at zero."""
-    content = whitening.apply(np.asarray(matrix))
-    content[0] = 0.0
-    return content

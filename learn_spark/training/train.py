@@ -21,10 +21,10 @@ from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
 from learn_spark.settings import Settings, save_settings
 from learn_spark.text.templates import template
+from learn_spark.towers.adaptor import fit_whitening
 from learn_spark.towers.learn import LearnTower, TowerShape
-from learn_spark.towers.whitening import Whitening
 from learn_spark.training.loop import TrainingLoop
-from learn_spark.training.model_store import save_model, whitened
+from learn_spark.training.model_store import save_model
 
 
 def content_matrix(context: StageContext) -> tuple[np.ndarray, str]:
@@ -61,13 +61,7 @@ def run(context: StageContext) -> StageResult:
     """Train, resuming a run of the same settings and inputs that was cut off."""
     settings = context.settings
     torch.set_num_threads(settings.training.threads or os.cpu_count() or 1)
-    matrix, encoder_key = content_matrix(context)
-    width = matrix.shape[1]
-    if settings.tower.whiten:
-        whitening = Whitening.fit(np.asarray(matrix[1:]), ridge=settings.tower.whitening_ridge)
-    else:
-        whitening = Whitening.identity(width)
-    content = whitened(whitening, matrix)
+    content, encoder_key = content_matrix(context)
     snapshot = context.snapshot("user_histories")
     validation = cut_histories(snapshot.to_arrow(), "validation")
     if not len(validation.targets):
@@ -84,7 +78,9 @@ def run(context: StageContext) -> StageResult:
         return summarise(ranks, ks)
 
     torch.manual_seed(settings.training.seed)
-    tower = LearnTower.of(tower_shape(settings, width))
+    tower = LearnTower.of(tower_shape(settings, content.shape[1]))
+    if settings.tower.whiten:
+        tower.adaptor.set_whitening(*fit_whitening(content[1:], ridge=settings.tower.whitening_ridge))
     sections = ("encoder", "text", "feed", "tower", "objective", "training", "evaluation")
     plan = {
         "settings": {name: settings.model_dump()[name] for name in sections},
@@ -125,7 +121,7 @@ def run(context: StageContext) -> StageResult:
         "validation": {k.removeprefix("validation "): v for k, v in best.items() if k.startswith("validation ")},
         "parameters": tower.parameter_count(),
     }
-    model_id = save_model(context.workspace, tower, whitening, manifest, trained.curve, settings)
+    model_id = save_model(context.workspace, tower, manifest, trained.curve, settings)
     shutil.rmtree(unfinished, ignore_errors=True)
     samples = sum(point["samples"] for point in trained.curve)
     return StageResult(

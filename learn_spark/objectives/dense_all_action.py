@@ -1,0 +1,71 @@
+"""The dense all-action loss: every sampled user position against every sampled target of the same user."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def dense_all_action_loss(
+    user: Tensor,
+    user_mask: Tensor,
+    item: Tensor,
+    item_mask: Tensor,
+    item_ids: Tensor,
+    *,
+    temperature: float | Tensor,
+) -> Tensor:
+    """The mean over users i, positions j and targets k of -log(e^s_ijk / (e^s_ijk + sum of e^s over negatives)).
+
+    Shapes: ``user`` [B, Nh, D] and ``item`` [B, Nt, D] L2-normalised, ``user_mask`` [B, Nh] and ``item_mask``
+    [B, Nt] True where real, ``item_ids`` [B, Nt]; s = cosine / temperature. Returns a scalar.
+
+    The negatives of user i are the targets of all other users, less the items that are targets of user i too. Where a
+    user has none (a batch of one, say) its terms are 0, and they count in the mean.
+
+    Source: LEARN section 3, after PinnerFormer. Raises ValueError for shapes that do not fit and a temperature <= 0.
+    """
+    batch, positions, width = user.shape
+    targets = item.shape[1]
+    shapes = {
+        "item": (item.shape, (batch, targets, width)),
+        "user_mask": (user_mask.shape, (batch, positions)),
+        "item_mask": (item_mask.shape, (batch, targets)),
+        "item_ids": (item_ids.shape, (batch, targets)),
+    }
+    for name, (found, expected) in shapes.items():
+        if tuple(found) != expected:
+            raise ValueError(
+                f"{name} has the shape {tuple(found)}, expected {expected} beside user {tuple(user.shape)}"
+            )
+    heat = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+    if not heat > 0.0:
+        raise ValueError(f"temperature {heat} must be above 0")
+    exact = torch.promote_types(user.dtype, torch.float32)
+    positive = (user @ item.transpose(1, 2)).to(exact) / temperature  # [B, Nh, Nt]
+    others = (user.reshape(-1, width) @ item.reshape(-1, width).T).to(exact) / temperature  # [B * Nh, B * Nt]
+    others = others.view(batch, positions, batch * targets)
+
+    negative = _negatives(item_mask, item_ids)  # [B, B * Nt]
+    contrasted = negative.any(dim=1)  # [B]
+    # A row without negatives is filled with 0, not -inf: the gradient of logsumexp over nothing but -inf is NaN.
+    fill = torch.zeros(batch, dtype=exact, device=user.device).masked_fill(contrasted, -torch.inf)
+    others = torch.where(negative[:, None, :], others, fill[:, None, None])
+    against = torch.logsumexp(others, dim=2, keepdim=True)  # [B, Nh, 1]
+
+    valid = user_mask[:, :, None] & item_mask[:, None, :]  # [B, Nh, Nt]
+    terms = F.softplus(against - positive)
+    terms = torch.where(valid & contrasted[:, None, None], terms, torch.zeros_like(terms))
+    return terms.sum() / valid.sum().clamp(min=1)
+
+
+def _negatives(item_mask: Tensor, item_ids: Tensor) -> Tensor:
+    """Which of the batch's targets are negatives of which user: [B, B * Nt]."""
+    batch = len(item_mask)
+    unique, index = item_ids.unique(return_inverse=True)  # index [B, Nt]
+    # One column beyond the real ids takes the targets that are masked out.
+    owned = torch.zeros(batch, len(unique) + 1, dtype=torch.bool, device=item_ids.device)
+    owned.scatter_(1, torch.where(item_mask, index, len(unique)), True)
+    # This takes out the user's own row as well: all that is valid there is owned.
+    return item_mask.reshape(1, -1) & ~owned[:, index.reshape(-1)]

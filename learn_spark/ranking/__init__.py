@@ -1,0 +1,1 @@
+"""The ads ranker: what released features add to a ranking model."""

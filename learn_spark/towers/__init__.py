@@ -1,0 +1,1 @@
+"""The LEARN preference tower: content adaptor, causal transformer, user and item side."""

@@ -1,0 +1,153 @@
+"""The twin towers of LEARN: user vectors at every position, item vectors in the same space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learn_spark.towers.adaptor import ContentAdaptor
+from learn_spark.towers.transformer import CausalTransformer, bert_initialise
+
+ItemTower = Literal["a", "b", "c"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerShape:
+    """The arguments that a LearnTower is built from. ValueError where they contradict each other."""
+
+    content_dim: int
+    width: int
+    layers: int
+    heads: int
+    ffn: int
+    output_dim: int
+    dropout: float
+    item_tower: ItemTower
+
+    def __post_init__(self) -> None:
+        for name in ("content_dim", "width", "layers", "heads", "ffn", "output_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout {self.dropout} must be in [0, 1)")
+        if self.item_tower not in get_args(ItemTower):
+            raise ValueError(f"item_tower {self.item_tower!r} must be one of {get_args(ItemTower)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments as plain values, fit for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TowerShape:
+        """The shape that ``to_dict`` gave; ValueError names keys that are missing or unknown."""
+        expected = {field.name for field in fields(cls)}
+        if set(values) != expected:
+            missing, unknown = sorted(expected - set(values)), sorted(set(values) - expected)
+            raise ValueError(f"tower shape: missing {missing}, unknown {unknown}")
+        return cls(**values)
+
+
+class LearnTower(nn.Module):
+    """User and item tower of LEARN (arXiv 2405.03988, section 3, preference module and its figure of variants).
+
+    ``item_tower`` says how target items are embedded in training: "a" the user tower, causal over the whole target
+    sequence (the paper's choice); "b" the user tower, each item alone; "c" no transformer, only a linear layer of its
+    own on the whitened content. At inference every variant takes a single item alone.
+
+    Every vector returned is L2-normalised. Raises ValueError for contradictory arguments (see TowerShape).
+    """
+
+    def __init__(
+        self,
+        *,
+        content_dim: int,
+        width: int,
+        layers: int,
+        heads: int,
+        ffn: int,
+        output_dim: int,
+        dropout: float,
+        item_tower: ItemTower,
+    ) -> None:
+        shape = TowerShape(
+            content_dim=content_dim,
+            width=width,
+            layers=layers,
+            heads=heads,
+            ffn=ffn,
+            output_dim=output_dim,
+            dropout=dropout,
+            item_tower=item_tower,
+        )
+        super().__init__()
+        self.shape = shape
+        self.adaptor = ContentAdaptor(content_dim=content_dim, width=width)
+        self.transformer = CausalTransformer(width=width, layers=layers, heads=heads, ffn=ffn, dropout=dropout)
+        self.projection = nn.Linear(width, output_dim)
+        self.item_projection = nn.Linear(content_dim, output_dim) if item_tower == "c" else None
+        for part in (self.adaptor, self.projection, self.item_projection):
+            if part is not None:
+                bert_initialise(part)
+
+    @classmethod
+    def of(cls, shape: TowerShape) -> LearnTower:
+        """A freshly initialised tower of ``shape``."""
+        return cls(**shape.to_dict())
+
+    def parameter_count(self) -> int:
+        """How many parameters are trained; the whitening buffers are not."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def content(self, content: Tensor) -> Tensor:
+        """Adapted content: [..., content_dim] to [..., width]."""
+        return self.adaptor(content)
+
+    def user(self, content: Tensor) -> Tensor:
+        """User vectors [B, L, output_dim], one after each event of right-padded histories [B, L, content_dim]."""
+        self._check(content, dims=3)
+        return F.normalize(self.projection(self._hidden(content)), dim=-1)
+
+    def user_last(self, content: Tensor, lengths: Tensor) -> Tensor:
+        """User vectors [B, output_dim] after the last real event of right-padded histories [B, L, content_dim].
+
+        Raises ValueError if a length of ``lengths`` [B] is below 1 or above L.
+        """
+        self._check(content, dims=3)
+        batch, longest = content.shape[:2]
+        if lengths.shape != (batch,):
+            raise ValueError(f"expected lengths [{batch}], got {list(lengths.shape)}")
+        wrong = lengths[(lengths < 1) | (lengths > longest)]
+        if len(wrong):
+            raise ValueError(f"{len(wrong)} of {batch} lengths are outside 1..{longest}, the first is {int(wrong[0])}")
+        last = self._hidden(content)[torch.arange(batch, device=content.device), lengths.long() - 1]  # [B, width]
+        return F.normalize(self.projection(last), dim=-1)
+
+    def targets(self, content: Tensor) -> Tensor:
+        """Item vectors [B, T, output_dim] in training, of right-padded target sequences [B, T, content_dim]."""
+        self._check(content, dims=3)
+        if self.item_projection is not None:
+            return F.normalize(self.adaptor.through(self.item_projection, content), dim=-1)
+        if self.shape.item_tower == "a":
+            return self.user(content)
+        return self.user(content.reshape(-1, 1, content.shape[2])).view(*content.shape[:2], self.shape.output_dim)
+
+    def items(self, content: Tensor) -> Tensor:
+        """Item vectors [N, output_dim] at inference: each item of [N, content_dim] alone."""
+        self._check(content, dims=2)
+        return self.targets(content.unsqueeze(1)).squeeze(1)
+
+    def _hidden(self, content: Tensor) -> Tensor:
+        return self.transformer(self.content(content))  # [B, L, width]
+
+    def _check(self, content: Tensor, *, dims: int) -> None:
+        if content.dim() != dims or content.shape[-1] != self.shape.content_dim:
+            raise ValueError(
+                f"expected content of {dims} dimensions, the last {self.shape.content_dim}, got {list(content.shape)}"
+            )

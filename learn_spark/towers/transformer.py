@@ -1,0 +1,85 @@
+"""The causal transformer of LEARN: BERT blocks trained from scratch, order known through the causal mask alone."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INIT_STD = 0.02
+LAYER_NORM_EPS = 1e-12
+
+
+def bert_initialise(module: nn.Module) -> None:
+    """BERT's start for every linear layer and LayerNorm inside ``module``: N(0, 0.02), zero bias, unit scale."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=INIT_STD)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+
+
+class CausalBlock(nn.Module):
+    """One post-LayerNorm block: causal self-attention, then a GELU feed-forward, each added to its input."""
+
+    def __init__(self, *, width: int, heads: int, ffn: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.ffn_input = nn.Linear(width, ffn)
+        self.ffn_output = nn.Linear(ffn, width)
+        self.ffn_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``hidden`` [B, L, width] to [B, L, width]."""
+        batch, length, width = hidden.shape
+        qkv = self.qkv(hidden).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, width / heads]
+        attended = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout.p if self.training else 0.0, is_causal=True
+        )
+        attended = attended.transpose(1, 2).reshape(batch, length, width)  # [B, L, width]
+        hidden = self.attention_norm(hidden + self.dropout(self.attention_output(attended)))
+        return self.ffn_norm(hidden + self.dropout(self.ffn_output(F.gelu(self.ffn_input(hidden)))))
+
+
+class CausalTransformer(nn.Module):
+    """A stack of BERT blocks with a causal mask (LEARN section 3, preference module; sizes as BERT-base).
+
+    There are no position embeddings and no LayerNorm on the input, as in the released code. Sequences are
+    right-padded and need no key mask: padding comes after every real event, so the causal mask alone keeps it from
+    reaching one. What stands at the padding positions of the output is meaningless.
+
+    Raises ValueError for sizes below 1, a width that the heads do not divide, or a dropout outside [0, 1).
+    """
+
+    def __init__(self, *, width: int, layers: int, heads: int, ffn: int, dropout: float) -> None:
+        sizes = {"width": width, "layers": layers, "heads": heads, "ffn": ffn}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout {dropout} must be in [0, 1)")
+        super().__init__()
+        self.width = width
+        self.blocks = nn.ModuleList(
+            CausalBlock(width=width, heads=heads, ffn=ffn, dropout=dropout) for _ in range(layers)
+        )
+        bert_initialise(self)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``hidden`` [B, L, width] to [B, L, width]; position l depends on positions 0..l only.
+
+        Raises ValueError for any other shape.
+        """
+        if hidden.dim() != 3 or hidden.shape[2] != self.width:
+            raise ValueError(f"expected [B, L, {self.width}], got {list(hidden.shape)}")
+        for block in self.blocks:
+            hidden = block(hidden)
+        return hidden
