@@ -131,9 +131,7 @@ def run(
     if (name is None) == (config is None):
         raise typer.BadParameter("give one settings file, as in: learn-spark run quickstart")
     raise typer.Exit(
-        run_stages_command(
-            None, name or config or "", overrides or [], dry_run=dry_run, force=force, verbose=verbose
-        )
+        run_stages_command(None, name or config or "", overrides or [], dry_run=dry_run, force=force, verbose=verbose)
     )
 
 

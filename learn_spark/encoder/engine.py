@@ -66,7 +66,11 @@ class TextEncoder:
                 vectors[batch] = self._forward([ids[i] for i in batch])
         norms = np.linalg.norm(vectors, axis=1)
         errors = {
-            int(i): "no tokens" if lengths[i] == 0 else "the vector is zero" if norms[i] == 0 else "the vector is not finite"
+            int(i): "no tokens"
+            if lengths[i] == 0
+            else "the vector is zero"
+            if norms[i] == 0
+            else "the vector is not finite"
             for i in np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
         }
         if self.normalise:

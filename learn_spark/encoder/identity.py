@@ -65,9 +65,7 @@ def identify(settings: Encoder) -> EncoderIdentity:
         revision = path.name
     else:
         raise EncoderError(f"encoder.model {settings.model!r} is neither a file or folder here nor a hub name")
-    return EncoderIdentity(
-        settings.model, revision, path, settings.pooling, settings.max_tokens, settings.normalise
-    )
+    return EncoderIdentity(settings.model, revision, path, settings.pooling, settings.max_tokens, settings.normalise)
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -97,7 +95,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
     if revision is None:
         raise EncoderError(
-            f"encoder.model {name} is a hub name: pin encoder.revision to a commit, so that a re-run meets the same model"
+            f"encoder.model {name} is a hub name: pin encoder.revision to a commit, so that a re-run meets the same "
+            "model"
         )
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))

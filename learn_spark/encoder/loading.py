@@ -1,4 +1,4 @@
-"""From an identity to a model in memory: base model without the head, frozen, fp32, no remote code, safetensors only."""
+"""From an identity to a model in memory: base model without head, frozen, fp32, no remote code, safetensors only."""
 
 from __future__ import annotations
 

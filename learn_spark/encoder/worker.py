@@ -89,13 +89,17 @@ def _to_arrow(
     usable[list(errors)] = False
     # Offsets with a null mark an empty, null list: a refused vector cannot be mistaken for a real one.
     ends = np.cumsum(usable * width, dtype=np.int32)
-    offsets = pa.array(
-        np.concatenate([[0], ends]).astype(np.int32), mask=np.append(~usable, False) if errors else None
-    )
+    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32), mask=np.append(~usable, False) if errors else None)
     embedding = pa.ListArray.from_arrays(offsets, pa.array(vectors[usable].ravel()))
     first = np.zeros(count, dtype=np.int32)
     first[0] = int(loaded)
     return pa.RecordBatch.from_arrays(
-        [keys, embedding, pa.array(n_tokens), pa.array([errors.get(i) for i in range(count)], pa.string()), pa.array(first)],
+        [
+            keys,
+            embedding,
+            pa.array(n_tokens),
+            pa.array([errors.get(i) for i in range(count)], pa.string()),
+            pa.array(first),
+        ],
         schema=_SCHEMA,
     )

@@ -15,6 +15,7 @@ def dense_all_action_loss(
     item_ids: Tensor,
     *,
     temperature: float | Tensor,
+    log_q: Tensor | None = None,
 ) -> Tensor:
     """The mean over users i, positions j and targets k of -log(e^s_ijk / (e^s_ijk + sum of e^s over negatives)).
 
@@ -34,6 +35,8 @@ def dense_all_action_loss(
         "item_mask": (item_mask.shape, (batch, targets)),
         "item_ids": (item_ids.shape, (batch, targets)),
     }
+    if log_q is not None:
+        shapes["log_q"] = (log_q.shape, (batch, targets))
     for name, (found, expected) in shapes.items():
         if tuple(found) != expected:
             raise ValueError(
@@ -46,18 +49,18 @@ def dense_all_action_loss(
     positive = (user @ item.transpose(1, 2)).to(exact) / temperature  # [B, Nh, Nt]
     others = (user.reshape(-1, width) @ item.reshape(-1, width).T).to(exact) / temperature  # [B * Nh, B * Nt]
     others = others.view(batch, positions, batch * targets)
+    if log_q is not None:
+        positive = positive - log_q[:, None, :]
+        others = others - log_q.reshape(1, 1, -1)
 
     negative = _negatives(item_mask, item_ids)  # [B, B * Nt]
-    contrasted = negative.any(dim=1)  # [B]
-    # A row without negatives is filled with 0, not -inf: the gradient of logsumexp over nothing but -inf is NaN.
-    fill = torch.zeros(batch, dtype=exact, device=user.device).masked_fill(contrasted, -torch.inf)
-    others = torch.where(negative[:, None, :], others, fill[:, None, None])
+    # The lowest finite number, not -inf: where a row has no negatives, -inf would make the gradient NaN.
+    others = others.masked_fill(~negative[:, None, :], torch.finfo(exact).min)
     against = torch.logsumexp(others, dim=2, keepdim=True)  # [B, Nh, 1]
 
     valid = user_mask[:, :, None] & item_mask[:, None, :]  # [B, Nh, Nt]
     terms = F.softplus(against - positive)
-    terms = torch.where(valid & contrasted[:, None, None], terms, torch.zeros_like(terms))
-    return terms.sum() / valid.sum().clamp(min=1)
+    return terms.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 def _negatives(item_mask: Tensor, item_ids: Tensor) -> Tensor:

@@ -125,10 +125,13 @@ def run_gate(gate: str, profile: Mapping[str, float | None], rules: Sequence[Rul
     verdicts: dict[str, bool] = {rule.measure: True for rule in rules}
     for run in outcome.run_results.values():
         for result in run.results:
+            assert result.expectation_config is not None
             measure = result.expectation_config.kwargs["column"]
             verdicts[measure] = verdicts[measure] and bool(result.success)
     results = tuple(
-        RuleResult(rule.measure, rule.least, rule.most, rule.meaning, _plain(profile[rule.measure]), verdicts[rule.measure])
+        RuleResult(
+            rule.measure, rule.least, rule.most, rule.meaning, _plain(profile[rule.measure]), verdicts[rule.measure]
+        )
         for rule in rules
     )
     docs = folder / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"

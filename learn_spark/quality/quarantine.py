@@ -20,7 +20,9 @@ def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str)
         .groupBy("raw", "reasons")
         .agg(F.count("*").alias("occurrences"))
         .select(
-            F.sha2(F.concat_ws("\x1f", F.lit(source_table), "raw", F.concat_ws("\x1e", "reasons")), 256).alias("row_id"),
+            F.sha2(F.concat_ws("\x1f", F.lit(source_table), "raw", F.concat_ws("\x1e", "reasons")), 256).alias(
+                "row_id"
+            ),
             F.lit(source_table).alias("source_table"),
             "raw",
             "reasons",

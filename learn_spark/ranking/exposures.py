@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,12 +41,11 @@ class Exposures:
 
     def take(self, rows: np.ndarray) -> Exposures:
         """The rows at the given positions."""
-        return Exposures(
-            **{
-                name: [values[i] for i in rows] if isinstance(values, list) else values[rows]
-                for name, values in self.__dict__.items()
-            }
-        )
+        chosen: dict[str, Any] = {
+            name: [values[i] for i in rows] if isinstance(values, list) else values[rows]
+            for name, values in self.__dict__.items()
+        }
+        return replace(self, **chosen)
 
 
 def build_exposures(
@@ -62,7 +62,9 @@ def build_exposures(
     Raises LearnSparkError where there is none: an exposure before ``as_of`` is already inside the features, and
     ranking it with them would be ranking the past with the future.
     """
-    later = interactions.filter(pc.greater_equal(interactions["event_time"], pa.scalar(as_of, pa.timestamp("us", "UTC"))))
+    later = interactions.filter(
+        pc.greater_equal(interactions["event_time"], pa.scalar(as_of, pa.timestamp("us", "UTC")))
+    )
     if later.num_rows == 0:
         raise LearnSparkError(
             f"rank_ads: no interaction lies at or after {as_of:%Y-%m-%d %H:%M:%S} UTC, the release's as-of time; every "
@@ -100,8 +102,8 @@ def split_by_time(exposures: Exposures, train_share: float) -> tuple[Exposures, 
     border = int(np.searchsorted(exposures.time, exposures.time[min(wanted, len(exposures) - 1)], side="left"))
     if border == 0:
         raise LearnSparkError(
-            f"rank_ads: {len(exposures):,} exposures cannot be split by time into {train_share:.0%} for training and the "
-            "rest for test: the first of them all have one time"
+            f"rank_ads: {len(exposures):,} exposures cannot be split by time into {train_share:.0%} for training and "
+            "the rest for test: the first of them all have one time"
         )
     return exposures.take(np.arange(border)), exposures.take(np.arange(border, len(exposures)))
 

@@ -44,7 +44,9 @@ def run(context: StageContext) -> StageResult:
         append_table(context.path("ad_scores"), contract("ad_scores"), rows)
     folder = context.folder("rankings", context.run_id)
     save_settings(context.settings, folder)
-    text = json.dumps({"release_id": release["release_id"], "train": len(train), "test": len(test), **metrics}, indent=1)
+    text = json.dumps(
+        {"release_id": release["release_id"], "train": len(train), "test": len(test), **metrics}, indent=1
+    )
     (folder / "metrics.json").write_text(text, encoding="utf-8")
     context.report.table(
         f"Ads ranker on {len(test):,} later exposures (trained on {len(train):,} earlier ones)",

@@ -51,7 +51,9 @@ class Ranker(nn.Module):
     hands [fused, user, item] to the ranker.
     """
 
-    def __init__(self, *, buckets: int, id_dim: int, hidden: int, feature_dim: int, fusion_dim: int, adaptor: bool) -> None:
+    def __init__(
+        self, *, buckets: int, id_dim: int, hidden: int, feature_dim: int, fusion_dim: int, adaptor: bool
+    ) -> None:
         super().__init__()
         self.user_id, self.item_id = nn.Embedding(buckets, id_dim), nn.Embedding(buckets, id_dim)
         nn.init.normal_(self.user_id.weight, std=0.01)

@@ -19,7 +19,7 @@ from learn_spark.settings import save_settings
 
 
 def run(context: StageContext) -> StageResult:
-    """Write indexes/<release_id>/: items.faiss (inner product over L2-normalised vectors), item_ids.parquet, manifest."""
+    """Write indexes/<release_id>/: items.faiss (inner product of unit vectors), item_ids.parquet, manifest."""
     import faiss
 
     release = read_release(context.workspace)

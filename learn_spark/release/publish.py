@@ -94,8 +94,8 @@ def run(context: StageContext) -> StageResult:
         rows_out=written,
         counts={"users": counts["users"], "items": counts["items"], "rules_passed": len(rules)},
         notes=(
-            f"release {release}: {counts['users']:,} users, {counts['items']:,} items, as of {as_of:%Y-%m-%d %H:%M:%S}; "
-            f"the gate's {len(rules)} rules passed (Data Docs: {gate.docs})",
+            f"release {release}: {counts['users']:,} users, {counts['items']:,} items, "
+            f"as of {as_of:%Y-%m-%d %H:%M:%S}; the gate's {len(rules)} rules passed (Data Docs: {gate.docs})",
         ),
     )
 

@@ -37,8 +37,13 @@ def draw(title: str, xs: Sequence[float], ys: Sequence[float]) -> Curve:
     def y_of(y: float) -> float:
         return HEIGHT - BOTTOM - (y - low) / span * (HEIGHT - BOTTOM - TOP)
 
-    steps = " ".join(f"{'L' if i else 'M'}{x_of(x):.1f},{y_of(y):.1f}" for i, (x, y) in enumerate(zip(xs, ys, strict=True)))
-    words = f"{title}: from {ys[0]:.4g} at epoch {xs[0]:g} to {ys[-1]:.4g} at epoch {xs[-1]:g}; lowest {low:.4g}, highest {high:.4g}"
+    steps = " ".join(
+        f"{'L' if i else 'M'}{x_of(x):.1f},{y_of(y):.1f}" for i, (x, y) in enumerate(zip(xs, ys, strict=True))
+    )
+    words = (
+        f"{title}: from {ys[0]:.4g} at epoch {xs[0]:g} to {ys[-1]:.4g} at epoch {xs[-1]:g}; "
+        f"lowest {low:.4g}, highest {high:.4g}"
+    )
     return Curve(
         title=title,
         path=steps,

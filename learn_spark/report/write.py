@@ -42,14 +42,18 @@ def run(context: StageContext) -> StageResult:
     evaluated = next((run for run in runs if run.job == "evaluate"), None)
     trained = next((run for run in runs if run.job == "train"), None)
     model = next((n.removeprefix("models/") for n in (trained.outputs if trained else ()) if "/" in n), None)
-    page = _environment().get_template("page.html.jinja").render(
-        workspace=str(context.workspace.root),
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        runs=runs,
-        metrics=_metrics(context.workspace, evaluated.run_id) if evaluated else [],
-        manifest=_manifest(context.workspace, model),
-        curve=_curve(context.workspace, model),
-        release=_release(context.workspace),
+    page = (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            workspace=str(context.workspace.root),
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            runs=runs,
+            metrics=_metrics(context.workspace, evaluated.run_id) if evaluated else [],
+            manifest=_manifest(context.workspace, model),
+            curve=_curve(context.workspace, model),
+            release=_release(context.workspace),
+        )
     )
     folder = context.folder("reports")
     path, temporary = folder / "index.html", folder / f".index.{os.getpid()}"

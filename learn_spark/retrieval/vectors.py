@@ -44,7 +44,7 @@ def item_vectors(tower: LearnTower, content: np.ndarray, batch: int = 4096) -> n
 
 
 def mean_vectors(unit: np.ndarray, items: np.ndarray, lengths: np.ndarray, window: int) -> np.ndarray:
-    """The untrained user: the L2-normalised mean [B, C] of the unit vectors [N + 1, C] of the last ``window`` events."""
+    """The untrained user: the L2-normalised mean [B, C] of unit vectors [N + 1, C], of the last ``window`` events."""
     sums = np.zeros((len(items), unit.shape[1]), dtype=np.float32)
     for row, (history, length) in enumerate(zip(items, lengths, strict=True)):
         sums[row] = unit[history[max(0, length - window) : length]].sum(axis=0)

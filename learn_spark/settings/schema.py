@@ -125,6 +125,7 @@ class Objective(Section):
     history_positions: Count = 10
     target_positions: Count = 10
     temperature: Rate = 0.05
+    log_q: bool = False
     recency: Recency | None = None
 
 
@@ -203,7 +204,8 @@ class Settings(Section):
         wanted = self.objective.history_positions
         if wanted > self.objective.history:
             raise ValueError(
-                f"objective.history_positions {wanted} cannot be sampled from objective.history {self.objective.history}"
+                f"objective.history_positions {wanted} cannot be sampled from "
+                f"objective.history {self.objective.history}"
             )
         if self.objective.target_positions > self.objective.targets:
             raise ValueError(

@@ -162,12 +162,14 @@ def _ingest_events(context: StageContext, raw: DataFrame, unit: TimeUnit) -> Tal
     judged = judge(typed, rules).persist()
     try:
         good = judged.where(F.size("reasons") == 0)
-        parts = ["user_id", "item_id", "event_type", F.col("value").cast("string"), F.unix_micros("event_time")]
-        hashed = F.substring(
-            F.sha2(F.concat_ws("\x1f", *[F.coalesce(F.col(p) if isinstance(p, str) else p, F.lit("")) for p in parts]), 256),
-            1,
-            32,
-        )
+        parts = [
+            F.col("user_id"),
+            F.col("item_id"),
+            F.col("event_type"),
+            F.coalesce(F.col("value").cast("string"), F.lit("")),
+            F.unix_micros("event_time"),
+        ]
+        hashed = F.substring(F.sha2(F.concat_ws("\x1f", *parts), 256), 1, 32)
         shaped = good.select(
             F.coalesce("event_id", hashed).alias("event_id"),
             "user_id",
@@ -211,7 +213,9 @@ def _check_landed(context: StageContext, chosen: DataFrame, table: str, tally: T
     keys = contract(table).key
     landed = delta.read(context.spark, context.path(table)).join(chosen.select(*keys), keys, "left_semi").count()
     if landed != tally.accepted:
-        raise CountsDoNotAddUp(f"{table}: {tally.accepted:,} rows were accepted, but {landed:,} of them are in the table")
+        raise CountsDoNotAddUp(
+            f"{table}: {tally.accepted:,} rows were accepted, but {landed:,} of them are in the table"
+        )
 
 
 def _keep_refused(context: StageContext, judged: DataFrame, table: str) -> None:

@@ -136,5 +136,3 @@ def translated(contract: Contract) -> Iterator[None]:
         if found := _NOT_NULL.search(text) or _NULLABLE.search(text):
             raise ContractError(f"{contract.table}: {found[1]} may not be null") from None
         raise
-
-

@@ -32,7 +32,9 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
         write_deltalake(table, data.cast(contract.arrow_schema()), mode="append")
         return table.version()
     except (DeltaError, pa.ArrowException, ValueError) as error:
-        raise ContractError(f"rows refused by the contract of {contract.table}: {' '.join(str(error).split())}") from None
+        raise ContractError(
+            f"rows refused by the contract of {contract.table}: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _open_or_create(path: str, contract: Contract) -> DeltaTable:

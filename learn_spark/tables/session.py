@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from learn_spark.settings.schema import Spark
 
 JAVA_VERSIONS = (17, 21)
+# Without these the tables would not be the tables of the contracts.
+_NEEDED = frozenset({"spark.sql.extensions", "spark.sql.catalog.spark_catalog", "spark.sql.session.timeZone"})
 
 
 class SessionError(LearnSparkError):
@@ -47,12 +50,12 @@ def start_session(settings: Spark, *, app: str, log_file: Path | None) -> SparkS
     ``log_file`` takes what the JVM would print on standard error; None leaves it on the terminal.
     Raises SessionError with one sentence where the JVM or Delta cannot be had.
     """
-    from pyspark import SparkContext
+    from pyspark import SparkConf, SparkContext
 
     from learn_spark.install import InstallError, jar_paths
 
     in_spark_submit = "PYSPARK_GATEWAY_PORT" in os.environ
-    if SparkContext._gateway is None and not in_spark_submit:  # type: ignore[attr-defined]
+    if SparkContext._gateway is None and not in_spark_submit:
         _default_java_home()
         check_java()
     # The executors' Python must be this one; else a worker imports another pandas, or nothing.
@@ -90,9 +93,12 @@ def start_session(settings: Spark, *, app: str, log_file: Path | None) -> SparkS
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             conf["spark.driver.host"] = "127.0.0.1"
             conf["spark.driver.bindAddress"] = "127.0.0.1"
-    elif settings.master:
-        conf["spark.master"] = settings.master
-    for key, value in {**conf, **settings.conf}.items():
+    wanted = {**conf, **settings.conf}
+    if in_spark_submit:
+        # What spark-submit was told comes first: master, memory, and any --conf.
+        submitted = {key for key, _ in SparkConf().getAll()}
+        wanted = {key: value for key, value in wanted.items() if key not in submitted or key in _NEEDED}
+    for key, value in wanted.items():
         builder = builder.config(key, value)
     try:
         with _stderr_to(log_file):
@@ -120,30 +126,22 @@ def _default_java_home() -> None:
             os.environ["JAVA_HOME"] = said
 
 
-class _stderr_to:
+@contextmanager
+def _stderr_to(path: Path | None) -> Iterator[None]:
     """File descriptor 2 in a file while the JVM is started, so that the JVM inherits that file for good."""
-
-    _lock = threading.Lock()
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        if self.path is None:
-            return
-        self._lock.acquire()
-        sys.stderr.flush()
-        self._saved = os.dup(2)
-        with self.path.open("ab") as file:
+    if path is None:
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with path.open("ab") as file:
             os.dup2(file.fileno(), 2)
-
-    def __exit__(self, *_: object) -> None:
-        if self.path is None:
-            return
+        yield
+    finally:
         sys.stderr.flush()
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
-        self._lock.release()
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _first_line(error: BaseException) -> str:

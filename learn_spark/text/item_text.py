@@ -51,5 +51,7 @@ def run(context: StageContext) -> StageResult:
         rows_in=rows_in,
         rows_out=rows_out,
         counts={**changes, "blank": counted["blank"], "distinct_texts": counted["texts"]},
-        notes=(f"{counted['texts']:,} distinct texts of {counted['items']:,} items, {counted['blank']:,} without text",),
+        notes=(
+            f"{counted['texts']:,} distinct texts of {counted['items']:,} items, {counted['blank']:,} without text",
+        ),
     )

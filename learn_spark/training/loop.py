@@ -49,6 +49,9 @@ def learning_rate(step: int, total: int, settings: Training) -> float:
 class TrainingLoop:
     """Trains a LEARN tower on the histories of one snapshot.
 
+    ``content`` [N + 1, C] holds the frozen embeddings by item_index, ``log_q`` [N + 1] the log shares of the training
+    events for the objective's correction (None: no correction).
+
     Everything random is a function of (seed, pass), so that a run resumed after any epoch ends with the weights of
     an unbroken one.
     """
@@ -58,6 +61,7 @@ class TrainingLoop:
         *,
         tower: LearnTower,
         content: np.ndarray,
+        log_q: np.ndarray | None,
         stream: HistoryStream,
         feed: Feed,
         objective: Objective,
@@ -66,7 +70,7 @@ class TrainingLoop:
         checkpoint: Path,
         report: Reporter,
     ) -> None:
-        self.tower, self.content, self.stream = tower, content, stream
+        self.tower, self.content, self.log_q, self.stream = tower, content, log_q, stream
         self.feed, self.objective, self.training = feed, objective, training
         self.validate, self.checkpoint, self.report = validate, checkpoint, report
         decayed = [p for p in tower.parameters() if p.dim() >= 2]
@@ -162,18 +166,22 @@ class TrainingLoop:
                 targets=objective.targets,
                 generator=generator,
             )
-            yield cut, _Positions(
-                *sample_positions(
-                    cut.history_length,
-                    objective.history_positions,
-                    generator=generator,
-                    weights=self.recency or "uniform",
-                ),
-                *sample_positions(
-                    cut.target_length,
-                    objective.target_positions,
-                    generator=generator,
-                    weights=self.recency or "uniform",
+            yield (
+                cut,
+                _Positions(
+                    *sample_positions(
+                        cut.history_length,
+                        objective.history_positions,
+                        generator=generator,
+                        weights=self.recency or "uniform",
+                    ),
+                    *sample_positions(
+                        cut.target_length,
+                        objective.target_positions,
+                        generator=generator,
+                        weights=self.recency or "uniform",
+                        nearest="start",
+                    ),
                 ),
             )
 
@@ -184,6 +192,7 @@ class TrainingLoop:
         # No longer than the batch's longest: padding is work for nothing.
         history = cut.history[:, : int(cut.history_length.max())]
         targets = cut.targets[:, : int(cut.target_length.max())]
+        target_ids = np.take_along_axis(cut.targets, at.targets, axis=1)
         user = self.tower.user(torch.from_numpy(self.content[history]))  # [B, H, D]
         item = self.tower.targets(torch.from_numpy(self.content[targets]))  # [B, T, D]
         rows = torch.arange(len(cut.rows)).unsqueeze(1)
@@ -192,8 +201,9 @@ class TrainingLoop:
             torch.from_numpy(at.history_mask),
             item[rows, torch.from_numpy(at.targets)],
             torch.from_numpy(at.target_mask),
-            torch.from_numpy(np.take_along_axis(cut.targets, at.targets, axis=1)),
+            torch.from_numpy(target_ids),
             temperature=self.objective.temperature,
+            log_q=None if self.log_q is None else torch.from_numpy(self.log_q[target_ids]),
         )
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""A trained tower on disk: model.safetensors (weights, whitening included) + manifest.json (what inference must know)."""
+"""A trained tower on disk: model.safetensors (weights and whitening) + manifest.json (what inference must know)."""
 
 from __future__ import annotations
 
@@ -90,4 +90,3 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     """The learning curve: one point an epoch."""
     lines = (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
-

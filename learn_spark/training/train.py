@@ -8,6 +8,7 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from learn_spark.encoder.identity import identify
@@ -15,7 +16,7 @@ from learn_spark.errors import LearnSparkError
 from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.retrieval.cuts import cut_histories
+from learn_spark.retrieval.cuts import cut_histories, training_events
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
@@ -57,13 +58,21 @@ def tower_shape(settings: Settings, content_dim: int) -> TowerShape:
     )
 
 
+def log_shares(histories: pa.Table, n_items: int) -> np.ndarray:
+    """log of each item's share of the training events [n_items + 1] by item_index; items without one count as one."""
+    positions, _ = training_events(histories)
+    counts = np.maximum(np.bincount(positions + 1, minlength=n_items + 1), 1)
+    return np.log(counts / counts[1:].sum()).astype(np.float32)
+
+
 def run(context: StageContext) -> StageResult:
     """Train, resuming a run of the same settings and inputs that was cut off."""
     settings = context.settings
     torch.set_num_threads(settings.training.threads or os.cpu_count() or 1)
     content, encoder_key = content_matrix(context)
     snapshot = context.snapshot("user_histories")
-    validation = cut_histories(snapshot.to_arrow(), "validation")
+    histories = snapshot.to_arrow()
+    validation = cut_histories(histories, "validation")
     if not len(validation.targets):
         raise LearnSparkError("train: no user has a validation target; histories need users with three events or more")
 
@@ -93,6 +102,7 @@ def run(context: StageContext) -> StageResult:
     loop = TrainingLoop(
         tower=tower,
         content=content,
+        log_q=log_shares(histories, len(content) - 1) if settings.objective.log_q else None,
         stream=HistoryStream(
             snapshot,
             ["item_index", "train_length"],

@@ -1,0 +1,41 @@
+# learn-spark: two commands for a newcomer, quickstart and test.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	--custom-compile-command "make lock"
+
+.PHONY: help setup quickstart test lint format lock clean distclean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Create .venv with everything, locked by hashes; fetch the two Delta JARs (again: does nothing)
+	@scripts/setup.sh
+
+quickstart: setup ## Set up, then run the whole road on MovieLens-100K (ARGS="--set training.epochs=5")
+	@$(VENV)/bin/learn-spark run quickstart $(ARGS)
+
+test: setup lint ## Set up, check style and types, run all tests (ARGS="-k contracts")
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: setup ## Check style (ruff) and types (mypy)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+format: setup ## Put the source into ruff's format
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+lock: setup ## Resolve the dependencies anew into requirements/*.txt
+	@$(LOCK) --extra dev pyproject.toml -o requirements/lock.txt
+	@$(LOCK) requirements/tools.in -o requirements/tools.txt
+	@$(LOCK) --no-deps requirements/demo.in -o requirements/demo.txt
+
+clean: ## Remove build artefacts and caches; keep .venv and var/
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the environment too; keep var/ (tables, models, reports)
+	@rm -rf $(VENV)
