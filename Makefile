@@ -38,4 +38,4 @@ clean: ## Remove build artefacts and caches; keep .venv and var/
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environment too; keep var/ (tables, models, reports)
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) .setup.log .setup.lock

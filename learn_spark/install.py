@@ -125,6 +125,14 @@ def pyspark_folder() -> Path:
     return Path(spec.origin).parent
 
 
+def launcher_file(pyspark: Path) -> str:
+    """The text of bin/find-spark-home, which every launcher beside it sources.
+
+    pyspark's own asks the python3 on PATH, which knows nothing of this environment unless it is activated.
+    """
+    return f'{HEADER}\n[ -n "${{SPARK_HOME:-}}" ] || SPARK_HOME={shlex.quote(str(pyspark))}\nexport SPARK_HOME\n'
+
+
 def spark_files(jars: list[Path], java_home: str | None) -> dict[str, str]:
     """The files of Spark's conf folder, by name: so that ``spark-submit`` finds Delta and this Python by itself."""
     defaults = f"""{HEADER}
@@ -137,6 +145,9 @@ spark.ui.showConsoleProgress   false
 # Spark says little; LEARN_SPARK_LOG_LEVEL=info in the environment lets it speak.
 rootLogger.level = ${{env:LEARN_SPARK_LOG_LEVEL:-error}}
 rootLogger.appenderRef.stderr.ref = console
+# Without a level of its own, this class sets the root's to WARN, and says so.
+logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
+logger.gateway.level = ${{env:LEARN_SPARK_LOG_LEVEL:-error}}
 appender.console.type = Console
 appender.console.name = console
 appender.console.target = SYSTEM_ERR
@@ -151,8 +162,11 @@ appender.console.layout.pattern = %d{{yy/MM/dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
     return files
 
 
-def write_spark_files(folder: Path, files: dict[str, str]) -> list[str]:
-    """Write what is missing or ours and different; returns the names of files that someone else wrote (left alone)."""
+def write_spark_files(folder: Path, files: dict[str, str], replaceable: str = HEADER) -> list[str]:
+    """Write what is missing or ours and different; returns the names of files that someone else wrote (left alone).
+
+    ``replaceable`` is a text that marks another's file as one to replace.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     foreign = []
     for name, text in files.items():
@@ -161,7 +175,7 @@ def write_spark_files(folder: Path, files: dict[str, str]) -> list[str]:
             held = path.read_text(encoding="utf-8")
             if held == text:
                 continue
-            if not held.startswith(HEADER):
+            if not held.startswith(HEADER) and replaceable not in held:
                 foreign.append(name)
                 continue
         temporary = folder / f".{name}.{os.getpid()}"
@@ -176,9 +190,13 @@ def install(java_home: str | None = None) -> None:
     folder = jar_folder()
     for name in install_jars(folder, lambda jar, where: fetch_with_ivy(jar, where, java)):
         print(f"fetched {name} (checksum verified)")
-    conf = pyspark_folder() / "conf"
-    for name in write_spark_files(conf, spark_files(jar_paths(folder), java_home)):
-        print(f"note: {conf / name} was written by someone else and is left alone")
+    pyspark, scripts = pyspark_folder(), Path(sys.executable).parent
+    conf = pyspark / "conf"
+    foreign = [conf / name for name in write_spark_files(conf, spark_files(jar_paths(folder), java_home))]
+    launcher = {"find-spark-home": launcher_file(pyspark)}
+    foreign += [scripts / name for name in write_spark_files(scripts, launcher, "FIND_SPARK_HOME_PYTHON_SCRIPT")]
+    for path in foreign:
+        print(f"note: {path} was written by someone else and is left alone")
 
 
 def _sha256(path: Path) -> str:

@@ -9,14 +9,17 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX SPARK_HOME PYSPARK_PYTHON PYSPARK_DRIVER_PYTHON
 
+[[ $# -eq 0 || $* == --check ]] || { echo "usage: scripts/setup.sh [--check]" >&2; exit 2; }
 readonly VENV=.venv STAMP=.venv/.learn-spark-setup BEGUN=.venv/.learn-spark-begun LOG=.setup.log
 readonly NEED_FIRST_KB=$((8 * 1024 * 1024)) NEED_AGAIN_KB=$((1024 * 1024))
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
-real_python() { # prints the interpreter behind a name if it really runs, is 3.11, and is whole
-  "$1" -c 'import sys, venv, ensurepip, ssl, ctypes, sqlite3
-sys.exit(1) if sys.version_info[:2] != (3, 11) else print(sys.executable)' 2>/dev/null
+# Prints the interpreter behind a name if it really runs, is 3.11, and is whole: the base one, so that an activated
+# .venv does not name itself and get made anew.
+real_python() {
+  "$1" -c 'import os, sys, venv, ensurepip, ssl, ctypes, sqlite3
+sys.exit(1) if sys.version_info[:2] != (3, 11) else print(os.path.realpath(sys._base_executable))' 2>/dev/null
 }
 
 find_python() {
@@ -25,7 +28,10 @@ find_python() {
     real_python "$PYTHON" && return
     fail "PYTHON=$PYTHON is not a whole Python 3.11 ($("$PYTHON" --version 2>&1 || true)). Unset it, or name one that is."
   fi
-  for candidate in python3.11 python3 python "${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}"/versions/3.11*/bin/python \
+  local candidates=()
+  # All on PATH, not only the first: a pyenv shim may exist and fail before a Python that runs.
+  while IFS= read -r candidate; do candidates+=("$candidate"); done < <(type -aP python3.11 python3 python || true)
+  for candidate in ${candidates[@]+"${candidates[@]}"} "${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}"/versions/3.11*/bin/python \
     "${HOME:-/nonexistent}"/.local/share/uv/python/*3.11*/bin/python3.11; do
     command -v "$candidate" >/dev/null 2>&1 || continue
     real_python "$candidate" && return
@@ -114,7 +120,7 @@ fi
 # Two set-ups at once would tread on each other; the second waits.
 if command -v flock >/dev/null 2>&1; then
   exec 9>.setup.lock
-  flock 9
+  flock -n 9 || { echo "waiting for another set-up to end"; flock 9; }
   [[ -f $STAMP && $(<"$STAMP") == "$wanted" ]] && exit 0
 fi
 : >"$LOG"

@@ -113,7 +113,7 @@ class Tower(Section):
 class Recency(Section):
     """The paper's stage-2 sampling weights, log(alpha + i (beta - alpha) / (N - 1))."""
 
-    alpha: Annotated[float, Field(ge=1.0)] = 10.0
+    alpha: Annotated[float, Field(gt=1.0)] = 10.0
     beta: Annotated[float, Field(gt=1.0)] = 10000.0
 
 

@@ -117,8 +117,8 @@ def _check_columns(frame: DataFrame, contract: Contract) -> None:
 
 
 _CHECK = re.compile(r"CHECK constraint (\w+) (.*?) violated by row with values:\s*(.*?)(?:\n\s*at |\Z)", re.S)
-_NOT_NULL = re.compile(r"NOT NULL constraint violated for column: ([\w.]+)")
-_NULLABLE = re.compile(r"DELTA_NOT_NULL_CONSTRAINT_VIOLATED.*?column:? ([\w.]+)", re.S)
+_NOT_NULL = re.compile(r"NOT NULL constraint violated for column: (\w+(?:\.\w+)*)")
+_NULLABLE = re.compile(r"DELTA_NOT_NULL_CONSTRAINT_VIOLATED.*?column:? (\w+(?:\.\w+)*)", re.S)
 
 
 @contextmanager

@@ -234,3 +234,21 @@ def test_refuses_shapes_that_do_not_fit() -> None:
         dense_all_action_loss(user, user_mask, item, item_mask[:, :2], ids, temperature=1.0)
     with pytest.raises(ValueError, match=r"item has the shape \(4, 3, 8\)"):
         dense_all_action_loss(user, user_mask, item[:4], item_mask[:4], ids[:4], temperature=1.0)
+
+
+def test_the_log_q_correction_is_the_loss_on_corrected_scores() -> None:
+    user, user_mask, item, item_mask, ids = _full(3)
+    log_q = torch.log(torch.rand(ids.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    corrected = dense_all_action_loss(user, user_mask, item, item_mask, ids, temperature=0.5, log_q=log_q)
+    # One more coordinate that is 1 in every user and -log q * temperature in the item adds -log q to each score.
+    ones = torch.ones(*user.shape[:2], 1, dtype=user.dtype)
+    wider = torch.cat([item, -0.5 * log_q.unsqueeze(-1)], dim=-1)
+    plain = dense_all_action_loss(torch.cat([user, ones], dim=-1), user_mask, wider, item_mask, ids, temperature=0.5)
+    assert float(corrected) == pytest.approx(float(plain), abs=1e-12)
+    assert float(corrected) != pytest.approx(
+        float(dense_all_action_loss(user, user_mask, item, item_mask, ids, temperature=0.5)), abs=1e-3
+    )
+    same = dense_all_action_loss(user, user_mask, item, item_mask, ids, temperature=0.5, log_q=log_q * 0 + 3.0)
+    assert float(same) == pytest.approx(
+        float(dense_all_action_loss(user, user_mask, item, item_mask, ids, temperature=0.5)), abs=1e-12
+    )

@@ -123,6 +123,15 @@ def test_search_grows_only_for_those_it_cannot_decide(monkeypatch: pytest.Monkey
     assert calls == [(2, 56), (1, 224)]
 
 
+def test_ties_just_below_the_target_are_all_waited_for() -> None:
+    items = np.full((200, 1), 0.5, dtype=np.float32)
+    items[:101] = 1.0 - 0.5e-6
+    items[7] = 1.0
+    # 100 others are the same within the tolerance, though the first search holds 76 and ends below the target.
+    found = ranks_from_vectors(np.ones((1, 1)), items, np.array([7]), [NOTHING], depth=60)
+    assert found.tolist() == [51.0]
+
+
 def test_a_target_far_down_takes_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _recorded_searches(monkeypatch)
     items = np.arange(1000, dtype=np.float32)[:, None]

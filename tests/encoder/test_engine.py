@@ -1,0 +1,145 @@
+"""The engine: equal to transformers one text at a time, whatever the batch; masks, truncation and bad vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel, AutoTokenizer
+
+from learn_spark.encoder.engine import TextEncoder, mean_pool, token_budget_batches
+from learn_spark.encoder.identity import EncoderError, identify
+from learn_spark.encoder.loading import load, prepare
+from learn_spark.settings.schema import Encoder
+from learn_spark.sources.location import resolve
+from tests.conftest import SMOLLM
+
+TEXTS = [
+    "Title: Toy Story. Genres: Animation Children's Comedy. Year: 1995.",
+    "short",
+    "a much longer text " * 12,
+    "emoji 🎬🎞️ and עברית from right to left",
+    "Title: Toy Story. Genres: Animation Children's Comedy. Year: 1995.",
+    "x",
+]
+
+
+@pytest.fixture(scope="module")
+def one_at_a_time(llm_folder: Path) -> np.ndarray:
+    """The reference: plain transformers, one text, no padding, fp32, mean of the last hidden states."""
+    model, tokenizer = (
+        AutoModel.from_pretrained(llm_folder, dtype=torch.float32).eval(),
+        AutoTokenizer.from_pretrained(llm_folder),
+    )
+    rows = []
+    for text in TEXTS:
+        with torch.no_grad():
+            rows.append(model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("budget", [1, 64, 4096])
+def test_equal_to_one_text_at_a_time_whatever_the_batch(
+    llm_folder: Path, one_at_a_time: np.ndarray, budget: int
+) -> None:
+    encoder = TextEncoder(llm_folder, max_tokens=500, normalise=True, token_budget=budget)
+    encoded = encoder.encode(TEXTS)
+    expected = one_at_a_time / np.linalg.norm(one_at_a_time, axis=1, keepdims=True)
+    assert (encoded.vectors * expected).sum(1).min() >= 0.9999
+    assert np.allclose(np.linalg.norm(encoded.vectors, axis=1), 1, atol=1e-5)
+    assert encoded.errors == {}
+    assert encoded.vectors.dtype == np.float32
+    # In another order and company, the same vector for the same text.
+    turned = encoder.encode(TEXTS[::-1])
+    assert (turned.vectors[::-1] * expected).sum(1).min() >= 0.9999
+
+
+def test_ignoring_the_mask_would_be_noticed(llm_folder: Path, one_at_a_time: np.ndarray) -> None:
+    model, tokenizer = load(llm_folder)
+    batch = tokenizer([TEXTS[1], TEXTS[2]], padding=True, padding_side="right", return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state
+    right = mean_pool(hidden, batch["attention_mask"])[0].numpy()
+    wrong = mean_pool(hidden, torch.ones_like(batch["attention_mask"]))[0].numpy()
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+    assert cosine(right, one_at_a_time[1]) >= 0.9999
+    assert cosine(wrong, one_at_a_time[1]) < 0.99
+
+
+def test_truncation_and_raw_vectors(llm_folder: Path, one_at_a_time: np.ndarray) -> None:
+    raw = TextEncoder(llm_folder, max_tokens=500, normalise=False, token_budget=256).encode(TEXTS)
+    assert np.allclose(raw.vectors, one_at_a_time, atol=2e-3)
+    cut = TextEncoder(llm_folder, max_tokens=5, normalise=True, token_budget=256).encode(TEXTS)
+    assert cut.n_tokens.max() == 5
+    assert cut.n_tokens[1] == raw.n_tokens[1] < 5
+
+
+def test_texts_without_a_usable_vector_are_told(llm_folder: Path) -> None:
+    encoder = TextEncoder(llm_folder, max_tokens=16, normalise=True, token_budget=64)
+    assert encoder.encode(["good", ""]).errors == {1: "no tokens"}
+    nothing = encoder.encode([])
+    assert nothing.vectors.shape == (0, encoder.hidden_size)
+    for value, reason in ((float("nan"), "the vector is not finite"), (0.0, "the vector is zero")):
+        norm = next(p for n, p in encoder.model.named_parameters() if n == "norm.weight")
+        kept = norm.data.clone()
+        norm.data.fill_(value)
+        assert encoder.encode(["good"]).errors == {0: reason}
+        norm.data.copy_(kept)
+
+
+def test_the_model_is_frozen_and_has_no_head(llm_folder: Path) -> None:
+    model, _ = load(llm_folder)
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not any("lm_head" in name for name, _ in model.named_parameters())
+
+
+def test_the_converted_gguf_gives_the_same_numbers(llm_folder: Path) -> None:
+    path = resolve(SMOLLM)
+    original = AutoModel.from_pretrained(path.parent, gguf_file=path.name).eval()
+    model, tokenizer = load(llm_folder)
+    batch = tokenizer(TEXTS[0], return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(model(**batch).last_hidden_state, original(**batch).last_hidden_state)
+
+
+def test_conversion_happens_once(llm_folder: Path) -> None:
+    cache = llm_folder.parent
+    before = {p: p.stat().st_mtime_ns for p in llm_folder.iterdir()}
+    assert prepare(identify(Encoder(model=SMOLLM)), cache) == llm_folder
+    assert {p: p.stat().st_mtime_ns for p in llm_folder.iterdir()} == before
+    assert [p.name for p in cache.iterdir()] == [llm_folder.name]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 600))
+def test_batches_hold_every_text_once_and_keep_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(token_budget_batches(lengths, budget))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max(budget, len(batch))
+
+
+def test_the_key_follows_everything_that_changes_a_vector(llm_folder: Path, tmp_path: Path) -> None:
+    base = Encoder(model=str(llm_folder))
+    key = identify(base).key
+    for change in ({"max_tokens": 64}, {"normalise": False}):
+        assert identify(base.model_copy(update=change)).key != key
+    for change in ({"token_budget": 64}, {"chunk_rows": 3}, {"tasks": 1}):
+        assert identify(base.model_copy(update=change)).key == key
+    with pytest.raises(EncoderError, match="pins abc"):
+        identify(base.model_copy(update={"revision": "abc"}))
+    with pytest.raises(EncoderError, match="pin encoder.revision"):
+        identify(Encoder(model="some/model"))
+    with pytest.raises(EncoderError, match="neither a file or folder"):
+        identify(Encoder(model="no such thing"))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(EncoderError, match=r"neither \*\.safetensors"):
+        identify(Encoder(model=str(tmp_path)))

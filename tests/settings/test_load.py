@@ -1,0 +1,114 @@
+"""Settings: what is unknown, of the wrong type or contradictory is named, with the nearest right key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from learn_spark.errors import SettingsError
+from learn_spark.resources import resource_folder
+from learn_spark.settings import load_settings, save_settings
+from learn_spark.settings.load import fingerprint, redacted
+
+
+@pytest.mark.parametrize("path", sorted(resource_folder("conf").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_file_loads(path: Path) -> None:
+    assert load_settings(path).workspace
+
+
+def test_every_knob_of_the_quickstart_has_its_effect_beside_it() -> None:
+    lines = (resource_folder("conf") / "quickstart.yaml").read_text().splitlines()
+    knobs = [line for line in lines if line.startswith("  ") and ":" in line.split("#")[0]]
+    assert len(knobs) > 40
+    assert [line for line in knobs if "#" not in line and not line.strip().startswith("stages:")] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.epoch=3", "did you mean training.epochs?"),
+        ("trainning.epochs=3", "did you mean training?"),
+        ("training.patience_=3", "training.patience_: there is no such setting; did you mean training.patience?"),
+        ("training.epochs=many", "training.epochs: input should be a valid integer (got 'many')"),
+        ("training.epochs=2.5", "training.epochs"),
+        ("training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
+        ("training.seed=true", "training.seed"),
+        ("encoder.model=3", "encoder.model: input should be a valid string"),
+        ("tower.item_tower=d", "tower.item_tower"),
+        ("tower.width=130", "tower: width 130 is not a multiple of heads 4"),
+        ("objective.history=1000", "objective.history 1000 is longer than histories.max_length 768"),
+        ("objective.target_positions=41", "objective.target_positions 41 cannot be sampled"),
+        ("histories.as_of=yesterday", "'yesterday' is not an ISO time"),
+        ("workspace=", "workspace"),
+        ("training=3", "'training' is a section"),
+        ("training.epochs.more=3", "'epochs' is a value, not a section"),
+        ("epochs", "is not of the form key=value"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, expected: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings("quickstart", [override])
+    assert expected in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings("quickstart", ["training.epoch=3", "tower.layers=none", "feed.batch_size=1"])
+    for key in ("training.epoch", "tower.layers", "feed.batch_size"):
+        assert key in str(error.value)
+
+
+def test_a_number_with_an_exponent_is_a_number_and_a_date_stays_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        f"extends: {resource_folder('conf') / 'quickstart.yaml'}\n"
+        "training: {learning_rate: 5e-4}\nhistories: {as_of: 1998-03-10}\n"
+    )
+    settings = load_settings(path)
+    assert settings.training.learning_rate == 0.0005
+    # 1998-03-10 is day 10,295 since 1970
+    assert settings.histories.as_of_micros() == 10_295 * 86_400 * 1_000_000
+
+
+def test_a_file_extends_another_key_by_key() -> None:
+    base, over = load_settings("quickstart"), load_settings("ads")
+    assert over.workspace != base.workspace
+    assert over.histories.max_length == base.histories.max_length
+    assert over.histories.as_of is not None
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    cases = {
+        "loop.yaml": ("extends: loop.yaml\n", "extends itself"),
+        "twice.yaml": ("workspace: a\nworkspace: b\n", "stands twice"),
+        "list.yaml": ("- 1\n", "must hold settings"),
+        "broken.yaml": ("a: [1\n", "not valid YAML"),
+        "python.yaml": ("a: !!python/object/apply:os.system [echo]\n", "not valid YAML"),
+        "lost.yaml": ("extends: nowhere.yaml\n", "there is no file"),
+    }
+    for name, (text, expected) in cases.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(SettingsError, match=expected):
+            load_settings(tmp_path / name)
+    with pytest.raises(SettingsError, match="quickstart"):
+        load_settings("quickstar")
+
+
+def test_saved_settings_load_to_the_same_and_hide_secrets(tmp_path: Path) -> None:
+    settings = load_settings("quickstart", ["spark.conf.spark.hadoop.fs.s3a.secret.key=abc123"])
+    path = save_settings(settings, tmp_path)
+    assert "abc123" not in path.read_text()
+    assert redacted(settings)["spark"]["conf"]["spark.hadoop.fs.s3a.secret.key"] == "***"
+    plain = load_settings("quickstart")
+    assert load_settings(save_settings(plain, tmp_path)) == plain
+    assert yaml.safe_load(path.read_text())["training"]["epochs"] == plain.training.epochs
+
+
+def test_the_fingerprint_follows_its_sections_only() -> None:
+    base = load_settings("quickstart")
+    other = load_settings("quickstart", ["training.epochs=2"])
+    assert fingerprint(base, ["tower", "text"]) == fingerprint(other, ["text", "tower"])
+    assert fingerprint(base, ["training"]) != fingerprint(other, ["training"])

@@ -1,0 +1,156 @@
+"""Delta writes keep the contracts: types, NOT NULL, CHECK; a merge that changes nothing commits nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import ContractError, contract
+from learn_spark.tables.snapshot import Snapshot, current_version
+
+ITEMS = contract("items")
+
+
+def item(item_id: str | None, title: str = "t", price: float | None = None, day: int = 1) -> tuple[Any, ...]:
+    return (item_id, title, None, None, price, None, None, datetime(2024, 1, day))
+
+
+def frame(spark: SparkSession, *rows: tuple[Any, ...]) -> Any:
+    return spark.createDataFrame(
+        list(rows),
+        "item_id string, title string, category string, brand string, price double, "
+        "keywords string, attributes string, updated_at timestamp",
+    )
+
+
+def test_rows_that_break_the_contract_are_refused_in_one_sentence(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "items")
+    delta.append(frame(spark, item("1", price=2.5)), path, ITEMS)
+    for rows, expected in (
+        ([item("2", price=-1.0)], "price_not_negative"),
+        ([item("  ")], "item_id_not_blank"),
+        ([item(None)], "item_id"),
+    ):
+        with pytest.raises(ContractError) as error:
+            delta.append(frame(spark, item("3"), *rows), path, ITEMS)
+        assert expected in str(error.value)
+        assert "\n" not in str(error.value)
+        assert "java" not in str(error.value).lower()
+    assert [row.item_id for row in delta.read(spark, path).collect()] == ["1"]
+
+
+def test_null_where_the_contract_says_not_null_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    path, table = str(tmp_path / "text"), contract("item_text")
+    columns = "item_id string, template_version string, text string, text_key string"
+    with pytest.raises(ContractError, match="item_text: template_version may not be null"):
+        delta.append(spark.createDataFrame([("1", None, "text", "k" * 64)], columns), path, table)
+
+
+def test_columns_must_be_those_of_the_contract(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "items")
+    good = frame(spark, item("1"))
+    for bad, expected in (
+        (good.drop("title"), "title is missing"),
+        (good.withColumn("colour", F.lit("red")), "colour is not in the contract"),
+        (good.withColumn("price", F.lit("12")), "price is string, not double"),
+    ):
+        with pytest.raises(ContractError, match=expected):
+            delta.append(bad, path, ITEMS)
+    assert delta.read(spark, path).count() == 0
+
+
+def test_a_table_of_another_shape_or_constraint_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "items")
+    delta.create_if_missing(spark, path, ITEMS)
+    with pytest.raises(ContractError, match="does not hold the constraint cheap"):
+        delta.create_if_missing(spark, path, ITEMS.model_copy(update={"constraints": {"cheap": "price < 10"}}))
+    with pytest.raises(ContractError, match="item_index is missing"):
+        delta.create_if_missing(spark, path, contract("item_index"))
+
+
+def test_merge_inserts_updates_and_rests(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "items")
+    newer = "s.updated_at > t.updated_at"
+    first = delta.merge(frame(spark, item("1", "old"), item("2", "old", day=5)), path, ITEMS, update_when=newer)
+    assert first == {"inserted": 2, "updated": 0}
+    change = frame(spark, item("1", "new", day=3), item("2", "late", day=3), item("3", "x"))
+    assert delta.merge(change, path, ITEMS, update_when=newer) == {"inserted": 1, "updated": 1}
+    titles = {row.item_id: row.title for row in delta.read(spark, path).collect()}
+    assert titles == {"1": "new", "2": "old", "3": "x"}
+    version = current_version(path)
+    assert delta.merge(change, path, ITEMS, update_when=newer) == {"inserted": 0, "updated": 0}
+    assert current_version(path) == version
+
+
+def test_overwriting_one_slice_leaves_the_others(spark: SparkSession, tmp_path: Path) -> None:
+    path, table = str(tmp_path / "features"), contract("item_features")
+    columns = "release_id string, item_id string, embedding array<float>, as_of timestamp"
+
+    def rows(release: str, *ids: str) -> Any:
+        data = [(release, i, [1.0], datetime(2024, 1, 1)) for i in ids]
+        return spark.createDataFrame(data, columns)
+
+    delta.overwrite(rows("r1", "a", "b"), path, table, where="release_id = 'r1'")
+    delta.overwrite(rows("r2", "c"), path, table, where="release_id = 'r2'")
+    delta.overwrite(rows("r1", "d"), path, table, where="release_id = 'r1'")
+    assert {(r.release_id, r.item_id) for r in delta.read(spark, path).collect()} == {("r1", "d"), ("r2", "c")}
+    properties = spark.sql(f"DESCRIBE DETAIL delta.`{path}`").first()["properties"]  # type: ignore[index]
+    assert properties["delta.enableChangeDataFeed"] == "true"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), None])
+def test_an_embedding_that_is_not_finite_cannot_be_written(
+    spark: SparkSession, tmp_path: Path, bad: float | None
+) -> None:
+    path, table = str(tmp_path / "e"), contract("text_embeddings")
+    columns = "encoder_key string, text_key string, embedding array<float>, n_tokens int"
+    delta.append(spark.createDataFrame([("k", "t", [1.0, 2.0], 3)], columns), path, table)
+    with pytest.raises(ContractError, match="embedding"):
+        delta.append(spark.createDataFrame([("k", "u", [1.0, bad], 3)], columns), path, table)
+    with pytest.raises(ContractError, match="embedding_not_empty"):
+        delta.append(spark.createDataFrame([("k", "u", [], 3)], columns), path, table)
+    assert delta.read(spark, path).count() == 1
+
+
+def test_a_snapshot_lists_its_own_files_and_rows(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "items")
+    for i in range(3):
+        delta.append(frame(spark, *(item(f"{i}-{j}") for j in range(4))).coalesce(1), path, ITEMS)
+    spark.sql(f"DELETE FROM delta.`{path}` WHERE item_id LIKE '0-%' OR item_id = '1-1'")
+    newest, before = Snapshot.open(path), Snapshot.open(path, 3)
+    on_disk = {str(p) for p in Path(path).glob("*.parquet")}
+    assert newest.rows == 7
+    assert before.rows == 12
+    assert set(newest.files) < on_disk
+    assert {row["item_id"] for row in newest.to_arrow().to_pylist()} == {
+        "1-0",
+        "1-2",
+        "1-3",
+        "2-0",
+        "2-1",
+        "2-2",
+        "2-3",
+    }
+    assert len(before.to_arrow()) == 12
+
+
+def test_a_snapshot_with_deletion_vectors_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    from learn_spark.tables.snapshot import SnapshotError
+
+    path = str(tmp_path / "t")
+    rows = spark.range(100).coalesce(1)
+    rows.write.format("delta").option("delta.enableDeletionVectors", "true").save(path)
+    assert Snapshot.open(path).rows == 100
+    spark.sql(f"DELETE FROM delta.`{path}` WHERE id = 7")
+    with pytest.raises(SnapshotError, match="deletion vectors"):
+        Snapshot.open(path)
+    with pytest.raises(SnapshotError, match="no Delta table"):
+        Snapshot.open(str(tmp_path / "nowhere"))
+    with pytest.raises(SnapshotError, match="version 99"):
+        Snapshot.open(path, 99)

@@ -1,0 +1,87 @@
+"""Tables written without a JVM keep the same contracts, and Spark reads them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from learn_spark.tables.contracts import ContractError, contract
+from learn_spark.tables.lineage import Run, all_runs, code_version, last_done, new_run_id, record
+from learn_spark.tables.log import append_rows, read_rows
+from learn_spark.tables.workspace import Workspace
+
+
+def run(job: str, status: str = "done", minute: int = 0, **changes: Any) -> Run:
+    values: dict[str, Any] = {
+        "run_id": f"{job}-{minute}",
+        "job": job,
+        "status": status,
+        "config_hash": "c",
+        "code_version": code_version(),
+        "inputs": {"items": "3"},
+        "outputs": {"item_text": "4", "models/abc": "abc"},
+        "counts": {"rows_in": 5},
+        "seconds": 1.5,
+        "started_at": datetime(2024, 1, 1, 0, minute, tzinfo=UTC),
+    }
+    return Run(**{**values, **changes})
+
+
+def test_runs_come_back_as_they_were(tmp_path: Path, spark: SparkSession) -> None:
+    workspace = Workspace.open(str(tmp_path))
+    assert all_runs(workspace) == []
+    runs = [run("a", minute=0), run("b", minute=2), run("a", "failed", 3, message="why"), run("a", minute=1)]
+    for one in runs:
+        record(workspace, one)
+    assert all_runs(workspace) == sorted(runs, key=lambda r: r.started_at)
+    assert last_done(workspace, "a") == runs[3]
+    assert last_done(workspace, "c") is None
+    by_spark = {row.run_id: row for row in spark.read.format("delta").load(workspace.table("runs")).collect()}
+    assert by_spark["b-2"].outputs == {"item_text": "4", "models/abc": "abc"}
+    assert by_spark["a-3"].message == "why"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({"status": "perhaps"}, "contract of runs"), ({"seconds": -1.0}, "contract of runs"), ({"run_id": None}, "runs")],
+)
+def test_a_row_that_breaks_the_contract_is_refused(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
+    workspace = Workspace.open(str(tmp_path))
+    record(workspace, run("a"))
+    with pytest.raises(ContractError, match=expected):
+        record(workspace, run("a", **change))
+    assert len(all_runs(workspace)) == 1
+    with pytest.raises(ContractError, match="no column colour"):
+        append_rows(workspace.table("runs"), contract("runs"), [{"colour": "red"}])
+
+
+def test_run_ids_sort_by_time_and_differ() -> None:
+    early, late = new_run_id(datetime(2024, 1, 1, tzinfo=UTC)), new_run_id(datetime(2024, 1, 2, tzinfo=UTC))
+    assert early < late
+    assert new_run_id(datetime(2024, 1, 1, tzinfo=UTC)) != early
+
+
+def test_reading_many_times_never_aborts_the_interpreter_at_its_end(tmp_path: Path) -> None:
+    # deltalake's own file system calls Python from Arrow's threads; with it about two of three of these died.
+    workspace = Workspace.open(str(tmp_path))
+    for minute in range(4):
+        record(workspace, run("a", minute=minute))
+    code = (
+        "import sys\n"
+        "from learn_spark.tables.lineage import all_runs\n"
+        "from learn_spark.tables.workspace import Workspace\n"
+        "for _ in range(5): all_runs(Workspace.open(sys.argv[1]))"
+    )
+    for _ in range(6):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_missing_table_has_no_rows(tmp_path: Path) -> None:
+    assert read_rows(str(tmp_path / "nothing")) == []
