@@ -136,7 +136,7 @@ def test_the_key_follows_everything_that_changes_a_vector(llm_folder: Path, tmp_
         assert identify(base.model_copy(update=change)).key == key
     with pytest.raises(EncoderError, match="pins abc"):
         identify(base.model_copy(update={"revision": "abc"}))
-    with pytest.raises(EncoderError, match="pin encoder.revision"):
+    with pytest.raises(EncoderError, match=r"pin encoder\.revision"):
         identify(Encoder(model="some/model"))
     with pytest.raises(EncoderError, match="neither a file or folder"):
         identify(Encoder(model="no such thing"))
