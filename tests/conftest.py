@@ -29,7 +29,6 @@ SMALL_SPARK = Spark(
     shuffle_partitions=2,
     conf={
         "spark.databricks.delta.snapshotPartitions": "1",
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     },
 )
 

@@ -34,8 +34,14 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 
 
 def release_id(context: StageContext) -> str:
-    """Hash of the model and of every input's version: the same inputs make the same release."""
-    parts = {"inputs": dict(context.inputs), "as_of": context.settings.histories.as_of}
+    """Hash of the model, every input's version and the gate's settings: a release judged by another gate is another
+    release, so that a refusal withdraws nothing that was released before.
+    """
+    parts = {
+        "inputs": dict(context.inputs),
+        "as_of": context.settings.histories.as_of,
+        "gate": context.settings.release.model_dump(),
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -22,12 +22,14 @@ class NoRelease(LearnSparkError):
 
 
 def current_release(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of all rows of ``releases``, the one that holds now: the newest ``released`` row of a release whose own newest
-    row is that one. NoRelease where every release is staged or withdrawn.
+    """Of all rows of ``releases``, the one that holds now: the newest ``released`` row that no later row withdrew.
+
+    Staging a release again takes nothing away from it. NoRelease where every release is staged or withdrawn.
     """
     newest: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["sequence"]):
-        newest[row["release_id"]] = row
+        if row["status"] != "staged":
+            newest[row["release_id"]] = row
     released = [row for row in newest.values() if row["status"] == "released"]
     if not released:
         raise NoRelease("nothing is released; run the publish stage, and look at its gate if it ran")

@@ -37,7 +37,7 @@ def user_vectors(
 def item_vectors(tower: LearnTower, content: np.ndarray, batch: int = 4096) -> np.ndarray:
     """Vectors [N, D] of every item of the content matrix [N + 1, C], without its padding row."""
     parts = [
-        tower.items(torch.from_numpy(np.ascontiguousarray(content[start : start + batch]))).numpy()
+        tower.items(torch.from_numpy(np.array(content[start : start + batch]))).numpy()
         for start in range(1, len(content), batch)
     ]
     return np.concatenate(parts)

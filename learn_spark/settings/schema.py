@@ -18,11 +18,43 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Source(Section):
-    """Where the raw rows come from (learn_spark/sources: one file a format)."""
+class CsvFile(Section):
+    """One CSV file with a header. ``columns`` says which of ours is which of the file's: ``{item_id: sku}``."""
 
-    format: Literal["movielens-100k"]
+    file: str = Field(min_length=1)
+    columns: dict[str, str]
+
+
+class Source(Section):
+    """Where the raw rows come from (learn_spark/sources: one file a format). All but the first two are for csv."""
+
+    format: Literal["movielens-100k", "csv"]
     path: str = Field(min_length=1)
+    items: CsvFile | None = None
+    events: CsvFile | None = None
+    event_type: str = Field(default="event", min_length=1)
+    time_unit: Literal["s", "ms", "us", "iso"] = "s"
+    separator: str = Field(default=",", min_length=1, max_length=1)
+
+    @model_validator(mode="after")
+    def _csv_names_its_columns(self) -> Source:
+        needed = {"items": {"item_id"}, "events": {"user_id", "item_id", "event_time"}}
+        known = {
+            "items": {"item_id", "title", "category", "brand", "price", "keywords", "attributes", "updated_at"},
+            "events": {"event_id", "user_id", "item_id", "event_type", "value", "event_time"},
+        }
+        for name, file in (("items", self.items), ("events", self.events)):
+            if self.format != "csv":
+                if file is not None:
+                    raise ValueError(f"{name} is for format csv, not for {self.format}")
+                continue
+            if file is None:
+                raise ValueError(f"format csv needs {name}: {{file: ..., columns: {{...}}}}")
+            if missing := sorted(needed[name] - set(file.columns)):
+                raise ValueError(f"{name}.columns must name {', '.join(missing)}")
+            if unknown := sorted(set(file.columns) - known[name]):
+                raise ValueError(f"{name}.columns has {', '.join(unknown)}; there are {', '.join(sorted(known[name]))}")
+        return self
 
 
 class Spark(Section):

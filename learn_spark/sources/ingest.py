@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 EARLIEST = "1990-01-01"
-_PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000}
+_MICROS: dict[TimeUnit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
 class CountsDoNotAddUp(LearnSparkError):
@@ -49,12 +49,12 @@ class Tally:
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
     """The raw files, by names, sizes and times of change."""
     folder = resolve(settings.source.path)
-    return {f"files:{settings.source.path}": files_fingerprint(source(settings.source.format).files(folder))}
+    return {f"files:{settings.source.path}": files_fingerprint(source(settings.source).files(folder))}
 
 
 def run(context: StageContext) -> StageResult:
     """Read the source, judge its rows, and bring the tables up to it."""
-    raw = source(context.settings.source.format).read(context.spark, resolve(context.settings.source.path))
+    raw = source(context.settings.source).read(context.spark, resolve(context.settings.source.path))
     items = _ingest_items(context, raw.items)
     _extend_index(context)
     events = _ingest_events(context, raw.events, raw.time_unit)
@@ -99,7 +99,7 @@ def _ingest_items(context: StageContext, raw: DataFrame) -> Tally:
             F.col("updated_at").desc_nulls_last(), *[F.col(n).desc_nulls_last() for n in names if n != "updated_at"]
         )
         chosen = good.withColumn("place", F.row_number().over(newest)).where("place = 1").select(*names)
-        tally = _tally(raw, judged, good, chosen)
+        tally = _tally(raw, judged, chosen)
         tally.check("items")
         _keep_refused(context, judged, "items")
         different = " or ".join(f"not (t.{n} <=> s.{n})" for n in names if n != "item_id")
@@ -137,13 +137,11 @@ def _extend_index(context: StageContext) -> None:
 def _ingest_events(context: StageContext, raw: DataFrame, unit: TimeUnit) -> Tally:
     from pyspark.sql import functions as F
 
-    micros = F.expr("try_cast(event_time as double)") * (1_000_000 // _PER_SECOND[unit])
-    in_range = micros.between(-(2**62), 2**62)
     typed = raw.select(
         *(F.col(c) for c in ("event_id", "user_id", "item_id", "event_type", "raw", "malformed")),
         F.expr("try_cast(value as double)").alias("value"),
         F.col("value").alias("raw_value"),
-        F.when(in_range, F.timestamp_micros(micros.cast("bigint"))).alias("event_time"),
+        _event_time(unit).alias("event_time"),
     )
     items = delta.read(context.spark, context.path("items")).select("item_id", F.lit(True).alias("known"))
     typed = typed.join(items, "item_id", "left")
@@ -180,7 +178,7 @@ def _ingest_events(context: StageContext, raw: DataFrame, unit: TimeUnit) -> Tal
             F.to_date("event_time").alias("event_date"),
         )
         chosen = shaped.dropDuplicates(["event_id"])
-        tally = _tally(raw, judged, good, chosen)
+        tally = _tally(raw, judged, chosen)
         tally.check("interactions")
         _keep_refused(context, judged, "interactions")
         delta.merge(chosen, context.path("interactions"), contract("interactions"))
@@ -190,6 +188,16 @@ def _ingest_events(context: StageContext, raw: DataFrame, unit: TimeUnit) -> Tal
     return tally
 
 
+def _event_time(unit: TimeUnit) -> Column:
+    """The raw event_time as a timestamp (UTC); null where it is none, or beyond what a timestamp holds."""
+    from pyspark.sql import functions as F
+
+    if unit == "iso":
+        return F.expr("try_to_timestamp(event_time)")
+    micros = F.expr("try_cast(event_time as double)") * _MICROS[unit]
+    return F.when(micros.between(-(2**62), 2**62), F.timestamp_micros(micros.cast("bigint")))
+
+
 def _finite(column: str) -> Column:
     from pyspark.sql import functions as F
 
@@ -197,16 +205,14 @@ def _finite(column: str) -> Column:
     return F.coalesce(value.isNotNull() & ~F.isnan(value) & (F.abs(value) != float("inf")), F.lit(False))
 
 
-def _tally(raw: DataFrame, judged: DataFrame, good: DataFrame, chosen: DataFrame) -> Tally:
+def _tally(raw: DataFrame, judged: DataFrame, chosen: DataFrame) -> Tally:
     from pyspark.sql import functions as F
 
+    judged_rows = judged.agg(F.count_if(F.size("reasons") == 0), F.count_if(F.size("reasons") > 0)).first()
+    assert judged_rows is not None
+    good, refused = judged_rows
     accepted = chosen.count()
-    return Tally(
-        read=raw.count(),
-        accepted=accepted,
-        refused=judged.where(F.size("reasons") > 0).count(),
-        duplicates=good.count() - accepted,
-    )
+    return Tally(read=raw.count(), accepted=accepted, refused=refused, duplicates=good - accepted)
 
 
 def _check_landed(context: StageContext, chosen: DataFrame, table: str, tally: Tally) -> None:

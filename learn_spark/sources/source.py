@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from learn_spark.settings.schema import Source as SourceSettings
+
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "keywords", "attributes", "updated_at")
 EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "value", "event_time")
-TimeUnit = Literal["s", "ms", "us"]
+TimeUnit = Literal["s", "ms", "us", "iso"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Source(Protocol):
         ...
 
 
-def source(name: str) -> Source:
-    """The source called ``name`` in settings."""
+def source(settings: SourceSettings) -> Source:
+    """The source that the settings name."""
+    from learn_spark.sources.generic_csv import GenericCsv
     from learn_spark.sources.movielens_100k import MovieLens100K
 
-    return {"movielens-100k": MovieLens100K()}[name]
+    return GenericCsv(settings) if settings.format == "csv" else MovieLens100K()

@@ -1,0 +1,210 @@
+"""The whole road, really run: by the installed command, and job by job by spark-submit; both must give the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from learn_spark.pipeline.registry import all_stages
+from learn_spark.release.read import read_release, released_arrow
+from learn_spark.retrieval.cuts import fixed_lists
+from learn_spark.settings import load_settings
+from learn_spark.tables.lineage import all_runs
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.snapshot import Snapshot, current_version
+from learn_spark.tables.workspace import Workspace
+from tests.world import ITEMS, USERS, event_lines, write_config, write_raw
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class World:
+    """A configuration, its workspace, and the jobs' outputs."""
+
+    config: Path
+    workspace: Workspace
+    said: dict[str, str]
+
+
+def execute(*command: object, code: int = 0) -> str:
+    """Run a command in a shell that knows nothing of the environment; what it printed.
+
+    (spark-submit passes its Python's standard error on as standard output.)
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "SPARK", "VIRTUAL_ENV"))}
+    environment["PATH"] = "/usr/local/bin:/usr/bin:/bin"
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600
+    )
+    assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout if code == 0 else done.stdout + done.stderr
+
+
+def make_world(folder: Path, llm_folder: Path) -> tuple[Path, Workspace]:
+    raw = write_raw(folder.parent / "raw")
+    config = write_config(folder / "small.yaml", raw=raw, workspace=folder / "workspace", model=llm_folder)
+    return config, Workspace.open(str(folder / "workspace"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("road")
+
+
+@pytest.fixture(scope="module")
+def by_command(base: Path, llm_folder: Path) -> World:
+    (base / "command").mkdir()
+    config, workspace = make_world(base / "command", llm_folder)
+    said = {"run": execute(BIN / "learn-spark", "run", config)}
+    return World(config, workspace, said)
+
+
+@pytest.fixture(scope="module")
+def by_submit(base: Path, llm_folder: Path) -> World:
+    (base / "submit").mkdir()
+    config, workspace = make_world(base / "submit", llm_folder)
+    said = {}
+    for stage in load_settings(config).pipeline.stages:
+        said[stage] = execute(BIN / "spark-submit", f"jobs/{stage}.py", "--config", config)
+    return World(config, workspace, said)
+
+
+def test_the_command_ends_with_stages_metrics_and_places(by_command: World) -> None:
+    said = by_command.said["run"]
+    for stage in load_settings(by_command.config).pipeline.stages:
+        assert re.search(rf"^{stage} +done +[\d,]+ +[\d,]+ +\d+ +[\d.]+$", said, re.M), stage
+    for method in ("popularity", "item-to-item Markov", "frozen embeddings, untrained", "LEARN"):
+        assert re.search(rf"^{method}( +[01]\.\d{{4}}){{4}}$", said, re.M), method
+    for word in ("HR@10", "NDCG@10", "HR@50", "NDCG@50"):
+        assert word in said
+    places = dict(re.findall(r"^(tables|model|index|report) +(/\S+)$", said, re.M))
+    assert set(places) == {"tables", "model", "index", "report"}
+    assert all(Path(place).exists() for place in places.values())
+    assert "WARN" not in said
+    assert "Traceback" not in said
+
+
+def test_a_second_run_does_nothing_and_a_changed_setting_does_what_hangs_on_it(by_command: World) -> None:
+    tables = {t for stage in all_stages() for t in stage.writes if by_command.workspace.has_table(t)}
+    before = {t: current_version(by_command.workspace.table(t)) for t in tables}
+    again = execute(BIN / "learn-spark", "run", by_command.config)
+    stages = load_settings(by_command.config).pipeline.stages
+    assert len(re.findall(r"^\w+ +up to date +", again, re.M)) == len(stages)
+    assert {t: current_version(by_command.workspace.table(t)) for t in tables} == before
+    plan = execute(BIN / "learn-spark", "run", by_command.config, "--dry-run", "--set", "histories.min_value=2")
+    assert "histories: would run, because its settings changed" in plan
+    assert "embed_items: up to date" in plan
+    assert "train: would run, because user_histories may change" in plan
+    assert {t: current_version(by_command.workspace.table(t)) for t in tables} == before
+    assert "never run" in execute(BIN / "learn-spark", "status", "--config", by_command.config)
+
+
+def test_both_ways_give_the_same(by_command: World, by_submit: World) -> None:
+    for table, key in (
+        ("items", "item_id"),
+        ("item_index", "item_id"),
+        ("interactions", "event_id"),
+        ("item_text", "item_id"),
+        ("user_histories", "user_id"),
+    ):
+        ours, theirs = (
+            Snapshot.open(world.workspace.table(table)).to_arrow().sort_by(key) for world in (by_command, by_submit)
+        )
+        assert ours.num_rows > 0
+        assert ours.equals(theirs), table
+    runs = [{run.job: run for run in all_runs(world.workspace)} for world in (by_command, by_submit)]
+    weights = [
+        load_file(world.workspace.root / next(iter(jobs["train"].outputs)) / "model.safetensors")
+        for world, jobs in zip((by_command, by_submit), runs, strict=True)
+    ]
+    for name, tensor in weights[0].items():
+        assert np.allclose(tensor, weights[1][name], atol=1e-4), name
+    for table, key in (("user_features", "user_id"), ("item_features", "item_id")):
+        ours, theirs = (released_arrow(w.workspace, table).sort_by(key) for w in (by_command, by_submit))
+        assert ours[key].to_pylist() == theirs[key].to_pylist()
+        assert np.allclose(fixed_lists(ours["embedding"]), fixed_lists(theirs["embedding"]), atol=1e-3)
+
+
+def test_every_row_is_accounted_for_and_the_lineage_joins_up(by_submit: World) -> None:
+    runs = {run.job: run for run in all_runs(by_submit.workspace)}
+    events = len(event_lines())
+    assert runs["ingest"].counts["rows_in"] == events + ITEMS
+    assert runs["histories"].counts["rows_in"] == events
+    assert runs["histories"].counts["rows_out"] == runs["train"].counts["rows_in"] == USERS
+    assert runs["publish"].counts["rows_out"] == USERS + ITEMS
+    for job, source, table in (
+        ("item_text", "ingest", "items"),
+        ("embed_items", "item_text", "item_text"),
+        ("histories", "ingest", "interactions"),
+        ("train", "histories", "user_histories"),
+        ("train", "embed_items", "text_embeddings"),
+        ("evaluate", "histories", "user_histories"),
+        ("export_index", "publish", "item_features"),
+    ):
+        assert runs[job].inputs[table] == runs[source].outputs[table]
+    assert f"models/{runs['publish'].inputs['model']}" in runs["train"].outputs
+    for run in runs.values():
+        assert (by_submit.workspace.root / "runs" / run.run_id / "settings.yaml").is_file()
+
+
+def test_the_release_the_index_and_the_evaluation_agree(by_submit: World) -> None:
+    release = read_release(by_submit.workspace)
+    folder = by_submit.workspace.root / "indexes" / release["release_id"]
+    index = faiss.read_index(str(folder / "items.faiss"))
+    ids = pq.read_table(folder / "item_ids.parquet")["item_id"].to_pylist()
+    items = released_arrow(by_submit.workspace, "item_features").sort_by("item_id")
+    assert ids == items["item_id"].to_pylist()
+    vectors = fixed_lists(items["embedding"])
+    found = index.search(np.ascontiguousarray(vectors[:5]), 1)[1][:, 0]
+    assert all(np.allclose(vectors[f], vectors[i], atol=1e-5) for i, f in enumerate(found))
+    users = released_arrow(by_submit.workspace, "user_features")
+    assert sorted(users["user_id"].to_pylist()) == sorted(str(n) for n in range(1, USERS + 1))
+    last = max(int(line.split("\t")[3]) for line in event_lines())
+    assert release["as_of"].timestamp() == pytest.approx(last, abs=1e-3)
+    assert release["as_of"].timestamp() > last
+    rows = read_rows(by_submit.workspace.table("evaluations"))
+    assert {(r["method"], r["cut"]) for r in rows} == {
+        (m, c) for m in ("popularity", "markov", "frozen", "learn") for c in ("validation", "test")
+    }
+    validation = {r["metric"]: r["value"] for r in rows if (r["method"], r["cut"]) == ("learn", "validation")}
+    assert validation["NDCG@10"] == pytest.approx(release["metrics"]["NDCG@10"], abs=1e-9)
+
+
+def test_the_report_is_one_page_that_needs_no_network(by_submit: World) -> None:
+    page = (by_submit.workspace.root / "reports" / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"(?:src|href)\s*=|https?://|@import|<script", page)
+    for word in ("Ranking on the test cut", "item-to-item Markov", "The release gate", "NDCG@10 on validation"):
+        assert word in page
+    assert page.count("<svg") == 2
+    release = read_release(by_submit.workspace)
+    assert release["release_id"] in page
+
+
+def test_exit_codes_and_one_sentence_for_each_fault(by_submit: World) -> None:
+    config = by_submit.config
+    submit = (BIN / "spark-submit", "jobs/histories.py", "--config", config)
+    assert "did you mean histories.max_length?" in execute(*submit, "--set", "histories.max_lenght=9", code=2)
+    command = (BIN / "learn-spark",)
+    assert "no settings file" in execute(*command, "ingest", "--config", "nothing", code=2)
+    said = execute(*command, "rank_ads", "--config", config, code=1)
+    assert "already in its features" in said
+    assert "Traceback" not in said
+    released = read_release(by_submit.workspace)
+    gate = (BIN / "spark-submit", "jobs/publish.py", "--config", config, "--set", "release.min_validation_ndcg10=0.999")
+    said = execute(*gate, code=3)
+    assert re.search(r"the gate release said no: validation_ndcg10 is [\d.e-]+, expected at least 0\.999", said)
+    assert "Java" not in said
+    assert read_release(by_submit.workspace) == released
+    assert [run.status for run in all_runs(by_submit.workspace) if run.job == "publish"] == ["done", "refused"]

@@ -1,0 +1,148 @@
+"""Publishing: what the gate refuses never reaches a consumer; vectors are those of the tower; rolling back is a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from learn_spark.errors import GateFailed
+from learn_spark.quality.gate import run_gate
+from learn_spark.release.profile import release_rules, vector_profile
+from learn_spark.release.read import NoRelease, current_release, read_release, released_arrow, released_features
+from learn_spark.retrieval.cuts import fixed_lists
+from learn_spark.settings import Settings
+from learn_spark.settings.schema import Release
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import newest_model
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+from learn_spark.training.model_store import load_model
+
+SHORT = ("training.epochs=1", "training.passes_per_epoch=1")
+UP_TO_TRAIN = ("ingest", "item_text", "embed_items", "histories", "train")
+
+
+def row(sequence: int, release: str, status: str) -> dict[str, Any]:
+    return {"sequence": sequence, "release_id": release, "status": status}
+
+
+def test_the_current_release_follows_the_newest_rows() -> None:
+    def current(*rows: tuple[str, str]) -> str:
+        return str(current_release([row(i, r, s) for i, (r, s) in enumerate(rows)])["release_id"])
+
+    assert current(("a", "staged"), ("a", "released")) == "a"
+    assert current(("a", "staged"), ("a", "released"), ("b", "staged")) == "a"
+    assert current(("a", "released"), ("a", "staged")) == "a"
+    assert current(("a", "released"), ("b", "staged"), ("b", "withdrawn")) == "a"
+    assert current(("a", "released"), ("b", "released")) == "b"
+    # a rollback is a new row: b is withdrawn, or a released once more
+    assert current(("a", "released"), ("b", "released"), ("b", "withdrawn")) == "a"
+    assert current(("a", "released"), ("b", "released"), ("a", "released")) == "a"
+    for rows in ([], [("a", "staged")], [("a", "released"), ("a", "withdrawn")]):
+        with pytest.raises(NoRelease, match="nothing is released"):
+            current(*rows)
+
+
+def test_publishing_a_real_model(
+    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any]
+) -> None:
+    settings = small_settings(*SHORT)
+    run(settings, *UP_TO_TRAIN)
+    workspace = Workspace.open(settings.workspace)
+    with pytest.raises(GateFailed, match="validation_ndcg10"):
+        run(
+            small_settings(*SHORT, "release.min_validation_ndcg10=0.999"),
+            "publish",
+        )
+    with pytest.raises(NoRelease):
+        read_release(workspace)
+    (outcome,) = run(settings, "publish")
+    assert not outcome.rested
+    release = read_release(workspace)
+    assert [r["passed"] for r in json.loads(release["gate_results"])].count(False) == 0
+
+    # The vectors that the workers wrote are the tower's own.
+    model = load_model(workspace.root / "models" / newest_model(workspace))
+    (matrix,) = (np.load(p) for p in (workspace.root / "cache" / "item_matrix").glob("*/embeddings.npy"))
+    index = {r["item_id"]: r["item_index"] for r in Snapshot.open(workspace.table("item_index")).to_arrow().to_pylist()}
+    items = released_arrow(workspace, "item_features")
+    with torch.inference_mode():
+        own = model.tower.items(torch.from_numpy(matrix[[index[i] for i in items["item_id"].to_pylist()]])).numpy()
+    assert np.allclose(fixed_lists(items["embedding"]), own, atol=1e-5)
+    histories = {r["user_id"]: r for r in Snapshot.open(workspace.table("user_histories")).to_arrow().to_pylist()}
+    for user in released_features(spark, workspace, "user_features").collect():
+        history = histories[user.user_id]
+        # All events up to now, the test event too: this is for serving.
+        window = history["item_index"][max(0, history["length"] - model.window) : history["length"]]
+        with torch.inference_mode():
+            alone = model.tower.user(torch.from_numpy(matrix[window])[None])[0, -1].numpy()
+        assert np.allclose(user.embedding, alone, atol=1e-5)
+        assert user.as_of.replace(tzinfo=UTC) == release["as_of"]
+
+    # The same release written again is the same release.
+    run(settings, "publish", force=True)
+    assert read_release(workspace)["release_id"] == release["release_id"]
+    assert released_arrow(workspace, "item_features").num_rows == items.num_rows
+    # Another past is another release, and a ranker may then use what came after it.
+    cut = "1997-11-23"
+    past = small_settings(*SHORT, f"histories.as_of={cut}")
+    run(past, "histories", "train", "publish")
+    assert read_release(workspace)["as_of"] == datetime(1997, 11, 23, tzinfo=UTC)
+    newest = max(max(r["event_time"]) for r in Snapshot.open(workspace.table("user_histories")).to_arrow().to_pylist())
+    assert newest < datetime(1997, 11, 23, tzinfo=UTC).timestamp() * 1e6
+    (ranked,) = run(past, "rank_ads")
+    scores = Snapshot.open(workspace.table("ad_scores")).to_arrow()
+    assert scores.num_rows == ranked.run.counts["rows_out"] == 2 * ranked.run.counts["test"]
+    assert set(scores["release_id"].to_pylist()) == {read_release(workspace)["release_id"]}
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken"),
+    [
+        ("none", set()),
+        ("nan", {"item_not_finite"}),
+        ("missing", {"item_ids"}),
+        ("twice", {"item_repeated"}),
+        ("short", {"item_min_dim", "item_min_norm"}),
+        ("long", {"item_max_norm"}),
+    ],
+)
+def test_a_planted_fault_breaks_its_rule_and_no_other(
+    spark: SparkSession, tmp_path: Any, fault: str, broken: set[str]
+) -> None:
+    vectors = {f"i{n}": [0.6, 0.8] for n in range(5)}
+    rows = list(vectors.items())
+    if fault == "nan":
+        rows[2] = ("i2", [float("nan"), 1.0])
+    elif fault == "missing":
+        rows.pop()
+    elif fault == "twice":
+        rows.append(("i0", [0.6, 0.8]))
+    elif fault == "short":
+        rows[1] = ("i1", [0.6])
+    elif fault == "long":
+        rows[1] = ("i1", [6.0, 8.0])
+    frame = spark.createDataFrame(rows, "item_id string, embedding array<float>")
+    profile = vector_profile(frame, "item_id", "item")
+    profile["item_repeated"] = (profile["item_rows"] or 0) - (profile["item_ids"] or 0)
+    profile |= {"validation_ndcg10": 0.5, "user_ids": 3, "user_repeated": 0}
+    profile |= {"user_min_dim": 2, "user_max_dim": 2, "user_not_finite": 0, "user_min_norm": 1.0, "user_max_norm": 1.0}
+    report = run_gate("release", profile, release_rules(Release(), output_dim=2, users=3, items=5), tmp_path)
+    assert {r.measure for r in report.results if not r.passed} == broken
+
+
+def test_the_features_tables_feed_changes(spark: SparkSession, tmp_path: Any) -> None:
+    path, table = str(tmp_path / "f"), contract("user_features")
+    frame = spark.createDataFrame([("r", "u", [1.0], datetime(2024, 1, 1))], table.spark_schema())
+    delta.overwrite(frame, path, table, where="release_id = 'r'")
+    changes = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 0).load(path)
+    assert [c._change_type for c in changes.where(F.col("user_id") == "u").collect()] == ["insert"]
