@@ -171,6 +171,29 @@ def status(config: ConfigOption = "quickstart", overrides: SetOption = None, ver
 
 
 @app.command()
+def rollback(config: ConfigOption, overrides: SetOption = None, verbose: VerboseOption = False) -> None:
+    """Withdraw the release that holds, by a new row; consumers then read the release before it."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.progress import Reporter
+        from learn_spark.release.rollback import roll_back
+        from learn_spark.settings import load_settings
+        from learn_spark.tables.workspace import Workspace
+
+        withdrawn, holds = roll_back(Workspace.open(load_settings(config, overrides or []).workspace))
+        report = Reporter()
+        report.line(f"withdrawn: release {withdrawn['release_id']} (model {withdrawn['model_id']})")
+        if holds is None:
+            report.line("released:  nothing any more")
+        else:
+            as_of = f"{holds['as_of']:%Y-%m-%d %H:%M}"
+            report.line(f"released:  release {holds['release_id']} (model {holds['model_id']}, as of {as_of})")
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command()
 def setup(verbose: VerboseOption = False) -> None:
     """Fetch the two Delta JARs (once) and tell Spark about this environment."""
 

@@ -26,7 +26,7 @@ def usable_events(interactions: DataFrame, item_index: DataFrame, settings: Hist
         events = events.where(F.unix_micros("event_time") < as_of)
     if settings.min_value is not None:
         events = events.where(F.col("value") >= settings.min_value)
-    return events.join(F.broadcast(item_index), "item_id", "inner").select(
+    return events.join(item_index, "item_id", "inner").select(
         "user_id", "item_index", F.unix_micros("event_time").alias("time"), "event_id"
     )
 

@@ -17,7 +17,7 @@ from learn_spark.pipeline.registry import all_stages
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.pipeline.summary import METHODS
 from learn_spark.report.curve import Curve, draw
-from learn_spark.settings import Settings
+from learn_spark.settings import Settings, save_settings
 from learn_spark.tables.lineage import Run, all_runs
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.workspace import Workspace
@@ -59,6 +59,7 @@ def run(context: StageContext) -> StageResult:
     path, temporary = folder / "index.html", folder / f".index.{os.getpid()}"
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)
+    save_settings(context.settings, folder)
     digest = hashlib.sha256(page.encode()).hexdigest()
     return StageResult(rows_in=len(runs), rows_out=1, outputs={"reports/index.html": digest})
 

@@ -46,7 +46,7 @@ def code_version() -> str:
     """Version of the package and a hash of its source and contracts: other code may give other tables."""
     package = Path(learn_spark.__file__).parent
     digest = hashlib.sha256()
-    for root, pattern in ((package, "*.py"), (resource_folder("schemas"), "*.yaml")):
+    for root, pattern in ((package, "*.py"), (package, "*.jinja"), (resource_folder("schemas"), "*.yaml")):
         for path in sorted(root.rglob(pattern)):
             digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{learn_spark.__version__}+{digest.hexdigest()[:12]}"

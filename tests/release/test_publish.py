@@ -17,6 +17,7 @@ from learn_spark.errors import GateFailed
 from learn_spark.quality.gate import run_gate
 from learn_spark.release.profile import release_rules, vector_profile
 from learn_spark.release.read import NoRelease, current_release, read_release, released_arrow, released_features
+from learn_spark.release.rollback import roll_back
 from learn_spark.retrieval.cuts import fixed_lists
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Release
@@ -100,9 +101,20 @@ def test_publishing_a_real_model(
     newest = max(max(r["event_time"]) for r in Snapshot.open(workspace.table("user_histories")).to_arrow().to_pylist())
     assert newest < datetime(1997, 11, 23, tzinfo=UTC).timestamp() * 1e6
     (ranked,) = run(past, "rank_ads")
+    withdrawn, holds = roll_back(workspace)
+    assert (withdrawn["as_of"], holds and holds["release_id"]) == (
+        datetime(1997, 11, 23, tzinfo=UTC),
+        release["release_id"],
+    )
+    assert read_release(workspace)["release_id"] == release["release_id"]
+    assert np.allclose(fixed_lists(released_arrow(workspace, "item_features")["embedding"]).sum(), own.sum(), atol=1e-2)
+    scores_of = withdrawn["release_id"]
     scores = Snapshot.open(workspace.table("ad_scores")).to_arrow()
     assert scores.num_rows == ranked.run.counts["rows_out"] == 2 * ranked.run.counts["test"]
-    assert set(scores["release_id"].to_pylist()) == {read_release(workspace)["release_id"]}
+    assert set(scores["release_id"].to_pylist()) == {scores_of}
+    assert roll_back(workspace)[1] is None
+    with pytest.raises(NoRelease):
+        roll_back(workspace)
 
 
 @pytest.mark.parametrize(
