@@ -107,14 +107,23 @@ def run(context: StageContext) -> StageResult:
 
 
 def _as_of(context: StageContext, histories: DataFrame) -> datetime:
-    """The time that no event of the release reaches: the setting, else just after the last event."""
+    """The time that no event of the release reaches: the setting, else just after the last event.
+
+    Raises LearnSparkError where the histories were built with later events than the setting allows: the release would
+    claim a past that it does not keep.
+    """
     from pyspark.sql import functions as F
 
+    last = histories.agg(F.max(F.array_max("event_time"))).first()
+    assert last is not None
     micros = context.settings.histories.as_of_micros()
     if micros is None:
-        last = histories.agg(F.max(F.array_max("event_time"))).first()
-        assert last is not None
         micros = last[0] + 1
+    elif last[0] >= micros:
+        raise LearnSparkError(
+            f"publish: histories.as_of is {context.settings.histories.as_of}, but user_histories holds later events; "
+            "run histories and train with the same histories.as_of first"
+        )
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 

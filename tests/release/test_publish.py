@@ -13,7 +13,7 @@ import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.errors import GateFailed
+from learn_spark.errors import GateFailed, LearnSparkError
 from learn_spark.quality.gate import run_gate
 from learn_spark.release.profile import release_rules, vector_profile
 from learn_spark.release.read import NoRelease, current_release, read_release, released_arrow, released_features
@@ -96,6 +96,9 @@ def test_publishing_a_real_model(
     # Another past is another release, and a ranker may then use what came after it.
     cut = "1997-11-23"
     past = small_settings(*SHORT, f"histories.as_of={cut}")
+    with pytest.raises(LearnSparkError, match="user_histories holds later events"):
+        run(past, "publish")
+    assert read_release(workspace)["release_id"] == release["release_id"]
     run(past, "histories", "train", "publish")
     assert read_release(workspace)["as_of"] == datetime(1997, 11, 23, tzinfo=UTC)
     newest = max(max(r["event_time"]) for r in Snapshot.open(workspace.table("user_histories")).to_arrow().to_pylist())
