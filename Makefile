@@ -5,7 +5,7 @@ VENV := .venv
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup quickstart test lint format lock clean distclean
+.PHONY: help setup quickstart test lint format docs lock clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ lint: setup ## Check style (ruff) and types (mypy)
 format: setup ## Put the source into ruff's format
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+docs: setup ## Write docs/data.md anew from the contracts in schemas/
+	@$(VENV)/bin/python -m learn_spark.report.data_page > docs/data.md.new
+	@mv docs/data.md.new docs/data.md
+
+bench-%: setup ## Run benchmarks/%.py (bench-histories; bench-daily ARGS="--folder DIR")
+	@$(VENV)/bin/python -m benchmarks.$* $(ARGS)
 
 lock: setup ## Resolve the dependencies anew into requirements/*.txt
 	@$(LOCK) --extra dev pyproject.toml -o requirements/lock.txt

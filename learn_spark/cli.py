@@ -171,6 +171,31 @@ def status(config: ConfigOption = "quickstart", overrides: SetOption = None, ver
 
 
 @app.command()
+def check(
+    table: Annotated[str, typer.Argument(help="The table whose rules (schemas/) are to be judged.")],
+    config: ConfigOption,
+    overrides: SetOption = None,
+    version: Annotated[int | None, typer.Option(help="A version of the table; the newest if left out.")] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run one table's quality gate alone; exit code 3 if it says no."""
+    _quiet_environment(verbose)
+    folder: list[Path] = []
+
+    def work() -> None:
+        from learn_spark.pipeline.check import check_table
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+        from learn_spark.tables.workspace import Workspace
+
+        settings = load_settings(config, overrides or [])
+        folder.append(Workspace.open(settings.workspace).folder("logs"))
+        check_table(table, settings, report=Reporter(), version=version, verbose=verbose)
+
+    raise typer.Exit(_guarded(work, verbose, lambda: folder[0] if folder else None))
+
+
+@app.command()
 def rollback(config: ConfigOption, overrides: SetOption = None, verbose: VerboseOption = False) -> None:
     """Withdraw the release that holds, by a new row; consumers then read the release before it."""
     _quiet_environment(verbose)

@@ -18,6 +18,7 @@ from learn_spark.quality.quarantine import quarantine
 from learn_spark.settings.schema import Settings
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
+from learn_spark.tables.observed import observed
 from learn_spark.tables.workspace import Workspace
 from learn_spark.text.templates import template
 
@@ -126,7 +127,9 @@ def _encode_chunk(context: StageContext, key: str, spec: WorkerSpec, rows: DataF
         context.path("text_embeddings"),
         contract("text_embeddings"),
     )
-    found = counted.get
+    found = observed(counted, context.spark)
+    if found is None:
+        raise EncoderError("embed_items: Spark reports no count of the rows it wrote")
     if found["refused"]:
         _quarantine(context, key, spec, rows)
     totals.seen += found["rows"]
@@ -141,6 +144,9 @@ def _quarantine(context: StageContext, key: str, spec: WorkerSpec, rows: DataFra
     lacking = rows.join(there.select("text_key"), "text_key", "left_anti")
     refused = lacking.mapInArrow(encode_partition(spec), OUTPUT).where(F.col("error").isNotNull())
     named = refused.join(rows, "text_key").select(
-        F.to_json(F.struct("text_key", "text")).alias("raw"), F.array("error").alias("reasons")
+        F.to_json(F.struct("text_key", "text")).alias("raw"),
+        F.array("error").alias("reasons"),
+        F.lit(None).cast("string").alias("source_file"),
+        F.lit(None).cast("string").alias("parsed"),
     )
     quarantine(named, context.path("quarantine"), source_table="text_embeddings", run_id=context.run_id)

@@ -1,104 +1,152 @@
-"""The histories stage: the log into one padded row a user."""
+"""The histories stage: the log into padded rows, all users or only those whose events changed."""
 
 from __future__ import annotations
 
 import math
+import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyspark.sql import Window
+from pyspark.sql import Observation, Window
 from pyspark.sql import functions as F
 
 from learn_spark.errors import LearnSparkError
-from learn_spark.histories.protocols import PROTOCOLS
+from learn_spark.histories.changes import changed_users, replace_users, scratch
+from learn_spark.histories.events import usable_events
+from learn_spark.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
+from learn_spark.histories.worker import Plan, assemble_stream
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.settings.schema import Histories
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
+from learn_spark.tables.observed import observed
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
+
+# Sorting is fastest in portions that fit into the processor's caches.
+EVENTS_A_PARTITION = 300_000
 
 
-def usable_events(interactions: DataFrame, item_index: DataFrame, settings: Histories) -> DataFrame:
-    """Events that may enter a history: before ``as_of``, of enough value, of an indexed item."""
-    events = interactions
-    if (as_of := settings.as_of_micros()) is not None:
-        events = events.where(F.unix_micros("event_time") < as_of)
-    if settings.min_value is not None:
-        events = events.where(F.col("value") >= settings.min_value)
-    return events.join(item_index, "item_id", "inner").select(
-        "user_id", "item_index", F.unix_micros("event_time").alias("time"), "event_id"
-    )
+@dataclass(frozen=True)
+class Size:
+    """About how many users and events there are: for the layout alone."""
+
+    users: int
+    events: int
+
+    @staticmethod
+    def of(events: DataFrame) -> Size:
+        """One pass over the user ids."""
+        row = events.agg(F.approx_count_distinct("user_id", 0.02), F.count("*")).first()
+        assert row is not None
+        return Size(max(1, row[0]), row[1])
 
 
-def assemble(events: DataFrame, settings: Histories) -> DataFrame:
-    """One row a user, as schemas/user_histories.yaml says: the latest ``max_length`` events in the order
-    (event_time, event_id), padded with 0.
+def assemble(events: DataFrame, settings: Histories, size: Size) -> DataFrame:
+    """Rows as schemas/user_histories.yaml says, in ``size.users / rows_per_file`` partitions.
 
-    Users beyond the cap lose their oldest events before anything is collected, so that no row ever holds a heavy
-    user's whole log.
+    Events are sorted by user (Spark spills what does not fit), and read once through a worker that keeps no more of a
+    user than may stay: memory does not grow with the heaviest user.
     """
-    cap = settings.max_length
-    counts = events.groupBy("user_id").agg(F.count("*").alias("n_events"))
-    counted = events.join(counts, "user_id", "inner")
+    table = contract("user_histories")
+    cut = settings.cut_micros()
+    files = max(1, math.ceil(size.users / settings.rows_per_file))
+    partitions = files * max(1, math.ceil(size.events / files / EVENTS_A_PARTITION))
+    user_hash = F.xxhash64("user_id")
+    if settings.long_users == "chunks":
+        rows = _chunked(events, settings).withColumn("run", F.xxhash64("user_id", "chunk"))
+        placed = rows.repartition(partitions, "user_id").sortWithinPartitions(user_hash, "user_id", "chunk")
+    else:
+        rows = events.withColumns({"run": user_hash, "chunk": F.lit(0), "n_events": F.lit(0).cast("bigint")})
+        if cut is not None:
+            rows = rows.withColumn("role", _role(settings))
+            if settings.sample == "uniform":
+                rows = rows.withColumn("draw", F.xxhash64("event_id", F.lit("stage 1")))
+        # One number to sort by: many times faster than the text of the user's id.
+        placed = rows.repartition(partitions, "user_id").sortWithinPartitions("run")
+    plan = Plan(settings.protocol, settings.max_length, cut, settings.targets if cut is not None else 0)
+    worked = placed.mapInArrow(assemble_stream(plan, table.arrow_schema()), table.spark_schema())
+    return worked.coalesce(files)
+
+
+def _chunked(events: DataFrame, settings: Histories) -> DataFrame:
+    """The events with their chunk: 0 holds the newest ``max_length``, others as many training events as it does."""
     newest_first = Window.partitionBy("user_id").orderBy(F.col("time").desc(), F.col("event_id").desc())
-    light = counted.where(F.col("n_events") <= cap)
-    heavy = counted.where(F.col("n_events") > cap).withColumn("place", F.row_number().over(newest_first))
-    kept = light.unionByName(heavy.where(F.col("place") <= cap).drop("place"))
-    event = F.struct("time", "event_id", "item_index")
-    rows = kept.groupBy("user_id").agg(
-        F.sort_array(F.collect_list(event)).alias("events"), F.first("n_events").alias("n_events")
-    )
-    length = F.size("events")
-    train_length, validation_length = PROTOCOLS[settings.protocol](length)
-    padding = cap - length
-    return rows.select(
-        "user_id",
-        F.concat(F.col("events.item_index"), F.array_repeat(F.lit(0), padding)).alias("item_index"),
-        F.concat(F.col("events.time"), F.array_repeat(F.lit(0).cast("bigint"), padding)).alias("event_time"),
-        length.alias("length"),
-        train_length.alias("train_length"),
-        validation_length.alias("validation_length"),
-        "n_events",
-    )
+    place = F.row_number().over(newest_first)
+    older = (place - settings.max_length - 1) / (settings.max_length - targets_at_the_end(settings))
+    chunk = F.when(place <= settings.max_length, 0).otherwise(F.floor(older) + 1).cast("int")
+    counts = events.groupBy("user_id").agg(F.count("*").alias("n_events"))
+    return events.withColumn("chunk", chunk).join(counts, "user_id")
+
+
+def _role(settings: Histories) -> Column:
+    """Users are held out by a hash of their id: the same ones whatever the log holds."""
+    share = F.pmod(F.xxhash64("user_id", F.lit("held out")), F.lit(1_000_000)) / 1_000_000
+    chosen = F.when(share < settings.held_out, TEST).when(share < 2 * settings.held_out, VALIDATION)
+    return chosen.otherwise(TRAINING)
 
 
 def run(context: StageContext) -> StageResult:
-    """Rebuild user_histories from the pinned versions of its inputs."""
+    """Bring user_histories up to the pinned versions of its inputs."""
+    try:
+        return _run(context)
+    finally:
+        shutil.rmtree(scratch(context), ignore_errors=True)
+
+
+def _run(context: StageContext) -> StageResult:
     settings = context.settings.histories
-    events = usable_events(context.read("interactions"), context.read("item_index"), settings)
-    rows_in = events.count()
-    rows = assemble(events, settings)
-    users = events.select("user_id").distinct().count()
-    if users == 0:
-        raise LearnSparkError(
-            "histories: no event is left after histories.as_of and histories.min_value; there is nothing to learn from"
-        )
-    # Files of equal size in a fixed order of users: the unit that the feed shuffles and shards.
-    files = max(1, math.ceil(users / settings.rows_per_file))
-    hashed = F.xxhash64("user_id")
-    placed = rows.repartition(files, "user_id").sortWithinPartitions(hashed, "user_id")
-    delta.overwrite(placed, context.path("user_histories"), contract("user_histories"))
-    written = delta.read(context.spark, context.path("user_histories"))
-    totals = written.agg(
-        F.count("*").alias("users"),
-        F.sum("length").alias("kept"),
-        F.sum("n_events").alias("events"),
-        F.count_if(F.col("n_events") > F.col("length")).alias("capped"),
+    path, table = context.path("user_histories"), contract("user_histories")
+    changed = changed_users(context)
+    interactions = context.read("interactions")
+    if changed is not None:
+        if changed.users == 0:
+            return StageResult(0, 0, counts={"users_rebuilt": 0}, notes=("no user's events changed",))
+        interactions = interactions.join(changed.frame, "user_id", "left_semi")
+    events = usable_events(interactions, context.read("item_index"), settings)
+    size = Size.of(events)
+    if size.events == 0:
+        if changed is None:
+            raise LearnSparkError(
+                "histories: no event is left after histories.as_of, event_types and min_value; there is nothing to "
+                "learn from"
+            )
+        replace_users(context, context.spark.createDataFrame([], table.spark_schema()), changed)
+        return StageResult(0, 0, counts={"users_rebuilt": 0}, notes=("the users that changed have no events left",))
+    seen, made = Observation(), Observation()
+    rows = assemble(events.observe(seen, F.count(F.lit(1)).alias("events")), settings, size).observe(
+        made,
+        F.count_if(F.col("chunk") == 0).alias("users"),
+        F.coalesce(F.sum(F.when(F.col("chunk") == 0, F.col("n_events"))), F.lit(0)).alias("events"),
+        F.coalesce(F.sum("length"), F.lit(0)).alias("kept"),
+        F.count_if((F.col("chunk") == 0) & (F.col("n_events") > F.col("length"))).alias("capped"),
         F.count_if(F.col("length") > F.col("validation_length")).alias("tested"),
-    ).first()
-    assert totals is not None
-    if totals["users"] != users or totals["events"] != rows_in:
+    )
+    if changed is None:
+        delta.overwrite(rows, path, table)
+    else:
+        replace_users(context, rows, changed)
+    metrics, totals = observed(seen, context.spark), observed(made, context.spark)
+    if metrics is None or totals is None:
+        raise LearnSparkError("histories: Spark reports no count of the rows it wrote")
+    rows_in = metrics["events"]
+    if totals["events"] != rows_in:
         raise LearnSparkError(
-            f"histories: {rows_in:,} events of {users:,} users came in, but {totals['events']:,} events of "
-            f"{totals['users']:,} users were written"
+            f"histories: {rows_in:,} events came in, but the rows that were written speak of {totals['events']:,}"
         )
+    what = "all users" if changed is None else f"{changed.users:,} users whose events changed"
     return StageResult(
         rows_in=rows_in,
         rows_out=totals["users"],
-        counts={"events_kept": totals["kept"], "users_capped": totals["capped"], "users_with_test": totals["tested"]},
+        counts={
+            "events_kept": totals["kept"],
+            "users_capped": totals["capped"],
+            "users_with_test": totals["tested"],
+            "users_rebuilt": totals["users"],
+        },
         notes=(
-            f"{totals['kept']:,} of {rows_in:,} events kept; {totals['capped']:,} users longer than "
+            f"{what}: {totals['kept']:,} of {rows_in:,} events kept; {totals['capped']:,} users longer than "
             f"{settings.max_length}; {totals['tested']:,} users with a test target",
         ),
     )

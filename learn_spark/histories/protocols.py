@@ -1,25 +1,75 @@
-"""How a history is cut into training, validation and test: pure Columns over a user's number of events."""
+"""How a history is cut into training, validation and test: arrays in, arrays out. docs/protocols.md compares them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from pyspark.sql import Column
+import numpy as np
 
-Cut = Callable[["Column"], tuple["Column", "Column"]]
+from learn_spark.settings.schema import Histories
 
 
-def leave_last_out(length: Column) -> tuple[Column, Column]:
-    """(train_length, validation_length): the last event is the test target, the one before it the validation target.
+@dataclass(frozen=True)
+class Lengths:
+    """Where rows are cut, each [rows]; schemas/user_histories.yaml tells what they mean."""
 
-    A user with fewer than three events has no targets: all its events are training.
+    cut: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+
+
+@dataclass(frozen=True)
+class LeaveOut:
+    """The last events of a user are targets: ``validation`` of them, then ``test`` of them.
+
+    A user with fewer than ``validation + test + 1`` events has no targets: all its events are training. Users and
+    items with fewer than ``core`` events are left out (counted once, not until nothing changes), then users with
+    fewer than ``core`` events left.
     """
-    from pyspark.sql import functions as F
 
-    enough = length >= 3
-    return F.when(enough, length - 2).otherwise(length), F.when(enough, length - 1).otherwise(length)
+    validation: int
+    test: int
+    core: int = 0
+
+    def lengths(self, length: np.ndarray, chunk: np.ndarray) -> Lengths:
+        """The cuts of rows of ``length`` events; chunks above 0 are training alone."""
+        enough = (length > self.validation + self.test) & (chunk == 0)
+        train = np.where(enough, length - self.validation - self.test, length)
+        return Lengths(np.zeros_like(length), train, np.where(enough, length - self.test, length))
 
 
-PROTOCOLS: dict[str, Cut] = {"leave_last_out": leave_last_out}
+LEAVE_OUT = {
+    "leave_last_out": LeaveOut(validation=1, test=1),
+    # Meta, generative-recommenders, research/data/preprocessor.py: no validation set.
+    "books_meta": LeaveOut(validation=0, test=1, core=5),
+    # HLLM, process_books.py and REC: the last event but one is the validation target.
+    "books_hllm": LeaveOut(validation=1, test=1, core=5),
+}
+
+
+def core(settings: Histories) -> int:
+    """The least events of users and items; 0 for no least."""
+    return LEAVE_OUT[settings.protocol].core if settings.protocol in LEAVE_OUT else 0
+
+
+def targets_at_the_end(settings: Histories) -> int:
+    """Events of chunk 0 that are targets and not training; a long user's older chunks are shorter by them."""
+    rule = LEAVE_OUT.get(settings.protocol)
+    return rule.validation + rule.test if rule else 0
+
+
+TRAINING, VALIDATION, TEST = 0, 1, 2
+
+
+def time_cut_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
+    """Cuts of rows [rows] whose first ``history`` events lie before T (LEARN section 4, industrial data set).
+
+    Training users are cut at T, history into target. Held-out users (role VALIDATION or TEST) train on nothing
+    behind T: their targets there are ranked.
+    """
+    train, validation, cut = history.copy(), history.copy(), length.copy()
+    sample = (role == TRAINING) & (history > 0) & (history < length)
+    cut[sample] = history[sample]
+    train[sample] = length[sample]
+    validation[(role == TRAINING) | (role == VALIDATION)] = length[(role == TRAINING) | (role == VALIDATION)]
+    return Lengths(cut, train, validation)

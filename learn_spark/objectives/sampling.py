@@ -21,6 +21,15 @@ class CutBatch:
     targets: np.ndarray
     target_length: np.ndarray
     rows: np.ndarray
+    cuts: np.ndarray
+
+    def align(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Another column of the same rows [B, L], such as weights, as history [B', H] and targets [B', T]."""
+        start = self.cuts - self.history_length
+        return (
+            _window(values, self.rows, start, self.history_length, self.history.shape[1]),
+            _window(values, self.rows, self.cuts, self.target_length, self.targets.shape[1]),
+        )
 
 
 @dataclass(frozen=True)
@@ -53,11 +62,13 @@ def cut_sequences(
     targets: int,
     generator: np.random.Generator,
     min_history: int = 1,
+    cuts: np.ndarray | None = None,
 ) -> CutBatch:
     """Cut each row of ``items`` [B, L] at p, uniform in min_history .. length - 1 (LEARN section 3, twin towers).
 
     History is the last ``history`` items before p, targets the first ``targets`` items from p on. Nothing at or
-    beyond a row's length of ``lengths`` [B] is used. Rows shorter than min_history + 1 are left out.
+    beyond a row's length of ``lengths`` [B] is used. Rows shorter than min_history + 1 are left out. Where ``cuts``
+    [B] is not 0 it is p; a row with p below min_history or with nothing behind it is left out.
 
     Raises ValueError for shapes that do not fit, lengths outside 0..L and sizes below 1.
     """
@@ -67,17 +78,23 @@ def cut_sequences(
         if size < 1:
             raise ValueError(f"{name} {size} must be at least 1")
     _check_lengths(lengths, items.shape[1])
-    rows = np.flatnonzero(lengths > min_history)
+    fixed = np.zeros_like(lengths) if cuts is None else cuts
+    if fixed.shape != lengths.shape:
+        raise ValueError(f"expected cuts of the shape {lengths.shape}, got {fixed.shape}")
+    usable = (lengths > min_history) & ((fixed == 0) | ((fixed >= min_history) & (fixed < lengths)))
+    rows = np.flatnonzero(usable)
     ends = lengths[rows].astype(np.int64)  # [B']
-    cuts = generator.integers(min_history, ends)  # [B']
-    history_length = np.minimum(cuts, history)
-    target_length = np.minimum(ends - cuts, targets)
+    at = generator.integers(min_history, ends)  # [B']
+    at = np.where(fixed[rows] > 0, fixed[rows], at)
+    history_length = np.minimum(at, history)
+    target_length = np.minimum(ends - at, targets)
     return CutBatch(
-        history=_window(items, rows, cuts - history_length, history_length, history),
+        history=_window(items, rows, at - history_length, history_length, history),
         history_length=history_length,
-        targets=_window(items, rows, cuts, target_length, targets),
+        targets=_window(items, rows, at, target_length, targets),
         target_length=target_length,
         rows=rows,
+        cuts=at,
     )
 
 
@@ -88,12 +105,14 @@ def sample_positions(
     generator: np.random.Generator,
     weights: Literal["uniform"] | RecencyWeights = "uniform",
     nearest: Literal["end", "start"] = "end",
+    event_weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """min(n, length) positions of each sequence of ``lengths`` [B], without replacement.
 
     Returns positions [B, n] int64, ascending, and a mask [B, n] that is True where one was drawn; the rest are 0.
     ``nearest`` says which end of the sequence weighs most under RecencyWeights: "end" for histories (the newest event
-    is the last), "start" for targets (the event closest to the cut is the first).
+    is the last), "start" for targets (the event closest to the cut is the first). ``event_weights`` [B, >= longest],
+    positive inside the lengths, multiply them.
 
     Source: LEARN section 3, N_h and N_t positions, stage 2. The paper's notes give i only as "position", so the
     direction for targets is the caller's choice. Raises ValueError for n below 1 and negative lengths.
@@ -114,6 +133,12 @@ def sample_positions(
     if isinstance(weights, RecencyWeights):
         step = np.where(inside, column if nearest == "end" else ends - 1 - column, 0)
         keys += np.log(weights.of(step, ends))
+    if event_weights is not None:
+        width = min(longest, event_weights.shape[1])
+        own = np.where(inside[:, :width], event_weights[:, :width], 1.0)
+        if (own <= 0).any():
+            raise ValueError("an event's weight is not positive")
+        keys[:, :width] += np.log(own)
     keys[~inside] = -np.inf
     drawn = np.argpartition(-keys, n - 1, axis=1)[:, :n]  # [B, n]
     drawn = np.sort(np.where(np.take_along_axis(inside, drawn, axis=1), drawn, longest), axis=1)

@@ -12,7 +12,7 @@ _STAGES = (
         summary="Raw files into items and interactions; refused rows into quarantine",
         sections=("source",),
         reads=(),
-        writes=("items", "item_index", "interactions", "quarantine"),
+        writes=("items", "item_index", "interactions", "quarantine", "raw_files"),
         uses_spark=True,
     ),
     Stage(
@@ -46,7 +46,7 @@ _STAGES = (
         name="train",
         module="learn_spark.training.train",
         summary="Histories and embeddings into a trained LEARN tower",
-        sections=("encoder", "text", "feed", "tower", "objective", "training", "evaluation"),
+        sections=("encoder", "text", "histories", "feed", "tower", "objective", "training", "evaluation"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
         writes=(),
         uses_spark=False,

@@ -13,6 +13,8 @@ from learn_spark.errors import GateFailed, LearnSparkError
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.stage import SparkHolder, Stage, StageContext, StageResult
 from learn_spark.progress import Reporter
+from learn_spark.quality.gate import GateReport
+from learn_spark.quality.table_gate import TableGate, check_rule_names
 from learn_spark.settings import Settings, save_settings
 from learn_spark.settings.load import fingerprint
 from learn_spark.tables.lineage import Run, all_runs, code_version, new_run_id, record
@@ -20,7 +22,7 @@ from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace
 
 # Written by more than one run of a job without that making an earlier run's other outputs out of date.
-_SHARED = frozenset({"quarantine"})
+_SHARED = frozenset({"quarantine", "raw_files"})
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def run_stages(
     Every run is recorded, failed ones too. Raises what the stage raised.
     """
     stages = [find_stage(name) for name in names]
+    check_rule_names(settings.quality)
     workspace = Workspace.open(settings.workspace)
     if dry_run:
         _show_plans(stages, settings, workspace, report, force=force)
@@ -124,7 +127,7 @@ def _run_stage(
         return Outcome(stage, plan.done_by, rested=True)
     report.say(f"running: {'asked to (--force)' if plan.done_by else plan.reason}")
     run_id = new_run_id()
-    context = StageContext(settings, workspace, run_id, plan.inputs, report, holder)
+    context = StageContext(settings, workspace, run_id, plan.inputs, report, holder, forced=force)
     started, clock = datetime.now(UTC), time.monotonic()
     save_settings(settings, workspace.folder("runs", run_id))
 
@@ -155,17 +158,32 @@ def _run_stage(
         record(workspace, run)
         return run
 
+    gate = TableGate(workspace, settings.quality, lambda: holder.get(workspace))
+    result: StageResult | None = None
     try:
+        for table in stage.reads:
+            _say(gate.require(table, int(plan.inputs[table]), run_id), report)
         result = stage.load().run(context)
+        for note in result.notes:
+            report.say(note)
+        for table in stage.writes:
+            if (version := current_version(workspace.table(table))) is not None:
+                _say(gate.require(table, version, run_id, result.measures), report)
     except GateFailed as error:
-        finished("refused", None, str(error))
+        finished("refused", result, str(error))
         raise
     except Exception as error:
-        finished("failed", None, str(error)[:2000])
+        finished("failed", result, str(error)[:2000])
         raise
-    for note in result.notes:
-        report.say(note)
     return Outcome(stage, finished("done", result), rested=False)
+
+
+def _say(judged: GateReport | None, report: Reporter) -> None:
+    if judged is None:
+        return
+    report.say(f"gate {judged.gate}: {len(judged.results)} rules, {len(judged.broken('warn'))} warnings")
+    for result in judged.broken("warn"):
+        report.say(f"warning: {result.sentence()}")
 
 
 def _show_plans(

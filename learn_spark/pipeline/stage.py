@@ -45,6 +45,7 @@ class StageResult:
     """What a stage did.
 
     ``outputs`` names files or folders below the workspace with their hash; tables are recorded by themselves.
+    ``measures`` are numbers that the gates of the written tables ask for (their rules' ``given``).
     """
 
     rows_in: int
@@ -53,6 +54,7 @@ class StageResult:
     counts: Mapping[str, int] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 class SparkHolder:
@@ -84,7 +86,7 @@ class SparkHolder:
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a running stage is given. ``inputs`` pins every table it reads to a version."""
+    """What a running stage is given. ``inputs`` pins every table it reads to a version; ``forced``: all anew."""
 
     settings: Settings
     workspace: Workspace
@@ -92,6 +94,7 @@ class StageContext:
     inputs: Mapping[str, str]
     report: Reporter
     holder: SparkHolder
+    forced: bool = False
 
     @property
     def code_version(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +16,13 @@ from learn_spark.errors import GateFailed
 
 @dataclass(frozen=True)
 class Rule:
-    """The profile's ``measure`` must lie in [least, most] (None: no bound)."""
+    """The profile's ``measure`` must lie in [least, most] (None: no bound; neither: it is only reported)."""
 
     measure: str
     least: float | None
     most: float | None
     meaning: str
+    severity: str = "fail"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class RuleResult:
     meaning: str
     observed: float | None
     passed: bool
+    severity: str = "fail"
 
     def sentence(self) -> str:
         """What was expected and observed, for a person."""
@@ -55,24 +58,40 @@ class GateReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every rule passed."""
-        return all(result.passed for result in self.results)
+        """Whether every rule of severity ``fail`` passed."""
+        return not self.broken("fail")
+
+    def broken(self, severity: str) -> list[RuleResult]:
+        """The broken rules of one severity."""
+        return [result for result in self.results if not result.passed and result.severity == severity]
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The results as plain values."""
         return [asdict(result) for result in self.results]
 
     def require(self) -> None:
-        """GateFailed, naming each broken rule with the observed and the expected, unless all passed."""
-        broken = [result.sentence() for result in self.results if not result.passed]
+        """GateFailed, naming each broken rule with the observed and the expected, unless the gate passed."""
+        broken = [result.sentence() for result in self.broken("fail")]
         if broken:
             raise GateFailed(f"the gate {self.gate} said no: " + "; ".join(broken) + f". Data Docs: {self.docs}")
 
 
-def run_gate(gate: str, profile: Mapping[str, float | None], rules: Sequence[Rule], folder: Path) -> GateReport:
+def docs_page(folder: Path, gate: str, title: str | None = None) -> Path:
+    """The newest page about ``title`` (else the gate) in the Data Docs below ``folder``.
+
+    Not the index unless there is no page: its lists are drawn by scripts from the network.
+    """
+    site = folder / "gx" / "uncommitted" / "data_docs" / "local_site"
+    pages = sorted((site / "validations" / _plain_name(gate) / _plain_name(title or gate)).rglob("*.html"))
+    return pages[-1] if pages else site / "index.html"
+
+
+def run_gate(
+    gate: str, profile: Mapping[str, float | None], rules: Sequence[Rule], folder: Path, *, title: str | None = None
+) -> GateReport:
     """Judge ``profile`` (measure -> value) by ``rules``; the Data Docs are written below ``folder``.
 
-    A measure that is missing or null fails its rule.
+    A measure that is null fails its rule, unless the rule has no bound. ``title`` is what errors call the gate.
     """
     unknown = [rule.measure for rule in rules if rule.measure not in profile]
     if unknown:
@@ -89,8 +108,10 @@ def run_gate(gate: str, profile: Mapping[str, float | None], rules: Sequence[Rul
         logging.getLogger("great_expectations").setLevel(logging.ERROR)
         context = gx.get_context(mode="file", project_root_dir=folder)
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        # Great Expectations knows no expectation without a bound.
+        bounded = [rule for rule in rules if rule.least is not None or rule.most is not None]
         frame = pd.DataFrame([{rule.measure: profile[rule.measure] for rule in rules}], dtype="float64")
-        asset_name = gate.replace("/", "-")
+        asset_name = _plain_name(gate)
         try:
             asset = context.data_sources.get("profiles").get_asset(asset_name)
         except (KeyError, LookupError, ValueError):
@@ -101,11 +122,14 @@ def run_gate(gate: str, profile: Mapping[str, float | None], rules: Sequence[Rul
             name=asset_name,
             expectations=[
                 expectation
-                for rule in rules
+                for rule in bounded
                 for expectation in (
                     gxe.ExpectColumnValuesToNotBeNull(column=rule.measure),
-                    gxe.ExpectColumnValuesToBeBetween(
-                        column=rule.measure, min_value=rule.least, max_value=rule.most, meta={"notes": rule.meaning}
+                    gxe.ExpectColumnMaxToBeBetween(
+                        column=rule.measure,
+                        min_value=rule.least,
+                        max_value=rule.most,
+                        meta={"notes": {"format": "string", "content": [f"{rule.meaning} ({rule.severity})"]}},
                     ),
                 )
             ],
@@ -121,7 +145,9 @@ def run_gate(gate: str, profile: Mapping[str, float | None], rules: Sequence[Rul
             actions=[gx.checkpoint.UpdateDataDocsAction(name="docs")],
             result_format="COMPLETE",
         )
-        outcome = context.checkpoints.add_or_update(checkpoint).run(batch_parameters={"dataframe": frame})
+        outcome = context.checkpoints.add_or_update(checkpoint).run(
+            batch_parameters={"dataframe": frame}, run_id=gx.RunIdentifier(run_name=_plain_name(title or gate))
+        )
     verdicts: dict[str, bool] = {rule.measure: True for rule in rules}
     for run in outcome.run_results.values():
         for result in run.results:
@@ -130,12 +156,21 @@ def run_gate(gate: str, profile: Mapping[str, float | None], rules: Sequence[Rul
             verdicts[measure] = verdicts[measure] and bool(result.success)
     results = tuple(
         RuleResult(
-            rule.measure, rule.least, rule.most, rule.meaning, _plain(profile[rule.measure]), verdicts[rule.measure]
+            rule.measure,
+            rule.least,
+            rule.most,
+            rule.meaning,
+            _plain(profile[rule.measure]),
+            verdicts[rule.measure],
+            rule.severity,
         )
         for rule in rules
     )
-    docs = folder / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
-    return GateReport(gate, results, docs)
+    return GateReport(title or gate, results, docs_page(folder, gate, title))
+
+
+def _plain_name(text: str) -> str:
+    return re.sub(r"\W+", "-", text)
 
 
 def _plain(value: float | None) -> float | None:

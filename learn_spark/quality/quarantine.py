@@ -8,26 +8,66 @@ from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
-def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str) -> None:
-    """Keep the refused rows (columns ``raw`` and ``reasons``)."""
+def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str) -> int:
+    """Keep the refused rows (columns ``raw``, ``reasons``, ``source_file``, ``parsed``); how many are new.
+
+    What is kept does not depend on which deliveries came together, but for the run.
+    """
     from pyspark.sql import functions as F
 
+    table = contract("quarantine")
+    delta.create_if_missing(refused.sparkSession, path, table)
+    of_a_file = refused.groupBy("raw", "reasons", "source_file").agg(
+        F.count("*").alias("occurrences"), F.max("parsed").alias("parsed")
+    )
     rows = (
-        refused.withColumn("reasons", F.array_sort("reasons"))
-        .groupBy("raw", "reasons")
-        .agg(F.count("*").alias("occurrences"))
+        of_a_file.groupBy("raw", "reasons")
+        .agg(
+            F.max("occurrences").alias("occurrences"),
+            F.min("source_file").alias("source_file"),
+            F.max("parsed").alias("parsed"),
+        )
         .select(
-            F.sha2(F.concat_ws("\x1f", F.lit(source_table), "raw", F.concat_ws("\x1e", "reasons")), 256).alias(
-                "row_id"
-            ),
+            row_id(source_table).alias("row_id"),
             F.lit(source_table).alias("source_table"),
             "raw",
             "reasons",
             "occurrences",
+            "source_file",
+            "parsed",
             F.lit(run_id).alias("run_id"),
         )
     )
-    delta.merge(rows, path, contract("quarantine"))
+    return keep(rows, path)
+
+
+def keep(rows: DataFrame, path: str) -> int:
+    """Merge rows of the quarantine's contract, each ``row_id`` once; how many are new."""
+    from pyspark.sql import functions as F
+
+    known = delta.read(rows.sparkSession, path).select(
+        "row_id",
+        F.col("occurrences").alias("_occurrences"),
+        F.col("source_file").alias("_file"),
+        F.col("run_id").alias("_run"),
+    )
+    together = rows.join(known, "row_id", "left").withColumns(
+        {
+            "occurrences": F.greatest("occurrences", "_occurrences"),
+            "source_file": F.least("source_file", "_file"),
+            "run_id": F.coalesce("_run", "run_id"),
+        }
+    )
+    table = contract("quarantine")
+    different = "t.occurrences != s.occurrences or not (t.source_file <=> s.source_file)"
+    return delta.merge(together.select(*table.names), path, table, update_when=different)["inserted"]
+
+
+def row_id(source_table: str) -> Column:
+    """The key of a refused row, from its columns ``raw`` and ``reasons``."""
+    from pyspark.sql import functions as F
+
+    return F.sha2(F.concat_ws("\x1f", F.lit(source_table), "raw", F.concat_ws("\x1e", "reasons")), 256)

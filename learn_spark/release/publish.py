@@ -151,6 +151,7 @@ def _stage(context: StageContext, release: str, key: str, as_of: datetime, histo
         batch_rows=context.settings.release.batch_rows,
         threads=max(1, (os.cpu_count() or 1) // tasks),
     )
+    newest = histories.where("chunk = 0")
     items = context.read("item_index").select("item_id")
     texts = context.read("item_text").where(F.col("template_version") == version).select("item_id", "text_key")
     embeddings = context.read("text_embeddings").where(F.col("encoder_key") == key).select("text_key", "embedding")
@@ -159,7 +160,7 @@ def _stage(context: StageContext, release: str, key: str, as_of: datetime, histo
         "item_features": ("item_id", raw.repartition(tasks).mapInArrow(item_features(spec), FEATURES)),
         "user_features": (
             "user_id",
-            histories.select(F.col("user_id").alias("id"), "item_index", "length").mapInArrow(
+            newest.select(F.col("user_id").alias("id"), "item_index", "length").mapInArrow(
                 user_features(spec), FEATURES
             ),
         ),
@@ -172,7 +173,7 @@ def _stage(context: StageContext, release: str, key: str, as_of: datetime, histo
             F.lit(as_of).cast("timestamp").alias("as_of"),
         )
         delta.overwrite(rows, context.path(table), contract(table), where=f"release_id = '{release}'")
-    return {"users": histories.count(), "items": items.count()}
+    return {"users": newest.count(), "items": items.count()}
 
 
 def _append_release(context: StageContext, row: dict[str, Any]) -> None:

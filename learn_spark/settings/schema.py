@@ -18,41 +18,56 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class CsvFile(Section):
-    """One CSV file with a header. ``columns`` says which of ours is which of the file's: ``{item_id: sku}``."""
+class Files(Section):
+    """Some files of one table, for format ``files``. ``columns`` says what each of our columns is: a column of the
+    file, or a Spark SQL expression over its columns (``{item_id: sku, value: "quantity * price"}``).
+    """
 
-    file: str = Field(min_length=1)
+    files: str = Field(min_length=1)
+    format: Literal["csv", "json-lines", "parquet", "delta"] = "csv"
+    separator: str = Field(default=",", min_length=1)
     columns: dict[str, str]
+    where: str | None = None
 
 
 class Source(Section):
-    """Where the raw rows come from (learn_spark/sources: one file a format). All but the first two are for csv."""
+    """Where the raw rows come from (learn_spark/sources: one file a format). ``items``, ``events``, ``event_type``
+    and ``time_unit`` are for format ``files``: own data, described wholly here.
+    """
 
-    format: Literal["movielens-100k", "csv"]
+    format: Literal[
+        "movielens-100k",
+        "movielens",
+        "amazon-2014",
+        "amazon-2018",
+        "online-retail",
+        "complete-journey",
+        "files",
+    ]
     path: str = Field(min_length=1)
-    items: CsvFile | None = None
-    events: CsvFile | None = None
+    unreadable: Literal["stop", "skip"] = "stop"
+    items: Files | None = None
+    events: Files | None = None
     event_type: str = Field(default="event", min_length=1)
     time_unit: Literal["s", "ms", "us", "iso"] = "s"
-    separator: str = Field(default=",", min_length=1, max_length=1)
 
     @model_validator(mode="after")
-    def _csv_names_its_columns(self) -> Source:
+    def _own_files_name_their_columns(self) -> Source:
         needed = {"items": {"item_id"}, "events": {"user_id", "item_id", "event_time"}}
         known = {
             "items": {"item_id", "title", "category", "brand", "price", "keywords", "attributes", "updated_at"},
-            "events": {"event_id", "user_id", "item_id", "event_type", "value", "event_time"},
+            "events": {"event_id", "user_id", "item_id", "event_type", "value", "event_time", "updated_at"},
         }
-        for name, file in (("items", self.items), ("events", self.events)):
-            if self.format != "csv":
-                if file is not None:
-                    raise ValueError(f"{name} is for format csv, not for {self.format}")
+        for name, files in (("items", self.items), ("events", self.events)):
+            if self.format != "files":
+                if files is not None:
+                    raise ValueError(f"{name} is for format files, not for {self.format}")
                 continue
-            if file is None:
-                raise ValueError(f"format csv needs {name}: {{file: ..., columns: {{...}}}}")
-            if missing := sorted(needed[name] - set(file.columns)):
+            if files is None:
+                raise ValueError(f"format files needs {name}: {{files: ..., columns: {{...}}}}")
+            if missing := sorted(needed[name] - set(files.columns)):
                 raise ValueError(f"{name}.columns must name {', '.join(missing)}")
-            if unknown := sorted(set(file.columns) - known[name]):
+            if unknown := sorted(set(files.columns) - known[name]):
                 raise ValueError(f"{name}.columns has {', '.join(unknown)}; there are {', '.join(sorted(known[name]))}")
         return self
 
@@ -64,6 +79,20 @@ class Spark(Section):
     driver_memory: str = "3g"
     shuffle_partitions: Count = 4
     conf: dict[str, str] = Field(default_factory=dict)
+
+
+class RuleChange(Section):
+    """What a workspace wants otherwise than the contract's rule says. A bound of null is no bound."""
+
+    least: float | None = None
+    most: float | None = None
+    severity: Literal["fail", "warn"] = "fail"
+
+
+class Quality(Section):
+    """The gates (schemas/*.yaml list the rules): ``rules: {interactions.age_days: {most: 2}}`` changes one."""
+
+    rules: dict[str, RuleChange] = Field(default_factory=dict)
 
 
 class Text(Section):
@@ -88,15 +117,25 @@ class Encoder(Section):
 
 
 class Histories(Section):
-    """How a user's log is ordered, capped and cut."""
+    """How a user's log is filtered, ordered, capped and cut (docs/protocols.md shows the protocols side by side).
 
-    protocol: Literal["leave_last_out"] = "leave_last_out"
+    ``cut``, ``targets``, ``held_out`` and ``sample`` are for protocol ``time_cut``.
+    """
+
+    protocol: Literal["leave_last_out", "time_cut", "books_meta", "books_hllm"] = "leave_last_out"
     max_length: Annotated[int, Field(ge=3)] = 256
+    long_users: Literal["newest", "chunks"] = "newest"
     rows_per_file: Count = 65536
+    event_types: Annotated[list[str], Field(min_length=1)] | None = None
     min_value: float | None = None
+    weights: dict[str, Rate] = Field(default_factory=dict)
     as_of: str | None = None
+    cut: str | None = None
+    targets: Count = 40
+    held_out: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
+    sample: Literal["newest", "uniform"] = "newest"
 
-    @field_validator("as_of")
+    @field_validator("as_of", "cut")
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
         if value is not None:
@@ -106,13 +145,35 @@ class Histories(Section):
                 raise ValueError(f"{value!r} is not an ISO time such as 1998-03-01T00:00:00") from None
         return value
 
+    @model_validator(mode="after")
+    def _fits_the_protocol(self) -> Histories:
+        if (self.protocol == "time_cut") != (self.cut is not None):
+            raise ValueError("cut is the time T of protocol time_cut: it needs it, and no other protocol takes it")
+        if self.protocol == "time_cut" and self.targets >= self.max_length:
+            raise ValueError(f"targets {self.targets} leave no room for history in max_length {self.max_length}")
+        if self.long_users == "chunks" and self.protocol not in ("leave_last_out", "books_hllm"):
+            raise ValueError(f"long_users chunks is for leave_last_out and books_hllm, not for {self.protocol}")
+        if self.long_users == "newest" and self.protocol == "books_hllm":
+            raise ValueError("books_hllm trains on all events of long users: set long_users: chunks")
+        if self.event_types is not None and (unknown := sorted(set(self.weights) - set(self.event_types))):
+            raise ValueError(f"weights names {', '.join(unknown)}, which event_types leaves out")
+        return self
+
     def as_of_micros(self) -> int | None:
         """``as_of`` in microseconds since 1970 (UTC unless it names a zone); events at or after it don't exist."""
-        if self.as_of is None:
-            return None
-        moment = datetime.fromisoformat(self.as_of)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1_000_000)
+        return _micros(self.as_of)
+
+    def cut_micros(self) -> int | None:
+        """``cut`` in microseconds since 1970 (UTC unless it names a zone): targets are the events at or after it."""
+        return _micros(self.cut)
+
+
+def _micros(value: str | None) -> int | None:
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(value)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1_000_000)
 
 
 class Feed(Section):
@@ -219,6 +280,7 @@ class Settings(Section):
     workspace: str = Field(min_length=1)
     source: Source
     spark: Spark = Spark()
+    quality: Quality = Quality()
     text: Text = Text()
     encoder: Encoder
     histories: Histories = Histories()

@@ -1,231 +1,209 @@
-"""The ingest stage: raw files into items, item_index and interactions; refused rows into quarantine."""
+"""The ingest stage: raw files that were not read yet into items, item_index, interactions; refused rows to quarantine.
+
+Whatever is grouped into one run, delivered twice or late, the tables end up the same: which of several deliveries of a
+key wins is decided by their times and contents (schemas/items.yaml, schemas/interactions.yaml), never by their order.
+"""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.quality.quarantine import quarantine
-from learn_spark.quality.rows import RowRule, judge
 from learn_spark.settings.schema import Settings
-from learn_spark.sources.location import files_fingerprint, resolve
-from learn_spark.sources.source import TimeUnit, source
+from learn_spark.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
+from learn_spark.sources.location import resolve
+from learn_spark.sources.source import RawFile, UnreadableFile, source
+from learn_spark.sources.staging import CountsDoNotAddUp, Staged, Stager, stage_all
+from learn_spark.sources.typed_rows import EVENT_ORDER
+from learn_spark.sources.waiting import Waiting
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import last_done
+from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
-EARLIEST = "1990-01-01"
-_MICROS: dict[TimeUnit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
-
-
-class CountsDoNotAddUp(LearnSparkError):
-    """Rows in differ from rows accepted, refused and duplicate: something was lost."""
+TABLES = ("items", "item_index", "interactions", "quarantine")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Where the rows of one raw table went."""
+    """Where the rows of one table went. ``waited`` came out of quarantine because their item arrived."""
 
-    read: int
-    accepted: int
-    refused: int
-    duplicates: int
+    read: int = 0
+    waited: int = 0
+    accepted: int = 0
+    refused: int = 0
+    duplicates: int = 0
 
     def check(self, table: str) -> None:
-        """CountsDoNotAddUp unless every row read is accounted for."""
+        """CountsDoNotAddUp unless every row is accounted for."""
         total = self.accepted + self.refused + self.duplicates
-        if total != self.read:
+        if total != self.read + self.waited or self.duplicates < 0:
+            waited = f" and {self.waited:,} came out of quarantine" if self.waited else ""
             raise CountsDoNotAddUp(
-                f"{table}: {self.read:,} rows were read, but {self.accepted:,} accepted + {self.refused:,} refused + "
-                f"{self.duplicates:,} duplicates = {total:,}"
+                f"{table}: {self.read:,} rows were read{waited}, but {self.accepted:,} accepted + {self.refused:,} "
+                f"refused + {self.duplicates:,} duplicates = {total:,}"
             )
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
     """The raw files, by names, sizes and times of change."""
-    folder = resolve(settings.source.path)
-    return {f"files:{settings.source.path}": files_fingerprint(source(settings.source).files(folder))}
+    files = source(settings.source).files(resolve(settings.source.path))
+    return {f"files:{settings.source.path}": fingerprint(files)}
 
 
 def run(context: StageContext) -> StageResult:
-    """Read the source, judge its rows, and bring the tables up to it."""
-    raw = source(context.settings.source).read(context.spark, resolve(context.settings.source.path))
-    items = _ingest_items(context, raw.items)
-    _extend_index(context)
-    events = _ingest_events(context, raw.events, raw.time_unit)
+    """Read the files that are new, judge their rows, and bring the tables up to them."""
+    settings = context.settings.source
+    folder, reader = resolve(settings.path), reader_version(settings)
+    files = source(settings).files(folder)
+    if not context.forced and not _tables_went_back(context):
+        files = not_read_yet(files, context.workspace, reader)
+    for table in TABLES:
+        delta.create_if_missing(context.spark, context.path(table), contract(table))
+    if not files:
+        return StageResult(0, 0, notes=("no new file",))
+    place = context.folder("cache", "ingest", context.run_id)
+    try:
+        errors, items, events = _stage(context, folder, files, place)
+        item_tally = _bring_in_items(context, items)
+        _extend_index(context)
+        event_tally = _bring_in_events(context, events, place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    counted: dict[str, tuple[int, int]] = {}
+    for staged in (items, events):
+        for name, (rows, refused) in (staged.by_file if staged else {}).items():
+            before = counted.get(name, (0, 0))
+            counted[name] = (before[0] + rows, before[1] + refused)
+    # Last: a run that is cut off before this reads its files again, and finds every row a duplicate.
+    remember(files, context.workspace, reader=reader, run_id=context.run_id, rows=counted, errors=errors)
+    tallies = {"items": item_tally, "interactions": event_tally}
     return StageResult(
-        rows_in=items.read + events.read,
-        rows_out=items.accepted + events.accepted,
-        refused=items.refused + events.refused,
+        rows_in=sum(tally.read for tally in tallies.values()),
+        rows_out=sum(tally.accepted for tally in tallies.values()),
+        refused=sum(tally.refused for tally in tallies.values()),
         counts={
-            "items": items.accepted,
-            "interactions": events.accepted,
-            "duplicates": items.duplicates + events.duplicates,
+            **{table: tally.accepted for table, tally in tallies.items()},
+            "duplicates": sum(tally.duplicates for tally in tallies.values()),
+            "out_of_quarantine": event_tally.waited,
+            "files": len(files) - len(errors),
+            "files_skipped": len(errors),
         },
+        measures={
+            f"{table}_refused_share": tally.refused / tally.read for table, tally in tallies.items() if tally.read
+        },
+        notes=(
+            f"{len(files) - len(errors):,} new files; duplicates: {item_tally.duplicates:,} rows of items, "
+            f"{event_tally.duplicates:,} events",
+            *(f"skipped, because source.unreadable is skip: {name}: {why}" for name, why in errors.items()),
+        ),
     )
 
 
-def _ingest_items(context: StageContext, raw: DataFrame) -> Tally:
-    from pyspark.sql import Window
+def _tables_went_back(context: StageContext) -> bool:
+    """Whether a table is gone or older than the last run left it, so that the ledger tells nothing about it."""
+    last = last_done(context.workspace, "ingest")
+    for table in TABLES:
+        version = current_version(context.path(table))
+        if version is None or (last is not None and version < int(last.outputs.get(table, 0))):
+            return True
+    return False
+
+
+def _stage(
+    context: StageContext, folder: Path, files: Sequence[RawFile], place: Path
+) -> tuple[dict[str, str], Staged | None, Staged | None]:
+    """What was skipped and why, and the judged rows. UnreadableFile where source.unreadable is stop."""
+    settings = context.settings.source
+    errors: dict[str, str] = {}
+    while True:
+        readable = [file for file in files if file.name not in errors]
+        stager = Stager(context.spark, source(settings), folder, readable, place)
+        try:
+            return (errors, *stage_all(stager, context.path("items")))
+        except UnreadableFile as error:
+            if settings.unreadable == "stop" or error.name in errors:
+                raise
+            errors[error.name] = error.why
+
+
+def _bring_in_items(context: StageContext, staged: Staged | None) -> Tally:
+    if staged is None:
+        return Tally()
+    names = contract("items").names
+    order = ["updated_at", *(name for name in names if name not in ("item_id", "updated_at"))]
+    # Without times nobody can tell which is newer but the order of delivery.
+    wins = (
+        "case when s.updated_at is null and t.updated_at is null "
+        f"then not ({_struct('s', order)} <=> {_struct('t', order)}) "
+        f"else {_struct('s', order)} > {_struct('t', order)} end"
+    )
+    chosen = _winners(staged.good(), "item_id", order, names)
+    written = delta.merge(chosen, context.path("items"), contract("items"), update_when=wins)
+    return _tally(context, "items", staged, sum(written.values()))
+
+
+def _bring_in_events(context: StageContext, staged: Staged | None, place: Path) -> Tally:
+
+    table = contract("interactions")
+    waiting = Waiting(context.spark, context.path("quarantine"), context.path("items"), place)
+    good, waited = staged.good().select(*table.names) if staged else None, 0
+    if (arrived := waiting.good_events()) is not None:
+        waited = arrived.count()
+        good = good.unionByName(arrived) if good is not None else arrived
+    if good is None:
+        return Tally()
+    wins = f"{_struct('s', EVENT_ORDER)} > {_struct('t', EVENT_ORDER)}"
+    chosen = _winners(good, "event_id", EVENT_ORDER, table.names)
+    written = delta.merge(chosen, context.path("interactions"), table, update_when=wins)
+    tally = _tally(context, "interactions", staged, sum(written.values()), waited)
+    waiting.leave()
+    return tally
+
+
+def _winners(rows: DataFrame, key: str, order: Sequence[str], names: Sequence[str]) -> DataFrame:
+    """Of all rows of a key the greatest in ``order``: the same whatever order they come in."""
     from pyspark.sql import functions as F
 
-    typed = raw.select(
-        *(F.col(c) for c in ("item_id", "title", "category", "brand", "keywords", "attributes", "raw", "malformed")),
-        F.expr("try_cast(price as double)").alias("price"),
-        F.expr("try_to_timestamp(updated_at)").alias("updated_at"),
-        F.col("price").alias("raw_price"),
-        F.col("updated_at").alias("raw_updated_at"),
-    )
-    rules = [
-        RowRule("malformed line", F.col("malformed")),
-        RowRule("no item_id", ~F.col("malformed") & F.col("item_id").isNull()),
-        RowRule("price is not a number", F.col("raw_price").isNotNull() & ~_finite("price")),
-        RowRule("price is negative", F.col("price") < 0),
-        RowRule("updated_at is not a time", F.col("raw_updated_at").isNotNull() & F.col("updated_at").isNull()),
-        RowRule("not UTF-8", F.col("raw").contains("\ufffd")),
-    ]
-    judged = judge(typed, rules).persist()
-    try:
-        good = judged.where(F.size("reasons") == 0)
-        # Two deliveries of an item: the newest wins; without times the greatest row does, so that the order of
-        # arrival decides nothing.
-        names = contract("items").names
-        newest = Window.partitionBy("item_id").orderBy(
-            F.col("updated_at").desc_nulls_last(), *[F.col(n).desc_nulls_last() for n in names if n != "updated_at"]
-        )
-        chosen = good.withColumn("place", F.row_number().over(newest)).where("place = 1").select(*names)
-        tally = _tally(raw, judged, chosen)
-        tally.check("items")
-        _keep_refused(context, judged, "items")
-        different = " or ".join(f"not (t.{n} <=> s.{n})" for n in names if n != "item_id")
-        newer = "(t.updated_at is null or s.updated_at >= t.updated_at)"
-        delta.merge(chosen, context.path("items"), contract("items"), update_when=f"{newer} and ({different})")
-        _check_landed(context, chosen, "items", tally)
-    finally:
-        judged.unpersist()
+    best = rows.groupBy(key).agg(F.max(F.struct(*order)).alias("best")).select(key, "best.*")
+    if "event_date" in names:
+        best = best.withColumn("event_date", F.to_date("event_time"))
+    return best.select(*names)
+
+
+def _struct(alias: str, names: Sequence[str]) -> str:
+    return f"struct({', '.join(f'{alias}.{name}' for name in names)})"
+
+
+def _tally(context: StageContext, table: str, staged: Staged | None, accepted: int, waited: int = 0) -> Tally:
+    read, good, refused = (staged.read, staged.good_rows, staged.refused_rows) if staged else (0, 0, 0)
+    tally = Tally(read, waited, accepted, refused, good + waited - accepted)
+    tally.check(table)
+    if staged and refused:
+        quarantine(staged.refused(), context.path("quarantine"), source_table=table, run_id=context.run_id)
     return tally
 
 
 def _extend_index(context: StageContext) -> None:
     """Give every item without an index the next free one, in the order of item_id."""
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    spark, path = context.spark, context.path("item_index")
-    delta.create_if_missing(spark, path, contract("item_index"))
-    known = delta.read(spark, path)
-    last = known.agg(F.coalesce(F.max("item_index"), F.lit(0))).first()
-    new = delta.read(spark, context.path("items")).select("item_id").join(known, "item_id", "left_anti")
-    new = new.repartitionByRange(context.settings.spark.shuffle_partitions, "item_id").sortWithinPartitions("item_id")
-    new = new.persist()
-    try:
-        if new.isEmpty():
-            return
-        # zipWithIndex numbers partitions in order without bringing all ids into one of them, as a window would.
-        start = (last[0] if last else 0) + 1
-        numbered = new.rdd.zipWithIndex().map(lambda pair: (pair[0][0], pair[1] + start))
-        frame = spark.createDataFrame(numbered, contract("item_index").spark_schema())
-        delta.append(frame, path, contract("item_index"))
-    finally:
-        new.unpersist()
-
-
-def _ingest_events(context: StageContext, raw: DataFrame, unit: TimeUnit) -> Tally:
-    from pyspark.sql import functions as F
-
-    typed = raw.select(
-        *(F.col(c) for c in ("event_id", "user_id", "item_id", "event_type", "raw", "malformed")),
-        F.expr("try_cast(value as double)").alias("value"),
-        F.col("value").alias("raw_value"),
-        _event_time(unit).alias("event_time"),
-    )
-    items = delta.read(context.spark, context.path("items")).select("item_id", F.lit(True).alias("known"))
-    typed = typed.join(items, "item_id", "left")
-    whole = ~F.col("malformed")
-    rules = [
-        RowRule("malformed line", F.col("malformed")),
-        RowRule("no user_id", whole & F.col("user_id").isNull()),
-        RowRule("no item_id", whole & F.col("item_id").isNull()),
-        RowRule("unknown item", whole & F.col("item_id").isNotNull() & F.col("known").isNull()),
-        RowRule("value is not a number", whole & F.col("raw_value").isNotNull() & ~_finite("value")),
-        RowRule("no event_time", whole & F.col("event_time").isNull()),
-        RowRule(f"event_time before {EARLIEST}", F.col("event_time") < F.lit(EARLIEST).cast("timestamp")),
-        RowRule("event_time in the future", F.col("event_time") > F.expr("current_timestamp() + interval 1 day")),
-        RowRule("not UTF-8", F.col("raw").contains("\ufffd")),
-    ]
-    judged = judge(typed, rules).persist()
-    try:
-        good = judged.where(F.size("reasons") == 0)
-        parts = [
-            F.col("user_id"),
-            F.col("item_id"),
-            F.col("event_type"),
-            F.coalesce(F.col("value").cast("string"), F.lit("")),
-            F.unix_micros("event_time"),
-        ]
-        hashed = F.substring(F.sha2(F.concat_ws("\x1f", *parts), 256), 1, 32)
-        shaped = good.select(
-            F.coalesce("event_id", hashed).alias("event_id"),
-            "user_id",
-            "item_id",
-            "event_type",
-            "value",
-            "event_time",
-            F.to_date("event_time").alias("event_date"),
-        )
-        chosen = shaped.dropDuplicates(["event_id"])
-        tally = _tally(raw, judged, chosen)
-        tally.check("interactions")
-        _keep_refused(context, judged, "interactions")
-        delta.merge(chosen, context.path("interactions"), contract("interactions"))
-        _check_landed(context, chosen, "interactions", tally)
-    finally:
-        judged.unpersist()
-    return tally
-
-
-def _event_time(unit: TimeUnit) -> Column:
-    """The raw event_time as a timestamp (UTC); null where it is none, or beyond what a timestamp holds."""
-    from pyspark.sql import functions as F
-
-    if unit == "iso":
-        return F.expr("try_to_timestamp(event_time)")
-    micros = F.expr("try_cast(event_time as double)") * _MICROS[unit]
-    return F.when(micros.between(-(2**62), 2**62), F.timestamp_micros(micros.cast("bigint")))
-
-
-def _finite(column: str) -> Column:
-    from pyspark.sql import functions as F
-
-    value = F.col(column)
-    return F.coalesce(value.isNotNull() & ~F.isnan(value) & (F.abs(value) != float("inf")), F.lit(False))
-
-
-def _tally(raw: DataFrame, judged: DataFrame, chosen: DataFrame) -> Tally:
-    from pyspark.sql import functions as F
-
-    judged_rows = judged.agg(F.count_if(F.size("reasons") == 0), F.count_if(F.size("reasons") > 0)).first()
-    assert judged_rows is not None
-    good, refused = judged_rows
-    accepted = chosen.count()
-    return Tally(read=raw.count(), accepted=accepted, refused=refused, duplicates=good - accepted)
-
-
-def _check_landed(context: StageContext, chosen: DataFrame, table: str, tally: Tally) -> None:
-    keys = contract(table).key
-    landed = delta.read(context.spark, context.path(table)).join(chosen.select(*keys), keys, "left_semi").count()
-    if landed != tally.accepted:
-        raise CountsDoNotAddUp(
-            f"{table}: {tally.accepted:,} rows were accepted, but {landed:,} of them are in the table"
-        )
-
-
-def _keep_refused(context: StageContext, judged: DataFrame, table: str) -> None:
-    from pyspark.sql import functions as F
-
-    refused = judged.where(F.size("reasons") > 0)
-    quarantine(refused, context.path("quarantine"), source_table=table, run_id=context.run_id)
+    path = context.path("item_index")
+    known = Snapshot.open(path).rows
+    if Snapshot.open(context.path("items")).rows == known:
+        return
+    index = delta.read(context.spark, path)
+    new = delta.read(context.spark, context.path("items")).select("item_id").join(index, "item_id", "left_anti")
+    # Indexes are dense, so the number of them is the last one. Ids alone fit into one partition at any size.
+    number = F.row_number().over(Window.orderBy("item_id")) + F.lit(known)
+    delta.append(new.select("item_id", number.cast("int").alias("item_index")), path, contract("item_index"))

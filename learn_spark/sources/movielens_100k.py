@@ -2,78 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.sources.delimited import read_delimited
-from learn_spark.sources.location import LocationError
-from learn_spark.sources.source import RawTables
+from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, RawFile, TimeUnit, find_files, of_kind
+from learn_spark.sources.text_lines import read_csv, shape
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 class MovieLens100K:
     """943 users, 1,682 films, 100,000 ratings with times in seconds (GroupLens; research use, no redistribution)."""
 
-    def files(self, folder: Path) -> list[Path]:
-        """The two files."""
-        paths = [folder / "ml-100k.item", folder / "ml-100k.inter"]
-        for path in paths:
-            if not path.is_file():
-                raise LocationError(f"source.path: there is no {path.name} in {folder}")
-        return paths
+    time_unit: TimeUnit = "s"
 
-    def read(self, spark: SparkSession, folder: Path) -> RawTables:
-        """Films with title, genres (category) and year (attributes); ratings as events."""
+    def files(self, folder: Path) -> list[RawFile]:
+        """The two files."""
+        return [*find_files(folder, "ml-100k.item", ["items"]), *find_files(folder, "ml-100k.inter", ["events"])]
+
+    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """Films with title, genres (category) and year (attributes)."""
+        return _read(
+            spark,
+            folder,
+            of_kind(files, "items"),
+            ITEM_COLUMNS,
+            {
+                "item_id": "item_id:token",
+                "title": "movie_title:token_seq",
+                "category": "class:token_seq",
+                "attributes": "release_year:token",
+            },
+        )
+
+    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """Ratings of 1 to 5."""
         from pyspark.sql import functions as F
 
-        items_path, events_path = self.files(folder)
-        items = read_delimited(
-            spark,
-            items_path,
-            "\t",
-            {
-                "item_id:token": "item_id",
-                "movie_title:token_seq": "title",
-                "class:token_seq": "category",
-                "release_year:token": "attributes",
-            },
-        )
-        events = read_delimited(
-            spark,
-            events_path,
-            "\t",
-            {
-                "user_id:token": "user_id",
-                "item_id:token": "item_id",
-                "rating:float": "value",
-                "timestamp:float": "event_time",
-            },
-        )
-        nothing = F.lit(None).cast("string")
-        return RawTables(
-            items=items.select(
-                "item_id",
-                "title",
-                "category",
-                nothing.alias("brand"),
-                nothing.alias("price"),
-                nothing.alias("keywords"),
-                "attributes",
-                nothing.alias("updated_at"),
-                "raw",
-                "malformed",
-            ),
-            events=events.select(
-                nothing.alias("event_id"),
-                "user_id",
-                "item_id",
-                F.lit("rating").alias("event_type"),
-                "value",
-                "event_time",
-                "raw",
-                "malformed",
-            ),
-            time_unit="s",
-        )
+        columns = {
+            "user_id": "user_id:token",
+            "item_id": "item_id:token",
+            "value": "rating:float",
+            "event_time": "timestamp:float",
+        }
+        rows = _read(spark, folder, of_kind(files, "events"), EVENT_COLUMNS, columns)
+        return rows.withColumn("event_type", F.lit("rating"))
+
+
+def _read(
+    spark: SparkSession, folder: Path, files: Sequence[RawFile], wanted: Sequence[str], columns: dict[str, str]
+) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    rows = read_csv(spark, folder, files, separator="\t", quote="", needed=list(columns.values()))
+    return shape(rows, wanted, {ours: F.col(f"`f_{theirs}`") for ours, theirs in columns.items()})

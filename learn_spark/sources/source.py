@@ -1,47 +1,127 @@
-"""The interface of a source: files in, two frames of raw text columns out. Typing and judging are ingest's work."""
+"""What a raw format gives: its files, and their rows as strings. Typing and judging them is ingest's work."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.sources.location import LocationError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "keywords", "attributes", "updated_at")
-EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "value", "event_time")
+EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "value", "event_time", "updated_at")
+# The row as JSON; whether the line is not of the format at all; the file it stands in, relative to the source's folder.
+ROW_COLUMNS = ("raw", "malformed", "source_file")
 TimeUnit = Literal["s", "ms", "us", "iso"]
+Holds = Literal["items", "events"]
 
 
 @dataclass(frozen=True)
-class RawTables:
-    """Raw rows. ``items`` has ITEM_COLUMNS, ``events`` EVENT_COLUMNS, all strings, null where the source has none;
-    both also have ``raw`` (the row as JSON) and ``malformed`` (boolean: the line is not of the format at all).
+class RawFile:
+    """One file of a source and what stands in it. A Delta table counts as one file, told apart by its version.
+
+    ``name`` is the path relative to the source's folder; ``state`` changes whenever the content does.
     """
 
-    items: DataFrame
-    events: DataFrame
-    time_unit: TimeUnit
+    path: Path
+    name: str
+    holds: frozenset[Holds]
+    state: str
+
+
+class UnreadableFile(LocationError):
+    """A file that is not of its format at all: a wrong header, a broken archive."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name, self.why = name, why
 
 
 class Source(Protocol):
-    """One raw format."""
+    """One raw format.
 
-    def files(self, folder: Path) -> list[Path]:
-        """The files it reads; LocationError names the one that is missing."""
+    ``items`` gives ITEM_COLUMNS and ``events`` EVENT_COLUMNS, all strings, null where the source has none; both also
+    give ROW_COLUMNS. Times are in ``time_unit``. ``files`` are some of those that ``files()`` named, never none;
+    both raise UnreadableFile for one that is not of the format.
+    """
+
+    @property
+    def time_unit(self) -> TimeUnit:
+        """Unit of event_time and updated_at; ``iso`` is ISO 8601, UTC unless it names a zone."""
         ...
 
-    def read(self, spark: SparkSession, folder: Path) -> RawTables:
-        """The raw rows."""
+    def files(self, folder: Path) -> list[RawFile]:
+        """All files there are; LocationError where one that must be there is not."""
+        ...
+
+    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """The items of these files."""
+        ...
+
+    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """The events of these files."""
         ...
 
 
 def source(settings: SourceSettings) -> Source:
     """The source that the settings name."""
-    from learn_spark.sources.generic_csv import GenericCsv
-    from learn_spark.sources.movielens_100k import MovieLens100K
+    match settings.format:
+        case "movielens-100k":
+            from learn_spark.sources.movielens_100k import MovieLens100K
 
-    return GenericCsv(settings) if settings.format == "csv" else MovieLens100K()
+            return MovieLens100K()
+        case "movielens":
+            from learn_spark.sources.movielens import MovieLens
+
+            return MovieLens()
+        case "amazon-2014":
+            from learn_spark.sources.amazon_2014 import Amazon2014
+
+            return Amazon2014()
+        case "amazon-2018":
+            from learn_spark.sources.amazon_2018 import Amazon2018
+
+            return Amazon2018()
+        case "online-retail":
+            from learn_spark.sources.online_retail import online_retail
+
+            return online_retail()
+        case "complete-journey":
+            from learn_spark.sources.complete_journey import CompleteJourney
+
+            return CompleteJourney()
+        case "files":
+            from learn_spark.sources.described import Described
+
+            return Described(settings)
+
+
+def raw_file(folder: Path, path: Path, holds: Iterable[Holds]) -> RawFile:
+    """A file by its path; its state is its size and time of change, which costs nothing at any size."""
+    stat = path.stat()
+    name = path.relative_to(folder).as_posix()
+    return RawFile(path, name, frozenset(holds), f"{stat.st_size}:{stat.st_mtime_ns}")
+
+
+def find_files(folder: Path, pattern: str, holds: Iterable[Holds], *, optional: bool = False) -> list[RawFile]:
+    """Files below ``folder`` that match a glob ``pattern``, in the order of their names.
+
+    LocationError where there is none (unless ``optional``), or where the pattern leads out of the folder.
+    """
+    root = folder.resolve()
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise LocationError(f"source.path: there is no {pattern} in {folder}: it leads out of the folder")
+    found = sorted(path for path in root.glob(pattern) if path.is_file())
+    if not found and not optional:
+        raise LocationError(f"source.path: there is no {pattern} in {folder}")
+    return [raw_file(root, path, holds) for path in found]
+
+
+def of_kind(files: Iterable[RawFile], kind: Holds) -> list[RawFile]:
+    """Those files that hold items, or events."""
+    return [file for file in files if kind in file.holds]

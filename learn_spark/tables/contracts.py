@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import yaml
@@ -35,7 +37,7 @@ class ContractError(LearnSparkError):
 
 
 class Column(BaseModel):
-    """One column: a Spark SQL type, whether it may be null, and what it means."""
+    """One column: a Spark SQL type, whether it may be null, what it means, and in which unit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,6 +45,7 @@ class Column(BaseModel):
     type: str
     nullable: bool
     meaning: str = Field(min_length=1)
+    unit: str | None = None
 
     @field_validator("name")
     @classmethod
@@ -58,8 +61,61 @@ class Column(BaseModel):
         return value
 
 
+class RowRule(BaseModel):
+    """A row is refused with ``reason`` where the SQL expression ``broken`` is true (null counts as not broken).
+
+    It is judged while the row is on its way into the table; learn_spark/sources says which columns it may speak of.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: str = Field(min_length=1)
+    broken: str = Field(min_length=1)
+
+
+class Reference(BaseModel):
+    """Each value of ``column`` must stand in the column of the same name of ``table``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str
+    table: str
+
+
+class TableRule(BaseModel):
+    """Something about a whole table version must lie in [least, most] (no bound: it is only reported).
+
+    What is looked at is one of: ``measure`` (a SQL aggregate), ``references`` (the number of rows that break it),
+    ``drift_of`` (another rule's value against the one it had in the version that passed before), ``given`` (a number
+    that the stage which wrote the table hands over).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z]\w*$")
+    measure: str | None = None
+    references: Reference | None = None
+    drift_of: str | None = None
+    change: Literal["ratio", "difference", "share_new"] = "ratio"
+    given: str | None = None
+    least: float | None = None
+    most: float | None = None
+    severity: Literal["fail", "warn"] = "fail"
+    meaning: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _looks_at_one_thing(self) -> TableRule:
+        if sum(x is not None for x in (self.measure, self.references, self.drift_of, self.given)) != 1:
+            raise ValueError(f"the rule {self.name} needs one of measure, references, drift_of, given")
+        return self
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever the rule does."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+
+
 class Contract(BaseModel):
-    """What a table promises: columns, key, constraints, change feed."""
+    """What a table promises: columns, key, constraints, change feed, and the rules that rows and versions keep."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,6 +125,8 @@ class Contract(BaseModel):
     columns: list[Column] = Field(min_length=1)
     constraints: dict[str, str] = Field(default_factory=dict)
     change_data_feed: bool = False
+    row_rules: list[RowRule] = Field(default_factory=list)
+    rules: list[TableRule] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _names_exist(self) -> Contract:
@@ -78,12 +136,25 @@ class Contract(BaseModel):
         for column in self.key:
             if column not in names:
                 raise ValueError(f"{self.table}: {column} is not one of its columns {names}")
+        rules = [rule.name for rule in self.rules]
+        if len(set(rules)) != len(rules):
+            raise ValueError(f"{self.table}: a rule's name stands twice in {rules}")
+        for rule in self.rules:
+            if rule.drift_of is not None and rule.drift_of not in rules:
+                raise ValueError(f"{self.table}: the rule {rule.name} speaks of {rule.drift_of}, which is no rule")
         return self
 
     @property
     def names(self) -> list[str]:
         """Names of the columns in order."""
         return [column.name for column in self.columns]
+
+    def rule(self, name: str) -> TableRule:
+        """The table rule called ``name``; ContractError names the known ones."""
+        for rule in self.rules:
+            if rule.name == name:
+                return rule
+        raise ContractError(f"{self.table} has no rule {name!r}; it has {', '.join(r.name for r in self.rules)}")
 
     def arrow_schema(self) -> pa.Schema:
         """The columns as an Arrow schema, nullability included."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from learn_spark.errors import LearnSparkError
 from learn_spark.tables.contracts import Contract, ContractError
+from learn_spark.tables.observed import observed
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+
+class RowsLost(LearnSparkError):
+    """A commit does not hold the number of rows that were to be written."""
 
 
 def create_if_missing(spark: SparkSession, path: str, contract: Contract) -> None:
@@ -57,39 +63,73 @@ def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | N
         writer.save(path)
 
 
-def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str | None = None) -> dict[str, int]:
+def merge(
+    frame: DataFrame, path: str, contract: Contract, *, update_when: str | None = None, among: str | None = None
+) -> dict[str, int]:
     """Insert rows whose key is new; update known ones where ``update_when`` holds (``t`` the table, ``s`` the row).
 
-    Writes no commit when nothing changes. Returns the numbers of rows ``inserted`` and ``updated``.
+    ``among`` is a condition on ``t`` that holds for every row with a key of ``frame``: what lies outside is not
+    read. Writes no commit when nothing changes, and only appends where nothing is updated. Returns the numbers of
+    rows ``inserted`` and ``updated``; RowsLost where the log tells other numbers than were planned.
     """
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
     spark = frame.sparkSession
     create_if_missing(spark, path, contract)
-    source = conform(frame, contract).alias("s")
+    source = conform(frame, contract)
     target = DeltaTable.forPath(spark, path)
+    known = target.toDF().alias("t").where(among or "true")
+    if target.toDF().isEmpty():
+        inserted = _append_counted(source, path, contract, source.isEmpty)
+        return {"inserted": inserted, "updated": 0}
     condition = " AND ".join(f"t.{key} = s.{key}" for key in contract.key)
-    joined = source.join(target.toDF().alias("t"), F.expr(condition), "left")
-    first_key = contract.key[0]
-    updates = F.col(f"t.{first_key}").isNotNull() & (F.expr(update_when) if update_when else F.lit(False))
-    changed = joined.where(F.col(f"t.{first_key}").isNull() | updates).select("s.*").persist()
+    joined = source.alias("s").join(known, F.expr(condition), "left")
+    is_new = F.col(f"t.{contract.key[0]}").isNull()
+    updates = F.expr(update_when) if update_when else F.lit(False)
+    changed = joined.where(is_new | updates).select("s.*", is_new.alias("_is_new")).persist()
     try:
+        counted = changed.agg(F.count_if("_is_new"), F.count_if(~F.col("_is_new"))).first()
+        assert counted is not None
+        planned = {"inserted": counted[0], "updated": counted[1]}
+        rows = changed.drop("_is_new")
         with translated(contract):
-            if changed.isEmpty():
-                return {"inserted": 0, "updated": 0}
-            plan = target.alias("t").merge(changed.alias("s"), condition)
-            if update_when:
-                plan = plan.whenMatchedUpdateAll(condition=update_when)
-            plan.whenNotMatchedInsertAll().execute()
+            if not planned["updated"]:
+                if planned["inserted"]:
+                    _append_counted(rows, path, contract, lambda: False)
+                return planned
+            plan = target.alias("t").merge(rows.alias("s"), f"{condition} AND ({among})" if among else condition)
+            # Which rows change was decided above; asked again here, expressions of time could decide otherwise.
+            plan.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
             row = target.history(1).select("operationMetrics").first()
     finally:
         changed.unpersist()
     metrics = row["operationMetrics"] if row else {}
-    return {
+    done = {
         "inserted": int(metrics.get("numTargetRowsInserted", 0)),
         "updated": int(metrics.get("numTargetRowsUpdated", 0)),
     }
+    if done != planned:
+        raise RowsLost(f"{contract.table}: {planned} rows were to be written, the log says {done}")
+    return done
+
+
+def _append_counted(rows: DataFrame, path: str, contract: Contract, is_empty: Callable[[], bool]) -> int:
+    from delta.tables import DeltaTable
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+
+    if is_empty():
+        return 0
+    seen = Observation()
+    with translated(contract):
+        rows.observe(seen, F.count(F.lit(1)).alias("rows")).write.format("delta").mode("append").save(path)
+    row = DeltaTable.forPath(rows.sparkSession, path).history(1).select("operationMetrics").first()
+    written = int(row["operationMetrics"].get("numOutputRows", -1)) if row else -1
+    planned = (observed(seen, rows.sparkSession) or {"rows": 0})["rows"]
+    if written != planned:
+        raise RowsLost(f"{contract.table}: {planned:,} rows were to be appended, the log says {written:,}")
+    return written
 
 
 def read(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:

@@ -78,6 +78,8 @@ def start_session(settings: Spark, *, app: str, log_file: Path | None) -> SparkS
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.warehouse.dir": str(Path(os.environ.get("TMPDIR", "/tmp")) / "learn-spark-warehouse"),
         "spark.sql.parquet.compression.codec": "zstd",
+        # pandas writes nanoseconds, which Spark's timestamps do not hold: they come as numbers instead of an error.
+        "spark.sql.legacy.parquet.nanosAsLong": "true",
         # A speculative copy of a task would run the LLM twice.
         "spark.speculation": "false",
     }

@@ -165,7 +165,9 @@ class TrainingLoop:
                 history=objective.history,
                 targets=objective.targets,
                 generator=generator,
+                cuts=rows["cut_length"],
             )
+            history_weights, target_weights = cut.align(rows["weight"]) if "weight" in rows else (None, None)
             yield (
                 cut,
                 _Positions(
@@ -174,6 +176,7 @@ class TrainingLoop:
                         objective.history_positions,
                         generator=generator,
                         weights=self.recency or "uniform",
+                        event_weights=history_weights,
                     ),
                     *sample_positions(
                         cut.target_length,
@@ -181,6 +184,7 @@ class TrainingLoop:
                         generator=generator,
                         weights=self.recency or "uniform",
                         nearest="start",
+                        event_weights=target_weights,
                     ),
                 ),
             )

@@ -105,7 +105,7 @@ def run(context: StageContext) -> StageResult:
         log_q=log_shares(histories, len(content) - 1) if settings.objective.log_q else None,
         stream=HistoryStream(
             snapshot,
-            ["item_index", "train_length"],
+            ["item_index", "cut_length", "train_length", *(["weight"] if settings.histories.weights else [])],
             shuffle_rows=settings.feed.shuffle_rows,
             seed=settings.training.seed,
         ),

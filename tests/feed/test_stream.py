@@ -28,7 +28,7 @@ def histories(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> 
     table = contract("user_histories")
 
     def frame(users: range) -> Any:
-        data = [(f"u{n}", [n + 1, 2, 0, 0], [5, 6, 0, 0], 2, 2, 2, 2) for n in users]
+        data = [(f"u{n}", 0, [n + 1, 2, 0, 0], [5, 6, 0, 0], [1.0, 1.0, 0.0, 0.0], 2, 0, 2, 2, 2) for n in users]
         return spark.createDataFrame(data, table.spark_schema()).coalesce(1)
 
     for start in range(0, ROWS, 16):

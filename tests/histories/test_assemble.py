@@ -12,7 +12,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from learn_spark.errors import LearnSparkError
-from learn_spark.histories.assemble import assemble, usable_events
+from learn_spark.histories.assemble import Size, assemble
+from learn_spark.histories.events import usable_events
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Histories
 
@@ -27,7 +28,12 @@ def histories(spark: SparkSession, events: list[Event], **settings: Any) -> dict
     )
     index = spark.createDataFrame([(f"i{n}", n) for n in range(1, 100)], "item_id string, item_index int")
     wanted = Histories(**{"max_length": 5, **settings})
-    return {row.user_id: row for row in assemble(usable_events(log, index, wanted), wanted).collect()}
+    return {row.user_id: row for row in rows_of(log, index, wanted) if row.chunk == 0}
+
+
+def rows_of(log: Any, index: Any, wanted: Histories) -> list[Any]:
+    found: list[Any] = assemble(usable_events(log, index, wanted), wanted, Size(2, 1)).collect()
+    return found
 
 
 def micros(second: int) -> int:

@@ -11,11 +11,13 @@ from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vecto
 from learn_spark.towers.learn import LearnTower, TowerShape
 
 
-def table(*rows: tuple[str, list[int], int, int, int]) -> pa.Table:
+def table(*rows: tuple[str, list[int], int, int, int], chunks: list[int] | None = None, cuts: int = 0) -> pa.Table:
     width = 6
     return pa.table(
         {
             "user_id": [r[0] for r in rows],
+            "chunk": pa.array(chunks or [0] * len(rows), pa.int32()),
+            "cut_length": pa.array([cuts] * len(rows), pa.int32()),
             "item_index": pa.array([r[1] + [0] * (width - len(r[1])) for r in rows], pa.list_(pa.int32())),
             "length": pa.array([r[2] for r in rows], pa.int32()),
             "train_length": pa.array([r[3] for r in rows], pa.int32()),
@@ -39,6 +41,28 @@ def test_by_hand() -> None:
     values, offsets = training_events(HISTORIES)
     assert values.tolist() == [0, 1, 2, 4, 5, 7, 8]
     assert offsets.tolist() == [0, 3, 5, 7]
+
+
+def test_older_chunks_are_masked_and_trained_on() -> None:
+    histories = table(
+        ("b", [5, 6, 5, 7], 4, 2, 3),
+        ("b", [1, 2], 2, 2, 2),
+        ("b", [3], 1, 1, 1),
+        ("a", [8, 9, 1], 3, 1, 2),
+        chunks=[0, 1, 2, 0],
+    )
+    test = cut_histories(histories, "test")
+    assert test.user_ids == ["a", "b"]
+    assert [s.tolist() for s in test.seen] == [[7, 8], [0, 1, 2, 4, 5]]
+    values, offsets = training_events(histories)
+    assert values.tolist() == [7, 2, 0, 1, 4, 5]
+    assert offsets.tolist() == [0, 1, 2, 4, 6]
+
+
+def test_statistics_stop_at_the_time_of_the_cut() -> None:
+    """Two events before T, one training target after it: popularity may not count the target."""
+    values, offsets = training_events(table(("u", [5, 6, 7], 3, 3, 3), cuts=2))
+    assert (values.tolist(), offsets.tolist()) == ([4, 5], [0, 2])
 
 
 def test_the_future_reaches_neither_input_nor_mask() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pyspark.sql import SparkSession
 
-from learn_spark.settings import Settings
-from learn_spark.sources.ingest import CountsDoNotAddUp, Tally
+from learn_spark.errors import GateFailed
+from learn_spark.settings import Settings, load_settings
+from learn_spark.sources import ingest
+from learn_spark.sources.ingest import Tally
 from learn_spark.sources.location import LocationError, resolve
+from learn_spark.sources.source import UnreadableFile
+from learn_spark.sources.staging import CountsDoNotAddUp
 from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace
-from tests.world import ITEMS, event_lines, item_lines, write_raw
+from tests.world import ITEMS, event_lines, item_lines, write_config, write_raw
 
 TABLES = ("items", "item_index", "interactions", "quarantine")
 
@@ -89,7 +96,10 @@ def test_bad_rows_are_refused_with_every_reason_and_again_change_nothing(
     before = versions(settings)
     (again,) = run(settings, "ingest", force=True)
     assert versions(settings) == before
-    assert again.run.counts == counts
+    assert again.run.counts["rows_in"] == counts["rows_in"]
+    assert again.run.counts["refused"] == counts["refused"]
+    assert again.run.counts["rows_out"] == again.run.counts["items"] == again.run.counts["interactions"] == 0
+    assert again.run.counts["duplicates"] == counts["rows_in"] - counts["refused"]
 
 
 def _as_line(raw: str) -> str:
@@ -155,3 +165,274 @@ def test_counts_that_do_not_add_up_are_an_error() -> None:
     Tally(read=10, accepted=6, refused=3, duplicates=1).check("items")
     with pytest.raises(CountsDoNotAddUp, match=r"10 rows were read, but 6 accepted \+ 2 refused \+ 1 duplicates = 9"):
         Tally(read=10, accepted=6, refused=2, duplicates=1).check("items")
+
+
+ITEM_HEADER = "sku,name,cost,changed"
+EVENT_HEADER = "customer,sku,amount,when"
+MARCH = 1_709_287_200
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings over items*.csv* and log*.csv* in the folder ``own``, of so few rows that shares say nothing."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    path = write_config(tmp_path / "own.yaml", raw=folder, workspace=tmp_path / "workspace", model=tmp_path)
+    tree = yaml.safe_load(path.read_text())
+    items = {"item_id": "sku", "title": "name", "price": "cost", "updated_at": "changed"}
+    events = {"user_id": "customer", "item_id": "sku", "value": "amount", "event_time": "when"}
+
+    def make(**source: Any) -> Settings:
+        described = {
+            "format": "files",
+            "path": str(folder),
+            "items": {"files": "items*.csv*", "columns": items},
+            "events": {"files": "log*.csv*", "columns": events},
+            **source,
+        }
+        unsaid = ("items.refused_share", "interactions.refused_share", "interactions.volume")
+        rules = {name: {"most": None} for name in unsaid}
+        path.write_text(yaml.safe_dump({**tree, "source": described, "quality": {"rules": rules}}))
+        return load_settings(path)
+
+    return make
+
+
+def write(path: Path, header: str, *lines: str) -> Path:
+    text = "".join(f"{line}\n" for line in (header, *lines)).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
+    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,", "B,Rug,2,")
+    write(folder / "log-0.csv", EVENT_HEADER, f"ann,A,1,{MARCH}")
+    settings = own()
+    run(settings, "ingest")
+    before = versions(settings)
+    write(folder / "log-1.csv", EVENT_HEADER, f"bob,B,1,{MARCH}")
+    chance = random.Random(3)
+    many = [f"{chance.randrange(10**9)},A,{chance.random()},{MARCH}" for _ in range(20_000)]
+    whole = write(folder / "log-2.csv.gz", EVENT_HEADER, *many).read_bytes()
+    broken = {"log-2.csv.gz": whole[: len(whole) // 2], "log-3.csv": b"", "log-4.csv": b"customer,sku,when\nann,A,1\n"}
+    why = {"log-2.csv.gz": "cannot be read", "log-3.csv": "is empty", "log-4.csv": "no column amount in its header"}
+    for name, content in broken.items():
+        (folder / "log-2.csv.gz").unlink(missing_ok=True)
+        (folder / name).write_bytes(content)
+        with pytest.raises(UnreadableFile, match=f"{name}: .*{why[name]}"):
+            run(settings, "ingest")
+        assert versions(settings) == before
+        (folder / name).unlink()
+    for name, content in broken.items():
+        (folder / name).write_bytes(content)
+    skipping = own(unreadable="skip")
+    (outcome,) = run(skipping, "ingest")
+    assert (outcome.run.counts["files_skipped"], outcome.run.counts["files"]) == (3, 1)
+    assert {r.user_id for r in rows(spark, skipping, "interactions")} == {"ann", "bob"}
+    errors = {r.file: r.error for r in rows(spark, skipping, "raw_files")}
+    assert {name for name, error in errors.items() if error} == set(why)
+    assert all(text in errors[name] for name, text in why.items())
+    # Delivered again, whole this time.
+    (folder / "log-2.csv.gz").write_bytes(whole)
+    (outcome,) = run(skipping, "ingest")
+    counts = outcome.run.counts
+    assert (counts["files"], counts["files_skipped"], counts["rows_in"]) == (1, 0, len(many))
+    assert counts["interactions"] == len(set(many))
+
+
+def test_only_new_files_are_read(
+    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,")
+    write(folder / "log-1.csv", EVENT_HEADER, f"ann,A,1,{MARCH}", f"ann,A,x,{MARCH}")
+    settings = own()
+    run(settings, "ingest")
+    write(folder / "log-2.csv.gz", EVENT_HEADER, f"bob,A,1,{MARCH}", f"eve,A,1,{MARCH}", f"ann,A,1,{MARCH}")
+    (outcome,) = run(settings, "ingest")
+    counts = outcome.run.counts
+    assert (counts["files"], counts["rows_in"], counts["rows_out"], counts["duplicates"]) == (1, 3, 2, 1)
+    ledger = {r.file: (r.rows, r.refused, r.error) for r in rows(spark, settings, "raw_files")}
+    assert ledger == {"items.csv": (1, 0, None), "log-1.csv": (2, 1, None), "log-2.csv.gz": (3, 0, None)}
+    assert [r.file for r in rows(spark, settings, "raw_files") if r.run_id == outcome.run.run_id] == ["log-2.csv.gz"]
+
+
+def test_a_run_that_died_before_the_ledger_is_repeated_without_double_rows(
+    spark: SparkSession,
+    own: Callable[..., Settings],
+    run: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "own"
+    write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,", "B,Rug,-2,")
+    write(folder / "log.csv", EVENT_HEADER, f"ann,A,1,{MARCH}", f"ann,B,1,{MARCH}", f"bob,A,1,{MARCH}")
+    settings = own()
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "remember", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, "ingest")
+    before = versions(settings)
+    held = {table: sorted(map(str, rows(spark, settings, table))) for table in TABLES}
+    (outcome,) = run(settings, "ingest")
+    assert (outcome.run.counts["rows_in"], outcome.run.counts["rows_out"]) == (5, 0)
+    assert (outcome.run.counts["refused"], outcome.run.counts["duplicates"]) == (2, 3)
+    assert versions(settings) == before
+    assert {table: sorted(map(str, rows(spark, settings, table))) for table in TABLES} == held
+    assert sorted(r.file for r in rows(spark, settings, "raw_files")) == ["items.csv", "log.csv"]
+
+
+def test_ids_and_numbers_that_a_spreadsheet_has_touched(
+    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    bad_items = {
+        "1.2E+05,Lamp,1,": "item_id lost its digits",
+        "20,Lamp,NaN,": "price is not a number",
+        "21,Lamp,Infinity,": "price is not a number",
+        "22,Lamp,inf,": "price is not a number",
+        "23,Lamp,-0.01,": "price is negative",
+        "24,Lamp,1,soon": "updated_at is not a time",
+        "25,Lamp,1,9999999999": "updated_at in the future",
+    }
+    bad_events = {
+        f"1.2E+05,12,1,{MARCH}": "user_id lost its digits",
+        f"7,12,NaN,{MARCH}": "value is not a number",
+        f"7,12,-Infinity,{MARCH}": "value is not a number",
+    }
+    write(folder / "items.csv", ITEM_HEADER, "12.0,Rug,1e3,", "12,Rug,1000,", "1E5A,Vase,,", "12.50,Cup,,", *bad_items)
+    write(folder / "log.csv", EVENT_HEADER, f"7.0,12,1,{MARCH}", f"7,12.000,1.0,{MARCH}.0", *bad_events)
+    settings = own()
+    (outcome,) = run(settings, "ingest")
+    found = {r.item_id: r.price for r in rows(spark, settings, "items")}
+    assert found == {"12": 1000.0, "1E5A": None, "12.50": None}
+    assert [(r.user_id, r.item_id) for r in rows(spark, settings, "interactions")] == [("7", "12")]
+    assert outcome.run.counts["duplicates"] == 2
+    names = {"items": ITEM_HEADER.split(","), "interactions": EVENT_HEADER.split(",")}
+    held = {
+        ",".join(json.loads(r.raw).get(name, "") for name in names[r.source_table]): r.reasons
+        for r in rows(spark, settings, "quarantine")
+    }
+    assert held == {line: [reason] for line, reason in (bad_items | bad_events).items()}
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1_000), ("us", 1_000_000)])
+def test_times_are_in_the_unit_that_the_settings_say(
+    spark: SparkSession,
+    own: Callable[..., Settings],
+    run: Callable[..., Any],
+    tmp_path: Path,
+    unit: str,
+    factor: int,
+) -> None:
+    folder = tmp_path / "own"
+    write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,")
+    moments = {"good": MARCH, "old": 0, "year2264": 9_300_000_000, "never": 10**14}
+    write(folder / "log.csv", EVENT_HEADER, *(f"{who},A,1,{moment * factor}" for who, moment in moments.items()))
+    settings = own(time_unit=unit)
+    run(settings, "ingest")
+    (event,) = rows(spark, settings, "interactions")
+    assert (event.user_id, str(event.event_time)) == ("good", "2024-03-01 10:00:00")
+    held = {json.loads(r.raw)["customer"]: r.reasons for r in rows(spark, settings, "quarantine")}
+    assert held == {
+        "old": ["event_time before 1990-01-01"],
+        "year2264": ["event_time in the future"],
+        "never": ["no event_time"],
+    }
+
+
+def test_titles_go_in_byte_for_byte(
+    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    titles = {
+        "long": "word " * 209_715 + "end",
+        "emoji": "\U0001f469\u200d\U0001f680 lamp \U0001f1eb\U0001f1f7",
+        "rtl": "\u202b\u0645\u0635\u0628\u0627\u062d \u05de\u05e0\u05d5\u05e8\u05d4\u202c",
+        "control": "a\x01b\x07c\x1b[31md\te\u2028f\x85g\x7f",
+        "html": "<script>alert(1)</script>&amp;<b>O'Neil \\ %41 ${x}</b>",
+        "accents": "e\u0301 is not \u00e9",
+    }
+    write(folder / "items.csv", ITEM_HEADER, *(f"{name},{title},1," for name, title in titles.items()))
+    with (folder / "items.csv").open("ab") as file:
+        file.write(b"bad,\xc3\x28 title,1,\n")
+    write(folder / "log.csv", EVENT_HEADER, f"ann,long,1,{MARCH}")
+    with (folder / "log.csv").open("ab") as file:
+        file.write(f"\udcff,long,1,{MARCH}\n".encode(errors="surrogateescape"))
+    settings = own()
+    run(settings, "ingest")
+    found = {r.item_id: r.title for r in rows(spark, settings, "items")}
+    assert found.keys() == titles.keys()
+    assert {name for name in titles if found[name] != titles[name]} == set()
+    held = rows(spark, settings, "quarantine")
+    assert sorted((r.source_table, r.reasons) for r in held) == [
+        ("interactions", ["not UTF-8"]),
+        ("items", ["not UTF-8"]),
+    ]
+
+
+def test_of_several_deliveries_of_an_item_the_newest_change_wins(
+    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    write(folder / "log.csv", EVENT_HEADER, f"ann,A,1,{MARCH}")
+    settings = own()
+
+    def delivered(number: int, *lines: str) -> tuple[dict[str, str], int]:
+        write(folder / f"items-{number}.csv", ITEM_HEADER, *lines)
+        (outcome,) = run(settings, "ingest")
+        return {r.item_id: r.title for r in rows(spark, settings, "items")}, outcome.run.counts["items"]
+
+    first = {"A": "new", "B": "two", "C": "other"}
+    assert delivered(1, "A,new,1,2000", "A,old,1,1000", "B,one,1,5", "B,two,1,5", "C,other,1,", "C,else,1,") == (
+        first,
+        3,
+    )
+    # An older A, a B of the same time that is smaller; C has no times, so that the delivery decides.
+    assert delivered(2, "A,older,1,1500", "B,a,1,5", "C,late,1,") == (first | {"C": "late"}, 1)
+    assert delivered(3, "A,newest,1,2001", "B,zzz,1,5", "C,late,1,")[0] == {"A": "newest", "B": "zzz", "C": "late"}
+    assert [r.item_index for r in rows(spark, settings, "item_index") if r.item_id == "A"] == [1]
+
+
+def test_events_wait_in_quarantine_for_their_item(
+    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    write(folder / "items.csv", ITEM_HEADER)
+    write(folder / "log.csv", EVENT_HEADER, f"ann,A,1.5,{MARCH}", f"bob,A,x,{MARCH}", f"eve,Z,1,{MARCH}")
+    settings = own()
+    # A catalogue of nothing is not passed on.
+    with pytest.raises(GateFailed, match="items"):
+        run(settings, "ingest")
+    assert rows(spark, settings, "items") == rows(spark, settings, "interactions") == []
+
+    def held() -> dict[str, tuple[list[str], bool]]:
+        found = rows(spark, settings, "quarantine")
+        return {json.loads(r.raw)["customer"]: (r.reasons, r.parsed is not None) for r in found}
+
+    waiting = {"eve": (["unknown item"], True)}
+    assert held() == {
+        "ann": (["unknown item"], True),
+        "bob": (["unknown item", "value is not a number"], True),
+        **waiting,
+    }
+    write(folder / "items-late.csv", ITEM_HEADER, "A,Lamp,1,")
+    (outcome,) = run(settings, "ingest")
+    counts = outcome.run.counts
+    assert (counts["files"], counts["rows_in"], counts["interactions"], counts["out_of_quarantine"]) == (1, 1, 1, 1)
+    (event,) = rows(spark, settings, "interactions")
+    assert (event.user_id, event.item_id, event.value) == ("ann", "A", 1.5)
+    assert (str(event.event_time), str(event.event_date)) == ("2024-03-01 10:00:00", "2024-03-01")
+    assert held() == {"bob": (["value is not a number"], False), **waiting}
+    # All anew, the event comes out of its file as it came out of quarantine: a duplicate.
+    before = versions(settings)
+    (again,) = run(settings, "ingest", force=True)
+    assert (again.run.counts["rows_out"], again.run.counts["duplicates"]) == (0, 2)
+    assert versions(settings) == before

@@ -36,7 +36,11 @@ class Planted(HistoryStream):
         lengths = np.full(self.users, self.length)
         for start in range(0, self.users, batch_size):
             chosen = slice(start, start + batch_size)
-            yield {"item_index": items[chosen].astype(np.int32), "train_length": lengths[chosen].astype(np.int32)}
+            yield {
+                "item_index": items[chosen].astype(np.int32),
+                "train_length": lengths[chosen].astype(np.int32),
+                "cut_length": np.zeros_like(lengths[chosen], dtype=np.int32),
+            }
 
 
 def content() -> np.ndarray:

@@ -1,0 +1,107 @@
+"""Whose histories must be rebuilt: the users that the log's change feed names since the last run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from learn_spark.histories.protocols import core
+from learn_spark.pipeline.stage import StageContext
+from learn_spark.settings.load import fingerprint
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import last_done
+from learn_spark.tables.snapshot import Snapshot, current_version
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+# Beyond it, rebuilding everything costs less than looking rows up.
+LARGEST_SHARE = 0.3
+# Every merge adds files; rebuilding everything puts them in order again.
+MOST_FILES = 4
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The users (a frame with user_id, each once) and their number."""
+
+    frame: DataFrame
+    users: int
+
+
+def changed_users(context: StageContext) -> Changed | None:
+    """Who changed since the last run that did the same; None where everything must be rebuilt.
+
+    Everything must be where settings, code or the table changed, where a user's history hangs on other users' events
+    (a core), where many users changed, and where merges have left many small files.
+    """
+    settings = context.settings.histories
+    last = last_done(context.workspace, "histories")
+    path = context.path("user_histories")
+    if (
+        last is None
+        or context.forced
+        or core(settings)
+        or last.config_hash != fingerprint(context.settings, ("histories",))
+        or last.code_version != context.code_version
+        or last.outputs.get("user_histories") != str(current_version(path))
+    ):
+        return None
+    since, now = int(last.inputs["interactions"]) + 1, int(context.inputs["interactions"])
+    if now < since:
+        return Changed(context.spark.createDataFrame([], "user_id string"), 0) if now == since - 1 else None
+    held = Snapshot.open(path)
+    if len(held.files) > MOST_FILES * max(1, math.ceil(held.rows / settings.rows_per_file)):
+        return None
+    try:
+        feed = (
+            context.spark.read.format("delta")
+            .option("readChangeFeed", "true")
+            .option("startingVersion", since)
+            .option("endingVersion", now)
+            .load(context.path("interactions"))
+            .select("user_id")
+            .distinct()
+        )
+        place = f"file:{scratch(context) / 'users'}"
+        feed.write.mode("overwrite").parquet(place)
+    except Exception as error:
+        # The feed is kept as long as the log's old files: after VACUUM there is none to ask.
+        context.report.say(f"rebuilding all users: the change feed cannot be read ({type(error).__name__})")
+        return None
+    users = context.spark.read.schema("user_id string").parquet(place)
+    number = users.count()
+    if number > LARGEST_SHARE * held.rows:
+        return None
+    return Changed(users, number)
+
+
+def replace_users(context: StageContext, rows: DataFrame, changed: Changed) -> None:
+    """Put the changed users' new rows in the place of their old ones, in one commit."""
+    from delta.tables import DeltaTable
+
+    path, table = context.path("user_histories"), contract("user_histories")
+    place = scratch(context) / "rows"
+    conformed = delta.conform(rows, table)
+    conformed.write.mode("overwrite").parquet(f"file:{place}")
+    new = context.spark.read.schema(table.spark_schema()).parquet(f"file:{place}")
+    old = delta.read(context.spark, path).join(changed.frame, "user_id", "left_semi")
+    gone = old.join(new.select(*table.key), table.key, "left_anti")
+    both = new.withColumn("_gone", F.lit(False)).unionByName(gone.withColumn("_gone", F.lit(True)))
+    same = " AND ".join(f"t.{key} = s.{key}" for key in table.key)
+    values: dict[str, str | Column] = {name: f"s.{name}" for name in table.names}
+    merge = DeltaTable.forPath(context.spark, path).alias("t").merge(both.alias("s"), same)
+    different = " or ".join(f"not (t.{name} <=> s.{name})" for name in table.names)
+    merge = merge.whenMatchedDelete("s._gone").whenMatchedUpdate(different, values)
+    with delta.translated(table):
+        merge.whenNotMatchedInsert(values=values).execute()
+
+
+def scratch(context: StageContext) -> Path:
+    """A folder of this run alone; the stage removes it at its end."""
+    return context.folder("cache", "histories", context.run_id)

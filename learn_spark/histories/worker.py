@@ -1,0 +1,215 @@
+"""A stream of events, those of one user together, into padded rows: what runs in Spark's Python workers.
+
+However long a user's log is, a worker holds one block of events and the few of a user that may still be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from learn_spark.histories.protocols import LEAVE_OUT, Lengths, time_cut_lengths
+
+BLOCK_EVENTS = 131_072
+ROWS_OUT = 2_048
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker needs to know. ``cut`` is T in microseconds where the protocol is time_cut."""
+
+    protocol: str
+    max_length: int
+    cut: int | None = None
+    targets: int = 0
+
+
+@dataclass
+class _Block:
+    """Events sorted by (group, time, event_id), a group being one row to be: ``starts`` [groups + 1]."""
+
+    table: pa.Table
+    starts: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    def first(self, name: str) -> np.ndarray:
+        found: np.ndarray = self.table[name].to_numpy()[self.starts[:-1]]
+        return found
+
+
+def assemble_stream(plan: Plan, schema: pa.Schema) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """For ``mapInArrow`` over events in runs of equal ``run``, a run holding whole rows to be.
+
+    Columns in: run, user_id, chunk, item_index, time, event_id, weight, and n_events (0: count them) and, for
+    uniform sampling, draw and role. Out: ``schema``, the contract's.
+    """
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        carried: pa.Table | None = None
+        dropped: dict[tuple[str, int], int] = {}
+        held: list[pa.RecordBatch] = []
+        waiting = 0
+        for batch in batches:
+            held.append(batch)
+            waiting += batch.num_rows
+            if waiting < BLOCK_EVENTS:
+                continue
+            table = _joined(carried, held)
+            held, waiting = [], 0
+            runs = table["run"].to_numpy()
+            last = len(runs) - int(np.argmax(runs[::-1] != runs[-1])) if (runs != runs[-1]).any() else 0
+            if last:
+                yield from _rows(_sorted(table.slice(0, last)), plan, dropped, schema)
+                dropped = {}
+            # Copied, so that the block it was cut from is given back.
+            carried = _thinned(_sorted(table.slice(last)), plan, dropped)
+        table = _joined(carried, held)
+        if table is not None and table.num_rows:
+            yield from _rows(_sorted(table), plan, dropped, schema)
+
+    return work
+
+
+def _joined(carried: pa.Table | None, held: list[pa.RecordBatch]) -> pa.Table:
+    tables = [carried] if carried is not None else []
+    if held:
+        tables.append(pa.Table.from_batches(held))
+    return pa.concat_tables(tables).combine_chunks() if tables else None
+
+
+def _sorted(table: pa.Table) -> _Block:
+    users = table["user_id"].combine_chunks().dictionary_encode()
+    users = users if isinstance(users, pa.DictionaryArray) else users.combine_chunks()
+    group = users.indices.to_numpy(zero_copy_only=False).astype(np.int64) << 32
+    group += table["chunk"].to_numpy()
+    time = table["time"].to_numpy()
+    order = np.lexsort((time, group))
+    tied = (np.diff(group[order]) == 0) & (np.diff(time[order]) == 0)
+    if tied.any():
+        # Event ids are compared only where time does not decide: text is slow to sort.
+        inside = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+        rows = order[inside]
+        ids = table["event_id"].take(pa.array(rows))
+        rank = np.empty(len(rows), np.int64)
+        rank[pc.sort_indices(ids).to_numpy()] = np.arange(len(rows))
+        order[inside] = rows[np.lexsort((rank, time[rows], group[rows]))]
+    ordered = group[order]
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1, [len(ordered)]]) if len(ordered) else [0]
+    return _Block(table.take(pa.array(order)).combine_chunks(), np.asarray(starts, np.int64))
+
+
+def _kept(block: _Block, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Which events stay [events], and how many of each group's stay as history before T [groups]."""
+    sizes = block.sizes
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(len(group)) - block.starts[:-1][group]
+    if plan.cut is None:
+        return place >= sizes[group] - plan.max_length, np.zeros(len(sizes), np.int64)
+    before = block.table["time"].to_numpy() < plan.cut
+    n_before = np.bincount(group[before], minlength=len(sizes))
+    room = plan.max_length - plan.targets
+    if "draw" in block.table.column_names:
+        # The events with the smallest random numbers: the same ones in whatever portions they come.
+        draw = block.table["draw"].to_numpy()
+        by_draw = np.lexsort((draw, ~before, group))
+        drawn = np.empty(len(group), np.int64)
+        drawn[by_draw] = np.arange(len(group))
+        drawn -= block.starts[:-1][group]
+        keep = np.where(before, drawn < room, drawn - n_before[group] < plan.targets)
+    else:
+        from_cut = place - n_before[group]
+        keep = (from_cut >= -room) & (from_cut < plan.targets)
+    return keep, np.minimum(n_before, room)
+
+
+def _thinned(block: _Block, plan: Plan, dropped: dict[tuple[str, int], int]) -> pa.Table:
+    """The events of unfinished groups that may still be kept; how many were not is added to ``dropped``."""
+    keep, _ = _kept(block, plan)
+    sizes = block.sizes
+    gone = sizes - np.add.reduceat(keep, block.starts[:-1]) if len(sizes) else sizes
+    users, chunks = block.table["user_id"], block.table["chunk"].to_numpy()
+    for at in np.flatnonzero(gone):
+        start = int(block.starts[at])
+        key = (users[start].as_py(), int(chunks[start]))
+        dropped[key] = dropped.get(key, 0) + int(gone[at])
+    return block.table.filter(pa.array(keep)).combine_chunks()
+
+
+def _rows(
+    block: _Block, plan: Plan, dropped: dict[tuple[str, int], int], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    keep, history = _kept(block, plan)
+    sizes = block.sizes
+    lengths = np.add.reduceat(keep.astype(np.int64), block.starts[:-1])
+    users = block.table["user_id"].take(pa.array(block.starts[:-1])).combine_chunks()
+    users = users if isinstance(users, pa.Array) else pa.concat_arrays(users.chunks)
+    chunk = block.first("chunk")
+    given = block.first("n_events")
+    n_events = np.where(given > 0, given, sizes)
+    if dropped:
+        names = users.to_pylist()
+        for at, key in enumerate(zip(names, chunk.tolist(), strict=True)):
+            if key in dropped and not given[at]:
+                n_events[at] += dropped[key]
+    if plan.cut is None:
+        cuts = LEAVE_OUT[plan.protocol].lengths(lengths, chunk)
+    else:
+        cuts = time_cut_lengths(history, lengths, block.first("role"))
+    items, times, weights = (block.table[n].to_numpy()[keep] for n in ("item_index", "time", "weight"))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    for at in range(0, len(lengths), ROWS_OUT):
+        part = slice(at, at + ROWS_OUT)
+        yield _padded(
+            users.slice(at, ROWS_OUT),
+            chunk[part],
+            (items, times, weights),
+            starts[:-1][part],
+            lengths[part],
+            Lengths(cuts.cut[part], cuts.train[part], cuts.validation[part]),
+            n_events[part],
+            plan.max_length,
+            schema,
+        )
+
+
+def _padded(
+    users: pa.Array,
+    chunk: np.ndarray,
+    values: tuple[np.ndarray, np.ndarray, np.ndarray],
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    cuts: Lengths,
+    n_events: np.ndarray,
+    width: int,
+    schema: pa.Schema,
+) -> pa.RecordBatch:
+    column = np.arange(width)
+    inside = column < lengths[:, None]
+    at = np.where(inside, starts[:, None] + column, 0)
+    offsets = pa.array(np.arange(0, (len(lengths) + 1) * width, width, dtype=np.int32))
+    lists = [
+        pa.ListArray.from_arrays(offsets, pa.array(np.where(inside, column_values[at], 0).astype(kind).ravel()))
+        for column_values, kind in zip(values, (np.int32, np.int64, np.float32), strict=True)
+    ]
+    numbers = [pa.array(x.astype(np.int32)) for x in (lengths, cuts.cut, cuts.train, cuts.validation)]
+    columns = [users, pa.array(chunk.astype(np.int32)), *lists, *numbers, pa.array(n_events.astype(np.int64))]
+    names = [
+        "user_id",
+        "chunk",
+        "item_index",
+        "event_time",
+        "weight",
+        "length",
+        "cut_length",
+        "train_length",
+        "validation_length",
+        "n_events",
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=names).select(schema.names)

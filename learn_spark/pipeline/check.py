@@ -1,0 +1,47 @@
+"""One table's gate alone, at any version, whatever was judged before."""
+
+from __future__ import annotations
+
+from learn_spark.errors import SettingsError
+from learn_spark.pipeline.runner import workspace_lock
+from learn_spark.pipeline.stage import SparkHolder
+from learn_spark.progress import Reporter
+from learn_spark.quality.gate import GateReport
+from learn_spark.quality.table_gate import TableGate, check_rule_names, rules_of
+from learn_spark.settings import Settings
+from learn_spark.tables.lineage import new_run_id
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+
+
+def check_table(
+    table: str, settings: Settings, *, report: Reporter, version: int | None = None, verbose: bool = False
+) -> GateReport:
+    """Judge the table, store the results, write the Data Docs, show every rule.
+
+    Raises GateFailed where a rule of severity fail is broken, SettingsError for a table that is not there or has no
+    rules, SnapshotError for a version that is not there.
+    """
+    check_rule_names(settings.quality)
+    if not rules_of(table, settings.quality):
+        raise SettingsError(f"the contract of {table} lists no rules to check")
+    workspace = Workspace.open(settings.workspace)
+    holder = SparkHolder(settings, verbose=verbose)
+    gate = TableGate(workspace, settings.quality, lambda: holder.get(workspace))
+    chosen = Snapshot.open(workspace.table(table), version if version is not None else gate.newest(table)).version
+    with workspace_lock(workspace):
+        try:
+            judged = gate.judge(table, chosen, new_run_id())
+        finally:
+            holder.stop()
+    assert judged is not None
+    rows = []
+    for result in judged.results:
+        verdict = "passed" if result.passed else "broken" if result.severity == "fail" else "warning"
+        observed = "" if result.observed is None else f"{result.observed:g}"
+        bounds = [f"{bound:g}" if bound is not None else "" for bound in (result.least, result.most)]
+        rows.append([result.measure, observed, *bounds, verdict, result.meaning])
+    report.table(f"Gate of {judged.gate}", ["rule", "observed", "least", "most", "verdict", "meaning"], rows)
+    report.line(f"Data Docs  {judged.docs}")
+    judged.require()
+    return judged

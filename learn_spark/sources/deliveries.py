@@ -1,0 +1,70 @@
+"""Which files of a source are new: the ledger raw_files remembers what was read, in which state, by which reader."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from learn_spark.resources import resource_folder
+from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.sources.source import RawFile
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.log import append_rows, read_rows
+from learn_spark.tables.workspace import Workspace
+
+
+def reader_version(settings: SourceSettings) -> str:
+    """16 hex digits that change whenever rows could be read otherwise: settings, readers, contracts."""
+    digest = hashlib.sha256(settings.model_dump_json(exclude={"path", "unreadable"}).encode())
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    contracts = [resource_folder("schemas") / f"{table}.yaml" for table in ("items", "interactions", "quarantine")]
+    for path in (*code, *contracts):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def fingerprint(files: Sequence[RawFile]) -> str:
+    """SHA-256 over names and states: different as soon as a file comes, goes or changes."""
+    lines = (f"{file.name}\0{file.state}\n" for file in sorted(files, key=lambda file: file.name))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def not_read_yet(files: Sequence[RawFile], workspace: Workspace, reader: str) -> list[RawFile]:
+    """The files whose state the ledger does not have, or has from another reader."""
+    newest: dict[str, tuple[datetime, str, str]] = {}
+    for row in read_rows(workspace.table("raw_files")):
+        entry = (row["read_at"], row["state"], row["reader"])
+        newest[row["file"]] = max(entry, newest.get(row["file"], entry))
+    return [file for file in files if newest.get(file.name, (None,))[1:] != (file.state, reader)]
+
+
+def remember(
+    files: Sequence[RawFile],
+    workspace: Workspace,
+    *,
+    reader: str,
+    run_id: str,
+    rows: Mapping[str, tuple[int, int]],
+    errors: Mapping[str, str],
+) -> None:
+    """Add the files to the ledger. ``rows`` gives (rows, refused) by name, ``errors`` why a file was skipped."""
+    now = datetime.now(UTC)
+    append_rows(
+        workspace.table("raw_files"),
+        contract("raw_files"),
+        [
+            {
+                "file": file.name,
+                "state": file.state,
+                "reader": reader,
+                "rows": rows.get(file.name, (0, 0))[0],
+                "refused": rows.get(file.name, (0, 0))[1],
+                "error": errors.get(file.name),
+                "run_id": run_id,
+                "read_at": now,
+            }
+            for file in files
+        ],
+    )

@@ -1,0 +1,171 @@
+"""Own data: CSV, JSON lines, Parquet or Delta, described wholly in settings: which files, which column is which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learn_spark.errors import SettingsError
+from learn_spark.settings.schema import Files
+from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.sources.location import LocationError
+from learn_spark.sources.source import (
+    EVENT_COLUMNS,
+    ITEM_COLUMNS,
+    Holds,
+    RawFile,
+    TimeUnit,
+    UnreadableFile,
+    find_files,
+    of_kind,
+)
+from learn_spark.sources.text_lines import first_line, read_csv, shape, spark_path, with_source_file
+from learn_spark.tables.snapshot import current_version
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_BROKEN = "_broken_line"
+
+
+class Described:
+    """``source.items`` and ``source.events``. Rows that do not meet ``where`` are passed over (null counts as no)."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        if settings.items is None or settings.events is None:
+            raise ValueError("format files needs items and events")
+        self._items, self._events = settings.items, settings.events
+        self._event_type, self._unit = settings.event_type, settings.time_unit
+
+    @property
+    def time_unit(self) -> TimeUnit:
+        """``source.time_unit``."""
+        return self._unit
+
+    def files(self, folder: Path) -> list[RawFile]:
+        """The files that the two patterns match; LocationError where one matches none."""
+        found: dict[str, RawFile] = {}
+        for kind, described in self._both():
+            for file in _find(folder, described, kind):
+                other = found.get(file.name)
+                holds = file.holds | other.holds if other else file.holds
+                found[file.name] = RawFile(file.path, file.name, holds, file.state)
+        return [found[name] for name in sorted(found)]
+
+    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """The items, as ``source.items`` says."""
+        return self._read(spark, folder, of_kind(files, "items"), self._items, ITEM_COLUMNS, {})
+
+    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """The events, as ``source.events`` says; ``source.event_type`` where no column gives the type."""
+        chosen = self._events.columns.get("event_type")
+        constant = {} if chosen else {"event_type": self._event_type}
+        return self._read(spark, folder, of_kind(files, "events"), self._events, EVENT_COLUMNS, constant)
+
+    def _both(self) -> list[tuple[Holds, Files]]:
+        return [("items", self._items), ("events", self._events)]
+
+    def _read(
+        self,
+        spark: SparkSession,
+        folder: Path,
+        files: Sequence[RawFile],
+        described: Files,
+        wanted: Sequence[str],
+        constant: dict[str, str],
+    ) -> DataFrame:
+        from pyspark.errors import AnalysisException
+        from pyspark.sql import functions as F
+
+        frame = _raw_rows(spark, folder, files, described)
+        fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
+        # Expressions speak of the file's own names; ours are kept apart from them until the end.
+        named = frame.select(
+            *[F.col(f"`f_{name}`").alias(name) for name in fields],
+            *[F.col(name).alias(f"_{name}") for name in ("raw", "malformed", "source_file")],
+        )
+        try:
+            if described.where is not None:
+                named = named.where(F.col("_malformed") | F.coalesce(F.expr(described.where), F.lit(False)))
+            columns: dict[str, Column] = {n: F.lit(value) for n, value in constant.items()}
+            columns |= {ours: _value(theirs, fields) for ours, theirs in described.columns.items()}
+            kept = named.select(
+                *[F.when(~F.col("_malformed"), c.cast("string")).alias(n) for n, c in columns.items()],
+                *[F.col(f"_{name}").alias(name) for name in ("raw", "malformed", "source_file")],
+            )
+            # Analysed here, so that a wrong name is told as what it is.
+            return shape(kept, wanted, {name: F.col(name) for name in columns})
+        except AnalysisException as error:
+            first = next(line for line in str(error).splitlines() if line.strip())
+            raise SettingsError(
+                f"source: columns or where do not fit the files ({first.strip()[:300]}); the files have the columns "
+                f"{', '.join(fields)}"
+            ) from None
+
+
+def _value(theirs: str, fields: Sequence[str]) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.col(f"`{theirs}`") if theirs in fields else F.expr(theirs)
+
+
+def _find(folder: Path, described: Files, kind: Holds) -> list[RawFile]:
+    if described.format != "delta":
+        return find_files(folder, described.files, [kind])
+    path = (folder / described.files).resolve()
+    version = current_version(str(path)) if path.is_relative_to(folder.resolve()) else None
+    if version is None:
+        raise LocationError(f"source.path: there is no Delta table {described.files} in {folder}")
+    return [RawFile(path, described.files, frozenset([kind]), f"version:{version}")]
+
+
+def _raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], described: Files) -> DataFrame:
+    """Every column of the files as ``f_<name>`` (Parquet and Delta keep their types), and ROW_COLUMNS."""
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    paths = [spark_path(file.path) for file in files]
+    if described.format == "csv":
+        plain = [name for name in described.columns.values() if _is_plain(name)]
+        return read_csv(spark, folder, files, separator=described.separator, needed=plain)
+    if described.format == "json-lines":
+        for file in files:
+            first_line(file)
+        options: dict[str, bool | str] = {
+            "primitivesAsString": True,
+            "mode": "PERMISSIVE",
+            "columnNameOfCorruptRecord": _BROKEN,
+        }
+        schema = spark.read.options(**options).json(paths).schema
+        if _BROKEN not in schema.names:
+            schema = schema.add(_BROKEN, "string")
+        for name in described.columns.values():
+            # A field that no line of this delivery has is absent, as it may be in any single line.
+            if _is_plain(name) and name not in schema.names:
+                schema = schema.add(name, "string")
+        rows = with_source_file(spark.read.options(**options).schema(schema).json(paths), folder)
+    elif described.format == "parquet":
+        try:
+            rows = with_source_file(spark.read.option("mergeSchema", "true").parquet(*paths), folder)
+        except AnalysisException as error:
+            raise UnreadableFile(files[0].name, f"it cannot be read as Parquet: {error.getCondition()}") from None
+    else:
+        (table,) = files
+        version = int(table.state.removeprefix("version:"))
+        rows = spark.read.format("delta").option("versionAsOf", version).load(str(table.path))
+        rows = rows.withColumn("source_file", F.lit(table.name))
+    fields = [name for name in rows.columns if name not in (_BROKEN, "source_file")]
+    malformed = F.col(_BROKEN).isNotNull() if _BROKEN in rows.columns else F.lit(False)
+    line = F.to_json(F.struct(F.col(_BROKEN).alias("line"))) if _BROKEN in rows.columns else F.lit(None)
+    return rows.select(
+        *[F.col(f"`{name}`").alias(f"f_{name}") for name in fields],
+        F.when(malformed, line).otherwise(F.to_json(F.struct(*[F.col(f"`{n}`") for n in fields]))).alias("raw"),
+        malformed.alias("malformed"),
+        "source_file",
+    )
+
+
+def _is_plain(name: str) -> bool:
+    """Whether this is a column's name and not an expression."""
+    return name.replace("_", "a").replace(" ", "a").replace(".", "a").replace("-", "a").isalnum() and not name.isdigit()

@@ -1,0 +1,128 @@
+"""MovieLens as GroupLens gives it: 1M and 10M (.dat files), or 20M, 25M, 32M and latest (.csv files with headers).
+
+Source: Harper and Konstan 2015, The MovieLens Datasets (GroupLens; research use, no redistribution).
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learn_spark.sources.location import LocationError
+from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, RawFile, TimeUnit, find_files, of_kind
+from learn_spark.sources.text_lines import first_line, read_csv, shape, spark_path, with_source_file
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+MOVIE_FIELDS = ("movieId", "title", "genres")
+RATING_FIELDS = ("userId", "movieId", "rating", "timestamp")
+_YEAR = r"\s*\((\d{4})\)\s*$"
+_CHUNK_BYTES = 1 << 20
+
+
+class MovieLens:
+    """Films with their genres, and ratings of 0.5 or 1 to 5. Tags, links and users' data are not read."""
+
+    time_unit: TimeUnit = "s"
+
+    def files(self, folder: Path) -> list[RawFile]:
+        """The two files of the one layout that is there; LocationError where it is none, both or half of one."""
+        layouts = {
+            kind: [
+                *find_files(folder, f"movies.{kind}", ["items"], optional=True),
+                *find_files(folder, f"ratings.{kind}", ["events"], optional=True),
+            ]
+            for kind in ("dat", "csv")
+        }
+        there = [kind for kind, files in layouts.items() if files]
+        if len(there) != 1:
+            which = "both .dat and .csv files: keep one of the two" if there else "no movies.dat and no movies.csv"
+            raise LocationError(f"source.path: there are {which} in {folder}")
+        (kind,) = there
+        return [
+            *find_files(folder, f"movies.{kind}", ["items"]),
+            *find_files(folder, f"ratings.{kind}", ["events"]),
+        ]
+
+    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """Films: title without its year, genres with blanks between them (category), year (attributes)."""
+        from pyspark.sql import functions as F
+
+        rows = _read(spark, folder, of_kind(files, "items"), MOVIE_FIELDS)
+        title, genres = F.col("f_title"), F.col("f_genres")
+        return shape(
+            rows,
+            ITEM_COLUMNS,
+            {
+                "item_id": F.col("f_movieId"),
+                "title": F.regexp_replace(title, _YEAR, ""),
+                "category": F.when(genres != "(no genres listed)", F.replace(genres, F.lit("|"), F.lit(" "))),
+                "attributes": F.regexp_extract(title, _YEAR, 1),
+            },
+        )
+
+    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+        """Ratings, with the stars as value."""
+        from pyspark.sql import functions as F
+
+        return shape(
+            _read(spark, folder, of_kind(files, "events"), RATING_FIELDS),
+            EVENT_COLUMNS,
+            {
+                "user_id": F.col("f_userId"),
+                "item_id": F.col("f_movieId"),
+                "event_type": F.lit("rating"),
+                "value": F.col("f_rating"),
+                "event_time": F.col("f_timestamp"),
+            },
+        )
+
+
+def _read(spark: SparkSession, folder: Path, files: Sequence[RawFile], fields: Sequence[str]) -> DataFrame:
+    """``f_<field>`` and ROW_COLUMNS."""
+    if all(file.path.suffix == ".csv" for file in files):
+        return read_csv(spark, folder, files, needed=fields)
+    return reduce(lambda a, b: a.unionByName(b), [_read_dat(spark, folder, file, fields) for file in files])
+
+
+def _read_dat(spark: SparkSession, folder: Path, file: RawFile, fields: Sequence[str]) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    first_line(file)
+    read = with_source_file(spark.read.text(spark_path(file.path)), folder)
+    # Spark's text reader hands bytes on as they are.
+    read = read.withColumn("line", F.decode(F.col("value").cast("binary"), _encoding(file)))
+    read = read.where(F.trim("line") != "").withColumn("parts", F.split("line", "::", -1))
+    if fields == MOVIE_FIELDS:
+        # A title may itself hold two colons: it stands between the first and the last of them.
+        malformed = F.size("parts") < 3
+        first, last = F.element_at("parts", 1), F.substring_index("line", "::", -1)
+        title = F.substring("line", F.length(first) + 3, F.length("line") - F.length(first) - F.length(last) - 4)
+        values = [first, title, last]
+    else:
+        malformed = F.size("parts") != len(fields)
+        values = [F.get("parts", n) for n in range(len(fields))]
+    whole = F.to_json(F.struct(*[value.alias(name) for name, value in zip(fields, values, strict=True)]))
+    return read.select(
+        *[F.when(~malformed, value).alias(f"f_{name}") for name, value in zip(fields, values, strict=True)],
+        F.when(malformed, F.to_json(F.struct("line"))).otherwise(whole).alias("raw"),
+        malformed.alias("malformed"),
+        "source_file",
+    )
+
+
+def _encoding(file: RawFile) -> str:
+    """UTF-8 (10M) if the whole file is that, else ISO-8859-1 (1M)."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with file.path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "ISO-8859-1"
+    return "UTF-8"

@@ -1,0 +1,51 @@
+"""UCI Online Retail: one CSV a day of invoice lines, each with its product's description and price.
+
+Source: Chen, Sain and Guo 2012, UCI Machine Learning Repository (CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+from learn_spark.settings.schema import Files
+from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.sources.described import Described
+
+# Lines without a customer are counter sales, and stock codes without five digits are postage, fees and samples:
+# neither is a user's choice of an item. An invoice that starts with C takes goods back.
+_OF_A_CUSTOMER = r"CustomerID is not null and StockCode rlike '^[0-9]{5}'"
+
+
+def online_retail() -> Described:
+    """Items: stock code, description, price, as of the invoice. Events: purchase or return, value = pieces.
+
+    An invoice's lines of one stock code are one event (event_id = invoice/stock code): of several, the one with the
+    most pieces stands. Times have minutes; all lines of an invoice share one.
+    """
+    return Described(
+        SourceSettings(
+            format="files",
+            path=".",
+            time_unit="iso",
+            items=Files(
+                files="*.csv*",
+                columns={
+                    "item_id": "StockCode",
+                    "title": "Description",
+                    "price": "UnitPrice",
+                    "updated_at": "InvoiceDate",
+                },
+                where=_OF_A_CUSTOMER,
+            ),
+            events=Files(
+                files="*.csv*",
+                columns={
+                    "event_id": "concat(InvoiceNo, '/', StockCode)",
+                    "user_id": "CustomerID",
+                    "item_id": "StockCode",
+                    "event_type": "if(try_cast(Quantity as double) < 0, 'return', 'purchase')",
+                    "value": "coalesce(cast(abs(try_cast(Quantity as double)) as string), Quantity)",
+                    "event_time": "InvoiceDate",
+                },
+                where=_OF_A_CUSTOMER,
+            ),
+        )
+    )

@@ -1,0 +1,63 @@
+"""Events that wait in quarantine for their item, and what becomes of them when it arrives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learn_spark.quality.quarantine import keep, row_id
+from learn_spark.sources.staging import UNKNOWN_ITEM
+from learn_spark.sources.typed_rows import event_from_json
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class Waiting:
+    """The quarantined events whose item is in the catalogue by now. Nothing leaves quarantine before ``leave``."""
+
+    def __init__(self, spark: SparkSession, quarantine_path: str, items_path: str, place: Path) -> None:
+        from pyspark.sql import functions as F
+
+        self._spark, self._path = spark, quarantine_path
+        delta.create_if_missing(spark, quarantine_path, contract("quarantine"))
+        waiting = delta.read(spark, quarantine_path).where("source_table = 'interactions' and parsed is not null")
+        self.rows: DataFrame | None = None
+        if waiting.isEmpty():
+            return
+        items = delta.read(spark, items_path).select("item_id")
+        arrived = waiting.withColumn("event", event_from_json("parsed")).withColumn("item_id", F.col("event.item_id"))
+        arrived = arrived.join(items, "item_id", "left_semi").drop("item_id")
+        arrived = arrived.withColumns(
+            {"old_row_id": F.col("row_id"), "reasons": F.array_remove("reasons", UNKNOWN_ITEM)}
+        )
+        # Written down: the table that it is read from changes below.
+        path = f"file:{place / 'arrived'}"
+        arrived.write.mode("overwrite").parquet(path)
+        found = spark.read.schema(arrived.schema).parquet(path)
+        self.rows = None if found.isEmpty() else found
+
+    def good_events(self) -> DataFrame | None:
+        """The events that broke no other rule, with the columns of interactions."""
+        from pyspark.sql import functions as F
+
+        if self.rows is None:
+            return None
+        return self.rows.where(F.size("reasons") == 0).select("event.*").select(*contract("interactions").names)
+
+    def leave(self) -> None:
+        """Take them out of quarantine; those that broke another rule stay there under that alone."""
+        from delta.tables import DeltaTable
+        from pyspark.sql import functions as F
+
+        if self.rows is None:
+            return
+        others = self.rows.where(F.size("reasons") > 0).withColumns(
+            {"row_id": row_id("interactions"), "parsed": F.lit(None).cast("string")}
+        )
+        keep(others.select(*contract("quarantine").names), self._path)
+        gone = self.rows.select(F.col("old_row_id").alias("row_id"))
+        merge = DeltaTable.forPath(self._spark, self._path).alias("t").merge(gone.alias("s"), "t.row_id = s.row_id")
+        merge.whenMatchedDelete().execute()

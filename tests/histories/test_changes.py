@@ -1,0 +1,76 @@
+"""Only the users whose events changed are rebuilt, and the table is what a rebuild of everything gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from learn_spark.settings import Settings
+from learn_spark.tables.snapshot import Snapshot, current_version
+from learn_spark.tables.workspace import Workspace
+from tests.world import USERS, event_lines, write_raw
+
+
+def table(settings: Settings) -> list[dict[str, Any]]:
+    path = Workspace.open(settings.workspace).table("user_histories")
+    rows: list[dict[str, Any]] = Snapshot.open(path).to_arrow().sort_by("user_id").to_pylist()
+    return rows
+
+
+def version(settings: Settings) -> int | None:
+    return current_version(Workspace.open(settings.workspace).table("user_histories"))
+
+
+def test_late_events_rebuild_their_users_alone(
+    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    settings = small_settings()
+    run(settings, "ingest", "histories")
+    before = {row["user_id"]: row for row in table(settings)}
+    late = ["3\t1\t5\t700000000", "new\t2\t4\t890000000"]
+    write_raw(tmp_path / "raw", events=[*event_lines(), *late])
+    _, outcome = run(settings, "ingest", "histories")
+    assert outcome.run.counts["users_rebuilt"] == 2
+    after = {row["user_id"]: row for row in table(settings)}
+    assert len(after) == USERS + 1
+    assert {user for user in after if after[user] != before.get(user)} == {"3", "new"}
+    # It happened long before all others, so it comes first.
+    assert after["3"]["event_time"][0] == 700_000_000_000_000
+    assert after["3"]["length"] == before["3"]["length"] + 1
+    incremental = table(settings)
+    (whole,) = run(settings, "histories", force=True)
+    assert whole.run.counts["users_rebuilt"] == USERS + 1
+    assert table(settings) == incremental
+
+
+def test_a_user_without_usable_events_any_more_leaves(
+    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A correction of the only event that counted (by the table's key) takes the user out of the histories."""
+    settings = small_settings("histories.min_value=4", "quality.rules={user_histories.volume: {least: 0}}")
+    write_raw(tmp_path / "raw", events=[*event_lines(), "lone\t2\t5\t880000000"])
+    run(settings, "ingest", "histories")
+    assert "lone" in {row["user_id"] for row in table(settings)}
+    path = Workspace.open(settings.workspace).table("interactions")
+    spark.sql(f"UPDATE delta.`{path}` SET value = 1 WHERE user_id = 'lone'")
+    (outcome,) = run(settings, "histories")
+    assert outcome.run.counts["users_rebuilt"] == 0
+    assert "lone" not in {row["user_id"] for row in table(settings)}
+
+
+def test_nothing_new_writes_nothing(
+    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    settings = small_settings()
+    run(settings, "ingest", "histories")
+    first = version(settings)
+    # A new item without events: the index changes, no history does.
+    path = tmp_path / "raw" / "ml-100k.item"
+    path.write_text(path.read_text() + "99\tNobody saw it\t1999\tWestern\n")
+    _, outcome = run(settings, "ingest", "histories")
+    assert not outcome.rested
+    assert outcome.run.counts["users_rebuilt"] == 0
+    assert version(settings) == first
