@@ -20,7 +20,10 @@ class Section(BaseModel):
 
 class Files(Section):
     """Some files of one table, for format ``files``. ``columns`` says what each of our columns is: a column of the
-    file, or a Spark SQL expression over its columns (``{item_id: sku, value: "quantity * price"}``).
+    file, or a Spark SQL expression over its columns (``{item_id: sku, value: "try_cast(pieces as int) * 2"}``).
+
+    The columns of CSV and JSON lines are text. ``try_cast`` makes null of what is no number; a plain cast, or a sum
+    with text, stops the run at the first such row. ``where`` passes rows over for which it is false or null.
     """
 
     files: str = Field(min_length=1)
@@ -90,7 +93,9 @@ class RuleChange(Section):
 
 
 class Quality(Section):
-    """The gates (schemas/*.yaml list the rules): ``rules: {interactions.age_days: {most: 2}}`` changes one."""
+    """The gates (schemas/*.yaml list the rules): ``rules: {interactions.age_days: {most: 2}}`` changes one. On the
+    command line: ``--set 'quality.rules={interactions.age_days: {most: 2}}'``.
+    """
 
     rules: dict[str, RuleChange] = Field(default_factory=dict)
 

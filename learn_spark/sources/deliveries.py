@@ -31,11 +31,14 @@ def fingerprint(files: Sequence[RawFile]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def not_read_yet(files: Sequence[RawFile], workspace: Workspace, reader: str) -> list[RawFile]:
-    """The files whose state the ledger does not have, or has from another reader."""
+def not_read_yet(
+    files: Sequence[RawFile], workspace: Workspace, reader: str, *, skipped_too: bool = False
+) -> list[RawFile]:
+    """The files whose state the ledger does not have, or has from another reader; ``skipped_too``: or with an error."""
     newest: dict[str, tuple[datetime, str, str]] = {}
     for row in read_rows(workspace.table("raw_files")):
-        entry = (row["read_at"], row["state"], row["reader"])
+        state = "" if skipped_too and row["error"] is not None else row["state"]
+        entry = (row["read_at"], state, row["reader"])
         newest[row["file"]] = max(entry, newest.get(row["file"], entry))
     return [file for file in files if newest.get(file.name, (None,))[1:] != (file.state, reader)]
 

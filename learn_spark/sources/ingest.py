@@ -66,7 +66,7 @@ def run(context: StageContext) -> StageResult:
     folder, reader = resolve(settings.path), reader_version(settings)
     files = source(settings).files(folder)
     if not context.forced and not _tables_went_back(context):
-        files = not_read_yet(files, context.workspace, reader)
+        files = not_read_yet(files, context.workspace, reader, skipped_too=settings.unreadable == "stop")
     for table in TABLES:
         delta.create_if_missing(context.spark, context.path(table), contract(table))
     if not files:
@@ -153,7 +153,6 @@ def _bring_in_items(context: StageContext, staged: Staged | None) -> Tally:
 
 
 def _bring_in_events(context: StageContext, staged: Staged | None, place: Path) -> Tally:
-
     table = contract("interactions")
     waiting = Waiting(context.spark, context.path("quarantine"), context.path("items"), place)
     good, waited = staged.good().select(*table.names) if staged else None, 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.errors import LearnSparkError, SettingsError
 from learn_spark.quality.rows import judge
 from learn_spark.sources.broken_files import first_broken
 from learn_spark.sources.source import RawFile, Source, of_kind
@@ -104,6 +104,7 @@ class Stager:
         files: Sequence[RawFile],
         parsed: Column,
     ) -> Staged:
+        from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
         from pyspark.sql import Observation
         from pyspark.sql import functions as F
 
@@ -123,6 +124,12 @@ class Stager:
         except Exception as error:
             if broken := first_broken(files):
                 raise broken from error
+            if isinstance(error, (NumberFormatException, ArithmeticException, DateTimeException)):
+                # Our own columns are cast by try_cast: it is an expression of the settings that fails.
+                raise SettingsError(
+                    f"source.{'items' if table == 'items' else 'events'}: an expression in columns or where fails on a "
+                    f"row of the files; try_cast, try_divide and their like give null instead: {_first_line(error)}"
+                ) from None
             raise
         staged = self.spark.read.schema(kept.schema).parquet(path)
         counted = staged.groupBy("source_file").agg(F.count("*"), F.count_if(F.size("reasons") > 0)).collect()
@@ -143,3 +150,7 @@ def stage_all(stager: Stager, items_path: str) -> tuple[Staged | None, Staged | 
     if items is not None:
         known = known.unionByName(items.good().select("item_id")).distinct()
     return items, stager.events(known)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

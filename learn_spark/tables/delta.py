@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import deltalake
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.tables.contracts import Contract, ContractError
 from learn_spark.tables.observed import observed
+from learn_spark.tables.snapshot import Snapshot, current_version
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 
 class RowsLost(LearnSparkError):
@@ -26,12 +31,13 @@ def create_if_missing(spark: SparkSession, path: str, contract: Contract) -> Non
     """
     from delta.tables import DeltaTable
 
-    if DeltaTable.isDeltaTable(spark, path):
-        _check_columns(spark.read.format("delta").load(path), contract)
-        detail = DeltaTable.forPath(spark, path).detail().select("properties").first()
-        held = {key.lower(): value for key, value in (detail["properties"] if detail else {}).items()}
+    if current_version(path) is not None:
+        # Asked without Spark: its commands on a table's description take longer than many a day's rows.
+        held = deltalake.DeltaTable(path, without_files=True)
+        _check_columns(_spark_schema(held), contract)
+        properties = {key.lower(): value for key, value in held.metadata().configuration.items()}
         for name, condition in contract.constraints.items():
-            if held.get(f"delta.constraints.{name.lower()}") != condition:
+            if properties.get(f"delta.constraints.{name.lower()}") != condition:
                 raise ContractError(
                     f"the table {path} does not hold the constraint {name} of its contract ({condition}); it was made "
                     "by another version: use another workspace, or add the constraint by ALTER TABLE"
@@ -80,7 +86,7 @@ def merge(
     source = conform(frame, contract)
     target = DeltaTable.forPath(spark, path)
     known = target.toDF().alias("t").where(among or "true")
-    if target.toDF().isEmpty():
+    if not Snapshot.open(path).rows:
         inserted = _append_counted(source, path, contract, source.isEmpty)
         return {"inserted": inserted, "updated": 0}
     condition = " AND ".join(f"t.{key} = s.{key}" for key in contract.key)
@@ -101,10 +107,9 @@ def merge(
             plan = target.alias("t").merge(rows.alias("s"), f"{condition} AND ({among})" if among else condition)
             # Which rows change was decided above; asked again here, expressions of time could decide otherwise.
             plan.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-            row = target.history(1).select("operationMetrics").first()
     finally:
         changed.unpersist()
-    metrics = row["operationMetrics"] if row else {}
+    metrics = _newest_metrics(path)
     done = {
         "inserted": int(metrics.get("numTargetRowsInserted", 0)),
         "updated": int(metrics.get("numTargetRowsUpdated", 0)),
@@ -115,7 +120,6 @@ def merge(
 
 
 def _append_counted(rows: DataFrame, path: str, contract: Contract, is_empty: Callable[[], bool]) -> int:
-    from delta.tables import DeltaTable
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
@@ -124,8 +128,7 @@ def _append_counted(rows: DataFrame, path: str, contract: Contract, is_empty: Ca
     seen = Observation()
     with translated(contract):
         rows.observe(seen, F.count(F.lit(1)).alias("rows")).write.format("delta").mode("append").save(path)
-    row = DeltaTable.forPath(rows.sparkSession, path).history(1).select("operationMetrics").first()
-    written = int(row["operationMetrics"].get("numOutputRows", -1)) if row else -1
+    written = int(_newest_metrics(path).get("numOutputRows", -1))
     planned = (observed(seen, rows.sparkSession) or {"rows": 0})["rows"]
     if written != planned:
         raise RowsLost(f"{contract.table}: {planned:,} rows were to be appended, the log says {written:,}")
@@ -142,12 +145,23 @@ def read(spark: SparkSession, path: str, version: int | None = None) -> DataFram
 
 def conform(frame: DataFrame, contract: Contract) -> DataFrame:
     """The contract's columns in its order; ContractError where one is missing, left over or of another type."""
-    _check_columns(frame, contract)
+    _check_columns(frame.schema, contract)
     return frame.select(*contract.names)
 
 
-def _check_columns(frame: DataFrame, contract: Contract) -> None:
-    have = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+def _newest_metrics(path: str) -> Mapping[str, Any]:
+    metrics: Mapping[str, Any] = deltalake.DeltaTable(path, without_files=True).history(1)[0]["operationMetrics"]
+    return metrics
+
+
+def _spark_schema(table: deltalake.DeltaTable) -> StructType:
+    from pyspark.sql.types import StructType
+
+    return StructType.fromJson(json.loads(table.schema().to_json()))
+
+
+def _check_columns(schema: StructType, contract: Contract) -> None:
+    have = {field.name: field.dataType.simpleString() for field in schema.fields}
     want = {field.name: field.dataType.simpleString() for field in contract.spark_schema().fields}
     faults = [f"{name} is missing" for name in want if name not in have]
     faults += [f"{name} is not in the contract" for name in have if name not in want]

@@ -188,15 +188,15 @@ def test_expressions_conditions_and_files_whose_columns_differ(
         "4;;;1709287200002;A1;max\n4;;some;1709287200002;A1;tom\nbroken\n"
     )
     columns = {"user_id": "upper(customer)", "item_id": "sku", "event_time": "when", "value": "double(pieces) * each"}
-    settings = own_settings(
-        time_unit="ms",
-        events={
-            "files": "log-*.csv",
-            "separator": ";",
-            "columns": {**columns, "event_type": "if(pieces > 2, 'many', 'few')"},
-            "where": "try_cast(pieces as int) > 0",
-        },
-    )
+    events = {
+        "files": "log-*.csv",
+        "separator": ";",
+        "columns": {**columns, "event_type": "if(pieces > 2, 'many', 'few')"},
+        "where": "try_cast(pieces as int) > 0",
+    }
+    with pytest.raises(SettingsError, match=r"source\.events: an expression in columns or where fails.*'some'"):
+        run(own_settings(time_unit="ms", events={**events, "where": "pieces > 0"}), "ingest")
+    settings = own_settings(time_unit="ms", events=events)
     (outcome,) = run(settings, "ingest")
     found = {key: (row.event_type, row.value) for key, row in events_of(spark, settings).items()}
     assert found == {("ANN", "A1"): ("few", 3.0), ("BOB", "A1"): ("many", 12.0)}

@@ -241,6 +241,15 @@ def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
     counts = outcome.run.counts
     assert (counts["files"], counts["files_skipped"], counts["rows_in"]) == (1, 0, len(many))
     assert counts["interactions"] == len(set(many))
+    # What was skipped before is complained about once more when nothing may be skipped.
+    with pytest.raises(UnreadableFile, match=r"log-3\.csv"):
+        run(own(unreadable="stop"), "ingest")
+    (folder / "log-3.csv").unlink(), (folder / "log-4.csv").unlink()
+    # A header and no rows is a file like others.
+    write(folder / "log-5.csv", EVENT_HEADER)
+    (outcome,) = run(own(unreadable="stop"), "ingest")
+    counts = outcome.run.counts
+    assert (counts["files"], counts["rows_in"], counts["files_skipped"]) == (1, 0, 0)
 
 
 def test_only_new_files_are_read(
