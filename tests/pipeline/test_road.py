@@ -75,9 +75,8 @@ def by_command(base: Path, llm_folder: Path) -> World:
 def by_submit(base: Path, llm_folder: Path) -> World:
     (base / "submit").mkdir()
     config, workspace = make_world(base / "submit", llm_folder)
-    said = {}
-    for stage in load_settings(config).pipeline.stages:
-        said[stage] = execute(BIN / "spark-submit", f"jobs/{stage}.py", "--config", config)
+    jobs = ("ingest", "pipeline")
+    said = {job: execute(BIN / "spark-submit", f"jobs/{job}.py", "--config", config) for job in jobs}
     return World(config, workspace, said)
 
 

@@ -76,6 +76,7 @@ def test_every_stage_has_a_job_that_says_how_to_run_it() -> None:
         text = path.read_text(encoding="utf-8")
         assert f"spark-submit jobs/{path.name} --config" in text
         assert "--set" in text
+        assert f'run_job("{"run" if path.stem == "pipeline" else path.stem}", sys.argv[1:])' in text
         assert len(text.splitlines()) < 25
 
 

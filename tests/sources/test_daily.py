@@ -142,7 +142,7 @@ def test_every_way_of_delivery_gives_the_same_tables(
     at_once = delivered("at_once", [list(DAYS)])
     expected = contents(spark, at_once)
     check_at_once(spark, at_once)
-    ways = {"in_order": [[day] for day in DAYS], "shuffled": groupings(1), "shuffled_again": groupings(2)}
+    ways = {"in_order": [[day] for day in DAYS], "shuffled": groupings(1)}
     for name, runs in ways.items():
         settings = delivered(name, runs)
         found = contents(spark, settings)
