@@ -128,31 +128,32 @@ def _part(part: str, folder: Path, size: int, heavy: float) -> int:
     if part == "generate":
         print(json.dumps(generate(session, folder, size, heavy)))
         return 0
-    from learn_spark.histories.events import usable_events
+    from learn_spark.histories.events import indexed_events, usable_events
 
     wanted = Histories(max_length=CAP)
     log = session.read.parquet(f"file:{folder / 'log'}")
     index = session.read.parquet(f"file:{folder / 'index'}")
     started = time.monotonic()
-    events = usable_events(log, index, wanted)
-    rows = _ours(events, wanted) if part == "ours" else _plain(events)
+    usable = usable_events(log, wanted)
+    events = indexed_events(usable, index, wanted)
+    rows = _ours(usable, events, wanted) if part == "ours" else _plain(events)
     rows.write.format("noop").mode("overwrite").save()
     print(json.dumps({"seconds": time.monotonic() - started}))
     session.stop()
     return 0
 
 
-def _ours(events: DataFrame, wanted: Histories) -> DataFrame:
+def _ours(usable: DataFrame, events: DataFrame, wanted: Histories) -> DataFrame:
     from learn_spark.histories.assemble import Size, assemble
 
-    return assemble(events, wanted, Size.of(events))
+    return assemble(events, wanted, Size.of(usable))
 
 
 def _plain(events: DataFrame) -> DataFrame:
     """What one would write first: everything of a user in one row, sorted, cut, padded."""
     from pyspark.sql import functions as F
 
-    event = F.struct("time", "event_id", "item_index", "weight")
+    event = F.struct("time", "event_id", "item_index", F.lit(1.0).alias("weight"))
     whole = events.groupBy("user_id").agg(F.sort_array(F.collect_list(event)).alias("events"))
     size = F.size("events")
     kept = whole.select(

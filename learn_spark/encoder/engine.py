@@ -2,89 +2,207 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from learn_spark.encoder.batching import token_budget_batches
+from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.loading import load
+from learn_spark.encoder.pooling import POOLINGS
+
+_log = logging.getLogger(__name__)
+_SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation", "std::bad_alloc")
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Texts as token ids: those of text i are ``ids[starts[i] : starts[i + 1]]``; ``truncated`` [n] bool."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    truncated: np.ndarray
+    blank: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each text [n]."""
+        return np.diff(self.starts)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """``vectors`` [n, hidden] float32; ``n_tokens`` [n] int32; ``errors``: position -> why its vector is unusable."""
+    """``vectors`` [n, hidden] float32; ``n_tokens`` [n] int32; ``truncated`` [n] bool: had more tokens than were read;
+    ``errors``: position -> why its vector is unusable; ``padded_tokens``: what the model computed, padding included.
+    """
 
     vectors: np.ndarray
     n_tokens: np.ndarray
+    truncated: np.ndarray
     errors: dict[int, str]
-
-
-def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions in batches, longest texts first, so that rows x padded length <= ``budget`` (one row always fits)."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        rows = max(1, budget // max(1, lengths[order[start]]))
-        yield order[start : start + rows]
-        start += rows
-
-
-def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of the hidden states [B, L, H] over real tokens (mask [B, L]), in fp32 (LEARN, content embedding)."""
-    weights = mask.unsqueeze(-1).float()  # [B, L, 1]
-    return (hidden.float() * weights).sum(1) / weights.sum(1).clamp_min(1.0)
+    padded_tokens: int = 0
 
 
 class TextEncoder:
     """A frozen LLM that encodes lists of texts.
 
     Texts are tokenised in bulk, sorted by length and cut into batches by token budget, right-padded. A vector does
-    not depend on the batch it travelled in, but for the last bits.
+    not depend on the batch it travelled in, but for the last bits. ``pooling`` is mean, last or cls; ``prefix`` is put
+    before every text (an instruction); ``precision`` is fp32, bf16 or int8 (CPU: linear layers, quantised at load).
+    Raises EncoderError where the model cannot be loaded or cannot do what is asked.
     """
 
-    def __init__(self, folder: Path, *, max_tokens: int, normalise: bool, token_budget: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_tokens: int = 500,
+        normalise: bool = True,
+        token_budget: int = 4096,
+        pooling: str = "mean",
+        prefix: str = "",
+        precision: str = "fp32",
+        device: str = "cpu",
+    ) -> None:
         if token_budget < 1 or max_tokens < 1:
             raise ValueError(f"token_budget {token_budget} and max_tokens {max_tokens} must be at least 1")
-        self.model, self.tokenizer = load(folder)
-        self.max_tokens, self.normalise, self.token_budget = max_tokens, normalise, token_budget
+        self.device = torch.device(device)
+        self.model, self.tokenizer = load(folder, precision=precision, device=self.device)
+        self.max_tokens = _reach(self.model.config, max_tokens)
+        self.normalise, self.token_budget, self.prefix = normalise, token_budget, prefix
         self.hidden_size = int(self.model.config.hidden_size)
+        self._pool = POOLINGS[pooling]
         self._pad = self.tokenizer.pad_token_id or 0
+        self._backend = self.tokenizer.backend_tokenizer
+        self._backend.no_padding()
+        self._backend.enable_truncation(self.max_tokens)
+        self.causal = self._sees_no_later_token()
+        if pooling == "cls" and self.causal:
+            raise EncoderError("encoder.pooling is cls, but in a causal model the first token has read nothing else")
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Encode ``texts``. A text without tokens, or whose vector is not finite or is zero, is in ``errors``."""
-        vectors = np.zeros((len(texts), self.hidden_size), dtype=np.float32)
-        if not texts:
-            return Encoded(vectors, np.zeros(0, dtype=np.int32), {})
-        ids = self.tokenizer(
-            list(texts), truncation=True, max_length=self.max_tokens, padding=False, return_attention_mask=False
-        )["input_ids"]
-        lengths = [len(row) for row in ids]
-        for batch in token_budget_batches(lengths, self.token_budget):
-            if lengths[batch[0]]:
-                vectors[batch] = self._forward([ids[i] for i in batch])
+        """Encode ``texts``. A blank one, and one whose vector is not finite or is zero, is in ``errors``."""
+        return self.encode_tokens(self.tokenise(texts))
+
+    def tokenise(self, texts: Sequence[str]) -> Tokenised:
+        """Token ids of all texts, prefix and special tokens included, cut at ``max_tokens``."""
+        full = [self.prefix + text for text in texts] if self.prefix else list(texts)
+        encodings = self._backend.encode_batch_fast(full, add_special_tokens=True)
+        rows = [encoding.ids for encoding in encodings]
+        starts = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=starts[1:])
+        ids = np.fromiter((token for row in rows for token in row), np.int64, count=int(starts[-1]))
+        truncated = np.fromiter((bool(encoding.overflowing) for encoding in encodings), bool, count=len(rows))
+        blank = np.fromiter((not text.strip() for text in texts), bool, count=len(rows))
+        return Tokenised(ids, starts, truncated, blank)
+
+    def encode_tokens(self, tokens: Tokenised) -> Encoded:
+        """The vectors of tokenised texts. EncoderError where the model fails on every one of them."""
+        lengths = tokens.lengths
+        vectors = np.zeros((len(lengths), self.hidden_size), dtype=np.float32)
+        errors = {int(i): "blank text" if tokens.blank[i] else "no tokens" for i in np.flatnonzero(tokens.blank)}
+        errors |= {int(i): "no tokens" for i in np.flatnonzero(~tokens.blank & (lengths == 0))}
+        usable = np.flatnonzero(~tokens.blank & (lengths > 0))
+        failed: dict[int, str] = {}
+        padded = 0
+        waiting = [usable[batch] for batch in token_budget_batches(lengths[usable], self.token_budget)][::-1]
+        while waiting:
+            batch = waiting.pop()
+            try:
+                vectors[batch] = self._forward(tokens, batch)
+                padded += len(batch) * int(lengths[batch].max())
+            except Exception as error:
+                no_memory = is_out_of_memory(error)
+                if len(batch) == 1:
+                    failed[int(batch[0])] = "out of memory" if no_memory else f"the model failed: {_brief(error)}"
+                    last = error
+                    continue
+                if no_memory:
+                    self._spend_less(len(batch) * int(lengths[batch].max()))
+                waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+        if failed and len(failed) == len(usable):
+            raise EncoderError(f"the model fails on each of {len(failed)} texts: {_brief(last)}") from last
         norms = np.linalg.norm(vectors, axis=1)
-        errors = {
-            int(i): "no tokens"
-            if lengths[i] == 0
-            else "the vector is zero"
-            if norms[i] == 0
-            else "the vector is not finite"
-            for i in np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-        }
+        good = np.isfinite(norms) & (norms > 0)
+        for i in np.flatnonzero(~good):
+            errors.setdefault(
+                int(i), failed.get(int(i)) or ("the vector is zero" if norms[i] == 0 else "the vector is not finite")
+            )
         if self.normalise:
-            usable = np.isfinite(norms) & (norms > 0)
-            vectors[usable] /= norms[usable, None]
-        return Encoded(vectors, np.asarray(lengths, dtype=np.int32), errors)
+            vectors[good] /= norms[good, None]
+        return Encoded(vectors, lengths.astype(np.int32), tokens.truncated, errors, padded)
 
     @torch.inference_mode()
-    def _forward(self, rows: list[list[int]]) -> np.ndarray:
-        longest = max(len(row) for row in rows)
-        tokens = torch.full((len(rows), longest), self._pad, dtype=torch.long)
-        mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        for i, row in enumerate(rows):
-            tokens[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-        return mean_pool(hidden, mask).numpy()
+    def _forward(self, tokens: Tokenised, batch: np.ndarray) -> np.ndarray:
+        lengths = tokens.lengths[batch]
+        longest = int(lengths.max())
+        inside = np.arange(longest) < lengths[:, None]
+        rows = np.full((len(batch), longest), self._pad, np.int64)
+        rows[inside] = tokens.ids[np.concatenate([np.arange(*tokens.starts[i : i + 2]) for i in batch])]
+        ids, mask = (torch.from_numpy(x).to(self.device, non_blocking=True) for x in (rows, inside))
+        # Without a mask attention runs its fastest kernels. Padding stands right: where no token sees a later one, no
+        # real token sees it anyhow.
+        hidden = self._hidden(ids, None if self.causal or bool(inside.all()) else mask)
+        return self._pool(hidden, mask).cpu().numpy()
+
+    def _hidden(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        attention = None if mask is None else mask.long()
+        states: torch.Tensor = self.model(input_ids=ids, attention_mask=attention).last_hidden_state
+        return states
+
+    @torch.inference_mode()
+    def _sees_no_later_token(self) -> bool:
+        """Whether the model says that it is causal, and later tokens really change nothing."""
+        said = [module.is_causal for module in self.model.modules() if hasattr(module, "is_causal")]
+        if not said or not all(said):
+            return False
+        some = torch.arange(5, 15, device=self.device)[None] % int(self.model.config.vocab_size)
+        short, long = self._hidden(some[:, :6], None).float(), self._hidden(some, None)[:, :6].float()
+        return bool((short - long).norm() <= 0.05 * short.norm())
+
+    def _spend_less(self, cells: int) -> None:
+        """Batches of half the size that did not fit, from now on."""
+        self.token_budget = max(1, min(self.token_budget, cells) // 2)
+        _log.warning("out of memory in a batch of %d tokens; the token budget is %d now", cells, self.token_budget)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def encode_windows(encoder: TextEncoder, windows: Iterator[Sequence[str]]) -> Iterator[Encoded]:
+    """Encode window after window; the next one is tokenised while the model works on this one."""
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = None
+        for window in windows:
+            next_one = ahead.submit(encoder.tokenise, window)
+            if waiting is not None:
+                yield encoder.encode_tokens(waiting.result())
+            waiting = next_one
+        if waiting is not None:
+            yield encoder.encode_tokens(waiting.result())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the GPU or the machine."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+def _reach(config: object, max_tokens: int) -> int:
+    """``max_tokens``, or what a model with learnt positions can read if that is less."""
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None) or positions is None:
+        return max_tokens
+    # RoBERTa's positions begin after its padding index.
+    shift = (getattr(config, "pad_token_id", 0) or 0) + 1 if getattr(config, "model_type", "") in _SHIFTED else 0
+    return min(max_tokens, int(positions) - shift)
+
+
+def _brief(error: BaseException) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}"[:300]

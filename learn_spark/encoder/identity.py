@@ -31,6 +31,8 @@ class EncoderIdentity:
     pooling: str
     max_tokens: int
     normalise: bool
+    prefix: str = ""
+    precision: str = "fp32"
 
     @property
     def key(self) -> str:
@@ -41,6 +43,8 @@ class EncoderIdentity:
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
             "normalise": self.normalise,
+            "prefix": self.prefix,
+            "precision": self.precision,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -65,7 +69,16 @@ def identify(settings: Encoder) -> EncoderIdentity:
         revision = path.name
     else:
         raise EncoderError(f"encoder.model {settings.model!r} is neither a file or folder here nor a hub name")
-    return EncoderIdentity(settings.model, revision, path, settings.pooling, settings.max_tokens, settings.normalise)
+    return EncoderIdentity(
+        settings.model,
+        revision,
+        path,
+        settings.pooling,
+        settings.max_tokens,
+        settings.normalise,
+        settings.prefix,
+        settings.precision,
+    )
 
 
 def weight_files(path: Path) -> list[Path]:

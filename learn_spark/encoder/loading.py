@@ -1,7 +1,8 @@
-"""From an identity to a model in memory: base model without head, frozen, fp32, no remote code, safetensors only."""
+"""From an identity to a model in memory: base model without head, frozen, no remote code, safetensors only."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from learn_spark.encoder.identity import EncoderError, EncoderIdentity
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -50,20 +52,49 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
 
 
-def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and fast tokenizer of a prepared folder."""
+def load(
+    folder: Path, *, precision: str = "fp32", device: torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and fast tokenizer of a prepared folder: frozen, in eval mode, on ``device`` (the CPU if None).
+
+    ``precision`` is fp32, bf16 or int8 (linear layers, on the CPU). FlashAttention 2 is used on a GPU where it is
+    installed and the precision is bf16, PyTorch's scaled dot product attention elsewhere.
+    """
     import torch
     from transformers import AutoModel, AutoTokenizer, logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    device = device or torch.device("cpu")
+    if precision == "int8" and device.type != "cpu":
+        raise EncoderError("encoder.precision int8 is for the CPU; use bf16 on a GPU")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    flash = device.type == "cuda" and precision == "bf16" and importlib.util.find_spec("flash_attn") is not None
+    options = {"attn_implementation": "flash_attention_2"} if flash else {}
     try:
         model = AutoModel.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, **options
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"the model in {folder} cannot be loaded: {error}") from None
     if not tokenizer.is_fast:
         raise EncoderError(f"the model in {folder} has no fast tokenizer (tokenizer.json)")
-    return model.eval().requires_grad_(False), tokenizer
+    model.config.use_cache = False
+    model = model.eval().requires_grad_(False)
+    if precision == "int8":
+        model = _int8(model)
+    return model.to(device), tokenizer
+
+
+def _int8(model: PreTrainedModel) -> PreTrainedModel:
+    import warnings
+
+    import torch
+
+    if not any(isinstance(module, torch.nn.Linear) for module in model.modules()):
+        raise EncoderError(f"encoder.precision is int8, but {type(model).__name__} has no linear layer to quantise")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised: PreTrainedModel = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
+    return quantised

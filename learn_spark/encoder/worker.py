@@ -5,43 +5,135 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import tee
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from learn_spark.encoder.identity import EncoderError
 
 if TYPE_CHECKING:
-    from learn_spark.encoder.engine import TextEncoder
+    from learn_spark.encoder.engine import Encoded, TextEncoder
 
-OUTPUT = "text_key string, embedding array<float>, n_tokens int, error string, loads int"
+OUTPUT = (
+    "text_key string, embedding array<float>, n_tokens int, truncated boolean, error string, loads int, "
+    "padded_tokens bigint, device string"
+)
 _SCHEMA = pa.schema(
     [
         ("text_key", pa.string()),
         ("embedding", pa.list_(pa.float32())),
         ("n_tokens", pa.int32()),
+        ("truncated", pa.bool_()),
         ("error", pa.string()),
         ("loads", pa.int32()),
+        ("padded_tokens", pa.int64()),
+        ("device", pa.string()),
     ]
 )
+# A window ends early where its texts are long: memory holds two windows.
+WINDOW_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker needs to load its engine."""
+    """What a worker needs to load its engine. ``device``: auto, cpu or cuda; ``wants_gpu``: Spark was asked for one."""
 
     folder: str
     max_tokens: int
     normalise: bool
     token_budget: int
     threads: int
+    pooling: str = "mean"
+    prefix: str = ""
+    precision: str = "fp32"
+    device: str = "auto"
+    window_rows: int = 4096
+    wants_gpu: bool = False
 
 
 # Survives between the tasks of one worker process (spark.python.worker.reuse), so the model is loaded once in it.
-_engines: dict[WorkerSpec, TextEncoder] = {}
+_engines: dict[tuple[WorkerSpec, str], TextEncoder] = {}
 
 
-def _engine(spec: WorkerSpec) -> tuple[TextEncoder, bool]:
-    loaded = spec not in _engines
+def encode_partition(spec: WorkerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """A function for ``DataFrame.mapInArrow`` over columns text_key, text; it yields OUTPUT.
+
+    A row whose vector is unusable has a null embedding and says why in ``error``. ``loads`` is 1 in one row of a
+    task that had to load the model, ``padded_tokens`` stands in one row of a window, ``device`` in every row.
+    """
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from learn_spark.encoder.engine import encode_windows
+
+        keyed, texts = tee(windows(batches, spec.window_rows))
+        first = next(keyed, None)
+        if first is None:
+            return
+        place, address = device_of_task(spec)
+        engine, loaded = _engine(spec, place)
+        encoded = encode_windows(engine, (table["text"].to_pylist() for table in texts))
+        yield _to_arrow(first, next(encoded), loaded, address)
+        for table, done in zip(keyed, encoded, strict=True):
+            yield _to_arrow(table, done, False, address)
+
+    return run
+
+
+def windows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The batches' rows, about ``rows`` (or WINDOW_BYTES) together: so many are sorted by length among themselves."""
+    held: list[pa.RecordBatch] = []
+    count = size = 0
+    for batch in batches:
+        at = 0
+        lengths = pc.fill_null(pc.binary_length(batch["text"]), 0).to_numpy()
+        while at < batch.num_rows:
+            ends = size + np.cumsum(lengths[at : at + rows - count])
+            take = max(1, int(np.searchsorted(ends, WINDOW_BYTES, side="right")))
+            take = min(take, len(ends))
+            held.append(batch.slice(at, take))
+            count, size, at = count + take, int(ends[take - 1]), at + take
+            if count >= rows or size >= WINDOW_BYTES or take < len(ends):
+                yield pa.Table.from_batches(held)
+                held, count, size = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def device_of_task(spec: WorkerSpec) -> tuple[str, str]:
+    """(torch's device, what is told of it): the GPU whose address Spark gave this task, where it was asked for one.
+
+    Raises EncoderError where a GPU was asked for and there is none.
+    """
+    import torch
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    given = context.resources().get("gpu") if context is not None else None
+    if spec.wants_gpu and given is None:
+        raise EncoderError(
+            "encoder.gpus asks for a GPU a task, but Spark gave this task none: set spark.executor.resource.gpu.amount "
+            "and a discovery script (docs/cluster.md)"
+        )
+    address = given.addresses[0] if given is not None else None
+    if spec.device == "cpu":
+        return "cpu", f"cpu (gpu {address})" if address is not None else "cpu"
+    if torch.cuda.is_available():
+        # Spark on YARN and Kubernetes may show a container its own GPUs only, counted anew.
+        index = int(address) if address is not None and int(address) < torch.cuda.device_count() else 0
+        return f"cuda:{index}", f"gpu {address if address is not None else index}"
+    if spec.device == "cuda" or spec.wants_gpu:
+        raise EncoderError(
+            f"the encoder is to run on a GPU ({'Spark gave address ' + address if address else 'encoder.device: cuda'}"
+            "), but PyTorch sees none: check the driver, and that torch was built for CUDA"
+        )
+    return "cpu", "cpu"
+
+
+def _engine(spec: WorkerSpec, device: str) -> tuple[TextEncoder, bool]:
+    loaded = (spec, device) not in _engines
     if loaded:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -53,53 +145,43 @@ def _engine(spec: WorkerSpec) -> tuple[TextEncoder, bool]:
 
         torch.set_num_threads(spec.threads)
         _engines.clear()
-        _engines[spec] = TextEncoder(
+        _engines[spec, device] = TextEncoder(
             Path(spec.folder),
             max_tokens=spec.max_tokens,
             normalise=spec.normalise,
             token_budget=spec.token_budget,
+            pooling=spec.pooling,
+            prefix=spec.prefix,
+            precision=spec.precision,
+            device=device,
         )
-    return _engines[spec], loaded
+    return _engines[spec, device], loaded
 
 
-def encode_partition(spec: WorkerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """A function for ``DataFrame.mapInArrow`` over columns text_key, text; it yields OUTPUT.
-
-    A row whose vector is unusable has a null embedding and says why in ``error``. ``loads`` is 1 in one row of a
-    task that had to load the model.
-    """
-
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = [batch for batch in batches if batch.num_rows]
-        if not rows:
-            return
-        table = pa.Table.from_batches(rows)
-        engine, loaded = _engine(spec)
-        encoded = engine.encode(table["text"].to_pylist())
-        yield _to_arrow(table["text_key"].combine_chunks(), encoded.vectors, encoded.n_tokens, encoded.errors, loaded)
-
-    return run
-
-
-def _to_arrow(
-    keys: pa.Array, vectors: np.ndarray, n_tokens: np.ndarray, errors: dict[int, str], loaded: bool
-) -> pa.RecordBatch:
-    count, width = vectors.shape
+def _to_arrow(table: pa.Table, encoded: Encoded, loaded: bool, device: str) -> pa.RecordBatch:
+    count, width = encoded.vectors.shape
     usable = np.ones(count, dtype=bool)
-    usable[list(errors)] = False
+    usable[list(encoded.errors)] = False
     # Offsets with a null mark an empty, null list: a refused vector cannot be mistaken for a real one.
     ends = np.cumsum(usable * width, dtype=np.int32)
-    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32), mask=np.append(~usable, False) if errors else None)
-    embedding = pa.ListArray.from_arrays(offsets, pa.array(vectors[usable].ravel()))
-    first = np.zeros(count, dtype=np.int32)
-    first[0] = int(loaded)
+    mask = np.append(~usable, False) if encoded.errors else None
+    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32), mask=mask)
+    embedding = pa.ListArray.from_arrays(offsets, pa.array(encoded.vectors[usable].ravel()))
+    once = np.zeros(count, dtype=np.int64)
+    once[0] = 1
+    keys = table["text_key"].combine_chunks()
     return pa.RecordBatch.from_arrays(
         [
-            keys,
+            keys if isinstance(keys, pa.Array) else keys.chunk(0),
             embedding,
-            pa.array(n_tokens),
-            pa.array([errors.get(i) for i in range(count)], pa.string()),
-            pa.array(first),
+            pa.array(encoded.n_tokens),
+            pa.array(encoded.truncated),
+            pa.array([encoded.errors.get(i) for i in range(count)], pa.string())
+            if encoded.errors
+            else pa.nulls(count, pa.string()),
+            pa.array((once * int(loaded)).astype(np.int32)),
+            pa.array(once * encoded.padded_tokens),
+            pa.array(np.full(count, device)),
         ],
         schema=_SCHEMA,
     )

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.histories.changes import changed_users, replace_users, scratch
-from learn_spark.histories.events import usable_events
+from learn_spark.histories.events import indexed_events, usable_events
 from learn_spark.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
 from learn_spark.histories.worker import Plan, assemble_stream
 from learn_spark.pipeline.stage import StageContext, StageResult
@@ -46,8 +46,9 @@ class Size:
 def assemble(events: DataFrame, settings: Histories, size: Size) -> DataFrame:
     """Rows as schemas/user_histories.yaml says, in ``size.users / rows_per_file`` partitions.
 
-    Events are sorted by user (Spark spills what does not fit), and read once through a worker that keeps no more of a
-    user than may stay: memory does not grow with the heaviest user.
+    ``events`` are ``indexed_events``; ``size`` need only be about right. Events are sorted by user (Spark spills what
+    does not fit), and read once through a worker that keeps no more of a user than may stay: memory does not grow with
+    the heaviest user.
     """
     table = contract("user_histories")
     cut = settings.cut_micros()
@@ -58,7 +59,7 @@ def assemble(events: DataFrame, settings: Histories, size: Size) -> DataFrame:
         rows = _chunked(events, settings).withColumn("run", F.xxhash64("user_id", "chunk"))
         placed = rows.repartition(partitions, "user_id").sortWithinPartitions(user_hash, "user_id", "chunk")
     else:
-        rows = events.withColumns({"run": user_hash, "chunk": F.lit(0), "n_events": F.lit(0).cast("bigint")})
+        rows = events.withColumn("run", user_hash)
         if cut is not None:
             rows = rows.withColumn("role", _role(settings))
             if settings.sample == "uniform":
@@ -104,8 +105,8 @@ def _run(context: StageContext) -> StageResult:
         if changed.users == 0:
             return StageResult(0, 0, counts={"users_rebuilt": 0}, notes=("no user's events changed",))
         interactions = interactions.join(changed.frame, "user_id", "left_semi")
-    events = usable_events(interactions, context.read("item_index"), settings)
-    size = Size.of(events)
+    usable = usable_events(interactions, settings)
+    size = Size.of(usable)
     if size.events == 0:
         if changed is None:
             raise LearnSparkError(
@@ -114,6 +115,7 @@ def _run(context: StageContext) -> StageResult:
             )
         replace_users(context, context.spark.createDataFrame([], table.spark_schema()), changed)
         return StageResult(0, 0, counts={"users_rebuilt": 0}, notes=("the users that changed have no events left",))
+    events = indexed_events(usable, context.read("item_index"), settings)
     seen, made = Observation(), Observation()
     rows = assemble(events.observe(seen, F.count(F.lit(1)).alias("events")), settings, size).observe(
         made,

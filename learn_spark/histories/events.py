@@ -14,11 +14,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def usable_events(interactions: DataFrame, item_index: DataFrame, settings: Histories) -> DataFrame:
-    """Events before ``as_of``, of the wanted types and of enough value, of an indexed item, in the protocol's core.
-
-    Columns user_id, item_index, time (microseconds), event_id, weight.
-    """
+def usable_events(interactions: DataFrame, settings: Histories) -> DataFrame:
+    """The rows of interactions before ``as_of``, of the wanted types and of enough value, in the protocol's core."""
     events = interactions
     if (as_of := settings.as_of_micros()) is not None:
         events = events.where(F.unix_micros("event_time") < as_of)
@@ -28,17 +25,17 @@ def usable_events(interactions: DataFrame, item_index: DataFrame, settings: Hist
         events = events.where(F.col("value") >= settings.min_value)
     if least := core(settings):
         events = _core(events, least)
-    weight = F.lit(1.0)
+    return events
+
+
+def indexed_events(events: DataFrame, item_index: DataFrame, settings: Histories) -> DataFrame:
+    """Of rows of interactions: user_id, item_index, time (microseconds), event_id, and weight where weights are set."""
+    columns = [F.col("user_id"), F.col("item_index"), F.unix_micros("event_time").alias("time"), F.col("event_id")]
     if settings.weights:
         given = F.create_map(*[F.lit(x) for x in chain.from_iterable(settings.weights.items())])
         weight = F.coalesce(F.try_element_at(given, F.col("event_type")), F.lit(1.0))
-    return events.join(item_index, "item_id", "inner").select(
-        "user_id",
-        "item_index",
-        F.unix_micros("event_time").alias("time"),
-        "event_id",
-        weight.cast("float").alias("weight"),
-    )
+        columns.append(weight.cast("float").alias("weight"))
+    return events.join(item_index, "item_id", "inner").select(*columns)
 
 
 def _core(events: DataFrame, least: int) -> DataFrame:

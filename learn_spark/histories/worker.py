@@ -16,6 +16,7 @@ from learn_spark.histories.protocols import LEAVE_OUT, Lengths, time_cut_lengths
 
 BLOCK_EVENTS = 131_072
 ROWS_OUT = 2_048
+_CONSTANTS = {"weight": np.float32(1), "chunk": np.int32(0), "n_events": np.int64(0)}
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ class _Block:
 def assemble_stream(plan: Plan, schema: pa.Schema) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """For ``mapInArrow`` over events in runs of equal ``run``, a run holding whole rows to be.
 
-    Columns in: run, user_id, chunk, item_index, time, event_id, weight, and n_events (0: count them) and, for
-    uniform sampling, draw and role. Out: ``schema``, the contract's.
+    Columns in: run, user_id, item_index, time, event_id; where they are not the same for all (every column costs),
+    weight (else 1), chunk (else 0) and n_events (else they are counted); for time_cut role, for uniform sampling draw.
+    Out: ``schema``, the contract's.
     """
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -80,7 +82,11 @@ def assemble_stream(plan: Plan, schema: pa.Schema) -> Callable[[Iterable[pa.Reco
 def _joined(carried: pa.Table | None, held: list[pa.RecordBatch]) -> pa.Table:
     tables = [carried] if carried is not None else []
     if held:
-        tables.append(pa.Table.from_batches(held))
+        new = pa.Table.from_batches(held)
+        for name, constant in _CONSTANTS.items():
+            if name not in new.column_names:
+                new = new.append_column(name, pa.array(np.full(new.num_rows, constant)))
+        tables.append(new.select(tables[0].column_names) if tables else new)
     return pa.concat_tables(tables).combine_chunks() if tables else None
 
 

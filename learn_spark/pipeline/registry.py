@@ -30,7 +30,7 @@ _STAGES = (
         summary="Texts into embeddings by the frozen LLM in Spark's workers; only texts not encoded yet",
         sections=("encoder", "text"),
         reads=("item_text",),
-        writes=("text_embeddings",),
+        writes=("text_embeddings", "encoders"),
         uses_spark=True,
     ),
     Stage(

@@ -22,7 +22,7 @@ from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace
 
 # Written by more than one run of a job without that making an earlier run's other outputs out of date.
-_SHARED = frozenset({"quarantine", "raw_files"})
+_SHARED = frozenset({"quarantine", "raw_files", "encoders"})
 
 
 @dataclass(frozen=True)

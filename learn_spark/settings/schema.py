@@ -113,10 +113,15 @@ class Encoder(Section):
 
     model: str = Field(min_length=1)
     revision: str | None = None
-    pooling: Literal["mean"] = "mean"
+    pooling: Literal["mean", "last", "cls"] = "mean"
+    prefix: str = ""
     max_tokens: Count = 500
     normalise: bool = True
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     token_budget: Count = 4096
+    window_rows: Count = 4096
+    gpus: Annotated[int, Field(ge=0)] = 0
     chunk_rows: Count = 4096
     tasks: Count | None = None
 

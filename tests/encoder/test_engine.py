@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
-from learn_spark.encoder.engine import TextEncoder, mean_pool, token_budget_batches
+from learn_spark.encoder.batching import token_budget_batches
+from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import EncoderError, identify
 from learn_spark.encoder.loading import load, prepare
+from learn_spark.encoder.pooling import mean_pool
 from learn_spark.settings.schema import Encoder
 from learn_spark.sources.location import resolve
 from tests.conftest import SMOLLM
@@ -79,11 +81,13 @@ def test_truncation_and_raw_vectors(llm_folder: Path, one_at_a_time: np.ndarray)
     cut = TextEncoder(llm_folder, max_tokens=5, normalise=True, token_budget=256).encode(TEXTS)
     assert cut.n_tokens.max() == 5
     assert cut.n_tokens[1] == raw.n_tokens[1] < 5
+    assert cut.truncated.tolist() == (raw.n_tokens > 5).tolist()
+    assert not raw.truncated.any()
 
 
 def test_texts_without_a_usable_vector_are_told(llm_folder: Path) -> None:
     encoder = TextEncoder(llm_folder, max_tokens=16, normalise=True, token_budget=64)
-    assert encoder.encode(["good", ""]).errors == {1: "no tokens"}
+    assert encoder.encode(["good", "", " \t\n"]).errors == {1: "blank text", 2: "blank text"}
     nothing = encoder.encode([])
     assert nothing.vectors.shape == (0, encoder.hidden_size)
     for value, reason in ((float("nan"), "the vector is not finite"), (0.0, "the vector is zero")):
@@ -121,7 +125,7 @@ def test_conversion_happens_once(llm_folder: Path) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 600))
 def test_batches_hold_every_text_once_and_keep_the_budget(lengths: list[int], budget: int) -> None:
-    batches = list(token_budget_batches(lengths, budget))
+    batches = list(token_budget_batches(np.asarray(lengths, np.int64), budget))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max(budget, len(batch))
@@ -130,7 +134,13 @@ def test_batches_hold_every_text_once_and_keep_the_budget(lengths: list[int], bu
 def test_the_key_follows_everything_that_changes_a_vector(llm_folder: Path, tmp_path: Path) -> None:
     base = Encoder(model=str(llm_folder))
     key = identify(base).key
-    for change in ({"max_tokens": 64}, {"normalise": False}):
+    for change in (
+        {"max_tokens": 64},
+        {"normalise": False},
+        {"pooling": "last"},
+        {"prefix": "q: "},
+        {"precision": "bf16"},
+    ):
         assert identify(base.model_copy(update=change)).key != key
     for change in ({"token_budget": 64}, {"chunk_rows": 3}, {"tasks": 1}):
         assert identify(base.model_copy(update=change)).key == key

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.histories.assemble import Size, assemble
-from learn_spark.histories.events import usable_events
+from learn_spark.histories.events import indexed_events, usable_events
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Histories
 
@@ -32,7 +32,7 @@ def histories(spark: SparkSession, events: list[Event], **settings: Any) -> dict
 
 
 def rows_of(log: Any, index: Any, wanted: Histories) -> list[Any]:
-    found: list[Any] = assemble(usable_events(log, index, wanted), wanted, Size(2, 1)).collect()
+    found: list[Any] = assemble(indexed_events(usable_events(log, wanted), index, wanted), wanted, Size(2, 1)).collect()
     return found
 
 

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from learn_spark.histories import worker
 from learn_spark.histories.assemble import Size, assemble
-from learn_spark.histories.events import usable_events
+from learn_spark.histories.events import indexed_events, usable_events
 from learn_spark.histories.worker import Plan, assemble_stream
 from learn_spark.retrieval.cuts import cut_histories, training_events
 from learn_spark.settings.schema import Histories
@@ -31,7 +31,7 @@ def rows_of(spark: SparkSession, events: list[Event], **settings: Any) -> list[A
     )
     index = spark.createDataFrame([(f"i{n}", n) for n in range(1, 200)], "item_id string, item_index int")
     wanted = Histories(**settings)
-    found = assemble(usable_events(log, index, wanted), wanted, Size(2, 1)).collect()
+    found = assemble(indexed_events(usable_events(log, wanted), index, wanted), wanted, Size(2, 1)).collect()
     return sorted(found, key=lambda row: (row.user_id, row.chunk))
 
 

@@ -1,0 +1,187 @@
+"""One chunk of texts: encoded and committed; what kills its worker is tried again smaller, then taken apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
+
+from learn_spark.encoder.identity import EncoderError
+from learn_spark.encoder.worker import OUTPUT, WorkerSpec, encode_partition
+from learn_spark.pipeline.stage import StageContext
+from learn_spark.quality.quarantine import quarantine
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.observed import observed
+
+if TYPE_CHECKING:
+    from pyspark.resource import ResourceProfile
+    from pyspark.sql import DataFrame
+
+# So many texts that kill a worker each are not to blame any more: the machine or the settings are.
+MOST_KILLERS = 20
+KILLS = "the worker died of it"
+_DEATHS = (
+    "python worker exited unexpectedly",
+    "python worker failed to connect back",
+    "executorlostfailure",
+    "out of memory",
+    "outofmemoryerror",
+    "memoryerror",
+    "slave lost",
+    "worker lost",
+    "connection reset",
+    "broken pipe",
+)
+
+
+@dataclass
+class Totals:
+    """What was encoded so far."""
+
+    seen: int = 0
+    refused: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    truncated: int = 0
+    loads: int = 0
+    retries: int = 0
+    killers: int = 0
+    seconds: float = 0.0
+    devices: set[str] = field(default_factory=set)
+
+    @property
+    def rows(self) -> int:
+        """Texts that have an embedding now."""
+        return self.seen - self.refused
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens, padding not counted."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+class ChunkEncoder:
+    """Encodes chunk after chunk into text_embeddings, each in one commit."""
+
+    def __init__(self, context: StageContext, key: str, spec: WorkerSpec, tasks: int) -> None:
+        self._context, self._key, self._spec, self._tasks = context, key, spec, tasks
+        self._profile = _gpu_profile(context) if spec.wants_gpu else None
+        self.totals = Totals()
+
+    def encode(self, rows: DataFrame) -> None:
+        """Encode the rows (text_key, text). Bad texts go to quarantine; EncoderError where too many kill a worker."""
+        try:
+            self._commit(rows)
+        except Exception as error:
+            if not died(error):
+                raise
+            self.totals.retries += 1
+            smaller = max(1, self._spec.token_budget // 4)
+            self._context.report.say(
+                f"a worker died or ran out of memory; trying again with a token budget of {smaller}"
+            )
+            self._spec = replace(self._spec, token_budget=smaller)
+            self._take_apart(rows, 0)
+
+    def _take_apart(self, rows: DataFrame, depth: int) -> None:
+        try:
+            self._commit(rows)
+            return
+        except Exception as error:
+            if not died(error):
+                raise
+        self.totals.retries += 1
+        if rows.count() == 1:
+            self._blame(rows)
+            return
+        for half in (0, 1):
+            part = rows.where(F.shiftright(F.xxhash64("text_key", F.lit("halves")), depth).bitwiseAND(F.lit(1)) == half)
+            if not part.isEmpty():
+                self._take_apart(part, depth + 1)
+
+    def _blame(self, rows: DataFrame) -> None:
+        self.totals.killers += 1
+        if self.totals.killers > MOST_KILLERS:
+            raise EncoderError(
+                f"embed_items: more than {MOST_KILLERS} texts killed the worker that encoded them; give workers more "
+                "memory, or fewer of them (encoder.tasks)"
+            )
+        self.totals.seen += 1
+        self.totals.refused += 1
+        self._quarantine(rows.withColumn("error", F.lit(KILLS)))
+
+    def _encoded(self, rows: DataFrame) -> DataFrame:
+        placed = rows.repartition(self._tasks)
+        if self._profile is None:
+            return placed.mapInArrow(encode_partition(self._spec), OUTPUT)
+        return placed.mapInArrow(encode_partition(self._spec), OUTPUT, profile=self._profile)
+
+    def _commit(self, rows: DataFrame) -> None:
+        # The counts ride along with the write: asking for them afterwards would run the LLM again.
+        counted = Observation()
+        watched = self._encoded(rows).observe(
+            counted,
+            F.count(F.lit(1)).alias("rows"),
+            F.coalesce(F.sum("n_tokens"), F.lit(0)).alias("tokens"),
+            F.coalesce(F.sum("padded_tokens"), F.lit(0)).alias("padded_tokens"),
+            F.count_if("truncated").alias("truncated"),
+            F.count("error").alias("refused"),
+            F.coalesce(F.sum("loads"), F.lit(0)).alias("loads"),
+            F.collect_set("device").alias("devices"),
+        )
+        good = watched.where(F.col("error").isNull())
+        delta.append(
+            good.select(F.lit(self._key).alias("encoder_key"), "text_key", "embedding", "n_tokens"),
+            self._context.path("text_embeddings"),
+            contract("text_embeddings"),
+        )
+        found: dict[str, Any] | None = observed(counted, self._context.spark)
+        if found is None:
+            raise EncoderError("embed_items: Spark reports no count of the rows it wrote")
+        if found["refused"]:
+            self._quarantine_refused(rows)
+        self.totals.seen += found["rows"]
+        self.totals.devices |= set(found["devices"])
+        for name in ("refused", "tokens", "padded_tokens", "truncated", "loads"):
+            setattr(self.totals, name, getattr(self.totals, name) + found[name])
+
+    def _quarantine_refused(self, rows: DataFrame) -> None:
+        """Encode once more, only the rows that got no embedding, for their reasons."""
+        there = delta.read(self._context.spark, self._context.path("text_embeddings"))
+        there = there.where(F.col("encoder_key") == self._key).select("text_key")
+        lacking = rows.join(there, "text_key", "left_anti")
+        refused = self._encoded(lacking).where(F.col("error").isNotNull()).select("text_key", "error")
+        self._quarantine(refused.join(rows, "text_key"))
+
+    def _quarantine(self, rows: DataFrame) -> None:
+        named = rows.select(
+            F.to_json(F.struct("text_key", "text")).alias("raw"),
+            F.array("error").alias("reasons"),
+            F.lit(None).cast("string").alias("source_file"),
+            F.lit(None).cast("string").alias("parsed"),
+        )
+        path = self._context.path("quarantine")
+        quarantine(named, path, source_table="text_embeddings", run_id=self._context.run_id)
+
+
+def died(error: BaseException) -> bool:
+    """Whether a job failed because a worker or its memory gave way, and not because of what our code said."""
+    text = str(error).lower()
+    return "encodererror" not in text and any(sign in text for sign in _DEATHS)
+
+
+def _gpu_profile(context: StageContext) -> ResourceProfile | None:
+    """One GPU a task for the encoder's stage alone; None in local mode, where Spark gives no GPUs out."""
+    from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
+
+    amount = context.settings.encoder.gpus
+    if (context.spark.sparkContext.master or "").startswith("local"):
+        raise EncoderError(
+            "encoder.gpus asks Spark for GPUs, which a local master does not give out: set it to 0 (a local run uses "
+            "the GPU it finds), or run on a cluster (docs/cluster.md)"
+        )
+    requests = TaskResourceRequests().cpus(1).resource("gpu", amount)
+    return ResourceProfileBuilder().require(requests).build

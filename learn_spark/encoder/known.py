@@ -1,0 +1,39 @@
+"""The encoders table: what an encoder_key stands for."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from learn_spark.encoder.identity import EncoderIdentity
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.log import append_rows, read_rows
+from learn_spark.tables.workspace import Workspace
+
+
+def remember_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:
+    """Write down what the key stands for, once."""
+    path = workspace.table("encoders")
+    if any(row["encoder_key"] == identity.key for row in read_rows(path)):
+        return
+    row = {
+        "encoder_key": identity.key,
+        "model": identity.model,
+        "revision": identity.revision,
+        "architecture": _architecture(identity),
+        "pooling": identity.pooling,
+        "prefix": identity.prefix,
+        "max_tokens": identity.max_tokens,
+        "normalise": identity.normalise,
+        "precision": identity.precision,
+        "first_used_at": datetime.now(UTC),
+    }
+    append_rows(path, contract("encoders"), [row])
+
+
+def _architecture(identity: EncoderIdentity) -> str | None:
+    config = identity.path / "config.json"
+    if not config.is_file():
+        return None
+    named = json.loads(config.read_text(encoding="utf-8")).get("architectures") or [None]
+    return str(named[0]) if named[0] else None

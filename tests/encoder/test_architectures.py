@@ -1,0 +1,131 @@
+"""Models of many shapes, random and tiny: what comes out is what transformers gives one text at a time."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from learn_spark.encoder.engine import TextEncoder
+from learn_spark.encoder.identity import EncoderError
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+VOCABULARY = 49_152
+CONFIGS = {
+    "qwen2": Qwen2Config(vocab_size=VOCABULARY, num_key_value_heads=2, **SMALL),
+    "qwen3": Qwen3Config(vocab_size=VOCABULARY, num_key_value_heads=2, head_dim=8, **SMALL),
+    # Baichuan-7B: LLaMA's blocks, one key head a query head, an untied vocabulary.
+    "baichuan-like": LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=4096, **SMALL),
+    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64),
+    "bert": BertConfig(vocab_size=VOCABULARY, max_position_embeddings=64, **SMALL),
+}
+TEXTS = [
+    "Title: Toy Story. Genres: Animation.",
+    "x",
+    "a longer text " * 3,
+    "emoji 🎬🎞️ and עברית from right to left",
+    "control \x00\x01\x1f characters \u200b\ufeff here",
+    "x",
+    "many words " * 80_000,
+]
+
+
+@pytest.fixture(params=list(CONFIGS), scope="module")
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, llm_folder: Path) -> Path:
+    """A random model of the shape, with SmolLM2's tokenizer; attention is made strong enough to matter."""
+    torch.manual_seed(5)
+    model: PreTrainedModel = AutoModel.from_config(CONFIGS[request.param])
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embed" not in name and "wte" not in name:
+                weight.mul_(12)
+    folder = tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(llm_folder / name, folder)
+    return folder
+
+
+def reference(folder: Path, texts: list[str], pooling: str) -> np.ndarray:
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for text in texts:
+        tokens = tokenizer(text, return_tensors="pt", truncation=True, max_length=64)
+        with torch.no_grad():
+            hidden = model(input_ids=tokens["input_ids"]).last_hidden_state[0]
+        rows.append({"mean": hidden.mean(0), "last": hidden[-1], "cls": hidden[0]}[pooling].numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
+def test_each_vector_is_the_one_of_its_text_alone(tiny: Path, pooling: str) -> None:
+    if pooling == "cls" and "bert" not in tiny.name:
+        with pytest.raises(EncoderError, match="in a causal model the first token has read nothing else"):
+            TextEncoder(tiny, max_tokens=64, pooling="cls")
+        return
+    encoder = TextEncoder(tiny, max_tokens=64, normalise=True, token_budget=300, pooling=pooling)
+    assert encoder.causal == ("bert" not in tiny.name)
+    found = encoder.encode(TEXTS)
+    assert found.errors == {}
+    assert found.truncated.tolist() == [False] * 6 + [True]
+    expected = reference(tiny, TEXTS, pooling)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert (found.vectors * expected).sum(1).min() >= 0.9999
+    # The texts differ enough for that to mean something.
+    assert (expected @ expected.T)[0, 1] < 0.99
+
+
+def test_a_model_that_reads_less_than_asked_reads_what_it_can(tiny: Path) -> None:
+    encoder = TextEncoder(tiny, max_tokens=500)
+    learnt_positions = tiny.name.startswith(("gpt2", "bert"))
+    assert encoder.max_tokens == (64 if learnt_positions else 500)
+    assert encoder.encode([TEXTS[-1]]).n_tokens.tolist() == [encoder.max_tokens]
+
+
+def test_an_instruction_before_every_text(tiny: Path) -> None:
+    plain, asked = TextEncoder(tiny, max_tokens=64), TextEncoder(tiny, max_tokens=64, prefix="Represent this: ")
+    assert np.allclose(asked.encode(["a film"]).vectors, plain.encode(["Represent this: a film"]).vectors, atol=1e-5)
+    assert asked.encode([" "]).errors == {0: "blank text"}
+
+
+def test_half_precision_and_int8_stay_close(tiny: Path) -> None:
+    exact = TextEncoder(tiny, max_tokens=64).encode(TEXTS[:6]).vectors
+    for precision in ("bf16", "int8"):
+        if precision == "int8" and tiny.name.startswith("gpt2"):
+            # Its layers are of a kind of their own.
+            with pytest.raises(EncoderError, match="GPT2Model has no linear layer to quantise"):
+                TextEncoder(tiny, precision=precision)
+            continue
+        near = TextEncoder(tiny, max_tokens=64, precision=precision).encode(TEXTS[:6]).vectors
+        cosines = (exact * near).sum(1)
+        assert (cosines > 0.9).all(), precision
+        assert not np.allclose(exact, near, atol=1e-6)
+
+
+def test_a_text_that_the_model_fails_on_is_named_and_the_others_are_encoded(tiny: Path) -> None:
+    encoder = TextEncoder(tiny, max_tokens=64, token_budget=300)
+    expected = encoder.encode(TEXTS).vectors
+    ids = encoder.tokenise(TEXTS)
+    # A token that the vocabulary does not have, as a damaged tokenizer would give it.
+    ids.ids[ids.starts[2]] = VOCABULARY + 7
+    found = encoder.encode_tokens(ids)
+    assert list(found.errors) == [2]
+    assert found.errors[2].startswith("the model failed: IndexError")
+    others = [0, 1, 3, 4, 5, 6]
+    assert (found.vectors[others] * expected[others]).sum(1).min() >= 0.9999
+    ids.ids[ids.starts[:-1]] = VOCABULARY + 7
+    with pytest.raises(EncoderError, match="the model fails on each of 7 texts"):
+        encoder.encode_tokens(ids)
