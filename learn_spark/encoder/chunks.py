@@ -130,7 +130,7 @@ class ChunkEncoder:
             F.count_if("truncated").alias("truncated"),
             F.count("error").alias("refused"),
             F.coalesce(F.sum("loads"), F.lit(0)).alias("loads"),
-            F.collect_set("device").alias("devices"),
+            F.array_join(F.array_sort(F.collect_set("device")), ",").alias("devices"),
         )
         good = watched.where(F.col("error").isNull())
         delta.append(
@@ -144,7 +144,7 @@ class ChunkEncoder:
         if found["refused"]:
             self._quarantine_refused(rows)
         self.totals.seen += found["rows"]
-        self.totals.devices |= set(found["devices"])
+        self.totals.devices |= set(filter(None, found["devices"].split(",")))
         for name in ("refused", "tokens", "padded_tokens", "truncated", "loads"):
             setattr(self.totals, name, getattr(self.totals, name) + found[name])
 

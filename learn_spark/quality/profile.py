@@ -10,18 +10,24 @@ from learn_spark.tables.contracts import TableRule
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+ROWS_A_PARTITION = 150_000
+
 
 def profile(
     frame: DataFrame, rules: Iterable[TableRule], read_table: Callable[[str], DataFrame]
 ) -> dict[str, float | None]:
-    """Rule name -> value, for the rules with a ``measure`` or ``references``; null where there is nothing to measure.
+    """Rule name -> value, for the rules that look at rows; null where there is nothing to measure.
 
-    ``read_table`` gives the table that a reference speaks of. The rows are read once, all measures together; each
-    referenced table is read once beside them.
+    ``read_table`` gives the table that a reference speaks of. The rows are read once, all measures together, and once
+    more (the columns alone) for each ``repeats_of``; a referenced table is read once beside them.
     """
     from pyspark.sql import functions as F
 
-    columns = []
+    rules = [rule for rule in rules if rule.measure or rule.references or rule.repeats_of]
+    if not rules:
+        return {}
+    plain = frame
+    columns = [F.count(F.lit(1)).cast("double").alias("_rows")]
     for rule in rules:
         if rule.measure is not None:
             columns.append(F.expr(f"cast({rule.measure} as double)").alias(rule.name))
@@ -30,8 +36,22 @@ def profile(
             there = read_table(rule.references.table).select(column).distinct().withColumn(known, F.lit(True))
             frame = frame.join(there, column, "left")
             columns.append(F.count_if(F.col(known).isNull()).cast("double").alias(rule.name))
-    if not columns:
-        return {}
     row = frame.agg(*columns).first()
     assert row is not None
-    return row.asDict()
+    found: dict[str, float | None] = row.asDict()
+    rows = int(found.pop("_rows") or 0)
+    for rule in rules:
+        if rule.repeats_of is not None:
+            found[rule.name] = float(_repeats(plain, rule.repeats_of, rows))
+    return found
+
+
+def _repeats(frame: DataFrame, columns: list[str], rows: int) -> int:
+    """Rows less distinct values. By 64-bit hashes, and by the values themselves only where hashes repeat."""
+    from pyspark.sql import functions as F
+
+    hashed = frame.select(F.xxhash64(*columns).alias("hash"))
+    # Spread first, in portions that fit into the processor's caches: a partial aggregation saves nothing on keys.
+    spread = hashed.repartition(max(1, rows // ROWS_A_PARTITION), "hash")
+    repeats = rows - spread.distinct().count()
+    return repeats and rows - frame.select(*columns).distinct().count()

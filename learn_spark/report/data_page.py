@@ -101,6 +101,8 @@ def _section(table: Contract) -> str:
 def _measured(rule: TableRule) -> str:
     if rule.measure is not None:
         return _code(rule.measure)
+    if rule.repeats_of is not None:
+        return f"rows whose {', '.join(map(_code, rule.repeats_of))} another row has too"
     if rule.references is not None:
         column, table = _code(rule.references.column), _code(rule.references.table)
         return f"rows whose {column} is not in {table}"

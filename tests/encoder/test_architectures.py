@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    BertConfig,
-    GPT2Config,
-    LlamaConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import AutoModel, AutoTokenizer
 
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import EncoderError
+from tests.encoder.tiny import CONFIGS, VOCABULARY, tiny_model
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-VOCABULARY = 49_152
-CONFIGS = {
-    "qwen2": Qwen2Config(vocab_size=VOCABULARY, num_key_value_heads=2, **SMALL),
-    "qwen3": Qwen3Config(vocab_size=VOCABULARY, num_key_value_heads=2, head_dim=8, **SMALL),
-    # Baichuan-7B: LLaMA's blocks, one key head a query head, an untied vocabulary.
-    "baichuan-like": LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=4096, **SMALL),
-    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64),
-    "bert": BertConfig(vocab_size=VOCABULARY, max_position_embeddings=64, **SMALL),
-}
 TEXTS = [
     "Title: Toy Story. Genres: Animation.",
     "x",
@@ -45,18 +26,7 @@ TEXTS = [
 
 @pytest.fixture(params=list(CONFIGS), scope="module")
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, llm_folder: Path) -> Path:
-    """A random model of the shape, with SmolLM2's tokenizer; attention is made strong enough to matter."""
-    torch.manual_seed(5)
-    model: PreTrainedModel = AutoModel.from_config(CONFIGS[request.param])
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2 and "embed" not in name and "wte" not in name:
-                weight.mul_(12)
-    folder = tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(llm_folder / name, folder)
-    return folder
+    return tiny_model(request.param, tmp_path_factory.mktemp(request.param), llm_folder)
 
 
 def reference(folder: Path, texts: list[str], pooling: str) -> np.ndarray:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,80 +20,175 @@ from pyspark.sql import SparkSession
 
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.settings import Settings
-from learn_spark.tables.snapshot import current_version
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace
+from tests.encoder.tiny import tiny_model
 from tests.world import ITEMS, item_lines, write_raw
 
+Make = Callable[..., Settings]
+UP_TO_TEXTS = ("ingest", "item_text", "embed_items")
 
-def embeddings(spark: SparkSession, settings: Settings) -> list[Any]:
-    return spark.read.format("delta").load(Workspace.open(settings.workspace).table("text_embeddings")).collect()
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, llm_folder: Path) -> Path:
+    return tiny_model("baichuan-like", tmp_path_factory.mktemp("tiny"), llm_folder)
 
 
-def test_the_stage_encodes_each_text_once_and_later_only_what_is_new(
-    spark: SparkSession,
-    small_settings: Callable[..., Settings],
-    run: Callable[..., Any],
-    tmp_path: Path,
-    llm_folder: Path,
+def embeddings(settings: Settings) -> list[dict[str, Any]]:
+    path = Workspace.open(settings.workspace).table("text_embeddings")
+    rows: list[dict[str, Any]] = Snapshot.open(path).to_arrow().to_pylist()
+    return rows
+
+
+def texts_of(settings: Settings) -> dict[str, str]:
+    rows = Snapshot.open(Workspace.open(settings.workspace).table("item_text")).to_arrow().to_pylist()
+    return {row["text_key"]: row["text"] for row in rows}
+
+
+def test_each_text_once_and_later_only_what_is_new(
+    spark: SparkSession, small_settings: Make, run: Callable[..., Any], tmp_path: Path, llm_folder: Path
 ) -> None:
     settings = small_settings()
-    outcome = run(settings, "ingest", "item_text", "embed_items")[-1]
-    counts = outcome.run.counts
+    counts = run(settings, *UP_TO_TEXTS)[-1].run.counts
     # Films 1 and 9 have one text.
     assert (counts["rows_in"], counts["encoded"], counts["refused"]) == (ITEMS - 1, ITEMS - 1, 0)
     # Two chunks of two tasks each: four tasks, but no more models than worker processes.
     assert 1 <= counts["model_loads"] <= 2
-    rows = {row.text_key: row for row in embeddings(spark, settings)}
+    rows, texts = {row["text_key"]: row for row in embeddings(settings)}, texts_of(settings)
     assert len(rows) == ITEMS - 1
-    texts = spark.read.format("delta").load(f"{settings.workspace}/tables/item_text").collect()
-    expected = TextEncoder(llm_folder, max_tokens=64, normalise=True, token_budget=512).encode([t.text for t in texts])
-    for text, vector, tokens in zip(texts, expected.vectors, expected.n_tokens, strict=True):
-        assert float(np.dot(rows[text.text_key].embedding, vector)) >= 0.9999
-        assert rows[text.text_key].n_tokens == tokens
-    assert counts["tokens"] == sum(row.n_tokens for row in rows.values())
+    expected = TextEncoder(llm_folder, max_tokens=64, token_budget=512).encode(list(texts.values()))
+    for key, vector, tokens in zip(texts, expected.vectors, expected.n_tokens, strict=True):
+        assert float(np.dot(rows[key]["embedding"], vector)) >= 0.9999
+        assert rows[key]["n_tokens"] == tokens
+    assert counts["tokens"] == sum(row["n_tokens"] for row in rows.values())
+    (known,) = read_rows(Workspace.open(settings.workspace).table("encoders"))
+    assert {row["encoder_key"] for row in rows.values()} == {known["encoder_key"]}
+    assert (known["model"], known["pooling"], known["max_tokens"]) == (str(llm_folder), "mean", 64)
+    assert len(known["revision"]) == 64
 
     lines = item_lines()
     write_raw(
         tmp_path / "raw",
         items=[*lines[:3], lines[3].replace("story", "tale"), *lines[4:], f"50\t{lines[5].split(chr(9), 1)[1]}"],
     )
-    again = run(settings, "ingest", "item_text", "embed_items")[-1]
+    again = run(settings, *UP_TO_TEXTS)[-1]
     assert again.run.counts["encoded"] == 1
     version = current_version(Workspace.open(settings.workspace).table("text_embeddings"))
     forced = run(settings, "embed_items", force=True)[-1]
     assert (forced.run.counts["encoded"], forced.run.counts["model_loads"]) == (0, 0)
     assert current_version(Workspace.open(settings.workspace).table("text_embeddings")) == version
 
-    beside = run(small_settings("encoder.max_tokens=4"), "embed_items")[-1]
-    assert beside.run.counts["encoded"] == ITEMS - 1
-    assert len({row.encoder_key for row in embeddings(spark, settings)}) == 2
+
+def test_versions_live_side_by_side_and_truncation_is_counted(
+    small_settings: Make, run: Callable[..., Any], tiny: Path
+) -> None:
+    model = f"encoder.model={tiny}"
+    run(small_settings(model), *UP_TO_TEXTS)
+    cut = run(small_settings(model, "encoder.max_tokens=4"), "embed_items")[-1]
+    assert (cut.run.counts["encoded"], cut.run.counts["truncated"]) == (ITEMS - 1, ITEMS - 1)
+    last = run(small_settings(model, "encoder.pooling=last"), "embed_items")[-1]
+    assert (last.run.counts["encoded"], last.run.counts["truncated"]) == (ITEMS - 1, 0)
+    settings = small_settings(model)
+    rows = embeddings(settings)
+    by_key: dict[str, int] = {}
+    for row in rows:
+        by_key[row["encoder_key"]] = by_key.get(row["encoder_key"], 0) + 1
+    assert sorted(by_key.values()) == [ITEMS - 1] * 3
+    known = read_rows(Workspace.open(settings.workspace).table("encoders"))
+    assert {row["encoder_key"] for row in known} == set(by_key)
+    assert {(row["pooling"], row["max_tokens"]) for row in known} == {("mean", 64), ("mean", 4), ("last", 64)}
 
 
 def test_a_vector_that_is_not_finite_goes_to_quarantine(
-    spark: SparkSession,
-    small_settings: Callable[..., Settings],
-    run: Callable[..., Any],
-    tmp_path: Path,
-    llm_folder: Path,
+    spark: SparkSession, small_settings: Make, run: Callable[..., Any], tmp_path: Path, tiny: Path
 ) -> None:
     # A model whose embedding of one token is NaN: every text with that token fails, the others do not.
     from safetensors.torch import load_file, save_file
     from transformers import AutoTokenizer
 
     broken = tmp_path / "broken"
-    shutil.copytree(llm_folder, broken)
+    shutil.copytree(tiny, broken)
     tensors = load_file(broken / "model.safetensors")
-    (token,) = AutoTokenizer.from_pretrained(llm_folder)(" Western")["input_ids"]
+    (token,) = AutoTokenizer.from_pretrained(tiny)(" Western")["input_ids"]
     tensors["embed_tokens.weight"][token] = float("nan")
-    save_file(tensors, broken / "model.safetensors")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     settings = small_settings(f"encoder.model={broken}")
-    outcome = run(settings, "ingest", "item_text", "embed_items")[-1]
+    outcome = run(settings, *UP_TO_TEXTS)[-1]
     bad = [line for line in item_lines() if "Western" in line.split("\t")[3]]
     assert outcome.run.counts["refused"] == len(bad)
     assert outcome.run.counts["rows_out"] == ITEMS - 1 - len(bad)
-    assert np.isfinite([row.embedding for row in embeddings(spark, settings)]).all()
+    assert np.isfinite([row["embedding"] for row in embeddings(settings)]).all()
     refused = spark.read.format("delta").load(f"{settings.workspace}/tables/quarantine").collect()
     assert {r.source_table for r in refused} == {"text_embeddings"}
     assert all("Western" in json.loads(r.raw)["text"] and r.reasons == ["the vector is not finite"] for r in refused)
     with pytest.raises(Exception, match=f"{len(bad)} of {ITEMS} items have no embedding"):
         run(settings, "histories", "train")
+
+
+def encoding_workers() -> list[int]:
+    """Python workers of Spark below this process that have a model in memory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+                if b"pyspark.daemon" in command and "libtorch" in (entry / "maps").read_text():
+                    found.append(int(entry.name))
+            except (OSError, UnicodeDecodeError):
+                continue
+    return found
+
+
+def test_a_worker_that_is_killed_is_survived(small_settings: Make, run: Callable[..., Any], tiny: Path) -> None:
+    settings = small_settings(f"encoder.model={tiny}")
+    run(settings, "ingest", "item_text")
+    before, killed = set(encoding_workers()), threading.Event()
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 60
+        while not killed.is_set() and time.monotonic() < deadline:
+            # Workers of earlier tests may have been taken over; any with a model will do.
+            for pid in encoding_workers():
+                if pid not in before or time.monotonic() > deadline - 55:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.set()
+                    break
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    (outcome,) = run(settings, "embed_items")
+    killer.join()
+    assert killed.is_set()
+    assert outcome.run.counts["encoded"] == ITEMS - 1
+    assert outcome.run.counts["refused"] == 0
+    assert sorted(row["text_key"] for row in embeddings(settings)) == sorted(texts_of(settings))
+
+
+def test_a_driver_that_is_killed_loses_no_commit(
+    small_settings: Make, run: Callable[..., Any], tmp_path: Path, tiny: Path
+) -> None:
+    lines = [f"{i}\tFilm of number {i}\t19{i % 90 + 10}\tWestern" for i in range(1, 65)]
+    write_raw(tmp_path / "raw", items=lines, events=["1\t1\t5\t880000000"])
+    settings = small_settings(f"encoder.model={tiny}", "encoder.chunk_rows=2")
+    run(settings, "ingest", "item_text")
+    config = tmp_path / "small.yaml"
+    command = [str(Path(sys.executable).parent / "learn-spark"), "embed_items", "--config", str(config)]
+    command += ["--set", f"encoder.model={tiny}", "--set", "encoder.chunk_rows=2"]
+    table = Workspace.open(settings.workspace).table("text_embeddings")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and (current_version(table) or 0) < 3:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    committed = {row["text_key"]: row["embedding"] for row in embeddings(settings)}
+    assert 0 < len(committed) < len(lines)
+    plans = Path(settings.workspace) / "cache" / "to_encode"
+    assert len(list(plans.iterdir())) == 1
+    (outcome,) = run(settings, "embed_items")
+    assert outcome.run.counts["encoded"] == len(lines) - len(committed)
+    rows = embeddings(settings)
+    assert len(rows) == len({row["text_key"] for row in rows}) == len(lines)
+    assert all(row["embedding"] == committed.get(row["text_key"], row["embedding"]) for row in rows)
+    assert list(plans.iterdir()) == []

@@ -77,6 +77,8 @@ def test_a_profile_measures_what_hand_and_eye_do(spark: SparkSession) -> None:
     rules = [
         rule("rows", measure="count(*)"),
         rule("repeated", measure="count(*) - count(distinct item_id)"),
+        rule("repeats", repeats_of=["item_id"]),
+        rule("no_repeats", repeats_of=["item_id", "value", "colour"]),
         rule("no_value", measure="avg(if(value is null, 1, 0))"),
         rule("mean", measure="avg(value)"),
         rule("nothing", measure="avg(if(item_id = 'q', value, null))"),
@@ -88,6 +90,8 @@ def test_a_profile_measures_what_hand_and_eye_do(spark: SparkSession) -> None:
     assert profile(frame, rules, others.__getitem__) == {
         "rows": 5.0,
         "repeated": 2.0,
+        "repeats": 2.0,
+        "no_repeats": 0.0,
         "no_value": 0.4,
         "mean": 2.0,
         "nothing": None,
