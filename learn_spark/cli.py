@@ -219,6 +219,43 @@ def rollback(config: ConfigOption, overrides: SetOption = None, verbose: Verbose
 
 
 @app.command()
+def forget_embeddings(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what would be deleted.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show whose embeddings nothing uses any more (no settings, model or release); delete them with --delete."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.encoder.retention import forget, keys_in_use
+        from learn_spark.pipeline.runner import workspace_lock
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+        from learn_spark.tables.workspace import Workspace
+
+        settings = load_settings(config, overrides or [])
+        workspace, report = Workspace.open(settings.workspace), Reporter()
+        with workspace_lock(workspace):
+            kept = keys_in_use(workspace, settings)
+            rows = [
+                [k.encoder_key[:12], k.model, k.detail, f"{k.rows:,}", ", ".join(k.used_by) or "nothing: to be deleted"]
+                for k in kept
+            ]
+            report.table("Embeddings by encoder", ["key", "model", "how", "rows", "used by"], rows)
+            unused = [k for k in kept if not k.used_by]
+            if not unused:
+                report.line("nothing to delete")
+            elif delete:
+                report.line(f"deleted {forget(workspace, [k.encoder_key for k in unused]):,} rows")
+            else:
+                report.line(f"--delete would delete {sum(k.rows for k in unused):,} rows of {len(unused)} encoders")
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command()
 def setup(verbose: VerboseOption = False) -> None:
     """Fetch the two Delta JARs (once) and tell Spark about this environment."""
 

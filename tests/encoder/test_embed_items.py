@@ -19,6 +19,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.encoder.engine import TextEncoder
+from learn_spark.encoder.retention import forget, keys_in_use
 from learn_spark.settings import Settings
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot, current_version
@@ -98,6 +99,19 @@ def test_versions_live_side_by_side_and_truncation_is_counted(
     known = read_rows(Workspace.open(settings.workspace).table("encoders"))
     assert {row["encoder_key"] for row in known} == set(by_key)
     assert {(row["pooling"], row["max_tokens"]) for row in known} == {("mean", 64), ("mean", 4), ("last", 64)}
+
+    # What no settings, model or release names is shown, and deleted only when asked to.
+    workspace = Workspace.open(settings.workspace)
+    of = {(row["pooling"], row["max_tokens"]): row["encoder_key"] for row in known}
+    manifest = workspace.folder("models", "some") / "manifest.json"
+    manifest.write_text(json.dumps({"encoder_key": of["last", 64]}))
+    used = {kept.encoder_key: kept.used_by for kept in keys_in_use(workspace, settings)}
+    assert used == {of["mean", 64]: ("these settings",), of["last", 64]: ("model some",), of["mean", 4]: ()}
+    assert len(embeddings(settings)) == 3 * (ITEMS - 1)
+    assert forget(workspace, [of["mean", 4]]) == ITEMS - 1
+    assert {row["encoder_key"] for row in embeddings(settings)} == {of["mean", 64], of["last", 64]}
+    (again,) = run(settings, "embed_items")
+    assert again.run.counts["encoded"] == 0
 
 
 def test_a_vector_that_is_not_finite_goes_to_quarantine(

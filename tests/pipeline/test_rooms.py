@@ -10,7 +10,14 @@ import learn_spark
 PACKAGE = Path(learn_spark.__file__).parent
 SPARK_ROOMS = {"sources", "text", "histories", "quality", "tables", "release", "encoder"}
 TORCH_ROOMS = {"towers", "objectives", "feed", "training", "retrieval", "ranking", "report"}
-WORKER_CODE = {"encoder/engine.py", "encoder/loading.py", "encoder/worker.py", "release/worker.py"}
+WORKER_CODE = {
+    "encoder/api.py",
+    "encoder/engine.py",
+    "encoder/loading.py",
+    "encoder/pooling.py",
+    "encoder/worker.py",
+    "release/worker.py",
+}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:

@@ -1,0 +1,64 @@
+"""Which embeddings nobody uses any more: shown first, deleted only when asked to."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+
+from deltalake import DeltaTable
+
+from learn_spark.encoder.identity import identify
+from learn_spark.errors import LearnSparkError
+from learn_spark.settings.schema import Settings
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.snapshot import Snapshot, current_version
+from learn_spark.tables.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class KeptKey:
+    """An encoder_key with vectors in the table. ``used_by`` is empty where nothing needs it."""
+
+    encoder_key: str
+    model: str
+    detail: str
+    rows: int
+    first_used_at: datetime | None
+    used_by: tuple[str, ...]
+
+
+def keys_in_use(workspace: Workspace, settings: Settings) -> list[KeptKey]:
+    """All keys of text_embeddings, newest first, each with what uses it: the settings, trained models, releases.
+
+    Raises LearnSparkError where there is no table yet.
+    """
+    path = workspace.table("text_embeddings")
+    if current_version(path) is None:
+        raise LearnSparkError(f"there is no table text_embeddings in {workspace.root} yet")
+    rows = Counter(Snapshot.open(path).to_arrow(["encoder_key"])["encoder_key"].to_pylist())
+    known = {row["encoder_key"]: row for row in read_rows(workspace.table("encoders"))}
+    users: dict[str, list[str]] = {identify(settings.encoder).key: ["these settings"]}
+    for manifest in sorted((workspace.root / "models").glob("*/manifest.json")):
+        key = json.loads(manifest.read_text(encoding="utf-8")).get("encoder_key")
+        users.setdefault(key, []).append(f"model {manifest.parent.name}")
+    for release in read_rows(workspace.table("releases")):
+        name = f"release {release['release_id']}"
+        if name not in users.setdefault(release["encoder_key"], []):
+            users[release["encoder_key"]].append(name)
+    found = []
+    for key, count in rows.items():
+        row = known.get(key, {})
+        detail = ", ".join(str(row[n]) for n in ("pooling", "max_tokens", "precision") if n in row)
+        used = tuple(users.get(key, ()))
+        found.append(KeptKey(key, row.get("model", "unknown"), detail, count, row.get("first_used_at"), used))
+    return sorted(found, key=lambda kept: (str(kept.first_used_at), kept.encoder_key), reverse=True)
+
+
+def forget(workspace: Workspace, keys: list[str]) -> int:
+    """Delete the vectors of these keys in one commit; how many. VACUUM frees the space when its time has come."""
+    table = DeltaTable(workspace.table("text_embeddings"))
+    listed = ", ".join(f"'{key}'" for key in keys)
+    metrics = table.delete(f"encoder_key in ({listed})")
+    return int(metrics["num_deleted_rows"])
