@@ -183,16 +183,16 @@ def test_a_worker_that_is_killed_is_survived(small_settings: Make, run: Callable
 def test_a_driver_that_is_killed_loses_no_commit(
     small_settings: Make, run: Callable[..., Any], tmp_path: Path, tiny: Path
 ) -> None:
-    lines = [f"{i}\tFilm of number {i}\t19{i % 90 + 10}\tWestern" for i in range(1, 65)]
+    lines = [f"{i}\tFilm of number {i}\t19{i % 90 + 10}\tWestern" for i in range(1, 25)]
     write_raw(tmp_path / "raw", items=lines, events=["1\t1\t5\t880000000"])
-    settings = small_settings(f"encoder.model={tiny}", "encoder.chunk_rows=2")
+    settings = small_settings(f"encoder.model={tiny}", "encoder.chunk_rows=4")
     run(settings, "ingest", "item_text")
     config = tmp_path / "small.yaml"
     command = [str(Path(sys.executable).parent / "learn-spark"), "embed_items", "--config", str(config)]
-    command += ["--set", f"encoder.model={tiny}", "--set", "encoder.chunk_rows=2"]
+    command += ["--set", f"encoder.model={tiny}", "--set", "encoder.chunk_rows=4"]
     table = Workspace.open(settings.workspace).table("text_embeddings")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    while process.poll() is None and (current_version(table) or 0) < 3:
+    while process.poll() is None and (current_version(table) or 0) < 2:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
