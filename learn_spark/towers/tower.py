@@ -1,0 +1,53 @@
+"""What every tower can do, whatever it knows of items: the trainer, the evaluation and the release see only this."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class Tower(nn.Module, ABC):
+    """User and item vectors in one space, compared by inner product.
+
+    Items are given by item_index (int64, 0 is padding, 1..``n_items`` are items), events right-padded, oldest first.
+    ``times`` are microseconds since 1970 (int64), for towers with ``needs_times``; what stands at padding is ignored.
+    No vector depends on padding, nor on an event after its own position.
+    """
+
+    method: ClassVar[str]
+    needs_times: ClassVar[bool] = False
+    n_items: int
+    output_dim: int
+
+    @abstractmethod
+    def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
+        """User vectors [B, L, D], one after each event of ``items`` [B, L]; meaningless at padding."""
+
+    @abstractmethod
+    def items(self, items: Tensor) -> Tensor:
+        """Item vectors [..., D] of ``items`` [...], each alone: what the catalogue is ranked by."""
+
+    def targets(self, items: Tensor) -> Tensor:
+        """Item vectors [B, T, D] in training, of target sequences ``items`` [B, T]; by default each item alone."""
+        return self.items(items)
+
+    def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
+        """User vectors [B, D] after the last of ``lengths`` [B] events. ValueError for lengths outside 1..L."""
+        batch, longest = items.shape
+        if lengths.shape != (batch,):
+            raise ValueError(f"expected lengths [{batch}], got {list(lengths.shape)}")
+        wrong = lengths[(lengths < 1) | (lengths > longest)]
+        if len(wrong):
+            raise ValueError(f"{len(wrong)} of {batch} lengths are outside 1..{longest}, the first is {int(wrong[0])}")
+        return self.user(items, times)[torch.arange(batch, device=items.device), lengths.long() - 1]
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments as plain values, fit for JSON; ``type(self)(**tower.to_dict())`` is one like it."""
+
+    def parameter_count(self) -> int:
+        """How many parameters are trained; buffers are not."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
