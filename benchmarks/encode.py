@@ -51,8 +51,11 @@ def main(arguments: list[str]) -> int:
         texts = json.loads(chosen.items.read_text())
         print(json.dumps(_run(chosen.only, chosen.model_folder, texts)))
         return 0
+    from learn_spark.encoder.api import prepared
+    from learn_spark.settings.schema import Encoder
+
     _install_peers(chosen.peers)
-    folder = chosen.model_folder or _prepared(MODELS[chosen.model])
+    folder = chosen.model_folder or prepared(Encoder(model=MODELS[chosen.model]))
     texts = _texts(chosen.items, chosen.texts)
     figures: dict[str, Any] = {"benchmark": "encode", "model": chosen.model, "texts": len(texts), "runs": {}}
     figures["cores"] = os.cpu_count()
@@ -85,14 +88,6 @@ def _install_peers(place: Path) -> None:
     uv = Path(sys.executable).parent / "uv"
     command = [str(uv), "pip", "install", "-q", "--no-deps", "--python", sys.executable, "--target", str(place), *PEERS]
     subprocess.run(command, check=True)
-
-
-def _prepared(model: str) -> Path:
-    from learn_spark.encoder.identity import identify
-    from learn_spark.encoder.loading import prepare
-    from learn_spark.settings.schema import Encoder
-
-    return prepare(identify(Encoder(model=model)), Path.home() / ".cache" / "learn-spark" / "models")
 
 
 def _texts(path: Path, sample: int) -> list[str]:
@@ -201,11 +196,12 @@ def _spark(folder: Path, texts: list[str]) -> dict[str, float]:
     import pyarrow as pa
 
     from learn_spark.encoder.worker import WorkerSpec, encode_partition
-    from learn_spark.settings.schema import Spark
+    from learn_spark.settings.schema import Encoder, Spark
     from learn_spark.tables.session import start_session
 
     cores = os.cpu_count() or 1
-    spec = WorkerSpec(str(folder), MAX_TOKENS, False, 4096, threads=1)
+    encoder = Encoder(model=str(folder), max_tokens=MAX_TOKENS, normalise=False)
+    spec = WorkerSpec(str(folder), encoder, threads=1)
     with tempfile.TemporaryDirectory() as root:
         settings = Spark(master=f"local[{cores}]", driver_memory="2g", shuffle_partitions=cores)
         session = start_session(settings, app="bench-encode", log_file=Path(root) / "spark.log")

@@ -16,32 +16,14 @@ if TYPE_CHECKING:
     from learn_spark.encoder.engine import TextEncoder
 
 
-def text_encoder(settings: Encoder, *, cache: Path | None = None, device: str | None = None) -> TextEncoder:
+def text_encoder(settings: Encoder, *, cache: Path | None = None) -> TextEncoder:
     """A loaded engine. ``cache`` (default ~/.cache/learn-spark/models) takes what is converted from GGUF files.
 
-    Raises EncoderError where the model is not there or cannot be loaded.
+    Raises EncoderError where the model or the GPU is not there, or the model cannot be loaded.
     """
-    import torch
+    from learn_spark.encoder.engine import open_encoder
 
-    from learn_spark.encoder.engine import TextEncoder
-    from learn_spark.encoder.identity import EncoderError, identify
-    from learn_spark.encoder.loading import prepare
-
-    if device is None:
-        available = torch.cuda.is_available()
-        if settings.device == "cuda" and not available:
-            raise EncoderError("encoder.device is cuda, but PyTorch sees no GPU")
-        device = "cuda" if available and settings.device != "cpu" else "cpu"
-    return TextEncoder(
-        prepare(identify(settings), cache or Path.home() / ".cache" / "learn-spark" / "models"),
-        max_tokens=settings.max_tokens,
-        normalise=settings.normalise,
-        token_budget=settings.token_budget,
-        pooling=settings.pooling,
-        prefix=settings.prefix,
-        precision=settings.precision,
-        device=device,
-    )
+    return open_encoder(prepared(settings, cache), settings, _device(settings))
 
 
 def encode(texts: Sequence[str], settings: Encoder, *, cache: Path | None = None) -> np.ndarray:
@@ -51,10 +33,6 @@ def encode(texts: Sequence[str], settings: Encoder, *, cache: Path | None = None
     encoded = text_encoder(settings, cache=cache).encode(texts)
     encoded.vectors[list(encoded.errors)] = np.nan
     return encoded.vectors
-
-
-# Survives between the tasks of one worker process, so the model is loaded once in it.
-_engines: dict[str, TextEncoder] = {}
 
 
 def embed_text(settings: Encoder, *, cache: Path | None = None, threads: int | None = None) -> Callable[..., Any]:
@@ -67,29 +45,19 @@ def embed_text(settings: Encoder, *, cache: Path | None = None, threads: int | N
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F
 
-    from learn_spark.encoder.identity import identify
-    from learn_spark.encoder.loading import prepare
+    from learn_spark.encoder.worker import WorkerSpec
 
-    # Converted here, once, and not by every worker.
-    identity = identify(settings)
-    folder = prepare(identity, cache or Path.home() / ".cache" / "learn-spark" / "models")
-    local = settings.model_copy(update={"model": str(folder), "revision": None})
     session = SparkSession.getActiveSession()
     at_once = session.sparkContext.defaultParallelism if session else 1
-    workers = max(1, (os.cpu_count() or 1) // at_once)
-
-    def engine() -> TextEncoder:
-        if identity.key not in _engines:
-            import torch
-
-            torch.set_num_threads(threads or workers)
-            _engines.clear()
-            _engines[identity.key] = text_encoder(local)
-        return _engines[identity.key]
+    # Converted here, once, and not by every worker.
+    folder = str(prepared(settings, cache))
+    spec = WorkerSpec(folder, settings, threads or max(1, (os.cpu_count() or 1) // at_once))
 
     def embed(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         from learn_spark.encoder.engine import encode_windows
+        from learn_spark.encoder.worker import engine_of
 
+        engine, _ = engine_of(spec, _device(settings))
         sizes: list[pd.Series] = []
 
         def texts() -> Iterator[list[str]]:
@@ -97,7 +65,7 @@ def embed_text(settings: Encoder, *, cache: Path | None = None, threads: int | N
                 sizes.append(batch)
                 yield batch.fillna("").tolist()
 
-        for encoded in encode_windows(engine(), texts()):
+        for encoded in encode_windows(engine, texts()):
             batch = sizes.pop(0)
             rows = list(encoded.vectors)
             for bad in encoded.errors:
@@ -107,3 +75,22 @@ def embed_text(settings: Encoder, *, cache: Path | None = None, threads: int | N
     # Postponed annotations name what only type checkers import.
     embed.__annotations__ = {"batches": Iterator[pd.Series], "return": Iterator[pd.Series]}
     return F.pandas_udf(embed, "array<float>")  # type: ignore[call-overload]
+
+
+def prepared(settings: Encoder, cache: Path | None = None) -> Path:
+    """The model's folder, converted from GGUF where need be. EncoderError where the model is not there."""
+    from learn_spark.encoder.identity import identify
+    from learn_spark.encoder.loading import prepare
+
+    return prepare(identify(settings), cache or Path.home() / ".cache" / "learn-spark" / "models")
+
+
+def _device(settings: Encoder) -> str:
+    import torch
+
+    from learn_spark.encoder.identity import EncoderError
+
+    available = torch.cuda.is_available()
+    if settings.device == "cuda" and not available:
+        raise EncoderError("encoder.device is cuda, but PyTorch sees no GPU")
+    return "cuda" if available and settings.device != "cpu" else "cpu"

@@ -68,7 +68,7 @@ class ChunkEncoder:
 
     def __init__(self, context: StageContext, key: str, spec: WorkerSpec, tasks: int) -> None:
         self._context, self._key, self._spec, self._tasks = context, key, spec, tasks
-        self._profile = _gpu_profile(context) if spec.wants_gpu else None
+        self._profile = _gpu_profile(context) if spec.settings.gpus else None
         self.totals = Totals()
 
     def encode(self, rows: DataFrame) -> None:
@@ -79,11 +79,12 @@ class ChunkEncoder:
             if not died(error):
                 raise
             self.totals.retries += 1
-            smaller = max(1, self._spec.token_budget // 4)
+            smaller = max(1, self._spec.settings.token_budget // 4)
             self._context.report.say(
                 f"a worker died or ran out of memory; trying again with a token budget of {smaller}"
             )
-            self._spec = replace(self._spec, token_budget=smaller)
+            settings = self._spec.settings.model_copy(update={"token_budget": smaller})
+            self._spec = replace(self._spec, settings=settings)
             self._take_apart(rows, 0)
 
     def _take_apart(self, rows: DataFrame, depth: int) -> None:

@@ -84,19 +84,8 @@ def run(context: StageContext) -> StageResult:
 def _encode(context: StageContext, identity: EncoderIdentity, missing: DataFrame, total: int) -> Totals:
     settings = context.settings.encoder
     tasks = settings.tasks or context.spark.sparkContext.defaultParallelism
-    spec = WorkerSpec(
-        folder=str(prepare(identity, context.folder("cache", "models"))),
-        max_tokens=settings.max_tokens,
-        normalise=settings.normalise,
-        token_budget=settings.token_budget,
-        threads=max(1, (os.cpu_count() or 1) // tasks),
-        pooling=settings.pooling,
-        prefix=settings.prefix,
-        precision=settings.precision,
-        device=settings.device,
-        window_rows=settings.window_rows,
-        wants_gpu=settings.gpus > 0,
-    )
+    folder = prepare(identity, context.folder("cache", "models"))
+    spec = WorkerSpec(str(folder), settings, threads=max(1, (os.cpu_count() or 1) // tasks))
     chunks = math.ceil(total / settings.chunk_rows)
     # The plan is written down: a cached frame that reads text_embeddings would be computed anew after each append
     # to it, and every chunk would scan all texts.

@@ -15,6 +15,7 @@ from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.loading import load
 from learn_spark.encoder.pooling import POOLINGS
+from learn_spark.settings.schema import Encoder
 
 _log = logging.getLogger(__name__)
 _SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -172,6 +173,20 @@ class TextEncoder:
         _log.warning("out of memory in a batch of %d tokens; the token budget is %d now", cells, self.token_budget)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def open_encoder(folder: Path, settings: Encoder, device: str) -> TextEncoder:
+    """The engine over a prepared folder (loading.prepare), as the settings say, on one of PyTorch's devices."""
+    return TextEncoder(
+        folder,
+        max_tokens=settings.max_tokens,
+        normalise=settings.normalise,
+        token_budget=settings.token_budget,
+        pooling=settings.pooling,
+        prefix=settings.prefix,
+        precision=settings.precision,
+        device=device,
+    )
 
 
 def encode_windows(encoder: TextEncoder, windows: Iterator[Sequence[str]]) -> Iterator[Encoded]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.encoder.identity import EncoderError
+from learn_spark.settings.schema import Encoder
 
 if TYPE_CHECKING:
     from learn_spark.encoder.engine import Encoded, TextEncoder
@@ -39,19 +41,11 @@ WINDOW_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker needs to load its engine. ``device``: auto, cpu or cuda; ``wants_gpu``: Spark was asked for one."""
+    """What a worker needs to load its engine: a prepared folder, the settings, and the threads it may use."""
 
     folder: str
-    max_tokens: int
-    normalise: bool
-    token_budget: int
+    settings: Encoder
     threads: int
-    pooling: str = "mean"
-    prefix: str = ""
-    precision: str = "fp32"
-    device: str = "auto"
-    window_rows: int = 4096
-    wants_gpu: bool = False
 
 
 # Survives between the tasks of one worker process (spark.python.worker.reuse), so the model is loaded once in it.
@@ -68,12 +62,12 @@ def encode_partition(spec: WorkerSpec) -> Callable[[Iterable[pa.RecordBatch]], I
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from learn_spark.encoder.engine import encode_windows
 
-        keyed, texts = tee(windows(batches, spec.window_rows))
+        keyed, texts = tee(windows(batches, spec.settings.window_rows))
         first = next(keyed, None)
         if first is None:
             return
-        place, address = device_of_task(spec)
-        engine, loaded = _engine(spec, place)
+        place, address = device_of_task(spec.settings)
+        engine, loaded = engine_of(spec, place)
         encoded = encode_windows(engine, (table["text"].to_pylist() for table in texts))
         yield _to_arrow(first, next(encoded), loaded, address)
         for table, done in zip(keyed, encoded, strict=True):
@@ -102,7 +96,7 @@ def windows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def device_of_task(spec: WorkerSpec) -> tuple[str, str]:
+def device_of_task(settings: Encoder) -> tuple[str, str]:
     """(torch's device, what is told of it): the GPU whose address Spark gave this task, where it was asked for one.
 
     Raises EncoderError where a GPU was asked for and there is none.
@@ -112,19 +106,19 @@ def device_of_task(spec: WorkerSpec) -> tuple[str, str]:
 
     context = TaskContext.get()
     given = context.resources().get("gpu") if context is not None else None
-    if spec.wants_gpu and given is None:
+    if settings.gpus > 0 and given is None:
         raise EncoderError(
             "encoder.gpus asks for a GPU a task, but Spark gave this task none: set spark.executor.resource.gpu.amount "
             "and a discovery script (docs/cluster.md)"
         )
     address = given.addresses[0] if given is not None else None
-    if spec.device == "cpu":
+    if settings.device == "cpu":
         return "cpu", f"cpu (gpu {address})" if address is not None else "cpu"
     if torch.cuda.is_available():
         # Spark on YARN and Kubernetes may show a container its own GPUs only, counted anew.
         index = int(address) if address is not None and int(address) < torch.cuda.device_count() else 0
         return f"cuda:{index}", f"gpu {address if address is not None else index}"
-    if spec.device == "cuda" or spec.wants_gpu:
+    if settings.device == "cuda" or settings.gpus > 0:
         raise EncoderError(
             f"the encoder is to run on a GPU ({'Spark gave address ' + address if address else 'encoder.device: cuda'}"
             "), but PyTorch sees none: check the driver, and that torch was built for CUDA"
@@ -132,29 +126,19 @@ def device_of_task(spec: WorkerSpec) -> tuple[str, str]:
     return "cpu", "cpu"
 
 
-def _engine(spec: WorkerSpec, device: str) -> tuple[TextEncoder, bool]:
+def engine_of(spec: WorkerSpec, device: str) -> tuple[TextEncoder, bool]:
+    """This process's engine, and whether it had to be loaded for this call."""
     loaded = (spec, device) not in _engines
     if loaded:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         os.environ["HF_HUB_OFFLINE"] = "1"
-        from pathlib import Path
-
         import torch
 
-        from learn_spark.encoder.engine import TextEncoder
+        from learn_spark.encoder.engine import open_encoder
 
         torch.set_num_threads(spec.threads)
         _engines.clear()
-        _engines[spec, device] = TextEncoder(
-            Path(spec.folder),
-            max_tokens=spec.max_tokens,
-            normalise=spec.normalise,
-            token_budget=spec.token_budget,
-            pooling=spec.pooling,
-            prefix=spec.prefix,
-            precision=spec.precision,
-            device=device,
-        )
+        _engines[spec, device] = open_encoder(Path(spec.folder), spec.settings, device)
     return _engines[spec, device], loaded
 
 

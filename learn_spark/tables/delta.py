@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -69,14 +69,11 @@ def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | N
         writer.save(path)
 
 
-def merge(
-    frame: DataFrame, path: str, contract: Contract, *, update_when: str | None = None, among: str | None = None
-) -> dict[str, int]:
+def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str | None = None) -> dict[str, int]:
     """Insert rows whose key is new; update known ones where ``update_when`` holds (``t`` the table, ``s`` the row).
 
-    ``among`` is a condition on ``t`` that holds for every row with a key of ``frame``: what lies outside is not
-    read. Writes no commit when nothing changes, and only appends where nothing is updated. Returns the numbers of
-    rows ``inserted`` and ``updated``; RowsLost where the log tells other numbers than were planned.
+    Writes no commit when nothing changes, and only appends where nothing is updated. Returns the numbers of rows
+    ``inserted`` and ``updated``; RowsLost where the log tells other numbers than were planned.
     """
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
@@ -84,13 +81,12 @@ def merge(
     spark = frame.sparkSession
     create_if_missing(spark, path, contract)
     source = conform(frame, contract)
-    target = DeltaTable.forPath(spark, path)
-    known = target.toDF().alias("t").where(among or "true")
     if not Snapshot.open(path).rows:
-        inserted = _append_counted(source, path, contract, source.isEmpty)
+        inserted = 0 if source.isEmpty() else _append_counted(source, path, contract)
         return {"inserted": inserted, "updated": 0}
+    target = DeltaTable.forPath(spark, path)
     condition = " AND ".join(f"t.{key} = s.{key}" for key in contract.key)
-    joined = source.alias("s").join(known, F.expr(condition), "left")
+    joined = source.alias("s").join(target.toDF().alias("t"), F.expr(condition), "left")
     is_new = F.col(f"t.{contract.key[0]}").isNull()
     updates = F.expr(update_when) if update_when else F.lit(False)
     changed = joined.where(is_new | updates).select("s.*", is_new.alias("_is_new")).persist()
@@ -102,9 +98,9 @@ def merge(
         with translated(contract):
             if not planned["updated"]:
                 if planned["inserted"]:
-                    _append_counted(rows, path, contract, lambda: False)
+                    _append_counted(rows, path, contract)
                 return planned
-            plan = target.alias("t").merge(rows.alias("s"), f"{condition} AND ({among})" if among else condition)
+            plan = target.alias("t").merge(rows.alias("s"), condition)
             # Which rows change was decided above; asked again here, expressions of time could decide otherwise.
             plan.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
     finally:
@@ -119,12 +115,10 @@ def merge(
     return done
 
 
-def _append_counted(rows: DataFrame, path: str, contract: Contract, is_empty: Callable[[], bool]) -> int:
+def _append_counted(rows: DataFrame, path: str, contract: Contract) -> int:
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    if is_empty():
-        return 0
     seen = Observation()
     with translated(contract):
         rows.observe(seen, F.count(F.lit(1)).alias("rows")).write.format("delta").mode("append").save(path)
