@@ -7,43 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHUNK_ROWS = 65_536
-SMALLEST_SHARE = 1e-12
-
-
-def fit_whitening(embeddings: np.ndarray, *, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [d] and ZCA matrix [d, d], float64, such that ``(embeddings - mean) @ matrix`` has covariance I.
-
-    Raw text embeddings lie in a narrow cone (WhitenRec, arXiv 2402.10602); LEARN itself feeds them raw. ``ridge``
-    times the mean eigenvalue is added to every eigenvalue, so that directions of mere noise are not blown up. The
-    matrix is V diag(1 / sqrt(eigenvalue)) V': the signs of eigenvectors cancel, so it is the same on every machine.
-
-    Raises ValueError for fewer than 2 rows, a negative ridge, values that are not finite, and for rows that lie in a
-    subspace where the ridge is 0.
-    """
-    if embeddings.ndim != 2 or embeddings.shape[0] < 2 or embeddings.shape[1] < 1:
-        raise ValueError(f"whitening needs [n >= 2, d >= 1] embeddings, got {list(embeddings.shape)}")
-    if not ridge >= 0.0:
-        raise ValueError(f"ridge {ridge} must be at least 0")
-    rows, width = embeddings.shape
-    total = np.zeros(width)
-    for start in range(0, rows, CHUNK_ROWS):
-        total += embeddings[start : start + CHUNK_ROWS].sum(axis=0, dtype=np.float64)
-    mean = total / rows
-    if not np.isfinite(mean).all():
-        raise ValueError(f"{int((~np.isfinite(mean)).sum())} of {width} embedding columns hold values not finite")
-    scatter = np.zeros((width, width))
-    for start in range(0, rows, CHUNK_ROWS):
-        centred = embeddings[start : start + CHUNK_ROWS].astype(np.float64) - mean
-        scatter += centred.T @ centred
-    values, vectors = np.linalg.eigh(scatter / rows)
-    values = np.maximum(values, 0.0) + ridge * max(values.mean(), 0.0)
-    if values[0] <= SMALLEST_SHARE * values[-1]:
-        raise ValueError(
-            f"the smallest eigenvalue {values[0]:.3g} is nothing beside the largest {values[-1]:.3g} "
-            f"({rows} rows, {width} columns, ridge {ridge}); raise the ridge"
-        )
-    return mean, (vectors / np.sqrt(values)) @ vectors.T
+from learn_spark.encoder.space import fit_whitening as fit_whitening
 
 
 class ContentAdaptor(nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.towers import adaptor as adaptor_module
+from learn_spark.encoder import space as space_module
 from learn_spark.towers.adaptor import ContentAdaptor, fit_whitening
 
 
@@ -45,7 +45,7 @@ def test_zca_is_symmetric_and_follows_the_columns() -> None:
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = _cone(100, 4).astype(np.float32)
     whole = fit_whitening(rows, ridge=0.01)
-    monkeypatch.setattr(adaptor_module, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(space_module, "CHUNK_ROWS", 7)
     for one, other in zip(whole, fit_whitening(rows, ridge=0.01), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 

@@ -1,0 +1,228 @@
+"""The space that a tower reads embeddings in: raw, centred or whitened, fitted on the training catalogue alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.log import append_rows, read_rows
+from learn_spark.tables.workspace import Workspace
+
+SpaceKind = Literal["raw", "centred", "whitened"]
+CHUNK_ROWS = 8_192
+SMALLEST_SHARE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """``(vectors - mean) @ matrix``: ``mean`` [hidden] and ``matrix`` [hidden, dims] in float64, None for no matrix.
+
+    ``rows`` distinct vectors were fitted on, and ``fitted_on`` is the hash of their set. ``ridge`` is 0 where it plays
+    no part.
+    """
+
+    kind: SpaceKind
+    mean: np.ndarray
+    matrix: np.ndarray | None
+    ridge: float
+    rows: int
+    fitted_on: str
+
+    @property
+    def dims(self) -> int:
+        """Width of a vector in the space."""
+        return len(self.mean) if self.matrix is None else int(self.matrix.shape[1])
+
+    def key(self, encoder_key: str) -> str:
+        """space_key of embedding_spaces: SHA-256 over whose vectors, what is done to them, and what was fitted on."""
+        parts = [encoder_key, self.kind, self.ridge, self.dims, self.fitted_on]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def apply(self, vectors: np.ndarray) -> np.ndarray:
+        """``vectors`` [..., hidden] in the space, [..., dims] float32; ValueError for another width."""
+        if vectors.shape[-1] != len(self.mean):
+            raise ValueError(f"the space is of vectors [..., {len(self.mean)}], got {list(vectors.shape)}")
+        if self.kind == "raw":
+            return np.asarray(vectors, np.float32)
+        moved = vectors - self.mean
+        return (moved if self.matrix is None else moved @ self.matrix).astype(np.float32)
+
+    def matrix_path(self, raw: Path) -> Path:
+        """The item matrix at ``raw`` (learn_spark/feed/item_matrix.py) in the space, built beside it only once.
+
+        Row 0, the padding, stays zero. Of a raw space it is ``raw`` itself.
+        """
+        if self.kind == "raw":
+            return raw
+        path = raw.with_name(f"{raw.stem}-{self.key('')[:32]}.npy")
+        if not path.is_file():
+            source = np.load(raw, mmap_mode="r", allow_pickle=False)
+            temporary = raw.with_name(f".{path.stem}.{os.getpid()}.npy")
+            try:
+                target = np.lib.format.open_memmap(
+                    temporary, mode="w+", dtype=np.float32, shape=(len(source), self.dims)
+                )
+                for start in range(0, len(source), CHUNK_ROWS):
+                    target[start : start + CHUNK_ROWS] = self.apply(source[start : start + CHUNK_ROWS])
+                target[:1] = 0
+                target.flush()
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return path
+
+
+def fit_space(
+    vectors: np.ndarray,
+    kind: SpaceKind,
+    *,
+    ridge: float = 0.0,
+    dims: int | None = None,
+    rows: np.ndarray | None = None,
+) -> Space:
+    """The space of ``vectors`` [n, hidden], fitted on the distinct ones among ``rows`` (positions; None: all).
+
+    Give the rows of items with a training event (retrieval.cuts.training_events): an item that appears only after the
+    cut must not shape the space. Equal texts count once, and the order of rows changes no bit. ``centred`` subtracts
+    the mean; ``whitened`` makes the covariance the identity, see :func:`fit_whitening`; with ``dims`` only along the
+    ``dims`` directions of largest variance, one a column (PCA whitening, the largest entry of a direction positive).
+
+    Raises ValueError as fit_whitening does, and for ``dims`` that the kind does not take or that are too many.
+    """
+    _check(vectors, ridge, least_rows=0 if kind == "raw" else 1)
+    hidden = int(vectors.shape[1])
+    if dims is not None and (kind != "whitened" or not 1 <= dims <= hidden):
+        raise ValueError(f"dims {dims} must be 1 to {hidden}, and only a whitened space takes them (this one: {kind})")
+    if kind == "raw":
+        return Space("raw", np.zeros(hidden), None, 0.0, 0, hashlib.sha256(b"").hexdigest())
+    order, fitted_on = _distinct(vectors, rows)
+    if kind == "centred":
+        return Space("centred", _mean(vectors, order), None, 0.0, len(order), fitted_on)
+    if len(order) < 2:
+        raise ValueError(f"whitening needs 2 distinct vectors at least, got {len(order)}")
+    mean, values, directions = _principal(vectors, order, ridge, dims)
+    if dims is None:
+        matrix = (directions / np.sqrt(values)) @ directions.T
+    else:
+        top = directions[:, ::-1][:, :dims]
+        signs = np.sign(np.take_along_axis(top, np.abs(top).argmax(0)[None], axis=0))
+        matrix = top * signs / np.sqrt(values[::-1][:dims])
+    return Space("whitened", mean, matrix, ridge, len(order), fitted_on)
+
+
+def fit_whitening(embeddings: np.ndarray, *, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [d] and ZCA matrix [d, d], float64, such that ``(embeddings - mean) @ matrix`` has covariance I.
+
+    Raw text embeddings lie in a narrow cone (WhitenRec, arXiv 2402.10602); LEARN itself feeds them raw. ``ridge``
+    times the mean eigenvalue is added to every eigenvalue, so that directions of mere noise are not blown up. The
+    matrix is V diag(1 / sqrt(eigenvalue)) V': the signs of eigenvectors cancel, so it is the same on every machine.
+
+    Raises ValueError for fewer than 2 rows, a negative ridge, values that are not finite, and for rows that lie in a
+    subspace where the ridge is 0.
+    """
+    _check(embeddings, ridge, least_rows=2)
+    mean, values, directions = _principal(embeddings, np.arange(len(embeddings)), ridge)
+    return mean, (directions / np.sqrt(values)) @ directions.T
+
+
+def remember_space(workspace: Workspace, space: Space, encoder_key: str, inputs: Mapping[str, str]) -> str:
+    """Write the space down in embedding_spaces, once, with the table versions it came from; returns its space_key."""
+    path, key = workspace.table("embedding_spaces"), space.key(encoder_key)
+    if any(row["space_key"] == key for row in read_rows(path)):
+        return key
+    row = {
+        "space_key": key,
+        "encoder_key": encoder_key,
+        "kind": space.kind,
+        "ridge": space.ridge,
+        "fitted_on": space.fitted_on,
+        "rows": space.rows,
+        "inputs": dict(inputs),
+        "hidden": len(space.mean),
+        "dims": space.dims,
+        "mean": space.mean.tolist(),
+        "matrix": None if space.matrix is None else space.matrix.ravel().tolist(),
+        "written_at": datetime.now(UTC),
+    }
+    append_rows(path, contract("embedding_spaces"), [row])
+    return key
+
+
+def read_space(workspace: Workspace, space_key: str) -> Space:
+    """The space that was written down under ``space_key``, bit for bit; LearnSparkError where there is none."""
+    for row in read_rows(workspace.table("embedding_spaces")):
+        if row["space_key"] == space_key:
+            matrix = None
+            if row["matrix"] is not None:
+                matrix = np.asarray(row["matrix"]).reshape(row["hidden"], row["dims"])
+            return Space(row["kind"], np.asarray(row["mean"]), matrix, row["ridge"], row["rows"], row["fitted_on"])
+    raise LearnSparkError(
+        f"embedding_spaces in {workspace.root} has no space {space_key}: the model that names it was trained "
+        "elsewhere, or the row was removed; train anew"
+    )
+
+
+def _check(vectors: np.ndarray, ridge: float, *, least_rows: int) -> None:
+    if vectors.ndim != 2 or vectors.shape[0] < least_rows or vectors.shape[1] < 1:
+        raise ValueError(f"a space needs [n >= {least_rows}, d >= 1] embeddings, got {list(vectors.shape)}")
+    if not ridge >= 0.0:
+        raise ValueError(f"ridge {ridge} must be at least 0")
+
+
+def _distinct(vectors: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, str]:
+    """Positions of the distinct vectors among ``rows``, in the order of their hashes, and the hash of their set."""
+    first: dict[bytes, int] = {}
+    for row in np.arange(len(vectors)) if rows is None else np.unique(rows):
+        first.setdefault(hashlib.sha256(np.ascontiguousarray(vectors[row]).tobytes()).digest(), int(row))
+    hashes = sorted(first)
+    return np.asarray([first[one] for one in hashes], np.int64), hashlib.sha256(b"".join(hashes)).hexdigest()
+
+
+def _chunks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), CHUNK_ROWS):
+        yield vectors[rows[start : start + CHUNK_ROWS]].astype(np.float64)
+
+
+def _mean(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    if not len(rows):
+        raise ValueError(f"a space cannot be fitted on none of {len(vectors)} vectors: no item has a training event")
+    total = np.zeros(vectors.shape[1])
+    for chunk in _chunks(vectors, rows):
+        total += chunk.sum(axis=0)
+    mean = total / len(rows)
+    if not np.isfinite(mean).all():
+        raise ValueError(f"{int((~np.isfinite(mean)).sum())} of {len(mean)} embedding columns hold values not finite")
+    return mean
+
+
+def _principal(
+    vectors: np.ndarray, rows: np.ndarray, ridge: float, dims: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean [d], eigenvalues of the covariance with the ridge added [d], ascending, and eigenvectors in columns.
+
+    ValueError where one of the largest ``dims`` eigenvalues (None: of all) is nothing beside the largest.
+    """
+    mean = _mean(vectors, rows)
+    scatter = np.zeros((len(mean), len(mean)))
+    for chunk in _chunks(vectors, rows):
+        centred = chunk - mean
+        scatter += centred.T @ centred
+    values, directions = np.linalg.eigh(scatter / len(rows))
+    values = np.maximum(values, 0.0) + ridge * max(values.mean(), 0.0)
+    smallest = values[0 if dims is None else -dims]
+    if smallest <= SMALLEST_SHARE * values[-1]:
+        raise ValueError(
+            f"the smallest eigenvalue {smallest:.3g} is nothing beside the largest {values[-1]:.3g} "
+            f"({len(rows)} rows, {len(mean)} columns, ridge {ridge}); raise the ridge"
+        )
+    return mean, values, directions

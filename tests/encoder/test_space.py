@@ -1,0 +1,142 @@
+"""The space of the embeddings: fitted on what was known at the cut, bit for bit the same, written down beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from learn_spark.encoder.space import Space, SpaceKind, fit_space, fit_whitening, read_space, remember_space
+from learn_spark.errors import LearnSparkError
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.workspace import Workspace
+
+
+def cone(rows: int, width: int) -> np.ndarray:
+    """Correlated rows far from the origin, as text embeddings are."""
+    generator = np.random.default_rng(3)
+    mixed = generator.normal(size=(rows, width)) @ generator.normal(size=(width, width))
+    return (mixed + 5.0).astype(np.float32)
+
+
+def test_by_hand() -> None:
+    # Variances 4 and 1 on the axes, mean eigenvalue 2.5: a ridge of 0.4 adds 1 to each.
+    rows = np.array([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]]) + np.array([3.0, 7.0])
+    assert np.allclose(fit_space(rows, "centred").apply(rows), rows - [3.0, 7.0])
+    white = fit_space(rows, "whitened", ridge=0.4).apply(rows)
+    assert np.allclose(white, (rows - [3.0, 7.0]) / np.sqrt([5.0, 2.0]))
+    # One direction: the first axis, its variance the larger.
+    assert np.allclose(fit_space(rows, "whitened", dims=1).apply(rows)[:, 0], [1, 1, -1, -1])
+    assert np.array_equal(fit_space(rows, "raw").apply(rows), rows.astype(np.float32))
+
+
+def test_the_covariance_of_what_was_fitted_is_the_identity() -> None:
+    rows = cone(400, 6)
+    for dims in (None, 4):
+        white = fit_space(rows, "whitened", dims=dims).apply(rows).astype(np.float64)
+        assert np.allclose(white.mean(axis=0), 0, atol=1e-5)
+        assert np.allclose(white.T @ white / 400, np.eye(dims or 6), atol=1e-4)
+    mean, matrix = fit_whitening(rows, ridge=0.1)
+    space = fit_space(rows, "whitened", ridge=0.1)
+    assert np.allclose(space.mean, mean)
+    assert np.allclose(space.matrix, matrix)
+    assert (space.rows, space.dims) == (400, 6)
+
+
+@pytest.mark.parametrize("kind", ["centred", "whitened"])
+def test_an_item_that_came_after_the_cut_shapes_nothing(kind: SpaceKind) -> None:
+    known = cone(60, 4)
+    far_off = np.full((1, 4), 1e4, np.float32)
+    catalogue = np.concatenate([np.zeros((1, 4), np.float32), known, far_off])
+    trained = np.arange(1, 61)
+    alone = fit_space(known, kind, ridge=0.01)
+    within = fit_space(catalogue, kind, ridge=0.01, rows=trained)
+    assert np.array_equal(within.apply(catalogue), alone.apply(catalogue))
+    assert within.key("e") == alone.key("e")
+    leaking = fit_space(catalogue, kind, ridge=0.01, rows=np.arange(1, 62))
+    assert np.abs(leaking.mean - alone.mean).min() > 100
+    assert leaking.key("e") != alone.key("e")
+
+
+def test_neither_order_nor_repeats_change_a_bit() -> None:
+    rows = cone(50, 3)
+    order = np.random.default_rng(0).permutation(50)
+    for kind in ("centred", "whitened"):
+        one, other = fit_space(rows, kind), fit_space(np.concatenate([rows[order], rows[:20]]), kind)
+        assert np.array_equal(one.apply(rows), other.apply(rows))
+        assert (one.rows, one.fitted_on) == (other.rows, other.fitted_on) == (50, one.fitted_on)
+
+
+def test_signs_of_directions_are_settled() -> None:
+    rows = cone(80, 5)
+    space = fit_space(rows, "whitened", dims=3)
+    assert space.matrix is not None
+    assert (np.take_along_axis(space.matrix, np.abs(space.matrix).argmax(0)[None], axis=0) > 0).all()
+
+
+def test_written_down_once_and_read_back_bit_for_bit(tmp_path: Path) -> None:
+    workspace = Workspace.open(str(tmp_path))
+    rows = cone(40, 4)
+    spaces = [
+        fit_space(rows, "raw"),
+        fit_space(rows, "centred"),
+        fit_space(rows, "whitened", ridge=0.01),
+        fit_space(rows, "whitened", ridge=0.01, dims=2),
+        fit_space(rows, "whitened", ridge=0.02),
+    ]
+    keys = [remember_space(workspace, space, "encoder a", {"user_histories": "7"}) for space in spaces]
+    assert keys == [remember_space(workspace, space, "encoder a", {"user_histories": "8"}) for space in spaces]
+    assert len(set(keys)) == len(spaces)
+    assert spaces[1].key("encoder b") not in keys
+    written = read_rows(workspace.table("embedding_spaces"))
+    assert [row["inputs"] for row in written] == [{"user_histories": "7"}] * len(spaces)
+    assert {(row["rows"], row["dims"]) for row in written} == {(0, 4), (40, 4), (40, 2)}
+    for key, space in zip(keys, spaces, strict=True):
+        again = read_space(workspace, key)
+        assert again.key("encoder a") == key
+        assert np.array_equal(again.apply(rows), space.apply(rows))
+    with pytest.raises(LearnSparkError, match="no space abc"):
+        read_space(workspace, "abc")
+
+
+def test_the_item_matrix_in_the_space(tmp_path: Path) -> None:
+    raw = tmp_path / "embeddings.npy"
+    content = np.concatenate([np.zeros((1, 4), np.float32), cone(30, 4)])
+    np.save(raw, content)
+    assert fit_space(content, "raw").matrix_path(raw) == raw
+    space = fit_space(content, "whitened", ridge=0.01, dims=3, rows=np.arange(1, 21))
+    path = space.matrix_path(raw)
+    found = np.load(path, mmap_mode="r")
+    assert found.shape == (31, 3)
+    assert found.dtype == np.float32
+    # Padding stays padding, wherever the mean lies.
+    assert not found[0].any()
+    assert np.array_equal(found[1:], space.apply(content[1:]))
+    before = path.stat().st_mtime_ns
+    assert space.matrix_path(raw) == path
+    assert path.stat().st_mtime_ns == before
+    other = fit_space(content, "whitened", ridge=0.01, dims=3, rows=np.arange(1, 22)).matrix_path(raw)
+    assert sorted(tmp_path.iterdir()) == sorted([raw, path, other])
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "options", "message"),
+    [
+        (np.eye(3), "centred", {"dims": 2}, "only a whitened space takes them"),
+        (np.eye(3), "whitened", {"dims": 4}, "dims 4 must be 1 to 3"),
+        (np.eye(3), "centred", {"rows": np.zeros(0, int)}, "no item has a training event"),
+        (np.ones((5, 3)), "whitened", {"ridge": 0.1}, "needs 2 distinct vectors at least, got 1"),
+        (np.eye(3, 8), "whitened", {}, "raise the ridge"),
+        (np.array([[1.0, np.nan], [0.0, 1.0]]), "centred", {}, "1 of 2 embedding columns"),
+    ],
+)
+def test_refuses_what_cannot_be_fitted(rows: np.ndarray, kind: SpaceKind, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_space(rows, kind, **options)
+
+
+def test_refuses_vectors_of_another_width() -> None:
+    space: Space = fit_space(np.eye(3), "centred")
+    with pytest.raises(ValueError, match=r"vectors \[..., 3\], got \[2, 4\]"):
+        space.apply(np.zeros((2, 4)))
