@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -49,6 +50,15 @@ class Snapshot:
     version: int
     files: tuple[str, ...]
     file_rows: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.files) != len(self.file_rows):
+            raise SnapshotError(
+                f"{self.path} @ {self.version}: {len(self.files)} files, but row counts of {len(self.file_rows)}"
+            )
+        repeated = sorted(file for file, times in Counter(self.files).items() if times > 1)
+        if repeated:
+            raise SnapshotError(f"{self.path} @ {self.version} lists {repeated[0]} more than once")
 
     @staticmethod
     def open(path: str, version: int | None = None) -> Snapshot:

@@ -1,9 +1,8 @@
-"""The feed: every row of one Delta snapshot exactly once an epoch, in an order that only (seed, epoch) decides."""
+"""The feed over a table that Spark wrote: the rows of one snapshot, none that was removed, nothing unpickled."""
 
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.errors import LearnSparkError
-from learn_spark.feed.item_matrix import MissingEmbeddings, item_matrix, item_matrix_path
-from learn_spark.feed.stream import HistoryStream, RowsLost
+from learn_spark.feed.stream import HistoryStream
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.snapshot import Snapshot
@@ -65,28 +63,6 @@ def test_the_order_is_a_function_of_seed_and_epoch(histories: str) -> None:
     assert first_items(stream(histories), 3) != first_items(stream(histories, seed=2), 3)
 
 
-def test_shuffling_mixes_files(histories: str) -> None:
-    order = np.array(first_items(stream(histories, shuffle_rows=96), 0))
-    # Neighbours of one file (16 users each) stand beside each other by chance only: 15 of 95 times.
-    together = ((order[1:] - 1) // 16 == (order[:-1] - 1) // 16).mean()
-    assert together < 0.3
-    bounded = np.array(first_items(stream(histories, shuffle_rows=1), 0))
-    assert sorted(bounded) == sorted(order)
-
-
-def test_a_short_or_long_epoch_is_an_error_that_names_both_numbers(histories: str) -> None:
-    snapshot = Snapshot.open(histories)
-    lying = replace(snapshot, file_rows=(*snapshot.file_rows[:-1], snapshot.file_rows[-1] + 1))
-    with pytest.raises(RowsLost, match=r"gave 96 rows.*has 97"):
-        list(HistoryStream(lying, ["train_length"], shuffle_rows=8, seed=0).epoch(0, 8))
-    fewer = replace(snapshot, files=snapshot.files[1:])
-    with pytest.raises(RowsLost, match=r"gave 80 rows.*has 96"):
-        list(HistoryStream(fewer, ["train_length"], shuffle_rows=8, seed=0).epoch(0, 8))
-    twice = replace(snapshot, files=(*snapshot.files, snapshot.files[0]))
-    with pytest.raises(RowsLost, match=r"gave 112 rows.*has 96"):
-        list(HistoryStream(twice, ["train_length"], shuffle_rows=8, seed=0).epoch(0, 8))
-
-
 class Trap:
     """Unpickled, it leaves a file behind."""
 
@@ -111,38 +87,3 @@ def test_an_empty_snapshot_is_refused(spark: SparkSession, tmp_path: Path) -> No
     delta.create_if_missing(spark, path, contract("user_histories"))
     with pytest.raises(LearnSparkError, match="is empty"):
         stream(path)
-
-
-def test_the_item_matrix_puts_each_embedding_at_its_index(spark: SparkSession, tmp_path: Path) -> None:
-    def write(table: str, rows: list[tuple[Any, ...]]) -> Snapshot:
-        path = str(tmp_path / table)
-        delta.append(spark.createDataFrame(rows, contract(table).spark_schema()), path, contract(table))
-        return Snapshot.open(path)
-
-    key = "k" * 64
-    index = write("item_index", [("a", 2), ("b", 1), ("c", 4)])
-    text = write(
-        "item_text",
-        [
-            ("a", "t/1", "A", "A" * 64),
-            ("b", "t/1", "B", "B" * 64),
-            ("c", "t/1", "A", "A" * 64),
-            ("a", "t/2", "Z", "Z" * 64),
-        ],
-    )
-    vectors = [(key, "A" * 64, [1.0, 2.0], 1), (key, "B" * 64, [3.0, 4.0], 1), ("other", "A" * 64, [9.0, 9.0, 9.0], 1)]
-    embeddings = write("text_embeddings", vectors)
-
-    def build(version: str = "t/1", encoder: str = key) -> Path:
-        return item_matrix_path(
-            index, text, embeddings, template_version=version, encoder_key=encoder, cache=tmp_path / "cache"
-        )
-
-    matrix = item_matrix(build())
-    assert matrix.tolist() == [[0, 0], [3, 4], [1, 2], [0, 0], [1, 2]]
-    assert isinstance(matrix, np.memmap)
-    assert build().stat().st_mtime_ns == build().stat().st_mtime_ns
-    with pytest.raises(MissingEmbeddings, match="3 of 3 items have no embedding"):
-        build("t/2")
-    with pytest.raises(MissingEmbeddings, match="1 of 3 items"):
-        build(encoder="other")

@@ -1,0 +1,126 @@
+"""Petastorm's reader over chosen row groups of chosen Parquet files, in a chosen order, as whole NumPy arrays."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.feed.shuffle import Rows
+
+with warnings.catch_warnings():
+    # Petastorm announces its own deprecations at import and at every open.
+    warnings.simplefilter("ignore")
+    from petastorm.arrow_reader_worker import ArrowReaderWorker
+    from petastorm.reader import Reader
+    from petastorm.workers_pool import EmptyResultError
+    from petastorm.workers_pool.dummy_pool import DummyPool
+    from pyarrow.filesystem import LocalFileSystem
+
+logging.getLogger("petastorm").setLevel(logging.ERROR)
+
+
+class RowGroup(NamedTuple):
+    """One row group of one file."""
+
+    file: str
+    number: int
+
+
+def read_row_groups(wanted: Sequence[RowGroup], columns: Sequence[str]) -> Iterator[tuple[RowGroup, Rows]]:
+    """The row groups that Petastorm read, in the order of ``wanted``: column -> array [rows] or [rows, L].
+
+    Nothing is read beyond these files: on a folder Petastorm would read removed files too, and unpickle whatever lies
+    in ``_common_metadata``. ``wanted`` must not be empty. Raises LearnSparkError for nulls and for lists of different
+    lengths.
+    """
+    files = sorted({group.file for group in wanted})
+    # The dummy pool reads in this thread: the only pool whose order repeats exactly. Its list of work is filled by
+    # another thread, as far ahead as it has workers. Where the two meet, the pool sleeps 0.1 s, or for ever if the last
+    # item is done before the other thread has noted that it was the last. So: the whole list first.
+    pool = DummyPool()
+    pool.workers_count = len(wanted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reader = _Reader(LocalFileSystem(), files, wanted=wanted, columns=columns, pool=pool)
+    with reader:
+        while not reader.ventilator.completed():
+            time.sleep(0.001)
+        yield from reader
+
+
+class _Reader(Reader):
+    """Petastorm's reader, told which row groups to read in which order."""
+
+    def __init__(
+        self, filesystem: Any, files: list[str], *, wanted: Sequence[RowGroup], columns: Sequence[str], pool: DummyPool
+    ) -> None:
+        self._wanted = wanted
+        super().__init__(
+            filesystem,
+            files,
+            schema_fields=[f"^{name}$" for name in columns],
+            shuffle_row_groups=False,
+            reader_pool=pool,
+            num_epochs=1,
+            worker_class=_TableWorker,
+            is_batched_reader=True,
+        )
+
+    def _filter_row_groups(self, dataset: Any, row_groups: list[Any], *_: Any) -> tuple[list[int], None]:
+        place = {RowGroup(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
+        return [place[group] for group in self._wanted], None
+
+
+class _TableWorker(ArrowReaderWorker):
+    """Gives whole Arrow tables; Petastorm's own worker makes one NumPy array of every row's list."""
+
+    def process(self, piece_index: int, worker_predicate: Any, shuffle_row_drop_partition: Any) -> None:
+        piece = self._split_pieces[piece_index]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = piece.read(columns=list(self._schema.fields))
+        self.publish_func((RowGroup(piece.path, piece.row_group), table))
+
+    @staticmethod
+    def new_results_queue_reader() -> _ArrayResults:
+        return _ArrayResults()
+
+
+class _ArrayResults:
+    batched_output = True
+
+    def read_next(self, pool: Any, schema: Any, ngram: Any) -> tuple[RowGroup, Rows]:
+        try:
+            group, table = pool.get_results()
+        except EmptyResultError:
+            raise StopIteration from None
+        return group, {name: _array(table[name], name, group) for name in table.column_names}
+
+
+def _array(column: pa.ChunkedArray, name: str, group: RowGroup) -> np.ndarray:
+    """[rows], or [rows, L] for lists of L values; without a copy where Arrow's memory allows it."""
+    where = f"column {name} of {group.file}, row group {group.number}"
+    array = column.combine_chunks()
+    shape: tuple[int, ...] = (len(array),)
+    nulls = array.null_count
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        lengths = pc.min_max(pc.list_value_length(array)).as_py()
+        if lengths["min"] != lengths["max"]:
+            raise LearnSparkError(
+                f"{where} has lists of {lengths['min']} to {lengths['max']} values; pad them to one length "
+                "(histories writes them so)"
+            )
+        array = array.flatten()
+        shape = (*shape, lengths["max"] or 0)
+        nulls += array.null_count
+    if nulls:
+        raise LearnSparkError(f"{where} has {nulls:,} nulls; the feed takes none")
+    return array.to_numpy(zero_copy_only=False).reshape(shape)
