@@ -1,0 +1,208 @@
+"""Next-item losses: softmax over sampled negatives or over the whole catalogue, and the original SASRec's BCE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_SCORES = 4_194_304  # 16 MiB of scores in fp32
+FEWEST_ROWS = 64
+
+
+def sampled_softmax_loss(
+    user: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    positive_ids: Tensor,
+    negative_ids: Tensor,
+    *,
+    temperature: float | Tensor,
+    log_q_positive: Tensor | None = None,
+    log_q_negative: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The mean over positions of -log(e^s+ / (e^s+ + sum of e^s over the negatives)), a scalar.
+
+    Shapes: ``user`` and ``positive`` [P, D]; ``negative`` [M, D] shared by all positions, or [P, M, D]; the ids
+    [P], and [M] or [P, M]; s = inner product / temperature. A negative that is the position's positive is left out.
+    ``weight`` [P] makes the mean a weighted one.
+
+    ``log_q`` is the log of the probability of one draw, subtracted from the score before the softmax; None leaves
+    that side as it is. Uniform negatives need none: all have the same (RecTools and eSASRec, arXiv 2508.06450, give
+    none). In-batch negatives are drawn by popularity and need it: Yi et al. (RecSys 2019) subtract it from all scores
+    of the batch, the positive's too; Khrylchenko et al. (RecSys 2025) argue that the positive was not drawn and leave
+    it as it is, with the log of the expected count (log q + log M) on the negatives. Mixed negatives are both kinds
+    in one ``negative``, each with its own log q.
+
+    Raises ValueError for shapes that do not fit and a temperature <= 0.
+    """
+    positions, width = user.shape
+    shared = negative.dim() == 2
+    drawn = negative.shape[:1] if shared else (positions, *negative.shape[1:2])
+    shapes = {
+        "positive": (positive, (positions, width)),
+        "negative": (negative, (*drawn, width)),
+        "positive_ids": (positive_ids, (positions,)),
+        "negative_ids": (negative_ids, tuple(drawn)),
+        "log_q_positive": (log_q_positive, (positions,)),
+        "log_q_negative": (log_q_negative, tuple(drawn)),
+        "weight": (weight, (positions,)),
+    }
+    _check(user, shapes, temperature)
+    exact = torch.promote_types(user.dtype, torch.float32)
+    score = (user * positive).sum(dim=1).to(exact) / temperature  # [P]
+    scores = user @ negative.T if shared else torch.einsum("pd,pmd->pm", user, negative)
+    scores = scores.to(exact) / temperature  # [P, M]
+    if log_q_positive is not None:
+        score = score - log_q_positive
+    if log_q_negative is not None:
+        scores = scores - log_q_negative
+    # The lowest finite number, not -inf: where a row has no negatives, -inf would make the gradient NaN.
+    scores = scores.masked_fill(negative_ids == positive_ids.unsqueeze(1), torch.finfo(exact).min)
+    return _mean(F.softplus(torch.logsumexp(scores, dim=1) - score), weight)
+
+
+def bce_loss(
+    user: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    positive_ids: Tensor,
+    negative_ids: Tensor,
+    *,
+    temperature: float | Tensor = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The mean over positions of -log sigmoid(s+) - log(1 - sigmoid(s-)), one negative each: SASRec's own loss.
+
+    Shapes as in ``sampled_softmax_loss``, with ``negative`` [P, D] and ``negative_ids`` [P]. A negative that is the
+    positive adds nothing. Source: Kang & McAuley 2018, section III-E; most figures quoted for SASRec are of this loss.
+
+    Raises ValueError for shapes that do not fit and a temperature <= 0.
+    """
+    positions = len(user)
+    shapes = {
+        "positive": (positive, tuple(user.shape)),
+        "negative": (negative, tuple(user.shape)),
+        "positive_ids": (positive_ids, (positions,)),
+        "negative_ids": (negative_ids, (positions,)),
+        "weight": (weight, (positions,)),
+    }
+    _check(user, shapes, temperature)
+    exact = torch.promote_types(user.dtype, torch.float32)
+    score = (user * positive).sum(dim=1).to(exact) / temperature
+    against = (user * negative).sum(dim=1).to(exact) / temperature
+    against = F.softplus(against).masked_fill(negative_ids == positive_ids, 0.0)
+    return _mean(F.softplus(-score) + against, weight)
+
+
+def full_softmax_loss(
+    user: Tensor,
+    catalogue: Tensor,
+    positive_positions: Tensor,
+    *,
+    temperature: float | Tensor,
+    weight: Tensor | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """The mean over positions of the exact cross-entropy over the whole catalogue, a scalar.
+
+    Shapes: ``user`` [P, D], ``catalogue`` [N, D], ``positive_positions`` [P] int64, rows of the catalogue; scores
+    are inner products / temperature; ``weight`` [P] makes the mean a weighted one. The gradient is computed with the
+    loss, ``chunk`` positions at a time, so that no more than [chunk, N] scores exist at once, and no score twice; by
+    default about 4 M scores, of 64 positions at least. A second derivative is refused.
+
+    Raises ValueError for shapes that do not fit, a temperature <= 0, positions outside the catalogue, chunk below 1.
+    """
+    positions, width = user.shape
+    rows = catalogue.shape[0]
+    shapes = {
+        "catalogue": (catalogue, (rows, width)),
+        "positive_positions": (positive_positions, (positions,)),
+        "weight": (weight, (positions,)),
+    }
+    _check(user, shapes, temperature)
+    if positions and (int(positive_positions.min()) < 0 or int(positive_positions.max()) >= rows):
+        raise ValueError(
+            f"positive_positions reach from {int(positive_positions.min())} to {int(positive_positions.max())}, "
+            f"but the catalogue has the rows 0..{rows - 1}"
+        )
+    if chunk is None:
+        chunk = max(FEWEST_ROWS, CHUNK_SCORES // max(rows, 1))
+    if chunk < 1:
+        raise ValueError(f"chunk {chunk} must be at least 1")
+    heat = torch.as_tensor(temperature, dtype=torch.promote_types(user.dtype, torch.float32), device=user.device)
+    share = torch.ones_like(user[:, 0], dtype=heat.dtype) if weight is None else weight.to(heat.dtype)
+    share = share / share.sum().clamp(min=torch.finfo(heat.dtype).tiny)
+    loss: Tensor = _FullSoftmax.apply(
+        user, catalogue, heat, positive_positions, share.detach(), chunk, torch.is_grad_enabled()
+    )
+    return loss
+
+
+class _FullSoftmax(torch.autograd.Function):
+    """The sum over positions of share * (logsumexp of the scores - the positive's score), with its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        user: Tensor,
+        catalogue: Tensor,
+        heat: Tensor,
+        positive: Tensor,
+        share: Tensor,
+        chunk: int,
+        differentiate: bool,
+    ) -> Tensor:
+        for_user, for_catalogue, for_heat = (differentiate and needed for needed in ctx.needs_input_grad[:3])
+        with torch.autocast(user.device.type, enabled=False):
+            users, items = (user / heat).to(heat.dtype), catalogue.to(heat.dtype)
+            loss = heat.new_zeros(())
+            pulls = torch.empty_like(users) if for_user or for_heat else None  # [P, D]
+            item_gradient = torch.zeros_like(items) if for_catalogue else None  # [N, D]
+            scores = heat.new_empty(min(chunk, len(users)), len(items))
+            for start in range(0, len(users), chunk):
+                part = slice(start, start + chunk)
+                some, target, portion = users[part], positive[part].unsqueeze(1), share[part].unsqueeze(1)
+                score = torch.mm(some, items.T, out=scores[: len(some)])
+                logs = torch.log_softmax(score, dim=1, out=score)
+                loss -= (logs.gather(1, target) * portion).sum()
+                if not (for_user or for_catalogue or for_heat):
+                    continue
+                # In place of the scores: their gradient, share * (softmax - 1 at the positive).
+                slope = logs.exp_().scatter_add_(1, target, -torch.ones_like(portion)).mul_(portion)
+                if pulls is not None:
+                    torch.mm(slope, items, out=pulls[part])
+                if item_gradient is not None:
+                    item_gradient.addmm_(slope.T, some)
+            user_gradient = (pulls / heat).to(user.dtype) if for_user and pulls is not None else None
+            heat_gradient = -(users * pulls).sum() / heat if for_heat and pulls is not None else None
+        ctx.gradients = (user_gradient, None if item_gradient is None else item_gradient.to(catalogue.dtype))
+        ctx.heat_gradient = heat_gradient
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        parts = (*ctx.gradients, ctx.heat_gradient)
+        return (*(None if part is None else part * gradient.to(part.dtype) for part in parts), None, None, None, None)
+
+
+def _mean(terms: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        return terms.sum() / max(len(terms), 1)
+    return (terms * weight).sum() / weight.sum().clamp(min=torch.finfo(terms.dtype).tiny)
+
+
+def _check(user: Tensor, shapes: dict[str, tuple[Tensor | None, tuple[int, ...]]], temperature: float | Tensor) -> None:
+    for name, (tensor, expected) in shapes.items():
+        if tensor is not None and tuple(tensor.shape) != expected:
+            raise ValueError(
+                f"{name} has the shape {tuple(tensor.shape)}, expected {expected} beside user {tuple(user.shape)}"
+            )
+    heat = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+    if not heat > 0.0:
+        raise ValueError(f"temperature {heat} must be above 0")

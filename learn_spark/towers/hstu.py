@@ -1,0 +1,139 @@
+"""HSTU: pointwise attention without a softmax, biased by relative position and by relative time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learn_spark.towers.id_based import IdTower, Similarity
+
+TIME_BUCKETS = 128
+BUCKET_WIDTH = 0.301
+MICROSECONDS = 1_000_000
+INIT_STD = 0.02
+NORM_EPS = 1e-6
+
+
+def time_buckets(times: Tensor) -> Tensor:
+    """Buckets [B, L, L] int64 of the time between event i (the query) and event j, from ``times`` [B, L] in us.
+
+    min(128, floor(ln(max(1, whole seconds apart)) / 0.301)), as Meta's public code has it: its natural logarithm
+    over 0.301 makes each bucket 1.35 times as long as the one before, not twice.
+
+    The query's time is that of event i itself. Meta's code takes the time of event i + 1, the target: known at a
+    request, but not when a user vector is computed ahead, and it tells how soon the next event came.
+    """
+    apart = (times.unsqueeze(2) - times.unsqueeze(1)).abs() // MICROSECONDS
+    return (apart.clamp(min=1).log() / BUCKET_WIDTH).long().clamp(max=TIME_BUCKETS)
+
+
+class HSTUBlock(nn.Module):
+    """One layer: x + W_o(U * LayerNorm(A V)), A = SiLU(Q K' + bias) / N below the diagonal, no softmax.
+
+    U, V, Q, K come from one matrix without bias, through SiLU, on LayerNorm(x); neither norm has weights. The bias
+    is one number a distance in positions plus one a time bucket, the same for all heads. N is the tower's
+    ``max_length``, a constant: as in Meta's public code, where it is the padded length, so that the sum grows with
+    the number of events and no vector depends on the batch's padding.
+    """
+
+    def __init__(self, *, width: int, heads: int, dqk: int, dv: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dqk, self.dv, self.max_length = heads, dqk, dv, max_length
+        self.uvqk = nn.Linear(width, 2 * heads * (dv + dqk), bias=False)
+        self.output = nn.Linear(heads * dv, width)
+        # A query sees only keys at its own position and before: distances 0..max_length - 1.
+        self.position_bias = nn.Parameter(torch.empty(max_length))
+        self.time_bias = nn.Parameter(torch.empty(TIME_BUCKETS + 1))
+        self.dropout = nn.Dropout(dropout)
+        for weight in (self.uvqk.weight, self.position_bias, self.time_bias):
+            nn.init.normal_(weight, std=INIT_STD)
+        nn.init.xavier_uniform_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, hidden: Tensor, buckets: Tensor, distance: Tensor) -> Tensor:
+        """``hidden`` [B, L, width], ``buckets`` [B, L, L], ``distance`` [L, L] (< 0: ahead) to [B, L, width]."""
+        batch, length, width = hidden.shape
+        sizes = [self.heads * self.dv, self.heads * self.dv, self.heads * self.dqk, self.heads * self.dqk]
+        mixed = F.silu(self.uvqk(F.layer_norm(hidden, (width,), eps=NORM_EPS)))
+        gate, value, query, key = mixed.split(sizes, dim=-1)
+        value = value.view(batch, length, self.heads, self.dv).transpose(1, 2)  # [B, heads, L, dv]
+        query = query.view(batch, length, self.heads, self.dqk).transpose(1, 2)
+        key = key.view(batch, length, self.heads, self.dqk).transpose(1, 2)
+        near = self.position_bias[distance.clamp(min=0)]  # [L, L]
+        soon = self.time_bias.index_select(0, buckets.flatten()).view(buckets.shape)  # [B, L, L]
+        weights = F.silu(query @ key.transpose(2, 3) + (near + soon).unsqueeze(1)) / self.max_length
+        attended = weights.masked_fill(distance < 0, 0.0) @ value  # [B, heads, L, dv]
+        attended = attended.transpose(1, 2).reshape(batch, length, self.heads * self.dv)
+        attended = F.layer_norm(attended, (self.heads * self.dv,), eps=NORM_EPS)
+        return hidden + self.output(self.dropout(gate * attended))
+
+
+class HSTU(IdTower):
+    """HSTU (Zhai et al. 2024, arXiv 2402.17152) in the usual setting of one item an event.
+
+    As Meta's public code for that setting: item embeddings times sqrt(width) plus learnt positions, dropout there
+    and before each output matrix; with "cosine" (its choice) nothing but the L2 norm comes last, with "dot" a
+    LayerNorm, as in RecTools. Different from it: the query's time (see ``time_buckets``), and half as many position
+    biases, for the other half lie ahead of the query.
+
+    Times are needed. A constant added to all of them changes nothing.
+
+    Raises ValueError for contradictory arguments (see IdTower).
+    """
+
+    method: ClassVar[str] = "hstu"
+    needs_times: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        n_items: int,
+        max_length: int,
+        width: int,
+        layers: int,
+        heads: int,
+        dqk: int,
+        dv: int,
+        dropout: float,
+        similarity: Similarity = "cosine",
+    ) -> None:
+        for name, size in {"layers": layers, "heads": heads, "dqk": dqk, "dv": dv}.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
+        super().__init__(n_items=n_items, max_length=max_length, width=width, dropout=dropout, similarity=similarity)
+        nn.init.normal_(self.position.weight, std=1.0 / math.sqrt(width))
+        self.scale = math.sqrt(width)
+        self.blocks = nn.ModuleList(
+            HSTUBlock(width=width, heads=heads, dqk=dqk, dv=dv, max_length=max_length, dropout=dropout)
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width) if similarity == "dot" else nn.Identity()
+        self._arguments: dict[str, Any] = {
+            "n_items": n_items,
+            "max_length": max_length,
+            "width": width,
+            "layers": layers,
+            "heads": heads,
+            "dqk": dqk,
+            "dv": dv,
+            "dropout": dropout,
+            "similarity": similarity,
+        }
+
+    def _encode(self, items: Tensor, times: Tensor | None) -> Tensor:
+        assert times is not None
+        positions = torch.arange(items.shape[1], device=items.device)
+        distance = positions.unsqueeze(1) - positions
+        buckets = time_buckets(times)
+        hidden = self.dropout(self.embedding(items) * self.scale + self.position(positions))
+        for block in self.blocks:
+            hidden = block(hidden, buckets, distance)
+        return self.norm(hidden)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._arguments)

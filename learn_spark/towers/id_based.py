@@ -1,0 +1,81 @@
+"""What the ID-based rivals share: an embedding an item, learnt positions, one similarity for both sides."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learn_spark.towers.tower import Tower
+
+Similarity = Literal["dot", "cosine"]
+EMBEDDING_STD = 0.02
+
+
+class IdTower(Tower):
+    """A tower that knows items by an embedding of their own, shared by its input and its output.
+
+    Positions count from the first event of the window: event j of a row has position j, whatever follows it. Counted
+    from the end, as where rows are left-padded (RecTools), the position of an event is that of the row's last one
+    less its own: then a vector depends on how many events come after it, and the query that stands at position 0 in
+    serving has been trained on last events alone. From the start, every training position is the query that serving
+    asks for the same prefix.
+
+    ``similarity`` "dot" compares vectors as they are, "cosine" L2-normalises both sides. Raises ValueError for sizes
+    below 1, a dropout outside [0, 1) and an unknown similarity.
+    """
+
+    def __init__(self, *, n_items: int, max_length: int, width: int, dropout: float, similarity: Similarity) -> None:
+        for name, size in {"n_items": n_items, "max_length": max_length, "width": width}.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout {dropout} must be in [0, 1)")
+        if similarity not in get_args(Similarity):
+            raise ValueError(f"similarity {similarity!r} must be one of {get_args(Similarity)}")
+        super().__init__()
+        self.n_items = n_items
+        self.max_length = max_length
+        self.output_dim = width
+        self.similarity: Similarity = similarity
+        self.dropout = nn.Dropout(dropout)
+        self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
+        self.position = nn.Embedding(max_length, width)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        nn.init.zeros_(self.embedding.weight[0].detach())
+        nn.init.normal_(self.position.weight, std=EMBEDDING_STD)
+
+    @abstractmethod
+    def _encode(self, items: Tensor, times: Tensor | None) -> Tensor:
+        """Vectors [B, L, width] of histories without all-padding columns, before the similarity's normalisation."""
+
+    def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
+        """User vectors [B, L, width] after each event of ``items`` [B, L]; 0 beyond the batch's longest row.
+
+        Raises ValueError for another number of dimensions, more than ``max_length`` events in a row, and, where the
+        tower needs them, for times that are missing or of another shape.
+        """
+        if items.dim() != 2:
+            raise ValueError(f"expected items [B, L], got {list(items.shape)}")
+        if self.needs_times and times is None:
+            raise ValueError(f"{self.method} needs the times of the events beside their items")
+        if times is not None and times.shape != items.shape:
+            raise ValueError(f"expected times {list(items.shape)} as the items, got {list(times.shape)}")
+        used = items.ne(0).any(dim=0).nonzero()
+        longest = int(used[-1]) + 1 if len(used) else 0
+        if longest > self.max_length:
+            raise ValueError(
+                f"a row has {longest} events, but the tower knows {self.max_length} positions; "
+                f"give it the last {self.max_length}"
+            )
+        encoded = self._encode(items[:, :longest], None if times is None else times[:, :longest])
+        return F.pad(self._compared(encoded), (0, 0, 0, items.shape[1] - longest))
+
+    def items(self, items: Tensor) -> Tensor:
+        """Item vectors [..., width] of ``items`` [...]; 0 for padding."""
+        return self._compared(self.embedding(items))
+
+    def _compared(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors

@@ -1,0 +1,116 @@
+"""SASRec: causal self-attention over learnt item embeddings, the rival that most comparisons are made with."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learn_spark.towers.id_based import IdTower, Similarity
+
+Activation = Literal["relu", "gelu"]
+
+
+class SASRecBlock(nn.Module):
+    """Attention from the normalised query to the raw sequence, then a feed-forward, as in the authors' code.
+
+    q = LayerNorm(x); y = LayerNorm(q + Attention(q, x, x)); block(x) = y + FFN(y). The paper's text normalises keys
+    and values too; its code, and RecTools after it, only the query.
+    """
+
+    def __init__(self, *, width: int, heads: int, ffn: int, activation: Activation, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn_input = nn.Linear(width, ffn)
+        self.ffn_output = nn.Linear(ffn, width)
+        self.activation = F.relu if activation == "relu" else F.gelu
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``hidden`` [B, L, width] to [B, L, width]; position l depends on positions 0..l only."""
+        batch, length, width = hidden.shape
+        normed = self.query_norm(hidden)
+        each = width // self.heads
+        query = self.query(normed).view(batch, length, self.heads, each).transpose(1, 2)  # [B, heads, L, each]
+        key, value = self.key_value(hidden).view(batch, length, 2, self.heads, each).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout.p if self.training else 0.0, is_causal=True
+        )
+        attended = self.attention_output(attended.transpose(1, 2).reshape(batch, length, width))
+        normed = self.ffn_norm(normed + attended)
+        inner = self.dropout(self.activation(self.ffn_input(normed)))
+        return normed + self.dropout(self.ffn_output(inner))
+
+
+class SASRec(IdTower):
+    """SASRec (Kang & McAuley 2018, arXiv 1808.09781) with weights shared by input and output embedding.
+
+    Items and positions start as N(0, 0.02), matrices as Xavier normal, biases as 0. Dropout acts on the summed
+    embeddings, the attention weights, the feed-forward's inner layer and its output. A LayerNorm comes last. Padding
+    stands behind every event and needs no mask beside the causal one.
+
+    Raises ValueError for contradictory arguments (see IdTower), a width that the heads do not divide and an unknown
+    activation.
+    """
+
+    method: ClassVar[str] = "sasrec"
+
+    def __init__(
+        self,
+        *,
+        n_items: int,
+        max_length: int,
+        width: int,
+        layers: int,
+        heads: int,
+        ffn: int,
+        dropout: float,
+        activation: Activation = "relu",
+        similarity: Similarity = "dot",
+    ) -> None:
+        for name, size in {"layers": layers, "heads": heads, "ffn": ffn}.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        if activation not in get_args(Activation):
+            raise ValueError(f"activation {activation!r} must be one of {get_args(Activation)}")
+        super().__init__(n_items=n_items, max_length=max_length, width=width, dropout=dropout, similarity=similarity)
+        self.blocks = nn.ModuleList(
+            SASRecBlock(width=width, heads=heads, ffn=ffn, activation=activation, dropout=dropout)
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        for part in self.blocks.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.xavier_normal_(part.weight)
+                nn.init.zeros_(part.bias)
+        self._arguments: dict[str, Any] = {
+            "n_items": n_items,
+            "max_length": max_length,
+            "width": width,
+            "layers": layers,
+            "heads": heads,
+            "ffn": ffn,
+            "dropout": dropout,
+            "activation": activation,
+            "similarity": similarity,
+        }
+
+    def _encode(self, items: Tensor, times: Tensor | None) -> Tensor:
+        positions = torch.arange(items.shape[1], device=items.device)
+        hidden = self.dropout(self.embedding(items) + self.position(positions))
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.norm(hidden)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._arguments)
