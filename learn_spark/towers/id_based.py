@@ -40,6 +40,7 @@ class IdTower(Tower):
         self.max_length = max_length
         self.output_dim = width
         self.similarity: Similarity = similarity
+        self.normalised = similarity == "cosine"
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
         self.position = nn.Embedding(max_length, width)

@@ -147,6 +147,7 @@ def test_similarities() -> None:
     items = _histories()
     real = items != 0
     dot, cosine = _tower(), _tower(similarity="cosine")
+    assert (dot.normalised, cosine.normalised) == (False, True)
     dot_user, cosine_user = dot.user(items)[real], cosine.user(items)[real]
     torch.testing.assert_close(cosine_user.norm(dim=1), torch.ones(len(cosine_user)))
     torch.testing.assert_close(dot_user / dot_user.norm(dim=1, keepdim=True), cosine_user)
