@@ -94,10 +94,14 @@ def fit_space(
 
     Give the rows of items with a training event (retrieval.cuts.training_events): an item that appears only after the
     cut must not shape the space. Equal texts count once, and the order of rows changes no bit. ``centred`` subtracts
-    the mean; ``whitened`` makes the covariance the identity, see :func:`fit_whitening`; with ``dims`` only along the
-    ``dims`` directions of largest variance, one a column (PCA whitening, the largest entry of a direction positive).
+    the mean; ``whitened`` makes the covariance the identity by the ZCA matrix V diag(1 / sqrt(eigenvalue)) V', in which
+    the signs of eigenvectors cancel (raw text embeddings lie in a narrow cone: WhitenRec, arXiv 2402.10602; LEARN itself
+    feeds them raw). ``ridge`` times the mean eigenvalue is added to every eigenvalue, so that directions of mere noise
+    are not blown up. With ``dims`` only the ``dims`` directions of largest variance are kept, one a column (PCA
+    whitening, the largest entry of a direction positive).
 
-    Raises ValueError as fit_whitening does, and for ``dims`` that the kind does not take or that are too many.
+    Raises ValueError for a negative ridge, values that are not finite, fewer than 2 distinct rows (1 for centred), rows
+    that lie in a subspace where the ridge is 0, and for ``dims`` that the kind does not take or that are too many.
     """
     _check(vectors, ridge, least_rows=0 if kind == "raw" else 1)
     hidden = int(vectors.shape[1])
@@ -118,21 +122,6 @@ def fit_space(
         signs = np.sign(np.take_along_axis(top, np.abs(top).argmax(0)[None], axis=0))
         matrix = top * signs / np.sqrt(values[::-1][:dims])
     return Space("whitened", mean, matrix, ridge, len(order), fitted_on)
-
-
-def fit_whitening(embeddings: np.ndarray, *, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [d] and ZCA matrix [d, d], float64, such that ``(embeddings - mean) @ matrix`` has covariance I.
-
-    Raw text embeddings lie in a narrow cone (WhitenRec, arXiv 2402.10602); LEARN itself feeds them raw. ``ridge``
-    times the mean eigenvalue is added to every eigenvalue, so that directions of mere noise are not blown up. The
-    matrix is V diag(1 / sqrt(eigenvalue)) V': the signs of eigenvectors cancel, so it is the same on every machine.
-
-    Raises ValueError for fewer than 2 rows, a negative ridge, values that are not finite, and for rows that lie in a
-    subspace where the ridge is 0.
-    """
-    _check(embeddings, ridge, least_rows=2)
-    mean, values, directions = _principal(embeddings, np.arange(len(embeddings)), ridge)
-    return mean, (directions / np.sqrt(values)) @ directions.T
 
 
 def remember_space(workspace: Workspace, space: Space, encoder_key: str, inputs: Mapping[str, str]) -> str:

@@ -31,10 +31,13 @@ def vector_profile(features: DataFrame, key: str, name: str) -> dict[str, float 
     return {f"{name}_{measure}": value for measure, value in row.asDict().items()}
 
 
-def release_rules(settings: Release, *, output_dim: int, users: int, items: int) -> list[Rule]:
-    """What a staged release must keep. ``users`` and ``items`` are how many there should be."""
+def release_rules(settings: Release, *, output_dim: int, users: int, items: int, normalised: bool = True) -> list[Rule]:
+    """What a staged release must keep. ``users`` and ``items`` are how many there should be; the vectors of a
+    tower that is not ``normalised`` have any length but 0.
+    """
     least_users = settings.min_user_coverage * users
-    near_one = (1 - settings.norm_tolerance, 1 + settings.norm_tolerance)
+    shortest = 1 - settings.norm_tolerance if normalised else 1e-12
+    longest = 1 + settings.norm_tolerance if normalised else None
     rules = [
         Rule("user_ids", least_users, users, "users with a vector, against users with a history"),
         Rule("item_ids", items, items, "items with a vector, against items of the catalogue"),
@@ -52,7 +55,7 @@ def release_rules(settings: Release, *, output_dim: int, users: int, items: int)
             Rule(f"{name}_min_dim", output_dim, output_dim, "the shortest vector has the tower's dimension"),
             Rule(f"{name}_max_dim", output_dim, output_dim, "the longest vector has the tower's dimension"),
             Rule(f"{name}_not_finite", 0, 0, "vectors with NaN or infinity"),
-            Rule(f"{name}_min_norm", *near_one, "the smallest norm (release.norm_tolerance)"),
-            Rule(f"{name}_max_norm", *near_one, "the largest norm (release.norm_tolerance)"),
+            Rule(f"{name}_min_norm", shortest, longest, "the smallest norm (release.norm_tolerance)"),
+            Rule(f"{name}_max_norm", shortest, longest, "the largest norm (release.norm_tolerance)"),
         ]
     return rules

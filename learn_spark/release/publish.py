@@ -8,7 +8,6 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.encoder.identity import identify
 from learn_spark.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.quality.gate import run_gate
@@ -20,10 +19,11 @@ from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import newest_model
 from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace
-from learn_spark.text.templates import template
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+    from learn_spark.training.model_store import Model
 
 FEATURE_TABLES = ("item_features", "user_features")
 
@@ -53,18 +53,14 @@ def run(context: StageContext) -> StageResult:
     """
     from pyspark.sql import functions as F
 
-    manifest_path = context.workspace.root / "models" / context.inputs["model"] / "manifest.json"
-    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    key = identify(context.settings.encoder).key
-    if manifest["encoder_key"] != key:
-        raise LearnSparkError(
-            f"publish: the model {context.inputs['model']} was trained on the encoder {manifest['encoder_key'][:12]}, "
-            f"the settings name {key[:12]}; train again or name the model's encoder"
-        )
+    from learn_spark.training.model_store import load_model
+
+    model = load_model(context.workspace.root / "models" / context.inputs["model"])
+    manifest, key = model.manifest, model.manifest["encoder_key"]
     release = release_id(context)
     histories = context.read("user_histories")
     as_of = _as_of(context, histories)
-    counts = _stage(context, release, key, as_of, histories)
+    counts = _stage(context, release, model, as_of, histories)
     outputs = {table: str(current_version(context.path(table))) for table in FEATURE_TABLES}
     row: dict[str, Any] = {
         "release_id": release,
@@ -86,7 +82,8 @@ def run(context: StageContext) -> StageResult:
         profile[f"{name}_repeated"] = (profile[f"{name}_rows"] or 0) - (profile[f"{name}_ids"] or 0)
     rules = release_rules(
         context.settings.release,
-        output_dim=int(manifest["shape"]["output_dim"]),
+        output_dim=model.tower.output_dim,
+        normalised=model.tower.normalised,
         users=counts["users"],
         items=counts["items"],
     )
@@ -127,43 +124,32 @@ def _as_of(context: StageContext, histories: DataFrame) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
-def _stage(context: StageContext, release: str, key: str, as_of: datetime, histories: DataFrame) -> dict[str, int]:
+def _stage(context: StageContext, release: str, model: Model, as_of: datetime, histories: DataFrame) -> dict[str, int]:
     """Write both feature tables' slice of this release; a second writing replaces the first."""
     from pyspark.sql import functions as F
 
-    from learn_spark.feed.item_matrix import item_matrix_path
+    from learn_spark.training.content import bind_content
 
     spark = context.spark
-    version = template(context.settings.text.template).key
     tasks = spark.sparkContext.defaultParallelism
+    matrix = bind_content(context, model)
     spec = TowerSpec(
-        model_folder=str(context.workspace.root / "models" / context.inputs["model"]),
-        matrix_path=str(
-            item_matrix_path(
-                context.snapshot("item_index"),
-                context.snapshot("item_text"),
-                context.snapshot("text_embeddings"),
-                template_version=version,
-                encoder_key=key,
-                cache=context.folder("cache", "item_matrix"),
-            )
-        ),
+        model_folder=str(context.workspace.root / "models" / model.model_id),
+        matrix_path=None if matrix is None else str(matrix),
         batch_rows=context.settings.release.batch_rows,
         threads=max(1, (os.cpu_count() or 1) // tasks),
     )
-    newest = histories.where("chunk = 0")
-    items = context.read("item_index").select("item_id")
-    texts = context.read("item_text").where(F.col("template_version") == version).select("item_id", "text_key")
-    embeddings = context.read("text_embeddings").where(F.col("encoder_key") == key).select("text_key", "embedding")
-    raw = items.join(texts, "item_id").join(embeddings, "text_key").select(F.col("item_id").alias("id"), "embedding")
+    newest = histories.where("chunk = 0").select(F.col("user_id").alias("id"), "item_index", "event_time", "length")
+    items = context.read("item_index").select(F.col("item_id").alias("id"), "item_index")
+    known, there = model.tower.n_items, items.agg(F.max("item_index")).first()
+    if matrix is None and there is not None and there[0] > known:
+        raise LearnSparkError(
+            f"publish: the model {model.model_id} knows items by their IDs, {known:,} of them, but item_index goes "
+            f"up to {there[0]:,}; train again (a learn tower needs not: it reads content)"
+        )
     sources = {
-        "item_features": ("item_id", raw.repartition(tasks).mapInArrow(item_features(spec), FEATURES)),
-        "user_features": (
-            "user_id",
-            newest.select(F.col("user_id").alias("id"), "item_index", "length").mapInArrow(
-                user_features(spec), FEATURES
-            ),
-        ),
+        "item_features": ("item_id", items.repartition(tasks).mapInArrow(item_features(spec), FEATURES)),
+        "user_features": ("user_id", newest.mapInArrow(user_features(spec), FEATURES)),
     }
     for table, (id_name, vectors) in sources.items():
         rows = vectors.select(

@@ -18,65 +18,66 @@ _SCHEMA = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32()))]
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """What a worker needs: the model's folder, and for users the raw item matrix that their histories point into."""
+    """What a worker needs: the model's folder, and the item matrix in the model's space (None: it reads no content)."""
 
     model_folder: str
-    matrix_path: str
+    matrix_path: str | None
     batch_rows: int
     threads: int
 
 
-_loaded: dict[TowerSpec, tuple[Model, np.ndarray]] = {}
+_loaded: dict[TowerSpec, Model] = {}
 
 
-def _load(spec: TowerSpec) -> tuple[Model, np.ndarray]:
+def _load(spec: TowerSpec) -> Model:
     if spec not in _loaded:
         from pathlib import Path
 
         import torch
 
+        from learn_spark.feed.item_matrix import item_matrix
+        from learn_spark.towers.content import ContentTower
         from learn_spark.training.model_store import load_model
 
         torch.set_num_threads(spec.threads)
+        model = load_model(Path(spec.model_folder))
+        if isinstance(model.tower, ContentTower) and spec.matrix_path is not None:
+            model.tower.bind(item_matrix(Path(spec.matrix_path)))
         _loaded.clear()
-        _loaded[spec] = (
-            load_model(Path(spec.model_folder)),
-            np.load(spec.matrix_path, mmap_mode="r", allow_pickle=False),
-        )
+        _loaded[spec] = model
     return _loaded[spec]
 
 
 def item_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For ``mapInArrow`` over columns id, embedding (raw): each item's vector by the item tower."""
+    """For ``mapInArrow`` over columns id, item_index: each item's vector by the item tower."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import torch
 
         for batch in _cut(batches, spec.batch_rows):
-            model, _ = _load(spec)
-            raw = batch["embedding"].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+            index = batch["item_index"].to_numpy().astype(np.int64)
             with torch.inference_mode():
-                vectors = model.tower.items(torch.from_numpy(raw.copy()))
+                vectors = _load(spec).tower.items(torch.from_numpy(index))
             yield _to_arrow(batch["id"], vectors.numpy())
 
     return run
 
 
 def user_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For ``mapInArrow`` over columns id, item_index, length: each user's vector after its last event."""
+    """For ``mapInArrow`` over columns id, item_index, event_time, length: each user's vector after its last event."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import torch
-
-        from learn_spark.retrieval.vectors import windows
+        from learn_spark.retrieval.vectors import user_vectors
 
         for batch in _cut(batches, spec.batch_rows):
-            model, matrix = _load(spec)
-            items = batch["item_index"].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-            kept, counts = windows(items, batch["length"].to_numpy().astype(np.int64), model.window)
-            with torch.inference_mode():
-                vectors = model.tower.user_last(torch.from_numpy(matrix[kept]), torch.from_numpy(counts))
-            yield _to_arrow(batch["id"], vectors.numpy())
+            model = _load(spec)
+            items, times = (
+                batch[name].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+                for name in ("item_index", "event_time")
+            )
+            lengths = batch["length"].to_numpy().astype(np.int64)
+            vectors = user_vectors(model.tower, items, lengths, model.window, times=times, batch=spec.batch_rows)
+            yield _to_arrow(batch["id"], vectors)
 
     return run
 

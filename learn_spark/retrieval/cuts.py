@@ -16,12 +16,13 @@ CutName = Literal["validation", "test"]
 class Cut:
     """Users with a target on this cut. Positions count items from 0 (item_index - 1).
 
-    ``items`` [B, L] item_index, ``lengths`` [B] how many of them lie before the target, ``targets`` [B] positions,
-    ``seen`` the positions of every event before the target.
+    ``items`` [B, L] item_index, ``times`` [B, L] microseconds, ``lengths`` [B] how many of them lie before the target,
+    ``targets`` [B] positions, ``seen`` the positions of every event before the target.
     """
 
     user_ids: list[str]
     items: np.ndarray
+    times: np.ndarray
     lengths: np.ndarray
     targets: np.ndarray
     seen: list[np.ndarray]
@@ -45,6 +46,7 @@ def cut_histories(histories: pa.Table, cut: CutName) -> Cut:
     before = newest["train_length" if cut == "validation" else "validation_length"].to_numpy()
     until = newest["validation_length" if cut == "validation" else "length"].to_numpy()
     chosen = np.flatnonzero((until > before) & (before > 0))
+    times = fixed_lists(newest["event_time"])[chosen]
     items, lengths = items[chosen], before[chosen].astype(np.int64)
     targets = items[np.arange(len(chosen)), lengths].astype(np.int64) - 1 if len(chosen) else np.zeros(0, np.int64)
     users = newest["user_id"].take(pa.array(chosen)).to_pylist()
@@ -54,7 +56,7 @@ def cut_histories(histories: pa.Table, cut: CutName) -> Cut:
         np.unique(np.concatenate([row[:length], older.get(user, nothing)])).astype(np.int64) - 1
         for user, row, length in zip(users, items, lengths, strict=True)
     ]
-    return Cut(users, items, lengths, targets, seen)
+    return Cut(users, items, times, lengths, targets, seen)
 
 
 def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The evaluate stage: LEARN beside popularity, Markov and the untrained embeddings, over the whole catalogue."""
+"""The evaluate stage: a model beside popularity, Markov and the untrained embeddings, over the whole catalogue."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from learn_spark.errors import LearnSparkError
+from learn_spark.feed.item_matrix import item_matrix
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.retrieval.cuts import Cut, CutName, cut_histories, training_events
 from learn_spark.retrieval.markov import Markov
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.popularity import Popularity
 from learn_spark.retrieval.ranks import ranks_from_scores, ranks_from_vectors
-from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors
+from learn_spark.retrieval.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
 from learn_spark.settings import Settings
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import newest_model
 from learn_spark.tables.log import append_rows
 from learn_spark.tables.workspace import Workspace
+from learn_spark.training.content import bind_content, fit_content
 from learn_spark.training.model_store import load_model
-from learn_spark.training.train import content_matrix
 
 CUTS: tuple[CutName, ...] = ("validation", "test")
 
@@ -34,18 +35,14 @@ def run(context: StageContext) -> StageResult:
     """Rank every user's target on both cuts with every method, and append the metrics to ``evaluations``."""
     settings = context.settings.evaluation
     model = load_model(context.workspace.root / "models" / context.inputs["model"])
-    content, encoder_key = content_matrix(context)
-    if encoder_key != model.manifest["encoder_key"]:
-        raise LearnSparkError(
-            f"evaluate: the model {model.model_id} was trained on the encoder {model.manifest['encoder_key'][:12]}, "
-            f"the settings name {encoder_key[:12]}; train again or name the model's encoder"
-        )
+    bind_content(context, model)
     histories = context.snapshot("user_histories").to_arrow()
+    content = item_matrix(fit_content(context, histories)[0])
     values, offsets = training_events(histories)
-    n_items = len(content) - 1
+    n_items = model.tower.n_items
     popularity, markov = Popularity.fit(values, offsets, n_items), Markov.fit(values, offsets, n_items)
-    items = item_vectors(model.tower, content)
-    frozen = model.tower.adaptor.whitened(content)
+    items = item_vectors(model.tower)
+    frozen = unit_rows(content)
     depth = max(settings.ks)
 
     def dense(cut: Cut, scores: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -71,7 +68,7 @@ def run(context: StageContext) -> StageResult:
             "popularity": dense(cut, lambda at: popularity.scores(len(at))),
             "markov": dense(cut, lambda at, last=last: markov.scores(last[at])),  # type: ignore[misc]
             "frozen": near(cut, mean_vectors(frozen, cut.items, cut.lengths, window), frozen[1:]),
-            "learn": near(cut, user_vectors(model.tower, content, cut.items, cut.lengths, window), items),
+            model.method: near(cut, user_vectors(model.tower, cut.items, cut.lengths, window, times=cut.times), items),
         }
         for method, found in ranks.items():
             for metric, value in summarise(found, settings.ks).items():

@@ -5,42 +5,64 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from learn_spark.towers.learn import LearnTower
+from learn_spark.towers.tower import Tower
 
 
-def windows(items: np.ndarray, lengths: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last ``window`` events of each history: items [B, <= window] right-padded with 0, and their numbers [B]."""
+def windows(lengths: np.ndarray, window: int, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The last ``window`` events of each history: their numbers [B], and each of ``columns`` [B, L] as [B, <= window],
+    right-padded with 0.
+    """
     kept = np.minimum(lengths, window)
-    columns = np.arange(int(kept.max()) if len(kept) else 0)
-    inside = columns < kept[:, None]
-    at = np.where(inside, (lengths - kept)[:, None] + columns, 0)
-    return np.where(inside, np.take_along_axis(items, at, axis=1), 0), kept
+    places = np.arange(int(kept.max()) if len(kept) else 0)
+    inside = places < kept[:, None]
+    at = np.where(inside, (lengths - kept)[:, None] + places, 0)
+    return kept, *(np.where(inside, np.take_along_axis(values, at, axis=1), 0) for values in columns)
 
 
 @torch.inference_mode()
 def user_vectors(
-    tower: LearnTower, content: np.ndarray, items: np.ndarray, lengths: np.ndarray, window: int, batch: int = 256
+    tower: Tower,
+    items: np.ndarray,
+    lengths: np.ndarray,
+    window: int,
+    *,
+    times: np.ndarray | None = None,
+    batch: int = 256,
 ) -> np.ndarray:
-    """Vectors [B, D] after the last of each user's ``lengths`` events; the tower sees the last ``window`` of them."""
-    found = np.zeros((len(items), tower.shape.output_dim), dtype=np.float32)
+    """Vectors [B, D] after the last of each user's ``lengths`` events; the tower sees the last ``window`` of them.
+
+    Raises ValueError where the tower needs ``times`` [B, L] and they are not given.
+    """
+    if tower.needs_times and times is None:
+        raise ValueError(f"a {tower.method} tower needs the times of events")
+    found = np.zeros((len(items), tower.output_dim), dtype=np.float32)
+    device = next(tower.parameters()).device
     # Users of like length together, so that a batch is not padded to one long history.
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        kept, counts = windows(items[rows], lengths[rows], window)
-        vectors = tower.user_last(torch.from_numpy(content[kept]), torch.from_numpy(counts))
-        found[rows] = vectors.numpy()
+        columns = [items[rows], *([times[rows]] if tower.needs_times and times is not None else [])]
+        counts, *kept = windows(lengths[rows], window, *columns)
+        inputs = [torch.from_numpy(values.astype(np.int64)).to(device) for values in kept]
+        vectors = tower.user_last(inputs[0], torch.from_numpy(counts).to(device), *inputs[1:])
+        found[rows] = vectors.float().cpu().numpy()
     return found
 
 
 @torch.inference_mode()
-def item_vectors(tower: LearnTower, content: np.ndarray, batch: int = 4096) -> np.ndarray:
-    """Vectors [N, D] of every item of the content matrix [N + 1, C], without its padding row."""
+def item_vectors(tower: Tower, batch: int = 4096) -> np.ndarray:
+    """Vectors [N, D] of every item 1..N of the tower's catalogue."""
+    device = next(tower.parameters()).device
     parts = [
-        tower.items(torch.from_numpy(np.array(content[start : start + batch]))).numpy()
-        for start in range(1, len(content), batch)
+        tower.items(torch.arange(start, min(start + batch, tower.n_items + 1), device=device)).float().cpu().numpy()
+        for start in range(1, tower.n_items + 1, batch)
     ]
     return np.concatenate(parts)
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """``vectors`` [n, C], L2-normalised; zero rows stay zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def mean_vectors(unit: np.ndarray, items: np.ndarray, lengths: np.ndarray, window: int) -> np.ndarray:
@@ -48,4 +70,4 @@ def mean_vectors(unit: np.ndarray, items: np.ndarray, lengths: np.ndarray, windo
     sums = np.zeros((len(items), unit.shape[1]), dtype=np.float32)
     for row, (history, length) in enumerate(zip(items, lengths, strict=True)):
         sums[row] = unit[history[max(0, length - window) : length]].sum(axis=0)
-    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    return unit_rows(sums)

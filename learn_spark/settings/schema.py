@@ -126,6 +126,17 @@ class Encoder(Section):
     tasks: Count | None = None
 
 
+class Space(Section):
+    """The space in which towers read embeddings, fitted on the training catalogue alone (learn_spark/encoder/space.py).
+
+    ``ridge`` and ``dims`` (None: all) are for whitened.
+    """
+
+    kind: Literal["raw", "centred", "whitened"] = "whitened"
+    ridge: Annotated[float, Field(ge=0.0)] = 0.01
+    dims: Count | None = None
+
+
 class Histories(Section):
     """How a user's log is filtered, ordered, capped and cut (docs/protocols.md shows the protocols side by side).
 
@@ -191,11 +202,17 @@ class Feed(Section):
 
     batch_size: Annotated[int, Field(ge=2)] = 256
     shuffle_rows: Count = 65536
+    bucket_batches: Count = 1
 
 
 class Tower(Section):
-    """The preference tower (LEARN, preference comprehension)."""
+    """The preference tower: LEARN's over content, or a rival over item IDs (learn_spark/towers: one file a kind).
 
+    ``item_tower`` and ``output_dim`` are for learn; ``similarity`` for sasrec and hstu, whose vectors are as wide as
+    the tower.
+    """
+
+    kind: Literal["learn", "sasrec", "hstu"] = "learn"
     width: Count = 128
     layers: Count = 2
     heads: Count = 4
@@ -203,8 +220,7 @@ class Tower(Section):
     output_dim: Count = 64
     dropout: Share = 0.1
     item_tower: Literal["a", "b", "c"] = "a"
-    whiten: bool = True
-    whitening_ridge: Rate = 0.01
+    similarity: Literal["cosine", "dot"] = "cosine"
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Tower:
@@ -221,15 +237,32 @@ class Recency(Section):
 
 
 class Objective(Section):
-    """The dense all-action loss and its sampling."""
+    """What is predicted, and against which negatives.
 
+    ``predicts`` all_action: N_h positions of a history each predict N_t later targets (LEARN, section 3); next_item:
+    every position predicts the item after it (SASRec). ``negatives`` in_batch: other users' targets; uniform:
+    ``n_negatives`` drawn from the catalogue for the batch, or for each position with ``per_position``; mixed: both;
+    full: softmax over the whole catalogue.
+    """
+
+    predicts: Literal["all_action", "next_item"] = "all_action"
+    negatives: Literal["in_batch", "uniform", "mixed", "full"] = "in_batch"
+    n_negatives: Count = 256
+    per_position: bool = False
     history: Count = 80
     targets: Count = 40
     history_positions: Count = 10
     target_positions: Count = 10
     temperature: Rate = 0.05
+    learn_temperature: bool = False
     log_q: bool = False
     recency: Recency | None = None
+
+    @model_validator(mode="after")
+    def _negatives_fit(self) -> Objective:
+        if self.per_position and self.negatives != "uniform":
+            raise ValueError(f"per_position is for negatives uniform, not for {self.negatives}")
+        return self
 
 
 class Training(Section):
@@ -240,9 +273,19 @@ class Training(Section):
     passes_per_epoch: Count = 1
     patience: Count = 5
     learning_rate: Rate = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.999
     warmup_share: Share = 0.1
     clip_norm: Rate = 1.0
+    accumulate: Count = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    resume: Literal["auto", "never"] = "auto"
+    checkpoint_minutes: Annotated[float, Field(ge=0.0)] = 10.0
+    processes: Count = 1
+    launcher: Literal["local", "spark"] = "local"
     threads: Count | None = None
 
 
@@ -293,6 +336,7 @@ class Settings(Section):
     quality: Quality = Quality()
     text: Text = Text()
     encoder: Encoder
+    space: Space = Space()
     histories: Histories = Histories()
     feed: Feed = Feed()
     tower: Tower = Tower()

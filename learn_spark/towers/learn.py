@@ -59,7 +59,7 @@ class LearnTower(nn.Module):
 
     ``item_tower`` says how target items are embedded in training: "a" the user tower, causal over the whole target
     sequence (the paper's choice); "b" the user tower, each item alone; "c" no transformer, only a linear layer of its
-    own on the whitened content. At inference every variant takes a single item alone.
+    own on the content. At inference every variant takes a single item alone.
 
     Every vector returned is L2-normalised. Raises ValueError for contradictory arguments (see TowerShape).
     """
@@ -102,7 +102,7 @@ class LearnTower(nn.Module):
         return cls(**shape.to_dict())
 
     def parameter_count(self) -> int:
-        """How many parameters are trained; the whitening buffers are not."""
+        """How many parameters are trained."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def content(self, content: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class LearnTower(nn.Module):
         """Item vectors [B, T, output_dim] in training, of right-padded target sequences [B, T, content_dim]."""
         self._check(content, dims=3)
         if self.item_projection is not None:
-            return F.normalize(self.adaptor.through(self.item_projection, content), dim=-1)
+            return F.normalize(self.item_projection(content), dim=-1)
         if self.shape.item_tower == "a":
             return self.user(content)
         return self.user(content.reshape(-1, 1, content.shape[2])).view(*content.shape[:2], self.shape.output_dim)

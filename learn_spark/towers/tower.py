@@ -13,12 +13,14 @@ class Tower(nn.Module, ABC):
     """User and item vectors in one space, compared by inner product.
 
     Items are given by item_index (int64, 0 is padding, 1..``n_items`` are items), events right-padded, oldest first.
+    Vectors have length 1 where ``normalised``.
     ``times`` are microseconds since 1970 (int64), for towers with ``needs_times``; what stands at padding is ignored.
     No vector depends on padding, nor on an event after its own position.
     """
 
     method: ClassVar[str]
     needs_times: ClassVar[bool] = False
+    normalised: bool = True
     n_items: int
     output_dim: int
 

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, clipping, early stopping on validation NDCG@10, resume by epoch."""
+"""The training loop: AdamW, warm-up, clipping, accumulation, early stopping on validation NDCG@10, resume anywhere."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
 from learn_spark.errors import LearnSparkError
+from learn_spark.feed.prefetch import prefetch
 from learn_spark.feed.stream import HistoryStream
-from learn_spark.objectives.dense_all_action import dense_all_action_loss
-from learn_spark.objectives.sampling import CutBatch, RecencyWeights, cut_sequences, sample_positions
 from learn_spark.progress import Bar, Reporter
-from learn_spark.settings.schema import Feed, Objective, Training
-from learn_spark.towers.learn import LearnTower
-from learn_spark.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from learn_spark.settings.schema import Feed, Training
+from learn_spark.towers.tower import Tower
+from learn_spark.training.batches import BatchMaker
+from learn_spark.training.checkpoint import Checkpoints, Progress
+from learn_spark.training.objective import Batch, ObjectiveLoss
+from learn_spark.training.ranks import Ranks
+from learn_spark.training.schedule import learning_rate
+from learn_spark.training.tracking import Tracker
 
-Validate = Callable[[LearnTower], dict[str, float]]
+Validate = Callable[[Tower], dict[str, float]]
+AHEAD = 4  # batches made while the model works
+STEPS_A_LINE = 20
 
 
 class TrainingFailed(LearnSparkError):
@@ -30,7 +36,7 @@ class TrainingFailed(LearnSparkError):
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave. ``curve`` has one point an epoch; ``rows`` counts rows seen, of ``expected_rows``."""
+    """What training gave. ``curve`` has one point an epoch; the tower has the weights of ``best_epoch``."""
 
     best_epoch: int
     best_value: float
@@ -38,190 +44,209 @@ class Trained:
     resumed_at: int
 
 
-def learning_rate(step: int, total: int, settings: Training) -> float:
-    """Linear warm-up to the peak, then cosine to zero; ``step`` from 0."""
-    warmup = max(1, round(settings.warmup_share * total))
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
 class TrainingLoop:
-    """Trains a LEARN tower on the histories of one snapshot.
+    """Trains a tower on the histories of one snapshot, in one process or as one of several.
 
-    ``content`` [N + 1, C] holds the frozen embeddings by item_index, ``log_q`` [N + 1] the log shares of the training
-    events for the objective's correction (None: no correction).
-
-    Everything random is a function of (seed, pass), so that a run resumed after any epoch ends with the weights of
-    an unbroken one.
+    Everything random is a function of (seed, turn, rank, step), so that a run that was killed and resumed ends with the
+    weights of an unbroken one (on CPU in fp32: bit for bit). ``validate`` is asked in the first process only.
     """
 
     def __init__(
         self,
         *,
-        tower: LearnTower,
-        content: np.ndarray,
-        log_q: np.ndarray | None,
+        tower: Tower,
+        loss: ObjectiveLoss,
         stream: HistoryStream,
+        maker: BatchMaker,
         feed: Feed,
-        objective: Objective,
         training: Training,
         validate: Validate,
-        checkpoint: Path,
+        folder: Path,
         report: Reporter,
+        device: torch.device | None = None,
     ) -> None:
-        self.tower, self.content, self.log_q, self.stream = tower, content, log_q, stream
-        self.feed, self.objective, self.training = feed, objective, training
-        self.validate, self.checkpoint, self.report = validate, checkpoint, report
-        decayed = [p for p in tower.parameters() if p.dim() >= 2]
-        plain = [p for p in tower.parameters() if p.dim() < 2]
-        groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=training.learning_rate)
-        self.recency = RecencyWeights(**objective.recency.model_dump()) if objective.recency else None
+        self.device = device or torch.device("cpu")
+        self.tower, self.loss = tower.to(self.device), loss.to(self.device)
+        self.ranks: Ranks = loss.ranks
+        self.stream, self.maker, self.feed, self.training = stream, maker, feed, training
+        self.validate, self.folder, self.report = validate, folder, report
+        self.modules = nn.ModuleDict({"tower": self.tower, "loss": self.loss})
+        self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in self.parameters if p.dim() >= 2], "weight_decay": training.weight_decay},
+            {"params": [p for p in self.parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=training.learning_rate,
+            betas=(0.9, training.beta2),
+            fused=True,
+        )
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.batches_per_turn = stream.steps(feed.batch_size)
+        self.batches_per_epoch = training.passes_per_epoch * self.batches_per_turn
+        self.steps_per_epoch = math.ceil(self.batches_per_epoch / training.accumulate)
+        self._forward = torch.compile(self.loss, dynamic=True) if training.compile else self.loss
 
-    def fit(self, *, stop_after: int | None = None) -> Trained:
+    def fit(self) -> Trained:
         """Train until the epochs are done or patience is out; the tower then has its best epoch's weights.
 
-        ``stop_after`` ends the work after so many epochs of this call, as if it had been killed there.
+        Raises TrainingFailed where an epoch held nothing to learn from, or the loss is not finite.
         """
-        progress, best = self._resume()
+        progress = self._resume()
         resumed_at = progress.epoch
-        steps_per_epoch = self.training.passes_per_epoch * math.ceil(self.stream.snapshot.rows / self.feed.batch_size)
-        total = steps_per_epoch * self.training.epochs
-        with self.report.bar("training", total, "steps") as bar:
-            bar.advance(progress.step)
-            while progress.epoch < self.training.epochs:
-                if progress.epoch - progress.best_epoch >= self.training.patience and progress.best_epoch > 0:
-                    break
-                if stop_after is not None and progress.epoch - resumed_at >= stop_after:
-                    break
-                point = self._epoch(progress, total, bar)
-                metrics = self.validate(self.tower)
-                progress.epoch += 1
-                point |= {"epoch": progress.epoch, **{f"validation {k}": v for k, v in metrics.items()}}
-                progress.curve.append(point)
-                if metrics["NDCG@10"] > progress.best_value:
-                    progress.best_value, progress.best_epoch = metrics["NDCG@10"], progress.epoch
-                    best = {name: tensor.clone() for name, tensor in self.tower.state_dict().items()}
-                save_checkpoint(self.checkpoint, self.tower, best, self.optimizer, progress)
-        self.tower.load_state_dict(best)
+        tracker = Tracker(self.folder / "logs", step=progress.step) if self.ranks.first else None
+        total = self.batches_per_epoch * self.training.epochs
+        try:
+            with self.report.bar("training", total, "batches") as bar:
+                bar.advance(progress.epoch * self.batches_per_epoch + progress.batch)
+                while progress.epoch < self.training.epochs and not self._out_of_patience(progress):
+                    self._epoch(progress, bar, tracker)
+                    self._validate(progress, tracker)
+        finally:
+            if tracker is not None:
+                tracker.close()
+        best = self.checkpoints.load_best()
+        if best is not None:
+            self.tower.load_state_dict(best)
         return Trained(progress.best_epoch, progress.best_value, progress.curve, resumed_at)
 
-    def _resume(self) -> tuple[Progress, dict[str, torch.Tensor]]:
-        found = load_checkpoint(self.checkpoint, self.tower, self.optimizer)
+    def _out_of_patience(self, progress: Progress) -> bool:
+        return 0 < progress.best_epoch <= progress.epoch - self.training.patience
+
+    def _resume(self) -> Progress:
+        found = self.checkpoints.load_last(self.modules, self.optimizer) if self.training.resume == "auto" else None
         if found is None:
-            return Progress(0, 0, 0, -1.0, []), {n: t.clone() for n, t in self.tower.state_dict().items()}
-        self.report.say(f"resuming after epoch {found[0].epoch} (checkpoint {self.checkpoint})")
+            return Progress()
+        self.report.say(
+            f"resuming in epoch {found.epoch + 1}, batch {found.batch + 1} (from {self.checkpoints.folder})"
+        )
         return found
 
-    def _epoch(self, progress: Progress, total: int, bar: Bar) -> dict[str, Any]:
+    def _epoch(self, progress: Progress, bar: Bar, tracker: Tracker | None) -> None:
+        """The rest of the epoch that ``progress`` stands in."""
         self.tower.train()
-        losses: list[float] = []
-        rows = 0
-        start = time.perf_counter()
-        waited = 0.0
-        for number in range(self.training.passes_per_epoch):
-            turn = progress.epoch * self.training.passes_per_epoch + number
-            torch.manual_seed(self.training.seed * 1_000_003 + turn)
-            batches = self._batches(turn)
-            while True:
+        running = progress.running
+        for name in ("loss", "pairs", "samples", "seconds", "waited"):
+            running.setdefault(name, 0.0)
+        last_saved = clock = time.perf_counter()
+        batches = prefetch(self._batches(progress.epoch, progress.batch), AHEAD)
+        try:
+            while progress.batch < self.batches_per_epoch:
                 asked = time.perf_counter()
                 batch = next(batches, None)
-                waited += time.perf_counter() - asked
+                running["waited"] += time.perf_counter() - asked
                 if batch is None:
-                    break
-                for group in self.optimizer.param_groups:
-                    group["lr"] = learning_rate(progress.step, total, self.training)
-                progress.step += 1
-                loss = self._step(batch)
-                if loss is not None:
-                    losses.append(loss)
-                    rows += len(batch[0].rows)
-                elapsed = time.perf_counter() - start
-                bar.advance(
-                    1,
-                    f"loss {np.mean(losses[-50:]) if losses else float('nan'):.3f}, {rows / elapsed:,.0f} samples/s, "
-                    f"waiting {waited / elapsed:.0%}, best NDCG@10 {max(progress.best_value, 0):.4f}",
-                )
-        if not losses:
+                    raise TrainingFailed(
+                        f"epoch {progress.epoch + 1} ended after {progress.batch} of {self.batches_per_epoch} batches"
+                    )
+                self._batch(progress, batch)
+                now = time.perf_counter()
+                running["seconds"] += now - clock
+                clock = now
+                whole = progress.batch % self.training.accumulate == 0 or progress.batch == self.batches_per_epoch
+                bar.advance(1, self._note(progress))
+                if not whole:
+                    continue
+                if tracker is not None and progress.step % STEPS_A_LINE == 0:
+                    tracker.write(progress.step, {"epoch": progress.epoch, **self._rates(progress)})
+                due = now - last_saved >= 60 * self.training.checkpoint_minutes
+                if progress.batch < self.batches_per_epoch and self.ranks.share(due):
+                    if self.ranks.first:
+                        self.checkpoints.save_last(self.modules, self.optimizer, progress)
+                    last_saved = now
+            # Asked once more, the stream proves that it gave every row.
+            if next(batches, None) is not None:
+                raise TrainingFailed(f"epoch {progress.epoch + 1} has more than {self.batches_per_epoch} batches")
+        finally:
+            batches.close()
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The epoch's batches from number ``start`` on."""
+        for number in range(start // self.batches_per_turn, self.training.passes_per_epoch):
+            turn = epoch * self.training.passes_per_epoch + number
+            first = max(0, start - number * self.batches_per_turn)
+            rows = self.stream.epoch(turn, self.feed.batch_size, start=first)
+            for step, row in enumerate(rows, first):
+                yield self.maker.make(row, turn=turn, step=step)
+
+    def _batch(self, progress: Progress, batch: Batch) -> None:
+        training = self.training
+        at = progress.epoch * self.batches_per_epoch + progress.batch
+        # Dropout, too, is a function of the place in the run.
+        torch.manual_seed((training.seed * 1_000_003 + at) * self.ranks.size + self.ranks.rank)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            terms, count = self._forward(self.tower, batch.to(self.device))
+        users = torch.tensor(batch.users, dtype=torch.float64, device=self.device)
+        sums = self.ranks.total(torch.stack([terms.detach().double(), count.double(), users]))
+        value, pairs, samples = (float(x) for x in sums)
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"the loss is {value} in epoch {progress.epoch + 1}, batch {progress.batch + 1}; lower "
+                "training.learning_rate or raise objective.temperature"
+            )
+        if pairs:
+            (terms / pairs).backward()
+        progress.running["loss"] += value
+        progress.running["pairs"] += pairs
+        progress.running["samples"] += samples
+        progress.batch += 1
+        if progress.batch % training.accumulate == 0 or progress.batch == self.batches_per_epoch:
+            self._step(progress)
+
+    def _step(self, progress: Progress) -> None:
+        self.ranks.sum_gradients(self.parameters)
+        rate = learning_rate(progress.step, self.steps_per_epoch * self.training.epochs, self.training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        held = (progress.batch - 1) % self.training.accumulate + 1
+        if held > 1:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= held
+        nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+
+    def _validate(self, progress: Progress, tracker: Tracker | None) -> None:
+        running = progress.running
+        if not running["pairs"]:
             raise TrainingFailed(
                 "no batch held two users with at least two training events each; there is nothing to contrast"
             )
-        elapsed = time.perf_counter() - start
+        self.tower.eval()
+        metrics = self.ranks.share(self.validate(self.tower) if self.ranks.first else None)
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        point = {"epoch": progress.epoch, **self._rates(progress), "samples": int(running["samples"])}
+        point |= {f"validation {name}": value for name, value in metrics.items()}
+        if self.loss.log_temperature is not None:
+            point["temperature"] = float(torch.as_tensor(self.loss.temperature).detach())
+        progress.curve.append(point)
+        progress.running = {}
+        if tracker is not None:
+            tracker.write(progress.step, point)
+        better = metrics["NDCG@10"] > progress.best_value
+        if better:
+            progress.best_value, progress.best_epoch = metrics["NDCG@10"], progress.epoch
+        if self.ranks.first:
+            if better:
+                self.checkpoints.save_best(self.tower, progress)
+            self.checkpoints.save_last(self.modules, self.optimizer, progress)
+        self.ranks.share(None)  # nobody goes on before it is written
+
+    @staticmethod
+    def _rates(progress: Progress) -> dict[str, float]:
+        running, seconds = progress.running, max(progress.running["seconds"], 1e-9)
         return {
-            "loss": float(np.mean(losses)),
-            "samples": rows,
-            "samples_per_second": rows / elapsed,
-            "waiting_share": waited / elapsed,
+            "loss": running["loss"] / max(running["pairs"], 1.0),
+            "samples_per_second": running["samples"] / seconds,
+            "waiting_share": running["waited"] / seconds,
         }
 
-    def _batches(self, turn: int) -> Iterator[tuple[CutBatch, _Positions]]:
-        generator = np.random.default_rng([self.training.seed, turn, 1])
-        objective = self.objective
-        for rows in self.stream.epoch(turn, self.feed.batch_size):
-            cut = cut_sequences(
-                rows["item_index"],
-                rows["train_length"],
-                history=objective.history,
-                targets=objective.targets,
-                generator=generator,
-                cuts=rows["cut_length"],
-            )
-            history_weights, target_weights = cut.align(rows["weight"]) if "weight" in rows else (None, None)
-            yield (
-                cut,
-                _Positions(
-                    *sample_positions(
-                        cut.history_length,
-                        objective.history_positions,
-                        generator=generator,
-                        weights=self.recency or "uniform",
-                        event_weights=history_weights,
-                    ),
-                    *sample_positions(
-                        cut.target_length,
-                        objective.target_positions,
-                        generator=generator,
-                        weights=self.recency or "uniform",
-                        nearest="start",
-                        event_weights=target_weights,
-                    ),
-                ),
-            )
-
-    def _step(self, batch: tuple[CutBatch, _Positions]) -> float | None:
-        cut, at = batch
-        if len(cut.rows) < 2:
-            return None
-        # No longer than the batch's longest: padding is work for nothing.
-        history = cut.history[:, : int(cut.history_length.max())]
-        targets = cut.targets[:, : int(cut.target_length.max())]
-        target_ids = np.take_along_axis(cut.targets, at.targets, axis=1)
-        user = self.tower.user(torch.from_numpy(self.content[history]))  # [B, H, D]
-        item = self.tower.targets(torch.from_numpy(self.content[targets]))  # [B, T, D]
-        rows = torch.arange(len(cut.rows)).unsqueeze(1)
-        loss = dense_all_action_loss(
-            user[rows, torch.from_numpy(at.history)],
-            torch.from_numpy(at.history_mask),
-            item[rows, torch.from_numpy(at.targets)],
-            torch.from_numpy(at.target_mask),
-            torch.from_numpy(target_ids),
-            temperature=self.objective.temperature,
-            log_q=None if self.log_q is None else torch.from_numpy(self.log_q[target_ids]),
+    def _note(self, progress: Progress) -> str:
+        rates = self._rates(progress)
+        return (
+            f"loss {rates['loss']:.3f}, {rates['samples_per_second']:,.0f} samples/s, "
+            f"waiting {rates['waiting_share']:.0%}, best NDCG@10 {max(progress.best_value, 0):.4f}"
         )
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingFailed(f"the loss is {value}; lower training.learning_rate or raise objective.temperature")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.tower.parameters(), self.training.clip_norm)
-        self.optimizer.step()
-        return value
-
-
-@dataclass(frozen=True)
-class _Positions:
-    history: np.ndarray
-    history_mask: np.ndarray
-    targets: np.ndarray
-    target_mask: np.ndarray

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from learn_spark.errors import LearnSparkError
 from learn_spark.settings import Settings, save_settings
 from learn_spark.tables.workspace import Workspace
-from learn_spark.towers.learn import LearnTower, TowerShape
+from learn_spark.towers.registry import shape_of, tower_of_shape
+from learn_spark.towers.tower import Tower
 
-FORMAT = 1
+FORMAT = 2
 
 
 class ModelError(LearnSparkError):
@@ -26,11 +27,16 @@ class ModelError(LearnSparkError):
 
 @dataclass(frozen=True)
 class Model:
-    """A tower ready for inference and its manifest."""
+    """A tower ready for inference (one over content once it is bound: training.content) and its manifest."""
 
     model_id: str
-    tower: LearnTower
+    tower: Tower
     manifest: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        """Which kind of tower it is."""
+        return self.tower.method
 
     @property
     def window(self) -> int:
@@ -40,14 +46,18 @@ class Model:
 
 def save_model(
     workspace: Workspace,
-    tower: LearnTower,
+    tower: Tower,
     manifest: dict[str, Any],
     curve: list[dict[str, Any]],
     settings: Settings,
+    *,
+    logs: Path | None = None,
 ) -> str:
-    """Write the model folder atomically; returns the model id (a hash of weights and manifest)."""
+    """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id (a hash of weights
+    and manifest).
+    """
     tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
-    full = {"format": FORMAT, "shape": tower.shape.to_dict(), **manifest}
+    full = {"format": FORMAT, "shape": shape_of(tower), **manifest}
     models = workspace.folder("models")
     temporary = models / f".new.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -62,6 +72,8 @@ def save_model(
         lines = "".join(json.dumps(point, sort_keys=True) + "\n" for point in curve)
         (temporary / "training.jsonl").write_text(lines, encoding="utf-8")
         save_settings(settings, temporary)
+        if logs is not None and logs.is_dir():
+            shutil.copytree(logs, temporary / "logs")
         if not (models / model_id).exists():
             temporary.rename(models / model_id)
     finally:
@@ -81,7 +93,7 @@ def load_model(folder: Path) -> Model:
         raise ModelError(f"{folder / 'model.safetensors'} is damaged: its hash is not the one it was saved with")
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
-    tower = LearnTower.of(TowerShape.from_dict(manifest["shape"]))
+    tower = tower_of_shape(manifest["shape"])
     tower.load_state_dict(load_file(folder / "model.safetensors"))
     return Model(folder.name, tower.eval(), manifest)
 

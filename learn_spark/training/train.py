@@ -1,146 +1,124 @@
-"""The train stage: histories and embeddings into a LEARN tower, chosen by validation alone."""
+"""The train stage: histories (and, for LEARN, embeddings) into a trained tower, chosen by validation alone."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from learn_spark.encoder.identity import identify
 from learn_spark.errors import LearnSparkError
-from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
-from learn_spark.feed.stream import HistoryStream
+from learn_spark.objectives.negatives import item_log_q
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.retrieval.cuts import cut_histories, training_events
-from learn_spark.retrieval.metrics import summarise
-from learn_spark.retrieval.ranks import ranks_from_vectors
-from learn_spark.retrieval.vectors import item_vectors, user_vectors
-from learn_spark.settings import Settings, save_settings
+from learn_spark.settings import save_settings
 from learn_spark.text.templates import template
-from learn_spark.towers.adaptor import fit_whitening
-from learn_spark.towers.learn import LearnTower, TowerShape
-from learn_spark.training.loop import TrainingLoop
+from learn_spark.training.checkpoint import Checkpoints
+from learn_spark.training.content import fit_content
+from learn_spark.training.launch import train_alone, train_here, train_on_spark
+from learn_spark.training.loop import Trained, TrainingFailed
 from learn_spark.training.model_store import save_model
+from learn_spark.training.task import TrainingTask, build_tower
 
-
-def content_matrix(context: StageContext) -> tuple[np.ndarray, str]:
-    """The raw item matrix of the pinned tables, and the key of its encoder."""
-    settings = context.settings
-    key = identify(settings.encoder).key
-    path = item_matrix_path(
-        context.snapshot("item_index"),
-        context.snapshot("item_text"),
-        context.snapshot("text_embeddings"),
-        template_version=template(settings.text.template).key,
-        encoder_key=key,
-        cache=context.folder("cache", "item_matrix"),
-    )
-    return item_matrix(path), key
-
-
-def tower_shape(settings: Settings, content_dim: int) -> TowerShape:
-    """The shape that the settings ask for."""
-    tower = settings.tower
-    return TowerShape(
-        content_dim=content_dim,
-        width=tower.width,
-        layers=tower.layers,
-        heads=tower.heads,
-        ffn=tower.ffn,
-        output_dim=tower.output_dim,
-        dropout=tower.dropout,
-        item_tower=tower.item_tower,
-    )
+SECTIONS = ("encoder", "text", "space", "feed", "tower", "objective", "training", "evaluation")
 
 
 def log_shares(histories: pa.Table, n_items: int) -> np.ndarray:
     """log of each item's share of the training events [n_items + 1] by item_index; items without one count as one."""
     positions, _ = training_events(histories)
-    counts = np.maximum(np.bincount(positions + 1, minlength=n_items + 1), 1)
-    return np.log(counts / counts[1:].sum()).astype(np.float32)
+    shares = item_log_q(np.maximum(np.bincount(positions + 1, minlength=n_items + 1), 1))
+    shares[0] = 0.0  # padding: its scores are masked
+    return shares
 
 
 def run(context: StageContext) -> StageResult:
     """Train, resuming a run of the same settings and inputs that was cut off."""
     settings = context.settings
-    torch.set_num_threads(settings.training.threads or os.cpu_count() or 1)
-    content, encoder_key = content_matrix(context)
+    task, manifest = _prepare(context)
+    trained = _train(context, task)
+    unfinished = Path(task.folder)
+    best = Checkpoints(unfinished / "checkpoints").load_best()
+    if best is None:
+        raise TrainingFailed(f"no epoch of {len(trained.curve)} gave a validation NDCG@10; there is no model to save")
+    tower = build_tower(task)
+    tower.load_state_dict(best)
+    point = trained.curve[trained.best_epoch - 1]
+    manifest |= {
+        "method": tower.method,
+        "best_epoch": trained.best_epoch,
+        "epochs": len(trained.curve),
+        "validation": {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")},
+        "parameters": tower.parameter_count(),
+    }
+    model_id = save_model(context.workspace, tower, manifest, trained.curve, settings, logs=unfinished / "logs")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    samples = sum(epoch["samples"] for epoch in trained.curve)
+    rows = context.snapshot("user_histories").rows
+    return StageResult(
+        rows_in=rows,
+        rows_out=rows,
+        counts={"epochs": len(trained.curve), "samples": samples, "parameters": tower.parameter_count()},
+        outputs={f"models/{model_id}": model_id},
+        notes=(
+            f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
+            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {trained.best_value:.4f} on validation; model "
+            f"{model_id}",
+        ),
+    )
+
+
+def _prepare(context: StageContext) -> tuple[TrainingTask, dict[str, object]]:
+    """What the processes are told, and the manifest's first part."""
+    settings = context.settings
     snapshot = context.snapshot("user_histories")
     histories = snapshot.to_arrow()
-    validation = cut_histories(histories, "validation")
-    if not len(validation.targets):
+    if not len(cut_histories(histories, "validation").targets):
         raise LearnSparkError("train: no user has a validation target; histories need users with three events or more")
-
-    def validate(tower: LearnTower) -> dict[str, float]:
-        tower.eval()
-        users = user_vectors(tower, content, validation.items, validation.lengths, settings.objective.history)
-        items = item_vectors(tower, content)
-        ks = sorted({10, *settings.evaluation.ks})
-        ranks = ranks_from_vectors(
-            users, items, validation.targets, validation.seen, depth=max(ks), batch=settings.evaluation.batch_users
-        )
-        return summarise(ranks, ks)
-
-    torch.manual_seed(settings.training.seed)
-    tower = LearnTower.of(tower_shape(settings, content.shape[1]))
-    if settings.tower.whiten:
-        tower.adaptor.set_whitening(*fit_whitening(content[1:], ridge=settings.tower.whitening_ridge))
-    sections = ("encoder", "text", "feed", "tower", "objective", "training", "evaluation")
+    n_items = int(max(context.snapshot("item_index").to_arrow(["item_index"])["item_index"].to_numpy()))
     plan = {
-        "settings": {name: settings.model_dump()[name] for name in sections},
+        "settings": {name: settings.model_dump()[name] for name in SECTIONS},
         "inputs": dict(context.inputs),
         "code": context.code_version,
     }
     plan_key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
-    unfinished = context.folder("models", "unfinished", plan_key)
-    save_settings(settings, unfinished)
-    loop = TrainingLoop(
-        tower=tower,
-        content=content,
-        log_q=log_shares(histories, len(content) - 1) if settings.objective.log_q else None,
-        stream=HistoryStream(
-            snapshot,
-            ["item_index", "cut_length", "train_length", *(["weight"] if settings.histories.weights else [])],
-            shuffle_rows=settings.feed.shuffle_rows,
-            seed=settings.training.seed,
-        ),
-        feed=settings.feed,
-        objective=settings.objective,
-        training=settings.training,
-        validate=validate,
-        checkpoint=unfinished / "checkpoint.safetensors",
-        report=context.report,
+    folder = context.folder("models", "unfinished", plan_key)
+    if settings.training.resume == "never":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    save_settings(settings, folder)
+    matrix, space_key = fit_content(context, histories) if settings.tower.kind == "learn" else (None, None)
+    log_q = folder / "log_q.npy" if settings.objective.log_q else None
+    if log_q is not None:
+        np.save(log_q, log_shares(histories, n_items), allow_pickle=False)
+    task = TrainingTask(
+        settings=settings.model_dump(),
+        histories=snapshot.path,
+        version=snapshot.version,
+        n_items=n_items,
+        matrix=None if matrix is None else str(matrix),
+        log_q=None if log_q is None else str(log_q),
+        folder=str(folder),
     )
-    trained = loop.fit()
-    best = trained.curve[trained.best_epoch - 1]
-    manifest = {
-        "method": "learn",
-        "encoder_key": encoder_key,
+    manifest: dict[str, object] = {
+        "encoder_key": identify(settings.encoder).key,
         "template_version": template(settings.text.template).key,
+        "space_key": space_key,
         "window": settings.objective.history,
         "inputs": dict(context.inputs),
         "as_of": settings.histories.as_of,
         "seed": settings.training.seed,
-        "best_epoch": trained.best_epoch,
-        "epochs": len(trained.curve),
-        "validation": {k.removeprefix("validation "): v for k, v in best.items() if k.startswith("validation ")},
-        "parameters": tower.parameter_count(),
     }
-    model_id = save_model(context.workspace, tower, manifest, trained.curve, settings)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    samples = sum(point["samples"] for point in trained.curve)
-    return StageResult(
-        rows_in=snapshot.rows,
-        rows_out=snapshot.rows,
-        counts={"epochs": len(trained.curve), "samples": samples, "parameters": tower.parameter_count()},
-        outputs={f"models/{model_id}": model_id},
-        notes=(
-            f"{tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} sequences; best epoch "
-            f"{trained.best_epoch} with NDCG@10 {trained.best_value:.4f} on validation; model {model_id}",
-        ),
-    )
+    return task, manifest
+
+
+def _train(context: StageContext, task: TrainingTask) -> Trained:
+    training = context.settings.training
+    if training.launcher == "spark":
+        return train_on_spark(task, training.processes, lambda: context.spark)
+    if training.processes > 1:
+        return train_here(task, training.processes)
+    return train_alone(task, context.report)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learn_spark.encoder.space import Space, SpaceKind, fit_space, fit_whitening, read_space, remember_space
+from learn_spark.encoder.space import Space, SpaceKind, fit_space, read_space, remember_space
 from learn_spark.errors import LearnSparkError
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.workspace import Workspace
@@ -37,11 +37,40 @@ def test_the_covariance_of_what_was_fitted_is_the_identity() -> None:
         white = fit_space(rows, "whitened", dims=dims).apply(rows).astype(np.float64)
         assert np.allclose(white.mean(axis=0), 0, atol=1e-5)
         assert np.allclose(white.T @ white / 400, np.eye(dims or 6), atol=1e-4)
-    mean, matrix = fit_whitening(rows, ridge=0.1)
     space = fit_space(rows, "whitened", ridge=0.1)
-    assert np.allclose(space.mean, mean)
-    assert np.allclose(space.matrix, matrix)
     assert (space.rows, space.dims) == (400, 6)
+
+
+def test_zca_is_symmetric_and_follows_the_columns() -> None:
+    rows = cone(300, 5)
+    matrix = fit_space(rows, "whitened", ridge=0.1).matrix
+    assert matrix is not None
+    assert np.allclose(matrix, matrix.T, atol=1e-12)
+    order = [3, 0, 4, 1, 2]
+    permuted = fit_space(rows[:, order], "whitened", ridge=0.1).matrix
+    # A sign or order left to the eigensolver would not survive a permutation of the columns.
+    assert np.allclose(permuted, matrix[np.ix_(order, order)], atol=1e-9)
+
+
+def test_half_precision_rows_are_summed_in_double() -> None:
+    rows = (2000 + np.random.default_rng(0).normal(size=(5000, 2)) * 100).astype(np.float16)
+    # In float16 the sum overflows at 65,504.
+    assert np.allclose(fit_space(rows, "centred").mean, np.unique(rows, axis=0).astype(np.float64).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "ridge", "message"),
+    [
+        (np.zeros((1, 3)), 0.1, "2 distinct vectors at least, got 1"),
+        (np.eye(3, 8), 0.0, "raise the ridge"),
+        (np.eye(3), -0.5, "ridge -0.5"),
+        (np.eye(3), float("nan"), "ridge nan"),
+        (np.array([[1.0, np.nan], [0.0, 1.0]]), 0.1, "1 of 2 embedding columns"),
+    ],
+)
+def test_refuses_what_cannot_be_whitened(rows: np.ndarray, ridge: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_space(rows, "whitened", ridge=ridge)
 
 
 @pytest.mark.parametrize("kind", ["centred", "whitened"])

@@ -13,6 +13,7 @@ import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from learn_spark.encoder.space import read_space
 from learn_spark.errors import GateFailed, LearnSparkError
 from learn_spark.quality.gate import run_gate
 from learn_spark.release.profile import release_rules, vector_profile
@@ -73,11 +74,15 @@ def test_publishing_a_real_model(
 
     # The vectors that the workers wrote are the tower's own.
     model = load_model(workspace.root / "models" / newest_model(workspace))
-    (matrix,) = (np.load(p) for p in (workspace.root / "cache" / "item_matrix").glob("*/embeddings.npy"))
+    space = read_space(workspace, model.manifest["space_key"])
+    (raw,) = (np.load(p) for p in (workspace.root / "cache" / "item_matrix").glob("*/embeddings.npy"))
+    content = space.apply(raw)
+    content[0] = 0
+    model.tower.bind(content)  # type: ignore[operator]
     index = {r["item_id"]: r["item_index"] for r in Snapshot.open(workspace.table("item_index")).to_arrow().to_pylist()}
     items = released_arrow(workspace, "item_features")
     with torch.inference_mode():
-        own = model.tower.items(torch.from_numpy(matrix[[index[i] for i in items["item_id"].to_pylist()]])).numpy()
+        own = model.tower.items(torch.tensor([index[i] for i in items["item_id"].to_pylist()])).numpy()
     assert np.allclose(fixed_lists(items["embedding"]), own, atol=1e-5)
     histories = {r["user_id"]: r for r in Snapshot.open(workspace.table("user_histories")).to_arrow().to_pylist()}
     for user in released_features(spark, workspace, "user_features").collect():
@@ -85,7 +90,7 @@ def test_publishing_a_real_model(
         # All events up to now, the test event too: this is for serving.
         window = history["item_index"][max(0, history["length"] - model.window) : history["length"]]
         with torch.inference_mode():
-            alone = model.tower.user(torch.from_numpy(matrix[window])[None])[0, -1].numpy()
+            alone = model.tower.user(torch.tensor(window)[None])[0, -1].numpy()
         assert np.allclose(user.embedding, alone, atol=1e-5)
         assert user.as_of.replace(tzinfo=UTC) == release["as_of"]
 

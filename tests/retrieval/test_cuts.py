@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 
 from learn_spark.retrieval.cuts import cut_histories, training_events
 from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors, windows
-from learn_spark.towers.learn import LearnTower, TowerShape
+from learn_spark.towers.content import ContentTower
+from learn_spark.towers.hstu import HSTU
+from learn_spark.towers.tower import Tower
 
 
 def table(*rows: tuple[str, list[int], int, int, int], chunks: list[int] | None = None, cuts: int = 0) -> pa.Table:
@@ -19,6 +22,9 @@ def table(*rows: tuple[str, list[int], int, int, int], chunks: list[int] | None 
             "chunk": pa.array(chunks or [0] * len(rows), pa.int32()),
             "cut_length": pa.array([cuts] * len(rows), pa.int32()),
             "item_index": pa.array([r[1] + [0] * (width - len(r[1])) for r in rows], pa.list_(pa.int32())),
+            "event_time": pa.array(
+                [[10 * i for i in r[1]] + [0] * (width - len(r[1])) for r in rows], pa.list_(pa.int64())
+            ),
             "length": pa.array([r[2] for r in rows], pa.int32()),
             "train_length": pa.array([r[3] for r in rows], pa.int32()),
             "validation_length": pa.array([r[4] for r in rows], pa.int32()),
@@ -34,6 +40,7 @@ def test_by_hand() -> None:
     assert validation.user_ids == test.user_ids == ["a", "b"]
     assert validation.lengths.tolist() == [3, 2]
     assert validation.targets.tolist() == [3, 4]
+    assert validation.times[:, :3].tolist() == [[10, 20, 30], [50, 60, 50]]
     assert [s.tolist() for s in validation.seen] == [[0, 1, 2], [4, 5]]
     assert test.lengths.tolist() == [4, 3]
     assert test.targets.tolist() == [8, 6]
@@ -65,44 +72,52 @@ def test_statistics_stop_at_the_time_of_the_cut() -> None:
     assert (values.tolist(), offsets.tolist()) == ([4, 5], [0, 2])
 
 
+def towers(n_items: int, content: np.ndarray) -> list[Tower]:
+    torch.manual_seed(0)
+    learn = ContentTower(
+        n_items=n_items, content_dim=4, width=8, layers=2, heads=2, ffn=8, output_dim=4, dropout=0.5, item_tower="a"
+    )
+    learn.bind(content)
+    hstu = HSTU(n_items=n_items, max_length=6, width=8, layers=1, heads=2, dqk=4, dv=4, dropout=0.5)
+    return [learn.eval(), hstu.eval()]
+
+
 def test_the_future_reaches_neither_input_nor_mask() -> None:
     other = table(("b", [5, 6, 5, 1], 4, 2, 3), ("a", [1, 2, 3, 4, 7], 5, 3, 4), ("short", [8, 9], 2, 2, 2))
-    tower = LearnTower.of(
-        TowerShape(content_dim=4, width=8, layers=1, heads=1, ffn=8, output_dim=4, dropout=0.0, item_tower="a")
-    ).eval()
     content = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     for cut in ("validation", "test"):
         ours, theirs = cut_histories(HISTORIES, cut), cut_histories(other, cut)  # type: ignore[arg-type]
         assert [s.tolist() for s in ours.seen] == [s.tolist() for s in theirs.seen]
-        for vectors in (
-            lambda c: user_vectors(tower, content, c.items, c.lengths, 5),
-            lambda c: mean_vectors(content, c.items, c.lengths, 5),
-        ):
-            assert np.array_equal(vectors(ours), vectors(theirs))
+        for tower in towers(9, content):
+            one, two = (user_vectors(tower, c.items, c.lengths, 5, times=c.times) for c in (ours, theirs))
+            assert np.array_equal(one, two)
+        one, two = (mean_vectors(content, c.items, c.lengths, 5) for c in (ours, theirs))
+        assert np.array_equal(one, two)
     assert np.array_equal(training_events(HISTORIES)[0], training_events(other)[0])
 
 
 def test_windows_are_the_last_events() -> None:
     items = np.array([[1, 2, 3, 4], [5, 6, 0, 0], [7, 0, 0, 0]], dtype=np.int32)
-    kept, counts = windows(items, np.array([4, 2, 1]), 3)
+    counts, kept, times = windows(np.array([4, 2, 1]), 3, items, items * 10)
     assert kept.tolist() == [[2, 3, 4], [5, 6, 0], [7, 0, 0]]
+    assert times.tolist() == [[20, 30, 40], [50, 60, 0], [70, 0, 0]]
     assert counts.tolist() == [3, 2, 1]
 
 
 def test_vectors_do_not_depend_on_the_batch_they_are_made_in() -> None:
-    torch.manual_seed(0)
-    tower = LearnTower.of(
-        TowerShape(content_dim=4, width=8, layers=2, heads=2, ffn=8, output_dim=4, dropout=0.5, item_tower="a")
-    ).eval()
     content = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
     items = np.random.default_rng(2).integers(1, 20, (15, 9)).astype(np.int32)
+    times = np.sort(np.random.default_rng(4).integers(0, 10**12, (15, 9)))
     lengths = np.random.default_rng(3).integers(1, 10, 15)
-    whole = user_vectors(tower, content, items, lengths, 6, batch=15)
-    assert np.allclose(whole, user_vectors(tower, content, items, lengths, 6, batch=4), atol=1e-6)
-    for row in range(15):
-        own = content[items[row, max(0, lengths[row] - 6) : lengths[row]]]
-        with torch.inference_mode():
-            alone = tower.user(torch.from_numpy(own)[None])[0, -1].numpy()
-        assert np.allclose(whole[row], alone, atol=1e-6)
-    assert np.allclose(item_vectors(tower, content, batch=7), item_vectors(tower, content), atol=1e-6)
-    assert item_vectors(tower, content).shape == (19, 4)
+    for tower in towers(19, content):
+        whole = user_vectors(tower, items, lengths, 6, times=times, batch=15)
+        assert np.allclose(whole, user_vectors(tower, items, lengths, 6, times=times, batch=4), atol=1e-6)
+        for row in range(15):
+            own = slice(max(0, lengths[row] - 6), lengths[row])
+            pair = (torch.from_numpy(x[None, row, own].astype(np.int64)) for x in (items, times))
+            with torch.inference_mode():
+                assert np.allclose(whole[row], tower.user(*pair)[0, -1].numpy(), atol=1e-6)
+        assert np.allclose(item_vectors(tower, batch=7), item_vectors(tower), atol=1e-6)
+        assert len(item_vectors(tower)) == 19
+    with pytest.raises(ValueError, match="a hstu tower needs the times of events"):
+        user_vectors(tower, items, lengths, 6)

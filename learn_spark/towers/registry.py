@@ -1,0 +1,55 @@
+"""Every kind of tower by its name, made from settings or from a model's manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from learn_spark.settings.schema import Objective
+from learn_spark.settings.schema import Tower as TowerSettings
+from learn_spark.towers.content import ContentTower
+from learn_spark.towers.hstu import HSTU
+from learn_spark.towers.sasrec import SASRec
+from learn_spark.towers.tower import Tower
+
+TOWERS: dict[str, type[Tower]] = {tower.method: tower for tower in (ContentTower, SASRec, HSTU)}
+
+
+def tower_of_shape(shape: Mapping[str, Any]) -> Tower:
+    """A freshly initialised tower of what ``shape_of`` gave; ValueError for an unknown kind or other arguments."""
+    arguments = dict(shape)
+    kind = arguments.pop("kind", None)
+    if kind not in TOWERS:
+        raise ValueError(f"there is no tower {kind!r}; there are {', '.join(sorted(TOWERS))}")
+    try:
+        return TOWERS[kind](**arguments)
+    except TypeError as error:
+        raise ValueError(f"these are not the arguments of a {kind} tower: {error}") from None
+
+
+def shape_of(tower: Tower) -> dict[str, Any]:
+    """Kind and arguments of a tower, fit for JSON."""
+    return {"kind": tower.method, **tower.to_dict()}
+
+
+def tower_of_settings(tower: TowerSettings, objective: Objective, *, n_items: int, content_dim: int) -> Tower:
+    """The tower that the settings ask for, freshly initialised."""
+    sizes = {"n_items": n_items, "width": tower.width, "layers": tower.layers, "heads": tower.heads}
+    if tower.kind == "learn":
+        return ContentTower(
+            **sizes,
+            content_dim=content_dim,
+            ffn=tower.ffn,
+            output_dim=tower.output_dim,
+            dropout=tower.dropout,
+            item_tower=tower.item_tower,
+        )
+    own: dict[str, Any] = {
+        **sizes,
+        "dropout": tower.dropout,
+        "similarity": tower.similarity,
+        "max_length": objective.history,
+    }
+    if tower.kind == "sasrec":
+        return SASRec(**own, ffn=tower.ffn)
+    return HSTU(**own, dqk=tower.width // tower.heads, dv=tower.width // tower.heads)

@@ -1,0 +1,160 @@
+"""From rows of user_histories to training batches: what goes in, what is to be predicted, which negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learn_spark.feed.shuffle import Rows
+from learn_spark.objectives.negatives import uniform_negatives
+from learn_spark.objectives.sampling import RecencyWeights, cut_sequences, sample_positions
+from learn_spark.settings.schema import Objective
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """Histories ``items`` [B, L] by item_index, right-padded with 0, ``times`` [B, L] in microseconds where the tower
+    reads them, and ``negatives`` drawn from the catalogue: [M], or [P, M] one row for each pair that is predicted.
+    """
+
+    items: Tensor
+    times: Tensor | None
+    negatives: Tensor | None
+
+    @property
+    def users(self) -> int:
+        """Sequences in the batch."""
+        return len(self.items)
+
+    def to(self, device: torch.device) -> Self:
+        """The same on ``device``."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            moved[field.name] = None if tensor is None else tensor.to(device)
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class NextItemBatch(_Tensors):
+    """``valid`` [B, L] where a position predicts, ``following`` [P] the items that come next there, in the order of
+    ``valid``'s true entries, and ``weight`` [P] of each, or None.
+    """
+
+    valid: Tensor
+    following: Tensor
+    weight: Tensor | None
+
+
+@dataclass(frozen=True)
+class AllActionBatch(_Tensors):
+    """``targets`` [B, T] the items behind the cut; ``user_at`` [B, Nh] and ``target_at`` [B, Nt] the sampled positions
+    of histories and targets, with their masks.
+    """
+
+    targets: Tensor
+    user_at: Tensor
+    user_mask: Tensor
+    target_at: Tensor
+    target_mask: Tensor
+
+
+class BatchMaker:
+    """Makes batches of rows. Each is a function of the rows and of (seed, turn, rank, step): an epoch that is taken up
+    in its middle goes on with the batches it would have had.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        n_items: int,
+        seed: int,
+        rank: int = 0,
+        times: bool = False,
+        weights: bool = False,
+    ) -> None:
+        self.objective, self.n_items, self.seed, self.rank = objective, n_items, seed, rank
+        self.times, self.weights = times, weights
+        self._recency = RecencyWeights(**objective.recency.model_dump()) if objective.recency else None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of user_histories that are needed."""
+        named = {"event_time": self.times, "weight": self.weights}
+        return ["item_index", "cut_length", "train_length", *(name for name, wanted in named.items() if wanted)]
+
+    def make(self, rows: Rows, *, turn: int, step: int) -> NextItemBatch | AllActionBatch:
+        """The batch of ``rows``; users with fewer than two usable events are left out."""
+        generator = np.random.default_rng([self.seed, turn, self.rank, step, 1])
+        return (self._next_item if self.objective.predicts == "next_item" else self._all_action)(rows, generator)
+
+    def _next_item(self, rows: Rows, generator: np.random.Generator) -> NextItemBatch:
+        lengths = rows["train_length"].astype(np.int64)
+        # A row behind its cut is no training sample (protocol time_cut's held-out users).
+        usable = np.flatnonzero((lengths > 1) & ((rows["cut_length"] == 0) | (rows["cut_length"] < lengths)))
+        inputs = np.minimum(lengths[usable] - 1, self.objective.history)
+        # A history longer than the window shows another part of itself each time.
+        start = generator.integers(0, lengths[usable] - inputs)  # [B]
+        column = np.arange(int(inputs.max(initial=0)))
+        valid = column < inputs[:, None]  # [B, L]
+        at = np.where(valid, start[:, None] + column, 0)
+
+        def window(name: str, shift: int = 0) -> np.ndarray:
+            return np.where(valid, rows[name][usable[:, None], at + shift * valid], 0)
+
+        following = window("item_index", 1)[valid]
+        return NextItemBatch(
+            items=_long(window("item_index")),
+            times=_long(window("event_time")) if self.times else None,
+            negatives=self._negatives(len(following), generator),
+            valid=torch.from_numpy(valid),
+            following=_long(following),
+            weight=torch.from_numpy(window("weight", 1)[valid].astype(np.float32)) if self.weights else None,
+        )
+
+    def _all_action(self, rows: Rows, generator: np.random.Generator) -> AllActionBatch:
+        objective = self.objective
+        cut = cut_sequences(
+            rows["item_index"],
+            rows["train_length"],
+            history=objective.history,
+            targets=objective.targets,
+            generator=generator,
+            cuts=rows["cut_length"],
+        )
+        history_weights, target_weights = cut.align(rows["weight"]) if self.weights else (None, None)
+        drawn: dict[str, Any] = {"generator": generator, "weights": self._recency or "uniform"}
+        user_at, user_mask = sample_positions(
+            cut.history_length, objective.history_positions, event_weights=history_weights, **drawn
+        )
+        target_at, target_mask = sample_positions(
+            cut.target_length, objective.target_positions, event_weights=target_weights, nearest="start", **drawn
+        )
+        pairs = int((user_mask.sum(1) * target_mask.sum(1)).sum())
+        # No longer than the batch's longest: padding is work for nothing.
+        longest, furthest = int(cut.history_length.max(initial=1)), int(cut.target_length.max(initial=1))
+        return AllActionBatch(
+            items=_long(cut.history[:, :longest]),
+            times=_long(cut.align(rows["event_time"])[0][:, :longest]) if self.times else None,
+            negatives=self._negatives(pairs, generator),
+            targets=_long(cut.targets[:, :furthest]),
+            user_at=torch.from_numpy(user_at),
+            user_mask=torch.from_numpy(user_mask),
+            target_at=torch.from_numpy(target_at),
+            target_mask=torch.from_numpy(target_mask),
+        )
+
+    def _negatives(self, pairs: int, generator: np.random.Generator) -> Tensor | None:
+        if self.objective.negatives not in ("uniform", "mixed"):
+            return None
+        size = (pairs, self.objective.n_negatives) if self.objective.per_position else self.objective.n_negatives
+        return _long(uniform_negatives(size, n_items=self.n_items, generator=generator).ids)
+
+
+def _long(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64))

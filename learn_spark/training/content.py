@@ -1,0 +1,64 @@
+"""The content that a tower reads: the item matrix of pinned tables, in the space that the training catalogue shaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from learn_spark.encoder.identity import identify
+from learn_spark.encoder.space import fit_space, read_space, remember_space
+from learn_spark.errors import LearnSparkError
+from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
+from learn_spark.pipeline.stage import StageContext
+from learn_spark.retrieval.cuts import training_events
+from learn_spark.text.templates import template
+from learn_spark.towers.content import ContentTower
+from learn_spark.training.model_store import Model
+
+
+def raw_matrix(context: StageContext) -> Path:
+    """The file of the raw item matrix of the pinned tables, under the settings' encoder and template."""
+    return item_matrix_path(
+        context.snapshot("item_index"),
+        context.snapshot("item_text"),
+        context.snapshot("text_embeddings"),
+        template_version=template(context.settings.text.template).key,
+        encoder_key=identify(context.settings.encoder).key,
+        cache=context.folder("cache", "item_matrix"),
+    )
+
+
+def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
+    """(the item matrix in the settings' space, its space_key): fitted on items with a training event, written down."""
+    raw = raw_matrix(context)
+    settings = context.settings.space
+    positions, _ = training_events(histories)
+    space = fit_space(
+        item_matrix(raw),
+        settings.kind,
+        ridge=settings.ridge if settings.kind == "whitened" else 0.0,
+        dims=settings.dims,
+        rows=np.unique(positions) + 1,
+    )
+    key = remember_space(context.workspace, space, identify(context.settings.encoder).key, context.inputs)
+    return space.matrix_path(raw), key
+
+
+def bind_content(context: StageContext, model: Model) -> Path | None:
+    """Give a model's tower its content, in the space that the model was trained in; the matrix's file.
+
+    None for a tower without content. Raises LearnSparkError where the settings name another encoder than the model's.
+    """
+    if not isinstance(model.tower, ContentTower):
+        return None
+    key = identify(context.settings.encoder).key
+    if model.manifest["encoder_key"] != key:
+        raise LearnSparkError(
+            f"the model {model.model_id} was trained on the encoder {model.manifest['encoder_key'][:12]}, the settings "
+            f"name {key[:12]}; train again or name the model's encoder"
+        )
+    path = read_space(context.workspace, model.manifest["space_key"]).matrix_path(raw_matrix(context))
+    model.tower.bind(item_matrix(path))
+    return path

@@ -1,0 +1,131 @@
+"""One training as plain values, so that every process of it, here or in Spark's executors, can build the same."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.feed.stream import HistoryStream
+from learn_spark.progress import Reporter
+from learn_spark.retrieval.cuts import Cut, cut_histories
+from learn_spark.retrieval.metrics import summarise
+from learn_spark.retrieval.ranks import ranks_from_vectors
+from learn_spark.retrieval.vectors import item_vectors, user_vectors
+from learn_spark.settings.schema import Settings
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.towers.content import ContentTower
+from learn_spark.towers.registry import tower_of_settings
+from learn_spark.towers.tower import Tower
+from learn_spark.training.batches import BatchMaker
+from learn_spark.training.loop import Trained, TrainingLoop, Validate
+from learn_spark.training.objective import ObjectiveLoss
+from learn_spark.training.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """``settings`` dumped; the histories' table and version; the item matrix's file, [n_items + 1, C], None for a tower
+    without content; the file of log shares [n_items + 1] or None; and the folder of checkpoints and logs.
+    """
+
+    settings: dict[str, Any]
+    histories: str
+    version: int
+    n_items: int
+    matrix: str | None
+    log_q: str | None
+    folder: str
+
+
+def build_tower(task: TrainingTask) -> Tower:
+    """The tower, initialised by the seed alone, its content bound."""
+    settings = Settings.model_validate(task.settings)
+    content = np.load(task.matrix, mmap_mode="r", allow_pickle=False) if task.matrix else None
+    torch.manual_seed(settings.training.seed)
+    tower = tower_of_settings(
+        settings.tower,
+        settings.objective,
+        n_items=task.n_items,
+        content_dim=1 if content is None else content.shape[1],
+    )
+    if isinstance(tower, ContentTower):
+        assert content is not None
+        tower.bind(content)
+    return tower
+
+
+def validation(settings: Settings, cut: Cut) -> Validate:
+    """Metrics of a tower on a cut: the whole catalogue ranked, what lies before the target masked."""
+
+    def validate(tower: Tower) -> dict[str, float]:
+        window = settings.objective.history
+        users = user_vectors(tower, cut.items, cut.lengths, window, times=cut.times)
+        ks = sorted({10, *settings.evaluation.ks})
+        batch = settings.evaluation.batch_users
+        ranks = ranks_from_vectors(users, item_vectors(tower), cut.targets, cut.seen, depth=max(ks), batch=batch)
+        return summarise(ranks, ks)
+
+    return validate
+
+
+def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trained, Tower]:
+    """Train as one of ``ranks``; the tower that comes back has the best epoch's weights, on the CPU."""
+    settings = Settings.model_validate(task.settings)
+    training = settings.training
+    device = training_device(training.device, ranks)
+    torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // ranks.size))
+    snapshot = Snapshot.open(task.histories, task.version)
+    tower = build_tower(task)
+    maker = BatchMaker(
+        settings.objective,
+        n_items=task.n_items,
+        seed=training.seed,
+        rank=ranks.rank,
+        times=tower.needs_times,
+        weights=bool(settings.histories.weights),
+    )
+    log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
+    loop = TrainingLoop(
+        tower=tower,
+        loss=ObjectiveLoss(settings.objective, log_q=log_q, ranks=ranks),
+        stream=HistoryStream(
+            snapshot,
+            maker.columns,
+            shuffle_rows=settings.feed.shuffle_rows,
+            seed=training.seed,
+            rank=ranks.rank,
+            world=ranks.size,
+            bucket_batches=settings.feed.bucket_batches,
+            length_column="train_length",
+        ),
+        maker=maker,
+        feed=settings.feed,
+        training=training,
+        validate=validation(settings, cut_histories(snapshot.to_arrow(), "validation")) if ranks.first else _nobody,
+        folder=Path(task.folder),
+        report=report,
+        device=device,
+    )
+    trained = loop.fit()
+    return trained, tower.cpu().eval()
+
+
+def training_device(wanted: str, ranks: Ranks) -> torch.device:
+    """The device of a process: a GPU of its own where there are any. LearnSparkError where ``wanted`` is not there."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise LearnSparkError("training.device is cuda, but PyTorch sees no GPU")
+    if wanted == "cpu" or not available:
+        return torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", ranks.rank))
+    return torch.device("cuda", local % torch.cuda.device_count())
+
+
+def _nobody(tower: Tower) -> dict[str, float]:
+    raise AssertionError("only the first process validates")
