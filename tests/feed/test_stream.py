@@ -1,4 +1,4 @@
-"""The feed over a table that Spark wrote: the rows of one snapshot, none that was removed, nothing unpickled."""
+"""The feed over a Delta table: the rows of one snapshot, none that was removed, nothing unpickled."""
 
 from __future__ import annotations
 
@@ -7,32 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
+from deltalake import DeltaTable, write_deltalake
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.feed.stream import HistoryStream
-from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.snapshot import Snapshot
 
 ROWS = 96
+SCHEMA = contract("user_histories").arrow_schema()
 
 
 @pytest.fixture(scope="module")
-def histories(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> str:
+def histories(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Six files of sixteen users; user n has the item n + 1 first. One more file is written and removed again."""
     path = str(tmp_path_factory.mktemp("feed") / "user_histories")
-    table = contract("user_histories")
-
-    def frame(users: range) -> Any:
-        data = [(f"u{n}", 0, [n + 1, 2, 0, 0], [5, 6, 0, 0], [1.0, 1.0, 0.0, 0.0], 2, 0, 2, 2, 2) for n in users]
-        return spark.createDataFrame(data, table.spark_schema()).coalesce(1)
-
-    for start in range(0, ROWS, 16):
-        delta.append(frame(range(start, start + 16)), path, table)
-    delta.append(frame(range(1000, 1016)), path, table)
-    spark.sql(f"DELETE FROM delta.`{path}` WHERE item_index[0] > 1000")
+    lengths = {"length": 2, "cut_length": 0, "train_length": 2, "validation_length": 2, "n_events": 2}
+    for start in (*range(0, ROWS, 16), 1000):
+        users = [
+            {
+                "user_id": f"u{n}",
+                "chunk": 0,
+                "item_index": [n + 1, 2, 0, 0],
+                "event_time": [5, 6, 0, 0],
+                "weight": [1.0, 1.0, 0.0, 0.0],
+                **lengths,
+            }
+            for n in range(start, start + 16)
+        ]
+        write_deltalake(path, pa.Table.from_pylist(users, schema=SCHEMA), mode="append")
+    DeltaTable(path).delete("user_id >= 'u1000' and user_id < 'u1016'")
     return path
 
 
@@ -82,8 +88,8 @@ def test_a_planted_pickle_in_the_folder_is_not_opened(histories: str, tmp_path: 
     assert not (tmp_path / "sprung").exists()
 
 
-def test_an_empty_snapshot_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_an_empty_snapshot_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "empty")
-    delta.create_if_missing(spark, path, contract("user_histories"))
+    write_deltalake(path, SCHEMA.empty_table())
     with pytest.raises(LearnSparkError, match="is empty"):
         stream(path)
