@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_spark.towers.id_based import IdTower, Similarity
+from learn_spark.towers.packing import Packing
 
 TIME_BUCKETS = 128
 BUCKET_WIDTH = 0.301
@@ -18,8 +19,8 @@ INIT_STD = 0.02
 NORM_EPS = 1e-6
 
 
-def time_buckets(times: Tensor) -> Tensor:
-    """Buckets [B, L, L] int64 of the time between event i (the query) and event j, from ``times`` [B, L] in us.
+def time_buckets(times: Tensor, keys: Tensor) -> Tensor:
+    """Buckets [G, C, K] int64 of the time between queries, ``times`` [G, C] in us, and ``keys`` [G, K].
 
     min(128, floor(ln(max(1, whole seconds apart)) / 0.301)), as Meta's public code has it: its natural logarithm
     over 0.301 makes each bucket 1.35 times as long as the one before, not twice.
@@ -27,7 +28,7 @@ def time_buckets(times: Tensor) -> Tensor:
     The query's time is that of event i itself. Meta's code takes the time of event i + 1, the target: known at a
     request, but not when a user vector is computed ahead, and it tells how soon the next event came.
     """
-    apart = (times.unsqueeze(2) - times.unsqueeze(1)).abs() // MICROSECONDS
+    apart = (times.unsqueeze(2) - keys.unsqueeze(1)).abs() // MICROSECONDS
     return (apart.clamp(min=1).log() / BUCKET_WIDTH).long().clamp(max=TIME_BUCKETS)
 
 
@@ -54,21 +55,20 @@ class HSTUBlock(nn.Module):
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, hidden: Tensor, buckets: Tensor, distance: Tensor) -> Tensor:
-        """``hidden`` [B, L, width], ``buckets`` [B, L, L], ``distance`` [L, L] (< 0: ahead) to [B, L, width]."""
-        batch, length, width = hidden.shape
-        sizes = [self.heads * self.dv, self.heads * self.dv, self.heads * self.dqk, self.heads * self.dqk]
-        mixed = F.silu(self.uvqk(F.layer_norm(hidden, (width,), eps=NORM_EPS)))
-        gate, value, query, key = mixed.split(sizes, dim=-1)
-        value = value.view(batch, length, self.heads, self.dv).transpose(1, 2)  # [B, heads, L, dv]
-        query = query.view(batch, length, self.heads, self.dqk).transpose(1, 2)
-        key = key.view(batch, length, self.heads, self.dqk).transpose(1, 2)
-        near = self.position_bias[distance.clamp(min=0)]  # [L, L]
-        soon = self.time_bias.index_select(0, buckets.flatten()).view(buckets.shape)  # [B, L, L]
+    def forward(self, hidden: Tensor, packing: Packing, distance: Tensor, buckets: Tensor) -> Tensor:
+        """``hidden`` [G, C, width] to the same; ``distance`` [.., C, K] and ``buckets`` [G, C, K] to the K keys."""
+        sizes = [self.heads * self.dv, self.heads * self.dqk, self.heads * (self.dv + self.dqk)]
+        mixed = F.silu(self.uvqk(F.layer_norm(hidden, hidden.shape[2:], eps=NORM_EPS)))
+        gate, query, both = mixed.split(sizes, dim=-1)
+        query = query.unflatten(2, (self.heads, self.dqk)).transpose(1, 2)  # [G, heads, C, dqk]
+        spans = packing.spans(both).unflatten(2, (self.heads, self.dv + self.dqk))
+        value, key = spans.transpose(1, 2).split([self.dv, self.dqk], dim=-1)  # [G, heads, K, dv], [G, heads, K, dqk]
+        near = self.position_bias[distance]  # [.., C, K]
+        soon = self.time_bias.index_select(0, buckets.flatten()).view(buckets.shape)  # [G, C, K]
         weights = F.silu(query @ key.transpose(2, 3) + (near + soon).unsqueeze(1)) / self.max_length
-        attended = weights.masked_fill(distance < 0, 0.0) @ value  # [B, heads, L, dv]
-        attended = attended.transpose(1, 2).reshape(batch, length, self.heads * self.dv)
-        attended = F.layer_norm(attended, (self.heads * self.dv,), eps=NORM_EPS)
+        attended = weights.masked_fill(~packing.visible.unsqueeze(-3), 0.0) @ value  # [G, heads, C, dv]
+        attended = attended.transpose(1, 2).flatten(2)
+        attended = F.layer_norm(attended, attended.shape[2:], eps=NORM_EPS)
         return hidden + self.output(self.dropout(gate * attended))
 
 
@@ -124,14 +124,14 @@ class HSTU(IdTower):
             "similarity": similarity,
         }
 
-    def _encode(self, items: Tensor, times: Tensor | None) -> Tensor:
+    def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
         assert times is not None
-        positions = torch.arange(items.shape[1], device=items.device)
-        distance = positions.unsqueeze(1) - positions
-        buckets = time_buckets(times)
-        hidden = self.dropout(self.embedding(items) * self.scale + self.position(positions))
+        place = packing.position[:1] if packing.dense else packing.position
+        distance = (place.unsqueeze(2) - packing.spans(place).unsqueeze(1)).clamp(min=0)
+        buckets = time_buckets(times, packing.spans(times))
+        hidden = self.dropout(self.embedding(items) * self.scale + self.position(packing.position))
         for block in self.blocks:
-            hidden = block(hidden, buckets, distance)
+            hidden = block(hidden, packing, distance, buckets)
         return self.norm(hidden)
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.towers.packing import Packing
 from learn_spark.towers.tower import Tower
 
 Similarity = Literal["dot", "cosine"]
@@ -49,11 +50,11 @@ class IdTower(Tower):
         nn.init.normal_(self.position.weight, std=EMBEDDING_STD)
 
     @abstractmethod
-    def _encode(self, items: Tensor, times: Tensor | None) -> Tensor:
-        """Vectors [B, L, width] of histories without all-padding columns, before the similarity's normalisation."""
+    def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
+        """Vectors [G, C, width] of packed ``items`` and ``times`` [G, C], before the similarity's normalisation."""
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, L, width] after each event of ``items`` [B, L]; 0 beyond the batch's longest row.
+        """User vectors [B, L, width] after each event of ``items`` [B, L]; no work is done on padding (see Packing).
 
         Raises ValueError for another number of dimensions, more than ``max_length`` events in a row, and, where the
         tower needs them, for times that are missing or of another shape.
@@ -64,15 +65,14 @@ class IdTower(Tower):
             raise ValueError(f"{self.method} needs the times of the events beside their items")
         if times is not None and times.shape != items.shape:
             raise ValueError(f"expected times {list(items.shape)} as the items, got {list(times.shape)}")
-        used = items.ne(0).any(dim=0).nonzero()
-        longest = int(used[-1]) + 1 if len(used) else 0
-        if longest > self.max_length:
+        packing = Packing.of(items != 0)
+        if packing.longest > self.max_length:
             raise ValueError(
-                f"a row has {longest} events, but the tower knows {self.max_length} positions; "
+                f"a row has {packing.longest} events, but the tower knows {self.max_length} positions; "
                 f"give it the last {self.max_length}"
             )
-        encoded = self._encode(items[:, :longest], None if times is None else times[:, :longest])
-        return F.pad(self._compared(encoded), (0, 0, 0, items.shape[1] - longest))
+        encoded = self._encode(packing, packing.pack(items), packing.pack(times) if times is not None else None)
+        return packing.unpack(self._compared(encoded))
 
     def items(self, items: Tensor) -> Tensor:
         """Item vectors [..., width] of ``items`` [...]; 0 for padding."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_spark.towers.id_based import IdTower, Similarity
+from learn_spark.towers.packing import Packing
 
 Activation = Literal["relu", "gelu"]
 
@@ -33,17 +33,22 @@ class SASRecBlock(nn.Module):
         self.activation = F.relu if activation == "relu" else F.gelu
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """``hidden`` [B, L, width] to [B, L, width]; position l depends on positions 0..l only."""
-        batch, length, width = hidden.shape
+    def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
+        """``hidden`` [G, C, width] to [G, C, width]; an event depends on those of its row up to itself only."""
+        each = hidden.shape[2] // self.heads
         normed = self.query_norm(hidden)
-        each = width // self.heads
-        query = self.query(normed).view(batch, length, self.heads, each).transpose(1, 2)  # [B, heads, L, each]
-        key, value = self.key_value(hidden).view(batch, length, 2, self.heads, each).permute(2, 0, 3, 1, 4)
+        query = self.query(normed).unflatten(2, (self.heads, each)).transpose(1, 2)  # [G, heads, C, each]
+        both = packing.spans(self.key_value(hidden)).unflatten(2, (2, self.heads, each))  # [G, C or 2 C, ...]
+        key, value = both.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout.p if self.training else 0.0, is_causal=True
+            query,
+            key,
+            value,
+            attn_mask=None if packing.dense else packing.visible.unsqueeze(1),
+            dropout_p=self.dropout.p if self.training else 0.0,
+            is_causal=packing.dense,
         )
-        attended = self.attention_output(attended.transpose(1, 2).reshape(batch, length, width))
+        attended = self.attention_output(attended.transpose(1, 2).flatten(2))
         normed = self.ffn_norm(normed + attended)
         inner = self.dropout(self.activation(self.ffn_input(normed)))
         return normed + self.dropout(self.ffn_output(inner))
@@ -53,8 +58,7 @@ class SASRec(IdTower):
     """SASRec (Kang & McAuley 2018, arXiv 1808.09781) with weights shared by input and output embedding.
 
     Items and positions start as N(0, 0.02), matrices as Xavier normal, biases as 0. Dropout acts on the summed
-    embeddings, the attention weights, the feed-forward's inner layer and its output. A LayerNorm comes last. Padding
-    stands behind every event and needs no mask beside the causal one.
+    embeddings, the attention weights, the feed-forward's inner layer and its output. A LayerNorm comes last.
 
     Raises ValueError for contradictory arguments (see IdTower), a width that the heads do not divide and an unknown
     activation.
@@ -104,11 +108,10 @@ class SASRec(IdTower):
             "similarity": similarity,
         }
 
-    def _encode(self, items: Tensor, times: Tensor | None) -> Tensor:
-        positions = torch.arange(items.shape[1], device=items.device)
-        hidden = self.dropout(self.embedding(items) + self.position(positions))
+    def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
+        hidden = self.dropout(self.embedding(items) + self.position(packing.position))
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = block(hidden, packing)
         return self.norm(hidden)
 
     def to_dict(self) -> dict[str, Any]:

@@ -26,6 +26,10 @@ SMALL: dict[str, Any] = {
 }
 
 
+MIXED = (1, 4, 6)  # rows are blocks of their own
+SHORT = (1, 2, 6, 1, 2, 1, 3)  # rows share blocks
+
+
 def _tower(seed: int = 0, **change: Any) -> HSTU:
     """A small tower at inference whose weights are large enough for every path to show."""
     torch.manual_seed(seed)
@@ -38,7 +42,7 @@ def _tower(seed: int = 0, **change: Any) -> HSTU:
     return tower.eval()
 
 
-def _histories(lengths: tuple[int, ...] = (1, 4, 6), width: int = 6) -> tuple[Tensor, Tensor]:
+def _histories(lengths: tuple[int, ...] = MIXED, width: int = 6) -> tuple[Tensor, Tensor]:
     items = torch.zeros(len(lengths), width, dtype=torch.int64)
     times = torch.zeros(len(lengths), width, dtype=torch.int64)
     for row, length in enumerate(lengths):
@@ -66,10 +70,9 @@ def slow_block(block: HSTUBlock, hidden: Tensor, times: Tensor) -> Tensor:
         attended = []
         for head in range(heads):
             total = torch.zeros(dv, dtype=hidden.dtype)
-            query = at[2 * heads * dv + head * dqk :][:dqk]
+            query = at[heads * dv + head * dqk :][:dqk]
             for j in range(i + 1):
-                key = mixed[j][2 * heads * dv + heads * dqk + head * dqk :][:dqk]
-                value = mixed[j][heads * dv + head * dv :][:dv]
+                value, key = mixed[j][heads * (dv + dqk) + head * (dv + dqk) :][: dv + dqk].split([dv, dqk])
                 seconds = abs(int(times[i]) - int(times[j])) // SECOND
                 bucket = min(128, int(math.log(max(1, seconds)) / 0.301))
                 bias = block.position_bias[i - j] + block.time_bias[bucket]
@@ -81,11 +84,12 @@ def slow_block(block: HSTUBlock, hidden: Tensor, times: Tensor) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_agrees_with_a_slow_tower(similarity: str) -> None:
+@pytest.mark.parametrize("lengths", [MIXED, SHORT])
+def test_agrees_with_a_slow_tower(lengths: tuple[int, ...], similarity: str) -> None:
     tower = _tower(similarity=similarity).double()
-    items, times = _histories()
+    items, times = _histories(lengths)
     found = tower.user(items, times)
-    for row, length in enumerate((1, 4, 6)):
+    for row, length in enumerate(lengths):
         hidden = tower.embedding.weight[items[row, :length]] * math.sqrt(12) + tower.position.weight[:length]
         for block in tower.blocks:
             assert isinstance(block, HSTUBlock)
@@ -104,12 +108,12 @@ def test_buckets_by_hand() -> None:
     apart = [0, 1, 1, 2, 3600, 86_400, 365 * 86_400]  # seconds before the last event
     times = torch.tensor([[(10**9 - seconds) * SECOND + SECOND // 2 for seconds in apart]])
     # ln 2 / 0.301 = 2.30, ln 3600 / 0.301 = 27.2, ln 86400 / 0.301 = 37.8, ln 31536000 / 0.301 = 57.4
-    assert time_buckets(times)[0, 0].tolist() == [0, 0, 0, 2, 27, 37, 57]
-    assert torch.equal(time_buckets(times), time_buckets(times).transpose(1, 2))
+    assert time_buckets(times, times)[0, 0].tolist() == [0, 0, 0, 2, 27, 37, 57]
+    assert torch.equal(time_buckets(times, times), time_buckets(times, times).transpose(1, 2))
     half = torch.tensor([[0, SECOND - 1, 2 * SECOND - 1]])  # parts of a second don't count
-    assert time_buckets(half)[0, 0].tolist() == [0, 0, 0]
+    assert time_buckets(half, half)[0, 0].tolist() == [0, 0, 0]
     # Half of what int64 microseconds span is 9.2e12 s: ln / 0.301 = 99.2.
-    assert int(time_buckets(torch.tensor([[-(2**62), 2**62 - 1]])).max()) == 99
+    assert time_buckets(torch.tensor([[-(2**62)]]), torch.tensor([[2**62 - 1]])).item() == 99
 
 
 def test_size_is_that_of_metas_books_shape() -> None:
@@ -157,17 +161,18 @@ def test_only_differences_of_times_matter() -> None:
     assert not torch.allclose(tower.user(items, times * 3)[real], before, atol=1e-4)
 
 
-def test_padding_does_not_matter_and_costs_nothing() -> None:
+@pytest.mark.parametrize("lengths", [MIXED, SHORT])
+def test_padding_does_not_matter(lengths: tuple[int, ...]) -> None:
     tower = _tower()
-    items, times = _histories()
+    items, times = _histories(lengths)
     real = items != 0
     alone = [
         tower.user(items[row : row + 1, :length], times[row : row + 1, :length])[0]
-        for row, length in enumerate((1, 4, 6))
+        for row, length in enumerate(lengths)
     ]
-    longer = torch.cat([items, torch.zeros(3, 40, dtype=torch.int64)], dim=1)
-    found = tower.user(longer, torch.cat([times, torch.full((3, 40), 7 * DAY)], dim=1))
-    assert found.shape == (3, 46, 12)
+    longer = torch.cat([items, torch.zeros(len(items), 40, dtype=torch.int64)], dim=1)
+    found = tower.user(longer, torch.cat([times, torch.full((len(items), 40), 7 * DAY)], dim=1))
+    assert found.shape == (len(items), 46, 12)
     assert not found[:, 6:].any()
     torch.testing.assert_close(found[:, :6][real], torch.cat(alone), rtol=0, atol=1e-6)
     tower.embedding.weight.data[0] = 100.0
@@ -210,6 +215,13 @@ def test_arguments_survive_json() -> None:
     items, times = _histories()
     assert torch.equal(again.eval().user(items, times), tower.user(items, times))
     assert again.to_dict() == tower.to_dict()
+
+
+def test_empty_batches_have_empty_vectors() -> None:
+    tower = _tower()
+    for shape in ((0, 5), (2, 5), (2, 0)):
+        nothing = torch.zeros(shape, dtype=torch.int64)
+        assert tower.user(nothing, nothing).shape == (*shape, 12)
 
 
 def test_refuses_missing_times_and_contradictory_arguments() -> None:
