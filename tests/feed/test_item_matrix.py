@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -133,16 +134,20 @@ def test_memory_is_that_of_the_ids_not_of_the_vectors(tmp_path: Path) -> None:
         parts.append(vectors_table("mine", part, vectors))
     tables = (index, text, write(tmp_path / "text_embeddings", *parts))
     del parts, vectors
-    pool = pa.proxy_memory_pool(pa.default_memory_pool())
-    usual = pa.default_memory_pool()
-    pa.set_memory_pool(pool)
+    gc.collect()
+    before, arrow = pa.total_allocated_bytes(), []
+
+    class Watched(Doubled):
+        def apply(self, vectors: np.ndarray) -> np.ndarray:
+            arrow.append(pa.total_allocated_bytes() - before)
+            return vectors
+
     tracemalloc.start()
     try:
-        path = build(tables, tmp_path / "cache")
-        peak = tracemalloc.get_traced_memory()[1] + pool.max_memory()
+        path = build(tables, tmp_path / "cache", space=Watched())
+        peak = tracemalloc.get_traced_memory()[1] + max(arrow)
     finally:
         tracemalloc.stop()
-        pa.set_memory_pool(usual)
     assert path.stat().st_size > rows * width * 4
     assert peak < 0.6 * rows * width * 4
     matrix = item_matrix(path)
