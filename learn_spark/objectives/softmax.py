@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_SCORES = 4_194_304  # 16 MiB of scores in fp32
+CACHED_SCORES = 1 << 20  # 4 MiB in fp32: what is in cache is not read from memory again
+GPU_SCORES = 1 << 26
 FEWEST_ROWS = 64
 
 
@@ -112,8 +113,8 @@ def full_softmax_loss(
 
     Shapes: ``user`` [P, D], ``catalogue`` [N, D], ``positive_positions`` [P] int64, rows of the catalogue; scores
     are inner products / temperature; ``weight`` [P] makes the mean a weighted one. The gradient is computed with the
-    loss, ``chunk`` positions at a time, so that no more than [chunk, N] scores exist at once, and no score twice; by
-    default about 4 M scores, of 64 positions at least. A second derivative is refused.
+    loss, ``chunk`` positions at a time, so that no more than [chunk, N] scores exist at once, and none is computed
+    twice; by default about 1 M scores, 64 M on a GPU, of 64 positions at least. A second derivative is refused.
 
     Raises ValueError for shapes that do not fit, a temperature <= 0, positions outside the catalogue, chunk below 1.
     """
@@ -131,7 +132,7 @@ def full_softmax_loss(
             f"but the catalogue has the rows 0..{rows - 1}"
         )
     if chunk is None:
-        chunk = max(FEWEST_ROWS, CHUNK_SCORES // max(rows, 1))
+        chunk = max(FEWEST_ROWS, (GPU_SCORES if user.is_cuda else CACHED_SCORES) // max(rows, 1))
     if chunk < 1:
         raise ValueError(f"chunk {chunk} must be at least 1")
     heat = torch.as_tensor(temperature, dtype=torch.promote_types(user.dtype, torch.float32), device=user.device)
@@ -168,12 +169,14 @@ class _FullSoftmax(torch.autograd.Function):
                 part = slice(start, start + chunk)
                 some, target, portion = users[part], positive[part].unsqueeze(1), share[part].unsqueeze(1)
                 score = torch.mm(some, items.T, out=scores[: len(some)])
-                logs = torch.log_softmax(score, dim=1, out=score)
-                loss -= (logs.gather(1, target) * portion).sum()
+                top, own = score.amax(dim=1), score.gather(1, target).squeeze(1)
+                softmax = torch.softmax(score, dim=1, out=score)
+                # The softmax of the largest score s is e^s / sum, at least 1 / N: the sum without another pass.
+                loss += ((top - softmax.amax(dim=1).log() - own) * share[part]).sum()
                 if not (for_user or for_catalogue or for_heat):
                     continue
                 # In place of the scores: their gradient, share * (softmax - 1 at the positive).
-                slope = logs.exp_().scatter_add_(1, target, -torch.ones_like(portion)).mul_(portion)
+                slope = softmax.scatter_add_(1, target, -torch.ones_like(portion)).mul_(portion)
                 if pulls is not None:
                     torch.mm(slope, items, out=pulls[part])
                 if item_gradient is not None:
