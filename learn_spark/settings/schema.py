@@ -24,11 +24,14 @@ class Files(Section):
 
     The columns of CSV and JSON lines are text. ``try_cast`` makes null of what is no number; a plain cast, or a sum
     with text, stops the run at the first such row. ``where`` passes rows over for which it is false or null.
+    ``multiline`` lets a quoted CSV field hold line breaks; a file is then read by one task, and a quote that is never
+    closed makes one malformed row of the rest of it.
     """
 
     files: str = Field(min_length=1)
     format: Literal["csv", "json-lines", "parquet", "delta"] = "csv"
     separator: str = Field(default=",", min_length=1)
+    multiline: bool = False
     columns: dict[str, str]
     where: str | None = None
 
@@ -350,12 +353,13 @@ class Settings(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Settings:
         wanted = self.objective.history_positions
-        if wanted > self.objective.history:
+        sampled = self.objective.predicts == "all_action"
+        if sampled and wanted > self.objective.history:
             raise ValueError(
                 f"objective.history_positions {wanted} cannot be sampled from "
                 f"objective.history {self.objective.history}"
             )
-        if self.objective.target_positions > self.objective.targets:
+        if sampled and self.objective.target_positions > self.objective.targets:
             raise ValueError(
                 f"objective.target_positions {self.objective.target_positions} cannot be sampled from "
                 f"objective.targets {self.objective.targets}"

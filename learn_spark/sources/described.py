@@ -128,7 +128,9 @@ def _raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], descr
     paths = [spark_path(file.path) for file in files]
     if described.format == "csv":
         plain = [name for name in described.columns.values() if _is_plain(name)]
-        return read_csv(spark, folder, files, separator=described.separator, needed=plain)
+        return read_csv(
+            spark, folder, files, separator=described.separator, needed=plain, multiline=described.multiline
+        )
     if described.format == "json-lines":
         for file in files:
             first_line(file)

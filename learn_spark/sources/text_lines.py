@@ -64,8 +64,10 @@ def read_csv(
     needed: Sequence[str] = (),
     quote: str = '"',
     encoding: str = "UTF-8",
+    multiline: bool = False,
 ) -> DataFrame:
-    """CSV by RFC 4180 (a quote inside quotes is doubled), plain or gzip; ``quote`` "" turns quoting off.
+    """CSV by RFC 4180 (a quote inside quotes is doubled), plain or gzip; ``quote`` "" turns quoting off. Line breaks
+    inside quotes are part of the field only with ``multiline``; without it such a line is malformed.
 
     ``header`` names the fields of files that have no header line. Files with different header lines are matched by
     name, not by position: a field that a file does not have is null. Raises UnreadableFile where a file's header
@@ -86,7 +88,7 @@ def read_csv(
             quote=quote,
             escape=quote or "\\",
             encoding=encoding,
-            multiLine=False,
+            multiLine=multiline,
             mode="PERMISSIVE",
             columnNameOfCorruptRecord=_BROKEN,
             # With pruned columns Spark would not see that a line is broken elsewhere.

@@ -97,6 +97,20 @@ def test_csv_with_quotes_gzip_and_broken_lines(
     }
 
 
+def test_line_breaks_inside_quotes(
+    spark: SparkSession, folder: Path, own_settings: Callable[..., Settings], run: Callable[..., Any]
+) -> None:
+    lines = 'sku,name,dept,cost\nA1,"Lamp,\n ""round""",Home,12.50\nC3,Bowl,Home,2\n'
+    (folder / "items.csv.gz").write_bytes(gzip.compress(lines.encode()))
+    settings = own_settings(items={"files": "items.csv.gz", "columns": ITEM_COLUMNS, "multiline": True})
+    counts = run(settings, "ingest")[0].run.counts
+    found = {row.item_id: row for row in rows(spark, settings, "items")}
+    assert found["A1"].title.split() == ["Lamp,", '"round"']
+    assert (found["A1"].price, found["C3"].price) == (12.5, 2.0)
+    # Two items, and of five events that of an unknown item and that without a time are refused.
+    assert (len(found), counts["refused"]) == (2, 2)
+
+
 def test_what_is_described_wrongly_is_named(own_settings: Callable[..., Settings], run: Callable[..., Any]) -> None:
     def events(**changes: Any) -> dict[str, Any]:
         return {**SOURCE["events"], **changes}

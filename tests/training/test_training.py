@@ -65,7 +65,9 @@ def test_a_run_killed_anywhere_and_resumed_ends_with_the_same_weights(
         assert {k: v for k, v in ours.items() if k not in TIMING} == {
             k: v for k, v in theirs.items() if k not in TIMING
         }
-    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "logs" / "steps.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "parts" / "logs" / "steps.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(set(steps))
 
 

@@ -1,0 +1,80 @@
+"""A training by two processes of this machine, and by TorchDistributor: the same weights, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from deltalake import write_deltalake
+from pyspark.sql import SparkSession
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.progress import Reporter
+from learn_spark.settings import load_settings
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.training.checkpoint import Checkpoints
+from learn_spark.training.launch import train_alone, train_here, train_on_spark
+from learn_spark.training.task import TrainingTask
+from tests.training.planted import ITEMS, planted_rows
+
+OVERRIDES = (
+    "tower={kind: sasrec, width: 8, layers: 1, heads: 2, ffn: 8, similarity: dot}",
+    "objective={predicts: next_item, history: 6, negatives: in_batch, temperature: 1.0}",
+    "feed={batch_size: 8, shuffle_rows: 32}",
+    "training={epochs: 2, learning_rate: 0.01, seed: 3, threads: 1, device: cpu}",
+    "evaluation={ks: [10]}",
+)
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> Snapshot:
+    """45 users: not a multiple of two ranks times a batch of eight."""
+    rows, count = planted_rows(45, 8), 45
+    numbers = {"chunk": 0, "length": 8, "validation_length": 7}
+    for name, value in numbers.items():
+        rows = rows.append_column(name, pa.array([value] * count, pa.int32()))
+    rows = rows.append_column("user_id", pa.array([f"u{i:02}" for i in range(count)]))
+    rows = rows.set_column(
+        rows.schema.get_field_index("train_length"), "train_length", pa.array([6] * count, pa.int32())
+    )
+    path = tmp_path / "histories"
+    for start in range(0, count, 10):
+        write_deltalake(str(path), rows.slice(start, 10), mode="append")
+    return Snapshot.open(str(path))
+
+
+def task(histories: Snapshot, folder: Path, *overrides: str) -> TrainingTask:
+    folder.mkdir()
+    settings = load_settings("quickstart", (*OVERRIDES, *overrides))
+    return TrainingTask(settings.model_dump(), histories.path, histories.version, ITEMS, None, None, str(folder))
+
+
+def weights(told: TrainingTask) -> dict[str, torch.Tensor]:
+    found = Checkpoints(Path(told.folder) / "checkpoints").load_best()
+    assert found is not None
+    return found
+
+
+def test_two_processes_here_and_on_spark(spark: SparkSession, histories: Snapshot, tmp_path: Path) -> None:
+    here, there, alone = (task(histories, tmp_path / name) for name in ("here", "there", "alone"))
+    trained = train_here(here, 2)
+    # Every user once an epoch, whichever process has it; both take ceil(23 / 8) steps.
+    assert [point["samples"] for point in trained.curve] == [45, 45]
+    told = Checkpoints(Path(here.folder) / "checkpoints").progress()
+    assert told is not None
+    assert told.step == 2 * 3
+    assert trained.curve[1]["loss"] < trained.curve[0]["loss"]
+    on_spark = train_on_spark(there, 2, lambda: spark)
+    assert [point["loss"] for point in on_spark.curve] == [point["loss"] for point in trained.curve]
+    ours, theirs = weights(here), weights(there)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    single = train_alone(alone, Reporter(quiet=True))
+    assert [point["samples"] for point in single.curve] == [45, 45]
+
+
+def test_a_process_that_fails_is_told(histories: Snapshot, tmp_path: Path) -> None:
+    broken = task(histories, tmp_path / "broken")
+    with pytest.raises(LearnSparkError, match=r"one of 2 processes failed: .*there is no Delta table"):
+        train_here(TrainingTask(**{**broken.__dict__, "histories": str(tmp_path / "nothing")}), 2)
