@@ -18,10 +18,9 @@ EMBEDDING_STD = 0.02
 class IdTower(Tower):
     """A tower that knows items by an embedding of their own, shared by its input and its output.
 
-    Positions count from the first event of the window: event j of a row has position j, whatever follows it. Counted
-    from the end, as where rows are left-padded (RecTools), the position of an event is that of the row's last one
-    less its own: then a vector depends on how many events come after it, and the query that stands at position 0 in
-    serving has been trained on last events alone. From the start, every training position is the query that serving
+    Positions count from the first event of the window. Where rows are left-padded, as in RecTools, they count from the
+    last: a vector then depends on how many events follow it, and the position at which every served query stands is
+    trained by each row's last event alone. Counted from the first, a training position is the very query that serving
     asks for the same prefix.
 
     ``similarity`` "dot" compares vectors as they are, "cosine" L2-normalises both sides. Raises ValueError for sizes
