@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
+from learn_spark.encoder.gpus import gpu_profile, gpu_tasks, require_gpu
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.worker import OUTPUT, WorkerSpec, encode_partition
 from learn_spark.pipeline.stage import StageContext
@@ -68,7 +69,10 @@ class ChunkEncoder:
 
     def __init__(self, context: StageContext, key: str, spec: WorkerSpec, tasks: int) -> None:
         self._context, self._key, self._spec, self._tasks = context, key, spec, tasks
-        self._profile = _gpu_profile(context) if spec.settings.gpus else None
+        self._profile: ResourceProfile | None = None
+        if spec.settings.gpus:
+            self._profile = gpu_profile(context.spark, spec.settings.gpus)
+            require_gpu(context.spark, self._profile)
         self.totals = Totals()
 
     def encode(self, rows: DataFrame) -> None:
@@ -115,10 +119,13 @@ class ChunkEncoder:
         self._quarantine(rows.withColumn("error", F.lit(KILLS)))
 
     def _encoded(self, rows: DataFrame) -> DataFrame:
-        placed = rows.repartition(self._tasks)
+        work = encode_partition(self._spec)
         if self._profile is None:
-            return placed.mapInArrow(encode_partition(self._spec), OUTPUT)
-        return placed.mapInArrow(encode_partition(self._spec), OUTPUT, profile=self._profile)
+            return rows.repartition(self._tasks).mapInArrow(work, OUTPUT)
+        # A task a GPU, and not one a core: small parts make small batches.
+        settings = self._spec.settings
+        tasks = settings.tasks or gpu_tasks(self._context.spark, settings.gpus) or self._tasks
+        return rows.repartition(tasks).mapInArrow(work, OUTPUT, profile=self._profile)
 
     def _commit(self, rows: DataFrame) -> None:
         # The counts ride along with the write: asking for them afterwards would run the LLM again.
@@ -172,17 +179,3 @@ def died(error: BaseException) -> bool:
     """Whether a job failed because a worker or its memory gave way, and not because of what our code said."""
     text = str(error).lower()
     return "encodererror" not in text and any(sign in text for sign in _DEATHS)
-
-
-def _gpu_profile(context: StageContext) -> ResourceProfile | None:
-    """One GPU a task for the encoder's stage alone; None in local mode, where Spark gives no GPUs out."""
-    from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
-
-    amount = context.settings.encoder.gpus
-    if (context.spark.sparkContext.master or "").startswith("local"):
-        raise EncoderError(
-            "encoder.gpus asks Spark for GPUs, which a local master does not give out: set it to 0 (a local run uses "
-            "the GPU it finds), or run on a cluster (docs/cluster.md)"
-        )
-    requests = TaskResourceRequests().cpus(1).resource("gpu", amount)
-    return ResourceProfileBuilder().require(requests).build

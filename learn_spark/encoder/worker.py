@@ -101,7 +101,6 @@ def device_of_task(settings: Encoder) -> tuple[str, str]:
 
     Raises EncoderError where a GPU was asked for and there is none.
     """
-    import torch
     from pyspark import TaskContext
 
     context = TaskContext.get()
@@ -114,9 +113,10 @@ def device_of_task(settings: Encoder) -> tuple[str, str]:
     address = given.addresses[0] if given is not None else None
     if settings.device == "cpu":
         return "cpu", f"cpu (gpu {address})" if address is not None else "cpu"
+    import torch
+
     if torch.cuda.is_available():
-        # Spark on YARN and Kubernetes may show a container its own GPUs only, counted anew.
-        index = int(address) if address is not None and int(address) < torch.cuda.device_count() else 0
+        index = cuda_index(address, torch.cuda.device_count())
         return f"cuda:{index}", f"gpu {address if address is not None else index}"
     if settings.device == "cuda" or settings.gpus > 0:
         raise EncoderError(
@@ -124,6 +124,24 @@ def device_of_task(settings: Encoder) -> tuple[str, str]:
             "), but PyTorch sees none: check the driver, and that torch was built for CUDA"
         )
     return "cpu", "cpu"
+
+
+def cuda_index(address: str | None, visible: int) -> int:
+    """PyTorch's number of the GPU with the address that Spark gave, among the ``visible`` ones; 0 without an address.
+
+    EncoderError where the address names none of them: two tasks would share a GPU while others idle.
+    """
+    if address is None:
+        return 0
+    if address.isdecimal() and int(address) < visible:
+        return int(address)
+    if visible == 1:
+        # A container that sees one GPU counts it as 0, whatever the machine calls it.
+        return 0
+    raise EncoderError(
+        f"Spark gave the GPU address {address!r}, but PyTorch sees {visible} GPUs, 0 to {visible - 1}: let the "
+        "discovery script print their numbers, and run where the worker runs (conf/gpu-addresses.sh, docs/cluster.md)"
+    )
 
 
 def engine_of(spec: WorkerSpec, device: str) -> tuple[TextEncoder, bool]:

@@ -1,0 +1,131 @@
+"""GPUs of a Spark cluster for the encoder's stage alone: what to ask Spark for, and whether it really comes."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from learn_spark.encoder.identity import EncoderError
+
+if TYPE_CHECKING:
+    from pyspark import SparkConf, SparkContext
+    from pyspark.resource import ResourceProfile
+    from pyspark.sql import SparkSession
+
+AMOUNT = "spark.executor.resource.gpu.amount"
+SCRIPT = "spark.executor.resource.gpu.discoveryScript"
+# A key of ours; Spark takes any that begins with spark.
+WAIT = "spark.learnSpark.gpuWaitSeconds"
+DEFAULT_WAIT = 300.0
+_GROUP = "learn-spark: a GPU for the encoder"
+
+
+def gpu_profile(spark: SparkSession, gpus: int) -> ResourceProfile:
+    """The profile of the encoder's stage: ``gpus`` GPUs and one core a task.
+
+    Without dynamic allocation its tasks run on the executors that the application has, so these must hold GPUs. With
+    it, executors with GPUs are asked for when the stage begins and given back when they are idle; plain stages then
+    have executors without. (Spark, "Stage Level Scheduling Overview" of each cluster manager.)
+    Raises EncoderError where no executor could ever run such a task.
+    """
+    from pyspark.resource import ExecutorResourceRequests, ResourceProfileBuilder, TaskResourceRequests
+
+    context = spark.sparkContext
+    conf = context.getConf()
+    if (context.master or "").startswith("local"):
+        raise EncoderError(
+            "encoder.gpus asks Spark for GPUs, which a local master does not give out: set it to 0 (a local run uses "
+            "the GPU it finds), or run on a cluster (docs/cluster.md)"
+        )
+    held, dynamic = _held(conf), is_dynamic(conf)
+    if held < gpus and not (dynamic and held == 0):
+        raise EncoderError(
+            f"encoder.gpus asks for {gpus} GPUs a task, but an executor has {held} ({AMOUNT}): no executor could ever "
+            f"run such a task. Submit with --conf {AMOUNT}={gpus} and a discovery script (docs/cluster.md), or set "
+            "encoder.gpus to 0 to encode without GPUs"
+        )
+    builder = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", gpus))
+    if dynamic:
+        # A profile of its own inherits cores and memory from the configuration, but no custom resource.
+        vendor = conf.get("spark.executor.resource.gpu.vendor", "") or ""
+        request = ExecutorResourceRequests().resource("gpu", held or gpus, conf.get(SCRIPT, "") or "", vendor)
+        if cores := conf.get("spark.executor.cores"):
+            request = request.cores(int(cores))
+        builder = builder.require(request)
+    return builder.build
+
+
+def require_gpu(spark: SparkSession, profile: ResourceProfile | None) -> list[str]:
+    """The addresses that one small task is given under ``profile`` (None: under the application's own).
+
+    Spark waits for ever for executors that its cluster cannot give; here an EncoderError says so after WAIT seconds.
+    Call it before the first action of a stage whose executors hold GPUs.
+    """
+    context = spark.sparkContext
+    seconds = float(spark.conf.get(WAIT, str(DEFAULT_WAIT)) or DEFAULT_WAIT)
+    gave_up = threading.Event()
+
+    def give_up() -> None:
+        gave_up.set()
+        context.cancelJobGroup(_GROUP)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    rows = context.parallelize([0], 1)
+    before = context.getLocalProperty("spark.jobGroup.id")
+    context.setJobGroup(_GROUP, _GROUP)
+    timer.start()
+    try:
+        found: list[list[str]] = (rows.withResources(profile) if profile else rows).map(_addresses).collect()
+    except Exception as error:
+        if gave_up.is_set():
+            raise EncoderError(_nothing_came(context, seconds)) from None
+        raise EncoderError(f"Spark could not give the encoder a GPU: {_first_line(error)}") from error
+    finally:
+        timer.cancel()
+        # Later jobs are not of this group.
+        context.setLocalProperty("spark.jobGroup.id", before)  # type: ignore[arg-type]
+    return found[0]
+
+
+def gpu_tasks(spark: SparkSession, gpus: int) -> int | None:
+    """How many tasks of ``gpus`` GPUs the executors that are there run at once; None where executors come and go."""
+    context = spark.sparkContext
+    if is_dynamic(context.getConf()):
+        return None
+    # The driver is one of the infos.
+    executors = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1
+    return max(1, executors * (_held(context.getConf()) // gpus))
+
+
+def is_dynamic(conf: SparkConf) -> bool:
+    """Whether Spark asks for executors as stages need them."""
+    return str(conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true"
+
+
+def _held(conf: SparkConf) -> int:
+    return int(conf.get(AMOUNT, "0") or 0)
+
+
+def _addresses(_: int) -> list[str]:
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    given = context.resources().get("gpu") if context is not None else None
+    return list(given.addresses) if given else []
+
+
+def _nothing_came(context: SparkContext, seconds: float) -> str:
+    executors = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1
+    return (
+        f"the encoder got no executor with GPUs in {seconds:g} s ({executors} executors are there; "
+        f"{AMOUNT}={_held(context.getConf())}). Either no machine of {context.master} has so many (on standalone "
+        "spark.worker.resource.gpu.* tells, docs/cluster.md) with the cores and memory of an executor, or all are "
+        f"taken. To wait longer: --conf {WAIT}=SECONDS; to encode without GPUs: --set encoder.gpus=0 without {AMOUNT}"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Of a Java error the first line names only the call that failed.
+    return next((line for line in lines if "Exception: " in line), lines[0] if lines else type(error).__name__)[:400]

@@ -1,0 +1,48 @@
+"""A program for spark-submit: asks a cluster for GPUs as the encoder's stage does, and prints what came as JSON.
+
+spark-submit ask_for_gpus.py GPUS...      GPUs a task to ask for, one after the other
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from learn_spark.encoder.gpus import WAIT, gpu_profile, require_gpu
+from learn_spark.encoder.identity import EncoderError
+from learn_spark.settings.schema import Encoder
+
+
+def places(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """What the encoder would run on in this task."""
+    from learn_spark.encoder.worker import device_of_task
+
+    rows = sum(batch.num_rows for batch in batches)
+    device, told = device_of_task(Encoder(model="none", device="cpu"))
+    yield pa.RecordBatch.from_pylist([{"rows": rows, "device": device, "told": told}])
+
+
+def main(asked: list[str]) -> None:
+    """Print one JSON line."""
+    session = SparkSession.builder.getOrCreate()
+    found: dict[str, object] = {}
+    for gpus, _, seconds in (one.partition("@") for one in asked):
+        if seconds:
+            session.conf.set(WAIT, seconds)
+        try:
+            found[gpus] = require_gpu(session, gpu_profile(session, int(gpus)) if int(gpus) else None)
+        except EncoderError as error:
+            found[gpus] = str(error)
+    # No profile: the tasks of a plain stage.
+    plain = session.range(2).repartition(2).mapInArrow(places, "rows long, device string, told string").collect()
+    found["plain"] = sorted(row.told for row in plain)
+    sys.stdout.write(json.dumps(found) + "\n")
+    session.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
