@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -57,30 +55,6 @@ class Space:
         moved = vectors - self.mean
         return (moved if self.matrix is None else moved @ self.matrix).astype(np.float32)
 
-    def matrix_path(self, raw: Path) -> Path:
-        """The item matrix at ``raw`` (learn_spark/feed/item_matrix.py) in the space, built beside it only once.
-
-        Row 0, the padding, stays zero. Of a raw space it is ``raw`` itself.
-        """
-        if self.kind == "raw":
-            return raw
-        path = raw.with_name(f"{raw.stem}-{self.key('')[:32]}.npy")
-        if not path.is_file():
-            source = np.load(raw, mmap_mode="r", allow_pickle=False)
-            temporary = raw.with_name(f".{path.stem}.{os.getpid()}.npy")
-            try:
-                target = np.lib.format.open_memmap(
-                    temporary, mode="w+", dtype=np.float32, shape=(len(source), self.dims)
-                )
-                for start in range(0, len(source), CHUNK_ROWS):
-                    target[start : start + CHUNK_ROWS] = self.apply(source[start : start + CHUNK_ROWS])
-                target[:1] = 0
-                target.flush()
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return path
-
 
 def fit_space(
     vectors: np.ndarray,
@@ -94,10 +68,10 @@ def fit_space(
 
     Give the rows of items with a training event (retrieval.cuts.training_events): an item that appears only after the
     cut must not shape the space. Equal texts count once, and the order of rows changes no bit. ``centred`` subtracts
-    the mean; ``whitened`` makes the covariance the identity by the ZCA matrix V diag(1 / sqrt(eigenvalue)) V', in which
-    the signs of eigenvectors cancel (raw text embeddings lie in a narrow cone: WhitenRec, arXiv 2402.10602; LEARN itself
-    feeds them raw). ``ridge`` times the mean eigenvalue is added to every eigenvalue, so that directions of mere noise
-    are not blown up. With ``dims`` only the ``dims`` directions of largest variance are kept, one a column (PCA
+    the mean; ``whitened`` makes the covariance the identity by the ZCA matrix V diag(1 / sqrt(eigenvalue)) V', in
+    which the signs of eigenvectors cancel (raw text embeddings lie in a narrow cone: WhitenRec, arXiv 2402.10602; LEARN
+    itself feeds them raw). ``ridge`` times the mean eigenvalue is added to every eigenvalue, so that directions of mere
+    noise are not blown up. With ``dims`` only the ``dims`` directions of largest variance are kept, one a column (PCA
     whitening, the largest entry of a direction positive).
 
     Raises ValueError for a negative ridge, values that are not finite, fewer than 2 distinct rows (1 for centred), rows

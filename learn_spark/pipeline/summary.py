@@ -17,6 +17,8 @@ METHODS = {
     "popularity": "popularity",
     "markov": "item-to-item Markov",
     "frozen": "frozen embeddings, untrained",
+    "sasrec": "SASRec",
+    "hstu": "HSTU",
     "learn": "LEARN",
 }
 

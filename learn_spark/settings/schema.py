@@ -132,12 +132,13 @@ class Encoder(Section):
 class Space(Section):
     """The space in which towers read embeddings, fitted on the training catalogue alone (learn_spark/encoder/space.py).
 
-    ``ridge`` and ``dims`` (None: all) are for whitened.
+    ``ridge`` and ``dims`` (None: all) are for whitened. ``dtype`` is that of the item matrix's file.
     """
 
     kind: Literal["raw", "centred", "whitened"] = "whitened"
     ridge: Annotated[float, Field(ge=0.0)] = 0.01
     dims: Count | None = None
+    dtype: Literal["float32", "float16"] = "float32"
 
 
 class Histories(Section):

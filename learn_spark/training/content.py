@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from learn_spark.encoder.identity import identify
-from learn_spark.encoder.space import fit_space, read_space, remember_space
+from learn_spark.encoder.space import Space, fit_space, read_space, remember_space
 from learn_spark.errors import LearnSparkError
 from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.pipeline.stage import StageContext
@@ -18,8 +18,8 @@ from learn_spark.towers.content import ContentTower
 from learn_spark.training.model_store import Model
 
 
-def raw_matrix(context: StageContext) -> Path:
-    """The file of the raw item matrix of the pinned tables, under the settings' encoder and template."""
+def matrix_path(context: StageContext, space: Space | None = None) -> Path:
+    """The item matrix of the pinned tables under the settings' encoder and template, raw or in a space."""
     return item_matrix_path(
         context.snapshot("item_index"),
         context.snapshot("item_text"),
@@ -27,23 +27,25 @@ def raw_matrix(context: StageContext) -> Path:
         template_version=template(context.settings.text.template).key,
         encoder_key=identify(context.settings.encoder).key,
         cache=context.folder("cache", "item_matrix"),
+        dtype=context.settings.space.dtype if space is not None else "float32",
+        space=space,
+        report=context.report,
     )
 
 
 def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
     """(the item matrix in the settings' space, its space_key): fitted on items with a training event, written down."""
-    raw = raw_matrix(context)
     settings = context.settings.space
     positions, _ = training_events(histories)
     space = fit_space(
-        item_matrix(raw),
+        item_matrix(matrix_path(context)),
         settings.kind,
         ridge=settings.ridge if settings.kind == "whitened" else 0.0,
         dims=settings.dims,
         rows=np.unique(positions) + 1,
     )
     key = remember_space(context.workspace, space, identify(context.settings.encoder).key, context.inputs)
-    return space.matrix_path(raw), key
+    return matrix_path(context, space), key
 
 
 def bind_content(context: StageContext, model: Model) -> Path | None:
@@ -59,6 +61,6 @@ def bind_content(context: StageContext, model: Model) -> Path | None:
             f"the model {model.model_id} was trained on the encoder {model.manifest['encoder_key'][:12]}, the settings "
             f"name {key[:12]}; train again or name the model's encoder"
         )
-    path = read_space(context.workspace, model.manifest["space_key"]).matrix_path(raw_matrix(context))
+    path = matrix_path(context, read_space(context.workspace, model.manifest["space_key"]))
     model.tower.bind(item_matrix(path))
     return path

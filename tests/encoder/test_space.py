@@ -129,26 +129,6 @@ def test_written_down_once_and_read_back_bit_for_bit(tmp_path: Path) -> None:
         read_space(workspace, "abc")
 
 
-def test_the_item_matrix_in_the_space(tmp_path: Path) -> None:
-    raw = tmp_path / "embeddings.npy"
-    content = np.concatenate([np.zeros((1, 4), np.float32), cone(30, 4)])
-    np.save(raw, content)
-    assert fit_space(content, "raw").matrix_path(raw) == raw
-    space = fit_space(content, "whitened", ridge=0.01, dims=3, rows=np.arange(1, 21))
-    path = space.matrix_path(raw)
-    found = np.load(path, mmap_mode="r")
-    assert found.shape == (31, 3)
-    assert found.dtype == np.float32
-    # Padding stays padding, wherever the mean lies.
-    assert not found[0].any()
-    assert np.array_equal(found[1:], space.apply(content[1:]))
-    before = path.stat().st_mtime_ns
-    assert space.matrix_path(raw) == path
-    assert path.stat().st_mtime_ns == before
-    other = fit_space(content, "whitened", ridge=0.01, dims=3, rows=np.arange(1, 22)).matrix_path(raw)
-    assert sorted(tmp_path.iterdir()) == sorted([raw, path, other])
-
-
 @pytest.mark.parametrize(
     ("rows", "kind", "options", "message"),
     [

@@ -75,7 +75,9 @@ def test_publishing_a_real_model(
     # The vectors that the workers wrote are the tower's own.
     model = load_model(workspace.root / "models" / newest_model(workspace))
     space = read_space(workspace, model.manifest["space_key"])
-    (raw,) = (np.load(p) for p in (workspace.root / "cache" / "item_matrix").glob("*/embeddings.npy"))
+    cached = (workspace.root / "cache").glob("item_matrix/*/matrix.json")
+    described = {path.parent: json.loads(path.read_text()) for path in cached}
+    (raw,) = (np.load(f / "embeddings.npy") for f, told in described.items() if told["space_key"] is None)
     content = space.apply(raw)
     content[0] = 0
     model.tower.bind(content)  # type: ignore[operator]
