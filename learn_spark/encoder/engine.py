@@ -15,10 +15,10 @@ from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.loading import load
 from learn_spark.encoder.pooling import POOLINGS
+from learn_spark.encoder.reader import Reader, reach
 from learn_spark.settings.schema import Encoder
 
 _log = logging.getLogger(__name__)
-_SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation", "std::bad_alloc")
 
 
@@ -53,8 +53,10 @@ class Encoded:
 class TextEncoder:
     """A frozen LLM that encodes lists of texts.
 
-    Texts are tokenised in bulk, sorted by length and cut into batches by token budget, right-padded. A vector does
-    not depend on the batch it travelled in, but for the last bits. ``pooling`` is mean, last or cls; ``prefix`` is put
+    Texts are tokenised in bulk, sorted by length and cut into batches by token budget. Where the model can, a batch is
+    packed: its texts stand one after the other, without padding (on the CPU, and on a GPU with FlashAttention 2);
+    else it is right-padded. A vector does not depend on the batch it travelled in, but for the last bits (int8 scales
+    activations by the batch, so there it depends a little). ``pooling`` is mean, last or cls; ``prefix`` is put
     before every text (an instruction); ``precision`` is fp32, bf16 or int8 (CPU: linear layers, quantised at load).
     Raises EncoderError where the model cannot be loaded or cannot do what is asked.
     """
@@ -70,21 +72,22 @@ class TextEncoder:
         prefix: str = "",
         precision: str = "fp32",
         device: str = "cpu",
+        packing: bool = True,
     ) -> None:
         if token_budget < 1 or max_tokens < 1:
             raise ValueError(f"token_budget {token_budget} and max_tokens {max_tokens} must be at least 1")
         self.device = torch.device(device)
         self.model, self.tokenizer = load(folder, precision=precision, device=self.device)
-        self.max_tokens = _reach(self.model.config, max_tokens)
+        self.max_tokens = reach(self.model.config, max_tokens)
         self.normalise, self.token_budget, self.prefix = normalise, token_budget, prefix
         self.hidden_size = int(self.model.config.hidden_size)
         self._pool = POOLINGS[pooling]
-        self._pad = self.tokenizer.pad_token_id or 0
         self._backend = self.tokenizer.backend_tokenizer
         self._backend.no_padding()
         self._backend.enable_truncation(self.max_tokens)
-        self.causal = self._sees_no_later_token()
-        if pooling == "cls" and self.causal:
+        pad = self.tokenizer.pad_token_id or 0
+        self.reader = Reader(self.model, pad=pad, longest=self.max_tokens, precision=precision, packing=packing)
+        if pooling == "cls" and self.reader.causal:
             raise EncoderError("encoder.pooling is cls, but in a causal model the first token has read nothing else")
 
     def encode(self, texts: Sequence[str]) -> Encoded:
@@ -112,12 +115,13 @@ class TextEncoder:
         usable = np.flatnonzero(~tokens.blank & (lengths > 0))
         failed: dict[int, str] = {}
         padded = 0
-        waiting = [usable[batch] for batch in token_budget_batches(lengths[usable], self.token_budget)][::-1]
+        batches = token_budget_batches(lengths[usable], self.token_budget, packed=self.reader.packed)
+        waiting = [usable[batch] for batch in batches][::-1]
         while waiting:
             batch = waiting.pop()
             try:
                 vectors[batch] = self._forward(tokens, batch)
-                padded += len(batch) * int(lengths[batch].max())
+                padded += self.reader.cost(lengths[batch])
             except Exception as error:
                 no_memory = is_out_of_memory(error)
                 if len(batch) == 1:
@@ -125,7 +129,7 @@ class TextEncoder:
                     last = error
                     continue
                 if no_memory:
-                    self._spend_less(len(batch) * int(lengths[batch].max()))
+                    self._spend_less(self.reader.cost(lengths[batch]))
                 waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
         if failed and len(failed) == len(usable):
             raise EncoderError(f"the model fails on each of {len(failed)} texts: {_brief(last)}") from last
@@ -142,30 +146,10 @@ class TextEncoder:
     @torch.inference_mode()
     def _forward(self, tokens: Tokenised, batch: np.ndarray) -> np.ndarray:
         lengths = tokens.lengths[batch]
-        longest = int(lengths.max())
-        inside = np.arange(longest) < lengths[:, None]
-        rows = np.full((len(batch), longest), self._pad, np.int64)
-        rows[inside] = tokens.ids[np.concatenate([np.arange(*tokens.starts[i : i + 2]) for i in batch])]
-        ids, mask = (torch.from_numpy(x).to(self.device, non_blocking=True) for x in (rows, inside))
-        # Without a mask attention runs its fastest kernels. Padding stands right: where no token sees a later one, no
-        # real token sees it anyhow.
-        hidden = self._hidden(ids, None if self.causal or bool(inside.all()) else mask)
-        return self._pool(hidden, mask).cpu().numpy()
-
-    def _hidden(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        attention = None if mask is None else mask.long()
-        states: torch.Tensor = self.model(input_ids=ids, attention_mask=attention).last_hidden_state
-        return states
-
-    @torch.inference_mode()
-    def _sees_no_later_token(self) -> bool:
-        """Whether the model says that it is causal, and later tokens really change nothing."""
-        said = [module.is_causal for module in self.model.modules() if hasattr(module, "is_causal")]
-        if not said or not all(said):
-            return False
-        some = torch.arange(5, 15, device=self.device)[None] % int(self.model.config.vocab_size)
-        short, long = self._hidden(some[:, :6], None).float(), self._hidden(some, None)[:, :6].float()
-        return bool((short - long).norm() <= 0.05 * short.norm())
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        ids = tokens.ids[np.repeat(tokens.starts[batch] - starts[:-1], lengths) + np.arange(starts[-1])]
+        hidden = self.reader.hidden_states(ids, starts)
+        return self._pool(hidden, torch.from_numpy(starts).to(self.device)).cpu().numpy()
 
     def _spend_less(self, cells: int) -> None:
         """Batches of half the size that did not fit, from now on."""
@@ -206,16 +190,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of the GPU or the machine."""
     text = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
-
-
-def _reach(config: object, max_tokens: int) -> int:
-    """``max_tokens``, or what a model with learnt positions can read if that is less."""
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None) or positions is None:
-        return max_tokens
-    # RoBERTa's positions begin after its padding index.
-    shift = (getattr(config, "pad_token_id", 0) or 0) + 1 if getattr(config, "model_type", "") in _SHIFTED else 0
-    return min(max_tokens, int(positions) - shift)
 
 
 def _brief(error: BaseException) -> str:

@@ -7,24 +7,26 @@ from collections.abc import Callable
 import torch
 
 
-def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of the hidden states [B, L, H] over real tokens (mask [B, L]), in fp32 (LEARN, content embedding)."""
-    weights = mask.unsqueeze(-1).float()  # [B, L, 1]
-    return (hidden.float() * weights).sum(1) / weights.sum(1).clamp_min(1.0)
+def mean_pool(hidden: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """Mean of the hidden states over a text's tokens, in fp32 (LEARN, content embedding)."""
+    lengths = starts.diff()
+    text = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths, output_size=len(hidden))
+    sums = torch.zeros(len(lengths), hidden.shape[1], device=hidden.device).index_add_(0, text, hidden.float())
+    return sums / lengths[:, None]
 
 
-def last_token_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The hidden state of the last real token: for causal models the only one that has read all of the text."""
-    last = mask.long().sum(1).clamp_min(1) - 1
-    return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
+def last_token_pool(hidden: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """The hidden state of the last token: for causal models the only one that has read all of the text."""
+    return hidden[starts[1:] - 1].float()
 
 
-def cls_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def cls_pool(hidden: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     """The hidden state of the first token: BERT's [CLS]."""
-    return hidden[:, 0].float()
+    return hidden[starts[:-1]].float()
 
 
-# Hidden states [B, L, H] and a mask [B, L] whose real tokens stand left -> [B, H] in fp32.
+# Hidden states of texts one after the other [tokens, H], without padding, and where each begins, with the end
+# [B + 1] -> [B, H] in fp32.
 POOLINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "mean": mean_pool,
     "last": last_token_pool,

@@ -20,7 +20,7 @@ TEXTS = [
     "emoji 🎬🎞️ and עברית from right to left",
     "control \x00\x01\x1f characters \u200b\ufeff here",
     "x",
-    "many words " * 80_000,
+    "many words " * 100,
 ]
 
 
@@ -40,15 +40,18 @@ def reference(folder: Path, texts: list[str], pooling: str) -> np.ndarray:
     return np.stack(rows)
 
 
+@pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
-def test_each_vector_is_the_one_of_its_text_alone(tiny: Path, pooling: str) -> None:
+def test_each_vector_is_the_one_of_its_text_alone(tiny: Path, pooling: str, packing: bool) -> None:
     if pooling == "cls" and "bert" not in tiny.name:
         with pytest.raises(EncoderError, match="in a causal model the first token has read nothing else"):
             TextEncoder(tiny, max_tokens=64, pooling="cls")
         return
-    encoder = TextEncoder(tiny, max_tokens=64, normalise=True, token_budget=300, pooling=pooling)
-    assert encoder.causal == ("bert" not in tiny.name)
+    encoder = TextEncoder(tiny, max_tokens=64, normalise=True, token_budget=300, pooling=pooling, packing=packing)
+    assert encoder.reader.causal == ("bert" not in tiny.name)
+    assert encoder.reader.packed == packing
     found = encoder.encode(TEXTS)
+    assert (found.padded_tokens == found.n_tokens.sum()) == packing
     assert found.errors == {}
     assert found.truncated.tolist() == [False] * 6 + [True]
     expected = reference(tiny, TEXTS, pooling)
@@ -63,6 +66,14 @@ def test_a_model_that_reads_less_than_asked_reads_what_it_can(tiny: Path) -> Non
     learnt_positions = tiny.name.startswith(("gpt2", "bert"))
     assert encoder.max_tokens == (64 if learnt_positions else 500)
     assert encoder.encode([TEXTS[-1]]).n_tokens.tolist() == [encoder.max_tokens]
+
+
+def test_a_text_of_a_megabyte_is_read_as_far_as_tokens_go(tiny: Path) -> None:
+    encoder = TextEncoder(tiny, max_tokens=64)
+    found = encoder.encode(["many words " * 100_000, "many words " * 64])
+    assert found.truncated.tolist() == [True, True]
+    assert found.n_tokens.tolist() == [64, 64]
+    assert (found.vectors[0] * found.vectors[1]).sum() >= 0.9999
 
 
 def test_an_instruction_before_every_text(tiny: Path) -> None:

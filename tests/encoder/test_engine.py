@@ -15,7 +15,7 @@ from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import EncoderError, identify
 from learn_spark.encoder.loading import load, prepare
-from learn_spark.encoder.pooling import mean_pool
+from learn_spark.encoder.pooling import POOLINGS, mean_pool
 from learn_spark.settings.schema import Encoder
 from learn_spark.sources.location import resolve
 from tests.conftest import SMOLLM
@@ -65,8 +65,10 @@ def test_ignoring_the_mask_would_be_noticed(llm_folder: Path, one_at_a_time: np.
     batch = tokenizer([TEXTS[1], TEXTS[2]], padding=True, padding_side="right", return_tensors="pt")
     with torch.no_grad():
         hidden = model(**batch).last_hidden_state
-    right = mean_pool(hidden, batch["attention_mask"])[0].numpy()
-    wrong = mean_pool(hidden, torch.ones_like(batch["attention_mask"]))[0].numpy()
+    lengths = batch["attention_mask"].sum(1)
+    starts = torch.tensor([0, lengths[0], lengths.sum()])
+    right = mean_pool(hidden[batch["attention_mask"].bool()], starts)[0].numpy()
+    wrong = hidden[0].mean(0).numpy()
 
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
@@ -123,12 +125,29 @@ def test_conversion_happens_once(llm_folder: Path) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 600))
-def test_batches_hold_every_text_once_and_keep_the_budget(lengths: list[int], budget: int) -> None:
-    batches = list(token_budget_batches(np.asarray(lengths, np.int64), budget))
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 600), st.booleans())
+def test_batches_hold_every_text_once_and_keep_the_budget(lengths: list[int], budget: int, packed: bool) -> None:
+    batches = list(token_budget_batches(np.asarray(lengths, np.int64), budget, packed=packed))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max(budget, len(batch))
+
+    def cost(batch: list[int]) -> int:
+        longest = max(lengths[i] for i in batch)
+        return sum(lengths[i] for i in batch) if packed else len(batch) * max(1, longest)
+
+    for number, batch in enumerate(batches):
+        following = batches[number + 1] if number + 1 < len(batches) else None
+        assert len(batch) == 1 or cost(list(batch)) <= budget
+        # And no batch is smaller than it must be.
+        assert following is None or cost([*batch, following[0]]) > budget
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mean", [[2.0, 3.0], [7.0, 9.0]]), ("last", [[3.0, 4.0], [7.0, 9.0]])])
+def test_poolings_by_hand(name: str, expected: list[list[float]]) -> None:
+    hidden = torch.tensor([[1.0, 2.0], [3.0, 4.0], [7.0, 9.0]]).bfloat16()
+    found = POOLINGS[name](hidden, torch.tensor([0, 2, 3]))
+    assert found.dtype == torch.float32
+    assert found.tolist() == expected
+    assert POOLINGS["cls"](hidden, torch.tensor([0, 2, 3])).tolist() == [[1.0, 2.0], [7.0, 9.0]]
 
 
 def test_the_key_follows_everything_that_changes_a_vector(llm_folder: Path, tmp_path: Path) -> None:

