@@ -1,15 +1,17 @@
-"""How fast is a tower trained, against RecTools' and RecBole's SASRec, and LEARN against its released loop?
+"""How fast is a tower trained, beside RecTools' and RecBole's SASRec, and LEARN against its released loop?
 
     make bench-train ARGS="--data /path/amazon-beauty-2014"
 
 On the training part of leave-last-out Beauty (interactions.csv.gz with user, item, pos), batches of 256 users, windows
 of 50. SASRec is of the published recipe: 64-d, one block, one head, dropout 0.2; LEARN has two layers of 256. Each
 contender trains in a process of its own by its own loop, data loading included, and they take turns. Peers are timed
-for --seconds after three steps, ours by the training loop's own log of the second epoch. RecTools and RecBole get an
-environment of their own in --peers (uv), with our versions of torch and numpy.
+for --seconds after three steps, ours by the training loop's own log of the second epoch; on a shared machine the
+processor's seconds (with --threads 1) say more than the clock's. RecTools and RecBole get an environment of their own
+in --peers (uv), with our versions of torch and numpy.
 
 Targets are items predicted: RecBole makes a sample of every prefix, the others predict at every position. RecBole is
-run with batches of 256 prefixes and with its default, 2,048, which is about what 256 users hold.
+run with batches of 256 prefixes and with its default, 2,048, which is about what 256 users hold. Ours and RecTools pad
+or pack a user once; RecBole pads every prefix.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks import train_peers
 from benchmarks.train_peers import BATCH, DROPOUT, LEARN_SHAPE, NEGATIVES, RATE, WIDTH, WINDOW
@@ -39,14 +43,19 @@ IN_PEERS = (
     "RecBole, full softmax, batch 2048",
 )
 RELEASED = "LEARN, released loop"
-# Each of ours beside the peer that does the same work.
-OURS = {
-    f"ours, {NEGATIVES} negatives a position": IN_PEERS[0],
-    f"ours, {NEGATIVES} negatives a batch": IN_PEERS[0],
-    "ours, full softmax": IN_PEERS[1],
-    "ours LEARN, one pair a user": RELEASED,
-    "ours LEARN, 5 x 3 pairs a user": RELEASED,
-}
+OURS = (
+    f"ours, {NEGATIVES} negatives a position",
+    f"ours, {NEGATIVES} negatives a batch",
+    "ours, full softmax",
+    "ours LEARN, one pair a user",
+    "ours LEARN, 5 x 3 pairs a user",
+)
+PAIRS = (
+    (OURS[0], IN_PEERS[0]),
+    (OURS[1], IN_PEERS[0]),
+    *((OURS[2], peer) for peer in IN_PEERS[1:]),
+    *((learn, RELEASED) for learn in OURS[3:]),
+)
 CONTENDERS = (*OURS, *IN_PEERS, RELEASED)
 STORED = 208
 
@@ -57,6 +66,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--peers", type=Path, default=Path("var/peers-train"))
     parser.add_argument("--users", type=int, default=0, help="a random sample of so many; 0: all")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contenders", nargs="*", default=CONTENDERS, choices=CONTENDERS)
@@ -70,6 +80,8 @@ def main(arguments: list[str]) -> int:
     content = np.random.default_rng(0).standard_normal((n_items + 1, LEARN_SHAPE["content_dim"]), dtype=np.float32)
     if options.only:
         sys.argv = sys.argv[:1]  # RecBole reads it
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(0)
         if options.only in OURS:
             print(json.dumps(ours(options.only, histories, content)))
         else:
@@ -81,7 +93,8 @@ def main(arguments: list[str]) -> int:
         for name in options.contenders:
             interpreter = python if name in IN_PEERS else Path(sys.executable)
             command = [str(interpreter), "-m", "benchmarks.train", "--data", str(options.data.resolve())]
-            command += ["--users", str(options.users), "--seconds", str(options.seconds), "--only", name]
+            command += ["--users", str(options.users), "--seconds", str(options.seconds)]
+            command += ["--threads", str(options.threads), "--only", name]
             done = subprocess.run(
                 command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True
             )
@@ -102,9 +115,12 @@ def main(arguments: list[str]) -> int:
         "batch_users": BATCH,
         "cores": os.cpu_count(),
         "runs": medians,
-        "targets_per_s_to_peer": {
-            name: round(medians[name]["targets_per_s"] / medians[peer]["targets_per_s"], 1)
-            for name, peer in [*OURS.items(), *(("ours, full softmax", peer) for peer in IN_PEERS[2:])]
+        "threads": options.threads,
+        "to_peer": {
+            f"{name} / {peer}": {
+                key: round(medians[name][key] / medians[peer][key], 1) for key in ("targets_per_s", "targets_per_cpu_s")
+            }
+            for name, peer in PAIRS
             if name in medians and peer in medians
         },
     }
@@ -125,7 +141,6 @@ def read_histories(path: Path) -> list[np.ndarray]:
 def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[str, float]:
     """The training loop over a Delta snapshot of histories, as the pipeline has it; the second epoch counts."""
     import pyarrow as pa
-    import torch
     from deltalake import write_deltalake
 
     from learn_spark.feed.stream import HistoryStream
@@ -140,8 +155,6 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
     from learn_spark.training.objective import ObjectiveLoss
     from learn_spark.training.ranks import Ranks
 
-    torch.set_num_threads(os.cpu_count() or 1)
-    torch.manual_seed(0)
     n_items = len(content) - 1
     if "LEARN" in name:
         learn = ContentTower(n_items=n_items, **LEARN_SHAPE, dropout=DROPOUT, item_tower="a")
@@ -192,6 +205,12 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
             bucket_batches=feed.bucket_batches,
             length_column="train_length",
         )
+        ends: list[float] = []
+
+        def epoch_ended(_: Tower) -> dict[str, float]:
+            ends.append(time.process_time())
+            return {"NDCG@10": 0.0}
+
         loop = TrainingLoop(
             tower=tower,
             loss=ObjectiveLoss(objective, log_q=None, ranks=Ranks()),
@@ -199,15 +218,17 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
             maker=maker,
             feed=feed,
             training=Training(epochs=2, learning_rate=RATE, schedule="constant", warmup_share=0.0, weight_decay=0.0),
-            validate=lambda _: {"NDCG@10": 0.0},
+            validate=epoch_ended,
             folder=Path(folder) / "run",
             report=Reporter(quiet=True),
         )
         rate = loop.fit().curve[1]["samples_per_second"]
-    whole = sum(min(len(history) - 3, WINDOW) for history in histories) / len(histories)
+    cpu_rate = len(histories) / (ends[1] - ends[0])
+    each = 1.0 if "LEARN" in name else sum(min(len(history) - 3, WINDOW) for history in histories) / len(histories)
     return {
         "sequences_per_s": rate,
-        "targets_per_s": rate * (1 if "LEARN" in name else whole),
+        "targets_per_s": rate * each,
+        "targets_per_cpu_s": cpu_rate * each,
         "ms_per_step": 1000 * BATCH / rate,
         "parameters": tower.parameter_count(),
     }

@@ -30,21 +30,22 @@ class Enough(Exception):
 
 
 class Stopwatch:
-    """Counts sequences and targets of steps from the fourth on, and raises Enough once ``seconds`` are over."""
+    """Counts steps, sequences and targets from the fourth step on, and raises Enough once ``seconds`` are over."""
 
     def __init__(self, seconds: float) -> None:
         self.limit, self.steps, self.sequences, self.targets = seconds, 0, 0, 0
-        self.started, self.seconds = 0.0, 0.0
+        self.started, self.seconds, self.cpu_started, self.cpu_seconds = 0.0, 0.0, 0.0, 0.0
 
     def step(self, sequences: int, targets: int) -> None:
         """One step is done."""
         self.steps += 1
         if self.steps <= FIRST_STEPS:
-            self.started = time.perf_counter()
+            self.started, self.cpu_started = time.perf_counter(), time.process_time()
             return
         self.sequences += sequences
         self.targets += targets
         self.seconds = time.perf_counter() - self.started
+        self.cpu_seconds = time.process_time() - self.cpu_started
         if self.seconds > self.limit and self.steps >= 2 * FIRST_STEPS:
             raise Enough
 
@@ -53,6 +54,7 @@ class Stopwatch:
         return {
             "sequences_per_s": self.sequences / self.seconds,
             "targets_per_s": self.targets / self.seconds,
+            "targets_per_cpu_s": self.targets / self.cpu_seconds,
             "ms_per_step": 1000 * self.seconds / (self.steps - FIRST_STEPS),
             "parameters": parameters,
         }
@@ -222,8 +224,6 @@ def official_learn(histories: list[np.ndarray], content: np.ndarray, seconds: fl
 def run(name: str, histories: list[np.ndarray], content: np.ndarray, seconds: float) -> dict[str, float]:
     """The figures of one contender, in this process."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(os.cpu_count() or 1)
-    torch.manual_seed(0)
     kind, _, variant = name.partition(", ")
     with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
         os.chdir(folder)

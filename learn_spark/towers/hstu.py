@@ -63,11 +63,11 @@ class HSTUBlock(nn.Module):
         query = query.unflatten(2, (self.heads, self.dqk)).transpose(1, 2)  # [G, heads, C, dqk]
         spans = packing.spans(both).unflatten(2, (self.heads, self.dv + self.dqk))
         value, key = spans.transpose(1, 2).split([self.dv, self.dqk], dim=-1)  # [G, heads, K, dv], [G, heads, K, dqk]
-        near = self.position_bias[distance]  # [.., C, K]
+        near = self.position_bias.index_select(0, distance.flatten()).view(distance.shape)  # [.., C, K]
         soon = self.time_bias.index_select(0, buckets.flatten()).view(buckets.shape)  # [G, C, K]
-        weights = F.silu(query @ key.transpose(2, 3) + (near + soon).unsqueeze(1)) / self.max_length
-        attended = weights.masked_fill(~packing.visible.unsqueeze(-3), 0.0) @ value  # [G, heads, C, dv]
-        attended = attended.transpose(1, 2).flatten(2)
+        weights = F.silu(query @ key.transpose(2, 3) + (near + soon).unsqueeze(1))  # [G, heads, C, K]
+        attended = weights.masked_fill(~packing.visible.unsqueeze(-3), 0.0) @ value / self.max_length
+        attended = attended.transpose(1, 2).flatten(2)  # [G, C, heads * dv]
         attended = F.layer_norm(attended, attended.shape[2:], eps=NORM_EPS)
         return hidden + self.output(self.dropout(gate * attended))
 
