@@ -219,6 +219,34 @@ def rollback(config: ConfigOption, overrides: SetOption = None, verbose: Verbose
 
 
 @app.command()
+def recommend(
+    user: Annotated[str, typer.Option("--user", help="The user's id, as the source spells it.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="TIME", help="By the newest release that knows nothing of this time or later."),
+    ] = None,
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Explain a user from the released features: history, recommendations, and what of the history is near them."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.progress import Reporter
+        from learn_spark.report.explain import explain, moment, show
+        from learn_spark.settings import load_settings
+        from learn_spark.tables.workspace import Workspace
+
+        moment_as_of = None if as_of is None else moment(as_of)
+        workspace = Workspace.open(load_settings(config, overrides or []).workspace)
+        show(explain(workspace, user, k=k, as_of=moment_as_of), Reporter())
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command()
 def forget_embeddings(
     config: ConfigOption,
     overrides: SetOption = None,

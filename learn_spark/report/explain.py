@@ -1,0 +1,178 @@
+"""One user explained from released features: what it did, what it would be offered, and which of its items are near."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.progress import Reporter
+from learn_spark.release.read import read_release
+from learn_spark.report.titles import titles_of
+from learn_spark.retrieval.cuts import fixed_lists
+from learn_spark.tables.scan import scan
+from learn_spark.tables.workspace import Workspace
+
+REASONS = 3
+SHOWN_EVENTS = 10
+CHUNK_ROWS = 65_536
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Event:
+    """An item of the user's history and when it was."""
+
+    item_id: str
+    title: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Near:
+    """An item of the history and the cosine of its vector to a recommended item's."""
+
+    item_id: str
+    title: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item, its score (the inner product with the user's vector), and the history's nearest items, nearest first."""
+
+    item_id: str
+    title: str
+    score: float
+    near: tuple[Near, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A user as one release knows it. ``history`` is oldest first."""
+
+    user_id: str
+    release_id: str
+    as_of: datetime
+    history: tuple[Event, ...]
+    recommendations: tuple[Recommendation, ...]
+
+
+def moment(text: str) -> datetime:
+    """An ISO time, UTC unless it names a zone; SettingsError for anything else."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"--as-of {text!r} is not an ISO time such as 1998-03-01T00:00:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def explain(workspace: Workspace, user_id: str, *, k: int = 10, as_of: datetime | None = None) -> Explanation:
+    """The k unseen items that score highest for the user, and why, from the newest release (of ``as_of`` or before).
+
+    The history is the one that the release's vector was made of: user_histories at the release's version, all chunks.
+    Equal scores are in the order of item_id. Raises NoRelease, and LearnSparkError for a user that the release does
+    not have.
+    """
+    release = read_release(workspace, as_of)
+    user = _features(workspace, "user_features", release, pc.field("user_id") == user_id)
+    if not user.num_rows:
+        raise LearnSparkError(_unknown(workspace, user_id, release))
+    items = _features(workspace, "item_features", release).sort_by("item_id")
+    ids, vectors = items["item_id"].combine_chunks(), fixed_lists(items["embedding"])
+    events = _history(workspace, user_id, release)
+    seen = pc.index_in(pa.array([item for item, _ in events], pa.string()), ids).drop_null().to_numpy()
+    seen = np.unique(seen).astype(np.int64)
+    scores = _scores(vectors, fixed_lists(user["embedding"])[0])
+    scores[seen] = -np.inf
+    # Vectors lie in the order of item_id, and a stable sort keeps it among equals.
+    chosen = [(int(at), float(scores[at])) for at in np.argsort(-scores, kind="stable")[: min(k, len(ids) - len(seen))]]
+    titles = titles_of(workspace, [*(item for item, _ in events), *(ids[at].as_py() for at, _ in chosen)])
+    unit_seen = _unit(vectors[seen])
+
+    def near(at: int) -> tuple[Near, ...]:
+        cosines = unit_seen @ _unit(vectors[at])
+        best = np.argsort(-cosines, kind="stable")[:REASONS]
+        found = [(ids[int(seen[b])].as_py(), float(cosines[b])) for b in best]
+        return tuple(Near(item, titles[item], cosine) for item, cosine in found)
+
+    return Explanation(
+        user_id=user_id,
+        release_id=release["release_id"],
+        as_of=release["as_of"],
+        history=tuple(Event(item, titles[item], time) for item, time in events),
+        recommendations=tuple(
+            Recommendation(item, titles[item], score, near(at)) for at, score in chosen for item in [ids[at].as_py()]
+        ),
+    )
+
+
+def show(found: Explanation, report: Reporter) -> None:
+    """Print the newest events, then each recommendation with what of the history is near it."""
+    report.line(
+        f"user {found.user_id}, release {found.release_id}: knows the events before {found.as_of:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    newest = found.history[: -SHOWN_EVENTS - 1 : -1]
+    title = f"History (the newest {len(newest)} of {len(found.history)} events)"
+    report.table(title, ["title", "item", "when (UTC)"], [[e.title, e.item_id, f"{e.time:%Y-%m-%d}"] for e in newest])
+    report.line()
+    report.heading("Recommendations (score; near: items of the history, cosine of the released vectors)")
+    for place, offer in enumerate(found.recommendations, 1):
+        report.line(f"{place:>3}  {offer.score:.4f}  {offer.title} [{offer.item_id}]")
+        near = "; ".join(f"{n.title} [{n.item_id}] {n.cosine:.3f}" for n in offer.near)
+        report.line(f"             near {near or 'nothing: the history has no released item'}")
+
+
+def _features(
+    workspace: Workspace, table: str, release: dict[str, Any], where: pc.Expression | None = None
+) -> pa.Table:
+    mine = pc.field("release_id") == release["release_id"]
+    version = int(release["outputs"][table])
+    return scan(workspace, table, version, where=mine if where is None else mine & where)
+
+
+def _history(workspace: Workspace, user_id: str, release: dict[str, Any]) -> list[tuple[str, datetime]]:
+    """(item_id, time) of the events that the release knows of the user, oldest first."""
+    versions = release["inputs"]
+    chunks = scan(
+        workspace, "user_histories", int(versions["user_histories"]), where=pc.field("user_id") == user_id
+    ).sort_by([("chunk", "descending")])
+    pairs = [
+        (index, time)
+        for row in chunks.select(["item_index", "event_time", "length"]).to_pylist()
+        for index, time in zip(row["item_index"][: row["length"]], row["event_time"][: row["length"]], strict=True)
+    ]
+    wanted = pa.array(sorted({index for index, _ in pairs}), pa.int32())
+    known = scan(workspace, "item_index", int(versions["item_index"]), where=pc.field("item_index").isin(wanted))
+    names = dict(zip(known["item_index"].to_pylist(), known["item_id"].to_pylist(), strict=True))
+    return [(names[index], EPOCH + timedelta(microseconds=time)) for index, time in pairs]
+
+
+def _scores(items: np.ndarray, user: np.ndarray) -> np.ndarray:
+    """Inner products [N] float64 of items [N, D] and a user [D]; equal items score equal to the last bit."""
+    wide = user.astype(np.float64)
+    parts = [(items[at : at + CHUNK_ROWS] * wide).sum(axis=1) for at in range(0, len(items), CHUNK_ROWS)]
+    return np.concatenate(parts)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """``vectors`` [..., D] at length 1 in float64 (retrieval.vectors has the same, behind an import of torch)."""
+    wide = vectors.astype(np.float64)
+    return wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
+
+
+def _unknown(workspace: Workspace, user_id: str, release: dict[str, Any]) -> str:
+    mine = pc.field("release_id") == release["release_id"]
+    known = scan(workspace, "user_features", int(release["outputs"]["user_features"]), where=mine, columns=["user_id"])[
+        "user_id"
+    ]
+    few = ", ".join(repr(user) for user in sorted(known.slice(0, 1000).to_pylist())[:3])
+    return (
+        f"release {release['release_id']} (as of {release['as_of']:%Y-%m-%d}) has no user {user_id!r}; it has "
+        f"{known.length():,}, such as {few}. A user is in a release from its first event before the as-of time on"
+    )

@@ -1,0 +1,30 @@
+"""A few rows of a large Delta table, read without a JVM and without the rest of the table."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+
+
+def scan(
+    workspace: Workspace,
+    table: str,
+    version: int | None = None,
+    *,
+    where: pc.Expression | None = None,
+    columns: list[str] | None = None,
+) -> pa.Table:
+    """Rows of a table at ``version`` (None: newest) for which ``where`` holds, in no order that may be relied on.
+
+    Files and row groups whose statistics exclude ``where`` are not read. SnapshotError as ``Snapshot.open``.
+    """
+    snapshot = Snapshot.open(workspace.table(table), version)
+    if not snapshot.files:
+        schema = contract(table).arrow_schema()
+        return schema.empty_table() if columns is None else schema.empty_table().select(columns)
+    return ds.dataset(list(snapshot.files), format="parquet").to_table(columns=columns, filter=where)
