@@ -142,7 +142,7 @@ def test_an_address_is_one_of_the_gpus_that_pytorch_sees() -> None:
 
 
 def test_gpus_asked_of_all_tasks(cluster: Cluster) -> None:
-    found = asked(cluster, "0", "1", "2", conf={**BOTH, GPUS: "1", "spark.task.resource.gpu.amount": "1"})
+    found = asked(cluster, "0", "1", "2", "plain", conf={**BOTH, GPUS: "1", "spark.task.resource.gpu.amount": "1"})
     assert found["plain"] == ["cpu (gpu 0)", "cpu (gpu 1)"]
     assert found["0"] in (["0"], ["1"])
     assert found["1"] in (["0"], ["1"])
@@ -152,11 +152,16 @@ def test_gpus_asked_of_all_tasks(cluster: Cluster) -> None:
 def test_executors_with_gpus_come_when_the_stage_begins_or_it_says_that_none_came(cluster: Cluster) -> None:
     conf = {"spark.dynamicAllocation.enabled": "true", "spark.dynamicAllocation.maxExecutors": "1"}
     # No worker has two.
-    found = asked(cluster, "1", "2@3", conf=conf)
+    found = asked(cluster, "1", "2@3", "plain", conf=conf)
     assert found["1"] in (["0"], ["1"])
     assert "got no executor with GPUs in 3 s" in found["2"]
     assert "--conf spark.learnSpark.gpuWaitSeconds=SECONDS" in found["2"]
     assert found["plain"] == ["cpu", "cpu"]
+
+
+def test_an_application_whose_executors_never_come_is_told_so(cluster: Cluster) -> None:
+    found = asked(cluster, "2@3", conf={GPUS: "2"})
+    assert f"in 3 s (0 executors are there; {GPUS}=2)" in found["2"]
 
 
 def test_each_task_takes_its_address_only_the_encoder_has_gpus_and_a_dead_machine_is_survived(
