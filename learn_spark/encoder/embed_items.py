@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 
@@ -11,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from learn_spark.encoder.chunks import ChunkEncoder, Totals
+from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
 from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
 from learn_spark.encoder.known import remember_encoder
 from learn_spark.encoder.loading import prepare
@@ -38,6 +38,9 @@ def texts_to_encode(item_text: DataFrame, template_version: str, embeddings: Dat
 def run(context: StageContext) -> StageResult:
     """Encode in chunks of ``encoder.chunk_rows`` texts, one commit each: a job that is killed loses one chunk."""
     settings = context.settings.encoder
+    if settings.gpus:
+        # Before any action: where all executors wait for GPUs that are not there, the first one would wait for ever.
+        require_gpu(context.spark, gpu_profile(context.spark, settings.gpus))
     identity = identify(settings)
     path, table = context.path("text_embeddings"), contract("text_embeddings")
     delta.create_if_missing(context.spark, path, table)
@@ -85,7 +88,7 @@ def _encode(context: StageContext, identity: EncoderIdentity, missing: DataFrame
     settings = context.settings.encoder
     tasks = settings.tasks or context.spark.sparkContext.defaultParallelism
     folder = prepare(identity, context.folder("cache", "models"))
-    spec = WorkerSpec(str(folder), settings, threads=max(1, (os.cpu_count() or 1) // tasks))
+    spec = WorkerSpec(str(folder), settings, threads=threads_of_task(context.spark, tasks, settings.gpus))
     chunks = math.ceil(total / settings.chunk_rows)
     # The plan is written down: a cached frame that reads text_embeddings would be computed anew after each append
     # to it, and every chunk would scan all texts.

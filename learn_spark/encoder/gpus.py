@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,20 @@ def gpu_tasks(spark: SparkSession, gpus: int) -> int | None:
     # The driver is one of the infos.
     executors = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1
     return max(1, executors * (_held(context.getConf()) // gpus))
+
+
+def threads_of_task(spark: SparkSession, tasks: int, gpus: int) -> int:
+    """Threads for each of the tasks that share an executor, so that tasks x threads = cores; ``tasks`` at once here.
+
+    On a cluster the executor's cores count, not the driver's (1 where spark.executor.cores does not say).
+    """
+    context = spark.sparkContext
+    conf = context.getConf()
+    if (context.master or "").startswith("local"):
+        return max(1, (os.cpu_count() or 1) // tasks)
+    cores = int(conf.get("spark.executor.cores", "1") or 1)
+    at_once = max(1, _held(conf) // gpus) if gpus else max(1, cores // int(conf.get("spark.task.cpus", "1") or 1))
+    return max(1, cores // at_once)
 
 
 def is_dynamic(conf: SparkConf) -> bool:
