@@ -151,7 +151,41 @@ def _add_stage_command(name: str, summary: str) -> None:
 
 
 for _stage in all_stages():
-    _add_stage_command(_stage.name, _stage.summary)
+    if _stage.name != "report":  # it has an argument of its own
+        _add_stage_command(_stage.name, _stage.summary)
+
+
+@app.command(rich_help_panel="Stages")
+def report(
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run of any stage; the newest of every stage if left out."),
+    ] = None,
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write one HTML page: figures, examples, the road, gates, lineage; with RUN about that run and its relatives."""
+    if run_id is None:
+        raise typer.Exit(
+            run_stages_command(["report"], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
+        )
+    if dry_run or force:
+        raise typer.BadParameter("--dry-run and --force are for the stage; the page of one RUN is always written")
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.progress import Reporter
+        from learn_spark.report.write import write_page
+        from learn_spark.settings import load_settings
+        from learn_spark.tables.workspace import Workspace
+
+        workspace = Workspace.open(load_settings(config, overrides or []).workspace)
+        Reporter().line(f"report  {write_page(workspace, run_id)}")
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
 
 
 @app.command()

@@ -1,53 +1,74 @@
-"""A line drawn as SVG, for a page that needs no network and no script."""
+"""Lines over a number such as the epoch, drawn as SVG: a page of them needs no network and no script."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 420, 180, 52, 26, 10
+from learn_spark.report.svg import WIDTH, Plot, drawing, element, mark, number, ticks
 
-
-@dataclass(frozen=True)
-class Curve:
-    """An SVG path, its ticks, and what it says in words."""
-
-    title: str
-    path: str
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    words: str
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    floor: int = HEIGHT - BOTTOM
+HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 200, 52, 12, 12, 38
+MOST_MARKS = 40
 
 
-def draw(title: str, xs: Sequence[float], ys: Sequence[float]) -> Curve:
-    """A curve through (xs, ys); ValueError where there are no points or as many xs as ys."""
-    if not xs or len(xs) != len(ys):
-        raise ValueError(f"{title}: {len(xs)} xs and {len(ys)} ys do not make a curve")
-    low, high = min(ys), max(ys)
-    span = (high - low) or 1.0
-    reach = (xs[-1] - xs[0]) or 1.0
+def draw_curve(
+    key: str, title: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]], *, x_name: str = "epoch"
+) -> Plot:
+    """Lines through (xs, ys), a mark on each point while there are few; values that are not finite break a line.
+
+    Raises ValueError where there is no finite point, or a line has not as many ys as there are xs.
+    """
+    for name, ys in lines.items():
+        if not xs or len(xs) != len(ys):
+            raise ValueError(f"{title}: {len(xs)} xs and {len(ys)} ys of {name} do not make a curve")
+    finite = [y for ys in lines.values() for y in ys if math.isfinite(y)]
+    if not finite:
+        raise ValueError(f"{title}: no finite value in {len(lines)} lines")
+    y_ticks = ticks(min(finite), max(finite))
+    x_ticks = [x for x in ticks(xs[0], xs[-1], 6) if xs[0] <= x <= xs[-1] and x == int(x)] if len(xs) > 1 else [xs[0]]
+    floor, reach = HEIGHT - BOTTOM, (xs[-1] - xs[0]) or 1.0
 
     def x_of(x: float) -> float:
-        return LEFT + (x - xs[0]) / reach * (WIDTH - LEFT - 10)
+        return LEFT + 6 + (x - xs[0]) / reach * (WIDTH - LEFT - RIGHT - 6)
 
     def y_of(y: float) -> float:
-        return HEIGHT - BOTTOM - (y - low) / span * (HEIGHT - BOTTOM - TOP)
+        return floor - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (floor - TOP)
 
-    steps = " ".join(
-        f"{'L' if i else 'M'}{x_of(x):.1f},{y_of(y):.1f}" for i, (x, y) in enumerate(zip(xs, ys, strict=True))
-    )
-    words = (
-        f"{title}: from {ys[0]:.4g} at epoch {xs[0]:g} to {ys[-1]:.4g} at epoch {xs[-1]:g}; "
-        f"lowest {low:.4g}, highest {high:.4g}"
-    )
-    return Curve(
+    parts = [element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y_of(y), y2=y_of(y)) for y in y_ticks]
+    parts += [element("text", number(y), x=LEFT - 6, y=y_of(y) + 4, text_anchor="end") for y in y_ticks]
+    parts += [element("text", number(x), x=x_of(x), y=floor + 16, text_anchor="middle") for x in x_ticks]
+    parts.append(element("text", x_name, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 5, text_anchor="middle"))
+    for kind, ys in enumerate(lines.values()):
+        points = [(x_of(x), y_of(y)) if math.isfinite(y) else None for x, y in zip(xs, ys, strict=True)]
+        parts.append(element("path", class_=f"line s{kind}", d=_path(points)))
+        if len(xs) <= MOST_MARKS:
+            parts += [mark(kind, *point, size=3) for point in points if point]
+    words = ". ".join(_words(name, xs, ys, x_name) for name, ys in lines.items())
+    return Plot(
+        key=key,
         title=title,
-        path=steps,
-        x_ticks=[(x_of(x), f"{x:g}") for x in dict.fromkeys((xs[0], xs[len(xs) // 2], xs[-1]))],
-        y_ticks=[(y_of(y), f"{y:.4g}") for y in dict.fromkeys((low, high))],
         words=words,
+        svg=drawing(key, title, words, HEIGHT, parts),
+        legend=tuple(lines) if len(lines) > 1 else (),
+        head=(x_name, *lines),
+        rows=tuple((number(x), *(number(ys[i]) for ys in lines.values())) for i, x in enumerate(xs)),
+    )
+
+
+def _path(points: Sequence[tuple[float, float] | None]) -> str:
+    steps, pen = [], "M"
+    for point in points:
+        if point is None:
+            pen = "M"
+            continue
+        steps.append(f"{pen}{point[0]:.1f},{point[1]:.1f}")
+        pen = "L"
+    return " ".join(steps)
+
+
+def _words(name: str, xs: Sequence[float], ys: Sequence[float], x_name: str) -> str:
+    low, high = min(y for y in ys if math.isfinite(y)), max(y for y in ys if math.isfinite(y))
+    return (
+        f"{name}: from {number(ys[0])} at {x_name} {xs[0]:g} to {number(ys[-1])} at {x_name} {xs[-1]:g}; "
+        f"lowest {number(low)}, highest {number(high)} at {x_name} {xs[list(ys).index(high)]:g}"
     )

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from learn_spark.errors import LearnSparkError, SettingsError
 from learn_spark.progress import Reporter
 from learn_spark.release.read import read_release
+from learn_spark.report.scores import best, scores_of
 from learn_spark.report.titles import titles_of
 from learn_spark.retrieval.cuts import fixed_lists
 from learn_spark.tables.scan import scan
@@ -20,7 +21,6 @@ from learn_spark.tables.workspace import Workspace
 
 REASONS = 3
 SHOWN_EVENTS = 10
-CHUNK_ROWS = 65_536
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -88,17 +88,16 @@ def explain(workspace: Workspace, user_id: str, *, k: int = 10, as_of: datetime 
     events = _history(workspace, user_id, release)
     seen = pc.index_in(pa.array([item for item, _ in events], pa.string()), ids).drop_null().to_numpy()
     seen = np.unique(seen).astype(np.int64)
-    scores = _scores(vectors, fixed_lists(user["embedding"])[0])
-    scores[seen] = -np.inf
-    # Vectors lie in the order of item_id, and a stable sort keeps it among equals.
-    chosen = [(int(at), float(scores[at])) for at in np.argsort(-scores, kind="stable")[: min(k, len(ids) - len(seen))]]
+    scores = scores_of(vectors, fixed_lists(user["embedding"])[0], seen)
+    # Vectors lie in the order of item_id, and so do equals.
+    chosen = [(int(at), float(scores[at])) for at in best(scores, k)]
     titles = titles_of(workspace, [*(item for item, _ in events), *(ids[at].as_py() for at, _ in chosen)])
     unit_seen = _unit(vectors[seen])
 
     def near(at: int) -> tuple[Near, ...]:
         cosines = unit_seen @ _unit(vectors[at])
-        best = np.argsort(-cosines, kind="stable")[:REASONS]
-        found = [(ids[int(seen[b])].as_py(), float(cosines[b])) for b in best]
+        nearest = best(cosines, REASONS)
+        found = [(ids[int(seen[b])].as_py(), float(cosines[b])) for b in nearest]
         return tuple(Near(item, titles[item], cosine) for item, cosine in found)
 
     return Explanation(
@@ -151,13 +150,6 @@ def _history(workspace: Workspace, user_id: str, release: dict[str, Any]) -> lis
     known = scan(workspace, "item_index", int(versions["item_index"]), where=pc.field("item_index").isin(wanted))
     names = dict(zip(known["item_index"].to_pylist(), known["item_id"].to_pylist(), strict=True))
     return [(names[index], EPOCH + timedelta(microseconds=time)) for index, time in pairs]
-
-
-def _scores(items: np.ndarray, user: np.ndarray) -> np.ndarray:
-    """Inner products [N] float64 of items [N, D] and a user [D]; equal items score equal to the last bit."""
-    wide = user.astype(np.float64)
-    parts = [(items[at : at + CHUNK_ROWS] * wide).sum(axis=1) for at in range(0, len(items), CHUNK_ROWS)]
-    return np.concatenate(parts)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -1,0 +1,282 @@
+"""What a model does, by example: users with what they are offered, items with their neighbours, popular and rare items.
+
+Everything is seen from the test cut, by the trained tower and the tables that its evaluation read: no user vector here
+knows the target. (Released vectors do: they are for serving.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from learn_spark.encoder.space import read_space
+from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
+from learn_spark.report.dots import Group, Value, draw_dots
+from learn_spark.report.scores import best, rank_of, scores_of
+from learn_spark.report.svg import Plot, percent
+from learn_spark.report.titles import titles_of
+from learn_spark.retrieval.cuts import Cut, cut_histories, training_events
+from learn_spark.retrieval.vectors import item_vectors, user_vectors
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+from learn_spark.towers.content import ContentTower
+from learn_spark.training.model_store import Model, load_model
+
+SAMPLED_USERS = 1000
+MOST_PRODUCTS = 4_000_000_000  # of a user's number and an item's: fewer users of a larger catalogue
+OFFERED = 10
+EXAMPLE_USERS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the sampled users by length of history
+EXAMPLE_ITEMS = (0.0, 0.25, 0.5, 0.75)  # of the items with training events, most events first
+SHOWN_EVENTS, NEIGHBOURS = 8, 5
+POPULARITY = (("no training event", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20-99", 20, 99), ("100+", 100, None))
+CHUNK_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An offered item; ``hit`` where it is the target."""
+
+    title: str
+    hit: bool
+
+
+@dataclass(frozen=True)
+class ExampleUser:
+    """A user of the test cut. ``history`` is the newest ``SHOWN_EVENTS`` of ``events``, newest first."""
+
+    user_id: str
+    events: int
+    history: tuple[str, ...]
+    offers: tuple[Offer, ...]
+    target: str
+    rank: float
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A near item; ``shared`` where the other space names it too."""
+
+    title: str
+    cosine: float
+    shared: bool
+
+
+@dataclass(frozen=True)
+class ExampleItem:
+    """An item with its training events and its nearest by the LLM's raw vectors and by the trained item tower's."""
+
+    title: str
+    events: int
+    raw: tuple[Neighbour, ...]
+    trained: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``sampled`` of ``users`` users were offered ``distinct`` of ``catalogue`` items."""
+
+    users: tuple[ExampleUser, ...]
+    items: tuple[ExampleItem, ...]
+    popularity: Plot
+    sampled: int
+    of_users: int
+    distinct: int
+    catalogue: int
+
+
+@dataclass(frozen=True, eq=False)
+class _World:
+    """A model's catalogue in the order of item_id, so that nothing shown depends on the order of arrival.
+
+    ``ids`` [N] and ``counts`` [N] (training events), ``vectors`` [N, D], ``raw`` [highest index + 1, C] with ``rows``
+    [N] into it; ``place`` [N] leads from item_index - 1 to here.
+    """
+
+    ids: list[str]
+    counts: np.ndarray
+    vectors: np.ndarray
+    raw: np.ndarray
+    rows: np.ndarray
+    place: np.ndarray
+
+
+def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) -> Examples | None:
+    """Examples of a model over the table versions ``inputs``; None where no user has a target on the test cut.
+
+    Users are ``SAMPLED_USERS`` at most (and ``MOST_PRODUCTS`` or fewer by the catalogue's size), evenly spaced in the
+    order of user_id. Raises LearnSparkError where the model
+    or a table's version is not there any more.
+    """
+    model = load_model(workspace.root / "models" / model_id)
+    tables = {
+        name: Snapshot.open(workspace.table(name), int(inputs[name]))
+        for name in ("user_histories", "item_index", "item_text", "text_embeddings")
+    }
+    histories = tables["user_histories"].to_arrow()
+    eligible = _users_with_target(histories)
+    if not eligible:
+        return None
+    world = _world(workspace, model, tables, histories)
+    count = max(1, min(SAMPLED_USERS, len(eligible), MOST_PRODUCTS // world.vectors.size))
+    users = [eligible[i * len(eligible) // count] for i in range(count)]
+    cut = cut_histories(histories.filter(pc.is_in(histories["user_id"], pa.array(users))), "test")
+    seen = [np.unique(world.place[one]) for one in cut.seen]
+    targets = world.place[cut.targets]
+    vectors = user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
+    scored = (scores_of(world.vectors, vector, own) for vector, own in zip(vectors, seen, strict=True))
+    offered = [best(scores, OFFERED) for scores in scored]
+    chosen = _spread(np.lexsort((np.array(cut.user_ids), cut.lengths)), EXAMPLE_USERS)
+    # A target counts even if the user had it before.
+    others = {i: seen[i][seen[i] != targets[i]] for i in chosen}
+    ranks = [rank_of(scores_of(world.vectors, vectors[i], others[i]), targets[i]) for i in chosen]
+    all_offered = np.concatenate(offered)
+    return Examples(
+        users=_users(workspace, world, cut, chosen, offered, targets, ranks),
+        items=_items(workspace, world),
+        popularity=_popularity(world.counts, all_offered, targets),
+        sampled=len(users),
+        of_users=len(eligible),
+        distinct=len(np.unique(all_offered)),
+        catalogue=len(world.ids),
+    )
+
+
+def _users_with_target(histories: pa.Table) -> list[str]:
+    """The users that have a target on the test cut, in order."""
+    has_target = pc.and_(
+        pc.and_(pc.equal(histories["chunk"], 0), pc.greater(histories["validation_length"], 0)),
+        pc.greater(histories["length"], histories["validation_length"]),
+    )
+    return sorted(histories.filter(has_target)["user_id"].to_pylist())
+
+
+def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], histories: pa.Table) -> _World:
+    saved = yaml.safe_load((workspace.root / "models" / model.model_id / "settings.yaml").read_text(encoding="utf-8"))
+
+    def matrix(space_key: str | None) -> np.ndarray:
+        space = None if space_key is None else read_space(workspace, space_key)
+        path = item_matrix_path(
+            tables["item_index"],
+            tables["item_text"],
+            tables["text_embeddings"],
+            template_version=model.manifest["template_version"],
+            encoder_key=model.manifest["encoder_key"],
+            cache=workspace.folder("cache", "item_matrix"),
+            dtype="float32" if space is None else saved["space"]["dtype"],
+            space=space,
+        )
+        return item_matrix(path)
+
+    if isinstance(model.tower, ContentTower):
+        model.tower.bind(matrix(model.manifest["space_key"]))
+    size = model.tower.n_items
+    index = tables["item_index"].to_arrow(["item_id", "item_index"]).sort_by("item_id")
+    rows = index["item_index"].to_numpy().astype(np.int64)
+    known = rows <= size
+    ids = [item for item, is_known in zip(index["item_id"].to_pylist(), known, strict=True) if is_known]
+    rows = rows[known]
+    place = np.zeros(size, dtype=np.int64)
+    place[rows - 1] = np.arange(len(rows))
+    counts = np.bincount(training_events(histories)[0], minlength=size)[rows - 1]
+    return _World(ids, counts, item_vectors(model.tower)[rows - 1], matrix(None), rows, place)
+
+
+def _spread(order: np.ndarray, shares: Sequence[float]) -> list[int]:
+    """The entries of ``order`` at these shares of its length, each once."""
+    return list(dict.fromkeys(int(order[int(share * len(order))]) for share in shares))
+
+
+def _users(
+    workspace: Workspace,
+    world: _World,
+    cut: Cut,
+    chosen: Sequence[int],
+    offered: Sequence[np.ndarray],
+    targets: np.ndarray,
+    ranks: Sequence[float],
+) -> tuple[ExampleUser, ...]:
+    def places_of(user: int) -> list[int]:
+        length = int(cut.lengths[user])
+        newest = cut.items[user, max(0, length - SHOWN_EVENTS) : length][::-1].astype(np.int64)
+        return [int(at) for at in world.place[newest - 1]]
+
+    named = {at for i in chosen for at in (*places_of(i), *offered[i], targets[i])}
+    titles = titles_of(workspace, [world.ids[at] for at in named])
+    return tuple(
+        ExampleUser(
+            user_id=cut.user_ids[i],
+            events=int(cut.lengths[i]),
+            history=tuple(titles[world.ids[at]] for at in places_of(i)),
+            offers=tuple(Offer(titles[world.ids[at]], bool(at == targets[i])) for at in offered[i]),
+            target=titles[world.ids[targets[i]]],
+            rank=rank,
+        )
+        for i, rank in zip(chosen, ranks, strict=True)
+    )
+
+
+def _items(workspace: Workspace, world: _World) -> tuple[ExampleItem, ...]:
+    order = np.lexsort((np.arange(len(world.ids)), -world.counts))
+    with_events, without = order[world.counts[order] > 0], order[world.counts[order] == 0]
+    chosen = _spread(with_events, EXAMPLE_ITEMS) if len(with_events) else []
+    chosen += [int(at) for at in without[:1]]
+    raw = [_nearest(world.raw, world.rows, at) for at in chosen]
+    trained = [_nearest(world.vectors, np.arange(len(world.ids)), at) for at in chosen]
+    named = {at for pairs in (*raw, *trained) for at, _ in pairs} | set(chosen)
+    titles = titles_of(workspace, [world.ids[at] for at in named])
+
+    def named_pairs(pairs: list[tuple[int, float]], others: list[tuple[int, float]]) -> tuple[Neighbour, ...]:
+        elsewhere = {at for at, _ in others}
+        return tuple(Neighbour(titles[world.ids[at]], cosine, at in elsewhere) for at, cosine in pairs)
+
+    return tuple(
+        ExampleItem(titles[world.ids[at]], int(world.counts[at]), named_pairs(r, t), named_pairs(t, r))
+        for at, r, t in zip(chosen, raw, trained, strict=True)
+    )
+
+
+def _nearest(matrix: np.ndarray, rows: np.ndarray, at: int) -> list[tuple[int, float]]:
+    """(place, cosine) of the items nearest to the one at ``at`` in ``matrix[rows]``, in chunks of bounded memory."""
+    own = matrix[rows[at]].astype(np.float64)
+    cosines = np.empty(len(rows))
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = matrix[rows[start : start + CHUNK_ROWS]].astype(np.float64)
+        lengths = np.linalg.norm(part, axis=1) * np.linalg.norm(own)
+        cosines[start : start + len(part)] = (part * own).sum(axis=1) / np.maximum(lengths, 1e-12)
+    cosines[at] = -np.inf
+    return [(int(place), float(cosines[place])) for place in best(cosines, NEIGHBOURS)]
+
+
+def _popularity(counts: np.ndarray, offered: np.ndarray, targets: np.ndarray) -> Plot:
+    """Shares of the catalogue, of what was consumed and of what is offered, by the items' training events."""
+
+    def share(weights: np.ndarray, inside: np.ndarray) -> Value:
+        return Value(float(weights[inside].sum() / max(weights.sum(), 1)))
+
+    size = len(counts)
+    series = {
+        "catalogue": np.ones(size),
+        "consumed in training": counts,
+        "consumed next (the targets)": np.bincount(targets, minlength=size),
+        f"offered (top {OFFERED})": np.bincount(offered, minlength=size),
+    }
+    groups = []
+    for label, low, high in POPULARITY:
+        inside = (counts >= low) & (counts <= (counts.max(initial=0) if high is None else high))
+        if inside.any():
+            values = {name: share(weights, inside) for name, weights in series.items()}
+            groups.append(Group(label, f"{int(inside.sum()):,} items", values))
+    return draw_dots(
+        "popularity",
+        "Popularity of what is offered against what is consumed",
+        list(series),
+        groups,
+        group_name="training events of the item",
+        x_name="share",
+        write=percent,
+    )

@@ -1,0 +1,212 @@
+"""The figures of an evaluation: metrics with their intervals, and slices as plots."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from learn_spark.pipeline.summary import METHODS
+from learn_spark.report.dots import Group, Value, draw_dots
+from learn_spark.report.svg import Plot
+from learn_spark.tables.lineage import Run
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.workspace import Workspace
+
+CUTS = ("test", "validation")
+WHOLE = "all"
+FIRST_METRIC = "NDCG@10"
+Z = 1.959964  # of the normal distribution, 95 % two-sided
+DIMENSIONS = {
+    "popularity": "Training events of the target item",
+    "mass": "Head, middle and tail of the catalogue, by mass of training events",
+    "cold": "Items that first appear after the cut",
+    "history": "Length of the user's history",
+    "recency": "Days since the user's last event",
+    "time": "When the target was",
+    "same_day": "Whether the target came on the day of the event before it",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric of a method; ``best`` of its column."""
+
+    value: float
+    low: float | None
+    high: float | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """All methods on one cut: ``lines`` are (label, a cell or None for each of ``names``)."""
+
+    cut: str
+    names: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    users: int
+    catalogue: int
+    intervals: str
+    plots: tuple[Plot, ...]
+
+
+def label_of(method: str) -> str:
+    """A method's name for people."""
+    return METHODS.get(method, method)
+
+
+def metric_tables(workspace: Workspace, evaluated: Run, model_id: str | None) -> list[MetricTable]:
+    """One table a cut, the test cut first; none where the run's figures are not there."""
+    rows = _rows_of(workspace, "evaluations", evaluated, model_id)
+    whole = {
+        (row["method"], row["cut"], row["metric"]): row
+        for row in _rows_of(workspace, "evaluation_slices", evaluated, model_id)
+        if row["dimension"] == WHOLE
+    }
+    tables = []
+    for cut in CUTS:
+        found = [row for row in rows if row["cut"] == cut]
+        if not found:
+            continue
+        names = tuple(dict.fromkeys(row["metric"] for row in found))
+        by_place = {(row["method"], row["metric"]): row for row in found}
+        best = {name: max(row["value"] for row in found if row["metric"] == name) for name in names}
+        lines = []
+        for method in _methods(found):
+            cells: list[Cell | None] = []
+            for name in names:
+                row = by_place.get((method, name))
+                if row is None:
+                    cells.append(None)
+                    continue
+                low, high = _interval(row, whole.get((method, cut, name)))
+                cells.append(Cell(row["value"], low, high, row["value"] == best[name] > 0))
+            lines.append((label_of(method), tuple(cells)))
+        tables.append(
+            MetricTable(
+                cut,
+                names,
+                tuple(lines),
+                found[0]["users"],
+                found[0]["catalogue"],
+                "95 % intervals by the bootstrap over users"
+                if whole
+                else "Wilson's 95 % intervals, for hit rates alone",
+                tuple(_metric_plots(cut, names, lines)),
+            )
+        )
+    return tables
+
+
+def slice_plots(workspace: Workspace, evaluated: Run, model_id: str | None) -> list[Plot]:
+    """A plot for each dimension of the run's slices, on the test cut where it has slices; none where there are none."""
+    rows = [row for row in _rows_of(workspace, "evaluation_slices", evaluated, model_id) if row["dimension"] != WHOLE]
+    cut = next((cut for cut in CUTS if any(row["cut"] == cut for row in rows)), None)
+    metrics = {row["metric"] for row in rows}
+    metric = FIRST_METRIC if FIRST_METRIC in metrics else min(metrics, default=None)
+    shown = [row for row in rows if row["cut"] == cut and row["metric"] == metric]
+    plots = []
+    for dimension in sorted({row["dimension"] for row in shown}, key=_place_of_dimension):
+        mine = [row for row in shown if row["dimension"] == dimension]
+        methods = _methods(mine)
+        groups = []
+        for name in dict.fromkeys(row["slice"] for row in sorted(mine, key=lambda row: _place_of_slice(row["slice"]))):
+            inside = {row["method"]: row for row in mine if row["slice"] == name}
+            first = next(iter(inside.values()))
+            values = {label_of(method): Value(row["value"], row["low"], row["high"]) for method, row in inside.items()}
+            groups.append(Group(name, f"{_many(first['users'], 'user')}, {_many(first['items'], 'item')}", values))
+        plots.append(
+            draw_dots(
+                f"slice-{_plain(dimension)}",
+                DIMENSIONS.get(dimension, dimension),
+                [label_of(method) for method in methods],
+                groups,
+                group_name="slice",
+                x_name=f"{metric} on the {cut} cut, 95 % interval",
+            )
+        )
+    return plots
+
+
+def _rows_of(workspace: Workspace, table: str, evaluated: Run, model_id: str | None) -> list[dict[str, Any]]:
+    """The run's own rows; where it found its model evaluated already, those of the run that evaluated the model."""
+    if not Path(workspace.table(table)).is_dir():
+        return []
+    rows = read_rows(workspace.table(table))
+    found = [row for row in rows if row["run_id"] == evaluated.run_id]
+    if not found:
+        runs = {row["run_id"] for row in rows if row["model_id"] == model_id and row["run_id"] < evaluated.run_id}
+        found = [row for row in rows if runs and row["run_id"] == max(runs)]
+    return found
+
+
+def _interval(row: dict[str, Any], whole: dict[str, Any] | None) -> tuple[float | None, float | None]:
+    if whole is not None:
+        return whole["low"], whole["high"]
+    if re.fullmatch(r"HR@\d+", row["metric"]):
+        return wilson(row["value"], row["users"])
+    return None, None
+
+
+def wilson(share: float, users: int) -> tuple[float, float]:
+    """The 95 % score interval of a share of ``users`` independent ones (Wilson, 1927); ValueError for no users."""
+    if users < 1:
+        raise ValueError(f"a share of {users} users has no interval")
+    square = Z * Z / users
+    middle = (share + square / 2) / (1 + square)
+    reach = Z / (1 + square) * math.sqrt(share * (1 - share) / users + square / (4 * users))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def _metric_plots(cut: str, names: Sequence[str], lines: Sequence[tuple[str, tuple[Cell | None, ...]]]) -> list[Plot]:
+    """The two metrics that a reader looks at first, method by method."""
+    plots = []
+    for name in [wanted for wanted in (FIRST_METRIC, "HR@10") if wanted in names]:
+        at = names.index(name)
+        groups = [
+            Group(label, "", {name: Value(cell.value, cell.low, cell.high)})
+            for label, cells in lines
+            if (cell := cells[at]) is not None
+        ]
+        plots.append(
+            draw_dots(
+                f"metric-{cut}-{_plain(name)}",
+                f"{name} on the {cut} cut",
+                [name],
+                groups,
+                group_name="method",
+                x_name=name,
+            )
+        )
+    return plots
+
+
+def _methods(rows: Sequence[dict[str, Any]]) -> list[str]:
+    found = {row["method"] for row in rows}
+    return [*(method for method in METHODS if method in found), *sorted(found - set(METHODS))]
+
+
+def _place_of_dimension(name: str) -> tuple[int, str]:
+    known = list(DIMENSIONS)
+    return (known.index(name) if name in known else len(known), name)
+
+
+def _place_of_slice(name: str) -> tuple[int, float, str]:
+    """Slices of numbers by their lower end, unseen ones first; others by name, but head before middle before tail."""
+    words = ("unseen", "head", "mid", "middle", "tail")
+    if name in words:
+        return (0, words.index(name), name)
+    start = re.match(r"\d+(?:\.\d+)?", name)
+    return (1, float(start[0]), name) if start else (2, 0.0, name)
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "-", name).lower()

@@ -1,0 +1,34 @@
+"""One user's scores of a whole catalogue, exactly: what a handful of users is explained by, without a search index."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from learn_spark.retrieval.ranks import TIE_TOLERANCE
+
+CHUNK_ROWS = 65_536
+
+
+def scores_of(items: np.ndarray, user: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Inner products [N] float64 of items [N, D] and a user [D], -inf at the positions ``seen``.
+
+    Equal items score equal to the last bit, wherever they stand.
+    """
+    wide = user.astype(np.float64)
+    parts = [(items[at : at + CHUNK_ROWS] * wide).sum(axis=1) for at in range(0, len(items), CHUNK_ROWS)]
+    scores = np.concatenate(parts)
+    scores[seen] = -np.inf
+    return scores
+
+
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the k highest scores that are not -inf, highest first; of equal ones those that stand first."""
+    order = np.argsort(-scores, kind="stable")[:k]
+    return order[np.isfinite(scores[order])]
+
+
+def rank_of(scores: np.ndarray, target: int) -> float:
+    """The target's place: 1 + items that score higher + half of the others that score the same (retrieval.ranks)."""
+    above = scores - scores[target]
+    same = int((np.abs(above) <= TIE_TOLERANCE).sum()) - 1
+    return 1.0 + int((above > TIE_TOLERANCE).sum()) + 0.5 * same

@@ -1,0 +1,101 @@
+"""The page's figures are the tables' own: intervals, the order of slices, what a second evaluation found done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learn_spark.report.figures import metric_tables, slice_plots, wilson
+from learn_spark.tables.lineage import Run
+from learn_spark.tables.workspace import Workspace
+from tests.report.planted import FIRST_DAY, plant
+
+HELD = {"run_id": "1", "model_id": "m", "users": 100}
+
+
+def evaluation(run_id: str) -> Run:
+    return Run(run_id, "evaluate", "done", "c", "v", {}, {}, {}, 1.0, FIRST_DAY)
+
+
+def row(method: str, metric: str, value: float, cut: str = "test", **more: Any) -> dict[str, Any]:
+    return {**HELD, "method": method, "metric": metric, "value": value, "cut": cut, "catalogue": 50, **more}
+
+
+def part(method: str, dimension: str, name: str, value: float, metric: str = "NDCG@10") -> dict[str, Any]:
+    held = {**HELD, "cut": "test", "items": 1, "low": value / 2, "high": value * 2}
+    return {**held, "method": method, "dimension": dimension, "slice": name, "metric": metric, "value": value}
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Callable[..., Workspace]:
+    def make(*slices: dict[str, Any]) -> Workspace:
+        workspace = Workspace.open(str(tmp_path))
+        rows = [row("learn", "HR@10", 0.5), row("learn", "NDCG@10", 0.2), row("newcomer", "HR@10", 0.25)]
+        plant(workspace, "evaluations", [*rows, row("learn", "HR@10", 0.6, cut="validation")])
+        if slices:
+            plant(workspace, "evaluation_slices", slices)
+        return workspace
+
+    return make
+
+
+def test_without_slices_hit_rates_have_wilsons_interval_and_other_metrics_none(
+    planted: Callable[..., Workspace],
+) -> None:
+    workspace = planted()
+    test, validation = metric_tables(workspace, evaluation("1"), "m")
+    assert (test.cut, validation.cut) == ("test", "validation")
+    assert (test.users, test.catalogue, test.names) == (100, 50, ("HR@10", "NDCG@10"))
+    # A method that nobody has named for people comes last, under its own name.
+    assert [label for label, _ in test.lines] == ["LEARN", "newcomer"]
+    (hits, ndcg), (other, none) = (cells for _, cells in test.lines)
+    assert hits is not None
+    assert ndcg is not None
+    assert other is not None
+    assert none is None
+    assert (hits.low, hits.high) == wilson(0.5, 100)
+    assert (hits.best, ndcg.best, other.best) == (True, True, False)
+    assert (ndcg.low, ndcg.high) == (None, None)
+    assert [plot.key for plot in test.plots] == ["metric-test-ndcg-10", "metric-test-hr-10"]
+    assert slice_plots(workspace, evaluation("1"), "m") == []
+
+
+def test_the_whole_of_the_slices_gives_intervals_and_parts_are_plots_in_their_order(
+    planted: Callable[..., Workspace],
+) -> None:
+    names = ("100+", "5-19", "unseen", "1-4", "20-99")
+    workspace = planted(
+        part("learn", "all", "all", 0.2),
+        *[part("learn", "popularity", name, 0.1) for name in names],
+        *[part("learn", "mass", name, 0.1) for name in ("tail", "head", "mid")],
+        part("learn", "popularity", "100+", 0.9, metric="HR@10"),
+        part("learn", "novel", "b", 0.1),
+    )
+    test, _ = metric_tables(workspace, evaluation("1"), "m")
+    cell = test.lines[0][1][1]
+    assert cell is not None
+    assert (cell.value, cell.low, cell.high) == (0.2, 0.1, 0.4)
+    plots = slice_plots(workspace, evaluation("1"), "m")
+    assert [plot.key for plot in plots] == ["slice-popularity", "slice-mass", "slice-novel"]
+    assert [line[0] for line in plots[0].rows] == ["unseen", "1-4", "5-19", "20-99", "100+"]
+    assert [line[0] for line in plots[1].rows] == ["head", "mid", "tail"]
+    assert plots[0].rows[0] == ("unseen", "100 users, 1 item", "0.1 (0.05 to 0.2)")
+
+
+def test_an_evaluation_that_was_done_already_is_shown_by_a_later_run(planted: Callable[..., Workspace]) -> None:
+    workspace = planted()
+    assert metric_tables(workspace, evaluation("2"), "m") == metric_tables(workspace, evaluation("1"), "m")
+    assert metric_tables(workspace, evaluation("2"), "another") == []
+    assert metric_tables(workspace, evaluation("0"), "m") == []
+
+
+def test_wilsons_interval() -> None:
+    # Agresti and Coull 1998: 0 of 10, 5 of 10.
+    assert wilson(0.0, 10) == (0.0, pytest.approx(0.2775, abs=5e-5))
+    assert wilson(0.5, 10) == (pytest.approx(0.2366, abs=5e-5), pytest.approx(0.7634, abs=5e-5))
+    assert wilson(1.0, 10) == (pytest.approx(0.7225, abs=5e-5), pytest.approx(1.0))
+    with pytest.raises(ValueError, match="0 users"):
+        wilson(0.5, 0)

@@ -1,0 +1,135 @@
+"""The page as a browser shows it: every plot drew, everybody can read it, and nothing in it runs or telephones."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learn_spark.report.page import render
+from tests.report.browser import chromium, measure
+from tests.report.workspace import HOSTILE, METHODS, SLICES, Planted
+
+PHONE, DESKTOP = 390, 1280
+Seen = dict[int, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return Planted(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def page(planted: Planted) -> str:
+    return render(planted.workspace)
+
+
+@pytest.fixture(scope="module")
+def seen(page: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
+    """What the browser measured, by colour scheme and width."""
+    folder = tmp_path_factory.mktemp("browser")
+    return {
+        name: measure(page, folder, widths=(PHONE, DESKTOP), dark=dark)
+        for name, dark in (("light", False), ("dark", True))
+    }
+
+
+def views(seen: dict[str, Seen]) -> list[dict[str, Any]]:
+    found = [view for scheme in seen.values() for view in scheme.values()]
+    assert len(found) == 4
+    return found
+
+
+def test_every_plot_drew_all_that_it_should(seen: dict[str, Seen]) -> None:
+    methods = len(METHODS)
+    expected = {
+        "metric-test-ndcg-10": {"mark": methods, "bar": methods},
+        "metric-test-hr-10": {"mark": methods, "bar": methods},
+        **{
+            f"slice-{dimension}": {"mark": methods * len(names), "bar": methods * len(names)}
+            for dimension, names in SLICES.items()
+        },
+        **{f"curve-{n}": {"mark": 3, "line": 1} for n in range(3)},
+        # Items without an event, with 1-4 and 5-19; four shares of each.
+        "popularity": {"mark": 12},
+    }
+    for view in views(seen):
+        assert [plot["key"] for plot in view["plots"]] == list(expected)
+        for plot in view["plots"]:
+            kinds = [shape["kind"] for shape in plot["drawn"]]
+            assert {kind: kinds.count(kind) for kind in kinds} == expected[plot["key"]], plot["key"]
+            assert min(shape["size"] for shape in plot["drawn"]) > 4, plot["key"]
+            assert plot["outside"] == [], plot["key"]
+            assert plot["width"] > 250
+
+
+def test_series_differ_by_shape_and_not_only_by_colour(seen: dict[str, Seen]) -> None:
+    (plot,) = (plot for plot in seen["light"][PHONE]["plots"] if plot["key"] == "slice-popularity")
+    marks = [shape["outline"] for shape in plot["drawn"] if shape["kind"] == "mark"]
+    assert marks.count("circle") == len(SLICES["popularity"])
+
+
+def test_text_and_marks_stand_out_in_both_schemes(seen: dict[str, Seen]) -> None:
+    assert seen["light"][PHONE]["paper"] == "rgb(255, 255, 255)"
+    assert max(map(int, re.findall(r"\d+", seen["dark"][PHONE]["paper"]))) < 50
+    for view in views(seen):
+        assert len(view["texts"]) > 200
+        assert [text for text in view["texts"] if text["contrast"] < 4.5] == []
+        for plot in view["plots"]:
+            assert min(shape["contrast"] for shape in plot["drawn"]) >= 3.0, plot["key"]
+            assert plot["text"] >= 11, plot["key"]
+
+
+def test_nothing_is_wider_than_the_window_and_what_scrolls_can_be_reached_by_keyboard(seen: dict[str, Seen]) -> None:
+    for view in views(seen):
+        assert view["overflow"] == 0
+        assert view["trapped"] == 0
+
+
+def test_a_screen_reader_finds_its_way(seen: dict[str, Seen]) -> None:
+    view = seen["light"][DESKTOP]
+    assert view["language"] == "en"
+    assert view["landmarks"] == [1, 1, 1, 1]
+    levels = view["headings"]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert (view["captionless"], view["scopeless"], view["repeated"], view["dangling"]) == (0, 0, [], [])
+    for plot in view["plots"]:
+        assert plot["role"] == "img"
+        assert plot["name"]
+        assert re.search(r"\d", plot["words"]), plot["key"]
+    (words,) = (plot["words"] for plot in view["plots"] if plot["key"] == "slice-same_day")
+    assert "LEARN: another day 0.066 (0.033 to 0.132); same day 0.06 (0.03 to 0.12)" in words
+
+
+def test_hostile_titles_are_text_and_nothing_is_asked_of_the_network(page: str, seen: dict[str, Seen]) -> None:
+    assert not re.search(r'(?:src|href)\s*=\s*"(?!#)|https?://|@import|url\(|<script', page)
+    for view in views(seen):
+        assert view["title"] == "learn-spark report"
+        assert (view["scripts"], view["handlers"], view["requests"]) == (0, 0, [])
+    # Cut to a line's length, but otherwise as it is.
+    assert HOSTILE[:60] in seen["light"][DESKTOP]["text"]
+
+
+def test_the_browser_would_notice(page: str, tmp_path: Path) -> None:
+    """Planted faults: a plot that did not draw, faint text, a wide element, headings that leap."""
+    spoilt = re.sub(r'd="M[^"]*"', 'd=""', page)
+    spoilt = spoilt.replace("--soft: #57606a", "--soft: #b0b8c0")
+    spoilt = spoilt.replace("<h2 id=", "<h5 id=").replace("</nav>", '</nav><div style="width:2000px">wide</div>')
+    view = measure(spoilt, tmp_path, widths=(PHONE,), dark=False)[PHONE]
+    curve = next(plot for plot in view["plots"] if plot["key"] == "curve-0")
+    assert min(shape["size"] for shape in curve["drawn"]) == 0
+    assert min(text["contrast"] for text in view["texts"]) < 4.5
+    assert view["overflow"] > 1000
+    assert any(after > before + 1 for before, after in pairwise(view["headings"]))
+
+
+def test_without_a_browser_the_tests_say_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    with pytest.raises(AssertionError, match=r"no browser found .* apt-get install chromium"):
+        chromium()
