@@ -41,8 +41,8 @@ def dense_all_action_loss(
 
     The negatives of user i are the targets of all other users, less the items that are targets of user i too. Where a
     user has none (a batch of one, say) its terms are 0, and they count in the mean. ``others`` are the targets that
-    negatives are taken from, by default the batch's own. ``log_q``, the log of each target's chance to be in a batch, is
-    subtracted from its score.
+    negatives are taken from, by default the batch's own. ``log_q``, the log of each target's chance to be in a batch,
+    is subtracted from its score.
 
     Source: LEARN section 3, after PinnerFormer. Raises ValueError for shapes that do not fit and a temperature <= 0.
     """

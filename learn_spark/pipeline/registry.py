@@ -57,7 +57,7 @@ _STAGES = (
         summary="Full-catalogue ranking of the model beside popularity, Markov and the frozen embeddings",
         sections=("encoder", "text", "space", "tower", "objective", "evaluation", "training"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
-        writes=("evaluations", "embedding_spaces"),
+        writes=("evaluations", "evaluation_slices", "embedding_spaces"),
         uses_spark=False,
     ),
     Stage(
@@ -90,7 +90,7 @@ _STAGES = (
     Stage(
         name="report",
         module="learn_spark.report.write",
-        summary="One HTML page: the road, the metrics, the gate, the lineage",
+        summary="One HTML page: the road, metrics, slices, examples, the gate, the lineage",
         sections=(),
         reads=(),
         writes=(),

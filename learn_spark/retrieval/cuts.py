@@ -13,11 +13,31 @@ CutName = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
+class Targets:
+    """All targets of a cut, user after user, each item of a user once (where it came first).
+
+    ``positions`` [T]; user i's are ``offsets[i] : offsets[i + 1]`` (``offsets`` [B + 1]); ``times`` [T] and
+    ``times_before`` [T]: of the target's event and of the same user's event before it, microseconds.
+    """
+
+    positions: np.ndarray
+    offsets: np.ndarray
+    times: np.ndarray
+    times_before: np.ndarray
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The user of each target [T]."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+@dataclass(frozen=True)
 class Cut:
     """Users with a target on this cut. Positions count items from 0 (item_index - 1).
 
-    ``items`` [B, L] item_index, ``times`` [B, L] microseconds, ``lengths`` [B] how many of them lie before the target,
-    ``targets`` [B] positions, ``seen`` the positions of every event before the target.
+    ``items`` [B, L] item_index, ``times`` [B, L] microseconds, ``lengths`` [B] how many of them lie before the targets,
+    ``targets`` [B] positions of the first one, ``seen`` the positions of every event before it. Under time_cut a user
+    has several targets: ``every_target`` has them all.
     """
 
     user_ids: list[str]
@@ -26,6 +46,7 @@ class Cut:
     lengths: np.ndarray
     targets: np.ndarray
     seen: list[np.ndarray]
+    every_target: Targets
 
 
 def fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
@@ -38,7 +59,7 @@ def fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
 def cut_histories(histories: pa.Table, cut: CutName) -> Cut:
     """The users of user_histories that have a target on ``cut``, in the order of user_id.
 
-    The target is the first event after the cut. What lies after it is neither input nor masked: on the validation cut
+    The targets are the events of the cut. What lies after the first is neither input nor masked: on the validation cut
     nobody knows the test event. Masked is all that lies before, a long user's older chunks too.
     """
     newest = _in_order(histories.filter(pc.equal(histories["chunk"], 0)))
@@ -56,7 +77,40 @@ def cut_histories(histories: pa.Table, cut: CutName) -> Cut:
         np.unique(np.concatenate([row[:length], older.get(user, nothing)])).astype(np.int64) - 1
         for user, row, length in zip(users, items, lengths, strict=True)
     ]
-    return Cut(users, items, times, lengths, targets, seen)
+    return Cut(users, items, times, lengths, targets, seen, _targets(items, times, lengths, until[chosen]))
+
+
+def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: np.ndarray) -> Targets:
+    counts = until - lengths
+    rows = np.repeat(np.arange(len(lengths)), counts)
+    places = lengths[rows] + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    found = items[rows, places].astype(np.int64) - 1
+    _, first = np.unique(rows * (1 + found.max(initial=0)) + found, return_index=True)
+    first.sort()
+    rows, places = rows[first], places[first]
+    offsets = np.searchsorted(rows, np.arange(len(lengths) + 1))
+    return Targets(found[first], offsets, times[rows, places], times[rows, places - 1])
+
+
+def without_test(histories: pa.Table) -> pa.Table:
+    """``histories`` [rows] as training may know them: what lies behind ``validation_length`` is padding, and no row is
+    longer. On the result the test cut has no users, and everything else is as it was.
+    """
+    kept = histories["validation_length"].to_numpy()
+    changed = {"length": pa.array(kept, pa.int32())}
+    for name in ("item_index", "event_time", "weight"):
+        if name in histories.column_names:
+            kind = histories.schema.field(name).type
+            values = fixed_lists(histories[name])
+            inside = np.arange(values.shape[1]) < kept[:, None]
+            flat = pa.array(np.where(inside, values, 0).astype(values.dtype).reshape(-1), kind.value_type)
+            changed[name] = pa.ListArray.from_arrays(
+                pa.array(np.arange(len(values) + 1) * values.shape[1], pa.int32()), flat
+            )
+    for name, column in changed.items():
+        field = histories.schema.field(name)
+        histories = histories.set_column(histories.column_names.index(name), field, column.cast(field.type))
+    return histories
 
 
 def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +126,19 @@ def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.where(cuts > 0, np.minimum(cuts, lengths), lengths)
     inside = np.arange(items.shape[1]) < lengths[:, None]
     return items[inside].astype(np.int64) - 1, np.concatenate([[0], np.cumsum(lengths)])
+
+
+def trained_counts(histories: pa.Table, n_items: int) -> np.ndarray:
+    """Events of each item [N] in training samples, their targets among them: an item with 0 has trained no tower.
+
+    Under time_cut this differs from ``training_events``, which statistics are made from: targets of training users lie
+    behind the cut, and held-out users are no samples.
+    """
+    items, lengths = fixed_lists(histories["item_index"]), histories["train_length"].to_numpy()
+    cuts = histories["cut_length"].to_numpy()
+    lengths = np.where((cuts > 0) & (cuts >= lengths), 0, lengths)
+    inside = np.arange(items.shape[1]) < lengths[:, None]
+    return np.bincount(items[inside].astype(np.int64) - 1, minlength=n_items)
 
 
 def _in_order(histories: pa.Table) -> pa.Table:

@@ -1,4 +1,9 @@
-"""HR@k and NDCG@k from ranks: one relevant item a user."""
+"""HR@k, recall@k, NDCG@k and MRR of each user from the ranks of its targets.
+
+Functions take ``ranks`` [T] and ``offsets`` [B + 1]: user i's targets have ``ranks[offsets[i] : offsets[i + 1]]``.
+Without ``offsets`` every user has one. Ranks count from 1; halves (ties) are legal. A target's gain is 1, any other
+item's 0. ValueError for no users, a user without a target, a rank below 1 or NaN, and k below 1.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +12,64 @@ from collections.abc import Iterable
 import numpy as np
 
 
-def hit_rate(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1.0 for each user of ``ranks`` [B] whose target is among the first k, else 0.0; [B].
+def hit_rate(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.ndarray:
+    """[B]: 1.0 where at least one target is among the first k, else 0.0."""
+    starts, _ = _users(ranks, k, offsets)
+    return np.maximum.reduceat((ranks <= k).astype(np.float64), starts)
 
-    Ranks count from 1; halves (ties) and inf (beyond the depth searched) are legal. ValueError for no ranks, a rank
-    below 1 or NaN, and k below 1.
+
+def recall(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.ndarray:
+    """[B]: the share of a user's targets that are among the first k; with one target the hit rate."""
+    starts, counts = _users(ranks, k, offsets)
+    return np.add.reduceat((ranks <= k).astype(np.float64), starts) / counts
+
+
+def ndcg(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.ndarray:
+    """[B]: the sum of 1 / log2(1 + rank) over the targets among the first k, divided by what min(k, targets) targets
+    in the first places would give (Järvelin and Kekäläinen 2002, gains of 0 and 1).
     """
-    _check(ranks, k)
-    return (ranks <= k).astype(np.float64)
+    starts, counts = _users(ranks, k, offsets)
+    gains = np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
+    ideal = np.cumsum(1.0 / np.log2(2.0 + np.arange(min(k, int(counts.max())))))
+    found = np.add.reduceat(gains, starts) / ideal[np.minimum(k, counts) - 1]
+    return np.minimum(found, 1.0)  # sums in another order may end one bit above it
 
 
-def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1 / log2(1 + rank) for each user of ``ranks`` [B] whose target is among the first k, else 0.0; [B].
-
-    With one relevant item the ideal DCG is 1. Errors as ``hit_rate``.
-    """
-    _check(ranks, k)
-    return np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
+def reciprocal_rank(ranks: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
+    """[B]: 1 / rank of a user's best target, however deep it lies. Its mean is MRR."""
+    starts, _ = _users(ranks, 1, offsets)
+    return np.maximum.reduceat(1.0 / ranks, starts)
 
 
-def summarise(ranks: np.ndarray, ks: Iterable[int]) -> dict[str, float]:
-    """The means over users, by name: ``HR@10``, ``NDCG@10`` for each k of ``ks``. Errors as ``hit_rate``."""
-    found: dict[str, float] = {}
+def per_user(ranks: np.ndarray, ks: Iterable[int], offsets: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Every metric of every user [B], by name: HR@k, recall@k and NDCG@k for each k of ``ks``, and MRR."""
+    found: dict[str, np.ndarray] = {}
     for k in ks:
-        found[f"HR@{k}"] = float(hit_rate(ranks, k).mean())
-        found[f"NDCG@{k}"] = float(ndcg(ranks, k).mean())
-    return found
+        found[f"HR@{k}"] = hit_rate(ranks, k, offsets)
+        found[f"recall@{k}"] = recall(ranks, k, offsets)
+        found[f"NDCG@{k}"] = ndcg(ranks, k, offsets)
+    return found | {"MRR": reciprocal_rank(ranks, offsets)}
 
 
-def _check(ranks: np.ndarray, k: int) -> None:
+def summarise(ranks: np.ndarray, ks: Iterable[int], offsets: np.ndarray | None = None) -> dict[str, float]:
+    """The means over users of ``per_user``."""
+    return {name: float(values.mean()) for name, values in per_user(ranks, ks, offsets).items()}
+
+
+def _users(ranks: np.ndarray, k: int, offsets: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(where each user's ranks start, how many they are), once all is as it must be."""
     if ranks.ndim != 1 or len(ranks) == 0:
-        raise ValueError(f"metrics need ranks [B] of at least one user, got the shape {ranks.shape}")
+        raise ValueError(f"metrics need ranks [T] of at least one user, got the shape {ranks.shape}")
     if k < 1:
         raise ValueError(f"k {k} must be at least 1")
     if not (ranks >= 1).all():
         raise ValueError(f"{int((~(ranks >= 1)).sum())} of {len(ranks)} ranks are below 1 or not a number")
+    if offsets is None:
+        return np.arange(len(ranks)), np.ones(len(ranks), dtype=np.int64)
+    counts = np.diff(offsets)
+    if offsets[0] != 0 or offsets[-1] != len(ranks) or (counts < 1).any():
+        raise ValueError(
+            f"offsets must rise from 0 to {len(ranks)}, got {offsets[0]} to {offsets[-1]} with "
+            f"{int((counts < 1).sum())} of {len(counts)} users without a target"
+        )
+    return offsets[:-1], counts

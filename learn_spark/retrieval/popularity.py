@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
-from dataclasses import dataclass
-
 import numpy as np
 
+from learn_spark.retrieval.counts import CountScores
 
-@dataclass(frozen=True)
-class Popularity:
-    """Training events of each item. ``counts`` [N] int64, by position 0..N-1."""
 
-    counts: np.ndarray
+def popularity(values: np.ndarray, offsets: np.ndarray, n_items: int) -> CountScores:
+    """Scores by training events: user u's items are ``values[offsets[u] : offsets[u + 1]]``, laid end to end.
 
-    @classmethod
-    def fit(cls, values: np.ndarray, offsets: np.ndarray, n_items: int) -> Popularity:
-        """Count histories laid end to end: user u's items are ``values[offsets[u] : offsets[u + 1]]``.
-
-        Raises ValueError for positions outside 0..n_items-1 and offsets that do not cover the values.
-        """
-        check_histories(values, offsets, n_items)
-        return cls(np.bincount(values, minlength=n_items).astype(np.int64))
-
-    def scores(self, users: int | Sized) -> np.ndarray:
-        """Scores [B, N] float64, the same for each of B users, given as a number or as their histories."""
-        rows = users if isinstance(users, int) else len(users)
-        return np.broadcast_to(self.counts.astype(np.float64), (rows, len(self.counts)))
+    Every item is a context, and makes no difference. Raises ValueError for positions outside 0..n_items-1 and offsets
+    that do not cover the values.
+    """
+    check_histories(values, offsets, n_items)
+    nothing = np.zeros(0, np.int64)
+    return CountScores(
+        np.bincount(values, minlength=n_items).astype(np.int64), np.zeros(n_items + 1, np.int64), nothing, nothing
+    )
 
 
 def check_histories(values: np.ndarray, offsets: np.ndarray, n_items: int) -> None:

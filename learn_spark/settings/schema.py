@@ -297,7 +297,7 @@ class Evaluation(Section):
     """Full-catalogue ranking, history masked, ties counted against the model by half."""
 
     ks: list[Count] = Field(default_factory=lambda: [10, 50], min_length=1)
-    batch_users: Count = 1024
+    bootstrap_samples: Count = 500
 
 
 class Release(Section):

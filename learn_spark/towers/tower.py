@@ -48,7 +48,7 @@ class Tower(nn.Module, ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The constructor's arguments as plain values, fit for JSON; ``type(self)(**tower.to_dict())`` is one like it."""
+        """The constructor's arguments as plain values, fit for JSON."""
 
     def parameter_count(self) -> int:
         """How many parameters are trained; buffers are not."""

@@ -13,7 +13,7 @@ import torch
 from learn_spark.errors import LearnSparkError
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.progress import Reporter
-from learn_spark.retrieval.cuts import Cut, cut_histories
+from learn_spark.retrieval.cuts import Cut, cut_histories, without_test
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
@@ -67,9 +67,9 @@ def validation(settings: Settings, cut: Cut) -> Validate:
         window = settings.objective.history
         users = user_vectors(tower, cut.items, cut.lengths, window, times=cut.times)
         ks = sorted({10, *settings.evaluation.ks})
-        batch = settings.evaluation.batch_users
-        ranks = ranks_from_vectors(users, item_vectors(tower), cut.targets, cut.seen, depth=max(ks), batch=batch)
-        return summarise(ranks, ks)
+        every = cut.every_target
+        ranks = ranks_from_vectors(users, item_vectors(tower), every.positions, cut.seen, offsets=every.offsets)
+        return summarise(ranks, ks, every.offsets)
 
     return validate
 
@@ -90,6 +90,10 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
         times=tower.needs_times,
         weights=bool(settings.histories.weights),
     )
+    known: Validate = _nobody
+    if ranks.first:
+        # Whoever chooses the best epoch must not be able to see a test event.
+        known = validation(settings, cut_histories(without_test(snapshot.to_arrow()), "validation"))
     log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
     loop = TrainingLoop(
         tower=tower,
@@ -107,7 +111,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
         maker=maker,
         feed=settings.feed,
         training=training,
-        validate=validation(settings, cut_histories(snapshot.to_arrow(), "validation")) if ranks.first else _nobody,
+        validate=known,
         folder=Path(task.folder),
         report=report,
         device=device,

@@ -7,20 +7,23 @@ import pyarrow as pa
 import pytest
 import torch
 
-from learn_spark.retrieval.cuts import cut_histories, training_events
+from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events, without_test
 from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors, windows
 from learn_spark.towers.content import ContentTower
 from learn_spark.towers.hstu import HSTU
 from learn_spark.towers.tower import Tower
 
 
-def table(*rows: tuple[str, list[int], int, int, int], chunks: list[int] | None = None, cuts: int = 0) -> pa.Table:
+def table(
+    *rows: tuple[str, list[int], int, int, int], chunks: list[int] | None = None, cuts: int | list[int] = 0
+) -> pa.Table:
     width = 6
+    cuts = cuts if isinstance(cuts, list) else [cuts] * len(rows)
     return pa.table(
         {
             "user_id": [r[0] for r in rows],
             "chunk": pa.array(chunks or [0] * len(rows), pa.int32()),
-            "cut_length": pa.array([cuts] * len(rows), pa.int32()),
+            "cut_length": pa.array(cuts, pa.int32()),
             "item_index": pa.array([r[1] + [0] * (width - len(r[1])) for r in rows], pa.list_(pa.int32())),
             "event_time": pa.array(
                 [[10 * i for i in r[1]] + [0] * (width - len(r[1])) for r in rows], pa.list_(pa.int64())
@@ -70,6 +73,50 @@ def test_statistics_stop_at_the_time_of_the_cut() -> None:
     """Two events before T, one training target after it: popularity may not count the target."""
     values, offsets = training_events(table(("u", [5, 6, 7], 3, 3, 3), cuts=2))
     assert (values.tolist(), offsets.tolist()) == ([4, 5], [0, 2])
+
+
+# time_cut: "a" trains on both sides of the cut; "b" has three test targets, item 7 twice; "c" a validation target.
+CUT_IN_TIME = table(
+    ("c", [2, 3, 8], 3, 2, 3), ("b", [1, 2, 7, 4, 7, 2], 6, 2, 2), ("a", [1, 3, 9], 3, 3, 3), cuts=[3, 6, 2]
+)
+
+
+def test_many_targets_by_hand() -> None:
+    test, validation = cut_histories(CUT_IN_TIME, "test"), cut_histories(CUT_IN_TIME, "validation")
+    assert (test.user_ids, validation.user_ids) == (["b"], ["c"])
+    every = test.every_target
+    # An item counts once, where it came first; item 2 was seen before and is a target all the same.
+    assert (every.positions.tolist(), every.offsets.tolist()) == ([6, 3, 1], [0, 3])
+    assert (every.times.tolist(), every.times_before.tolist()) == ([70, 40, 20], [20, 70, 70])
+    assert (test.targets.tolist(), [s.tolist() for s in test.seen]) == ([6], [[0, 1]])
+    assert validation.every_target.positions.tolist() == [7]
+    both = cut_histories(HISTORIES, "test").every_target
+    assert (both.positions.tolist(), both.offsets.tolist(), both.owners.tolist()) == ([8, 6], [0, 1, 2], [0, 1])
+    assert (both.times.tolist(), both.times_before.tolist()) == ([90, 70], [40, 50])
+
+
+def test_what_towers_were_trained_on_and_what_was_known_before_the_cut() -> None:
+    """Item 9 was met as a training user's target; 7, 4 and 8 by nobody; held-out users' histories are known only."""
+    assert trained_counts(CUT_IN_TIME, 9).tolist() == [1, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert np.bincount(training_events(CUT_IN_TIME)[0], minlength=9).tolist() == [2, 2, 2, 0, 0, 0, 0, 0, 0]
+    assert trained_counts(HISTORIES, 9).tolist() == np.bincount(training_events(HISTORIES)[0], minlength=9).tolist()
+
+
+@pytest.mark.parametrize("histories", [HISTORIES, CUT_IN_TIME])
+def test_without_the_test_events_everything_else_is_as_it_was(histories: pa.Table) -> None:
+    kept = without_test(histories)
+    assert kept.schema == histories.schema
+    assert not cut_histories(kept, "test").user_ids
+    ours, theirs = cut_histories(kept, "validation"), cut_histories(histories, "validation")
+    assert ours.user_ids == theirs.user_ids != []
+    assert ours.every_target.positions.tolist() == theirs.every_target.positions.tolist()
+    assert [s.tolist() for s in ours.seen] == [s.tolist() for s in theirs.seen]
+    assert all(np.array_equal(a, b) for a, b in zip(training_events(kept), training_events(histories), strict=True))
+    for row, before in zip(kept.to_pylist(), histories.to_pylist(), strict=True):
+        until = before["validation_length"]
+        assert row["length"] == until
+        for name in ("item_index", "event_time"):
+            assert row[name] == before[name][:until] + [0] * (6 - until)
 
 
 def towers(n_items: int, content: np.ndarray) -> list[Tower]:

@@ -1,0 +1,59 @@
+"""Users and items as float32, and exact scores of chosen pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+EXACT_VALUES = 1 << 22  # products held at once when scores are computed in float64
+
+
+class Catalogue:
+    """``users`` [B, D] and ``items`` [N, D] as float32.
+
+    Raises ValueError for shapes that do not fit and vectors that are not finite.
+    """
+
+    def __init__(self, users: np.ndarray, items: np.ndarray) -> None:
+        if users.ndim != 2 or items.ndim != 2 or users.shape[1] != items.shape[1] or not len(items):
+            raise ValueError(f"expected users [B, D] and items [N >= 1, D], got {users.shape} and {items.shape}")
+        for name, vectors in {"users": users, "items": items}.items():
+            if not np.isfinite(vectors).all():
+                raise ValueError(f"{int((~np.isfinite(vectors)).sum())} of {vectors.size} values of {name} not finite")
+        self.users = np.ascontiguousarray(users, dtype=np.float32)
+        self.items = np.ascontiguousarray(items, dtype=np.float32)
+        self.longest_item = float(np.sqrt(np.einsum("nd,nd->n", self.items, self.items, dtype=np.float64).max()))
+
+    def slack(self, rows: np.ndarray) -> np.ndarray:
+        """How far a float32 score of each row can be from the exact one: D * 2u * |user| * |item|, twice the bound."""
+        unit = float(np.finfo(np.float32).eps)  # 2u
+        norms = np.linalg.norm(self.users[rows].astype(np.float64), axis=1)
+        return (self.users.shape[1] + 1) * unit * norms * self.longest_item
+
+    def exact(self, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Float64 scores [P] of user rows [P] and item positions [P]; equal vectors score equal to the last bit."""
+        scores = np.empty(len(rows))
+        step = max(1, EXACT_VALUES // self.users.shape[1])
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            products = self.users[rows[part]].astype(np.float64) * self.items[positions[part]]
+            scores[part] = products.sum(axis=1)
+        return scores
+
+
+def joined(seen: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(row of each seen position, the positions), end to end."""
+    rows = np.repeat(np.arange(len(seen), dtype=np.int64), [len(s) for s in seen])
+    return rows, np.concatenate([np.zeros(0, np.int64), *(np.asarray(s, dtype=np.int64) for s in seen)])
+
+
+def check_positions(users: int, items: int, targets: np.ndarray | None, seen: Sequence[np.ndarray]) -> None:
+    """ValueError unless there is a ``seen`` for each user, and all positions lie in 0..items-1."""
+    if len(seen) != users:
+        raise ValueError(f"{users} users, but seen items of {len(seen)}")
+    for name, positions in {"target": targets, "seen": joined(seen)[1]}.items():
+        if positions is not None and len(positions) and (positions.min() < 0 or positions.max() >= items):
+            raise ValueError(
+                f"{name} positions {positions.min()}..{positions.max()} are outside the catalogue 0..{items - 1}"
+            )

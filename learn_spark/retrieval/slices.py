@@ -1,0 +1,129 @@
+"""A cut in slices: which targets belong to which, and the metrics of each with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from learn_spark.retrieval import bands
+from learn_spark.retrieval.bootstrap import interval, resampled_means
+from learn_spark.retrieval.cuts import Cut
+from learn_spark.retrieval.metrics import per_user
+
+# Every dimension, with its slices in their order; those of time are named by their dates, which sort.
+DIMENSIONS: dict[str, tuple[str, ...]] = {
+    "popularity": tuple(bands.POPULARITY.values()),
+    "mass": tuple(bands.MASS.values()),
+    "cold": ("no event before the cut", "known before the cut"),
+    "history": tuple(bands.HISTORY.values()),
+    "recency": tuple(bands.RECENCY.values()),
+    "time": (),
+    "same_day": ("yes", "no"),
+}
+
+
+def target_labels(cut: Cut, trained: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
+    """The slice of each target [T] in every one of DIMENSIONS.
+
+    ``trained`` [N] counts the events of an item that a tower may have learnt from, ``known`` [N] those before the cut
+    (cuts.trained_counts, cuts.training_events); they differ under time_cut alone.
+    """
+    targets = cut.every_target
+    items, owners = targets.positions, targets.owners
+    last = cut.times[np.arange(len(cut.lengths)), cut.lengths - 1]
+    first = targets.times[targets.offsets[:-1]]
+    return {
+        "popularity": bands.popularity_band(trained)[items],
+        "mass": bands.mass_band(trained)[items],
+        "cold": np.where(known[items] == 0, *DIMENSIONS["cold"]),
+        "history": bands.history_band(cut.lengths)[owners],
+        "recency": bands.recency_band(last, first)[owners],
+        "time": bands.quarter(targets.times),
+        "same_day": bands.same_day(targets.times_before, targets.times),
+    }
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice's targets ``mask`` [T], its n ``users`` by number in the cut, and where each one's targets start among
+    the slice's, ``offsets`` [n + 1]. A user belongs to it with the targets that do, and only these are relevant.
+    """
+
+    dimension: str
+    name: str
+    mask: np.ndarray
+    users: np.ndarray
+    offsets: np.ndarray
+
+
+def slices(labels: Mapping[str, np.ndarray], owners: np.ndarray) -> Iterator[Slice]:
+    """The whole cut (``all`` of the dimension ``all``), then every slice that has a target; ``owners`` [T] rise."""
+    yield _slice("all", "all", np.ones(len(owners), dtype=bool), owners)
+    for dimension, of_targets in labels.items():
+        order = DIMENSIONS.get(dimension) or np.unique(of_targets).tolist()
+        for name in order:
+            mask = of_targets == name
+            if mask.any():
+                yield _slice(dimension, name, mask, owners)
+
+
+def _slice(dimension: str, name: str, mask: np.ndarray, owners: np.ndarray) -> Slice:
+    users, starts = np.unique(owners[mask], return_index=True)
+    return Slice(dimension, name, mask, users, np.append(starts, mask.sum()))
+
+
+@dataclass(frozen=True)
+class SliceMetric:
+    """One metric of one method on one slice: mean over users, bootstrap interval, users, different target items."""
+
+    dimension: str
+    slice: str
+    method: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    users: int
+    items: int
+
+
+def slice_metrics(
+    ranks: Mapping[str, np.ndarray],
+    items: np.ndarray,
+    owners: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+    ks: Sequence[int],
+    *,
+    samples: int,
+    seed: int,
+) -> Iterator[SliceMetric]:
+    """Metrics of every method, whose targets [T] have ``ranks[method]`` [T] and are ``items`` [T] of users ``owners``.
+
+    The whole cut has all metrics, its parts HR and NDCG at the smallest k. All methods and metrics of a slice see the
+    same resamples of its users.
+    """
+    least = min(ks)
+    for part in slices(labels, owners):
+        names, columns = [], []
+        for method, found in ranks.items():
+            for metric, values in per_user(found[part.mask], ks, part.offsets).items():
+                if part.dimension == "all" or metric in (f"HR@{least}", f"NDCG@{least}"):
+                    names.append((method, metric))
+                    columns.append(values)
+        values = np.stack(columns, axis=1)
+        low, high = interval(resampled_means(values, samples=samples, seed=seed))
+        distinct = len(np.unique(items[part.mask]))
+        for place, (method, metric) in enumerate(names):
+            yield SliceMetric(
+                dimension=part.dimension,
+                slice=part.name,
+                method=method,
+                metric=metric,
+                value=float(values[:, place].mean()),
+                low=float(np.clip(low[place], 0, 1)),
+                high=float(np.clip(high[place], 0, 1)),
+                users=len(part.users),
+                items=distinct,
+            )

@@ -1,0 +1,80 @@
+"""The bootstrap: against a slow one, for what its intervals and p promise, and paired."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from learn_spark.retrieval import bootstrap as module
+from learn_spark.retrieval.bootstrap import interval, paired_difference, resampled_means
+
+
+def test_means_are_those_of_rows_drawn_one_by_one() -> None:
+    values = np.random.default_rng(0).normal(size=(13, 3))
+    found = resampled_means(values, samples=40, seed=5)
+    drawn = np.random.default_rng(5).integers(0, 13, size=(40, 13))
+    for sample, rows in enumerate(drawn):
+        for column in range(3):
+            assert found[sample, column] == pytest.approx(sum(values[row, column] for row in rows) / 13)
+
+
+def test_what_is_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).random((50, 2))
+    whole = resampled_means(values, samples=31, seed=2)
+    monkeypatch.setattr(module, "HELD", 3 * 50)
+    assert np.allclose(resampled_means(values, samples=31, seed=2), whole)
+    assert not np.allclose(resampled_means(values, samples=31, seed=3), whole)
+
+
+def test_interval_by_hand() -> None:
+    means = np.stack([np.arange(201.0), np.full(201, 0.25)], axis=1)
+    low, high = interval(means[::-1])
+    assert np.allclose(low, [5.0, 0.25])
+    assert np.allclose(high, [195.0, 0.25])
+
+
+def test_an_interval_holds_the_true_mean_as_often_as_it_says() -> None:
+    """400 worlds of 200 users, hits with a chance of 0.2: 95 % of the intervals, give or take what chance allows."""
+    generator = np.random.default_rng(3)
+    hits = (generator.random((200, 400)) < 0.2).astype(float)
+    low, high = interval(resampled_means(hits, samples=400, seed=1))
+    share = ((low <= 0.2) & (high >= 0.2)).mean()
+    assert 0.91 <= share <= 0.98
+    # As wide as the normal one of the same data, 2 x 1.96 standard errors.
+    np.testing.assert_allclose((high - low).mean(), 3.92 * np.sqrt(0.2 * 0.8 / 200), rtol=0.05)
+
+
+def test_p_is_small_by_chance_as_seldom_as_it_says() -> None:
+    generator = np.random.default_rng(7)
+    p = [paired_difference(generator.random(80), generator.random(80), samples=199, seed=seed).p for seed in range(300)]
+    assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.10
+    assert 0.40 <= np.mean(np.array(p) <= 0.5) <= 0.60
+
+
+def test_pairing_finds_a_difference_that_is_small_beside_the_spread_of_users() -> None:
+    generator = np.random.default_rng(9)
+    ability = generator.random(500)
+    better = np.clip(ability + 0.01 + generator.normal(scale=0.02, size=500), 0, 1.2)
+    found = paired_difference(better, ability, samples=999, seed=0)
+    assert found.value == pytest.approx(float((better - ability).mean()))
+    assert found.low < found.value < found.high
+    assert found.low > 0
+    assert found.p == pytest.approx(2 / 1000)
+    assert found.users == 500
+    back = paired_difference(ability, better, samples=999, seed=0)
+    assert (back.value, back.low, back.high, back.p) == pytest.approx((-found.value, -found.high, -found.low, found.p))
+
+
+def test_no_difference_at_all() -> None:
+    same = np.random.default_rng(0).random(20)
+    found = paired_difference(same, same, samples=99, seed=0)
+    assert (found.value, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_refuses() -> None:
+    with pytest.raises(ValueError, match=r"got \(0, 2\)"):
+        resampled_means(np.zeros((0, 2)), samples=10, seed=0)
+    with pytest.raises(ValueError, match="got 0"):
+        resampled_means(np.zeros((3, 2)), samples=0, seed=0)
+    with pytest.raises(ValueError, match=r"got \(3,\) and \(4,\)"):
+        paired_difference(np.zeros(3), np.zeros(4), samples=9, seed=0)

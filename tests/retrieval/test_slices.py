@@ -1,0 +1,140 @@
+"""Slices: every band at its edges by hand, and metrics of a slice as if its users and targets were all there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from learn_spark.retrieval import bands
+from learn_spark.retrieval.cuts import Cut, cut_histories, trained_counts, training_events
+from learn_spark.retrieval.metrics import summarise
+from learn_spark.retrieval.slices import DIMENSIONS, slice_metrics, slices, target_labels
+
+DAY = 86_400_000_000
+
+
+def test_bands_at_their_edges() -> None:
+    counts = np.array([0, 1, 4, 5, 19, 20, 99, 100, 10**6])
+    assert bands.popularity_band(counts).tolist() == [
+        "unseen", *["1-4"] * 2, *["5-19"] * 2, *["20-99"] * 2, *["100+"] * 2
+    ]  # fmt: skip
+    assert bands.history_band(np.array([1, 4, 5, 9, 10, 19, 20, 49, 50])).tolist() == [
+        *["1-4"] * 2, *["5-9"] * 2, *["10-19"] * 2, *["20-49"] * 2, "50+"
+    ]  # fmt: skip
+    days = np.array([0, 1, 6, 7, 29, 30, 89, 90, 364, 365]) * DAY
+    found = bands.recency_band(np.full(10, 5 * DAY), 5 * DAY + days).tolist()
+    assert found == ["under 1", *["1-6"] * 2, *["7-29"] * 2, *["30-89"] * 2, *["90-364"] * 2, "365+"]
+    assert bands.recency_band(np.array([0]), np.array([DAY - 1])).tolist() == ["under 1"]
+
+
+def test_head_and_tail_by_the_mass_of_events() -> None:
+    # 100 events. 40 and 20 begin below one half of them; 15 and 5, 5, 5 begin at 60, 75; 4 and below at 90.
+    counts = np.array([5, 40, 4, 15, 5, 20, 5, 3, 3, 0])
+    expected = ["mid", "head", "tail", "mid", "mid", "head", "mid", "tail", "tail", "tail"]
+    assert bands.mass_band(counts).tolist() == expected
+    shuffled = np.random.default_rng(0).permutation(10)
+    assert bands.mass_band(counts[shuffled]).tolist() == np.array(expected)[shuffled].tolist()
+    assert bands.mass_band(np.full(4, 7)).tolist() == ["head"] * 4
+    assert bands.mass_band(np.zeros(3, dtype=int)).tolist() == ["tail"] * 3
+
+
+def test_quarters_keep_equal_times_together() -> None:
+    days = np.array([10, 3, 3, 3, 3, 20, 21, 1])
+    # In order: 1, 3 | 3, 3 | 3, 10 | 20, 21. All threes belong where the last of them begins.
+    assert bands.quarter(days * DAY).tolist() == [
+        "1970-01-04..1970-01-11", *["1970-01-04..1970-01-11"] * 4, *["1970-01-21..1970-01-22"] * 2,
+        "1970-01-02..1970-01-02",
+    ]  # fmt: skip
+    names, sizes = np.unique(bands.quarter(np.arange(400) * DAY), return_counts=True)
+    assert (len(names), sizes.tolist()) == (4, [100] * 4)
+    assert bands.quarter(np.zeros(0, dtype=np.int64)).tolist() == []
+
+
+def test_the_same_day_is_the_calendars() -> None:
+    before = np.array([0, DAY - 1, DAY - 1, -1])
+    target = np.array([DAY - 1, DAY - 1, DAY, 0])
+    assert bands.same_day(before, target).tolist() == ["yes", "yes", "no", "no"]
+
+
+def _history(user: str, items: list[int], days: list[int], train: int, validation: int, cut: int) -> dict[str, object]:
+    padding = [0] * (8 - len(items))
+    return {
+        "user_id": user,
+        "chunk": 0,
+        "item_index": items + padding,
+        "event_time": [day * DAY for day in days] + padding,
+        "length": len(items),
+        "cut_length": cut,
+        "train_length": train,
+        "validation_length": validation,
+    }
+
+
+@pytest.fixture
+def histories() -> pa.Table:
+    """Cut on day 100. "t" trains on items 1, 2 and, behind the cut, 5; "h" and "k" are held out."""
+    rows = [
+        _history("t", [1, 2, 5], [10, 20, 110], 3, 3, 2),
+        _history("h", [1, 3, 5, 6], [30, 95, 101, 101], 2, 2, 4),
+        _history("k", [2, 1], [99, 130], 1, 1, 2),
+    ]
+    kinds = {"item_index": pa.list_(pa.int32()), "event_time": pa.list_(pa.int64()), "user_id": pa.string()}
+    return pa.Table.from_pylist(rows, pa.schema([(name, kinds.get(name, pa.int32())) for name in rows[0]]))
+
+
+def test_labels_by_hand(histories: pa.Table) -> None:
+    cut = cut_histories(histories, "test")
+    trained = trained_counts(histories, 6)
+    known = np.bincount(training_events(histories)[0], minlength=6)
+    labels = target_labels(cut, trained, known)
+    assert list(labels) == list(DIMENSIONS)
+    assert cut.every_target.positions.tolist() == [4, 5, 0]  # h: items 5 and 6; k: item 1
+    # Item 5 was a training target, yet nobody had it before the cut; item 6 is all new.
+    assert labels["popularity"].tolist() == ["1-4", "unseen", "1-4"]
+    assert labels["cold"].tolist() == ["no event before the cut"] * 2 + ["known before the cut"]
+    assert labels["mass"].tolist() == ["head", "tail", "head"]
+    assert labels["history"].tolist() == ["1-4"] * 3
+    assert labels["recency"].tolist() == ["1-6", "1-6", "30-89"]
+    assert labels["same_day"].tolist() == ["no", "yes", "no"]
+    assert sorted(labels["time"].tolist())[0].startswith("1970-04-12")
+    for dimension, values in labels.items():
+        assert not DIMENSIONS[dimension] or set(values.tolist()) <= set(DIMENSIONS[dimension])
+
+
+def test_slices_hold_the_users_that_have_a_target_there(histories: pa.Table) -> None:
+    cut: Cut = cut_histories(histories, "test")
+    labels = {"mass": np.array(["head", "tail", "head"]), "time": np.array(["b", "b", "a"])}
+    found = {(s.dimension, s.name): s for s in slices(labels, cut.every_target.owners)}
+    assert list(found) == [("all", "all"), ("mass", "head"), ("mass", "tail"), ("time", "a"), ("time", "b")]
+    head, tail = found["mass", "head"], found["mass", "tail"]
+    assert (head.users.tolist(), head.offsets.tolist()) == ([0, 1], [0, 1, 2])
+    assert (tail.users.tolist(), tail.offsets.tolist(), tail.mask.tolist()) == ([0], [0, 1], [False, True, False])
+    assert found["time", "b"].offsets.tolist() == [0, 2]
+
+
+def test_metrics_of_a_slice_are_those_of_its_users_and_targets_alone() -> None:
+    generator = np.random.default_rng(2)
+    counts = generator.integers(1, 5, size=60)
+    owners, items = np.repeat(np.arange(60), counts), generator.integers(0, 30, size=counts.sum())
+    labels = {"mass": generator.choice(["head", "mid", "tail"], size=len(owners), p=[0.6, 0.3, 0.1])}
+    ranks = {"one": generator.integers(1, 40, len(owners)) + 0.0, "two": generator.integers(1, 20, len(owners)) + 0.0}
+    found = list(slice_metrics(ranks, items, owners, labels, [5, 20], samples=200, seed=1))
+    whole = {(m.method, m.metric): m.value for m in found if m.dimension == "all"}
+    offsets = np.cumsum([0, *counts])
+    for method, values in ranks.items():
+        for metric, value in summarise(values, [5, 20], offsets).items():
+            assert whole[method, metric] == pytest.approx(value)
+    for name in ("head", "mid", "tail"):
+        inside = labels["mass"] == name
+        users = np.unique(owners[inside])
+        lengths = [int((owners[inside] == user).sum()) for user in users]
+        for method, values in ranks.items():
+            expected = summarise(values[inside], [5], np.cumsum([0, *lengths]))
+            mine = {m.metric: m for m in found if (m.slice, m.method) == (name, method)}
+            assert set(mine) == {"HR@5", "NDCG@5"}
+            for metric, row in mine.items():
+                assert row.value == pytest.approx(expected[metric])
+                assert 0 <= row.low <= row.value <= row.high <= 1
+                assert row.low < row.high
+                assert (row.users, row.items) == (len(users), len(set(items[inside].tolist())))
