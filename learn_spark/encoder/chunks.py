@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
-from learn_spark.encoder.gpus import gpu_profile, gpu_tasks
+from learn_spark.encoder.gpus import gpu_tasks
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.worker import OUTPUT, WorkerSpec, encode_partition
 from learn_spark.pipeline.stage import StageContext
@@ -18,6 +18,7 @@ from learn_spark.tables.contracts import contract
 from learn_spark.tables.observed import observed
 
 if TYPE_CHECKING:
+    from pyspark.resource import ResourceProfile
     from pyspark.sql import DataFrame
 
 # So many texts that kill a worker each are not to blame any more: the machine or the settings are.
@@ -64,11 +65,13 @@ class Totals:
 
 
 class ChunkEncoder:
-    """Encodes chunk after chunk into text_embeddings, each in one commit."""
+    """Encodes chunk after chunk into text_embeddings, each in one commit, its tasks under ``profile`` (gpus.py)."""
 
-    def __init__(self, context: StageContext, key: str, spec: WorkerSpec, tasks: int) -> None:
+    def __init__(
+        self, context: StageContext, key: str, spec: WorkerSpec, tasks: int, profile: ResourceProfile | None
+    ) -> None:
         self._context, self._key, self._spec, self._tasks = context, key, spec, tasks
-        self._profile = gpu_profile(context.spark, spec.settings.gpus) if spec.settings.gpus else None
+        self._profile = profile
         self.totals = Totals()
 
     def encode(self, rows: DataFrame) -> None:

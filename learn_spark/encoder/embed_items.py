@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 
+from pyspark.resource import ResourceProfile
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -38,9 +39,10 @@ def texts_to_encode(item_text: DataFrame, template_version: str, embeddings: Dat
 def run(context: StageContext) -> StageResult:
     """Encode in chunks of ``encoder.chunk_rows`` texts, one commit each: a job that is killed loses one chunk."""
     settings = context.settings.encoder
-    if settings.gpus:
+    profile = gpu_profile(context.spark, settings.gpus) if settings.gpus else None
+    if profile is not None:
         # Before any action: where all executors wait for GPUs that are not there, the first one would wait for ever.
-        require_gpu(context.spark, gpu_profile(context.spark, settings.gpus))
+        require_gpu(context.spark, profile)
     identity = identify(settings)
     path, table = context.path("text_embeddings"), contract("text_embeddings")
     delta.create_if_missing(context.spark, path, table)
@@ -51,7 +53,7 @@ def run(context: StageContext) -> StageResult:
     totals = Totals()
     if total:
         remember_encoder(context.workspace, identity)
-        totals = _encode(context, identity, missing, total)
+        totals = _encode(context, identity, missing, total, profile)
     wanted = item_text.where(F.col("template_version") == version).select("text_key").distinct()
     have = delta.read(context.spark, path).where(F.col("encoder_key") == identity.key)
     rows_in, covered = wanted.count(), wanted.join(have, "text_key", "left_semi").count()
@@ -84,7 +86,13 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _encode(context: StageContext, identity: EncoderIdentity, missing: DataFrame, total: int) -> Totals:
+def _encode(
+    context: StageContext,
+    identity: EncoderIdentity,
+    missing: DataFrame,
+    total: int,
+    profile: ResourceProfile | None,
+) -> Totals:
     settings = context.settings.encoder
     tasks = settings.tasks or context.spark.sparkContext.defaultParallelism
     folder = prepare(identity, context.folder("cache", "models"))
@@ -98,7 +106,7 @@ def _encode(context: StageContext, identity: EncoderIdentity, missing: DataFrame
     plan = plans / context.run_id
     numbered = missing.withColumn("chunk", F.pmod(F.xxhash64("text_key"), F.lit(chunks)))
     numbered.repartition("chunk").write.partitionBy("chunk").mode("overwrite").parquet(f"file:{plan}")
-    encoder = ChunkEncoder(context, identity.key, spec, tasks)
+    encoder = ChunkEncoder(context, identity.key, spec, tasks, profile)
     start = time.monotonic()
     try:
         with context.report.bar("encoding", total, "texts") as bar:
