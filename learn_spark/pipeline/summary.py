@@ -44,8 +44,7 @@ def show_metrics(workspace: Workspace, run_id: str, report: Reporter, cut: str =
     found = [r for r in read_rows(workspace.table("evaluations")) if r["run_id"] == run_id and r["cut"] == cut]
     if not found:
         return
-    # With one target a user recall is the hit rate.
-    metrics = [m for m in dict.fromkeys(row["metric"] for row in found) if not m.startswith("recall")]
+    metrics = [m for m in dict.fromkeys(row["metric"] for row in found) if m.startswith(("HR@", "NDCG@"))]
     rows = []
     for method, label in METHODS.items():
         values = {row["metric"]: row["value"] for row in found if row["method"] == method}
