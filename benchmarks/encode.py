@@ -8,8 +8,7 @@ cores, in ``--rounds`` rounds of which the medians count: sentence-transformers 
 batch sizes, chosen on a sample), the loop of the official scripts (transformers, batch 1, on the first --loop-texts),
 our engine in one process, and the stage under Spark with one task a core: from Parquet through the workers into a Delta
 table, in commits of 4,096 texts. Every contender's vectors are compared with plain transformers'. Loading models and
-starting Spark are not counted. On a machine that others use too, trust --threads 1 and the processor's clock (``cpu_s``:
-of all processes that take part). sentence-transformers is installed by the first run into --peers (uv, no dependencies
+starting Spark are not counted. sentence-transformers is installed by the first run into --peers (uv, no dependencies
 of ours are touched).
 """
 
@@ -53,7 +52,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", choices=list(MODELS), default="minilm")
     parser.add_argument("--model-folder", type=Path, help="a prepared model folder in place of --model")
     parser.add_argument("--texts", type=int, default=0, help="a random sample of so many; 0: all")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all but Spark: one a task there")
     parser.add_argument("--loop-texts", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peers", type=Path, default=Path("var/peers"))
@@ -62,7 +60,7 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.only:
         texts = json.loads(chosen.items.read_text())
-        print(json.dumps(_run(chosen.only, chosen.model_folder, texts, chosen.threads)))
+        print(json.dumps(_run(chosen.only, chosen.model_folder, texts)))
         return 0
     from learn_spark.encoder.api import prepared
     from learn_spark.settings.schema import Encoder
@@ -77,7 +75,6 @@ def main(arguments: list[str]) -> int:
         "texts": len(texts),
         "mean_tokens": round(float(lengths.mean()), 1),
         "cores": os.cpu_count(),
-        "threads": chosen.threads,
         "rounds": chosen.rounds,
     }
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in chosen.contenders.split(",")}
@@ -88,7 +85,7 @@ def main(arguments: list[str]) -> int:
                 count = chosen.loop_texts if name == "loop" else len(texts)
                 place.write_text(json.dumps(texts[:count]))
                 command = [sys.executable, "-m", "benchmarks.encode", "--only", name, "--items", str(place)]
-                command += ["--model-folder", str(folder), "--threads", str(chosen.threads)]
+                command += ["--model-folder", str(folder)]
                 path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(chosen.peers.resolve())]))
                 environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
                 environment["TOKENIZERS_PARALLELISM"] = "false"
@@ -100,8 +97,6 @@ def main(arguments: list[str]) -> int:
                 tokens = int(lengths[:count].sum())
                 per_second = tokens / found["seconds"]
                 found |= {
-                    "texts_per_cpu_s": round(len(lengths[:count]) / found["cpu_s"], 1),
-                    "gflop_per_cpu_s": round(2 * weights * tokens / found["cpu_s"] / 1e9, 1),
                     "texts_per_s": round(len(lengths[:count]) / found["seconds"], 1),
                     "tokens_per_s": round(per_second),
                     "gflop_per_s": round(2 * weights * per_second / 1e9, 1),
@@ -111,11 +106,9 @@ def main(arguments: list[str]) -> int:
                 print(number, name, found, file=sys.stderr, flush=True)
     medians = {n: {k: statistics.median(run[k] for run in some) for k in some[0]} for n, some in runs.items()}
     figures["runs"] = medians
-    if peer := medians.get("sentence-transformers"):
-        for kind in ("texts_per_s", "texts_per_cpu_s"):
-            figures[f"{kind}_over_sentence_transformers"] = {
-                n: round(x[kind] / peer[kind], 2) for n, x in medians.items()
-            }
+    peer = medians.get("sentence-transformers", {}).get("texts_per_s")
+    if peer:
+        figures["over_sentence_transformers"] = {n: round(run["texts_per_s"] / peer, 2) for n, run in medians.items()}
     print(json.dumps(figures))
     return 0
 
@@ -147,14 +140,14 @@ def _sizes(folder: Path, texts: list[str]) -> tuple[Any, int]:
     return TextEncoder(folder, max_tokens=MAX_TOKENS).tokenise(texts).lengths, weights
 
 
-def _run(name: str, folder: Path, texts: list[str], threads: int) -> dict[str, float]:
+def _run(name: str, folder: Path, texts: list[str]) -> dict[str, float]:
     if name.startswith("spark"):
         return _spark(folder, texts, name.partition("-")[2] or "fp32")
     import numpy as np
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(os.cpu_count() or 1)
     found: dict[str, float] = {}
     if name == "loop":
         model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
@@ -182,6 +175,7 @@ def _run(name: str, folder: Path, texts: list[str], threads: int) -> dict[str, f
         pooling = Pooling(words.get_embedding_dimension(), "mean")
         whole = SentenceTransformer(modules=[words, pooling], device="cpu")
         computed = 0
+
         forward = words.auto_model.forward
 
         @functools.wraps(forward)
@@ -216,10 +210,8 @@ def _run(name: str, folder: Path, texts: list[str], threads: int) -> dict[str, f
             return encoded.vectors
 
     work(texts[:64])
-    before = time.process_time()
     seconds_taken, vectors = _timed(lambda: work(texts))
-    spent = {"seconds": round(seconds_taken, 2), "cpu_s": round(time.process_time() - before, 2)}
-    return {**spent, **found, **_quality(folder, texts, vectors)}
+    return {"seconds": round(seconds_taken, 2), **found, **_quality(folder, texts, vectors)}
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -283,36 +275,15 @@ def _spark(folder: Path, texts: list[str], precision: str) -> dict[str, float]:
         encode(read(parts[0]).limit(64))
         for note in notes.iterdir():
             note.unlink()
-        started, before = time.monotonic(), _processor_seconds()
+        started = time.monotonic()
         for part in parts:
             encode(read(part))
-        seconds, processor = time.monotonic() - started, _processor_seconds() - before
+        seconds = time.monotonic() - started
         written = delta.read(session, place).count()
-        busy, model = (sum(x) for x in zip(*(json.loads(note.read_text()) for note in notes.iterdir()), strict=True))
+        busy = sum(float(note.read_text()) for note in notes.iterdir())
         session.stop()
     assert written == len(texts) + min(64, len(texts))
-    return {
-        "seconds": round(seconds, 2),
-        "cpu_s": round(processor, 2),
-        "outside_the_model": round(1 - busy / cores / seconds, 3),
-        "cpu_outside_the_model": round(1 - model / processor, 3),
-    }
-
-
-def _processor_seconds() -> float:
-    """What this process and all below it, the JVM and its Python workers, have spent of the processor's time."""
-    parents, spent = {}, {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        # Fields 4, 14 and 15 of proc(5): the parent, and user and system time.
-        parents[int(entry.name)], spent[int(entry.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
-    mine = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
-        mine |= more
-    return sum(spent[pid] for pid in mine) / os.sysconf("SC_CLK_TCK")
+    return {"seconds": round(seconds, 2), "outside_the_model": round(1 - busy / cores / seconds, 3)}
 
 
 def _watched(spec: Any, notes: Path) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -320,14 +291,13 @@ def _watched(spec: Any, notes: Path) -> Callable[[Iterable[pa.RecordBatch]], Ite
         from learn_spark.encoder.engine import TextEncoder
         from learn_spark.encoder.worker import encode_partition
 
-        busy = model = 0.0
+        busy = 0.0
         whole = TextEncoder.encode_tokens
 
         def timed(encoder: Any, tokens: Any) -> Any:
-            nonlocal busy, model
-            before = time.thread_time()
+            nonlocal busy
             seconds, encoded = _timed(lambda: whole(encoder, tokens))
-            busy, model = busy + seconds, model + time.thread_time() - before
+            busy += seconds
             return encoded
 
         TextEncoder.encode_tokens = timed  # type: ignore[method-assign,assignment]
@@ -335,7 +305,7 @@ def _watched(spec: Any, notes: Path) -> Callable[[Iterable[pa.RecordBatch]], Ite
             yield from encode_partition(spec)(batches)
         finally:
             TextEncoder.encode_tokens = whole  # type: ignore[method-assign]
-            (notes / uuid.uuid4().hex).write_text(json.dumps([busy, model]))
+            (notes / uuid.uuid4().hex).write_text(str(busy))
 
     return run
 
