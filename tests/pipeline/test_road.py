@@ -19,7 +19,7 @@ from learn_spark.pipeline.registry import all_stages
 from learn_spark.release.read import read_release, released_arrow
 from learn_spark.retrieval.cuts import fixed_lists
 from learn_spark.settings import load_settings
-from learn_spark.tables.lineage import all_runs
+from learn_spark.tables.lineage import Run, all_runs
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace
@@ -50,6 +50,12 @@ def execute(*command: object, code: int = 0) -> str:
     )
     assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout if code == 0 else done.stdout + done.stderr
+
+
+def model_of(run: Run) -> str:
+    """The folder of the model that a run of train wrote."""
+    (folder,) = (output for output in run.outputs if output.startswith("models/"))
+    return folder
 
 
 def make_world(folder: Path, llm_folder: Path) -> tuple[Path, Workspace]:
@@ -125,7 +131,7 @@ def test_both_ways_give_the_same(by_command: World, by_submit: World) -> None:
         assert ours.equals(theirs), table
     runs = [{run.job: run for run in all_runs(world.workspace)} for world in (by_command, by_submit)]
     weights = [
-        load_file(world.workspace.root / next(iter(jobs["train"].outputs)) / "model.safetensors")
+        load_file(world.workspace.root / model_of(jobs["train"]) / "model.safetensors")
         for world, jobs in zip((by_command, by_submit), runs, strict=True)
     ]
     for name, tensor in weights[0].items():
