@@ -4,12 +4,12 @@
     make bench-encode ARGS="--items ... --model smollm2 --texts 600"
 
 ``--items`` is a CSV file with a column title. Each contender runs in a process of its own on the same texts, model and
-cores, in ``--rounds`` rounds of which the medians count: sentence-transformers (fp32, mean pooling, the best of four
-batch sizes, chosen on a sample), the loop of the official scripts (transformers, batch 1, on the first --loop-texts),
-our engine in one process, and the stage under Spark with one task a core: from Parquet through the workers into a Delta
-table, in commits of 4,096 texts. Every contender's vectors are compared with plain transformers'. Loading models and
-starting Spark are not counted. sentence-transformers is installed by the first run into --peers (uv, no dependencies
-of ours are touched).
+cores, in ``--rounds`` rounds of which the medians count: sentence-transformers (fp32 and bf16, mean pooling, the best
+of four batch sizes, chosen on a sample), the loop of the official scripts (transformers, batch 1, on the first
+--loop-texts), our engine in one process, and the stage under Spark with one task a core: from Parquet through the
+workers into a Delta table, in commits of 4,096 texts. Every contender's vectors are compared with plain transformers'.
+Loading models and starting Spark are not counted. sentence-transformers is installed by the first run into --peers
+(uv, no dependencies of ours are touched).
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ MODELS = {
 PEERS = ("sentence-transformers==6.2.0", "scikit-learn", "scipy", "joblib", "threadpoolctl", "cloudpickle", "narwhals")
 MAX_TOKENS = 256
 CHUNK_ROWS = 4096
-CONTENDERS = ("loop", "sentence-transformers", "engine", "spark", "engine-bf16", "engine-int8", "spark-bf16")
+CONTENDERS = (
+    *("loop", "sentence-transformers", "engine", "spark"),
+    *("sentence-transformers-bf16", "engine-bf16", "spark-bf16", "engine-int8"),
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -160,7 +163,7 @@ def _run(name: str, folder: Path, texts: list[str]) -> dict[str, float]:
                     batch = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_TOKENS)
                     rows.append(model(**batch).last_hidden_state[0].mean(0).numpy())
             return np.stack(rows)
-    elif name == "sentence-transformers":
+    elif name.startswith("sentence-transformers"):
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.models import Pooling, Transformer
 
@@ -170,7 +173,7 @@ def _run(name: str, folder: Path, texts: list[str]) -> dict[str, float]:
             modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
             module_output_name="token_embeddings",
             max_seq_length=MAX_TOKENS,
-            model_kwargs={"dtype": torch.float32},
+            model_kwargs={"dtype": torch.bfloat16 if name.endswith("-bf16") else torch.float32},
         )
         pooling = Pooling(words.get_embedding_dimension(), "mean")
         whole = SentenceTransformer(modules=[words, pooling], device="cpu")
@@ -195,9 +198,9 @@ def _run(name: str, folder: Path, texts: list[str]) -> dict[str, float]:
         def work(some: list[str]) -> Any:
             nonlocal computed
             computed = 0
-            vectors = whole.encode(some, batch_size=best)
+            vectors = whole.encode(some, batch_size=best, convert_to_numpy=False)
             found["computed"] = computed
-            return vectors
+            return torch.stack(list(vectors)).float().numpy()
     else:
         from learn_spark.encoder.engine import TextEncoder
 

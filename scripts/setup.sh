@@ -140,6 +140,9 @@ logged "${uv[@]}" --require-hashes --no-deps -r requirements/demo.txt ||
   download_failed "the demonstration data or model could not be installed"
 echo "[4/5] installing learn-spark itself"
 logged "${uv[@]}" --no-deps --no-build-isolation -e . || fail "learn-spark itself could not be installed (see $LOG)"
+# Where PYTHONDONTWRITEBYTECODE is set or .venv is read-only, every Python worker would compile PyTorch again and take
+# five times as long to start. Some packages hold templates that do not compile.
+"$VENV/bin/python" -m compileall -qq -j 0 "$VENV/lib" >/dev/null 2>&1 || true
 echo "[5/5] fetching the Delta JARs"
 logged env JAVA_HOME="$JAVA_FOUND" "$VENV/bin/python" -m learn_spark.install --java-home "$JAVA_FOUND" ||
   download_failed "the Delta JARs could not be had"

@@ -212,8 +212,9 @@ class Feed(Section):
 class Tower(Section):
     """The preference tower: LEARN's over content, or a rival over item IDs (learn_spark/towers: one file a kind).
 
-    ``item_tower`` and ``output_dim`` are for learn; ``similarity`` for sasrec and hstu, whose vectors are as wide as
-    the tower.
+    ``item_tower`` and ``output_dim`` are for learn; ``similarity`` and ``positions`` for sasrec and hstu, whose vectors
+    are as wide as the tower. ``positions`` count from the window's first event or from its last; null: as its authors
+    do, sasrec from the last, hstu from the first.
     """
 
     kind: Literal["learn", "sasrec", "hstu"] = "learn"
@@ -225,6 +226,7 @@ class Tower(Section):
     dropout: Share = 0.1
     item_tower: Literal["a", "b", "c"] = "a"
     similarity: Literal["cosine", "dot"] = "cosine"
+    positions: Literal["first", "last"] | None = None
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Tower:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.towers.id_based import IdTower, Similarity
+from learn_spark.towers.id_based import IdTower, Positions, Similarity
 from learn_spark.towers.packing import Packing
 
 TIME_BUCKETS = 128
@@ -100,11 +100,19 @@ class HSTU(IdTower):
         dv: int,
         dropout: float,
         similarity: Similarity = "cosine",
+        positions: Positions = "first",
     ) -> None:
         for name, size in {"layers": layers, "heads": heads, "dqk": dqk, "dv": dv}.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
-        super().__init__(n_items=n_items, max_length=max_length, width=width, dropout=dropout, similarity=similarity)
+        super().__init__(
+            n_items=n_items,
+            max_length=max_length,
+            width=width,
+            dropout=dropout,
+            similarity=similarity,
+            positions=positions,
+        )
         nn.init.normal_(self.position.weight, std=1.0 / math.sqrt(width))
         self.scale = math.sqrt(width)
         self.blocks = nn.ModuleList(
@@ -122,6 +130,7 @@ class HSTU(IdTower):
             "dv": dv,
             "dropout": dropout,
             "similarity": similarity,
+            "positions": positions,
         }
 
     def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
@@ -129,7 +138,7 @@ class HSTU(IdTower):
         place = packing.position[:1] if packing.dense else packing.position
         distance = (place.unsqueeze(2) - packing.spans(place).unsqueeze(1)).clamp(min=0)
         buckets = time_buckets(times, packing.spans(times))
-        hidden = self.dropout(self.embedding(items) * self.scale + self.position(packing.position))
+        hidden = self.dropout(self.embedding(items) * self.scale + self._positions(packing))
         for block in self.blocks:
             hidden = block(hidden, packing, distance, buckets)
         return self.norm(hidden)

@@ -12,22 +12,32 @@ from learn_spark.towers.packing import Packing
 from learn_spark.towers.tower import Tower
 
 Similarity = Literal["dot", "cosine"]
+Positions = Literal["first", "last"]
 EMBEDDING_STD = 0.02
 
 
 class IdTower(Tower):
     """A tower that knows items by an embedding of their own, shared by its input and its output.
 
-    Positions count from the first event of the window. Where rows are left-padded, as in RecTools, they count from the
-    last: a vector then depends on how many events follow it, and the position at which every served query stands is
-    trained by each row's last event alone. Counted from the first, a training position is the very query that serving
-    asks for the same prefix.
+    ``positions`` says from where the learnt positions count. "last": 0 is the row's last event, as with the left
+    padding of SASRec's authors and of RecTools. What was bought last is then always found at the same place, but a
+    training position's vector depends on how many events follow it. "first": 0 is the window's first event, and a
+    training position is the very query that serving asks for the same prefix.
 
     ``similarity`` "dot" compares vectors as they are, "cosine" L2-normalises both sides. Raises ValueError for sizes
-    below 1, a dropout outside [0, 1) and an unknown similarity.
+    below 1, a dropout outside [0, 1), an unknown similarity or way to count.
     """
 
-    def __init__(self, *, n_items: int, max_length: int, width: int, dropout: float, similarity: Similarity) -> None:
+    def __init__(
+        self,
+        *,
+        n_items: int,
+        max_length: int,
+        width: int,
+        dropout: float,
+        similarity: Similarity,
+        positions: Positions = "first",
+    ) -> None:
         for name, size in {"n_items": n_items, "max_length": max_length, "width": width}.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
@@ -35,12 +45,15 @@ class IdTower(Tower):
             raise ValueError(f"dropout {dropout} must be in [0, 1)")
         if similarity not in get_args(Similarity):
             raise ValueError(f"similarity {similarity!r} must be one of {get_args(Similarity)}")
+        if positions not in get_args(Positions):
+            raise ValueError(f"positions {positions!r} must be one of {get_args(Positions)}")
         super().__init__()
         self.n_items = n_items
         self.max_length = max_length
         self.output_dim = width
         self.similarity: Similarity = similarity
         self.normalised = similarity == "cosine"
+        self.positions: Positions = positions
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
         self.position = nn.Embedding(max_length, width)
@@ -51,6 +64,11 @@ class IdTower(Tower):
     @abstractmethod
     def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
         """Vectors [G, C, width] of packed ``items`` and ``times`` [G, C], before the similarity's normalisation."""
+
+    def _positions(self, packing: Packing) -> Tensor:
+        """The learnt vectors [G, C, width] of the events' positions."""
+        places: Tensor = self.position(packing.position if self.positions == "first" else packing.following)
+        return places
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
         """User vectors [B, L, width] after each event of ``items`` [B, L]; no work is done on padding (see Packing).

@@ -50,6 +50,8 @@ def tower_of_settings(tower: TowerSettings, objective: Objective, *, n_items: in
         "similarity": tower.similarity,
         "max_length": objective.history,
     }
+    if tower.positions is not None:
+        own["positions"] = tower.positions
     if tower.kind == "sasrec":
         return SASRec(**own, ffn=tower.ffn)
     return HSTU(**own, dqk=tower.width // tower.heads, dv=tower.width // tower.heads)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.towers.id_based import IdTower, Similarity
+from learn_spark.towers.id_based import IdTower, Positions, Similarity
 from learn_spark.towers.packing import Packing
 
 Activation = Literal["relu", "gelu"]
@@ -78,6 +78,7 @@ class SASRec(IdTower):
         dropout: float,
         activation: Activation = "relu",
         similarity: Similarity = "dot",
+        positions: Positions = "last",
     ) -> None:
         for name, size in {"layers": layers, "heads": heads, "ffn": ffn}.items():
             if size < 1:
@@ -86,7 +87,14 @@ class SASRec(IdTower):
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
         if activation not in get_args(Activation):
             raise ValueError(f"activation {activation!r} must be one of {get_args(Activation)}")
-        super().__init__(n_items=n_items, max_length=max_length, width=width, dropout=dropout, similarity=similarity)
+        super().__init__(
+            n_items=n_items,
+            max_length=max_length,
+            width=width,
+            dropout=dropout,
+            similarity=similarity,
+            positions=positions,
+        )
         self.blocks = nn.ModuleList(
             SASRecBlock(width=width, heads=heads, ffn=ffn, activation=activation, dropout=dropout)
             for _ in range(layers)
@@ -106,10 +114,11 @@ class SASRec(IdTower):
             "dropout": dropout,
             "activation": activation,
             "similarity": similarity,
+            "positions": positions,
         }
 
     def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
-        hidden = self.dropout(self.embedding(items) + self.position(packing.position))
+        hidden = self.dropout(self.embedding(items) + self._positions(packing))
         for block in self.blocks:
             hidden = block(hidden, packing)
         return self.norm(hidden)

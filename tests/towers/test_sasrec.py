@@ -79,13 +79,16 @@ def slow_block(block: SASRecBlock, hidden: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("positions", ["first", "last"])
 @pytest.mark.parametrize("lengths", [MIXED, SHORT])
-def test_agrees_with_a_slow_tower(lengths: tuple[int, ...]) -> None:
-    tower = _tower().double()
+def test_agrees_with_a_slow_tower(lengths: tuple[int, ...], positions: str) -> None:
+    tower = _tower(positions=positions).double()
     items = _histories(lengths)
     found = tower.user(items)
     for row, length in enumerate(lengths):
-        hidden = tower.embedding.weight[items[row, :length]] + tower.position.weight[:length]
+        places = tower.position.weight[:length]
+        places = places if positions == "first" else places.flip(0)
+        hidden = tower.embedding.weight[items[row, :length]] + places
         for block in tower.blocks:
             hidden = slow_block(block, hidden)  # type: ignore[arg-type]
         for i in range(length):
@@ -120,7 +123,7 @@ def test_later_events_never_reach_earlier_vectors_and_earlier_ones_do() -> None:
 
 
 def test_a_prefix_alone_has_the_vectors_it_has_in_the_whole() -> None:
-    tower = _tower()
+    tower = _tower(positions="first")
     items = torch.randint(1, 31, (2, 8))
     whole = tower.user(items)
     for length in range(1, 9):
@@ -239,6 +242,7 @@ def test_empty_batches_have_empty_vectors() -> None:
         ({"dropout": 1.0}, r"dropout 1.0 must be in \[0, 1\)"),
         ({"activation": "tanh"}, "activation 'tanh' must be one of"),
         ({"similarity": "euclid"}, "similarity 'euclid' must be one of"),
+        ({"positions": "middle"}, "positions 'middle' must be one of"),
     ],
 )
 def test_refuses_contradictory_arguments(change: dict[str, Any], message: str) -> None:
