@@ -112,7 +112,7 @@ def run_stages_command(
         show_outcomes(outcomes, report)
         for outcome in outcomes:
             if outcome.stage.name == "evaluate":
-                show_metrics(workspace, outcome.run.run_id, report)
+                show_metrics(workspace, outcome.run, report)
         show_places(settings, workspace, report)
 
     return _guarded(work, verbose, lambda: folder[0] if folder else None)

@@ -47,8 +47,8 @@ def kind_of(book: int) -> int:
 
 
 def reading(seed: int = 0) -> list[list[Event]]:
-    """The log: every user reads 4 to 7 books of a kind before the cut and 3 from it on, the last of them a book of 41 to
-    48, which came out after the cut: 41 or 42, but users 0, 4, 8, ... read 47 or 48, and nobody else does.
+    """The log: every user reads 4 to 7 books of a kind before the cut and 3 from it on, the last of them one that came
+    out after the cut: 41 or 42, but users 0, 4, 8, ... read 47 or 48, and nobody else does.
     """
     chance = np.random.default_rng(seed)
     log = []

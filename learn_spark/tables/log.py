@@ -40,6 +40,7 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
 def _open_or_create(path: str, contract: Contract) -> DeltaTable:
     try:
         table = DeltaTable(path)
+        _check_columns(table, path, contract)
     except TableNotFoundError:
         table = DeltaTable.create(
             path, schema=Schema.from_arrow(contract.arrow_schema()), name=contract.table, mode="ignore"
@@ -50,6 +51,17 @@ def _open_or_create(path: str, contract: Contract) -> DeltaTable:
         for name, condition in missing.items():
             table.alter.add_constraint({name: condition})
     return table
+
+
+def _check_columns(table: DeltaTable, path: str, contract: Contract) -> None:
+    held = {field.name for field in table.schema().fields}
+    missing, left = sorted(set(contract.names) - held), sorted(held - set(contract.names))
+    if missing or left:
+        raise ContractError(
+            f"the table {path} has other columns than its contract (missing: {', '.join(missing) or 'none'}; left "
+            f"over: {', '.join(left) or 'none'}); it was made by another version: use another workspace, or move the "
+            "table away"
+        )
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
