@@ -60,6 +60,5 @@ def paired_differences(first: np.ndarray, second: np.ndarray, *, samples: int, s
     low, high = interval(means)
     beyond = np.minimum((means <= 0).sum(axis=0), (means >= 0).sum(axis=0))
     p = np.minimum(1.0, 2 * (1 + beyond) / (1 + samples))
-    return [
-        Difference(*map(float, values), len(first)) for values in zip(by_user.mean(axis=0), low, high, p, strict=True)
-    ]
+    columns = np.stack([by_user.mean(axis=0), low, high, p], axis=1).tolist()
+    return [Difference(value, least, most, chance, len(first)) for value, least, most, chance in columns]
