@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class OfferedLine:
+    """What a method offers its users as a whole in their first ``k``: a value of each of OF_LISTS."""
+
+    label: str
+    k: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class MetricTable:
     """All methods on one cut: ``lines`` are (label, a cell or None for each of ``names``)."""
 
@@ -53,6 +62,7 @@ class MetricTable:
     catalogue: int
     intervals: str
     plots: tuple[Plot, ...]
+    offered: tuple[OfferedLine, ...]
 
 
 def label_of(method: str) -> str:
@@ -62,7 +72,8 @@ def label_of(method: str) -> str:
 
 def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
     """One table a cut, the test cut first; none where the run's figures are not there."""
-    rows = [row for row in _rows_of(workspace, "evaluations", evaluated) if not row["metric"].startswith(OF_LISTS)]
+    every = _rows_of(workspace, "evaluations", evaluated)
+    rows = [row for row in every if not row["metric"].startswith(OF_LISTS)]
     whole = {
         (row["method"], row["cut"], row["metric"]): row
         for row in _rows_of(workspace, "evaluation_slices", evaluated)
@@ -98,6 +109,7 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
                 if whole
                 else "Wilson's 95 % intervals, for hit rates alone",
                 tuple(_metric_plots(cut, names, lines)),
+                tuple(_offered([row for row in every if row["cut"] == cut])),
             )
         )
     return tables
@@ -137,6 +149,15 @@ def _rows_of(workspace: Workspace, table: str, evaluated: Run) -> list[dict[str,
     """The rows that the run wrote; where it found its result written, those of the run that wrote it."""
     run_id = written_by(workspace, ResultKey.of_run(evaluated))
     return [row for row in read_rows(workspace.table(table)) if row["run_id"] == run_id]
+
+
+def _offered(rows: Sequence[dict[str, Any]]) -> Iterator[OfferedLine]:
+    ks = [int(row["metric"].partition("@")[2]) for row in rows if row["metric"].startswith(OF_LISTS)]
+    for method in _methods(rows) if ks else ():
+        values = {row["metric"]: row["value"] for row in rows if row["method"] == method}
+        wanted = [f"{name}{min(ks)}" for name in OF_LISTS]
+        if all(name in values for name in wanted):
+            yield OfferedLine(label_of(method), min(ks), tuple(values[name] for name in wanted))
 
 
 def _interval(row: dict[str, Any], whole: dict[str, Any] | None) -> tuple[float | None, float | None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from learn_spark.report.figures import metric_tables, slice_plots, wilson
+from learn_spark.report.figures import OfferedLine, metric_tables, slice_plots, wilson
 from learn_spark.tables.lineage import Run
 from learn_spark.tables.workspace import Workspace
 from tests.report.planted import FIRST_DAY, plant
@@ -37,7 +37,9 @@ def planted(tmp_path: Path) -> Callable[..., Workspace]:
     def make(*slices: dict[str, Any]) -> Workspace:
         workspace = Workspace.open(str(tmp_path))
         rows = [row("learn", "HR@10", 0.5), row("learn", "NDCG@10", 0.2), row("newcomer", "HR@10", 0.25)]
-        rows.append(row("learn", "Gini@10", 0.9))
+        rows += [
+            row("learn", f"{name}@{k}", k / 100) for name in ("novelty", "head", "coverage", "Gini") for k in (50, 10)
+        ]
         plant(workspace, "evaluations", [*rows, row("learn", "HR@10", 0.6, cut="validation")])
         if slices:
             plant(workspace, "evaluation_slices", slices)
@@ -61,6 +63,9 @@ def test_without_slices_hit_rates_have_wilsons_interval_and_other_metrics_none(
     assert other is not None
     assert none is None
     assert (hits.low, hits.high) == wilson(0.5, 100)
+    # Of lists the smallest k, of the methods that have all four.
+    assert test.offered == (OfferedLine("LEARN", 10, (0.1, 0.1, 0.1, 0.1)),)
+    assert validation.offered == ()
     assert (hits.best, ndcg.best, other.best) == (True, True, False)
     assert (ndcg.low, ndcg.high) == (None, None)
     assert [plot.key for plot in test.plots] == ["metric-test-ndcg-10", "metric-test-hr-10"]

@@ -173,6 +173,8 @@ class Planted:
         for method, value in METHODS.items():
             model = self.model_id if method == "learn" else method
             base = {"run_id": run_id, "model_id": model, "method": method, "cut": "test", "users": N_USERS}
+            for number, name in enumerate(("coverage", "Gini", "head", "novelty")):
+                rows.append({**base, **told, "metric": f"{name}@10", "value": 0.25 * (1 + number)})
             for metric, share in (("HR@10", 2 * value), ("NDCG@10", value)):
                 rows.append({**base, **told, "metric": metric, "value": share})
                 for dimension, names in (SLICES | {"all": ("all",)}).items():
