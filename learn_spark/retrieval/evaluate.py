@@ -24,7 +24,7 @@ from learn_spark.retrieval.vectors import unit_rows
 from learn_spark.settings import Settings
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import newest_model
-from learn_spark.tables.log import append_rows, append_table
+from learn_spark.tables.log import append_rows, append_table, check_columns
 from learn_spark.tables.workspace import Workspace
 from learn_spark.training.content import bind_content, fit_content
 from learn_spark.training.model_store import Model, load_model
@@ -44,6 +44,8 @@ def run(context: StageContext) -> StageResult:
 
     A model's result on the same tables, protocol and settings is written once: a second run writes nothing and says so.
     """
+    for table in ("evaluations", "evaluation_slices", "evaluation_users"):
+        check_columns(context.path(table), contract(table))  # now, not after the work
     key, protocol = ResultKey.of_settings(context.inputs, context.settings), protocol_of(context.settings)
     histories = context.snapshot("user_histories").to_arrow()
     if (before := written_by(context.workspace, key, protocol)) is not None:

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from learn_spark.tables.contracts import ContractError, contract
 from learn_spark.tables.lineage import Run, all_runs, code_version, last_done, new_run_id, record
-from learn_spark.tables.log import append_rows, read_rows
+from learn_spark.tables.log import append_rows, check_columns, read_rows
 from learn_spark.tables.workspace import Workspace
 
 
@@ -95,3 +95,6 @@ def test_a_table_with_other_columns_is_not_written_to(tmp_path: Path) -> None:
     write_deltalake(path, held.append(pa.field("mood", pa.string())).empty_table())
     with pytest.raises(ContractError, match=r"\(missing: message; left over: mood\); it was made by another version"):
         append_rows(path, contract("runs"), [])
+    with pytest.raises(ContractError, match=r"missing: message"):
+        check_columns(path, contract("runs"))
+    check_columns(str(tmp_path / "nothing"), contract("runs"))
