@@ -159,6 +159,21 @@ def test_items_that_came_after_the_cut_are_scored_by_content_and_by_ids_no_bette
     assert told["high"] > told["low"]
 
 
+@pytest.mark.parametrize("masked", ["true", "false"])
+def test_training_chooses_by_the_figures_that_evaluation_finds_on_validation(tmp_path: Path, masked: str) -> None:
+    shelf, setting = Shelf(tmp_path / "shelf", reading()), f"evaluation.mask_history={masked}"
+    trained, _ = shelf.run("train", "training.epochs=1", setting)
+    run, _ = shelf.run("evaluate", setting)
+    chosen = json.loads((shelf.workspace.root / next(iter(trained.outputs)) / "manifest.json").read_text())[
+        "validation"
+    ]
+    rows = read_rows(shelf.workspace.table("evaluations"))
+    told = {r["metric"]: r["value"] for r in rows if (r["method"], r["cut"]) == ("learn", "validation")}
+    assert {f"{name}@{k}" for name in ("HR", "recall", "NDCG") for k in (5, 10)} | {"MRR"} == set(chosen)
+    assert chosen == pytest.approx({metric: told[metric] for metric in chosen}, abs=1e-12)
+    assert {row["run_id"] for row in rows} == {run.run_id}
+
+
 def test_untrained_embeddings_are_read_in_the_models_own_space(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf", reading(), "time_cut")
     trained, _ = shelf.run("train", "training.epochs=1")
