@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
         else:
             print(json.dumps(train_peers.run(options.only, histories, content, options.seconds)))
         return 0
-    python = _install_peers(options.peers) if set(options.contenders) & set(IN_PEERS) else Path(sys.executable)
+    python = install_peers(options.peers) if set(options.contenders) & set(IN_PEERS) else Path(sys.executable)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in options.contenders}
     for turn in range(options.repeats):
         for name in options.contenders:
@@ -234,7 +234,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
     }
 
 
-def _install_peers(place: Path) -> Path:
+def install_peers(place: Path) -> Path:
     """Make the peers' environment where it is not there, with our versions of what both use; returns its Python."""
     python = place.resolve() / "bin" / "python"
     if not python.exists():

@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -112,7 +112,7 @@ def run_stages_command(
         show_outcomes(outcomes, report)
         for outcome in outcomes:
             if outcome.stage.name == "evaluate":
-                show_metrics(workspace, outcome.run.run_id, report)
+                show_metrics(workspace, outcome.run, report)
         show_places(settings, workspace, report)
 
     return _guarded(work, verbose, lambda: folder[0] if folder else None)
@@ -276,6 +276,44 @@ def recommend(
         moment_as_of = None if as_of is None else moment(as_of)
         workspace = Workspace.open(load_settings(config, overrides or []).workspace)
         show(explain(workspace, user, k=k, as_of=moment_as_of), Reporter())
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs of evaluate or train, or model ids; the first is compared."),
+    ],
+    cut: Annotated[str, typer.Option("--cut", help="test, or validation (to choose by).")] = "test",
+    k: Annotated[int, typer.Option("--k", min=1, help="HR@k and NDCG@k are compared.")] = 10,
+    samples: Annotated[int, typer.Option("--samples", min=100, help="Resamples of users.")] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compare the first RUN with the others and the baselines: paired differences, intervals, p, slice by slice."""
+    if cut not in ("test", "validation"):
+        raise typer.BadParameter(f"--cut is test or validation, not {cut}")
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.progress import Reporter
+        from learn_spark.report.comparison import as_json as to_json
+        from learn_spark.report.comparison import show
+        from learn_spark.retrieval.compare import compare as compare_models
+        from learn_spark.settings import load_settings
+        from learn_spark.tables.workspace import Workspace
+
+        workspace = Workspace.open(load_settings(config, overrides or []).workspace)
+        name: Literal["test", "validation"] = "test" if cut == "test" else "validation"
+        found = compare_models(workspace, runs, cut=name, k=k, samples=samples)
+        if as_json:
+            print(to_json(found))
+        else:
+            show(found, Reporter())
 
     raise typer.Exit(_guarded(work, verbose, lambda: None))
 

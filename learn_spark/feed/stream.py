@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -39,6 +40,9 @@ class HistoryStream:
     that rows of like length share a batch, and shuffles the order of those batches. At any step all ranks then have
     batches of like length.
 
+    Lists are 0 from the number on that the column ``until`` (one of ``columns``; None: nowhere) has in their row: what
+    a reader may not know never leaves the file.
+
     Rows held at once: ``shuffle_rows``, one row group, and k batches.
     """
 
@@ -53,6 +57,7 @@ class HistoryStream:
         world: int = 1,
         bucket_batches: int = 1,
         length_column: str | None = None,
+        until: str | None = None,
     ) -> None:
         if shuffle_rows < 1:
             raise ValueError(f"shuffle_rows {shuffle_rows} must be at least 1")
@@ -62,11 +67,13 @@ class HistoryStream:
             raise ValueError(f"bucket_batches {bucket_batches} must be at least 1 (1: no bucketing)")
         if bucket_batches > 1 and length_column not in columns:
             raise ValueError(f"bucket_batches {bucket_batches} needs a length_column among {columns}: {length_column}")
+        if until is not None and until not in columns:
+            raise ValueError(f"until {until} must be one of the columns {columns}")
         if snapshot.rows == 0:
             raise LearnSparkError(f"{snapshot.path} @ {snapshot.version} is empty; there is nothing to train on")
         self.snapshot, self.columns, self.shuffle_rows, self.seed = snapshot, columns, shuffle_rows, seed
         self.rank, self.world = rank, world
-        self.bucket_batches, self.length_column = bucket_batches, length_column
+        self.bucket_batches, self.length_column, self.until = bucket_batches, length_column, until
         self._group_rows: dict[int, tuple[int, ...]] = {}
 
     def steps(self, batch_size: int) -> int:
@@ -176,6 +183,18 @@ class HistoryStream:
                         f"column {name} of {group.file} has lists of {values.shape[1:]} values, other files of "
                         f"{shapes[name]}; histories of one table must be padded to one length"
                     )
-            yield {name: values[part.start : part.stop] for name, values in rows.items()}
+            cut = {name: values[part.start : part.stop] for name, values in rows.items()}
+            yield cut if self.until is None else _until(cut, cut[self.until])
         if next(read, None) is not None:
             raise RowsLost(f"{self._name}: Petastorm gave more row groups than the {len(wanted):,} wanted")
+
+
+def _until(rows: Rows, lengths: np.ndarray) -> Rows:
+    """``rows`` with 0 in every list [rows, L] from its row's ``lengths`` [rows] on."""
+    known = {}
+    for name, values in rows.items():
+        if values.ndim == 2:
+            inside = np.arange(values.shape[1]) < lengths[:, None]
+            values = np.where(inside, values, values.dtype.type(0))
+        known[name] = values
+    return known

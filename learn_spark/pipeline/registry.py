@@ -55,9 +55,9 @@ _STAGES = (
         name="evaluate",
         module="learn_spark.retrieval.evaluate",
         summary="Full-catalogue ranking of the model beside popularity, Markov and the frozen embeddings",
-        sections=("encoder", "text", "space", "tower", "objective", "evaluation", "training"),
+        sections=("encoder", "text", "space", "histories", "evaluation"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
-        writes=("evaluations", "evaluation_slices", "embedding_spaces"),
+        writes=("evaluations", "evaluation_slices", "evaluation_users", "embedding_spaces"),
         uses_spark=False,
     ),
     Stage(

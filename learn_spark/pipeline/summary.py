@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from learn_spark.pipeline.registry import all_stages
 from learn_spark.pipeline.runner import Outcome
 from learn_spark.progress import Reporter
+from learn_spark.retrieval.results import ResultKey, written_by
 from learn_spark.settings import Settings
-from learn_spark.tables.lineage import all_runs
+from learn_spark.tables.lineage import Run, all_runs
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace
@@ -39,12 +40,14 @@ def show_outcomes(outcomes: Sequence[Outcome], report: Reporter) -> None:
     report.table("Stages", ["stage", "state", "rows in", "rows out", "refused", "seconds"], rows)
 
 
-def show_metrics(workspace: Workspace, run_id: str, report: Reporter, cut: str = "test") -> None:
-    """One row a method, one column a metric, of one evaluating run."""
+def show_metrics(workspace: Workspace, run: Run, report: Reporter, cut: str = "test") -> None:
+    """One row a method of what an evaluating run wrote, or found written: HR and NDCG at the two smallest k."""
+    run_id = written_by(workspace, ResultKey.of_run(run))
     found = [r for r in read_rows(workspace.table("evaluations")) if r["run_id"] == run_id and r["cut"] == cut]
     if not found:
         return
-    metrics = [m for m in dict.fromkeys(row["metric"] for row in found) if m.startswith(("HR@", "NDCG@"))]
+    ks = sorted({int(row["metric"].removeprefix("HR@")) for row in found if row["metric"].startswith("HR@")})[:2]
+    metrics = [name for k in ks for name in (f"HR@{k}", f"NDCG@{k}")]
     rows = []
     for method, label in METHODS.items():
         values = {row["metric"]: row["value"] for row in found if row["method"] == method}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from learn_spark.pipeline.summary import METHODS
 from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.svg import Plot
+from learn_spark.retrieval.results import ResultKey, written_by
 from learn_spark.tables.lineage import Run
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.workspace import Workspace
@@ -19,6 +19,7 @@ from learn_spark.tables.workspace import Workspace
 CUTS = ("test", "validation")
 WHOLE = "all"
 FIRST_METRIC = "NDCG@10"
+OF_LISTS = ("coverage@", "Gini@", "head@", "novelty@")  # of what is offered: not the better the higher
 Z = 1.959964  # of the normal distribution, 95 % two-sided
 DIMENSIONS = {
     "popularity": "Training events of the target item",
@@ -42,6 +43,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class OfferedLine:
+    """What a method offers its users as a whole in their first ``k``: a value of each of OF_LISTS."""
+
+    label: str
+    k: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class MetricTable:
     """All methods on one cut: ``lines`` are (label, a cell or None for each of ``names``)."""
 
@@ -52,6 +62,7 @@ class MetricTable:
     catalogue: int
     intervals: str
     plots: tuple[Plot, ...]
+    offered: tuple[OfferedLine, ...]
 
 
 def label_of(method: str) -> str:
@@ -59,12 +70,13 @@ def label_of(method: str) -> str:
     return METHODS.get(method, method)
 
 
-def metric_tables(workspace: Workspace, evaluated: Run, model_id: str | None) -> list[MetricTable]:
+def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
     """One table a cut, the test cut first; none where the run's figures are not there."""
-    rows = _rows_of(workspace, "evaluations", evaluated, model_id)
+    every = _rows_of(workspace, "evaluations", evaluated)
+    rows = [row for row in every if not row["metric"].startswith(OF_LISTS)]
     whole = {
         (row["method"], row["cut"], row["metric"]): row
-        for row in _rows_of(workspace, "evaluation_slices", evaluated, model_id)
+        for row in _rows_of(workspace, "evaluation_slices", evaluated)
         if row["dimension"] == WHOLE
     }
     tables = []
@@ -97,14 +109,15 @@ def metric_tables(workspace: Workspace, evaluated: Run, model_id: str | None) ->
                 if whole
                 else "Wilson's 95 % intervals, for hit rates alone",
                 tuple(_metric_plots(cut, names, lines)),
+                tuple(_offered([row for row in every if row["cut"] == cut])),
             )
         )
     return tables
 
 
-def slice_plots(workspace: Workspace, evaluated: Run, model_id: str | None) -> list[Plot]:
+def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
     """A plot for each dimension of the run's slices, on the test cut where it has slices; none where there are none."""
-    rows = [row for row in _rows_of(workspace, "evaluation_slices", evaluated, model_id) if row["dimension"] != WHOLE]
+    rows = [row for row in _rows_of(workspace, "evaluation_slices", evaluated) if row["dimension"] != WHOLE]
     cut = next((cut for cut in CUTS if any(row["cut"] == cut for row in rows)), None)
     metrics = {row["metric"] for row in rows}
     metric = FIRST_METRIC if FIRST_METRIC in metrics else min(metrics, default=None)
@@ -132,16 +145,19 @@ def slice_plots(workspace: Workspace, evaluated: Run, model_id: str | None) -> l
     return plots
 
 
-def _rows_of(workspace: Workspace, table: str, evaluated: Run, model_id: str | None) -> list[dict[str, Any]]:
-    """The run's own rows; where it found its model evaluated already, those of the run that evaluated the model."""
-    if not Path(workspace.table(table)).is_dir():
-        return []
-    rows = read_rows(workspace.table(table))
-    found = [row for row in rows if row["run_id"] == evaluated.run_id]
-    if not found:
-        runs = {row["run_id"] for row in rows if row["model_id"] == model_id and row["run_id"] < evaluated.run_id}
-        found = [row for row in rows if runs and row["run_id"] == max(runs)]
-    return found
+def _rows_of(workspace: Workspace, table: str, evaluated: Run) -> list[dict[str, Any]]:
+    """The rows that the run wrote; where it found its result written, those of the run that wrote it."""
+    run_id = written_by(workspace, ResultKey.of_run(evaluated))
+    return [row for row in read_rows(workspace.table(table)) if row["run_id"] == run_id]
+
+
+def _offered(rows: Sequence[dict[str, Any]]) -> Iterator[OfferedLine]:
+    ks = [int(row["metric"].partition("@")[2]) for row in rows if row["metric"].startswith(OF_LISTS)]
+    for method in _methods(rows) if ks else ():
+        values = {row["metric"]: row["value"] for row in rows if row["method"] == method}
+        wanted = [f"{name}{min(ks)}" for name in OF_LISTS]
+        if all(name in values for name in wanted):
+            yield OfferedLine(label_of(method), min(ks), tuple(values[name] for name in wanted))
 
 
 def _interval(row: dict[str, Any], whole: dict[str, Any] | None) -> tuple[float | None, float | None]:

@@ -47,17 +47,18 @@ class Difference:
     users: int
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, *, samples: int, seed: int) -> Difference:
-    """``first`` minus ``second``, one value of the same users each, [n].
+def paired_differences(first: np.ndarray, second: np.ndarray, *, samples: int, seed: int) -> list[Difference]:
+    """``first`` minus ``second``, M values of the same users each, [n, M]; all M see the same resamples of users.
 
     p is twice the smaller share of resampled differences on either side of zero (zero itself is on both), at least
     2 / (samples + 1). Raises ValueError where the two are not of the same users, and as ``resampled_means``.
     """
-    if first.shape != second.shape or first.ndim != 1:
+    if first.shape != second.shape:
         raise ValueError(f"a paired difference needs two values a user, got {first.shape} and {second.shape}")
     by_user = first - second
-    means = resampled_means(by_user[:, None], samples=samples, seed=seed)
+    means = resampled_means(by_user, samples=samples, seed=seed)
     low, high = interval(means)
-    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    p = min(1.0, 2 * (1 + beyond) / (1 + samples))
-    return Difference(float(by_user.mean()), float(low[0]), float(high[0]), p, len(first))
+    beyond = np.minimum((means <= 0).sum(axis=0), (means >= 0).sum(axis=0))
+    p = np.minimum(1.0, 2 * (1 + beyond) / (1 + samples))
+    columns = np.stack([by_user.mean(axis=0), low, high, p], axis=1).tolist()
+    return [Difference(value, least, most, chance, len(first)) for value, least, most, chance in columns]

@@ -48,6 +48,10 @@ class Cut:
     seen: list[np.ndarray]
     every_target: Targets
 
+    def hidden(self, mask_history: bool) -> list[np.ndarray]:
+        """Positions that are not ranked for each user: ``seen``, or none where histories are not masked."""
+        return self.seen if mask_history else [np.zeros(0, np.int64)] * len(self.seen)
+
 
 def fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
     """A column of equally long lists as an array [rows, L]."""
@@ -93,11 +97,14 @@ def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: n
 
 
 def without_test(histories: pa.Table) -> pa.Table:
-    """``histories`` [rows] as training may know them: what lies behind ``validation_length`` is padding, and no row is
-    longer. On the result the test cut has no users, and everything else is as it was.
+    """``histories`` [rows] as training may know them: what lies behind ``validation_length`` is padding, and no number
+    tells that there was more. On the result the test cut has no users, and everything else is as it was.
     """
     kept = histories["validation_length"].to_numpy()
-    changed = {"length": pa.array(kept, pa.int32())}
+    changed = {"length": pa.array(kept), "cut_length": pa.array(np.minimum(histories["cut_length"].to_numpy(), kept))}
+    if "n_events" in histories.column_names:
+        gone = histories["length"].to_numpy() - kept
+        changed["n_events"] = pa.array(histories["n_events"].to_numpy() - gone)
     for name in ("item_index", "event_time", "weight"):
         if name in histories.column_names:
             kind = histories.schema.field(name).type

@@ -1,31 +1,36 @@
-"""The evaluate stage: a model beside popularity, Markov and the untrained embeddings, over the whole catalogue."""
+"""The evaluate stage: a model beside popularity, Markov and untrained embeddings, over the whole catalogue, once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.feed.item_matrix import item_matrix
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.retrieval.cuts import CutName, cut_histories, trained_counts, training_events
+from learn_spark.retrieval.contenders import Contender, counted, frozen, trained
+from learn_spark.retrieval.cuts import Cut, CutName, cut_histories, trained_counts, training_events
+from learn_spark.retrieval.lists import list_metrics
 from learn_spark.retrieval.markov import markov
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.popularity import popularity
-from learn_spark.retrieval.ranks import ranks_from_vectors
+from learn_spark.retrieval.results import ResultKey, protocol_of, user_rows, written_by
 from learn_spark.retrieval.slices import slice_metrics, target_labels
-from learn_spark.retrieval.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
+from learn_spark.retrieval.vectors import unit_rows
 from learn_spark.settings import Settings
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import newest_model
-from learn_spark.tables.log import append_rows
+from learn_spark.tables.log import append_rows, append_table, check_columns
 from learn_spark.tables.workspace import Workspace
 from learn_spark.training.content import bind_content, fit_content
-from learn_spark.training.model_store import load_model
+from learn_spark.training.model_store import Model, load_model
 
 CUTS: tuple[CutName, ...] = ("validation", "test")
+LIST_USERS = 50_000  # whose lists are looked at; a search for the best few hundred costs more than ranks do
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
@@ -35,51 +40,100 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 
 def run(context: StageContext) -> StageResult:
     """Rank every user's targets on both cuts with every method: metrics go to ``evaluations``, those of parts of a cut,
-    with bootstrap intervals, to ``evaluation_slices``.
+    with bootstrap intervals, to ``evaluation_slices``, every rank to ``evaluation_users``.
+
+    A model's result on the same tables, protocol and settings is written once: a second run writes nothing and says so.
     """
-    settings = context.settings.evaluation
-    model = load_model(context.workspace.root / "models" / context.inputs["model"])
-    bind_content(context, model)
+    for table in ("evaluations", "evaluation_slices", "evaluation_users"):
+        check_columns(context.path(table), contract(table))  # now, not after the work
+    key, protocol = ResultKey.of_settings(context.inputs, context.settings), protocol_of(context.settings)
     histories = context.snapshot("user_histories").to_arrow()
-    content = item_matrix(fit_content(context, histories)[0])
+    if (before := written_by(context.workspace, key, protocol)) is not None:
+        note = f"run {before} has evaluated the model {key.model_id} on these tables and settings; nothing is written"
+        return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
+    settings = context.settings.evaluation
+    model = load_model(context.workspace.root / "models" / key.model_id)
+    # The untrained embeddings are read in the model's own space, if it has one.
+    matrix = bind_content(context, model) or fit_content(context, histories)[0]
+    item_ids = _item_ids(context, model)
+    n_items = len(item_ids)
     values, offsets = training_events(histories)
-    n_items = model.tower.n_items
-    popular, following = popularity(values, offsets, n_items), markov(values, offsets, n_items)
-    items = item_vectors(model.tower)
-    frozen = unit_rows(content)
-    known, trained = np.bincount(values, minlength=n_items), trained_counts(histories, n_items)
-    window = model.window
+    contenders = [
+        counted("popularity", popularity(values, offsets, n_items)),
+        counted("markov", markov(values, offsets, n_items)),
+        frozen(unit_rows(item_matrix(matrix)), model.window),
+        trained(model),
+    ]
+    known, learnt = np.bincount(values, minlength=n_items), trained_counts(histories, n_items)
+    told = {"protocol": protocol, "settings_hash": key.settings_hash, "tables": key.tables, "catalogue": n_items}
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
-    users_ranked = 0
+    users: list[pa.Table] = []
+    ranked = 0
     for name in CUTS:
         cut = cut_histories(histories, name)
         if not len(cut.targets):
             raise LearnSparkError(f"evaluate: no user has a target on the {name} cut")
-        users_ranked += len(cut.targets)
-        last = cut.items[np.arange(len(cut.targets)), cut.lengths - 1].astype(np.int64) - 1
-        every = cut.every_target
-        own = user_vectors(model.tower, cut.items, cut.lengths, window, times=cut.times)
-        untrained = mean_vectors(frozen, cut.items, cut.lengths, window)
-        ranks = {
-            "popularity": popular.ranks(last, every.positions, cut.seen, offsets=every.offsets),
-            "markov": following.ranks(last, every.positions, cut.seen, offsets=every.offsets),
-            "frozen": ranks_from_vectors(untrained, frozen[1:], every.positions, cut.seen, offsets=every.offsets),
-            model.method: ranks_from_vectors(own, items, every.positions, cut.seen, offsets=every.offsets),
-        }
-        told = {"run_id": context.run_id, "model_id": model.model_id, "cut": name}
-        for method, found in ranks.items():
-            for metric, value in summarise(found, settings.ks, every.offsets).items():
-                counts = {"users": len(cut.targets), "catalogue": n_items}
-                rows.append({**told, "method": method, "metric": metric, "value": value, **counts})
-        labels = target_labels(cut, trained, known)
-        seed = context.settings.training.seed
+        ranked += len(cut.targets)
+        ranks, lists, listed = _rank(context, contenders, cut, name, learnt)
+        labels, every = target_labels(cut, learnt, known), cut.every_target
+        for contender in contenders:
+            own = {"run_id": context.run_id, "method": contender.method, "model_id": contender.model_id, "cut": name}
+            means = summarise(ranks[contender.method], settings.ks, every.offsets)
+            for found, counted_users in ((means, len(cut.targets)), (lists[contender.method], listed)):
+                rows += [{**told, **own, "metric": m, "value": v, "users": counted_users} for m, v in found.items()]
+        ids = {contender.method: contender.model_id for contender in contenders}
         found_parts = slice_metrics(
-            ranks, every.positions, every.owners, labels, settings.ks, samples=settings.bootstrap_samples, seed=seed
+            ranks,
+            every.positions,
+            every.owners,
+            labels,
+            settings.ks,
+            samples=settings.bootstrap_samples,
+            seed=model.manifest["seed"],
         )
-        parts += [{**told, **asdict(part)} for part in found_parts]
+        parts += [
+            {"run_id": context.run_id, "model_id": ids[part.method], "cut": name, **asdict(part)}
+            for part in found_parts
+        ]
+        of_methods = [(method, ids[method], found) for method, found in ranks.items()]
+        users.append(user_rows(context.run_id, name, cut, item_ids, labels, of_methods))
+    append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
     append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), parts)
+    # Last: only now the result counts as written.
     append_rows(context.path("evaluations"), contract("evaluations"), rows)
     return StageResult(
-        rows_in=len(histories), rows_out=users_ranked, counts={"metrics": len(rows), "slice_metrics": len(parts)}
+        rows_in=len(histories), rows_out=ranked, counts={"metrics": len(rows), "slice_metrics": len(parts)}
     )
+
+
+def _item_ids(context: StageContext, model: Model) -> np.ndarray:
+    """The ids of all items [N] by position; LearnSparkError where the model does not know them all."""
+    index = context.snapshot("item_index").to_arrow(["item_index", "item_id"]).sort_by("item_index")
+    if len(index) > model.tower.n_items:
+        raise LearnSparkError(
+            f"evaluate: the {model.method} model {model.model_id} knows items by their IDs, {model.tower.n_items:,} of "
+            f"them, but item_index goes up to {len(index):,}; train again (a learn tower needs not: it reads content)"
+        )
+    return np.array(index["item_id"].to_pylist())
+
+
+def _rank(
+    context: StageContext, contenders: Sequence[Contender], cut: Cut, name: CutName, learnt: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]], int]:
+    """(ranks [T] by method, list metrics by method, how many users' lists these are of)."""
+    settings = context.settings.evaluation
+    hidden = cut.hidden(settings.mask_history)
+    listed = np.sort(np.random.default_rng(0).permutation(len(hidden))[:LIST_USERS])
+    hidden_of_listed = [hidden[row] for row in listed]
+    ranks: dict[str, np.ndarray] = {}
+    lists: dict[str, dict[str, float]] = {}
+    with context.report.bar(f"{name} cut", len(contenders) * len(hidden), "users") as bar:
+        for contender in contenders:
+            scorer = contender.scorer(cut)
+            ranks[contender.method] = scorer.ranks(hidden, bar.advance)
+            top = scorer.top(listed, max(settings.ks), hidden_of_listed)
+            lists[contender.method] = {
+                metric: value for k in settings.ks for metric, value in list_metrics(top[:, :k], learnt).items()
+            }
+    return ranks, lists, len(listed)

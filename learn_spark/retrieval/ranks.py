@@ -41,7 +41,7 @@ def ranks_from_vectors(
     User i's targets are ``targets[offsets[i] : offsets[i + 1]]``, different from each other; without ``offsets`` each
     has one. ``seen[i]`` are the positions that user i had before. Vectors are taken as float32; scores close to the
     target's are computed again in float64, so that rounding in the products decides nothing. ``advance`` is told how
-    many users are done, from several threads.
+    many users are done, always from the thread that called.
 
     Raises ValueError for shapes that do not fit, positions outside 0..N-1, vectors not finite.
     """
@@ -55,14 +55,14 @@ def ranks_from_vectors(
     order = np.argsort(-np.diff(offsets), kind="stable")
     blocks = [order[start : start + BLOCK_USERS] for start in range(0, len(order), BLOCK_USERS)]
 
-    def rank(rows: np.ndarray) -> None:
+    def rank(rows: np.ndarray) -> int:
         block = _Block.of(catalogue, rows, targets, offsets, [seen[i] for i in rows])
         found[offsets[rows][block.row] + block.turn] = block.ranks(catalogue)
-        advance(len(rows))
+        return len(rows)
 
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        for _ in pool.map(rank, blocks):
-            pass
+        for count in pool.map(rank, blocks):
+            advance(count)
     return found
 
 

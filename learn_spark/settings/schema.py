@@ -296,9 +296,12 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """Full-catalogue ranking, history masked, ties counted against the model by half."""
+    """Full-catalogue ranking, ties counted against the model by half. ``mask_history``: items that a user had before
+    the targets do not compete with them.
+    """
 
-    ks: list[Count] = Field(default_factory=lambda: [10, 50], min_length=1)
+    ks: list[Count] = Field(default_factory=lambda: [10, 50, 100, 200], min_length=1)
+    mask_history: bool = True
     bootstrap_samples: Count = 500
 
 

@@ -40,6 +40,7 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
 def _open_or_create(path: str, contract: Contract) -> DeltaTable:
     try:
         table = DeltaTable(path)
+        check_columns(table, contract)
     except TableNotFoundError:
         table = DeltaTable.create(
             path, schema=Schema.from_arrow(contract.arrow_schema()), name=contract.table, mode="ignore"
@@ -50,6 +51,23 @@ def _open_or_create(path: str, contract: Contract) -> DeltaTable:
         for name, condition in missing.items():
             table.alter.add_constraint({name: condition})
     return table
+
+
+def check_columns(table: DeltaTable | str, contract: Contract) -> None:
+    """ContractError where a table (its path; there may be none yet) has other columns than its contract."""
+    if isinstance(table, str):
+        try:
+            table = DeltaTable(table, without_files=True)
+        except TableNotFoundError:
+            return
+    held = {field.name for field in table.schema().fields}
+    missing, left = sorted(set(contract.names) - held), sorted(held - set(contract.names))
+    if missing or left:
+        named = [", ".join(names) or "none" for names in (missing, left)]
+        raise ContractError(
+            f"the table {table.table_uri} has other columns than its contract (missing: {named[0]}; left over: "
+            f"{named[1]}); it was made by another version: use another workspace, or move the table away"
+        )
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:

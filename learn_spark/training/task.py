@@ -11,18 +11,17 @@ import numpy as np
 import torch
 
 from learn_spark.errors import LearnSparkError
-from learn_spark.feed.stream import HistoryStream
 from learn_spark.progress import Reporter
-from learn_spark.retrieval.cuts import Cut, cut_histories, without_test
+from learn_spark.retrieval.cuts import Cut, cut_histories
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
 from learn_spark.settings.schema import Settings
-from learn_spark.tables.snapshot import Snapshot
 from learn_spark.towers.content import ContentTower
 from learn_spark.towers.registry import tower_of_settings
 from learn_spark.towers.tower import Tower
 from learn_spark.training.batches import BatchMaker
+from learn_spark.training.known import KnownHistories
 from learn_spark.training.loop import Trained, TrainingLoop, Validate
 from learn_spark.training.objective import ObjectiveLoss
 from learn_spark.training.ranks import Ranks
@@ -61,14 +60,15 @@ def build_tower(task: TrainingTask) -> Tower:
 
 
 def validation(settings: Settings, cut: Cut) -> Validate:
-    """Metrics of a tower on a cut: the whole catalogue ranked, what lies before the target masked."""
+    """Metrics of a tower on a cut: the whole catalogue ranked, history masked or not as ``evaluation`` has it."""
+    hidden = cut.hidden(settings.evaluation.mask_history)
 
     def validate(tower: Tower) -> dict[str, float]:
         window = settings.objective.history
         users = user_vectors(tower, cut.items, cut.lengths, window, times=cut.times)
         ks = sorted({10, *settings.evaluation.ks})
         every = cut.every_target
-        ranks = ranks_from_vectors(users, item_vectors(tower), every.positions, cut.seen, offsets=every.offsets)
+        ranks = ranks_from_vectors(users, item_vectors(tower), every.positions, hidden, offsets=every.offsets)
         return summarise(ranks, ks, every.offsets)
 
     return validate
@@ -80,7 +80,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
     training = settings.training
     device = training_device(training.device, ranks)
     torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // ranks.size))
-    snapshot = Snapshot.open(task.histories, task.version)
+    histories = KnownHistories.open(task.histories, task.version)
     tower = build_tower(task)
     maker = BatchMaker(
         settings.objective,
@@ -92,14 +92,12 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
     )
     known: Validate = _nobody
     if ranks.first:
-        # Whoever chooses the best epoch must not be able to see a test event.
-        known = validation(settings, cut_histories(without_test(snapshot.to_arrow()), "validation"))
+        known = validation(settings, cut_histories(histories.to_arrow(), "validation"))
     log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
     loop = TrainingLoop(
         tower=tower,
         loss=ObjectiveLoss(settings.objective, log_q=log_q, ranks=ranks),
-        stream=HistoryStream(
-            snapshot,
+        stream=histories.stream(
             maker.columns,
             shuffle_rows=settings.feed.shuffle_rows,
             seed=training.seed,

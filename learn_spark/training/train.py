@@ -19,6 +19,7 @@ from learn_spark.settings import save_settings
 from learn_spark.text.templates import template
 from learn_spark.training.checkpoint import Checkpoints
 from learn_spark.training.content import fit_content
+from learn_spark.training.known import KnownHistories
 from learn_spark.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.training.loop import Trained, TrainingFailed
 from learn_spark.training.model_store import save_model
@@ -57,7 +58,7 @@ def run(context: StageContext) -> StageResult:
     model_id = save_model(context.workspace, tower, manifest, trained.curve, settings, logs=unfinished / "logs")
     shutil.rmtree(unfinished, ignore_errors=True)
     samples = sum(epoch["samples"] for epoch in trained.curve)
-    rows = context.snapshot("user_histories").rows
+    rows = _histories(context).rows
     return StageResult(
         rows_in=rows,
         rows_out=rows,
@@ -74,8 +75,7 @@ def run(context: StageContext) -> StageResult:
 def _prepare(context: StageContext) -> tuple[TrainingTask, dict[str, object]]:
     """What the processes are told, and the manifest's first part."""
     settings = context.settings
-    snapshot = context.snapshot("user_histories")
-    histories = snapshot.to_arrow()
+    histories = _histories(context).to_arrow()
     if not len(cut_histories(histories, "validation").targets):
         raise LearnSparkError("train: no user has a validation target; histories need users with three events or more")
     n_items = int(max(context.snapshot("item_index").to_arrow(["item_index"])["item_index"].to_numpy()))
@@ -96,8 +96,8 @@ def _prepare(context: StageContext) -> tuple[TrainingTask, dict[str, object]]:
         np.save(log_q, log_shares(histories, n_items), allow_pickle=False)
     task = TrainingTask(
         settings=settings.model_dump(),
-        histories=snapshot.path,
-        version=snapshot.version,
+        histories=context.path("user_histories"),
+        version=int(context.inputs["user_histories"]),
         n_items=n_items,
         matrix=None if matrix is None else str(matrix),
         log_q=None if log_q is None else str(log_q),
@@ -113,6 +113,10 @@ def _prepare(context: StageContext) -> tuple[TrainingTask, dict[str, object]]:
         "seed": settings.training.seed,
     }
     return task, manifest
+
+
+def _histories(context: StageContext) -> KnownHistories:
+    return KnownHistories.open(context.path("user_histories"), int(context.inputs["user_histories"]))
 
 
 def _train(context: StageContext, task: TrainingTask) -> Trained:

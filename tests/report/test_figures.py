@@ -8,20 +8,23 @@ from typing import Any
 
 import pytest
 
-from learn_spark.report.figures import metric_tables, slice_plots, wilson
+from learn_spark.report.figures import OfferedLine, metric_tables, slice_plots, wilson
 from learn_spark.tables.lineage import Run
 from learn_spark.tables.workspace import Workspace
 from tests.report.planted import FIRST_DAY, plant
 
 HELD = {"run_id": "1", "model_id": "m", "users": 100}
+TABLES = {"user_histories": "3", "item_index": "1"}
 
 
-def evaluation(run_id: str) -> Run:
-    return Run(run_id, "evaluate", "done", "c", "v", {}, {}, {}, 1.0, FIRST_DAY)
+def evaluation(run_id: str, model: str = "m", settings: str = "c", **tables: str) -> Run:
+    inputs = {**TABLES, **tables, "model": model}
+    return Run(run_id, "evaluate", "done", settings, "v", inputs, {}, {}, 1.0, FIRST_DAY)
 
 
 def row(method: str, metric: str, value: float, cut: str = "test", **more: Any) -> dict[str, Any]:
-    return {**HELD, "method": method, "metric": metric, "value": value, "cut": cut, "catalogue": 50, **more}
+    found = {**HELD, "method": method, "metric": metric, "value": value, "cut": cut, "catalogue": 50}
+    return {**found, "protocol": "p", "settings_hash": "c", "tables": TABLES, **more}
 
 
 def part(method: str, dimension: str, name: str, value: float, metric: str = "NDCG@10") -> dict[str, Any]:
@@ -34,6 +37,9 @@ def planted(tmp_path: Path) -> Callable[..., Workspace]:
     def make(*slices: dict[str, Any]) -> Workspace:
         workspace = Workspace.open(str(tmp_path))
         rows = [row("learn", "HR@10", 0.5), row("learn", "NDCG@10", 0.2), row("newcomer", "HR@10", 0.25)]
+        rows += [
+            row("learn", f"{name}@{k}", k / 100) for name in ("novelty", "head", "coverage", "Gini") for k in (50, 10)
+        ]
         plant(workspace, "evaluations", [*rows, row("learn", "HR@10", 0.6, cut="validation")])
         if slices:
             plant(workspace, "evaluation_slices", slices)
@@ -46,7 +52,7 @@ def test_without_slices_hit_rates_have_wilsons_interval_and_other_metrics_none(
     planted: Callable[..., Workspace],
 ) -> None:
     workspace = planted()
-    test, validation = metric_tables(workspace, evaluation("1"), "m")
+    test, validation = metric_tables(workspace, evaluation("1"))
     assert (test.cut, validation.cut) == ("test", "validation")
     assert (test.users, test.catalogue, test.names) == (100, 50, ("HR@10", "NDCG@10"))
     # A method that nobody has named for people comes last, under its own name.
@@ -57,10 +63,13 @@ def test_without_slices_hit_rates_have_wilsons_interval_and_other_metrics_none(
     assert other is not None
     assert none is None
     assert (hits.low, hits.high) == wilson(0.5, 100)
+    # Of lists the smallest k, of the methods that have all four.
+    assert test.offered == (OfferedLine("LEARN", 10, (0.1, 0.1, 0.1, 0.1)),)
+    assert validation.offered == ()
     assert (hits.best, ndcg.best, other.best) == (True, True, False)
     assert (ndcg.low, ndcg.high) == (None, None)
     assert [plot.key for plot in test.plots] == ["metric-test-ndcg-10", "metric-test-hr-10"]
-    assert slice_plots(workspace, evaluation("1"), "m") == []
+    assert slice_plots(workspace, evaluation("1")) == []
 
 
 def test_the_whole_of_the_slices_gives_intervals_and_parts_are_plots_in_their_order(
@@ -74,11 +83,11 @@ def test_the_whole_of_the_slices_gives_intervals_and_parts_are_plots_in_their_or
         part("learn", "popularity", "100+", 0.9, metric="HR@10"),
         part("learn", "novel", "b", 0.1),
     )
-    test, _ = metric_tables(workspace, evaluation("1"), "m")
+    test, _ = metric_tables(workspace, evaluation("1"))
     cell = test.lines[0][1][1]
     assert cell is not None
     assert (cell.value, cell.low, cell.high) == (0.2, 0.1, 0.4)
-    plots = slice_plots(workspace, evaluation("1"), "m")
+    plots = slice_plots(workspace, evaluation("1"))
     assert [plot.key for plot in plots] == ["slice-popularity", "slice-mass", "slice-novel"]
     assert [line[0] for line in plots[0].rows] == ["unseen", "1-4", "5-19", "20-99", "100+"]
     assert [line[0] for line in plots[1].rows] == ["head", "mid", "tail"]
@@ -87,9 +96,10 @@ def test_the_whole_of_the_slices_gives_intervals_and_parts_are_plots_in_their_or
 
 def test_an_evaluation_that_was_done_already_is_shown_by_a_later_run(planted: Callable[..., Workspace]) -> None:
     workspace = planted()
-    assert metric_tables(workspace, evaluation("2"), "m") == metric_tables(workspace, evaluation("1"), "m")
-    assert metric_tables(workspace, evaluation("2"), "another") == []
-    assert metric_tables(workspace, evaluation("0"), "m") == []
+    assert metric_tables(workspace, evaluation("2")) == metric_tables(workspace, evaluation("1")) != []
+    # Another model, other settings, another version of a table: these are other results.
+    for run in (evaluation("2", "another"), evaluation("2", settings="d"), evaluation("2", user_histories="4")):
+        assert metric_tables(workspace, run) == slice_plots(workspace, run) == []
 
 
 def test_wilsons_interval() -> None:

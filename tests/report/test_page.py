@@ -111,6 +111,7 @@ def test_hostile_titles_are_text_and_nothing_is_asked_of_the_network(page: str, 
     for view in views(seen):
         assert view["title"] == "learn-spark report"
         assert (view["scripts"], view["handlers"], view["requests"]) == (0, 0, [])
+    assert re.search(r"LEARN\s+0\.2500\s+0\.5000\s+0\.7500\s+1\.00 bits", seen["light"][DESKTOP]["text"])
     # Cut to a line's length, but otherwise as it is.
     assert HOSTILE[:60] in seen["light"][DESKTOP]["text"]
 

@@ -168,10 +168,15 @@ class Planted:
 
     def _evaluation(self, run_id: str) -> None:
         rows, slices = [], []
+        tables = self._of("user_histories", "item_index", "item_text", "text_embeddings")
+        told = {"protocol": "leave_last_out", "settings_hash": "c" * 64, "tables": tables, "catalogue": N_ITEMS}
         for method, value in METHODS.items():
-            base = {"run_id": run_id, "model_id": self.model_id, "method": method, "cut": "test", "users": N_USERS}
+            model = self.model_id if method == "learn" else method
+            base = {"run_id": run_id, "model_id": model, "method": method, "cut": "test", "users": N_USERS}
+            for number, name in enumerate(("coverage", "Gini", "head", "novelty")):
+                rows.append({**base, **told, "metric": f"{name}@10", "value": 0.25 * (1 + number)})
             for metric, share in (("HR@10", 2 * value), ("NDCG@10", value)):
-                rows.append({**base, "metric": metric, "value": share, "catalogue": N_ITEMS})
+                rows.append({**base, **told, "metric": metric, "value": share})
                 for dimension, names in (SLICES | {"all": ("all",)}).items():
                     for number, name in enumerate(names):
                         own = share * (1 + number / 10)

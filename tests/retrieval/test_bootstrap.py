@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from learn_spark.retrieval import bootstrap as module
-from learn_spark.retrieval.bootstrap import interval, paired_difference, resampled_means
+from learn_spark.retrieval.bootstrap import Difference, interval, paired_differences, resampled_means
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray, *, samples: int, seed: int) -> Difference:
+    (found,) = paired_differences(first[:, None], second[:, None], samples=samples, seed=seed)
+    return found
 
 
 def test_means_are_those_of_rows_drawn_one_by_one() -> None:
@@ -65,6 +70,16 @@ def test_pairing_finds_a_difference_that_is_small_beside_the_spread_of_users() -
     assert (back.value, back.low, back.high, back.p) == pytest.approx((-found.value, -found.high, -found.low, found.p))
 
 
+def test_columns_are_compared_as_if_alone() -> None:
+    first, second = np.random.default_rng(1).random((2, 60, 3))
+    together = paired_differences(first, second, samples=199, seed=4)
+    for column, found in enumerate(together):
+        alone = paired_difference(first[:, column], second[:, column], samples=199, seed=4)
+        assert (found.value, found.low, found.high, found.p) == pytest.approx(
+            (alone.value, alone.low, alone.high, alone.p)
+        )
+
+
 def test_no_difference_at_all() -> None:
     same = np.random.default_rng(0).random(20)
     found = paired_difference(same, same, samples=99, seed=0)
@@ -76,5 +91,5 @@ def test_refuses() -> None:
         resampled_means(np.zeros((0, 2)), samples=10, seed=0)
     with pytest.raises(ValueError, match="got 0"):
         resampled_means(np.zeros((3, 2)), samples=0, seed=0)
-    with pytest.raises(ValueError, match=r"got \(3,\) and \(4,\)"):
-        paired_difference(np.zeros(3), np.zeros(4), samples=9, seed=0)
+    with pytest.raises(ValueError, match=r"got \(3, 1\) and \(4, 1\)"):
+        paired_differences(np.zeros((3, 1)), np.zeros((4, 1)), samples=9, seed=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -124,17 +125,16 @@ def test_threads_and_blocks_change_nothing_and_all_users_are_reported() -> None:
     counts = generator.integers(1, 4, size=len(u))
     targets = np.concatenate([generator.permutation(400)[:count] for count in counts])
     offsets, seen = np.cumsum([0, *counts]), [generator.integers(0, 400, size=9) for _ in u]
-    told: list[int] = []
-    lock = threading.Lock()
+    told: list[tuple[int, int]] = []
 
     def advance(count: int) -> None:
-        with lock:
-            told.append(count)
+        told.append((count, threading.get_ident()))
 
     one = ranks_from_vectors(u, v, targets, seen, offsets=offsets, threads=1)
     three = ranks_from_vectors(u, v, targets, seen, offsets=offsets, threads=3, advance=advance)
     assert np.array_equal(one, three)
-    assert sum(told) == len(u)
+    assert sum(count for count, _ in told) == len(u)
+    assert {thread for _, thread in told} == {threading.get_ident()}
     for row in (0, BLOCK_USERS, len(u) - 1):
         own = slice(offsets[row], offsets[row + 1])
         alone = ranks_from_vectors(u[[row]], v, targets[own], [seen[row]], offsets=np.array([0, own.stop - own.start]))
@@ -149,6 +149,20 @@ def test_a_random_scorer_hits_by_chance_and_an_oracle_always() -> None:
     assert abs(chance - 10 / 50) < 5 * np.sqrt(0.2 * 0.8 / 4000)
     best = (users.astype(np.float32) @ items.T.astype(np.float32)).argmax(axis=1)
     assert (ranks_from_vectors(users, items, best, [NOTHING] * 4000) == 1.0).all()
+
+
+def test_the_best_200_by_rank_are_those_of_exact_faiss_in_its_order() -> None:
+    u, v = make_vectors("random", 300, 3000, 32, 8)
+    index = faiss.IndexFlatIP(32)
+    index.add(v)
+    _, listed = index.search(u, 200)
+    offsets = np.arange(0, 200 * 300 + 1, 200)
+    found = ranks_from_vectors(u, v, listed.reshape(-1), [NOTHING] * 300, offsets=offsets).reshape(300, 200)
+    # Where two scores are within the tolerance of ties FAISS has some order, and ours is half-way.
+    apart = found == np.round(found)
+    assert apart.mean() > 0.99
+    assert (found == np.arange(1.0, 201.0))[apart].all()
+    assert np.abs(found - np.arange(1.0, 201.0)).max() <= 0.5
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from learn_spark.tables.contracts import ContractError, contract
 from learn_spark.tables.lineage import Run, all_runs, code_version, last_done, new_run_id, record
-from learn_spark.tables.log import append_rows, read_rows
+from learn_spark.tables.log import append_rows, check_columns, read_rows
 from learn_spark.tables.workspace import Workspace
 
 
@@ -85,3 +87,14 @@ def test_reading_many_times_never_aborts_the_interpreter_at_its_end(tmp_path: Pa
 
 def test_a_missing_table_has_no_rows(tmp_path: Path) -> None:
     assert read_rows(str(tmp_path / "nothing")) == []
+
+
+def test_a_table_with_other_columns_is_not_written_to(tmp_path: Path) -> None:
+    path = str(tmp_path / "runs")
+    held = pa.schema([field for field in contract("runs").arrow_schema() if field.name != "message"])
+    write_deltalake(path, held.append(pa.field("mood", pa.string())).empty_table())
+    with pytest.raises(ContractError, match=r"\(missing: message; left over: mood\); it was made by another version"):
+        append_rows(path, contract("runs"), [])
+    with pytest.raises(ContractError, match=r"missing: message"):
+        check_columns(path, contract("runs"))
+    check_columns(str(tmp_path / "nothing"), contract("runs"))

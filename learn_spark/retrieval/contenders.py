@@ -1,0 +1,102 @@
+"""What is judged beside each other: baselines made of counts, the untrained embeddings, a trained tower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from learn_spark.retrieval.counts import CountScores
+from learn_spark.retrieval.cuts import Cut
+from learn_spark.retrieval.ranks import ranks_from_vectors
+from learn_spark.retrieval.top_k import top_k
+from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors
+from learn_spark.training.model_store import Model
+
+Advance = Callable[[int], object]
+
+
+class Scorer(Protocol):
+    """A contender before the users of one cut. ``hidden`` positions of each user are not ranked."""
+
+    def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
+        """Ranks [T] of the cut's targets by the rule of ranks.py; ``advance`` is told how many users are done."""
+
+    def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
+        """Positions [R, k] of what the users ``rows`` [R] are offered, -1 for nothing; ``hidden`` is theirs."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """``model_id`` of the tower; the method's name for one without a tower."""
+
+    method: str
+    model_id: str
+    scorer: Callable[[Cut], Scorer]
+
+
+@dataclass(frozen=True)
+class _Counted:
+    cut: Cut
+    scores: CountScores
+
+    @cached_property
+    def _last(self) -> np.ndarray:
+        """The position of each user's last item [B]."""
+        return self.cut.items[np.arange(len(self.cut.lengths)), self.cut.lengths - 1].astype(np.int64) - 1
+
+    def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
+        every = self.cut.every_target
+        found = self.scores.ranks(self._last, every.positions, hidden, offsets=every.offsets)
+        advance(len(hidden))
+        return found
+
+    def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
+        return self.scores.top_k(self._last[rows], k, hidden)
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    cut: Cut
+    items: np.ndarray
+    embed: Callable[[Cut], np.ndarray] = field(repr=False)
+
+    @cached_property
+    def _users(self) -> np.ndarray:
+        return self.embed(self.cut)
+
+    def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
+        every = self.cut.every_target
+        return ranks_from_vectors(
+            self._users, self.items, every.positions, hidden, offsets=every.offsets, advance=advance
+        )
+
+    def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
+        return top_k(self._users[rows], self.items, k, hidden)[1]
+
+
+def counted(method: str, scores: CountScores) -> Contender:
+    """Popularity or Markov."""
+    return Contender(method, method, lambda cut: _Counted(cut, scores))
+
+
+def frozen(unit: np.ndarray, window: int) -> Contender:
+    """The untrained user: the mean of the L2-normalised content [N + 1, C] of its last ``window`` items."""
+
+    def embed(cut: Cut) -> np.ndarray:
+        return mean_vectors(unit, cut.items, cut.lengths, window)
+
+    return Contender("frozen", "frozen", lambda cut: _Embedded(cut, unit[1:], embed))
+
+
+def trained(model: Model) -> Contender:
+    """A trained tower, its content bound."""
+    items = item_vectors(model.tower)
+
+    def embed(cut: Cut) -> np.ndarray:
+        return user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
+
+    return Contender(model.method, model.model_id, lambda cut: _Embedded(cut, items, embed))

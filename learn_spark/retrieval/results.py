@@ -1,0 +1,92 @@
+"""Which run's rows tell what a model was worth: a result is written once, and found again by what it hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from learn_spark.pipeline.registry import find_stage
+from learn_spark.retrieval.cuts import Cut, CutName
+from learn_spark.settings import Settings
+from learn_spark.settings.load import fingerprint
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import Run
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.workspace import Workspace
+
+STAGE = find_stage("evaluate")
+
+
+@dataclass(frozen=True)
+class ResultKey:
+    """What the figures of a model hang on: its id, the versions of the tables read, a hash of the settings."""
+
+    model_id: str
+    tables: Mapping[str, str]
+    settings_hash: str
+
+    @staticmethod
+    def of_run(run: Run) -> ResultKey:
+        """The key of what an evaluating run wrote, or found written."""
+        return ResultKey(run.inputs["model"], _tables(run.inputs), run.config_hash)
+
+    @staticmethod
+    def of_settings(inputs: Mapping[str, str], settings: Settings) -> ResultKey:
+        """The key of what a run with these ``inputs`` is going to write."""
+        return ResultKey(inputs["model"], _tables(inputs), fingerprint(settings, STAGE.sections))
+
+
+def _tables(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {table: inputs[table] for table in STAGE.reads if table in inputs}
+
+
+def protocol_of(settings: Settings) -> str:
+    """How histories are cut and targets ranked, for people. A ranking by another rule must have another name here."""
+    histories = settings.histories
+    cut = f" at {histories.cut}" if histories.cut is not None else ""
+    masked = "masked" if settings.evaluation.mask_history else "not masked"
+    return f"{histories.protocol}{cut}; whole catalogue, history {masked}, ties by half"
+
+
+def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None) -> str | None:
+    """The run that wrote the evaluations of ``key`` (by ``protocol``; None: by any); None where nobody did."""
+    found = {
+        row["run_id"]
+        for row in read_rows(workspace.table("evaluations"))
+        if row["model_id"] == key.model_id
+        and row.get("settings_hash") == key.settings_hash  # an older version's table has no such column
+        and row["tables"] == key.tables
+        and protocol in (None, row["protocol"])
+    }
+    return max(found, default=None)
+
+
+def user_rows(
+    run_id: str,
+    name: CutName,
+    cut: Cut,
+    item_ids: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+    ranks: Sequence[tuple[str, str, np.ndarray]],
+) -> pa.Table:
+    """Rows of evaluation_users: of every (method, model_id, ranks [T]) one for each target of ``cut``.
+
+    ``item_ids`` [N] by position, ``labels`` [T] the slices of the targets by dimension.
+    """
+    table, every = contract("evaluation_users"), cut.every_target
+    shared: dict[str, Any] = {
+        "user_id": pa.array(cut.user_ids, pa.string()).take(pa.array(every.owners)),
+        "item_id": pa.array(item_ids[every.positions], pa.string()),
+        **{dimension: pa.array(values, pa.string()) for dimension, values in labels.items()},
+    }
+    parts = []
+    for method, model_id, found in ranks:
+        told = {"run_id": run_id, "model_id": model_id, "method": method, "cut": name}
+        columns = {column: pa.array([value] * len(found), pa.string()) for column, value in told.items()}
+        columns |= {**shared, "rank": pa.array(found, pa.float64())}
+        parts.append(pa.table([columns[column] for column in table.names], names=table.names))
+    return pa.concat_tables(parts)

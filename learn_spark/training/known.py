@@ -1,0 +1,43 @@
+"""User histories as training may know them: the training room's only way to user_histories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from learn_spark.feed.stream import HistoryStream
+from learn_spark.retrieval.cuts import without_test
+from learn_spark.tables.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class KnownHistories:
+    """One version of user_histories, through which no test event can be read.
+
+    Whoever trains, or chooses an epoch by validation, is given this and no snapshot, so that neither batches nor
+    weights nor the choice can hang on a test event, whatever is done with what is read.
+    """
+
+    _snapshot: Snapshot = field(repr=False)
+
+    @staticmethod
+    def open(path: str, version: int) -> KnownHistories:
+        """Raises SnapshotError as ``Snapshot.open``."""
+        return KnownHistories(Snapshot.open(path, version))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, from the log."""
+        return self._snapshot.rows
+
+    def to_arrow(self) -> pa.Table:
+        """All rows; what lies behind ``validation_length`` is padding (cuts.without_test)."""
+        return without_test(self._snapshot.to_arrow())
+
+    def stream(self, columns: list[str], **options: Any) -> HistoryStream:
+        """Epochs of rows in which what lies behind ``train_length`` (one of ``columns``) is padding; ``options`` are
+        HistoryStream's.
+        """
+        return HistoryStream(self._snapshot, columns, until="train_length", **options)

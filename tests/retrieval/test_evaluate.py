@@ -1,0 +1,222 @@
+"""The evaluate stage over planted tables: what it writes is what the ranks say, it is written once, cold items show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.pipeline.stage import StageResult
+from learn_spark.quality.profile import profile
+from learn_spark.retrieval.cuts import cut_histories, trained_counts
+from learn_spark.retrieval.metrics import summarise
+from learn_spark.retrieval.vectors import item_vectors, user_vectors
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import Run
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.snapshot import current_version
+from learn_spark.training.content import bind_content
+from learn_spark.training.model_store import load_model
+from tests.report.planted import plant
+from tests.shelf import BOOKS, COLD, RIVAL, Shelf, kind_of, reading
+
+WRITTEN = ("evaluations", "evaluation_slices", "evaluation_users")
+BASELINES = {"popularity", "markov", "frozen"}
+N = BOOKS + COLD
+
+
+class World:
+    """A shelf cut in time, with a LEARN model and a SASRec model, both evaluated."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shelf = Shelf(folder, reading(), "time_cut")
+        self.shelf.run("train", "training.epochs=12")
+        self.learn, self.learn_result = self.shelf.run("evaluate")
+        self.shelf.run("train", "training.epochs=8", *RIVAL)
+        self.sasrec, _ = self.shelf.run("evaluate", *RIVAL)
+
+    def rows(self, table: str, run: Run, **wanted: str) -> list[dict[str, Any]]:
+        """Rows of a run that have the ``wanted`` values."""
+        found = [row for row in read_rows(self.shelf.workspace.table(table)) if row["run_id"] == run.run_id]
+        return [row for row in found if all(row[name] == value for name, value in wanted.items())]
+
+    def versions(self) -> dict[str, int | None]:
+        """Of the three tables."""
+        return {table: current_version(self.shelf.workspace.table(table)) for table in WRITTEN}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("evaluate") / "shelf")
+
+
+def test_figures_are_means_of_the_ranks_that_are_kept(world: World) -> None:
+    for run, tower in ((world.learn, "learn"), (world.sasrec, "sasrec")):
+        for cut in ("validation", "test"):
+            for method in (*BASELINES, tower):
+                kept = world.rows("evaluation_users", run, cut=cut, method=method)
+                # 24 held-out users of each cut, with two books that others read too and a new one.
+                assert len({row["user_id"] for row in kept}) == 24
+                kept.sort(key=lambda row: row["user_id"])
+                users = [row["user_id"] for row in kept]
+                offsets = [*(n for n, user in enumerate(users) if n == 0 or users[n - 1] != user), len(users)]
+                expected = summarise(np.array([row["rank"] for row in kept]), [5, 10], np.array(offsets))
+                told = {r["metric"]: r["value"] for r in world.rows("evaluations", run, cut=cut, method=method)}
+                for metric, value in expected.items():
+                    assert told[metric] == pytest.approx(value, abs=1e-12), (method, metric)
+
+
+def test_lists_are_those_of_a_full_sort(world: World) -> None:
+    context = world.shelf.context("evaluate")
+    model = load_model(world.shelf.workspace.root / "models" / world.learn.inputs["model"])
+    bind_content(context, model)
+    histories = context.snapshot("user_histories").to_arrow()
+    cut, counts = cut_histories(histories, "test"), trained_counts(histories, N)
+    users = user_vectors(model.tower, cut.items, cut.lengths, model.window)
+    scores = users.astype(np.float64) @ item_vectors(model.tower).T
+    for row, seen in enumerate(cut.seen):
+        scores[row, seen] = -np.inf
+    offers = np.argsort(-scores, axis=1)[:, :10]
+    told = {r["metric"]: r["value"] for r in world.rows("evaluations", world.learn, cut="test", method="learn")}
+    assert told["coverage@10"] == pytest.approx(len(np.unique(offers)) / N)
+    assert told["coverage@5"] == pytest.approx(len(np.unique(offers[:, :5])) / N)
+    bits = -np.log2((counts[offers] + 1) / (counts.sum() + N))
+    assert told["novelty@10"] == pytest.approx(bits.mean())
+    named = {f"{name}@{k}" for name in ("coverage", "Gini", "head", "novelty") for k in (5, 10)}
+    for method in (*BASELINES, "learn"):
+        assert named <= {r["metric"] for r in world.rows("evaluations", world.learn, cut="test", method=method)}
+
+
+def test_a_row_tells_what_it_hangs_on(world: World) -> None:
+    for run, tower in ((world.learn, "learn"), (world.sasrec, "sasrec")):
+        rows = world.rows("evaluations", run)
+        assert {(row["method"], row["model_id"]) for row in rows} == {
+            *((baseline, baseline) for baseline in BASELINES),
+            (tower, run.inputs["model"]),
+        }
+        (protocol,) = {row["protocol"] for row in rows}
+        assert protocol == "time_cut at 2024-06-01; whole catalogue, history masked, ties by half"
+        assert {row["settings_hash"] for row in rows} == {run.config_hash}
+        assert all(row["tables"] == {k: v for k, v in run.inputs.items() if k != "model"} for row in rows)
+        assert {row["catalogue"] for row in rows} == {N}
+
+
+def test_a_result_is_written_once(world: World) -> None:
+    before = world.versions()
+    again: StageResult
+    for overrides in (RIVAL, (), ("training.patience=1", "tower.width=8")):
+        # Settings of training make no other result of a model that is there.
+        _, again = world.shelf.run("evaluate", *overrides)
+        assert again.rows_out == 0
+        assert f"run {world.sasrec.run_id} has evaluated the model {world.sasrec.inputs['model']}" in again.notes[0]
+    assert world.versions() == before
+    # Other settings of the evaluation are another result.
+    run, result = world.shelf.run("evaluate", "evaluation.mask_history=false")
+    assert result.rows_out == 48
+    masked, unmasked = (
+        {(r["user_id"], r["item_id"]): r["rank"] for r in world.rows("evaluation_users", one, cut="test", method=m)}
+        for one, m in ((world.sasrec, "sasrec"), (run, "sasrec"))
+    )
+    assert masked.keys() == unmasked.keys()
+    assert all(unmasked[key] >= rank for key, rank in masked.items())
+    assert sum(unmasked.values()) > sum(masked.values())
+    assert {row["protocol"] for row in world.rows("evaluations", run)} == {
+        "time_cut at 2024-06-01; whole catalogue, history not masked, ties by half"
+    }
+
+
+def test_items_that_came_after_the_cut_are_scored_by_content_and_by_ids_no_better_than_by_chance(world: World) -> None:
+    """Books 47 and 48, which test users alone read: LEARN puts them before most others, SASRec anywhere."""
+
+    def mean_rank(run: Run, method: str) -> float:
+        rows = world.rows("evaluation_users", run, cut="test", method=method, popularity="unseen")
+        assert {(r["item_id"], r["cold"]) for r in rows} == {
+            (f"b{book}", "no event before the cut") for book in (BOOKS + COLD - 1, BOOKS + COLD)
+        }
+        assert len(rows) == 24
+        assert all(kind_of(int(r["item_id"][1:])) == int(r["user_id"][1:]) // 4 % 2 for r in rows)
+        return float(np.mean([r["rank"] for r in rows]))
+
+    unmasked = N - 5.5  # users had 4 to 7 books
+    assert mean_rank(world.learn, "learn") < 0.3 * unmasked
+    assert mean_rank(world.sasrec, "sasrec") > 0.35 * unmasked
+    assert mean_rank(world.learn, "popularity") > 0.9 * unmasked
+    for run, tower in ((world.learn, "learn"), (world.sasrec, "sasrec")):
+        for dimension, name in (("popularity", "unseen"), ("cold", "no event before the cut")):
+            parts = world.rows("evaluation_slices", run, cut="test", dimension=dimension, slice=name, method=tower)
+            assert {part["metric"] for part in parts} == {"HR@5", "NDCG@5"}
+            assert all((part["users"], part["items"]) == (24, 2) for part in parts)
+    unseen = {"cut": "test", "dimension": "popularity", "slice": "unseen", "method": "learn", "metric": "HR@5"}
+    (told,) = world.rows("evaluation_slices", world.learn, **unseen)
+    assert told["low"] <= told["value"] <= told["high"]
+    assert told["value"] > 0.25
+    assert told["high"] > told["low"]
+
+
+@pytest.mark.parametrize("masked", ["true", "false"])
+def test_training_chooses_by_the_figures_that_evaluation_finds_on_validation(tmp_path: Path, masked: str) -> None:
+    shelf, setting = Shelf(tmp_path / "shelf", reading()), f"evaluation.mask_history={masked}"
+    trained, _ = shelf.run("train", "training.epochs=1", setting)
+    run, _ = shelf.run("evaluate", setting)
+    chosen = json.loads((shelf.workspace.root / next(iter(trained.outputs)) / "manifest.json").read_text())[
+        "validation"
+    ]
+    rows = read_rows(shelf.workspace.table("evaluations"))
+    told = {r["metric"]: r["value"] for r in rows if (r["method"], r["cut"]) == ("learn", "validation")}
+    assert {f"{name}@{k}" for name in ("HR", "recall", "NDCG") for k in (5, 10)} | {"MRR"} == set(chosen)
+    assert chosen == pytest.approx({metric: told[metric] for metric in chosen}, abs=1e-12)
+    assert {row["run_id"] for row in rows} == {run.run_id}
+
+
+def test_untrained_embeddings_are_read_in_the_models_own_space(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "shelf", reading(), "time_cut")
+    trained, _ = shelf.run("train", "training.epochs=1")
+    space = shelf.workspace.table("embedding_spaces")
+    (own,) = read_rows(space)
+    folder = shelf.workspace.root / next(iter(trained.outputs))
+    assert json.loads((folder / "manifest.json").read_text())["space_key"] == own["space_key"]
+    ranks = []
+    for kind in ("centred", "raw"):
+        run, _ = shelf.run("evaluate", f"space.kind={kind}")
+        rows = read_rows(shelf.workspace.table("evaluation_users"))
+        ranks.append([r["rank"] for r in rows if (r["run_id"], r["method"]) == (run.run_id, "frozen")])
+    assert ranks[0] == ranks[1] != []
+    assert [row["space_key"] for row in read_rows(space)] == [own["space_key"]]
+
+
+def test_a_model_of_ids_that_does_not_know_all_items_is_refused(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "shelf", reading())
+    shelf.run("train", "training.epochs=1", *RIVAL)
+    plant(shelf.workspace, "item_index", [{"item_id": "new", "item_index": N + 1}])
+    template = read_rows(shelf.workspace.table("item_text"))[0]
+    plant(shelf.workspace, "item_text", [{**template, "item_id": "new"}])
+    with pytest.raises(
+        LearnSparkError, match=rf"knows items by their IDs, {N} of them, but item_index goes up to {N + 1}"
+    ):
+        shelf.run("evaluate", *RIVAL)
+
+
+def test_the_gate_of_the_ranks_finds_a_target_that_stands_twice(world: World, spark: SparkSession) -> None:
+    rules, path = contract("evaluation_users").rules, world.shelf.workspace.table("evaluation_users")
+
+    def broken() -> set[str]:
+        measured = profile(delta.read(spark, path), rules, lambda name: delta.read(spark, name))
+        values = {rule.name: (measured[rule.name], rule) for rule in rules}
+        return {
+            name
+            for name, (value, rule) in values.items()
+            if value is None
+            or not (-np.inf if rule.least is None else rule.least)
+            <= value
+            <= (np.inf if rule.most is None else rule.most)
+        }
+
+    assert broken() == set()
+    plant(world.shelf.workspace, "evaluation_users", world.rows("evaluation_users", world.learn)[:1])
+    assert broken() == {"repeated_keys", "uneven"}

@@ -1,0 +1,159 @@
+"""A workspace planted without Spark: readers of one of two kinds of books, the log cut by the real assembler."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from learn_spark.encoder.identity import identify
+from learn_spark.histories.protocols import TEST, TRAINING, VALIDATION
+from learn_spark.histories.worker import Plan, assemble_stream
+from learn_spark.pipeline.registry import find_stage
+from learn_spark.pipeline.runner import plan_stage
+from learn_spark.pipeline.stage import SparkHolder, StageContext, StageResult
+from learn_spark.progress import Reporter
+from learn_spark.settings import Settings, load_settings
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import Run, code_version, record
+from learn_spark.tables.workspace import Workspace
+from learn_spark.text.templates import template
+from tests.report.planted import plant
+from tests.world import write_config
+
+USERS, BOOKS, COLD, WIDTH = 96, 40, 8, 12
+CUT, DAY = datetime(2024, 6, 1, tzinfo=UTC), 86_400_000_000
+Event = tuple[int, int]  # (day from the cut on, book)
+
+SETTINGS = (
+    "histories={max_length: 12}",
+    "tower={kind: learn, width: 16, layers: 1, heads: 2, ffn: 16, output_dim: 8, dropout: 0.1, item_tower: a}",
+    "objective={history: 6, targets: 3, history_positions: 3, target_positions: 2, temperature: 0.1}",
+    "training={epochs: 2, passes_per_epoch: 1, learning_rate: 0.01, seed: 3, threads: 1, device: cpu}",
+    "evaluation={ks: [5, 10], bootstrap_samples: 50}",
+    "space={kind: centred}",
+)
+RIVAL = ("tower.kind=sasrec", "tower.similarity=dot", "objective.predicts=next_item", "objective.temperature=1.0")
+
+
+def kind_of(book: int) -> int:
+    """Books are of the kinds 0 and 1 in turns."""
+    return book % 2
+
+
+def reading(seed: int = 0) -> list[list[Event]]:
+    """The log: every user reads 4 to 7 books of a kind before the cut and 3 from it on, the last of them one that came
+    out after the cut: 41 or 42, but users 0, 4, 8, ... read 47 or 48, and nobody else does.
+    """
+    chance = np.random.default_rng(seed)
+    log = []
+    for user in range(USERS):
+        own = [book for book in range(1, BOOKS + 1) if kind_of(book) == user // 4 % 2]
+        new = [book for book in range(BOOKS + 1, BOOKS + COLD + 1) if kind_of(book) == kind_of(own[0])]
+        books = chance.permutation(own)[: chance.integers(6, 10)].tolist()
+        late = [*books[-2:], new[-1 if user % 4 == 0 else 0]]
+        before = books[:-2]
+        log.append([*((-3 * len(before) + 3 * i - 1, b) for i, b in enumerate(before)), *enumerate(late)])
+    return log
+
+
+def role_of(user: int) -> int:
+    """A quarter of the users is held out for test, another for validation."""
+    return {0: TEST, 1: VALIDATION}.get(user % 4, TRAINING)
+
+
+class Shelf:
+    """The workspace, and its stages without their gates. ``protocol`` is time_cut or leave_last_out."""
+
+    def __init__(self, folder: Path, log: Sequence[Sequence[Event]], protocol: str = "leave_last_out") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        llm = folder.parent / "llm"
+        llm.mkdir(exist_ok=True)
+        (llm / "model.safetensors").write_bytes(b"weights that nobody loads")
+        self.workspace = Workspace.open(str(folder / "workspace"))
+        self.config = write_config(folder / "shelf.yaml", raw=folder, workspace=self.workspace.root, model=llm)
+        cut = [f"histories={{max_length: {WIDTH}, protocol: time_cut, cut: '{CUT:%Y-%m-%d}', targets: 4}}"]
+        self._settings = (*SETTINGS, *(cut if protocol == "time_cut" else ()))
+        self.protocol = protocol
+        self._clock = CUT
+        self._plant_items()
+        self.plant_log(log)
+
+    def settings(self, *overrides: str) -> Settings:
+        """The shelf's settings with overrides on top."""
+        return load_settings(self.config, (*self._settings, *overrides))
+
+    def plant_log(self, log: Sequence[Sequence[Event]]) -> None:
+        """Append the log's histories, one file a call."""
+        plant(self.workspace, "user_histories", histories(log, self.protocol).to_pylist())
+
+    def _plant_items(self) -> None:
+        settings = self.settings()
+        books = range(1, BOOKS + COLD + 1)
+        chance = np.random.default_rng(1)
+        vectors = chance.normal(scale=0.3, size=(len(books), 8)).astype(np.float32)
+        vectors[:, 0] += [2.0 * kind_of(book) - 1.0 for book in books]
+        keys = [hashlib.sha256(str(book).encode()).hexdigest() for book in books]
+        named = [{"item_id": f"b{book:02}"} for book in books]
+        version = template(settings.text.template).key
+        plant(self.workspace, "item_index", [n | {"item_index": b} for n, b in zip(named, books, strict=True)])
+        texts = [n | {"template_version": version, "text": "", "text_key": k} for n, k in zip(named, keys, strict=True)]
+        plant(self.workspace, "item_text", texts)
+        encoder = identify(settings.encoder).key
+        embedded = [
+            {"encoder_key": encoder, "text_key": key, "embedding": vector.tolist(), "n_tokens": 3}
+            for key, vector in zip(keys, vectors, strict=True)
+        ]
+        plant(self.workspace, "text_embeddings", embedded)
+
+    def context(self, name: str, *overrides: str) -> StageContext:
+        """What the stage would be given now."""
+        settings = self.settings(*overrides)
+        plan = plan_stage(find_stage(name), settings, self.workspace)
+        self._clock += timedelta(hours=1)
+        run_id = f"{self._clock:%Y%m%dT%H%M%S}-{name}"
+        holder = SparkHolder(settings, verbose=False)
+        return StageContext(settings, self.workspace, run_id, plan.inputs, Reporter(quiet=True), holder)
+
+    def run(self, name: str, *overrides: str) -> tuple[Run, StageResult]:
+        """Run a stage and record it."""
+        context = self.context(name, *overrides)
+        plan = plan_stage(find_stage(name), context.settings, self.workspace)
+        result: StageResult = find_stage(name).load().run(context)
+        done = Run(
+            run_id=context.run_id,
+            job=name,
+            status="done",
+            config_hash=plan.config_hash,
+            code_version=code_version(),
+            inputs=dict(context.inputs),
+            outputs=dict(result.outputs),
+            counts=dict(result.counts),
+            seconds=1.0,
+            started_at=self._clock,
+        )
+        record(self.workspace, done)
+        return done, result
+
+
+def histories(log: Sequence[Sequence[Event]], protocol: str) -> pa.Table:
+    """The log as rows of user_histories, as the assembler's worker makes them."""
+    cut = int(CUT.timestamp() * 1e6)
+    flat = [(user, day, book) for user, events in enumerate(log) for day, book in events]
+    columns: Mapping[str, Any] = {
+        "run": pa.array([user for user, _, _ in flat], pa.int64()),
+        "user_id": [f"u{user:02}" for user, _, _ in flat],
+        "item_index": pa.array([book for _, _, book in flat], pa.int32()),
+        "time": pa.array([cut + day * DAY for _, day, _ in flat], pa.int64()),
+        "event_id": [f"e{number:05}" for number in range(len(flat))],
+        "role": pa.array([role_of(user) for user, _, _ in flat], pa.int32()),
+    }
+    timed = protocol == "time_cut"
+    plan = Plan(protocol, WIDTH, cut if timed else None, 4 if timed else 0)
+    work: Callable[..., Any] = assemble_stream(plan, contract("user_histories").arrow_schema())
+    return pa.Table.from_batches(list(work(pa.table(columns).to_batches())))

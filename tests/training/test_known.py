@@ -1,0 +1,95 @@
+"""What training may know: another test target changes no bit of batches, weights, choice or validation figures."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import learn_spark
+from learn_spark.feed.stream import HistoryStream
+from learn_spark.histories.protocols import TEST
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.training.known import KnownHistories
+from learn_spark.training.model_store import read_curve
+from tests.shelf import RIVAL, Event, Shelf, reading, role_of
+
+TIMING = {"samples_per_second", "waiting_share"}
+COLUMNS = ["item_index", "event_time", "cut_length", "train_length"]
+
+
+def other_test_events(log: Sequence[Sequence[Event]], protocol: str) -> list[list[Event]]:
+    """Another last book and another time of it; under time_cut all that test users read from the cut on, and more."""
+    changed = []
+    for user, events in enumerate(log):
+        last = max(day for day, _ in events)
+        if protocol == "leave_last_out":
+            changed.append([*((d, b) for d, b in events if d < last), (last + 5, 43 + user % 2)])
+        elif role_of(user) == TEST:
+            changed.append([*((d, b) for d, b in events if d < 0), *((d, 30 + user % 9 + d) for d in range(1, 5))])
+        else:
+            changed.append(list(events))
+    return changed
+
+
+@pytest.mark.parametrize("protocol", ["leave_last_out", "time_cut"])
+def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol: str) -> None:
+    log = reading()
+    here = Shelf(tmp_path / "here", log, protocol)
+    there = Shelf(tmp_path / "there", other_test_events(log, protocol), protocol)
+    paths = [shelf.workspace.table("user_histories") for shelf in (here, there)]
+    whole = [next(HistoryStream(Snapshot.open(p), COLUMNS, shuffle_rows=99, seed=1).epoch(0, 96)) for p in paths]
+    assert not np.array_equal(whole[0]["item_index"], whole[1]["item_index"])
+    known = [KnownHistories.open(path, 0) for path in paths]
+    assert known[0].to_arrow().equals(known[1].to_arrow())
+    streams = [k.stream(COLUMNS, shuffle_rows=40, seed=1).epoch(0, 20) for k in known]
+    for ours, theirs in zip(*streams, strict=True):
+        for name in COLUMNS:
+            # Under time_cut the cut of a test user's row tells how long the row is; the row is no sample.
+            sample = ours["cut_length"] < ours["train_length"]
+            assert np.array_equal(ours[name][sample], theirs[name][sample]), name
+        behind = np.arange(ours["item_index"].shape[1]) >= ours["train_length"][:, None]
+        assert not ours["item_index"][behind].any()
+        assert not ours["event_time"][behind].any()
+    for overrides in ((), RIVAL):
+        models = []
+        for shelf in (here, there):
+            run, _ = shelf.run("train", *overrides)
+            (model,) = run.outputs
+            curve = read_curve(shelf.workspace.root / model)
+            models.append((model, [{k: v for k, v in point.items() if k not in TIMING} for point in curve]))
+        # The id is a hash of the weights and of the manifest, with the validation figures of the chosen epoch.
+        assert models[0] == models[1]
+        assert "validation NDCG@10" in models[0][1][0]
+
+
+def test_another_validation_target_does_change_the_figures(tmp_path: Path) -> None:
+    """Else the test above could not fail."""
+    log = reading()
+    moved = [[*events[:-2], (events[-2][0], 1 + user % 40), events[-1]] for user, events in enumerate(log)]
+    curves = []
+    for name, planted in (("here", log), ("there", moved)):
+        shelf = Shelf(tmp_path / name, planted)
+        run, _ = shelf.run("train")
+        curves.append(read_curve(shelf.workspace.root / next(iter(run.outputs))))
+    assert curves[0][0]["loss"] == curves[1][0]["loss"]
+    assert curves[0][0]["validation NDCG@10"] != curves[1][0]["validation NDCG@10"]
+
+
+def test_the_training_room_has_no_other_way_to_histories() -> None:
+    """Only known.py opens a snapshot or a stream of histories; nobody asks the context for the table."""
+    room = Path(learn_spark.__file__).parent / "training"
+    opened = []
+    for path in sorted(room.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            asked = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            by_context = name.endswith((".snapshot", ".read", "scan")) and "user_histories" in asked
+            if by_context or name in ("Snapshot.open", "HistoryStream", "Snapshot"):
+                opened.append((path.name, name))
+    assert sorted(opened) == [("known.py", "HistoryStream"), ("known.py", "Snapshot.open")]
