@@ -1,4 +1,4 @@
-"""Next-item losses: softmax over sampled negatives or over the whole catalogue, and the original SASRec's BCE."""
+"""Next-item losses: softmax over sampled negatives or over the whole catalogue."""
 
 from __future__ import annotations
 
@@ -65,39 +65,6 @@ def sampled_softmax_loss(
     # The lowest finite number, not -inf: where a row has no negatives, -inf would make the gradient NaN.
     scores = scores.masked_fill(negative_ids == positive_ids.unsqueeze(1), torch.finfo(exact).min)
     return _mean(F.softplus(torch.logsumexp(scores, dim=1) - score), weight)
-
-
-def bce_loss(
-    user: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    positive_ids: Tensor,
-    negative_ids: Tensor,
-    *,
-    temperature: float | Tensor = 1.0,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """The mean over positions of -log sigmoid(s+) - log(1 - sigmoid(s-)), one negative each: SASRec's own loss.
-
-    Shapes as in ``sampled_softmax_loss``, with ``negative`` [P, D] and ``negative_ids`` [P]. A negative that is the
-    positive adds nothing. Source: Kang & McAuley 2018, section III-E; most figures quoted for SASRec are of this loss.
-
-    Raises ValueError for shapes that do not fit and a temperature <= 0.
-    """
-    positions = len(user)
-    shapes = {
-        "positive": (positive, tuple(user.shape)),
-        "negative": (negative, tuple(user.shape)),
-        "positive_ids": (positive_ids, (positions,)),
-        "negative_ids": (negative_ids, (positions,)),
-        "weight": (weight, (positions,)),
-    }
-    _check(user, shapes, temperature)
-    exact = torch.promote_types(user.dtype, torch.float32)
-    score = (user * positive).sum(dim=1).to(exact) / temperature
-    against = (user * negative).sum(dim=1).to(exact) / temperature
-    against = F.softplus(against).masked_fill(negative_ids == positive_ids, 0.0)
-    return _mean(F.softplus(-score) + against, weight)
 
 
 def full_softmax_loss(

@@ -153,7 +153,7 @@ class BatchMaker:
         if self.objective.negatives not in ("uniform", "mixed"):
             return None
         size = (pairs, self.objective.n_negatives) if self.objective.per_position else self.objective.n_negatives
-        return _long(uniform_negatives(size, n_items=self.n_items, generator=generator).ids)
+        return _long(uniform_negatives(size, n_items=self.n_items, generator=generator))
 
 
 def _long(values: np.ndarray) -> Tensor:

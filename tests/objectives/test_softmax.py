@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learn_spark.objectives.softmax import bce_loss, full_softmax_loss, sampled_softmax_loss
+from learn_spark.objectives.softmax import full_softmax_loss, sampled_softmax_loss
 
 KINDS = ["shared", "per position"]
 
@@ -167,23 +167,6 @@ def test_half_precision_is_summed_in_single() -> None:
     assert float(found) == pytest.approx(float(sampled_softmax_loss(**single, temperature=1.0)), abs=0.05)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_bce_agrees_with_the_formula(seed: int) -> None:
-    batch = _batch(seed, "per position", negatives=1)
-    negative, ids, weight = batch["negative"][:, 0], batch["negative_ids"][:, 0], batch["weight"]
-    total = 0.0
-    for i in range(6):
-        positive = 1 / (1 + math.exp(-float(batch["user"][i] @ batch["positive"][i]) / 0.5))
-        against = 1 / (1 + math.exp(-float(batch["user"][i] @ negative[i]) / 0.5))
-        term = -math.log(positive) - (0.0 if ids[i] == batch["positive_ids"][i] else math.log(1 - against))
-        total += float(weight[i]) * term
-    arguments = (batch["user"], batch["positive"], negative, batch["positive_ids"], ids)
-    found = bce_loss(*arguments, temperature=0.5, weight=weight)
-    assert float(found) == pytest.approx(total / float(weight.sum()), abs=1e-9)
-    even = bce_loss(*arguments, temperature=0.5, weight=torch.full_like(weight, 0.3))
-    assert float(even) == pytest.approx(float(bce_loss(*arguments, temperature=0.5)), abs=1e-12)
-
-
 def _catalogue(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     user = torch.randn(23, 5, generator=generator, dtype=torch.float64).to(dtype)
@@ -297,9 +280,8 @@ def test_nothing_to_learn_from_gives_zero() -> None:
     items = torch.randn(3, 4, requires_grad=True)
     sampled = sampled_softmax_loss(empty, empty, items, ids, torch.arange(3), temperature=1.0)
     full = full_softmax_loss(empty, items, ids, temperature=1.0)
-    bce = bce_loss(empty, empty, empty, ids, ids)
     (sampled + full).backward()
-    assert float(sampled.detach()) == float(full.detach()) == float(bce) == 0.0
+    assert float(sampled.detach()) == float(full.detach()) == 0.0
     assert items.grad is not None
     assert not items.grad.any()
 
@@ -321,5 +303,3 @@ def test_refuses_what_does_not_fit() -> None:
         full_softmax_loss(user, catalogue, positive, temperature=1.0, chunk=0)
     with pytest.raises(ValueError, match="temperature nan must be above 0"):
         full_softmax_loss(user, catalogue, positive, temperature=torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match=r"negative has the shape \(2, 5\), expected \(23, 5\)"):
-        bce_loss(user, user, user[:2], positive, positive)
