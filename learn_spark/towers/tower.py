@@ -50,6 +50,16 @@ class Tower(nn.Module, ABC):
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments as plain values, fit for JSON."""
 
+    def compile_blocks(self) -> None:
+        """Let torch.compile have the blocks that every layer repeats: one graph, for batches of any size.
+
+        What is around them is a few gathers whose shapes hang on the batch's values, which it cannot have.
+        """
+        for stack in self.modules():
+            if isinstance(stack, nn.ModuleList):
+                for block in stack:
+                    block.compile(dynamic=True)
+
     def parameter_count(self) -> int:
         """How many parameters are trained; buffers are not."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

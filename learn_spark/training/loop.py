@@ -86,7 +86,8 @@ class TrainingLoop:
         self.batches_per_turn = stream.steps(feed.batch_size)
         self.batches_per_epoch = training.passes_per_epoch * self.batches_per_turn
         self.steps_per_epoch = math.ceil(self.batches_per_epoch / training.accumulate)
-        self._forward = torch.compile(self.loss, dynamic=True) if training.compile else self.loss
+        if training.compile:
+            tower.compile_blocks()
 
     def fit(self) -> Trained:
         """Train until the epochs are done or patience is out; the tower then has its best epoch's weights.
@@ -176,7 +177,7 @@ class TrainingLoop:
         # Dropout, too, is a function of the place in the run.
         torch.manual_seed((training.seed * 1_000_003 + at) * self.ranks.size + self.ranks.rank)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-            terms, count = self._forward(self.tower, batch.to(self.device))
+            terms, count = self.loss(self.tower, batch.to(self.device))
         users = torch.tensor(batch.users, dtype=torch.float64, device=self.device)
         sums = self.ranks.total(torch.stack([terms.detach().double(), count.double(), users]))
         value, pairs, samples = (float(x) for x in sums)
