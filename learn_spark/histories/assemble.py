@@ -66,7 +66,8 @@ def assemble(events: DataFrame, settings: Histories, size: Size) -> DataFrame:
                 rows = rows.withColumn("draw", F.xxhash64("event_id", F.lit("stage 1")))
         # One number to sort by: many times faster than the text of the user's id.
         placed = rows.repartition(partitions, "user_id").sortWithinPartitions("run")
-    plan = Plan(settings.protocol, settings.max_length, cut, settings.targets if cut is not None else 0)
+    targets = settings.targets if cut is not None else 0
+    plan = Plan(settings.protocol, settings.max_length, cut, targets, settings.train_behind_cut)
     worked = placed.mapInArrow(assemble_stream(plan, table.arrow_schema()), table.spark_schema())
     return worked.coalesce(files)
 

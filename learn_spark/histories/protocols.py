@@ -61,6 +61,14 @@ def targets_at_the_end(settings: Histories) -> int:
 TRAINING, VALIDATION, TEST = 0, 1, 2
 
 
+def before_cut_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
+    """Cuts of rows [rows] whose first ``history`` events lie before T, where all users train on those alone.
+
+    What lies behind T is ranked for users with a role; of others nothing may be left there.
+    """
+    return Lengths(np.zeros_like(length), history.copy(), np.where(role == VALIDATION, length, history))
+
+
 def time_cut_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
     """Cuts of rows [rows] whose first ``history`` events lie before T (LEARN section 4, industrial data set).
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.histories.protocols import LEAVE_OUT, Lengths, time_cut_lengths
+from learn_spark.histories.protocols import LEAVE_OUT, TRAINING, Lengths, before_cut_lengths, time_cut_lengths
 
 BLOCK_EVENTS = 131_072
 ROWS_OUT = 2_048
@@ -21,12 +21,15 @@ _CONSTANTS = {"weight": np.float32(1), "chunk": np.int32(0), "n_events": np.int6
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker needs to know. ``cut`` is T in microseconds where the protocol is time_cut."""
+    """What a worker needs to know. ``cut`` is T in microseconds where the protocol is time_cut; with ``train_behind``
+    training users have their targets behind it, without nobody trains on anything from there.
+    """
 
     protocol: str
     max_length: int
     cut: int | None = None
     targets: int = 0
+    train_behind: bool = True
 
 
 @dataclass
@@ -132,6 +135,8 @@ def _kept(block: _Block, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     else:
         from_cut = place - n_before[group]
         keep = (from_cut >= -room) & (from_cut < plan.targets)
+    if not plan.train_behind:
+        keep &= before | (block.table["role"].to_numpy() != TRAINING)
     return keep, np.minimum(n_before, room)
 
 
@@ -154,6 +159,13 @@ def _rows(
     keep, history = _kept(block, plan)
     sizes = block.sizes
     lengths = np.add.reduceat(keep.astype(np.int64), block.starts[:-1])
+    if not lengths.all():
+        # Users of whom nothing stays have no row.
+        left = block.table.filter(pa.array(np.repeat(lengths > 0, sizes))).combine_chunks()
+        starts = np.concatenate([[0], np.cumsum(sizes[lengths > 0])])
+        if len(starts) > 1:
+            yield from _rows(_Block(left, starts), plan, dropped, schema)
+        return
     users = block.table["user_id"].take(pa.array(block.starts[:-1])).combine_chunks()
     users = users if isinstance(users, pa.Array) else pa.concat_arrays(users.chunks)
     chunk = block.first("chunk")
@@ -167,7 +179,8 @@ def _rows(
     if plan.cut is None:
         cuts = LEAVE_OUT[plan.protocol].lengths(lengths, chunk)
     else:
-        cuts = time_cut_lengths(history, lengths, block.first("role"))
+        lengths_of = time_cut_lengths if plan.train_behind else before_cut_lengths
+        cuts = lengths_of(history, lengths, block.first("role"))
     items, times, weights = (block.table[n].to_numpy()[keep] for n in ("item_index", "time", "weight"))
     starts = np.concatenate([[0], np.cumsum(lengths)])
     for at in range(0, len(lengths), ROWS_OUT):

@@ -144,7 +144,8 @@ class Space(Section):
 class Histories(Section):
     """How a user's log is filtered, ordered, capped and cut (docs/protocols.md shows the protocols side by side).
 
-    ``cut``, ``targets``, ``held_out`` and ``sample`` are for protocol ``time_cut``.
+    ``cut``, ``targets``, ``held_out``, ``sample`` and ``train_behind_cut`` are for protocol ``time_cut``. Without
+    ``train_behind_cut`` all users, held-out ones too, train on what lies before the cut and on nothing else.
     """
 
     protocol: Literal["leave_last_out", "time_cut", "books_meta", "books_hllm"] = "leave_last_out"
@@ -159,6 +160,7 @@ class Histories(Section):
     targets: Count = 40
     held_out: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
     sample: Literal["newest", "uniform"] = "newest"
+    train_behind_cut: bool = True
 
     @field_validator("as_of", "cut")
     @classmethod
@@ -174,6 +176,8 @@ class Histories(Section):
     def _fits_the_protocol(self) -> Histories:
         if (self.protocol == "time_cut") != (self.cut is not None):
             raise ValueError("cut is the time T of protocol time_cut: it needs it, and no other protocol takes it")
+        if self.protocol != "time_cut" and not self.train_behind_cut:
+            raise ValueError("train_behind_cut is for protocol time_cut; no other has a cut in time")
         if self.protocol == "time_cut" and self.targets >= self.max_length:
             raise ValueError(f"targets {self.targets} leave no room for history in max_length {self.max_length}")
         if self.long_users == "chunks" and self.protocol not in ("leave_last_out", "books_hllm"):

@@ -16,7 +16,7 @@ from learn_spark.histories import worker
 from learn_spark.histories.assemble import Size, assemble
 from learn_spark.histories.events import indexed_events, usable_events
 from learn_spark.histories.worker import Plan, assemble_stream
-from learn_spark.retrieval.cuts import cut_histories, training_events
+from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events
 from learn_spark.settings.schema import Histories
 from learn_spark.tables.contracts import contract
 
@@ -104,6 +104,30 @@ def test_the_cut_at_a_time(spark: SparkSession) -> None:
     assert {r.user_id: r.validation_length for r in again} == {r.user_id: r.validation_length for r in rows}
 
 
+def test_training_on_what_lies_before_the_cut_alone(spark: SparkSession) -> None:
+    cut = (BASE + timedelta(seconds=100)).isoformat()
+    events = [event for n in range(60) for event in line(f"u{n:02}", range(96, 105))] + line("new", range(101, 104))
+    settings: dict[str, Any] = {"protocol": "time_cut", "cut": cut, "max_length": 5, "targets": 2, "held_out": 0.2}
+    rows = rows_of(spark, events, **settings, train_behind_cut=False)
+    roles = {"training": 0, "validation": 0, "test": 0}
+    # A training user with nothing before the cut has no row.
+    assert {r.user_id for r in rows} == {f"u{n:02}" for n in range(60)}
+    for row in rows:
+        lengths = (row.cut_length, row.train_length, row.validation_length, row.length)
+        role = {(0, 3, 3, 3): "training", (0, 3, 5, 5): "validation", (0, 3, 3, 5): "test"}[lengths]
+        roles[role] += 1
+        assert kept(row) == [97, 98, 99] + [100, 101] * (role != "training")
+    assert min(roles.values()) >= 3
+    table = pa.Table.from_pylist([r.asDict() for r in rows], schema=contract("user_histories").arrow_schema())
+    positions, _ = training_events(table)
+    assert set((positions + 1).tolist()) == {97, 98, 99}
+    assert trained_counts(table, 200).nonzero()[0].tolist() == [96, 97, 98]
+    # The same users are held out as where training users have targets behind the cut.
+    both = {r.user_id: r.validation_length < r.length for r in rows_of(spark, events, **settings)}
+    assert not both.pop("new")
+    assert {r.user_id: r.validation_length < r.length for r in rows} == both
+
+
 def test_uniform_sampling_draws_from_both_sides_of_the_cut(spark: SparkSession) -> None:
     cut = (BASE + timedelta(seconds=100)).isoformat()
     events = [event for n in range(80) for event in line(f"u{n:02}", range(60, 140))]
@@ -160,6 +184,7 @@ def test_event_types_filter_and_weigh(spark: SparkSession) -> None:
     [
         ({"protocol": "time_cut"}, "it needs it"),
         ({"cut": "2024-01-01"}, "no other protocol takes it"),
+        ({"train_behind_cut": False}, "train_behind_cut is for protocol time_cut"),
         ({"protocol": "time_cut", "cut": "2024-01-01", "max_length": 40, "targets": 40}, "no room for history"),
         ({"protocol": "books_meta", "long_users": "chunks"}, "not for books_meta"),
         ({"protocol": "books_hllm"}, "set long_users: chunks"),
