@@ -120,6 +120,12 @@ def without_test(histories: pa.Table) -> pa.Table:
     return histories
 
 
+def with_validation(histories: pa.Table) -> pa.Table:
+    """``histories`` [rows] as a tower sees them that is trained anew on the validation events too (training.refit)."""
+    column = histories.column_names.index("train_length")
+    return histories.set_column(column, histories.schema.field("train_length"), histories["validation_length"])
+
+
 def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """All training events: positions one row after the other, and the offsets [rows + 1] of each row's.
 

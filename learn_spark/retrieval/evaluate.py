@@ -13,7 +13,7 @@ from learn_spark.errors import LearnSparkError
 from learn_spark.feed.item_matrix import item_matrix
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.retrieval.contenders import Contender, counted, frozen, trained
-from learn_spark.retrieval.cuts import Cut, CutName, cut_histories, trained_counts, training_events
+from learn_spark.retrieval.cuts import Cut, CutName, cut_histories, trained_counts, training_events, with_validation
 from learn_spark.retrieval.lists import list_metrics
 from learn_spark.retrieval.markov import markov
 from learn_spark.retrieval.metrics import summarise
@@ -52,19 +52,14 @@ def run(context: StageContext) -> StageResult:
         note = f"run {before} has evaluated the model {key.model_id} on these tables and settings; nothing is written"
         return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
     settings = context.settings.evaluation
-    model = load_model(context.workspace.root / "models" / key.model_id)
+    folder = context.workspace.root / "models" / key.model_id
+    model, chosen = load_model(folder), load_model(folder, chosen=True)
     # The untrained embeddings are read in the model's own space, if it has one.
     matrix = bind_content(context, model) or fit_content(context, histories)[0]
+    bind_content(context, chosen)
     item_ids = _item_ids(context, model)
     n_items = len(item_ids)
-    values, offsets = training_events(histories)
-    contenders = [
-        counted("popularity", popularity(values, offsets, n_items)),
-        counted("markov", markov(values, offsets, n_items)),
-        frozen(unit_rows(item_matrix(matrix)), model.window),
-        trained(model),
-    ]
-    known, learnt = np.bincount(values, minlength=n_items), trained_counts(histories, n_items)
+    untrained = frozen(unit_rows(item_matrix(matrix)), model.window)
     told = {"protocol": protocol, "settings_hash": key.settings_hash, "tables": key.tables, "catalogue": n_items}
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
@@ -75,6 +70,16 @@ def run(context: StageContext) -> StageResult:
         if not len(cut.targets):
             raise LearnSparkError(f"evaluate: no user has a target on the {name} cut")
         ranked += len(cut.targets)
+        # Where the tower was trained anew on the validation events, the baselines know them on the test cut too.
+        then = with_validation(histories) if model.refit and name == "test" else histories
+        values, offsets = training_events(then)
+        known, learnt = np.bincount(values, minlength=n_items), trained_counts(then, n_items)
+        contenders = [
+            counted("popularity", popularity(values, offsets, n_items)),
+            counted("markov", markov(values, offsets, n_items)),
+            untrained,
+            trained(chosen if name == "validation" else model),
+        ]
         ranks, lists, listed = _rank(context, contenders, cut, name, learnt)
         labels, every = target_labels(cut, learnt, known), cut.every_target
         for contender in contenders:

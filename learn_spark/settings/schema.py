@@ -276,7 +276,12 @@ class Objective(Section):
 
 
 class Training(Section):
-    """The training loop."""
+    """The training loop.
+
+    ``refit``: once validation has chosen the epoch, the tower is trained anew for as many epochs on the validation
+    events too. What is released, and judged on the test cut, has then learnt from all but the test events; validation
+    is judged with the tower that was chosen.
+    """
 
     seed: Annotated[int, Field(ge=0)] = 2024
     epochs: Count = 20
@@ -291,6 +296,7 @@ class Training(Section):
     accumulate: Count = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    refit: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resume: Literal["auto", "never"] = "auto"
     checkpoint_minutes: Annotated[float, Field(ge=0.0)] = 10.0
@@ -378,6 +384,11 @@ class Settings(Section):
             raise ValueError(
                 f"objective.history {self.objective.history} is longer than histories.max_length "
                 f"{self.histories.max_length}, the longest history that is stored"
+            )
+        if self.training.refit and self.histories.protocol not in ("leave_last_out", "books_hllm"):
+            raise ValueError(
+                f"training.refit is for protocols whose validation target is an event of every user, not for "
+                f"{self.histories.protocol}"
             )
         if self.objective.recency and self.objective.recency.beta <= self.objective.recency.alpha:
             raise ValueError(

@@ -65,7 +65,8 @@ class AllActionBatch(_Tensors):
 
 class BatchMaker:
     """Makes batches of rows. Each is a function of the rows and of (seed, turn, rank, step): an epoch that is taken up
-    in its middle goes on with the batches it would have had.
+    in its middle goes on with the batches it would have had. ``until`` is the column that says where a row's events to
+    train on end.
     """
 
     def __init__(
@@ -77,16 +78,17 @@ class BatchMaker:
         rank: int = 0,
         times: bool = False,
         weights: bool = False,
+        until: str = "train_length",
     ) -> None:
         self.objective, self.n_items, self.seed, self.rank = objective, n_items, seed, rank
-        self.times, self.weights = times, weights
+        self.times, self.weights, self.until = times, weights, until
         self._recency = RecencyWeights(**objective.recency.model_dump()) if objective.recency else None
 
     @property
     def columns(self) -> list[str]:
         """The columns of user_histories that are needed."""
         named = {"event_time": self.times, "weight": self.weights}
-        return ["item_index", "cut_length", "train_length", *(name for name, wanted in named.items() if wanted)]
+        return ["item_index", "cut_length", self.until, *(name for name, wanted in named.items() if wanted)]
 
     def make(self, rows: Rows, *, turn: int, step: int) -> NextItemBatch | AllActionBatch:
         """The batch of ``rows``; users with fewer than two usable events are left out."""
@@ -94,7 +96,7 @@ class BatchMaker:
         return (self._next_item if self.objective.predicts == "next_item" else self._all_action)(rows, generator)
 
     def _next_item(self, rows: Rows, generator: np.random.Generator) -> NextItemBatch:
-        lengths = rows["train_length"].astype(np.int64)
+        lengths = rows[self.until].astype(np.int64)
         # A row behind its cut is no training sample (protocol time_cut's held-out users).
         usable = np.flatnonzero((lengths > 1) & ((rows["cut_length"] == 0) | (rows["cut_length"] < lengths)))
         inputs = np.minimum(lengths[usable] - 1, self.objective.history)
@@ -121,7 +123,7 @@ class BatchMaker:
         objective = self.objective
         cut = cut_sequences(
             rows["item_index"],
-            rows["train_length"],
+            rows[self.until],
             history=objective.history,
             targets=objective.targets,
             generator=generator,

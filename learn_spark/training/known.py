@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -36,8 +36,14 @@ class KnownHistories:
         """All rows; what lies behind ``validation_length`` is padding (cuts.without_test)."""
         return without_test(self._snapshot.to_arrow())
 
-    def stream(self, columns: list[str], **options: Any) -> HistoryStream:
-        """Epochs of rows in which what lies behind ``train_length`` (one of ``columns``) is padding; ``options`` are
-        HistoryStream's.
+    def stream(
+        self,
+        columns: list[str],
+        *,
+        until: Literal["train_length", "validation_length"] = "train_length",
+        **options: Any,
+    ) -> HistoryStream:
+        """Epochs of rows in which what lies behind ``until``, train_length or validation_length, one of ``columns``, is
+        padding; ``options`` are HistoryStream's.
         """
-        return HistoryStream(self._snapshot, columns, until="train_length", **options)
+        return HistoryStream(self._snapshot, columns, until=until, length_column=until, **options)

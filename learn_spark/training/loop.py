@@ -60,7 +60,7 @@ class TrainingLoop:
         maker: BatchMaker,
         feed: Feed,
         training: Training,
-        validate: Validate,
+        validate: Validate | None,
         folder: Path,
         report: Reporter,
         device: torch.device | None = None,
@@ -89,19 +89,23 @@ class TrainingLoop:
         if training.compile:
             tower.compile_blocks()
 
-    def fit(self) -> Trained:
+    def fit(self, epochs: int | None = None) -> Trained:
         """Train until the epochs are done or patience is out; the tower then has its best epoch's weights.
+
+        ``epochs`` ends it sooner than the settings do, the learning rate being what it is in their longer training.
+        Where nobody validates, the newest epoch is the best.
 
         Raises TrainingFailed where an epoch held nothing to learn from, or the loss is not finite.
         """
         progress = self._resume()
         resumed_at = progress.epoch
         tracker = Tracker(self.folder / "logs", step=progress.step) if self.ranks.first else None
-        total = self.batches_per_epoch * self.training.epochs
+        epochs = self.training.epochs if epochs is None else epochs
+        total = self.batches_per_epoch * epochs
         try:
             with self.report.bar("training", total, "batches") as bar:
                 bar.advance(progress.epoch * self.batches_per_epoch + progress.batch)
-                while progress.epoch < self.training.epochs and not self._out_of_patience(progress):
+                while progress.epoch < epochs and not self._out_of_patience(progress):
                     self._epoch(progress, bar, tracker)
                     self._validate(progress, tracker)
         finally:
@@ -217,7 +221,9 @@ class TrainingLoop:
                 "no batch held two users with at least two training events each; there is nothing to contrast"
             )
         self.tower.eval()
-        metrics = self.ranks.share(self.validate(self.tower) if self.ranks.first else None)
+        metrics: dict[str, float] = {}
+        if self.validate is not None:
+            metrics = self.ranks.share(self.validate(self.tower) if self.ranks.first else None)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         point = {"epoch": progress.epoch, **self._rates(progress), "samples": int(running["samples"])}
         point |= {f"validation {name}": value for name, value in metrics.items()}
@@ -227,9 +233,9 @@ class TrainingLoop:
         progress.running = {}
         if tracker is not None:
             tracker.write(progress.step, point)
-        better = metrics["NDCG@10"] > progress.best_value
+        better = not metrics or metrics["NDCG@10"] > progress.best_value
         if better:
-            progress.best_value, progress.best_epoch = metrics["NDCG@10"], progress.epoch
+            progress.best_value, progress.best_epoch = metrics.get("NDCG@10", progress.best_value), progress.epoch
         if self.ranks.first:
             if better:
                 self.checkpoints.save_best(self.tower, progress)

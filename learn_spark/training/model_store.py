@@ -1,4 +1,8 @@
-"""A trained tower on disk: model.safetensors (weights and whitening) + manifest.json (what inference must know)."""
+"""A trained tower on disk: model.safetensors (weights and whitening) + manifest.json (what inference must know).
+
+A tower that was trained anew after validation had chosen (training.refit) has the chosen one's weights beside it, in
+chosen.safetensors: what validation is judged with.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import load, save_file
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.settings import Settings, save_settings
@@ -19,6 +24,7 @@ from learn_spark.towers.registry import shape_of, tower_of_shape
 from learn_spark.towers.tower import Tower
 
 FORMAT = 2
+WEIGHTS, CHOSEN = "model.safetensors", "chosen.safetensors"
 
 
 class ModelError(LearnSparkError):
@@ -43,6 +49,11 @@ class Model:
         """Events of a history that the user tower sees."""
         return int(self.manifest["window"])
 
+    @property
+    def refit(self) -> bool:
+        """Whether it was trained anew on the validation events too; its figures on validation would be too good."""
+        return bool(self.manifest.get("chosen_weights"))
+
 
 def save_model(
     workspace: Workspace,
@@ -52,20 +63,24 @@ def save_model(
     settings: Settings,
     *,
     logs: Path | None = None,
+    chosen: dict[str, torch.Tensor] | None = None,
 ) -> str:
     """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id (a hash of weights
-    and manifest).
+    and manifest). ``chosen`` are the weights that validation chose, where ``tower`` was trained anew.
     """
     tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
-    full = {"format": FORMAT, "shape": shape_of(tower), **manifest}
     models = workspace.folder("models")
     temporary = models / f".new.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        save_file(tensors, temporary / "model.safetensors")
+        save_file(tensors, temporary / WEIGHTS)
+        full = {"format": FORMAT, "shape": shape_of(tower), **manifest}
+        if chosen is not None:
+            save_file({name: tensor.contiguous() for name, tensor in chosen.items()}, temporary / CHOSEN)
+            full["chosen_weights"] = hashlib.sha256((temporary / CHOSEN).read_bytes()).hexdigest()
         text = json.dumps(full, indent=1, sort_keys=True)
-        weights = hashlib.sha256((temporary / "model.safetensors").read_bytes()).hexdigest()
+        weights = hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest()
         model_id = hashlib.sha256(f"{weights}\n{text}".encode()).hexdigest()[:16]
         (temporary / "manifest.json").write_text(text, encoding="utf-8")
         (temporary / "weights.sha256").write_text(weights, encoding="utf-8")
@@ -81,20 +96,24 @@ def save_model(
     return model_id
 
 
-def load_model(folder: Path) -> Model:
-    """The model in ``folder``; ModelError where a file is missing or its weights are not the ones it was saved with."""
+def load_model(folder: Path, *, chosen: bool = False) -> Model:
+    """The model in ``folder``; ``chosen``: as validation chose it, where it was trained anew afterwards.
+
+    ModelError where a file is missing or its weights are not the ones it was saved with.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         expected = (folder / "weights.sha256").read_text(encoding="utf-8")
-        content = (folder / "model.safetensors").read_bytes()
+        name = CHOSEN if chosen and manifest.get("chosen_weights") else WEIGHTS
+        content = (folder / name).read_bytes()
     except (OSError, json.JSONDecodeError) as error:
         raise ModelError(f"{folder} is not a whole model folder: {error}") from None
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise ModelError(f"{folder / 'model.safetensors'} is damaged: its hash is not the one it was saved with")
+    if hashlib.sha256(content).hexdigest() != (expected if name == WEIGHTS else manifest["chosen_weights"]):
+        raise ModelError(f"{folder / name} is damaged: its hash is not the one it was saved with")
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
     tower = tower_of_shape(manifest["shape"])
-    tower.load_state_dict(load_file(folder / "model.safetensors"))
+    tower.load_state_dict(load(content))
     return Model(folder.name, tower.eval(), manifest)
 
 

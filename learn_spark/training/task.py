@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from learn_spark.training.ranks import Ranks
 @dataclass(frozen=True)
 class TrainingTask:
     """``settings`` dumped; the histories' table and version; the item matrix's file, [n_items + 1, C], None for a tower
-    without content; the file of log shares [n_items + 1] or None; and the folder of checkpoints and logs.
+    without content; the file of log shares [n_items + 1] or None; and the folder of checkpoints and logs. ``refit`` is
+    how many epochs to train on training and validation events together, without choosing; 0: choose by validation.
     """
 
     settings: dict[str, Any]
@@ -40,6 +41,7 @@ class TrainingTask:
     matrix: str | None
     log_q: str | None
     folder: str
+    refit: int = 0
 
 
 def build_tower(task: TrainingTask) -> Tower:
@@ -82,6 +84,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
     torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // ranks.size))
     histories = KnownHistories.open(task.histories, task.version)
     tower = build_tower(task)
+    until: Literal["train_length", "validation_length"] = "validation_length" if task.refit else "train_length"
     maker = BatchMaker(
         settings.objective,
         n_items=task.n_items,
@@ -89,9 +92,10 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
         rank=ranks.rank,
         times=tower.needs_times,
         weights=bool(settings.histories.weights),
+        until=until,
     )
-    known: Validate = _nobody
-    if ranks.first:
+    known: Validate | None = None if task.refit else _nobody
+    if ranks.first and not task.refit:
         known = validation(settings, cut_histories(histories.to_arrow(), "validation"))
     log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
     loop = TrainingLoop(
@@ -99,12 +103,12 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
         loss=ObjectiveLoss(settings.objective, log_q=log_q, ranks=ranks),
         stream=histories.stream(
             maker.columns,
+            until=until,
             shuffle_rows=settings.feed.shuffle_rows,
             seed=training.seed,
             rank=ranks.rank,
             world=ranks.size,
             bucket_batches=settings.feed.bucket_batches,
-            length_column="train_length",
         ),
         maker=maker,
         feed=settings.feed,
@@ -114,7 +118,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
         report=report,
         device=device,
     )
-    trained = loop.fit()
+    trained = loop.fit(epochs=task.refit or None)
     return trained, tower.cpu().eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +43,18 @@ def run(context: StageContext) -> StageResult:
     task, manifest = _prepare(context)
     trained = _train(context, task)
     unfinished = Path(task.folder)
-    best = Checkpoints(unfinished / "checkpoints").load_best()
-    if best is None:
+    chosen = Checkpoints(unfinished / "checkpoints").load_best()
+    if chosen is None:
         raise TrainingFailed(f"no epoch of {len(trained.curve)} gave a validation NDCG@10; there is no model to save")
+    weights = chosen
+    samples = sum(epoch["samples"] for epoch in trained.curve)
+    if settings.training.refit:
+        context.report.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
+        anew = replace(task, folder=str(unfinished / "refit"), refit=trained.best_epoch)
+        samples += sum(epoch["samples"] for epoch in _train(context, anew).curve)
+        weights = Checkpoints(Path(anew.folder) / "checkpoints").load_best() or {}
     tower = build_tower(task)
-    tower.load_state_dict(best)
+    tower.load_state_dict(weights)
     point = trained.curve[trained.best_epoch - 1]
     manifest |= {
         "method": tower.method,
@@ -55,9 +63,16 @@ def run(context: StageContext) -> StageResult:
         "validation": {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")},
         "parameters": tower.parameter_count(),
     }
-    model_id = save_model(context.workspace, tower, manifest, trained.curve, settings, logs=unfinished / "logs")
+    model_id = save_model(
+        context.workspace,
+        tower,
+        manifest,
+        trained.curve,
+        settings,
+        logs=unfinished / "logs",
+        chosen=chosen if settings.training.refit else None,
+    )
     shutil.rmtree(unfinished, ignore_errors=True)
-    samples = sum(epoch["samples"] for epoch in trained.curve)
     rows = _histories(context).rows
     return StageResult(
         rows_in=rows,
@@ -66,7 +81,8 @@ def run(context: StageContext) -> StageResult:
         outputs={f"models/{model_id}": model_id},
         notes=(
             f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
-            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {trained.best_value:.4f} on validation; model "
+            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {trained.best_value:.4f} on validation"
+            f"{', trained anew with it' if settings.training.refit else ''}; model "
             f"{model_id}",
         ),
     )

@@ -7,7 +7,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events, without_test
+from learn_spark.retrieval.cuts import (
+    cut_histories,
+    trained_counts,
+    training_events,
+    with_validation,
+    without_test,
+)
 from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors, windows
 from learn_spark.towers.content import ContentTower
 from learn_spark.towers.hstu import HSTU
@@ -51,6 +57,10 @@ def test_by_hand() -> None:
     values, offsets = training_events(HISTORIES)
     assert values.tolist() == [0, 1, 2, 4, 5, 7, 8]
     assert offsets.tolist() == [0, 3, 5, 7]
+    # As a tower trained anew knows them: one event more of each user, and no test target.
+    values, offsets = training_events(with_validation(HISTORIES))
+    assert values.tolist() == [0, 1, 2, 3, 4, 5, 4, 7, 8]
+    assert offsets.tolist() == [0, 4, 7, 9]
 
 
 def test_older_chunks_are_masked_and_trained_on() -> None:

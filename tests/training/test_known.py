@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import learn_spark
+from learn_spark.errors import SettingsError
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.histories.protocols import TEST
+from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.training.known import KnownHistories
-from learn_spark.training.model_store import read_curve
+from learn_spark.training.model_store import load_model, read_curve
 from tests.shelf import RIVAL, Event, Shelf, reading, role_of
 
 TIMING = {"samples_per_second", "waiting_share"}
@@ -93,3 +96,38 @@ def test_the_training_room_has_no_other_way_to_histories() -> None:
             if by_context or name in ("Snapshot.open", "HistoryStream", "Snapshot"):
                 opened.append((path.name, name))
     assert sorted(opened) == [("known.py", "HistoryStream"), ("known.py", "Snapshot.open")]
+
+
+def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) -> None:
+    log = reading()
+    refit = ("training.refit=true", "training.epochs=3", *RIVAL)
+    models = []
+    for name, planted in (("here", log), ("there", other_test_events(log, "leave_last_out"))):
+        shelf = Shelf(tmp_path / name, planted)
+        run, _ = shelf.run("train", *refit)
+        (folder,) = run.outputs
+        models.append(folder)
+    assert models[0] == models[1]  # a hash of the weights: another test target changes no bit
+    # Validation targets moved to books that nobody reads in training: the chosen tower never saw them, the refit did.
+    unread = [[*events[:-2], (events[-2][0], 43 + user % 4), events[-1]] for user, events in enumerate(log)]
+    shelf = Shelf(tmp_path / "moved", unread)
+    run, _ = shelf.run("train", *refit)
+    (model,) = run.outputs
+    new, chosen = (load_model(shelf.workspace.root / model, chosen=first) for first in (False, True))
+    assert new.refit
+    anew, before = (one.tower.state_dict()["embedding.weight"] for one in (new, chosen))
+    assert not (anew[43:47] == before[43:47]).any()
+    assert torch.equal(anew[47:], before[47:])  # test events alone
+    # What the manifest and evaluate say of validation is the chosen tower's.
+    best = max(point["validation NDCG@10"] for point in read_curve(shelf.workspace.root / model))
+    assert new.manifest["validation"]["NDCG@10"] == best
+    shelf.run("evaluate", *refit)
+    told = {(r["method"], r["cut"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
+    assert told["sasrec", "validation", "NDCG@10"] == pytest.approx(best, abs=1e-9)
+    # On the test cut the baselines know what the tower knows: a quarter of all users have read 43, as many 44, 45, 46.
+    assert told["popularity", "test", "novelty@5"] < told["popularity", "validation", "novelty@5"]
+
+
+def test_a_refit_needs_a_validation_event_of_every_user(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"training\.refit is for protocols whose validation target"):
+        Shelf(tmp_path, reading(), "time_cut").settings("training.refit=true")
