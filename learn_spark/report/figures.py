@@ -212,10 +212,10 @@ def _place_of_dimension(name: str) -> tuple[int, str]:
 
 
 def _place_of_slice(name: str) -> tuple[int, float, str]:
-    """Slices of numbers by their lower end, unseen ones first; others by name, but head before middle before tail."""
+    """Slices of numbers by their lower end, "unseen" and "under ..." first; others by name, but head, middle, tail."""
     words = ("unseen", "head", "mid", "middle", "tail")
-    if name in words:
-        return (0, words.index(name), name)
+    if name in words or name.startswith("under "):
+        return (0, words.index(name) if name in words else 0, name)
     start = re.match(r"\d+(?:\.\d+)?", name)
     return (1, float(start[0]), name) if start else (2, 0.0, name)
 

@@ -81,6 +81,7 @@ def test_the_whole_of_the_slices_gives_intervals_and_parts_are_plots_in_their_or
         *[part("learn", "popularity", name, 0.1) for name in names],
         *[part("learn", "mass", name, 0.1) for name in ("tail", "head", "mid")],
         part("learn", "popularity", "100+", 0.9, metric="HR@10"),
+        *[part("learn", "days", name, 0.1) for name in ("7-29", "365+", "under 1", "1-6")],
         part("learn", "novel", "b", 0.1),
     )
     test, _ = metric_tables(workspace, evaluation("1"))
@@ -88,9 +89,10 @@ def test_the_whole_of_the_slices_gives_intervals_and_parts_are_plots_in_their_or
     assert cell is not None
     assert (cell.value, cell.low, cell.high) == (0.2, 0.1, 0.4)
     plots = slice_plots(workspace, evaluation("1"))
-    assert [plot.key for plot in plots] == ["slice-popularity", "slice-mass", "slice-novel"]
+    assert [plot.key for plot in plots] == ["slice-popularity", "slice-mass", "slice-days", "slice-novel"]
     assert [line[0] for line in plots[0].rows] == ["unseen", "1-4", "5-19", "20-99", "100+"]
     assert [line[0] for line in plots[1].rows] == ["head", "mid", "tail"]
+    assert [line[0] for line in plots[2].rows] == ["under 1", "1-6", "7-29", "365+"]
     assert plots[0].rows[0] == ("unseen", "100 users, 1 item", "0.1 (0.05 to 0.2)")
 
 
