@@ -21,6 +21,10 @@ class EncoderError(LearnSparkError):
     """A model that cannot be found, loaded, or that gives unusable vectors."""
 
 
+# A precision that is computed another way than it once was has another name in the key.
+_WAYS = {"int8": "int8, one scale an output channel"}
+
+
 @dataclass(frozen=True)
 class EncoderIdentity:
     """A frozen LLM and how it is read. ``path`` is a folder with safetensors, or a GGUF file."""
@@ -44,7 +48,7 @@ class EncoderIdentity:
             "max_tokens": self.max_tokens,
             "normalise": self.normalise,
             "prefix": self.prefix,
-            "precision": self.precision,
+            "precision": _WAYS.get(self.precision, self.precision),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
