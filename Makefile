@@ -16,8 +16,8 @@ setup: ## Create .venv with everything, locked by hashes; fetch the two Delta JA
 quickstart: setup ## Set up, then run the whole road on MovieLens-100K (ARGS="--set training.epochs=5")
 	@$(VENV)/bin/learn-spark run quickstart $(ARGS)
 
-test: setup lint ## Set up, check style and types, run all tests (ARGS="-k contracts")
-	@$(VENV)/bin/python -m pytest $(ARGS)
+test: setup lint ## Set up, check style and types, run all tests, two files at a time (ARGS="-k contracts": these, one at a time)
+	@$(VENV)/bin/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile)
 
 lint: setup ## Check style (ruff) and types (mypy)
 	@$(VENV)/bin/ruff check .
