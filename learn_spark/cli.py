@@ -10,13 +10,18 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.pipeline.registry import all_stages
+
+if TYPE_CHECKING:
+    from learn_spark.progress import Reporter
+    from learn_spark.tables.workspace import Workspace
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A settings file, or its name in conf/.")]
 ConfigArgument = Annotated[
@@ -229,27 +234,97 @@ def check(
     raise typer.Exit(_guarded(work, verbose, lambda: folder[0] if folder else None))
 
 
-@app.command()
-def rollback(config: ConfigOption, overrides: SetOption = None, verbose: VerboseOption = False) -> None:
-    """Withdraw the release that holds, by a new row; consumers then read the release before it."""
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; kept in the row.")]
+
+
+def _in_workspace(
+    config: str, overrides: list[str] | None, verbose: bool, work: Callable[[Workspace, Reporter], None], *, lock: bool
+) -> NoReturn:
+    """Run ``work`` in the workspace of the settings (with ``lock``: as the only one who changes it), then exit."""
     _quiet_environment(verbose)
 
-    def work() -> None:
+    def locked() -> None:
+        from learn_spark.pipeline.runner import workspace_lock
         from learn_spark.progress import Reporter
-        from learn_spark.release.rollback import roll_back
         from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
-        withdrawn, holds = roll_back(Workspace.open(load_settings(config, overrides or []).workspace))
-        report = Reporter()
-        report.line(f"withdrawn: release {withdrawn['release_id']} (model {withdrawn['model_id']})")
-        if holds is None:
-            report.line("released:  nothing any more")
-        else:
-            as_of = f"{holds['as_of']:%Y-%m-%d %H:%M}"
-            report.line(f"released:  release {holds['release_id']} (model {holds['model_id']}, as of {as_of})")
+        workspace = Workspace.open(load_settings(config, overrides or []).workspace)
+        with workspace_lock(workspace) if lock else nullcontext():
+            work(workspace, Reporter())
 
-    raise typer.Exit(_guarded(work, verbose, lambda: None))
+    raise typer.Exit(_guarded(locked, verbose, lambda: None))
+
+
+@app.command(rich_help_panel="Releases")
+def releases(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
+    """List all releases: state, model, as-of time, when published, sizes."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.release.show import list_releases
+
+        list_releases(workspace, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=False)
+
+
+@app.command(rich_help_panel="Releases")
+def show(
+    release: Annotated[str, typer.Argument(help="A release id, or latest.")] = "latest",
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show one release: its rows in the ledger, inputs and outputs with versions, and what its audit measured."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.release.show import show_release
+
+        show_release(workspace, release, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=False)
+
+
+@app.command(rich_help_panel="Releases")
+def withdraw(
+    release: Annotated[str, typer.Argument(help="A release id.")],
+    config: ConfigOption,
+    overrides: SetOption = None,
+    reason: ReasonOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Withdraw one release, by a new row; if it is the one that holds, consumers then read the one before it."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.release.ledger import withdraw
+        from learn_spark.release.show import show_change
+
+        gone, holds = withdraw(workspace, release, reason)
+        show_change([gone], holds, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=True)
+
+
+@app.command(rich_help_panel="Releases")
+def rollback(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="RELEASE", help="Withdraw every release newer than this one.")
+    ] = None,
+    reason: ReasonOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Withdraw the release that holds, by a new row; consumers then read the release before it."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.release.ledger import roll_back
+        from learn_spark.release.show import show_change
+
+        gone, holds = roll_back(workspace, to, reason)
+        show_change(gone, holds, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=True)
 
 
 @app.command()

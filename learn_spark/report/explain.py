@@ -130,9 +130,7 @@ def show(found: Explanation, report: Reporter) -> None:
 def _features(
     workspace: Workspace, table: str, release: dict[str, Any], where: pc.Expression | None = None
 ) -> pa.Table:
-    mine = pc.field("release_id") == release["release_id"]
-    version = int(release["outputs"][table])
-    return scan(workspace, table, version, where=mine if where is None else mine & where)
+    return scan(workspace, table, int(release["outputs"][table]), where=where)
 
 
 def _history(workspace: Workspace, user_id: str, release: dict[str, Any]) -> list[tuple[str, datetime]]:
@@ -159,10 +157,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _unknown(workspace: Workspace, user_id: str, release: dict[str, Any]) -> str:
-    mine = pc.field("release_id") == release["release_id"]
-    known = scan(workspace, "user_features", int(release["outputs"]["user_features"]), where=mine, columns=["user_id"])[
-        "user_id"
-    ]
+    known = scan(workspace, "user_features", int(release["outputs"]["user_features"]), columns=["user_id"])["user_id"]
     few = ", ".join(repr(user) for user in sorted(known.slice(0, 1000).to_pylist())[:3])
     return (
         f"release {release['release_id']} (as of {release['as_of']:%Y-%m-%d}) has no user {user_id!r}; it has "
