@@ -331,6 +331,9 @@ def rollback(
 def recommend(
     user: Annotated[str, typer.Option("--user", help="The user's id, as the source spells it.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    by_index: Annotated[
+        bool, typer.Option("--index", help="Search the release's exported FAISS index instead of scoring every item.")
+    ] = False,
     as_of: Annotated[
         str | None,
         typer.Option("--as-of", metavar="TIME", help="By the newest release that knows nothing of this time or later."),
@@ -350,7 +353,7 @@ def recommend(
 
         moment_as_of = None if as_of is None else moment(as_of)
         workspace = Workspace.open(load_settings(config, overrides or []).workspace)
-        show(explain(workspace, user, k=k, as_of=moment_as_of), Reporter())
+        show(explain(workspace, user, k=k, as_of=moment_as_of, by_index=by_index), Reporter())
 
     raise typer.Exit(_guarded(work, verbose, lambda: None))
 

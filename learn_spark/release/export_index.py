@@ -112,7 +112,7 @@ def _extensible(
         return None, "asked to (--force)"
     wanted = {key: getattr(context.settings.index, key) for key in _SHAPE}
     why, found = "there is no earlier index of this model and these settings", []
-    for folder in sorted(indexes.iterdir()):
+    for folder in sorted(path for path in indexes.iterdir() if not path.name.startswith(".")):
         try:
             manifest = read_manifest(folder)
         except IndexFault:

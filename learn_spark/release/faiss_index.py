@@ -57,8 +57,6 @@ def build(vectors: np.ndarray, settings: Index) -> Any:
         cells = settings.nlist or round(4 * count**0.5)
         cells = max(1, min(cells, count if settings.nlist else count // 39))
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
-        index.quantizer.this.disown()
-        index.own_fields = True
         index.cp.seed = SEED
         index.nprobe = min(settings.nprobe, cells)
         index.train(vectors)

@@ -11,8 +11,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.errors import GateFailed
-from learn_spark.quality.gate import run_gate
 from learn_spark.pipeline.stage import StageResult
+from learn_spark.quality.gate import run_gate
 from learn_spark.release import changes
 from learn_spark.release import publish as stage
 from learn_spark.release.alignment import rotation
