@@ -291,14 +291,18 @@ def withdraw(
     config: ConfigOption,
     overrides: SetOption = None,
     reason: ReasonOption = None,
+    dry_run: DryRunOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Withdraw one release, by a new row; if it is the one that holds, consumers then read the one before it."""
 
     def work(workspace: Workspace, report: Reporter) -> None:
-        from learn_spark.release.ledger import withdraw
+        from learn_spark.release.ledger import ledger, release_called, withdraw
         from learn_spark.release.show import show_change
 
+        if dry_run:
+            report.line(f"would withdraw release {release_called(ledger(workspace), release)['release_id']}")
+            return
         gone, holds = withdraw(workspace, release, reason)
         show_change([gone], holds, report)
 
@@ -313,14 +317,19 @@ def rollback(
         str | None, typer.Option("--to", metavar="RELEASE", help="Withdraw every release newer than this one.")
     ] = None,
     reason: ReasonOption = None,
+    dry_run: DryRunOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Withdraw the release that holds, by a new row; consumers then read the release before it."""
 
     def work(workspace: Workspace, report: Reporter) -> None:
-        from learn_spark.release.ledger import roll_back
+        from learn_spark.release.ledger import ledger, roll_back, to_withdraw
         from learn_spark.release.show import show_change
 
+        if dry_run:
+            for row in to_withdraw(ledger(workspace), to):
+                report.line(f"would withdraw release {row['release_id']}")
+            return
         gone, holds = roll_back(workspace, to, reason)
         show_change(gone, holds, report)
 
@@ -429,6 +438,74 @@ def forget_embeddings(
                 report.line(f"deleted {forget(workspace, [k.encoder_key for k in unused]):,} rows")
             else:
                 report.line(f"--delete would delete {sum(k.rows for k in unused):,} rows of {len(unused)} encoders")
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command(rich_help_panel="Operating")
+def lineage(
+    what: Annotated[str, typer.Argument(metavar="TABLE[@VERSION]", help="A table, or model@ID.")],
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what a table version was made from, up to the raw files, and all that read it."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.pipeline.lineage import show_lineage
+
+        show_lineage(workspace, what, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=False)
+
+
+@app.command(rich_help_panel="Operating")
+def backfill(
+    config: ConfigOption,
+    first: Annotated[str, typer.Option("--from", metavar="DAY", help="The first day, as 2024-01-31.")],
+    last: Annotated[str, typer.Option("--to", metavar="DAY", help="The last day.")],
+    every: Annotated[int, typer.Option("--every", min=1, help="Days from one release to the next.")] = 1,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Publish releases for days gone by, each as of its day, by a tower trained as of the first; the latest stays."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.pipeline.backfill import backfill, days_between
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+
+        backfill(
+            lambda more: load_settings(config, [*(overrides or []), *more]),
+            days_between(first, last, every),
+            report=Reporter(),
+            dry_run=dry_run,
+            verbose=verbose,
+        )
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command(rich_help_panel="Operating")
+def retain(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    keep: Annotated[int, typer.Option("--releases", min=1, help="The newest so many releases stay.")] = 5,
+    days: Annotated[int, typer.Option("--days", min=0, help="Files, models, checkpoints stay so many days.")] = 7,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what would be deleted.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show which releases, models, checkpoints, embeddings and files nothing needs; delete them with --delete."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.pipeline.retain import retain
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+
+        retain(load_settings(config, overrides or []), releases=keep, days=days, delete=delete, report=Reporter())
 
     raise typer.Exit(_guarded(work, verbose, lambda: None))
 

@@ -39,6 +39,8 @@ def changes(
     held = states(ledger(where)).get(since)
     if held is None:
         raise LearnSparkError(f"changes since {since!r}: there was no such release; learn-spark releases lists them")
+    if held["status"] == "expired":
+        raise LearnSparkError(f"changes since {since}: it expired, and its versions are gone; read {until} as a whole")
     start, end = (int(row["outputs"][table]) for row in (held, read_release(where, release=until)))
     path, names = where.table(table), contract(table).names
     if start == end:

@@ -12,7 +12,9 @@ from learn_spark.tables.lineage import new_run_id
 from learn_spark.tables.log import append_rows, read_rows
 from learn_spark.tables.workspace import Workspace
 
-STATES = ("released", "withdrawn")
+# What may be read; of these, a backfilled one only by its id or as of a time.
+READABLE = ("released", "backfilled")
+STATES = (*READABLE, "withdrawn", "expired")
 
 
 class NoRelease(LearnSparkError):
@@ -25,7 +27,7 @@ def ledger(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def states(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """release_id -> its newest row that is released or withdrawn; a release staged or refused alone is not there."""
+    """release_id -> its newest row that is neither staged nor refused; a release that is nothing else is not there."""
     newest: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["sequence"]):
         if row["status"] in STATES:
@@ -36,11 +38,12 @@ def states(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def current_release(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = None) -> dict[str, Any]:
     """Of all rows of ``releases``, the one that holds now: the newest ``released`` row that no later row withdrew.
 
-    With ``as_of`` (aware) the newest of those whose own as_of is not after it: one that knows nothing of what came
-    then. Staging a release again, and an audit that refuses it then, take nothing away from it. NoRelease where every
-    release is staged, refused or withdrawn, or of a later as_of.
+    With ``as_of`` (aware) the one with the latest as_of that is not after it, backfilled ones too: it knows nothing of
+    what came then. Staging a release again, and an audit that refuses it then, take nothing away from it. NoRelease
+    where there is none.
     """
-    released = [row for row in states(rows).values() if row["status"] == "released"]
+    wanted = ("released",) if as_of is None else READABLE
+    released = [row for row in states(rows).values() if row["status"] in wanted]
     if not released:
         raise NoRelease("nothing is released; run the publish stage, and look at its gate if it ran")
     if as_of is not None:
@@ -51,11 +54,12 @@ def current_release(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = 
                 f"no release is as of {as_of:%Y-%m-%d %H:%M:%S} UTC or earlier; the earliest of those that hold is as "
                 f"of {earliest:%Y-%m-%d %H:%M:%S}"
             )
+        return max(released, key=lambda row: (row["as_of"], row["sequence"]))
     return max(released, key=lambda row: row["sequence"])
 
 
 def release_called(rows: Sequence[Mapping[str, Any]], release_id: str) -> dict[str, Any]:
-    """The row of one release that holds; NoRelease where it is unknown, withdrawn, or was never released."""
+    """The row of one release that may be read; NoRelease where it is unknown, was taken away, or never published."""
     found = states(rows).get(release_id)
     if found is None:
         there = [row["status"] for row in rows if row["release_id"] == release_id]
@@ -63,9 +67,9 @@ def release_called(rows: Sequence[Mapping[str, Any]], release_id: str) -> dict[s
             raise NoRelease(f"release {release_id} was {there[-1]}, but never released")
         known = ", ".join(list(states(rows))[-3:]) or "none"
         raise NoRelease(f"there is no release {release_id!r}; the newest are {known} (learn-spark releases lists all)")
-    if found["status"] == "withdrawn":
+    if found["status"] not in READABLE:
         raise NoRelease(
-            f"release {release_id} was withdrawn on {found['written_at']:%Y-%m-%d %H:%M} UTC"
+            f"release {release_id} was {found['status']} on {found['written_at']:%Y-%m-%d %H:%M} UTC"
             + (f": {found['note']}" if found.get("note") else "")
         )
     return found
@@ -104,7 +108,7 @@ def withdraw(
     Raises NoRelease where it does not hold.
     """
     row = release_called(ledger(workspace), release_id)
-    _add(workspace, [_withdrawn(row, reason)])
+    _add(workspace, [_taken_away(row, "withdrawn", reason)])
     return row, _holds(workspace)
 
 
@@ -116,18 +120,29 @@ def roll_back(
     Returns (what was withdrawn, newest first; what holds now, None: nothing is released any more). Raises NoRelease
     where nothing is released, ``to`` does not hold, or nothing is newer.
     """
-    rows = ledger(workspace)
-    newest = current_release(rows)
-    gone = [newest]
-    if to is not None:
-        kept = release_called(rows, to)
-        held = [row for row in states(rows).values() if row["status"] == "released"]
-        gone = sorted((r for r in held if r["sequence"] > kept["sequence"]), key=lambda r: -int(r["sequence"]))
-        if not gone:
-            raise NoRelease(f"release {to} is the one that holds already")
+    gone = to_withdraw(ledger(workspace), to)
     note = reason or ("rolled back" if to is None else f"rolled back to {to}")
-    _add(workspace, [_withdrawn(row, note) for row in gone])
+    _add(workspace, [_taken_away(row, "withdrawn", note) for row in gone])
     return gone, _holds(workspace)
+
+
+def to_withdraw(rows: Sequence[Mapping[str, Any]], to: str | None = None) -> list[dict[str, Any]]:
+    """What ``roll_back`` withdraws, newest first; raises as it does."""
+    newest = current_release(rows)
+    if to is None:
+        return [newest]
+    kept = release_called(rows, to)
+    held = [row for row in states(rows).values() if row["status"] == "released"]
+    gone = sorted((r for r in held if r["sequence"] > kept["sequence"]), key=lambda r: -int(r["sequence"]))
+    if not gone:
+        raise NoRelease(f"release {to} is the one that holds already")
+    return gone
+
+
+def expire(workspace: Workspace, release_ids: Sequence[str]) -> None:
+    """Say by new rows that nobody may read these releases any more, because their versions are about to go."""
+    known = states(ledger(workspace))
+    _add(workspace, [_taken_away(known[name], "expired", "no longer kept") for name in release_ids])
 
 
 def _holds(workspace: Workspace) -> dict[str, Any] | None:
@@ -137,8 +152,8 @@ def _holds(workspace: Workspace) -> dict[str, Any] | None:
         return None
 
 
-def _withdrawn(row: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
-    return {**row, "status": "withdrawn", "note": reason, "run_id": new_run_id()}
+def _taken_away(row: Mapping[str, Any], status: str, reason: str | None) -> dict[str, Any]:
+    return {**row, "status": status, "note": reason, "run_id": new_run_id()}
 
 
 def _add(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

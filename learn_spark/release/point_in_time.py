@@ -7,7 +7,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 from learn_spark.errors import LearnSparkError
-from learn_spark.release.ledger import held_during, ledger, states
+from learn_spark.release.ledger import READABLE, held_during, ledger, states
 from learn_spark.release.read import KEYS, workspace_of
 from learn_spark.tables.workspace import Workspace
 
@@ -29,8 +29,9 @@ def features_at(
 
     By the clock ``published`` an event gets the release that held at its time: the newest published before it, and
     not withdrawn by then. By ``as_of`` it gets the release with the latest as-of time that is not after it, of those
-    that hold today: for logs of a time in which nothing was published. All three are null for an event before every
-    release; an embedding is null for a user or item that the release doesn't have. Rows are neither lost nor repeated.
+    that may be read today: for logs of a time in which nothing was published (``learn-spark backfill``). All three are
+    null for an event before every release; an embedding is null for a user or item that the release doesn't have. Rows
+    are neither lost nor repeated.
 
     Each release that an event needs is read once. Raises LearnSparkError where a column is missing or taken.
     """
@@ -78,7 +79,7 @@ def features_at(
 def _stretches(rows: list[dict[str, Any]], clock: Clock) -> list[tuple[datetime, dict[str, Any] | None]]:
     """(begin, release or None) in order of time: what an event gets from then on until the next begins."""
     if clock == "as_of":
-        released = [row for row in states(rows).values() if row["status"] == "released"]
+        released = [row for row in states(rows).values() if row["status"] in READABLE]
         newest = {row["as_of"]: row for row in sorted(released, key=lambda row: row["sequence"])}
         return sorted(newest.items())
     if clock != "published":

@@ -17,13 +17,13 @@ from learn_spark.release.alignment import fit_rotation, rotated
 from learn_spark.release.audit import Profile, release_rules, table_profile, validation_profile
 from learn_spark.release.commit import commit
 from learn_spark.release.entities import wanted_items, wanted_users
-from learn_spark.release.ledger import NoRelease, add_row, current_release, ledger, states
+from learn_spark.release.ledger import READABLE, NoRelease, add_row, current_release, ledger, states
+from learn_spark.release.models import usable_model
 from learn_spark.release.read import KEYS
 from learn_spark.release.staging import Staged, stage, staged_folder
 from learn_spark.release.worker import TowerSpec
 from learn_spark.settings import Settings
 from learn_spark.tables import delta
-from learn_spark.tables.lineage import newest_model
 from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ NAMES = {"user_features": "user", "item_features": "item"}
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The newest model."""
-    return {"model": newest_model(workspace)}
+    """The newest model that knows nothing of what the features may not know."""
+    return {"model": usable_model(settings, workspace)}
 
 
 def release_id(context: StageContext) -> str:
@@ -78,7 +78,9 @@ def run(context: StageContext) -> StageResult:
     items = wanted_items(context, model, producer, reads_content=matrix is not None)
     parts = stage(context.spark, context.workspace, release, as_of, spec, users, items, everything=context.forced)
     entities = sum(part.entities for part in parts.values())
-    if all(part.nothing for part in parts.values()) and _holds(rows) == release:
+    status = "backfilled" if context.settings.release.backfill else "released"
+    holds = release in (_holds(rows), None if state is None or status == "released" else state["release_id"])
+    if holds and all(part.nothing for part in parts.values()):
         shutil.rmtree(staged_folder(context.workspace, release))
         return StageResult(entities, 0, notes=(f"release {release} holds, and nothing changed; nothing is written",))
     note = _what_and_why(parts, model.model_id, context, last)
@@ -117,7 +119,7 @@ def run(context: StageContext) -> StageResult:
         table: str(commit(context.spark, context.path(table), parts[table], int(profile[f"{NAMES[table]}_rows"] or 0)))
         for table in ("user_features", "item_features")
     }
-    add_row(context.workspace, {**row, "status": "released"})
+    add_row(context.workspace, {**row, "status": status})
     shutil.rmtree(staged_folder(context.workspace, release))
     counts = {"rules_passed": len(rules) - len(gate.broken("warn"))}
     for table, part in parts.items():
@@ -214,7 +216,7 @@ def _holds(rows: list[dict[str, Any]]) -> str | None:
 
 def _last_written(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The release whose rows the feature tables hold now, withdrawn or not."""
-    published = [row for row in rows if row["status"] == "released"]
+    published = [row for row in rows if row["status"] in READABLE]
     return max(published, key=lambda row: int(row["outputs"]["user_features"]), default=None)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from learn_spark.progress import Reporter
-from learn_spark.release.ledger import NoRelease, current_release, ledger
+from learn_spark.release.ledger import READABLE, NoRelease, current_release, ledger
 from learn_spark.release.read import KEYS, read_release
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
@@ -80,7 +80,7 @@ def show_change(gone: Sequence[Mapping[str, Any]], holds: Mapping[str, Any] | No
 
 
 def _published(row: Mapping[str, Any]) -> bool:
-    return row["status"] in ("released", "withdrawn")
+    return row["status"] in (*READABLE, "withdrawn")
 
 
 def _rows(workspace: Workspace, row: Mapping[str, Any], table: str) -> int:

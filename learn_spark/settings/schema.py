@@ -316,7 +316,9 @@ class Evaluation(Section):
 
 
 class Release(Section):
-    """Publishing user and item features: staged, audited, released. The last four compare with the release before."""
+    """Publishing user and item features: staged, audited, released. ``min_cosine`` and those after it compare with the
+    release before. ``backfill``: for a past day; read by its id or as of a time, never as the latest.
+    """
 
     batch_rows: Count = 512
     min_validation_ndcg10: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
@@ -326,6 +328,7 @@ class Release(Section):
     max_vanished_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     max_new_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     max_validation_lost: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    backfill: bool = False
 
 
 class Index(Section):
