@@ -9,7 +9,7 @@ from typing import Any
 from learn_spark.errors import LearnSparkError
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import new_run_id
-from learn_spark.tables.log import append_rows, read_rows
+from learn_spark.tables.log import append_rows, check_columns, read_rows
 from learn_spark.tables.workspace import Workspace
 
 # What may be read; of these, a backfilled one only by its id or as of a time.
@@ -22,8 +22,13 @@ class NoRelease(LearnSparkError):
 
 
 def ledger(workspace: Workspace) -> list[dict[str, Any]]:
-    """All rows of ``releases`` in the order of writing."""
-    return sorted(read_rows(workspace.table("releases")), key=lambda row: row["sequence"])
+    """All rows of ``releases`` in the order of writing.
+
+    ContractError where the table is of another version of the package, in which a release was something else.
+    """
+    path = workspace.table("releases")
+    check_columns(path, contract("releases"))
+    return sorted(read_rows(path), key=lambda row: row["sequence"])
 
 
 def states(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
