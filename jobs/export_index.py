@@ -1,4 +1,4 @@
-"""Released item_features -> an exact FAISS index with its item ids.
+"""Released item_features -> a FAISS index (flat, HNSW or IVF) with item ids, manifest and measured recall.
 
 Run:       spark-submit jobs/export_index.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/export_index.py --config conf/quickstart.yaml --set workspace=/data/learn

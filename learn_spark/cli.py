@@ -10,13 +10,18 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.pipeline.registry import all_stages
+
+if TYPE_CHECKING:
+    from learn_spark.progress import Reporter
+    from learn_spark.tables.workspace import Workspace
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A settings file, or its name in conf/.")]
 ConfigArgument = Annotated[
@@ -229,33 +234,115 @@ def check(
     raise typer.Exit(_guarded(work, verbose, lambda: folder[0] if folder else None))
 
 
-@app.command()
-def rollback(config: ConfigOption, overrides: SetOption = None, verbose: VerboseOption = False) -> None:
-    """Withdraw the release that holds, by a new row; consumers then read the release before it."""
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; kept in the row.")]
+
+
+def _in_workspace(
+    config: str, overrides: list[str] | None, verbose: bool, work: Callable[[Workspace, Reporter], None], *, lock: bool
+) -> NoReturn:
+    """Run ``work`` in the workspace of the settings (with ``lock``: as the only one who changes it), then exit."""
     _quiet_environment(verbose)
 
-    def work() -> None:
+    def locked() -> None:
+        from learn_spark.pipeline.runner import workspace_lock
         from learn_spark.progress import Reporter
-        from learn_spark.release.rollback import roll_back
         from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
-        withdrawn, holds = roll_back(Workspace.open(load_settings(config, overrides or []).workspace))
-        report = Reporter()
-        report.line(f"withdrawn: release {withdrawn['release_id']} (model {withdrawn['model_id']})")
-        if holds is None:
-            report.line("released:  nothing any more")
-        else:
-            as_of = f"{holds['as_of']:%Y-%m-%d %H:%M}"
-            report.line(f"released:  release {holds['release_id']} (model {holds['model_id']}, as of {as_of})")
+        workspace = Workspace.open(load_settings(config, overrides or []).workspace)
+        with workspace_lock(workspace) if lock else nullcontext():
+            work(workspace, Reporter())
 
-    raise typer.Exit(_guarded(work, verbose, lambda: None))
+    raise typer.Exit(_guarded(locked, verbose, lambda: None))
+
+
+@app.command(rich_help_panel="Releases")
+def releases(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
+    """List all releases: state, model, as-of time, when published, sizes."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.release.show import list_releases
+
+        list_releases(workspace, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=False)
+
+
+@app.command(rich_help_panel="Releases")
+def show(
+    release: Annotated[str, typer.Argument(help="A release id, or latest.")] = "latest",
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show one release: its rows in the ledger, inputs and outputs with versions, and what its audit measured."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.release.show import show_release
+
+        show_release(workspace, release, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=False)
+
+
+@app.command(rich_help_panel="Releases")
+def withdraw(
+    release: Annotated[str, typer.Argument(help="A release id.")],
+    config: ConfigOption,
+    overrides: SetOption = None,
+    reason: ReasonOption = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Withdraw one release, by a new row; if it is the one that holds, consumers then read the one before it."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.release.ledger import ledger, release_called, withdraw
+        from learn_spark.release.show import show_change
+
+        if dry_run:
+            report.line(f"would withdraw release {release_called(ledger(workspace), release)['release_id']}")
+            return
+        gone, holds = withdraw(workspace, release, reason)
+        show_change([gone], holds, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=True)
+
+
+@app.command(rich_help_panel="Releases")
+def rollback(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="RELEASE", help="Withdraw every release newer than this one.")
+    ] = None,
+    reason: ReasonOption = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Withdraw the release that holds, by a new row; consumers then read the release before it."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.release.ledger import ledger, roll_back, to_withdraw
+        from learn_spark.release.show import show_change
+
+        if dry_run:
+            for row in to_withdraw(ledger(workspace), to):
+                report.line(f"would withdraw release {row['release_id']}")
+            return
+        gone, holds = roll_back(workspace, to, reason)
+        show_change(gone, holds, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=True)
 
 
 @app.command()
 def recommend(
     user: Annotated[str, typer.Option("--user", help="The user's id, as the source spells it.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    by_index: Annotated[
+        bool, typer.Option("--index", help="Search the release's exported FAISS index instead of scoring every item.")
+    ] = False,
     as_of: Annotated[
         str | None,
         typer.Option("--as-of", metavar="TIME", help="By the newest release that knows nothing of this time or later."),
@@ -275,7 +362,7 @@ def recommend(
 
         moment_as_of = None if as_of is None else moment(as_of)
         workspace = Workspace.open(load_settings(config, overrides or []).workspace)
-        show(explain(workspace, user, k=k, as_of=moment_as_of), Reporter())
+        show(explain(workspace, user, k=k, as_of=moment_as_of, by_index=by_index), Reporter())
 
     raise typer.Exit(_guarded(work, verbose, lambda: None))
 
@@ -351,6 +438,74 @@ def forget_embeddings(
                 report.line(f"deleted {forget(workspace, [k.encoder_key for k in unused]):,} rows")
             else:
                 report.line(f"--delete would delete {sum(k.rows for k in unused):,} rows of {len(unused)} encoders")
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command(rich_help_panel="Operating")
+def lineage(
+    what: Annotated[str, typer.Argument(metavar="TABLE[@VERSION]", help="A table, or model@ID.")],
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what a table version was made from, up to the raw files, and all that read it."""
+
+    def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.pipeline.lineage import show_lineage
+
+        show_lineage(workspace, what, report)
+
+    _in_workspace(config, overrides, verbose, work, lock=False)
+
+
+@app.command(rich_help_panel="Operating")
+def backfill(
+    config: ConfigOption,
+    first: Annotated[str, typer.Option("--from", metavar="DAY", help="The first day, as 2024-01-31.")],
+    last: Annotated[str, typer.Option("--to", metavar="DAY", help="The last day.")],
+    every: Annotated[int, typer.Option("--every", min=1, help="Days from one release to the next.")] = 1,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Publish releases for days gone by, each as of its day, by a tower trained as of the first; the latest stays."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.pipeline.backfill import backfill, days_between
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+
+        backfill(
+            lambda more: load_settings(config, [*(overrides or []), *more]),
+            days_between(first, last, every),
+            report=Reporter(),
+            dry_run=dry_run,
+            verbose=verbose,
+        )
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command(rich_help_panel="Operating")
+def retain(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    keep: Annotated[int, typer.Option("--releases", min=1, help="The newest so many releases stay.")] = 5,
+    days: Annotated[int, typer.Option("--days", min=0, help="Files, models, checkpoints stay so many days.")] = 7,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what would be deleted.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show which releases, models, checkpoints, embeddings and files nothing needs; delete them with --delete."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.pipeline.retain import retain
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+
+        retain(load_settings(config, overrides or []), releases=keep, days=days, delete=delete, report=Reporter())
 
     raise typer.Exit(_guarded(work, verbose, lambda: None))
 

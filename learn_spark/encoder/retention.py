@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+import pyarrow as pa
 from deltalake import DeltaTable
 
 from learn_spark.encoder.identity import identify
@@ -29,8 +31,9 @@ class KeptKey:
     used_by: tuple[str, ...]
 
 
-def keys_in_use(workspace: Workspace, settings: Settings) -> list[KeptKey]:
-    """All keys of text_embeddings, newest first, each with what uses it: the settings, trained models, releases.
+def keys_in_use(workspace: Workspace, settings: Settings, *, without: Collection[str] = ()) -> list[KeptKey]:
+    """All keys of text_embeddings, newest first, each with what uses it: the settings, trained models, releases that
+    did not expire. ``without`` are uses that do not count (``model <id>``, ``release <id>``).
 
     Raises LearnSparkError where there is no table yet.
     """
@@ -43,22 +46,35 @@ def keys_in_use(workspace: Workspace, settings: Settings) -> list[KeptKey]:
     for manifest in sorted((workspace.root / "models").glob("*/manifest.json")):
         key = json.loads(manifest.read_text(encoding="utf-8")).get("encoder_key")
         users.setdefault(key, []).append(f"model {manifest.parent.name}")
-    for release in read_rows(workspace.table("releases")):
-        name = f"release {release['release_id']}"
-        if name not in users.setdefault(release["encoder_key"], []):
-            users[release["encoder_key"]].append(name)
+    ledger = sorted(read_rows(workspace.table("releases")), key=lambda row: row["sequence"])
+    for release in {row["release_id"]: row for row in ledger}.values():
+        if release["status"] != "expired":
+            users.setdefault(release["encoder_key"], []).append(f"release {release['release_id']}")
     found = []
     for key, count in rows.items():
         row = known.get(key, {})
         detail = ", ".join(str(row[n]) for n in ("pooling", "max_tokens", "precision") if n in row)
-        used = tuple(users.get(key, ()))
+        used = tuple(use for use in users.get(key, ()) if use not in without)
         found.append(KeptKey(key, row.get("model", "unknown"), detail, count, row.get("first_used_at"), used))
     return sorted(found, key=lambda kept: (str(kept.first_used_at), kept.encoder_key), reverse=True)
 
 
 def forget(workspace: Workspace, keys: list[str]) -> int:
-    """Delete the vectors of these keys in one commit; how many. VACUUM frees the space when its time has come."""
-    table = DeltaTable(workspace.table("text_embeddings"))
+    """Delete the vectors of these keys in one commit; how many. VACUUM frees the space when its time has come.
+
+    Raises LearnSparkError where a file holds other keys too: what deltalake writes anew of it, Arrow 14 cannot read.
+    """
+    path = workspace.table("text_embeddings")
+    table = DeltaTable(path)
+    for file in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+        # Statistics of long texts are cut after 32 characters.
+        least, most = (str(file[f"{end}.encoder_key"])[:32] for end in ("min", "max"))
+        if least != most and any(least <= key[:32] <= most for key in keys):
+            listed = ", ".join(f"'{key}'" for key in keys)
+            raise LearnSparkError(
+                f"{file['path']} of text_embeddings holds vectors of several encoders; delete them by Spark: "
+                f"DELETE FROM delta.`{path}` WHERE encoder_key IN ({listed})"
+            )
     listed = ", ".join(f"'{key}'" for key in keys)
     metrics = table.delete(f"encoder_key in ({listed})")
     return int(metrics["num_deleted_rows"])

@@ -72,9 +72,9 @@ _STAGES = (
     Stage(
         name="export_index",
         module="learn_spark.release.export_index",
-        summary="The released item features as a FAISS index",
-        sections=(),
-        reads=("releases", "item_features"),
+        summary="The released item features as a FAISS index: flat, HNSW or IVF, with what it measures",
+        sections=("index",),
+        reads=("releases", "item_features", "user_features"),
         writes=(),
         uses_spark=False,
     ),

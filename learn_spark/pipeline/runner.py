@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from learn_spark.errors import GateFailed, LearnSparkError
+from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.stage import SparkHolder, Stage, StageContext, StageResult
 from learn_spark.progress import Reporter
@@ -205,8 +206,8 @@ def _show_plans(
             report.line(f"{stage.name}: up to date")
             continue
         report.line(f"{stage.name}: would run, because {reason}")
-        report.say(f"reads  {', '.join(stage.reads) or settings.source.path}")
-        report.say(f"writes {', '.join(stage.writes) or 'files below ' + str(workspace.root)}")
+        for sentence in forecast(stage, settings, workspace):
+            report.say(sentence)
         will_write.update(stage.writes)
         if stage.name == "train":
             will_write.add("model")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from deltalake import DeltaTable
 
 from learn_spark.pipeline.registry import all_stages
 from learn_spark.pipeline.runner import Outcome
 from learn_spark.progress import Reporter
 from learn_spark.retrieval.results import ResultKey, written_by
 from learn_spark.settings import Settings
+from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import Run, all_runs
 from learn_spark.tables.log import read_rows
-from learn_spark.tables.snapshot import current_version
+from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace
 
 METHODS = {
@@ -69,7 +74,7 @@ def show_places(settings: Settings, workspace: Workspace, report: Reporter) -> N
 
 
 def show_status(workspace: Workspace, report: Reporter) -> None:
-    """Every table's version and last writer, every stage's last run."""
+    """Every stage's last run; every table's version, rows, age, last run and what its gate last said."""
     runs = all_runs(workspace)
     rows = []
     for stage in all_stages():
@@ -80,11 +85,50 @@ def show_status(workspace: Workspace, report: Reporter) -> None:
         when = last.started_at.strftime("%Y-%m-%d %H:%M")
         rows.append([stage.name, last.status, when, f"{last.counts.get('rows_out', 0):,}", f"{last.seconds:.1f}"])
     report.table(f"Stages of {workspace.root}", ["stage", "last run", "at (UTC)", "rows out", "seconds"], rows)
+    gates = _last_gates(workspace)
+    now = datetime.now(UTC)
     tables = []
-    for name in sorted({table for stage in all_stages() for table in stage.writes} | {"runs"}):
-        version = current_version(workspace.table(name))
-        if version is not None:
-            from learn_spark.tables.snapshot import Snapshot
+    for name in sorted({table for stage in all_stages() for table in stage.writes} | {"runs", "quality_results"}):
+        path = workspace.table(name)
+        version = current_version(path)
+        if version is None:
+            continue
+        written = DeltaTable(path, without_files=True).history(1)[0]["timestamp"] / 1000
+        last = next((run for run in reversed(runs) if name in run.outputs), None)
+        tables.append(
+            [
+                name,
+                str(version),
+                f"{Snapshot.open(path).rows:,}",
+                age(now - datetime.fromtimestamp(written, UTC)),
+                f"{last.job} {last.run_id} ({last.status})" if last else "",
+                gates.get((name, version), "not judged" if contract(name).rules else "no rules"),
+            ]
+        )
+    report.table("Tables", ["table", "version", "rows", "age", "last run", "last gate"], tables)
 
-            tables.append([name, str(version), f"{Snapshot.open(workspace.table(name)).rows:,}"])
-    report.table("Tables", ["table", "version", "rows"], tables)
+
+def age(passed: timedelta) -> str:
+    """A stretch of time in its largest unit: 45 s, 12 min, 5 h, 3 d."""
+    seconds = max(0, int(passed.total_seconds()))
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:,} {unit}"
+    return f"{seconds} s"
+
+
+def _last_gates(workspace: Workspace) -> dict[tuple[str, int], str]:
+    """(table, version) -> what its newest judgement said."""
+    judged: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    rows = read_rows(workspace.table("quality_results"))
+    for row in sorted(rows, key=lambda row: (row["judged_at"], row["run_id"])):
+        of_version = judged.setdefault((row["judged_table"], row["judged_version"]), {})
+        if of_version and next(iter(of_version.values()))["run_id"] != row["run_id"]:
+            of_version.clear()
+        of_version[row["rule"]] = row
+    said = {}
+    for key, results in judged.items():
+        broken = [row["severity"] for row in results.values() if not row["passed"]]
+        warnings = f", {len(broken)} warnings" if broken else ""
+        said[key] = "refused" if "fail" in broken else f"passed{warnings}"
+    return said

@@ -1,52 +1,157 @@
-"""The export_index stage: the released item vectors as an exact FAISS index, with the item ids beside it."""
+"""The export_index stage: the released item vectors as a FAISS index, with item ids, manifest and what it measures."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.release.read import read_release, released_arrow
+from learn_spark.release.faiss_index import IndexFault, ItemIndex, build, load, read_manifest, save
+from learn_spark.release.index_recall import measure
+from learn_spark.release.read import read_release
 from learn_spark.retrieval.cuts import fixed_lists
 from learn_spark.settings import save_settings
+from learn_spark.settings.schema import Index
+from learn_spark.tables.snapshot import Snapshot
+
+# What makes an index another one; the rest only says when to measure and when to build anew.
+_SHAPE = ("kind", "links", "ef_construction", "ef_search", "nlist", "nprobe")
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Ids [N] and vectors [N, D], in the order of the index's numbers."""
+
+    ids: pa.Array
+    vectors: np.ndarray
+
+    @staticmethod
+    def read(path: str, version: int) -> _Items:
+        rows = Snapshot.open(path, version).to_arrow(["item_id", "embedding"]).sort_by("item_id")
+        return _Items(rows["item_id"].combine_chunks(), np.ascontiguousarray(fixed_lists(rows["embedding"])))
+
+    def take(self, places: np.ndarray) -> _Items:
+        return _Items(self.ids.take(pa.array(places)), np.ascontiguousarray(self.vectors[places]))
 
 
 def run(context: StageContext) -> StageResult:
-    """Write indexes/<release_id>/: items.faiss (inner product of unit vectors), item_ids.parquet, manifest."""
-    import faiss
+    """Write indexes/<release_id>/: items.faiss (inner product), item_ids.parquet, manifest.json.
 
-    release = read_release(context.workspace)
-    features = released_arrow(context.workspace, "item_features").sort_by("item_id")
-    vectors = np.ascontiguousarray(fixed_lists(features["embedding"]), dtype=np.float32)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    indexes = context.folder("indexes")
+    Where an earlier index of the same model and settings has nothing but the new items missing, they are added to it;
+    else it is built anew.
+    """
+    settings, workspace = context.settings.index, context.workspace
+    release = read_release(workspace)
+    version = int(release["outputs"]["item_features"])
+    items = _Items.read(context.path("item_features"), version)
+    indexes, name = context.folder("indexes"), release["release_id"]
+    base, why = _extensible(context, indexes, items, release)
+    if base is None:
+        index, ordered, added = build(items.vectors, settings), items, 0
+        trained: dict[str, Any] = {"release_id": name, "features_version": version, "vectors": len(items.ids)}
+        note = f"built anew: {why}"
+    else:
+        index, ordered, added = _extend(base, items)
+        trained = base.manifest["trained_on"]
+        note = f"{added:,} items added to the index of release {base.manifest['release_id']}"
+    measured = measure(index, ordered.vectors, _queries(context, release, settings.queries))
+    norms = np.linalg.norm(items.vectors, axis=1)
+    manifest = {
+        "release_id": name,
+        "model_id": release["model_id"],
+        "kind": settings.kind,
+        "settings": {key: getattr(settings, key) for key in _SHAPE},
+        "metric": "inner product",
+        "normalised": bool(np.allclose(norms, 1.0, atol=context.settings.release.norm_tolerance)),
+        "features_version": version,
+        "trained_on": trained,
+        "measured": measured,
+        "faiss": faiss.__version__,
+    }
     temporary = indexes / f".new.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        faiss.write_index(index, str(temporary / "items.faiss"))
-        pq.write_table(pa.table({"item_id": features["item_id"]}), temporary / "item_ids.parquet")
-        digest = hashlib.sha256((temporary / "items.faiss").read_bytes()).hexdigest()
-        manifest = {"release_id": release["release_id"], "items": index.ntotal, "dim": index.d, "sha256": digest}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        written = save(temporary, index, ordered.ids, manifest)
         save_settings(context.settings, temporary)
-        if index.ntotal != features.num_rows:
-            raise LearnSparkError(f"export_index: {features.num_rows:,} vectors in, {index.ntotal:,} in the index")
-        final = indexes / release["release_id"]
+        if index.ntotal != len(items.ids):
+            raise LearnSparkError(f"export_index: {len(items.ids):,} vectors in, {index.ntotal:,} in the index")
+        final = indexes / name
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    figures = ", ".join(f"{key} {measured[key]:.4f}" for key in ("recall@10", "recall@100"))
     return StageResult(
-        rows_in=features.num_rows,
+        rows_in=len(items.ids),
         rows_out=index.ntotal,
-        outputs={f"indexes/{release['release_id']}": digest},
+        counts={"items_added": added},
+        outputs={f"indexes/{name}": written["checksum"]},
+        notes=(
+            note,
+            f"{settings.kind}: {figures} against exact search, {measured['queries_per_second']:,.0f} queries/s (exact: "
+            f"{measured['flat_queries_per_second']:,.0f}) over {measured['queries']:,} users",
+        ),
     )
+
+
+def _extensible(
+    context: StageContext, indexes: Path, items: _Items, release: dict[str, Any]
+) -> tuple[ItemIndex | None, str]:
+    """The largest earlier index to which only items must be added, or None and why there is none."""
+    if context.forced:
+        return None, "asked to (--force)"
+    wanted = {key: getattr(context.settings.index, key) for key in _SHAPE}
+    why, found = "there is no earlier index of this model and these settings", []
+    for folder in sorted(path for path in indexes.iterdir() if not path.name.startswith(".")):
+        try:
+            manifest = read_manifest(folder)
+        except IndexFault:
+            continue
+        if manifest["model_id"] == release["model_id"] and manifest["settings"] == wanted:
+            found.append((manifest["items"], folder, manifest))
+    for _, folder, manifest in sorted(found, key=lambda one: -int(one[0])):
+        old = _Items.read(context.path("item_features"), manifest["features_version"])
+        place = pc.index_in(old.ids, items.ids)
+        if place.null_count:
+            why = f"{place.null_count:,} items of the earlier index are gone"
+        elif not np.array_equal(items.vectors[place.to_numpy()], old.vectors):
+            why = "vectors of the earlier index changed"
+        elif _overgrown(context.settings.index, manifest, len(items.ids)):
+            why = "too many items came since the cells were trained (index.max_added_share)"
+        else:
+            try:
+                return load(folder), ""
+            except IndexFault as fault:
+                why = str(fault)
+    return None, why
+
+
+def _overgrown(settings: Index, manifest: dict[str, Any], items: int) -> bool:
+    return settings.kind == "ivf" and 1 - manifest["trained_on"]["vectors"] / items > settings.max_added_share
+
+
+def _extend(base: ItemIndex, items: _Items) -> tuple[Any, _Items, int]:
+    """The index with the items it lacks at its end; ids and vectors in its order; how many were added."""
+    known = pc.index_in(base.item_ids, items.ids).to_numpy()
+    new = np.setdiff1d(np.arange(len(items.ids)), known)
+    if len(new):
+        base.index.add(items.take(new).vectors)
+    return base.index, items.take(np.concatenate([known, new])), len(new)
+
+
+def _queries(context: StageContext, release: dict[str, Any], most: int) -> np.ndarray:
+    """Vectors of at most so many users, evenly from the order of their ids."""
+    version = int(release["outputs"]["user_features"])
+    rows = Snapshot.open(context.path("user_features"), version).to_arrow(["user_id", "embedding"]).sort_by("user_id")
+    places = np.unique(np.linspace(0, rows.num_rows - 1, min(most, rows.num_rows)).astype(np.int64))
+    return np.ascontiguousarray(fixed_lists(rows["embedding"].take(pa.array(places))))

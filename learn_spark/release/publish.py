@@ -1,44 +1,48 @@
-"""The publish stage: write, audit, publish. Features are staged, a gate judges them, only then are they released."""
+"""The publish stage: write, audit, publish. What changed is staged, audited, and only then reaches consumers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.quality.gate import run_gate
-from learn_spark.release.profile import release_rules, vector_profile
-from learn_spark.release.worker import FEATURES, TowerSpec, item_features, user_features
+from learn_spark.release.alignment import fit_rotation, rotated
+from learn_spark.release.audit import Profile, release_rules, table_profile, validation_profile
+from learn_spark.release.commit import commit
+from learn_spark.release.entities import wanted_items, wanted_users
+from learn_spark.release.ledger import READABLE, NoRelease, add_row, current_release, ledger, states
+from learn_spark.release.models import usable_model
+from learn_spark.release.read import KEYS
+from learn_spark.release.staging import Staged, stage, staged_folder
+from learn_spark.release.worker import TowerSpec
 from learn_spark.settings import Settings
 from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.lineage import newest_model
-from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from learn_spark.training.model_store import Model
 
-FEATURE_TABLES = ("item_features", "user_features")
+NAMES = {"user_features": "user", "item_features": "item"}
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The newest model."""
-    return {"model": newest_model(workspace)}
+    """The newest model that knows nothing of what the features may not know."""
+    return {"model": usable_model(settings, workspace)}
 
 
 def release_id(context: StageContext) -> str:
-    """Hash of the model, every input's version and the gate's settings: a release judged by another gate is another
-    release, so that a refusal withdraws nothing that was released before.
-    """
+    """Hash of the model, the code, every input's version, the as-of setting and the gate's settings."""
     parts = {
         "inputs": dict(context.inputs),
+        "code": context.code_version,
         "as_of": context.settings.histories.as_of,
         "gate": context.settings.release.model_dump(),
     }
@@ -46,59 +50,91 @@ def release_id(context: StageContext) -> str:
 
 
 def run(context: StageContext) -> StageResult:
-    """Stage the features of all users and items, judge them, release them.
+    """Stage the vectors of the users and items that changed, audit the tables as they will be, release them.
 
-    Raises GateFailed (after marking the release withdrawn) where the gate says no; consumers go on reading the
-    release before.
+    Raises GateFailed where the audit says no: nothing but a row of releases is written then, and what was staged stays
+    in staged/<release_id>. A release that was withdrawn, or that holds and is as it should be, is left alone.
     """
-    from pyspark.sql import functions as F
-
+    from learn_spark.training.content import bind_content
     from learn_spark.training.model_store import load_model
 
+    release, rows = release_id(context), ledger(context.workspace)
+    state = states(rows).get(release)
+    if state is not None and state["status"] == "withdrawn" and not context.forced:
+        note = f"release {release} was withdrawn; nothing is published (publish --force releases it again)"
+        return StageResult(0, 0, notes=(note,))
     model = load_model(context.workspace.root / "models" / context.inputs["model"])
-    manifest, key = model.manifest, model.manifest["encoder_key"]
-    release = release_id(context)
     histories = context.read("user_histories")
     as_of = _as_of(context, histories)
-    counts = _stage(context, release, model, as_of, histories)
-    outputs = {table: str(current_version(context.path(table))) for table in FEATURE_TABLES}
+    producer, last = f"{model.model_id} {context.code_version}", _last_written(rows)
+    matrix = bind_content(context, model)
+    spec = TowerSpec(
+        model_folder=str(context.workspace.root / "models" / model.model_id),
+        matrix_path=None if matrix is None else str(matrix),
+        batch_rows=context.settings.release.batch_rows,
+        threads=max(1, (os.cpu_count() or 1) // context.spark.sparkContext.defaultParallelism),
+    )
+    users = wanted_users(histories, producer, model.window, needs_times=model.tower.needs_times)
+    items = wanted_items(context, model, producer, reads_content=matrix is not None)
+    parts = stage(context.spark, context.workspace, release, as_of, spec, users, items, everything=context.forced)
+    entities = sum(part.entities for part in parts.values())
+    status = "backfilled" if context.settings.release.backfill else "released"
+    holds = release in (_holds(rows), None if state is None or status == "released" else state["release_id"])
+    if holds and all(part.nothing for part in parts.values()):
+        shutil.rmtree(staged_folder(context.workspace, release))
+        return StageResult(entities, 0, notes=(f"release {release} holds, and nothing changed; nothing is written",))
+    note = _what_and_why(parts, model.model_id, context, last)
     row: dict[str, Any] = {
         "release_id": release,
-        "model_id": context.inputs["model"],
-        "encoder_key": key,
+        "model_id": model.model_id,
+        "code_version": context.code_version,
+        "encoder_key": model.manifest["encoder_key"],
         "inputs": dict(context.inputs),
-        "outputs": outputs,
+        "outputs": {table: f"staged/{release}/{table}" for table in parts},
         "gate_results": None,
-        "metrics": {name: float(value) for name, value in manifest["validation"].items()},
+        "metrics": {name: float(value) for name, value in model.manifest["validation"].items()},
         "as_of": as_of,
         "run_id": context.run_id,
+        "note": note,
     }
-    _append_release(context, {**row, "status": "staged"})
-    profile: dict[str, float | None] = {"validation_ndcg10": manifest["validation"]["NDCG@10"]}
-    for table, name in (("user_features", "user"), ("item_features", "item")):
-        rows = delta.read(context.spark, context.path(table), int(outputs[table]))
-        staged = rows.where(F.col("release_id") == release)
-        profile |= vector_profile(staged, f"{name}_id", name)
-        profile[f"{name}_repeated"] = (profile[f"{name}_rows"] or 0) - (profile[f"{name}_ids"] or 0)
+    add_row(context.workspace, {**row, "status": "staged"})
+    profile, alignment = _profile(context, parts, histories, row, _before(rows, as_of))
     rules = release_rules(
         context.settings.release,
+        profile,
         output_dim=model.tower.output_dim,
         normalised=model.tower.normalised,
-        users=counts["users"],
-        items=counts["items"],
+        users=parts["user_features"].entities,
+        items=parts["item_features"].entities,
+        alignment=alignment,
     )
     gate = run_gate("release", profile, rules, context.folder("reports", "quality"))
-    status = "released" if gate.passed else "withdrawn"
-    _append_release(context, {**row, "status": status, "gate_results": json.dumps(gate.as_dicts())})
+    row["gate_results"] = json.dumps(gate.as_dicts())
+    if not gate.passed:
+        add_row(context.workspace, {**row, "status": "refused"})
+        context.report.say(f"what was staged stays in {staged_folder(context.workspace, release)}")
     gate.require()
-    written = int(profile["user_rows"] or 0) + int(profile["item_rows"] or 0)
+    # Users first: were the items' new texts there already, a run killed in between would not find who saw them.
+    row["outputs"] = {
+        table: str(commit(context.spark, context.path(table), parts[table], int(profile[f"{NAMES[table]}_rows"] or 0)))
+        for table in ("user_features", "item_features")
+    }
+    add_row(context.workspace, {**row, "status": status})
+    shutil.rmtree(staged_folder(context.workspace, release))
+    counts = {"rules_passed": len(rules) - len(gate.broken("warn"))}
+    for table, part in parts.items():
+        name = f"{NAMES[table]}s"
+        counts |= {name: part.entities, f"{name}_written": part.written, f"{name}_removed": part.removed}
     return StageResult(
-        rows_in=counts["users"] + counts["items"],
-        rows_out=written,
-        counts={"users": counts["users"], "items": counts["items"], "rules_passed": len(rules)},
+        rows_in=entities,
+        rows_out=sum(part.written for part in parts.values()),
+        counts=counts,
         notes=(
-            f"release {release}: {counts['users']:,} users, {counts['items']:,} items, "
-            f"as of {as_of:%Y-%m-%d %H:%M:%S}; the gate's {len(rules)} rules passed (Data Docs: {gate.docs})",
+            note,
+            f"release {release}: {counts['users']:,} users, {counts['items']:,} items, as of "
+            f"{as_of:%Y-%m-%d %H:%M:%S}; {counts['rules_passed']} of the audit's {len(rules)} rules passed "
+            f"(Data Docs: {gate.docs})",
+            *(f"warning: {result.sentence()}" for result in gate.broken("warn")),
         ),
     )
 
@@ -124,51 +160,87 @@ def _as_of(context: StageContext, histories: DataFrame) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
-def _stage(context: StageContext, release: str, model: Model, as_of: datetime, histories: DataFrame) -> dict[str, int]:
-    """Write both feature tables' slice of this release; a second writing replaces the first."""
+def _profile(
+    context: StageContext,
+    parts: Mapping[str, Staged],
+    histories: DataFrame,
+    row: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+) -> tuple[Profile, str]:
+    """The measures of both tables as they will be, and how they were aligned with the release before."""
     from pyspark.sql import functions as F
-
-    from learn_spark.training.content import bind_content
 
     spark = context.spark
-    tasks = spark.sparkContext.defaultParallelism
-    matrix = bind_content(context, model)
-    spec = TowerSpec(
-        model_folder=str(context.workspace.root / "models" / model.model_id),
-        matrix_path=None if matrix is None else str(matrix),
-        batch_rows=context.settings.release.batch_rows,
-        threads=max(1, (os.cpu_count() or 1) // tasks),
-    )
-    newest = histories.where("chunk = 0").select(F.col("user_id").alias("id"), "item_index", "event_time", "length")
-    items = context.read("item_index").select(F.col("item_id").alias("id"), "item_index")
-    known, there = model.tower.n_items, items.agg(F.max("item_index")).first()
-    if matrix is None and there is not None and there[0] > known:
-        raise LearnSparkError(
-            f"publish: the model {model.model_id} knows items by their IDs, {known:,} of them, but item_index goes "
-            f"up to {there[0]:,}; train again (a learn tower needs not: it reads content)"
-        )
-    sources = {
-        "item_features": ("item_id", items.repartition(tasks).mapInArrow(item_features(spec), FEATURES)),
-        "user_features": ("user_id", newest.mapInArrow(user_features(spec), FEATURES)),
+    profile = validation_profile(row["metrics"], None if before is None else before["metrics"])
+    then: dict[str, DataFrame | None] = dict.fromkeys(parts)
+    alignment = "none: the same model"
+    if before is not None:
+        then = {t: delta.read(spark, context.path(t), int(before["outputs"][t])) for t in parts}
+    if before is not None and before["model_id"] != row["model_id"]:
+        # Users and items live in one space: the items that both have turn both tables.
+        old = then["item_features"]
+        assert old is not None
+        turn = fit_rotation(old, parts["item_features"].after(), "item_id")
+        alignment = "orthogonal Procrustes on the items of both"
+        then = {
+            table: None if turn is None or frame is None else rotated(frame, KEYS[table], turn)
+            for table, frame in then.items()
+        }
+    seen = histories.select(F.explode(F.slice("item_index", F.lit(1), F.col("length"))).alias("item_index")).distinct()
+    events = seen.withColumn("cold", F.lit(False))
+    wanted = {
+        "user_features": parts["user_features"].wanted.select("id", F.lit(False).alias("cold")),
+        "item_features": parts["item_features"]
+        .wanted.join(events, "item_index", "left")
+        .select("id", F.coalesce("cold", F.lit(True)).alias("cold")),
     }
-    for table, (id_name, vectors) in sources.items():
-        rows = vectors.select(
-            F.lit(release).alias("release_id"),
-            F.col("id").alias(id_name),
-            "embedding",
-            F.lit(as_of).cast("timestamp").alias("as_of"),
-        )
-        delta.overwrite(rows, context.path(table), contract(table), where=f"release_id = '{release}'")
-    return {"users": newest.count(), "items": items.count()}
+    for table, part in parts.items():
+        profile |= table_profile(NAMES[table], part.key, part.after(), wanted[table], then[table])
+    return profile, alignment
 
 
-def _append_release(context: StageContext, row: dict[str, Any]) -> None:
-    from pyspark.sql import functions as F
+def _before(rows: list[dict[str, Any]], as_of: datetime) -> dict[str, Any] | None:
+    """The release to compare with: the newest that holds and knows no later events."""
+    try:
+        return current_release(rows, as_of)
+    except NoRelease:
+        return None
 
-    table = contract("releases")
-    delta.create_if_missing(context.spark, context.path("releases"), table)
-    known = delta.read(context.spark, context.path("releases"))
-    last = known.agg(F.coalesce(F.max("sequence"), F.lit(0))).first()
-    full = {**row, "sequence": (last[0] if last else 0) + 1, "written_at": datetime.now(UTC)}
-    frame = context.spark.createDataFrame([tuple(full[name] for name in table.names)], table.spark_schema())
-    delta.append(frame, context.path("releases"), table)
+
+def _holds(rows: list[dict[str, Any]]) -> str | None:
+    try:
+        return str(current_release(rows)["release_id"])
+    except NoRelease:
+        return None
+
+
+def _last_written(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The release whose rows the feature tables hold now, withdrawn or not."""
+    published = [row for row in rows if row["status"] in READABLE]
+    return max(published, key=lambda row: int(row["outputs"]["user_features"]), default=None)
+
+
+def _what_and_why(
+    parts: Mapping[str, Staged], model_id: str, context: StageContext, last: Mapping[str, Any] | None
+) -> str:
+    """What is written of each table, and, where that is all of it, why."""
+    if last is None:
+        why = "nothing was released before"
+    elif context.forced:
+        why = "asked to (--force)"
+    elif last["model_id"] != model_id:
+        why = f"the model changed ({last['model_id']} -> {model_id})"
+    elif last["code_version"] != context.code_version:
+        why = "the code changed"
+    else:
+        why = "all of them changed"
+    said = []
+    for table, part in parts.items():
+        removed = f", {part.removed:,} removed" if part.removed else ""
+        if part.nothing:
+            said.append(f"{table}: nothing changed")
+        elif part.everything:
+            said.append(f"{table}: all {part.entities:,} rewritten{removed}, because {why}")
+        else:
+            said.append(f"{table}: {part.written:,} of {part.entities:,} written{removed}")
+    return "; ".join(said)

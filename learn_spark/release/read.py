@@ -2,69 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from learn_spark.errors import LearnSparkError
-from learn_spark.tables.log import read_rows
+from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.release.ledger import NoRelease, current_release, ledger, release_called
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+__all__ = [
+    "KEYS",
+    "FeatureTable",
+    "NoRelease",
+    "current_release",
+    "key_of",
+    "read",
+    "read_release",
+    "released_arrow",
+    "released_features",
+    "workspace_of",
+]
 
-class NoRelease(LearnSparkError):
-    """Nothing is released, or not what was asked for."""
+FeatureTable = Literal["user_features", "item_features"]
+KEYS = {"user_features": "user_id", "item_features": "item_id"}
+WORKSPACE_CONF = "spark.learn_spark.workspace"
 
 
-def current_release(rows: Sequence[dict[str, Any]], as_of: datetime | None = None) -> dict[str, Any]:
-    """Of all rows of ``releases``, the one that holds now: the newest ``released`` row that no later row withdrew.
+def read(
+    spark: SparkSession,
+    table: str,
+    release: str = "latest",
+    as_of: datetime | None = None,
+    *,
+    workspace: Workspace | str | None = None,
+) -> DataFrame:
+    """The rows of ``user_features`` or ``item_features`` as one release has them.
 
-    With ``as_of`` (aware) the newest of those whose own as_of is not after it: one that knows nothing of what came
-    then. Staging a release again takes nothing away from it. NoRelease where every release is staged or withdrawn,
-    or of a later as_of.
+    ``release``: an id, or "latest": the one that holds now. ``as_of`` (UTC unless it names a zone): the newest of those
+    that know of no event at or after that time; of a named release, that it doesn't is checked. ``workspace``: its
+    folder, else the Spark setting spark.learn_spark.workspace.
+
+    Raises NoRelease where no release fits, LearnSparkError for another table.
     """
-    newest: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: row["sequence"]):
-        if row["status"] != "staged":
-            newest[row["release_id"]] = row
-    released = [row for row in newest.values() if row["status"] == "released"]
-    if not released:
-        raise NoRelease("nothing is released; run the publish stage, and look at its gate if it ran")
-    if as_of is not None:
-        earliest = min(row["as_of"] for row in released)
-        released = [row for row in released if row["as_of"] <= as_of]
-        if not released:
-            raise NoRelease(
-                f"no release is as of {as_of:%Y-%m-%d %H:%M:%S} UTC or earlier; the earliest of those that hold is as "
-                f"of {earliest:%Y-%m-%d %H:%M:%S}"
-            )
-    return max(released, key=lambda row: row["sequence"])
+    from learn_spark.tables import delta
+
+    where = workspace_of(spark, workspace)
+    key_of(table)
+    row = read_release(where, as_of, release)
+    return delta.read(spark, where.table(table), int(row["outputs"][table]))
 
 
-def read_release(workspace: Workspace, as_of: datetime | None = None) -> dict[str, Any]:
-    """The row of ``releases`` that holds now, or as of a time (``current_release``)."""
-    return current_release(read_rows(workspace.table("releases")), as_of)
+def read_release(workspace: Workspace, as_of: datetime | None = None, release: str = "latest") -> dict[str, Any]:
+    """The row of ``releases`` that holds now, or as of a time, or of one release; NoRelease where there is none."""
+    if as_of is not None and as_of.tzinfo is None:
+        as_of = as_of.replace(tzinfo=UTC)
+    if release == "latest":
+        return current_release(ledger(workspace), as_of)
+    row = release_called(ledger(workspace), release)
+    if as_of is not None and row["as_of"] > as_of:
+        raise NoRelease(
+            f"release {release} is as of {row['as_of']:%Y-%m-%d %H:%M:%S}: it may know of events at or after "
+            f"{as_of:%Y-%m-%d %H:%M:%S}"
+        )
+    return row
 
 
 def released_features(spark: SparkSession, workspace: Workspace, table: str) -> DataFrame:
-    """The released rows of ``user_features`` or ``item_features``, by Spark, at the version the release names."""
-    from pyspark.sql import functions as F
-
-    from learn_spark.tables import delta
-
-    row = read_release(workspace)
-    frame = delta.read(spark, workspace.table(table), int(row["outputs"][table]))
-    return frame.where(F.col("release_id") == row["release_id"])
+    """The rows of a feature table as the release that holds has them, by Spark."""
+    return read(spark, table, workspace=workspace)
 
 
-def released_arrow(workspace: Workspace, table: str) -> pa.Table:
+def released_arrow(workspace: Workspace, table: str, release: str = "latest") -> pa.Table:
     """The same without Spark."""
-    row = read_release(workspace)
-    rows = Snapshot.open(workspace.table(table), int(row["outputs"][table])).to_arrow()
-    return rows.filter(pc.equal(rows["release_id"], row["release_id"]))
+    key_of(table)
+    row = read_release(workspace, release=release)
+    return Snapshot.open(workspace.table(table), int(row["outputs"][table])).to_arrow()
+
+
+def key_of(table: str) -> str:
+    """The key column of a feature table; LearnSparkError for any other table."""
+    if table not in KEYS:
+        raise LearnSparkError(f"{table!r} is not released; what is: {', '.join(KEYS)}")
+    return KEYS[table]
+
+
+def workspace_of(spark: SparkSession, workspace: Workspace | str | None) -> Workspace:
+    """The workspace given, else the one that the Spark session names; SettingsError where neither does."""
+    if isinstance(workspace, Workspace):
+        return workspace
+    root = workspace or spark.conf.get(WORKSPACE_CONF, None)
+    if root is None:
+        raise SettingsError(f"which workspace? give workspace=..., or start Spark with --conf {WORKSPACE_CONF}=/folder")
+    return Workspace.open(root)

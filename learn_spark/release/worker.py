@@ -12,8 +12,8 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from learn_spark.training.model_store import Model
 
-FEATURES = "id string, embedding array<float>"
-_SCHEMA = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32()))])
+FEATURES = "id string, fingerprint bigint, embedding array<float>"
+_SCHEMA = pa.schema([("id", pa.string()), ("fingerprint", pa.int64()), ("embedding", pa.list_(pa.float32()))])
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _load(spec: TowerSpec) -> Model:
 
 
 def item_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For ``mapInArrow`` over columns id, item_index: each item's vector by the item tower."""
+    """For ``mapInArrow`` over columns id, fingerprint, item_index: each item's vector by the item tower."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import torch
@@ -58,13 +58,15 @@ def item_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
             index = batch["item_index"].to_numpy().astype(np.int64)
             with torch.inference_mode():
                 vectors = _load(spec).tower.items(torch.from_numpy(index))
-            yield _to_arrow(batch["id"], vectors.numpy())
+            yield _to_arrow(batch, vectors.numpy())
 
     return run
 
 
 def user_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For ``mapInArrow`` over columns id, item_index, event_time, length: each user's vector after its last event."""
+    """For ``mapInArrow`` over columns id, fingerprint, item_index, event_time, length: each user's vector after its
+    last event.
+    """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from learn_spark.retrieval.vectors import user_vectors
@@ -77,7 +79,7 @@ def user_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
             )
             lengths = batch["length"].to_numpy().astype(np.int64)
             vectors = user_vectors(model.tower, items, lengths, model.window, times=times, batch=spec.batch_rows)
-            yield _to_arrow(batch["id"], vectors)
+            yield _to_arrow(batch, vectors)
 
     return run
 
@@ -88,8 +90,8 @@ def _cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatc
             yield batch.slice(start, rows)
 
 
-def _to_arrow(ids: pa.Array, vectors: np.ndarray) -> pa.RecordBatch:
+def _to_arrow(batch: pa.RecordBatch, vectors: np.ndarray) -> pa.RecordBatch:
     count, width = vectors.shape
     offsets = pa.array(np.arange(0, (count + 1) * width, width, dtype=np.int32))
     embedding = pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel()))
-    return pa.RecordBatch.from_arrays([ids, embedding], schema=_SCHEMA)
+    return pa.RecordBatch.from_arrays([batch["id"], batch["fingerprint"], embedding], schema=_SCHEMA)

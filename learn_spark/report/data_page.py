@@ -28,16 +28,17 @@ only. **Times are UTC.** Timestamps have microseconds; an `as_of` stands for the
   row.
 - `user_histories` holds the events of `interactions` by user; the numbers in its `item_index` are those of the table
   `item_index`, and 0 is padding.
-- `user_features` and `item_features` hold vectors of one space for each `release_id` of `releases`.
+- A version of `user_features` and one of `item_features` hold the vectors of one space; `releases` names which belong
+  together.
 - `ad_scores.event_id` is an event of `interactions`, scored with the features of `release_id`.
 - `run_id` is a row of `runs`, with the versions of all that the run read and wrote. In `quality_results` it may be a
   check's own, which writes no such row.
 
 **How a consumer reads.** Features are read through `releases`, never as a table's newest rows: take the newest row
 with the status `released` that no later row of the same release withdrew; its `outputs` name the version of
-`user_features` and `item_features`; there, take the rows with its `release_id`. `released_features` (Spark) and
-`released_arrow` (without) in `learn_spark/release/read.py` do that. A rollback is a new row, so that asking again is
-all a consumer must do.
+`user_features` and `item_features`, and all rows of that version are the release (`VERSION AS OF` in SQL, `version=` of
+the `deltalake` package). `learn_spark.release.read` (Spark) and `released_arrow` in `learn_spark/release/read.py`
+(without) do that. A rollback is a new row, so that asking again is all a consumer must do.
 
 **Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Row rules are judged while a row is
 on its way in; beside the table's columns they speak of `malformed` (the line could not be split), `raw` (the whole
@@ -72,6 +73,8 @@ def _section(table: Contract) -> str:
         facts.append(f"Read by {_codes(by)}.")
     if table.change_data_feed:
         facts.append("Has a change data feed.")
+    if table.keeps_versions:
+        facts.append("Old versions stay readable.")
     parts.append(" ".join(facts) + "\n")
     parts.append(
         _table(

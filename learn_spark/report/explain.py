@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from learn_spark.errors import LearnSparkError, SettingsError
 from learn_spark.progress import Reporter
+from learn_spark.release.faiss_index import load
 from learn_spark.release.read import read_release
 from learn_spark.report.scores import best, scores_of
 from learn_spark.report.titles import titles_of
@@ -72,12 +73,17 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def explain(workspace: Workspace, user_id: str, *, k: int = 10, as_of: datetime | None = None) -> Explanation:
+def explain(
+    workspace: Workspace, user_id: str, *, k: int = 10, as_of: datetime | None = None, by_index: bool = False
+) -> Explanation:
     """The k unseen items that score highest for the user, and why, from the newest release (of ``as_of`` or before).
 
+    All items are scored, or with ``by_index`` those that the release's exported index finds for the user (an
+    approximate index may miss some).
+
     The history is the one that the release's vector was made of: user_histories at the release's version, all chunks.
-    Equal scores are in the order of item_id. Raises NoRelease, and LearnSparkError for a user that the release does
-    not have.
+    Equal scores are in the order of item_id. Raises NoRelease, IndexFault where the release has no whole index, and
+    LearnSparkError for a user that the release does not have.
     """
     release = read_release(workspace, as_of)
     user = _features(workspace, "user_features", release, pc.field("user_id") == user_id)
@@ -88,7 +94,17 @@ def explain(workspace: Workspace, user_id: str, *, k: int = 10, as_of: datetime 
     events = _history(workspace, user_id, release)
     seen = pc.index_in(pa.array([item for item, _ in events], pa.string()), ids).drop_null().to_numpy()
     seen = np.unique(seen).astype(np.int64)
-    scores = scores_of(vectors, fixed_lists(user["embedding"])[0], seen)
+    own = fixed_lists(user["embedding"])[0]
+    if by_index:
+        index = load(workspace.root / "indexes" / release["release_id"], release_id=release["release_id"])
+        # As many more as the history may take out again.
+        _, (found,) = index.search(own[None], k + len(seen))
+        near_user = pc.index_in(pa.array(found, pa.string()), ids).to_numpy()
+        scores = np.full(len(vectors), -np.inf)
+        scores[near_user] = scores_of(vectors[near_user], own, np.zeros(0, np.int64))
+        scores[seen] = -np.inf
+    else:
+        scores = scores_of(vectors, own, seen)
     # Vectors lie in the order of item_id, and so do equals.
     chosen = [(int(at), float(scores[at])) for at in best(scores, k)]
     titles = titles_of(workspace, [*(item for item, _ in events), *(ids[at].as_py() for at, _ in chosen)])
@@ -130,9 +146,7 @@ def show(found: Explanation, report: Reporter) -> None:
 def _features(
     workspace: Workspace, table: str, release: dict[str, Any], where: pc.Expression | None = None
 ) -> pa.Table:
-    mine = pc.field("release_id") == release["release_id"]
-    version = int(release["outputs"][table])
-    return scan(workspace, table, version, where=mine if where is None else mine & where)
+    return scan(workspace, table, int(release["outputs"][table]), where=where)
 
 
 def _history(workspace: Workspace, user_id: str, release: dict[str, Any]) -> list[tuple[str, datetime]]:
@@ -159,10 +173,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _unknown(workspace: Workspace, user_id: str, release: dict[str, Any]) -> str:
-    mine = pc.field("release_id") == release["release_id"]
-    known = scan(workspace, "user_features", int(release["outputs"]["user_features"]), where=mine, columns=["user_id"])[
-        "user_id"
-    ]
+    known = scan(workspace, "user_features", int(release["outputs"]["user_features"]), columns=["user_id"])["user_id"]
     few = ", ".join(repr(user) for user in sorted(known.slice(0, 1000).to_pylist())[:3])
     return (
         f"release {release['release_id']} (as of {release['as_of']:%Y-%m-%d}) has no user {user_id!r}; it has "

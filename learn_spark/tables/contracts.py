@@ -118,7 +118,10 @@ class TableRule(BaseModel):
 
 
 class Contract(BaseModel):
-    """What a table promises: columns, key, constraints, change feed, and the rules that rows and versions keep."""
+    """What a table promises: columns, key, constraints, change feed, and the rules that rows and versions keep.
+
+    Of a table that ``keeps_versions`` neither log nor files go by their age: consumers read old versions by number.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -128,6 +131,7 @@ class Contract(BaseModel):
     columns: list[Column] = Field(min_length=1)
     constraints: dict[str, str] = Field(default_factory=dict)
     change_data_feed: bool = False
+    keeps_versions: bool = False
     row_rules: list[RowRule] = Field(default_factory=list)
     rules: list[TableRule] = Field(default_factory=list)
 

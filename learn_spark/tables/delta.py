@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 
+FOR_GOOD = "interval 36500 days"
+
+
 class RowsLost(LearnSparkError):
     """A commit does not hold the number of rows that were to be written."""
 
@@ -49,6 +52,10 @@ def create_if_missing(spark: SparkSession, path: str, contract: Contract) -> Non
         builder = builder.property(f"delta.constraints.{name}", condition)
     if contract.change_data_feed:
         builder = builder.property("delta.enableChangeDataFeed", "true")
+    if contract.keeps_versions:
+        # 30 and 7 days by default: after a checkpoint, or a VACUUM, older versions could not be read any more.
+        for name in ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration"):
+            builder = builder.property(name, FOR_GOOD)
     builder.execute()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import write_deltalake
@@ -17,10 +17,12 @@ DAY = 86_400_000_000
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def plant(workspace: Workspace, table: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Append rows under the table's contract (columns and types; no constraints); the new version."""
+def plant(
+    workspace: Workspace, table: str, rows: Sequence[Mapping[str, Any]], mode: Literal["append", "overwrite"] = "append"
+) -> str:
+    """Append rows under the table's contract (columns and types; no constraints), or replace all; the new version."""
     data = pa.Table.from_pylist([dict(row) for row in rows], schema=contract(table).arrow_schema())
-    write_deltalake(workspace.table(table), data, mode="append")
+    write_deltalake(workspace.table(table), data, mode=mode)
     return str(current_version(workspace.table(table)))
 
 
@@ -51,6 +53,7 @@ def release_row(sequence: int, release: str, status: str, as_of: datetime, **mor
         "sequence": sequence,
         "status": status,
         "model_id": "m",
+        "code_version": "0.1.0+abc",
         "encoder_key": "e",
         "inputs": {},
         "outputs": {},

@@ -36,10 +36,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     )
     released = []
     for release, as_of, histories, user in (("r1", EARLY, early, [1.0, 0.0]), ("r2", LATE, late, [0.0, 1.0])):
-        rows = [{"release_id": release, "item_id": i, "embedding": v, "as_of": as_of} for i, v in ITEMS.items()]
-        outputs = {"item_features": plant(found, "item_features", rows)}
-        users = [{"release_id": release, "user_id": u, "embedding": user, "as_of": as_of} for u in ("u", "v", "1")]
-        outputs["user_features"] = plant(found, "user_features", users[: 3 if release == "r2" else 1])
+        common = {"release_id": release, "as_of": as_of, "fingerprint": 0}
+        rows = [{**common, "item_id": i, "embedding": v} for i, v in ITEMS.items()]
+        outputs = {"item_features": plant(found, "item_features", rows, mode="overwrite")}
+        users = [{**common, "user_id": u, "embedding": user} for u in ("u", "v", "1")]
+        outputs["user_features"] = plant(found, "user_features", users[: 3 if release == "r2" else 1], mode="overwrite")
         inputs = {"user_histories": histories, "item_index": index}
         released.append(release_row(len(released), release, "released", as_of, inputs=inputs, outputs=outputs))
     plant(found, "releases", [*released, release_row(9, "r3", "withdrawn", EARLY)])

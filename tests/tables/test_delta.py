@@ -90,10 +90,10 @@ def test_merge_inserts_updates_and_rests(spark: SparkSession, tmp_path: Path) ->
 
 def test_overwriting_one_slice_leaves_the_others(spark: SparkSession, tmp_path: Path) -> None:
     path, table = str(tmp_path / "features"), contract("item_features")
-    columns = "release_id string, item_id string, embedding array<float>, as_of timestamp"
+    columns = "release_id string, item_id string, embedding array<float>, as_of timestamp, fingerprint long"
 
     def rows(release: str, *ids: str) -> Any:
-        data = [(release, i, [1.0], datetime(2024, 1, 1)) for i in ids]
+        data = [(release, i, [1.0], datetime(2024, 1, 1), 7) for i in ids]
         return spark.createDataFrame(data, columns)
 
     delta.overwrite(rows("r1", "a", "b"), path, table, where="release_id = 'r1'")
@@ -102,6 +102,9 @@ def test_overwriting_one_slice_leaves_the_others(spark: SparkSession, tmp_path: 
     assert {(r.release_id, r.item_id) for r in delta.read(spark, path).collect()} == {("r1", "d"), ("r2", "c")}
     properties = spark.sql(f"DESCRIBE DETAIL delta.`{path}`").first()["properties"]  # type: ignore[index]
     assert properties["delta.enableChangeDataFeed"] == "true"
+    # Consumers read old versions by number: age takes neither log nor files away.
+    assert properties["delta.logRetentionDuration"] == properties["delta.deletedFileRetentionDuration"]
+    assert properties["delta.logRetentionDuration"] == "interval 36500 days"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), None])

@@ -1,0 +1,134 @@
+"""What a table version, model or index was made from, down to the raw files, and what was made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from learn_spark.errors import SettingsError
+from learn_spark.progress import Reporter
+from learn_spark.tables.contracts import all_tables
+from learn_spark.tables.lineage import Run, all_runs
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.snapshot import current_version
+from learn_spark.tables.workspace import Workspace
+
+SHOWN_FILES = 5
+# Books of the platform itself: every run writes them, nothing is made from them.
+_BOOKS = frozenset({"quarantine", "raw_files", "encoders"})
+
+
+@dataclass(frozen=True, order=True)
+class Artifact:
+    """A table at a version, a model (``model`` @ id), or a folder such as an index (its path @ its hash)."""
+
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.name} @ {self.value}"
+
+
+def parse(text: str, workspace: Workspace) -> Artifact:
+    """``TABLE`` (its newest version), ``TABLE@VERSION`` or ``model@ID``; SettingsError for anything else."""
+    name, at, value = text.partition("@")
+    if name == "model" and value:
+        return Artifact(name, value)
+    if name not in all_tables():
+        raise SettingsError(f"lineage of what? {name!r} is no table; there are {', '.join(all_tables())}, and model@ID")
+    newest = current_version(workspace.table(name))
+    if newest is None:
+        raise SettingsError(f"there is no table {name} in {workspace.root} yet")
+    if not at:
+        return Artifact(name, str(newest))
+    if not value.isdecimal() or int(value) > newest:
+        raise SettingsError(f"{name} has the versions 0 to {newest}, not {value!r}")
+    return Artifact(name, value)
+
+
+class Lineage:
+    """Who made what of what, from the runs table."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._done = [run for run in runs if run.status == "done"]
+
+    def maker(self, what: Artifact) -> Run | None:
+        """The run that wrote it: of a table, the first that left it at this version, else the first beyond it."""
+        beyond = None
+        for run in self._done:
+            for made in _outputs(run):
+                if made == what:
+                    return run
+                table = made.name == what.name and made.value.isdecimal() and what.value.isdecimal()
+                if table and int(made.value) > int(what.value) and beyond is None:
+                    beyond = run
+        return beyond
+
+    def readers(self, what: Artifact) -> list[Run]:
+        """The runs that read exactly this, oldest first."""
+        return [run for run in self._done if run.inputs.get(what.name) == what.value]
+
+    def made_by(self, run: Run) -> list[Artifact]:
+        """What a run wrote itself: what an earlier run left at the same version is not its work."""
+        return [made for made in _outputs(run) if made.name not in _BOOKS and self.maker(made) == run]
+
+
+def _outputs(run: Run) -> Iterator[Artifact]:
+    for name, value in run.outputs.items():
+        yield Artifact("model", name.removeprefix("models/")) if name.startswith("models/") else Artifact(name, value)
+
+
+def show_lineage(workspace: Workspace, text: str, report: Reporter) -> None:
+    """Print two trees: upwards to the raw files, downwards to everything that read it, directly or not."""
+    what = parse(text, workspace)
+    lineage = Lineage(all_runs(workspace))
+    report.heading(f"{what}: made from")
+    seen: set[Artifact] = set()
+
+    def up(artifact: Artifact, depth: int) -> None:
+        indent = "  " * depth
+        if artifact.name.startswith("files:"):
+            report.line(f"{indent}raw files {artifact.name.removeprefix('files:')}")
+            return
+        run = lineage.maker(artifact)
+        if run is None:
+            report.line(f"{indent}{artifact}, written by no run of this workspace")
+            return
+        known = artifact in seen
+        report.line(f"{indent}{artifact}, by {run.job} ({run.run_id}){', as above' if known else ''}")
+        if known:
+            return
+        seen.add(artifact)
+        for file in _raw_files(workspace, run):
+            report.line(f"{indent}    {file}")
+        for name, value in sorted(run.inputs.items()):
+            up(Artifact(name, value), depth + 1)
+
+    up(what, 1)
+    report.heading(f"{what}: read by")
+    shown: set[str] = set()
+
+    def down(artifact: Artifact, depth: int) -> None:
+        for run in lineage.readers(artifact):
+            made = lineage.made_by(run)
+            told = ", ".join(map(str, made)) or "nothing new"
+            known = run.run_id in shown
+            report.line(f"{'  ' * depth}{run.job} ({run.run_id}) -> {told}{', as above' if known else ''}")
+            if known:
+                continue
+            shown.add(run.run_id)
+            for other in made:
+                down(other, depth + 1)
+
+    down(what, 1)
+    if not shown:
+        report.line("  nothing yet")
+
+
+def _raw_files(workspace: Workspace, run: Run) -> list[str]:
+    if run.job != "ingest":
+        return []
+    read = [row for row in read_rows(workspace.table("raw_files")) if row["run_id"] == run.run_id]
+    files = [f"{row['file']} ({row['rows']:,} rows, {row['refused']:,} refused)" for row in read]
+    more = [f"and {len(files) - SHOWN_FILES:,} more files"] if len(files) > SHOWN_FILES else []
+    return [*sorted(files)[:SHOWN_FILES], *more]

@@ -1,0 +1,78 @@
+"""Which users and items a release has, what each vector is computed from, and whose must be computed anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.pipeline.stage import StageContext
+from learn_spark.text.templates import template
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+    from learn_spark.training.model_store import Model
+
+
+def wanted_users(histories: DataFrame, producer: str, window: int, *, needs_times: bool) -> DataFrame:
+    """Every active user: id, fingerprint, item_index, event_time, length, seen (the items that the tower will see).
+
+    The fingerprint is a hash of ``producer`` (model and code) and of the last ``window`` events' items (and times,
+    where the tower ``needs_times``).
+    """
+    from pyspark.sql import functions as F
+
+    kept = F.least("length", F.lit(window))
+    start = F.col("length") - kept + 1
+    seen = F.slice("item_index", start, kept)
+    read = [seen, F.slice("event_time", start, kept)] if needs_times else [seen]
+    return histories.where("chunk = 0").select(
+        F.col("user_id").alias("id"),
+        F.xxhash64(F.lit(producer), *read).alias("fingerprint"),
+        "item_index",
+        "event_time",
+        "length",
+        seen.alias("seen"),
+    )
+
+
+def wanted_items(context: StageContext, model: Model, producer: str, *, reads_content: bool) -> DataFrame:
+    """Every item of the catalogue: id, fingerprint, item_index. The fingerprint is a hash of ``producer`` and, for a
+    tower that reads content, of the item's text.
+
+    Raises LearnSparkError where a tower knows items by their IDs and the catalogue has newer ones.
+    """
+    from pyspark.sql import functions as F
+
+    items = context.read("item_index").select(F.col("item_id").alias("id"), "item_index")
+    text: Column = F.lit("")
+    if reads_content:
+        texts = context.read("item_text").where(
+            F.col("template_version") == template(context.settings.text.template).key
+        )
+        items = items.join(texts.select(F.col("item_id").alias("id"), "text_key"), "id", "left")
+        text = F.coalesce("text_key", F.lit(""))
+    else:
+        known, there = model.tower.n_items, items.agg(F.max("item_index")).first()
+        if there is not None and there[0] > known:
+            raise LearnSparkError(
+                f"publish: the model {model.model_id} knows items by their IDs, {known:,} of them, but item_index goes "
+                f"up to {there[0]:,}; train again (a learn tower needs not: it reads content)"
+            )
+    return items.select("id", F.xxhash64(F.lit(producer), text).alias("fingerprint"), "item_index")
+
+
+def changed(wanted: DataFrame, head: DataFrame | None, *, everything: bool) -> DataFrame:
+    """Those of ``wanted`` that ``head`` (id, fingerprint) lacks or has from another computation; all if asked to."""
+    if head is None or everything:
+        return wanted
+    return wanted.join(head.select("id", "fingerprint"), ["id", "fingerprint"], "left_anti")
+
+
+def seers(users: DataFrame, items: DataFrame) -> DataFrame:
+    """The users whose tower sees one of ``items`` (item_index), each once."""
+    from pyspark.sql import functions as F
+
+    looks = users.select("id", F.explode("seen").alias("item_index"))
+    ids = looks.join(items.select("item_index"), "item_index", "left_semi").select("id").distinct()
+    return users.join(ids, "id", "left_semi")

@@ -1,0 +1,128 @@
+"""A FAISS index over released item vectors on disk: the index, the ids behind its numbers, and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.settings.schema import Index
+
+FORMAT = 2
+INDEX_FILE, IDS_FILE, MANIFEST_FILE = "items.faiss", "item_ids.parquet", "manifest.json"
+KINDS = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSWFlat, "ivf": faiss.IndexIVFFlat}
+SEED = 1234
+
+
+class IndexFault(LearnSparkError):
+    """An index folder that is not whole, or not the one that was asked for."""
+
+
+@dataclass(frozen=True)
+class ItemIndex:
+    """A searchable index; ``item_ids`` [N] are the items behind its numbers 0..N-1."""
+
+    index: Any
+    item_ids: pa.Array
+    manifest: Mapping[str, Any]
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, list[list[str]]]:
+        """Scores [B, <= k] and item ids of the items with the largest inner products with ``vectors`` [B, D], best
+        first. An approximate index may find fewer than there are.
+        """
+        wide = min(k, len(self.item_ids))
+        scores, found = self.index.search(np.ascontiguousarray(vectors, dtype=np.float32), wide)
+        return scores, [self.item_ids.take(pa.array(row[row >= 0])).to_pylist() for row in found]
+
+
+def build(vectors: np.ndarray, settings: Index) -> Any:
+    """An index of the settings' kind over ``vectors`` [N, D] float32."""
+    count, dim = vectors.shape
+    if settings.kind == "flat":
+        index: Any = faiss.IndexFlatIP(dim)
+    elif settings.kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dim, settings.links, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = settings.ef_construction
+        index.hnsw.efSearch = settings.ef_search
+    else:
+        cells = settings.nlist or round(4 * count**0.5)
+        cells = max(1, min(cells, count if settings.nlist else count // 39))
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed = SEED
+        index.nprobe = min(settings.nprobe, cells)
+        index.train(vectors)
+    index.add(vectors)
+    return index
+
+
+def save(folder: Path, index: Any, item_ids: pa.Array, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the three files into ``folder``; the manifest as it is written, with the files' and its own checksums."""
+    faiss.write_index(index, str(folder / INDEX_FILE))
+    pq.write_table(pa.table({"item_id": item_ids}), folder / IDS_FILE)
+    full: dict[str, Any] = {
+        "format": FORMAT,
+        **manifest,
+        "items": index.ntotal,
+        "dim": index.d,
+        "files": {name: _sha256(folder / name) for name in (INDEX_FILE, IDS_FILE)},
+    }
+    full["checksum"] = _checksum(full)
+    (folder / MANIFEST_FILE).write_text(json.dumps(full, indent=1) + "\n", encoding="utf-8")
+    return full
+
+
+def load(folder: Path, *, release_id: str | None = None) -> ItemIndex:
+    """The index in ``folder``.
+
+    Raises IndexFault where a file is missing or is not the one that the manifest speaks of, where the manifest was
+    changed or does not fit its index, and where it is not of ``release_id``.
+    """
+    manifest = read_manifest(folder)
+    if release_id is not None and manifest["release_id"] != release_id:
+        raise IndexFault(f"{folder} is an index of release {manifest['release_id']}, not of {release_id}")
+    for name, expected in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise IndexFault(f"{folder} lacks {name}; run export_index again")
+        if _sha256(folder / name) != expected:
+            raise IndexFault(f"{folder / name} is not the file that its manifest speaks of; run export_index again")
+    index = faiss.read_index(str(folder / INDEX_FILE))
+    item_ids = pq.read_table(folder / IDS_FILE)["item_id"].combine_chunks()
+    told = (manifest["items"], manifest["items"], manifest["dim"])
+    if (index.ntotal, len(item_ids), index.d) != told or not isinstance(index, KINDS[manifest["kind"]]):
+        raise IndexFault(
+            f"{folder}: the manifest tells of a {manifest['kind']} index of {told[0]:,} items x {told[2]}, there are "
+            f"{index.ntotal:,} vectors and {len(item_ids):,} ids x {index.d} in a {type(index).__name__}"
+        )
+    return ItemIndex(index, item_ids, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in ``folder``; IndexFault where there is none, it was changed, or is of another format."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IndexFault(f"{folder} is no index folder: {error}") from None
+    if manifest.get("format") != FORMAT:
+        raise IndexFault(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
+    if manifest.get("checksum") != _checksum(manifest):
+        raise IndexFault(f"{folder / MANIFEST_FILE} was changed after it was written; run export_index again")
+    return manifest
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    told = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,93 @@
+"""Releases for a person: the list, one in full, and what a withdrawal left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from learn_spark.progress import Reporter
+from learn_spark.release.ledger import READABLE, NoRelease, current_release, ledger
+from learn_spark.release.read import KEYS, read_release
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+
+
+def list_releases(workspace: Workspace, report: Reporter) -> None:
+    """One line a release, newest first: its newest state, whether it is the one that holds, and what it is made of."""
+    rows = ledger(workspace)
+    if not rows:
+        report.line("nothing was released yet; run the publish stage")
+        return
+    try:
+        holds = current_release(rows)["release_id"]
+    except NoRelease:
+        holds = None
+    newest = {row["release_id"]: row for row in rows}
+    lines = []
+    for release, row in sorted(newest.items(), key=lambda pair: -int(pair[1]["sequence"])):
+        lines.append(
+            [
+                release,
+                f"{row['status']}{' *' if release == holds else ''}",
+                f"{row['as_of']:%Y-%m-%d %H:%M}",
+                f"{row['written_at']:%Y-%m-%d %H:%M}",
+                row["model_id"],
+                f"{row['metrics'].get('NDCG@10', float('nan')):.4f}",
+                *(f"{_rows(workspace, row, table):,}" if _published(row) else "" for table in KEYS),
+            ]
+        )
+    columns = ["release", "state", "as of (UTC)", "since (UTC)", "model", "NDCG@10", "users", "items"]
+    report.table(f"Releases of {workspace.root}", columns, lines)
+    report.line("* is what consumers read" if holds else "no release holds: consumers read nothing")
+
+
+def show_release(workspace: Workspace, release: str, report: Reporter) -> None:
+    """All rows of one release (``latest``: the one that holds), its versions, and the rules of its last audit.
+
+    Raises NoRelease where there is none of that id.
+    """
+    rows = ledger(workspace)
+    wanted = current_release(rows)["release_id"] if release == "latest" else release
+    mine = [row for row in rows if row["release_id"] == wanted]
+    if not mine:
+        # Raises, and says which there are.
+        read_release(workspace, release=wanted)
+    last = mine[-1]
+    lines = [[r["status"], f"{r['written_at']:%Y-%m-%d %H:%M:%S}", r["run_id"], r["note"] or ""] for r in mine]
+    report.table(f"Release {wanted}", ["state", "since (UTC)", "run", "what and why"], lines)
+    report.line()
+    report.line(f"as of    {last['as_of']:%Y-%m-%d %H:%M:%S} UTC: no event at or after it is known")
+    report.line(f"model    {last['model_id']}, code {last['code_version']}, encoder {last['encoder_key'][:12]}")
+    for title, pairs in (("inputs", last["inputs"]), ("outputs", last["outputs"])):
+        report.line(f"{title:<8} {', '.join(f'{name} @ {version}' for name, version in sorted(pairs.items()))}")
+    report.line(f"metrics  {', '.join(f'{n} {v:.4f}' for n, v in sorted(last['metrics'].items()))}")
+    audited = next((row["gate_results"] for row in reversed(mine) if row["gate_results"]), None)
+    if audited:
+        rules = [_rule(result) for result in json.loads(audited)]
+        report.table("Audit", ["rule", "observed", "least", "most", "verdict", "meaning"], rules)
+
+
+def show_change(gone: Sequence[Mapping[str, Any]], holds: Mapping[str, Any] | None, report: Reporter) -> None:
+    """What was withdrawn, and what consumers read now."""
+    for row in gone:
+        report.line(f"withdrawn: release {row['release_id']} (model {row['model_id']})")
+    if holds is None:
+        report.line("released:  nothing any more")
+    else:
+        as_of = f"{holds['as_of']:%Y-%m-%d %H:%M}"
+        report.line(f"released:  release {holds['release_id']} (model {holds['model_id']}, as of {as_of})")
+
+
+def _published(row: Mapping[str, Any]) -> bool:
+    return row["status"] in (*READABLE, "withdrawn")
+
+
+def _rows(workspace: Workspace, row: Mapping[str, Any], table: str) -> int:
+    return Snapshot.open(workspace.table(table), int(row["outputs"][table])).rows
+
+
+def _rule(result: Mapping[str, Any]) -> list[str]:
+    verdict = "passed" if result["passed"] else "broken" if result.get("severity", "fail") == "fail" else "warning"
+    numbers = ["" if result[n] is None else f"{result[n]:g}" for n in ("observed", "least", "most")]
+    return [result["measure"], *numbers, verdict, result["meaning"]]

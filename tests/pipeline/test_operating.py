@@ -1,0 +1,176 @@
+"""Status, lineage and forecasts, from planted runs and tables."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from learn_spark.encoder.identity import identify
+from learn_spark.errors import SettingsError
+from learn_spark.pipeline.backfill import backfill, days_between
+from learn_spark.pipeline.forecast import forecast, texts_to_encode
+from learn_spark.pipeline.lineage import show_lineage
+from learn_spark.pipeline.registry import find_stage
+from learn_spark.pipeline.runner import run_stages
+from learn_spark.pipeline.summary import age, show_status
+from learn_spark.progress import Reporter
+from learn_spark.tables.lineage import Run, record
+from learn_spark.text.templates import template
+from tests.report.planted import FIRST_DAY, plant
+from tests.report.workspace import N_ITEMS, N_USERS, TEMPLATE, Planted
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Planted:
+    """A road as tests/report/workspace.py plants it: ingest, histories, train, evaluate, publish."""
+    return Planted(tmp_path)
+
+
+def squeezed(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_status_tells_version_rows_age_run_and_gate_of_each_table(
+    world: Planted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_status(world.workspace, Reporter())
+    lines = squeezed(capsys.readouterr().out)
+    said = {line.split()[0]: line for line in lines if line}
+    assert said["items"].startswith(f"items 0 {N_ITEMS} ")
+    # Judged twice; by then right, but for one warning.
+    assert said["items"].endswith(f"ingest {world.runs['ingest']} (done) passed, 1 warnings")
+    assert said["user_histories"].startswith(f"user_histories 0 {N_USERS} ")
+    assert said["user_histories"].endswith("(done) not judged")
+    assert said["embedding_spaces"].endswith("no rules")
+    assert "rank_ads never run" in lines
+    assert [age(timedelta(seconds=s)) for s in (-3, 59, 60, 7200, 200_000)] == ["0 s", "59 s", "1 min", "2 h", "2 d"]
+
+
+def test_lineage_goes_up_to_the_raw_files_and_down_to_what_was_made(
+    world: Planted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(job: str, inputs: dict[str, str], outputs: dict[str, str], hours: int) -> None:
+        at = FIRST_DAY + timedelta(days=1, hours=hours)
+        record(world.workspace, Run(f"{job}-2", job, "done", "c", "v", inputs, outputs, {}, 1.0, at))
+
+    run("ingest", {"files:/data/shop": "f"}, {"items": "3", "item_index": "2", "interactions": "1"}, 0)
+    files = [
+        {"file": f"day{n}.csv", "state": "s", "reader": "r", "rows": 10, "refused": n, "run_id": "ingest-2"}
+        for n in range(7)
+    ]
+    plant(world.workspace, "raw_files", [{**file, "read_at": FIRST_DAY} for file in files])
+    # It wrote nothing anew but its histories: the index was there.
+    run("histories", {"interactions": "1", "item_index": "2"}, {"user_histories": "5", "item_index": "2"}, 1)
+    run("train", {"user_histories": "5"}, {"models/new": "h"}, 2)
+    run("publish", {"user_histories": "5", "model": "new"}, {"user_features": "1", "releases": "9"}, 3)
+    for version in ("0", "1", "2"):
+        assert plant(world.workspace, "interactions", []) == version
+    show_lineage(world.workspace, "interactions@1", Reporter())
+    assert squeezed(capsys.readouterr().out) == [
+        "interactions @ 1: made from",
+        "interactions @ 1, by ingest (ingest-2)",
+        *(f"day{n}.csv (10 rows, {n} refused)" for n in range(5)),
+        "and 2 more files",
+        "raw files /data/shop",
+        "interactions @ 1: read by",
+        "histories (histories-2) -> user_histories @ 5",
+        "train (train-2) -> model @ new",
+        "publish (publish-2) -> user_features @ 1, releases @ 9",
+        "publish (publish-2) -> user_features @ 1, releases @ 9, as above",
+    ]
+    show_lineage(world.workspace, "model@new", Reporter())
+    lines = squeezed(capsys.readouterr().out)
+    assert lines[1:4] == [
+        "model @ new, by train (train-2)",
+        "user_histories @ 5, by histories (histories-2)",
+        "interactions @ 1, by ingest (ingest-2)",
+    ]
+    # A version between two that runs left was written by the later of them.
+    show_lineage(world.workspace, "interactions@0", Reporter())
+    assert "interactions @ 0, by ingest (ingest-2)" in squeezed(capsys.readouterr().out)
+    show_lineage(world.workspace, "interactions", Reporter())
+    assert squeezed(capsys.readouterr().out)[1:] == [
+        "interactions @ 2, written by no run of this workspace",
+        "interactions @ 2: read by",
+        "nothing yet",
+    ]
+    for what, match in (
+        ("interactions@7", "interactions has the versions 0 to 2, not '7'"),
+        ("nothing", "'nothing' is no table; there are ad_scores"),
+        ("quarantine", "there is no table quarantine"),
+    ):
+        with pytest.raises(SettingsError, match=match):
+            show_lineage(world.workspace, what, Reporter())
+
+
+def test_a_dry_run_says_what_is_read_encoded_and_how_long_it_takes(
+    world: Planted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (llm := Path(world.settings.encoder.model)).mkdir()
+    (llm / "model.safetensors").write_bytes(b"weights")
+    settings, workspace = world.settings, world.workspace
+    version = template(settings.text.template).key
+    texts = [("a", "k1"), ("b", "k1"), ("c", "k2"), ("d", "k3")]
+    plant(
+        workspace,
+        "item_text",
+        [{"item_id": i, "template_version": version, "text": "t", "text_key": key} for i, key in texts],
+    )
+    rows = [(identify(settings.encoder).key, "k2"), ("another", "k3")]
+    plant(
+        workspace,
+        "text_embeddings",
+        [{"encoder_key": e, "text_key": t, "embedding": [1.0], "n_tokens": 1} for e, t in rows],
+    )
+    # Equal texts are one; the planted texts of another template are not asked for.
+    assert texts_to_encode(settings, workspace) == 2 + N_ITEMS * (version == TEMPLATE)
+    stage = find_stage("embed_items")
+    assert forecast(stage, settings, workspace)[-1].endswith("texts; time unknown: nothing was encoded here yet")
+    done = Run("e", "embed_items", "done", "c", "v", {"item_text": "0"}, {}, {"encoded": 50}, 100.0, FIRST_DAY)
+    record(workspace, done)
+    left = texts_to_encode(settings, workspace)
+    assert forecast(stage, settings, workspace)[-1] == (
+        f"encodes {left} texts, in about {2 * left} s by the last rate (0.5 texts/s)"
+    )
+    # Histories took 40 s on the rows of then; there are twice as many now.
+    plant(workspace, "interactions", [])
+    record(
+        workspace,
+        Run(
+            "h",
+            "histories",
+            "done",
+            "c",
+            "v",
+            {"item_index": "0", "interactions": "0"},
+            {},
+            {},
+            40.0,
+            FIRST_DAY + timedelta(days=9),
+        ),
+    )
+    plant(workspace, "item_index", [{"item_id": f"n{n}", "item_index": 100 + n} for n in range(N_ITEMS)])
+    said = forecast(find_stage("histories"), settings, workspace)
+    assert f"item_index @ 1 ({2 * N_ITEMS} rows)" in said[0]
+    assert said[2] == "time   about 80 s (the last run took 40 s)"
+    before = {path for path in workspace.root.rglob("*") if path.is_file()}
+    run_stages(["histories"], settings, report=Reporter(), dry_run=True)
+    out = capsys.readouterr().out
+    assert "histories: would run" in out
+    assert {path for path in workspace.root.rglob("*") if path.is_file()} == before
+
+
+def test_the_days_of_a_backfill(world: Planted, capsys: pytest.CaptureFixture[str]) -> None:
+    assert days_between("2024-02-27", "2024-03-02", 2) == ["2024-02-27", "2024-02-29", "2024-03-02"]
+    with pytest.raises(SettingsError, match="the end is before the beginning"):
+        days_between("2024-02-02", "2024-02-01", 1)
+    with pytest.raises(SettingsError, match="backfill needs days such as 2024-01-31"):
+        days_between("yesterday", "2024-02-01", 1)
+    backfill(lambda more: world.settings, ["2024-01-01", "2024-01-02"], report=Reporter(), dry_run=True)
+    lines = squeezed(capsys.readouterr().out)
+    assert lines[0] == "2024-01-01: histories, train, publish, one backfilled release as of 2024-01-01"
+    assert lines[1] == "2024-01-02: histories, publish, one backfilled release as of 2024-01-02"
+    # Planted runs took 1.5 s each: two days of two stages, a training, and the histories once more.
+    assert lines[3] == "about 9 s by the last runs"

@@ -1,0 +1,95 @@
+"""What retention shows is what it deletes, and whatever somebody may still read stays readable."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+import learn_spark.release
+from learn_spark.encoder.identity import identify
+from learn_spark.errors import LearnSparkError
+from learn_spark.pipeline.retain import retain
+from learn_spark.pipeline.runner import workspace_lock
+from learn_spark.progress import Reporter
+from learn_spark.release.ledger import NoRelease
+from learn_spark.settings import load_settings
+from learn_spark.tables.lineage import Run, record
+from learn_spark.tables.snapshot import Snapshot
+from tests.release.published import DAYS, Published
+from tests.report.planted import plant
+from tests.world import write_config
+
+OLD = time.time() - 30 * 86_400
+
+
+def folder(path: Path, *, old: bool) -> Path:
+    path.mkdir(parents=True)
+    (path / "manifest.json").write_text('{"encoder_key": "e"}')
+    if old:
+        os.utime(path / "manifest.json", (OLD, OLD))
+    return path
+
+
+def files(path: str) -> set[str]:
+    return {file.name for file in Path(path).glob("*.parquet")}
+
+
+def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSession, tmp_path: Path) -> None:
+    published = Published(spark, str(tmp_path / "workspace"))
+    workspace, root = published.workspace, published.workspace.root
+    llm = folder(tmp_path / "llm", old=False)
+    (llm / "model.safetensors").write_bytes(b"weights")
+    settings = load_settings(write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=root, model=llm))
+    # r4 holds; r3 was withdrawn long ago. All are of the model m; the newest training wrote another.
+    going = [folder(root / name, old=True) for name in ("indexes/r1", "models/old", "models/unfinished/a", "staged/x")]
+    staying = [folder(root / name, old=True) for name in ("indexes/r4", "models/m", "models/trained")]
+    staying += [folder(root / name, old=False) for name in ("models/young", "models/unfinished/b", "staged/y")]
+    record(
+        workspace,
+        Run("t", "train", "done", "c", "v", {"user_histories": "0"}, {"models/trained": "h"}, {}, 1.0, DAYS[0]),
+    )
+    keys = (identify(settings.encoder).key, "e", "stale")
+    for key in keys:
+        row = {"encoder_key": key, "text_key": "t", "embedding": [1.0], "n_tokens": 1}
+        plant(workspace, "text_embeddings", [row])
+    path = workspace.table("user_features")
+    of_r1 = {Path(file).name for file in Snapshot.open(path, int(published.rows[0]["outputs"]["user_features"])).files}
+    before, vectors = files(path), {name: published.read(release=name) for name in ("r2", "r4")}
+
+    def run(*, delete: bool) -> set[tuple[str, str]]:
+        plan = retain(settings, releases=2, days=0 if delete else 7, delete=delete, report=Reporter(quiet=True))
+        return {(one.kind, one.name) for one in plan.going}
+
+    with workspace_lock(workspace), pytest.raises(LearnSparkError, match="another run is at work"):
+        run(delete=True)
+    shown = {("release", "r1"), ("release", "r3"), ("embeddings", "stale")}
+    shown |= {("folder", str(one.relative_to(root))) for one in going}
+    assert run(delete=False) == shown
+    assert files(path) == before
+    assert all(one.is_dir() for one in (*going, *staying))
+    assert set(published.read(release="r1")) == {"a", "b", "c"}
+
+    for one in staying[3:]:
+        # Of today: without days of grace they would go as well.
+        os.utime(one / "manifest.json", (time.time() + 3600, time.time() + 3600))
+    deleted = run(delete=True)
+    assert shown <= deleted
+    assert ("files", "user_features") in deleted
+    assert not any(one.exists() for one in going)
+    assert all(one.is_dir() for one in staying)
+    assert set(Snapshot.open(workspace.table("text_embeddings")).to_arrow()["encoder_key"].to_pylist()) == set(keys[:2])
+    # r1's file is gone; what is kept reads as before, and tells its changes.
+    assert of_r1 & before
+    assert not of_r1 & files(path)
+    assert {name: published.read(release=name) for name in ("r2", "r4")} == vectors
+    changed = learn_spark.release.changes(spark, "user_features", "r2", workspace=workspace).collect()
+    assert {row.user_id: row.change for row in changed} == {"a": "update", "b": "update", "c": "insert", "d": "update"}
+    with pytest.raises(NoRelease, match="release r1 was expired"):
+        published.read(release="r1")
+    with pytest.raises(LearnSparkError, match="changes since r1: it expired"):
+        learn_spark.release.changes(spark, "user_features", "r1", workspace=workspace)
+    assert run(delete=False) == set()

@@ -1,0 +1,151 @@
+"""A world to publish from: tables planted without a JVM, a real tower of random weights, the publish stage alone."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from deltalake import write_deltalake
+from pyspark.sql import SparkSession
+
+from learn_spark.encoder.identity import identify
+from learn_spark.encoder.space import fit_space, remember_space
+from learn_spark.pipeline.registry import find_stage
+from learn_spark.pipeline.stage import SparkHolder, StageContext, StageResult
+from learn_spark.progress import Reporter
+from learn_spark.release.publish import release_id, run
+from learn_spark.release.read import KEYS
+from learn_spark.retrieval.cuts import fixed_lists
+from learn_spark.settings import Settings, load_settings
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import Run, new_run_id, record
+from learn_spark.tables.snapshot import Snapshot, current_version
+from learn_spark.tables.workspace import Workspace
+from learn_spark.text.templates import template
+from learn_spark.towers.content import ContentTower
+from learn_spark.training.model_store import save_model
+from tests.report.planted import FIRST_DAY, history_row
+from tests.world import write_config
+
+HIDDEN, WINDOW, DIMS = 6, 3, 4
+
+
+class FeatureWorld:
+    """Users with histories, items with texts, a model; ``publish`` runs the stage on what the tables hold now."""
+
+    def __init__(self, folder: Path, spark: SparkSession, encoder: Path | None = None) -> None:
+        self.spark = spark
+        self.workspace = Workspace.open(str(folder / "workspace"))
+        if encoder is None:
+            encoder = folder / "llm"
+            encoder.mkdir(parents=True)
+            # Named by a hash of its weights; nobody loads it here.
+            (encoder / "model.safetensors").write_bytes(b"weights")
+        self.encoder = encoder
+        self.config = write_config(folder / "c.yaml", raw=folder, workspace=self.workspace.root, model=encoder)
+        self.encoder_key = identify(self.settings().encoder).key
+        self.texts: dict[str, str] = {}
+        self.histories: dict[str, list[int]] = {}
+        self.model_id = ""
+
+    def copy(self, folder: Path) -> FeatureWorld:
+        """A world of its own that holds the same."""
+        shutil.copytree(self.workspace.root, folder / "workspace")
+        found = FeatureWorld(folder, self.spark, self.encoder)
+        found.texts, found.histories, found.model_id = dict(self.texts), dict(self.histories), self.model_id
+        return found
+
+    def settings(self, *overrides: str) -> Settings:
+        """The world's settings."""
+        return load_settings(self.config, overrides)
+
+    def put(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace a table's rows."""
+        data = pa.Table.from_pylist([dict(row) for row in rows], schema=contract(table).arrow_schema())
+        write_deltalake(self.workspace.table(table), data, mode="overwrite")
+
+    def items(self, texts: Mapping[str, str]) -> None:
+        """The catalogue: item id -> text. Item n (from 1) is the n-th that was ever named."""
+        self.texts |= texts
+        version = template(self.settings().text.template).key
+        keys = {item: hashlib.sha256(text.encode()).hexdigest() for item, text in self.texts.items()}
+        chance = {k: np.random.default_rng(int(k[:8], 16)).normal(size=HIDDEN).tolist() for k in keys.values()}
+        self.put("item_index", [{"item_id": i, "item_index": n} for n, i in enumerate(self.texts, 1)])
+        self.put(
+            "item_text",
+            [
+                {"item_id": i, "template_version": version, "text": t, "text_key": keys[i]}
+                for i, t in self.texts.items()
+            ],
+        )
+        self.put(
+            "text_embeddings",
+            [
+                {"encoder_key": self.encoder_key, "text_key": k, "embedding": v, "n_tokens": 3}
+                for k, v in chance.items()
+            ],
+        )
+
+    def users(self, histories: Mapping[str, list[int]], *, gone: Sequence[str] = ()) -> None:
+        """Set the histories (user id -> item numbers, one a day) of these users; ``gone`` have none any more."""
+        self.histories = {u: h for u, h in {**self.histories, **histories}.items() if u not in gone}
+        self.put("user_histories", [history_row(user, items) for user, items in self.histories.items()])
+
+    def train(self, seed: int = 1, ndcg: float = 0.1) -> None:
+        """A model of weights drawn by ``seed``."""
+        torch.manual_seed(seed)
+        shape: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "ffn": 16, "dropout": 0.0, "item_tower": "a"}
+        tower = ContentTower(n_items=len(self.texts), content_dim=HIDDEN, output_dim=DIMS, **shape)
+        space = fit_space(np.eye(HIDDEN, dtype=np.float32), "raw")
+        manifest = {
+            "encoder_key": self.encoder_key,
+            "space_key": remember_space(self.workspace, space, self.encoder_key, {}),
+            "window": WINDOW,
+            "validation": {"NDCG@10": ndcg},
+            "method": "learn",
+            "seed": seed,
+        }
+        self.model_id = save_model(self.workspace, tower.eval(), manifest, [], self.settings())
+        record(
+            self.workspace,
+            Run(
+                run_id=new_run_id(),
+                job="train",
+                status="done",
+                config_hash="c",
+                code_version="v",
+                inputs={},
+                outputs={f"models/{self.model_id}": "h"},
+                counts={},
+                seconds=1.0,
+                started_at=FIRST_DAY,
+            ),
+        )
+
+    def context(self, *overrides: str, force: bool = False) -> StageContext:
+        """What the publish stage is given: every input pinned to its newest version."""
+        settings = self.settings(*overrides)
+        inputs = {t: str(current_version(self.workspace.table(t))) for t in find_stage("publish").reads}
+        inputs["model"] = self.model_id
+        holder = SparkHolder(settings, verbose=False)
+        return StageContext(settings, self.workspace, new_run_id(), inputs, Reporter(quiet=True), holder, forced=force)
+
+    def publish(self, *overrides: str, force: bool = False) -> tuple[str, StageResult]:
+        """(release id, what the stage did)."""
+        context = self.context(*overrides, force=force)
+        return release_id(context), run(context)
+
+    def version(self, table: str) -> int | None:
+        """Newest version of a table."""
+        return current_version(self.workspace.table(table))
+
+    def vectors(self, table: str, version: int | None = None) -> dict[str, np.ndarray]:
+        """id -> vector of a feature table, newest version if None."""
+        rows = Snapshot.open(self.workspace.table(table), version).to_arrow()
+        return dict(zip(rows[KEYS[table]].to_pylist(), fixed_lists(rows["embedding"]), strict=True))

@@ -1,0 +1,179 @@
+"""Reading releases: as a whole, point in time, as changes; by us, by the deltalake package, by plain Spark SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+import learn_spark.release
+from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.release.ledger import NoRelease, held_during
+from learn_spark.release.read import read_release
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from tests.release.published import DAYS, Published, Vectors
+from tests.report.planted import release_row
+
+
+@pytest.fixture(scope="module")
+def published(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    return Published(spark, str(tmp_path_factory.mktemp("published")))
+
+
+def approximately(vectors: Vectors) -> Any:
+    return {entity: pytest.approx(vector) for entity, vector in vectors.items()}
+
+
+def test_the_latest_a_named_one_and_one_that_knows_no_later_events(published: Published) -> None:
+    assert set(published.read()) == {"a", "b", "c", "d"}
+    assert published.read(release="r1") == approximately({"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.6, 0.8]})
+    assert published.read("item_features", release="r1") == {"x": [1.0, 1.0]}
+    # r3 would be the newest by that time, but it was withdrawn.
+    noon = datetime(2024, 1, 2, 12)
+    assert published.read(as_of=noon) == approximately({"a": [1.0, 0.0], "b": [0.8, 0.6], "d": [0.0, 1.0]})
+    with pytest.raises(NoRelease, match=r"release r4 is as of 2024-01-03 00:00:00: it may know of events"):
+        published.read(release="r4", as_of=noon)
+    with pytest.raises(NoRelease, match="r3 was withdrawn on 2024-01-05"):
+        published.read(release="r3")
+    with pytest.raises(NoRelease, match="there is no release 'r9'; the newest are r2, r3, r4"):
+        published.read(release="r9")
+    with pytest.raises(LearnSparkError, match="'items' is not released; what is: user_features, item_features"):
+        published.read("items")
+    with pytest.raises(SettingsError, match=r"which workspace\? give workspace="):
+        learn_spark.release.read(published.spark, "user_features")
+    published.spark.conf.set("spark.learn_spark.workspace", str(published.workspace.root))
+    try:
+        assert learn_spark.release.read(published.spark, "user_features").count() == 4
+    finally:
+        published.spark.conf.unset("spark.learn_spark.workspace")
+
+
+def test_any_delta_client_reads_a_release(published: Published) -> None:
+    """With nothing of ours: the ledger says which version, and that version is the release."""
+    tables = published.workspace.root / "tables"
+    ledger = DeltaTable(str(tables / "releases")).to_pyarrow_table().sort_by("sequence").to_pylist()
+    newest = {row["release_id"]: row for row in ledger if row["status"] in ("released", "withdrawn")}
+    row = max((r for r in newest.values() if r["status"] == "released"), key=lambda r: r["sequence"])
+    assert row["release_id"] == "r4"
+    for release in ("r2", "r4"):
+        version = int(dict(newest[release]["outputs"])["user_features"])
+        arrow = DeltaTable(str(tables / "user_features"), version=version).to_pyarrow_table()
+        by_client = dict(zip(arrow["user_id"].to_pylist(), arrow["embedding"].to_pylist(), strict=True))
+        sql = f"SELECT user_id, embedding FROM delta.`{tables / 'user_features'}` VERSION AS OF {version}"
+        by_sql = {r.user_id: r.embedding for r in published.spark.sql(sql).collect()}
+        assert by_client == by_sql == published.read(release=release)
+
+
+EVENTS = [
+    ("early", "a", "x", DAYS[0] - timedelta(seconds=1), None, None, None),
+    ("at the very instant", "a", "x", DAYS[0], None, None, None),
+    ("after r1", "a", "x", DAYS[0] + timedelta(seconds=1), "r1", [1.0, 0.0], [1.0, 1.0]),
+    ("just before r2", "b", "x", DAYS[1], "r1", [0.0, 1.0], [1.0, 1.0]),
+    ("after r2", "b", "y", DAYS[1] + timedelta(hours=1), "r2", [0.8, 0.6], [2.0, 0.0]),
+    ("of one who is gone", "c", "y", DAYS[1] + timedelta(hours=1), "r2", None, [2.0, 0.0]),
+    # What was served then, though it was withdrawn later.
+    ("after r3", "d", "x", DAYS[2] + timedelta(hours=1), "r3", [0.3, 0.3], [3.0, 3.0]),
+    ("today", "c", "nobody", DAYS[7], "r4", [0.2, 0.2], None),
+]
+
+
+def joined(published: Published, rows: Iterable[tuple[Any, ...]], **how: Any) -> dict[str, tuple[Any, ...]]:
+    columns = "event_id string, user_id string, item_id string, event_time timestamp"
+    events = published.spark.createDataFrame([row[:4] for row in rows], columns)
+    found = learn_spark.release.features_at(published.spark, events, workspace=published.workspace, **how)
+    assert found.columns == [*events.columns, "release_id", "user_embedding", "item_embedding"]
+    collected = found.collect()
+    assert len(collected) == len(list(rows))
+    return {row.event_id: (row.release_id, row.user_embedding, row.item_embedding) for row in collected}
+
+
+def test_an_event_gets_what_was_served_at_its_time_and_never_a_later_release(published: Published) -> None:
+    found = joined(published, EVENTS)
+    for name, _, _, _, release, user, item in EVENTS:
+        expected = tuple(None if vector is None else pytest.approx(vector) for vector in (user, item))
+        assert found[name] == (release, *expected), name
+
+
+def test_by_the_clock_of_the_data_no_release_knows_of_the_event(published: Published) -> None:
+    midnight = [row["as_of"] for row in published.rows[:4]]
+    rows = [
+        ("before all", "a", "x", midnight[0] - timedelta(microseconds=1)),
+        ("r1 knows what was before", "a", "x", midnight[0]),
+        ("r3 is withdrawn", "b", "x", midnight[2]),
+        ("r4", "c", "x", midnight[3]),
+    ]
+    found = joined(published, rows, clock="as_of")
+    assert [found[row[0]][0] for row in rows] == [None, "r1", "r2", "r4"]
+    assert found["r3 is withdrawn"][1] == pytest.approx([0.8, 0.6])
+    events = published.spark.createDataFrame([("u", DAYS[0])], "user_id string, event_time timestamp")
+    with pytest.raises(LearnSparkError, match=r"lacks \['item_id'\]"):
+        learn_spark.release.features_at(published.spark, events, workspace=published.workspace)
+
+
+def test_what_held_when() -> None:
+    def rows(*told: tuple[int, str, str]) -> list[dict[str, Any]]:
+        return [
+            release_row(n, name, status, DAYS[0], written_at=DAYS[day]) for n, (day, name, status) in enumerate(told, 1)
+        ]
+
+    def held(*told: tuple[int, str, str]) -> list[tuple[int, int | None, str]]:
+        stretches = held_during(rows(*told))
+        return [(DAYS.index(a), None if b is None else DAYS.index(b), row["release_id"]) for a, b, row in stretches]
+
+    first, second = (0, "a", "released"), (2, "b", "released")
+    assert held(first, second) == [(0, 2, "a"), (2, None, "b")]
+    assert held(first, second, (3, "b", "withdrawn")) == [(0, 2, "a"), (2, 3, "b"), (3, None, "a")]
+    assert held(first, (1, "a", "withdrawn"), second) == [(0, 1, "a"), (2, None, "b")]
+    # Withdrawing one that does not hold, and staging anything, changes nothing of what is read.
+    assert held(first, second, (3, "a", "withdrawn"), (4, "c", "staged")) == [(0, 2, "a"), (2, None, "b")]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "changed"),
+    [
+        ("r1", "r2", {"b": "update", "c": "delete", "d": "insert"}),
+        ("r1", "r4", {"a": "update", "b": "update", "c": "update", "d": "insert"}),
+        ("r3", "latest", {"c": "insert"}),
+        # Back again: what an online store needs after a rollback.
+        ("r3", "r1", {"a": "update", "b": "update", "c": "insert", "d": "delete"}),
+        ("r2", "r2", {}),
+    ],
+)
+def test_changes_applied_to_the_old_copy_give_the_new_one(
+    published: Published, since: str, until: str, changed: dict[str, str]
+) -> None:
+    spark, workspace = published.spark, published.workspace
+    names = contract("user_features").names
+    versions = {row["release_id"]: int(row["outputs"]["user_features"]) for row in published.rows}
+
+    def copy(release: str) -> dict[str, tuple[Any, ...]]:
+        version = versions[release] if release != "latest" else versions["r4"]
+        rows = delta.read(spark, workspace.table("user_features"), version).collect()
+        return {row.user_id: tuple(row[name] for name in names) for row in rows}
+
+    found = learn_spark.release.changes(spark, "user_features", since, until=until, workspace=workspace)
+    assert found.columns == [*names, "change"]
+    rows = found.collect()
+    assert {row.user_id: row.change for row in rows} == changed
+    assert len(rows) == len(changed)
+    store = copy(since)
+    for row in rows:
+        if row.change == "delete":
+            del store[row.user_id]
+        else:
+            assert (row.user_id in store) == (row.change == "update")
+            store[row.user_id] = tuple(row[name] for name in names)
+    assert store == copy(until)
+
+
+def test_changes_of_what_is_not_there(published: Published) -> None:
+    with pytest.raises(LearnSparkError, match="changes since 'r9': there was no such release"):
+        learn_spark.release.changes(published.spark, "user_features", "r9", workspace=published.workspace)
+    with pytest.raises(NoRelease, match="r3 was withdrawn"):
+        learn_spark.release.changes(published.spark, "user_features", "r1", until="r3", workspace=published.workspace)
+    assert read_release(published.workspace)["release_id"] == "r4"

@@ -1,0 +1,283 @@
+"""Write, audit, publish: only what changed is written, nothing that the audit refuses reaches a reader."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from learn_spark.errors import GateFailed
+from learn_spark.pipeline.stage import StageResult
+from learn_spark.quality.gate import run_gate
+from learn_spark.release import changes
+from learn_spark.release import publish as stage
+from learn_spark.release.alignment import rotation
+from learn_spark.release.audit import release_rules, table_profile, validation_profile
+from learn_spark.release.ledger import NoRelease, add_row, ledger, roll_back, withdraw
+from learn_spark.release.read import read_release, released_arrow
+from learn_spark.settings.schema import Release
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+from tests.release.feature_world import FeatureWorld
+from tests.report.planted import FIRST_DAY, release_row
+
+TEXTS = {f"i{n}": f"a text of film {n}" for n in range(1, 9)}
+
+
+@pytest.fixture(scope="module")
+def first_release(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FeatureWorld, str, StageResult]:
+    """100 users who saw items 1 to 6, the cold items 7 and 8, a model, and all of it published once."""
+    found = FeatureWorld(tmp_path_factory.mktemp("published"), spark)
+    found.items(TEXTS)
+    found.users({f"u{n}": [1 + n % 6, 1 + (n + 1) % 6, 1 + (n // 6) % 6] for n in range(100)})
+    found.train()
+    return found, *found.publish()
+
+
+@pytest.fixture
+def world(first_release: tuple[FeatureWorld, str, StageResult], tmp_path: Path) -> FeatureWorld:
+    """A copy of that world, to be changed."""
+    return first_release[0].copy(tmp_path / "copy")
+
+
+def test_a_day_writes_the_users_that_were_active_and_a_model_rewrites_all(
+    first_release: tuple[FeatureWorld, str, StageResult], world: FeatureWorld
+) -> None:
+    _, first, done = first_release
+    assert (done.rows_out, done.counts["users"], done.counts["items"]) == (108, 100, 8)
+    assert "all 100 rewritten, because nothing was released before" in done.notes[0]
+    before = world.vectors("user_features")
+    rows = len(ledger(world.workspace))
+
+    # Nothing changed: nothing is written, in no table.
+    versions = {t: world.version(t) for t in ("user_features", "item_features", "releases")}
+    same, done = world.publish()
+    assert (same, done.rows_out) == (first, 0)
+    assert {t: world.version(t) for t in versions} == versions
+    assert not (world.workspace.root / "staged" / first).exists()
+
+    # One of a hundred users was active: one row is written, of the items none. (What u8 did came late, and is so long
+    # ago that the tower's window does not reach it: no vector changes.)
+    world.users({"u7": [2, 3, 4, 5], "u8": [5, *world.histories["u8"]]})
+    second, done = world.publish()
+    assert second != first
+    assert done.notes[0] == "user_features: 1 of 100 written; item_features: nothing changed"
+    assert (done.counts["users_written"], done.counts["items_written"]) == (1, 0)
+    assert world.version("item_features") == versions["item_features"]
+    after = world.vectors("user_features")
+    assert {user for user in after if not np.array_equal(after[user], before[user])} == {"u7"}
+    owners = Snapshot.open(world.workspace.table("user_features")).to_arrow(["user_id", "release_id"]).to_pylist()
+    assert {row["user_id"] for row in owners if row["release_id"] == second} == {"u7"}
+    assert len(ledger(world.workspace)) == rows + 2
+
+    # Another text of item 4, a new user and a new item, and a user who is gone.
+    world.items({"i4": "another text", "i9": "a new film"})
+    world.users({"new": [9]}, gone=["u3"])
+    saw = {user for user, items in world.histories.items() if 4 in items[-3:]}
+    done = world.publish()[1]
+    assert done.counts["users_written"] == len(saw) + 1
+    assert (done.counts["users_removed"], done.counts["items_written"]) == (1, 2)
+    now = world.vectors("user_features")
+    assert set(now) == set(world.histories)
+    assert {user for user in now if user not in after or not np.array_equal(now[user], after[user])} == {*saw, "new"}
+
+    # What changed since, applied to an online store's copy, row for row.
+    path, names = world.workspace.table("user_features"), contract("user_features").names
+    store, now_rows = (
+        {row["user_id"]: row for row in Snapshot.open(path, version).to_arrow().to_pylist()}
+        for version in (versions["user_features"], None)
+    )
+    for change in changes(world.spark, "user_features", first, workspace=world.workspace).collect():
+        row = {name: change[name] for name in names}
+        row["as_of"] = row["as_of"] and row["as_of"].replace(tzinfo=UTC)
+        store.pop(change.user_id) if change.change == "delete" else store.update({change.user_id: row})
+    assert store == now_rows
+
+    # What was patched together is what a publishing of everything gives.
+    patched = {table: world.vectors(table) for table in ("user_features", "item_features")}
+    done = world.publish(force=True)[1]
+    assert done.rows_out == 100 + 9
+    for table, vectors in patched.items():
+        whole = world.vectors(table)
+        assert set(whole) == set(vectors)
+        assert all(np.allclose(whole[key], vectors[key], atol=1e-5) for key in whole)
+
+    # Another model rewrites all, and says so.
+    old = world.model_id
+    world.train(seed=2)
+    done = world.publish("release.min_cosine=-1.0")[1]
+    assert done.rows_out == 109
+    assert f"all 100 rewritten, because the model changed ({old} -> {world.model_id})" in done.notes[0]
+    assert [row["status"] for row in ledger(world.workspace)][-2:] == ["staged", "released"]
+
+    # A person takes it away; a run that finds the same inputs again does not bring it back.
+    (gone,), holds = roll_back(world.workspace)
+    assert holds is not None
+    assert holds["model_id"] == old
+    done = world.publish("release.min_cosine=-1.0")[1]
+    assert "was withdrawn; nothing is published" in done.notes[0]
+    assert read_release(world.workspace)["release_id"] == holds["release_id"] != gone["release_id"]
+
+
+def test_a_failed_audit_leaves_the_release_before_and_keeps_what_was_staged(world: FeatureWorld) -> None:
+    first = read_release(world.workspace)["release_id"]
+    read = {t: released_arrow(world.workspace, t) for t in ("user_features", "item_features")}
+    versions = {table: world.version(table) for table in read}
+    # Most users are gone: no day does that.
+    world.users({"u1": [4, 4, 4]}, gone=[f"u{n}" for n in range(2, 90)])
+    with pytest.raises(GateFailed, match=r"user_vanished_share is 0\.88, expected at most 0\.1") as failed:
+        world.publish()
+    assert failed.value.exit_code == 3
+    assert read_release(world.workspace)["release_id"] == first
+    assert {table: world.version(table) for table in read} == versions
+    assert all(released_arrow(world.workspace, table).equals(rows) for table, rows in read.items())
+    refused = ledger(world.workspace)[-1]
+    assert refused["status"] == "refused"
+    assert {r["measure"] for r in json.loads(refused["gate_results"]) if not r["passed"]} == {"user_vanished_share"}
+    # For inspection, by any Delta client.
+    staged = world.workspace.root / refused["outputs"]["user_features"]
+    assert Snapshot.open(str(staged)).to_arrow(["user_id"]).to_pylist() == [{"user_id": "u1"}]
+    second, _ = world.publish("release.max_vanished_share=1.0")
+    assert read_release(world.workspace)["release_id"] == second
+    assert len(world.vectors("user_features")) == 12
+
+
+def test_killed_between_the_two_tables_nobody_reads_a_half(
+    world: FeatureWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read_release(world.workspace)["release_id"]
+    read = {t: released_arrow(world.workspace, t) for t in ("user_features", "item_features")}
+    world.items({"i2": "another text"})
+    commit = stage.commit
+
+    def killed(spark: SparkSession, path: str, part: object, rows: int) -> int:
+        if path.endswith("item_features"):
+            raise KeyboardInterrupt
+        return commit(spark, path, part, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "commit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        world.publish()
+    # The users' table is ahead of the items'; the release that holds is as it was.
+    assert read_release(world.workspace)["release_id"] == first
+    assert all(released_arrow(world.workspace, table).equals(rows) for table, rows in read.items())
+    monkeypatch.setattr(stage, "commit", commit)
+    second, _ = world.publish()
+    assert read_release(world.workspace)["release_id"] == second
+    saw = {user for user, items in world.histories.items() if 2 in items}
+    for table, key, moved in (("user_features", "user_id", saw), ("item_features", "item_id", {"i2"})):
+        old = dict(zip(read[table][key].to_pylist(), read[table]["embedding"].to_pylist(), strict=True))
+        new = world.vectors(table)
+        assert {entity for entity in new if not np.array_equal(new[entity], np.float32(old[entity]))} == moved
+
+
+def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
+    workspace, ids = Workspace.open(str(tmp_path)), ["r0", "r1", "r2"]
+    for release in ids:
+        add_row(workspace, release_row(0, release, "released", FIRST_DAY))
+    before = ledger(workspace)
+    assert [row["sequence"] for row in before] == [1, 2, 3]
+    gone, holds = withdraw(workspace, ids[1], "wrong prices")
+    assert (gone["release_id"], holds and holds["release_id"]) == (ids[1], ids[2])
+    with pytest.raises(NoRelease, match=f"release {ids[1]} was withdrawn on .*: wrong prices"):
+        read_release(workspace, release=ids[1])
+    with pytest.raises(NoRelease, match="was withdrawn"):
+        withdraw(workspace, ids[1])
+    with pytest.raises(NoRelease, match="there is no release 'r9'; the newest are r0, r1, r2"):
+        withdraw(workspace, "r9")
+    withdrawn, holds = roll_back(workspace)
+    assert ([row["release_id"] for row in withdrawn], holds and holds["release_id"]) == ([ids[2]], ids[0])
+    assert ledger(workspace)[: len(before)] == before
+    assert len(ledger(workspace)) == len(before) + 2
+    with pytest.raises(NoRelease, match="is the one that holds already"):
+        roll_back(workspace, to=ids[0])
+    for release in ("r3", "r4"):
+        add_row(workspace, release_row(0, release, "released", FIRST_DAY))
+    withdrawn, holds = roll_back(workspace, to=ids[0])
+    assert [row["release_id"] for row in withdrawn] == ["r4", "r3"]
+    assert holds is not None
+    assert holds["release_id"] == ids[0]
+    assert roll_back(workspace)[1] is None
+    with pytest.raises(NoRelease, match="nothing is released"):
+        roll_back(workspace)
+
+
+def test_a_model_that_ranks_worse_on_validation_is_told_by_how_much() -> None:
+    assert validation_profile({"NDCG@10": 0.07}, {"NDCG@10": 0.1})["validation_lost"] == pytest.approx(0.3)
+    assert validation_profile({"NDCG@10": 0.12}, {"NDCG@10": 0.1})["validation_lost"] == 0
+    for before in (None, {"NDCG@10": 0.0}):
+        assert validation_profile({"NDCG@10": 0.07}, before)["validation_lost"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken"),
+    [
+        ("none", set()),
+        ("nan", {"item_not_finite"}),
+        ("missing", {"item_ids", "item_missing"}),
+        ("cold missing", {"item_ids", "item_missing", "item_cold_missing"}),
+        ("another", {"item_missing", "item_unknown"}),
+        ("twice", {"item_repeated"}),
+        ("short", {"item_min_dim", "item_min_norm"}),
+        ("long", {"item_max_norm"}),
+        ("turned", {"item_cosine"}),
+        ("vanished", {"item_vanished_share"}),
+        ("new", {"item_new_share"}),
+    ],
+)
+def test_a_planted_fault_breaks_its_rule_and_no_other(
+    spark: SparkSession, tmp_path: Path, fault: str, broken: set[str]
+) -> None:
+    rows = [(f"i{n}", [0.6, 0.8]) for n in range(5)]
+    before = list(rows)
+    if fault == "nan":
+        rows[2] = ("i2", [float("nan"), 1.0])
+    elif fault in ("missing", "cold missing"):
+        rows.pop(0 if fault == "missing" else 4)
+        before = rows
+    elif fault == "another":
+        rows[1] = ("ix", [0.6, 0.8])
+        before = rows
+    elif fault == "twice":
+        rows.append(("i0", [0.6, 0.8]))
+    elif fault == "short":
+        rows[1] = ("i1", [0.6])
+    elif fault == "long":
+        rows[1] = ("i1", [6.0, 8.0])
+    elif fault == "turned":
+        before = [(key, [0.8, -0.6]) for key, _ in rows]
+    elif fault == "vanished":
+        before = [*rows, ("gone", [0.6, 0.8])]
+    elif fault == "new":
+        before = rows[:2]
+    columns = "item_id string, embedding array<float>"
+    wanted = spark.createDataFrame([(f"i{n}", n == 4) for n in range(5)], "id string, cold boolean")
+    after, old = spark.createDataFrame(rows, columns), spark.createDataFrame(before, columns)
+    profile = table_profile("item", "item_id", after, wanted, old)
+    profile |= {"validation_ndcg10": 0.5, "validation_lost": None}
+    same = ("cosine", "vanished_share", "new_share")
+    users = {"ids": 3, "repeated": 0, "missing": 0, "unknown": 0, "not_finite": 0}
+    users |= {"min_dim": 2, "max_dim": 2, "min_norm": 1.0, "max_norm": 1.0}
+    profile |= {f"user_{name}": float(value) for name, value in users.items()}
+    rules = release_rules(Release(), profile, output_dim=2, users=3, items=5)
+    report = run_gate("release", profile, rules, tmp_path)
+    assert {r.measure for r in report.results if not r.passed} == broken
+    assert {f"item_{name}" for name in same} < {rule.measure for rule in rules}
+    assert not {f"user_{name}" for name in same} & {rule.measure for rule in rules}
+
+
+def test_a_turned_space_is_turned_back() -> None:
+    chance = np.random.default_rng(3)
+    vectors = chance.normal(size=(50, 5))
+    turn, _ = np.linalg.qr(chance.normal(size=(5, 5)))
+    assert np.allclose(rotation(vectors, vectors @ turn), turn, atol=1e-10)
+    # Of no use against noise: it stays a turn, and turns nothing into anything.
+    found = rotation(vectors, chance.normal(size=(50, 5)))
+    assert np.allclose(found @ found.T, np.eye(5), atol=1e-10)
