@@ -406,6 +406,43 @@ def compare(
 
 
 @app.command()
+def ab_report(
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file that describes the experiment (docs/experiments.md), or a log with exposures' columns."
+        ),
+    ],
+    overrides: SetOption = None,
+    aa: Annotated[
+        int | None, typer.Option("--aa", min=1, metavar="SPLITS", help="A/A: halve the control's users so many times.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Report on an experiment: checks, lift with intervals, cohorts, CUPED, power, A/A; exit 3 if it is unsound."""
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.experiments import ab_report as command
+        from learn_spark.progress import Reporter
+        from learn_spark.report.experiment import show
+
+        settings = command.settings_of(experiment, [*(overrides or []), *([f"aa_splits={aa}"] if aa else [])])
+        if dry_run:
+            command.show_plan(settings, Reporter())
+            return
+        found = command.run(settings, Reporter(quiet=as_json), verbose=verbose)
+        if as_json:
+            print(command.as_json(found))
+        else:
+            show(found, Reporter())
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command()
 def forget_embeddings(
     config: ConfigOption,
     overrides: SetOption = None,

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-
-import jinja2
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.report.curve import draw_curve
@@ -15,7 +12,8 @@ from learn_spark.report.examples import Examples, examples_of
 from learn_spark.report.figures import FIRST_METRIC, MetricTable, label_of, metric_tables, slice_plots
 from learn_spark.report.gates import Gate, Release, release_of, table_gates
 from learn_spark.report.road import Road, road_of
-from learn_spark.report.svg import KINDS, Plot, mark, number
+from learn_spark.report.svg import Plot
+from learn_spark.report.templates import environment
 from learn_spark.report.versions import manifest_of, versions_of
 from learn_spark.tables.lineage import all_runs
 from learn_spark.tables.workspace import Workspace
@@ -51,7 +49,7 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
     own = label_of(manifest["method"]) if manifest else ""
     examples, no_examples = _examples(workspace, road)
     return (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             workspace=str(workspace.root),
@@ -72,19 +70,6 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
             settings=_settings(workspace, road),
         )
     )
-
-
-def _environment() -> jinja2.Environment:
-    found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.globals |= {"mark": mark, "kinds": KINDS}
-    found.filters |= {"number": number, "when": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}"}
-    return found
 
 
 def _examples(workspace: Workspace, road: Road) -> tuple[Examples | None, str]:

@@ -9,15 +9,17 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from learn_spark.errors import SettingsError
 from learn_spark.resources import resource_folder
+from learn_spark.settings.experiment import Experiment
 from learn_spark.settings.schema import Settings
 
+_Model = TypeVar("_Model", bound=BaseModel)
 _SECRET = re.compile(r"(password|secret|token$|access[._]?key|credential)", re.IGNORECASE)
 
 
@@ -119,9 +121,9 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
                 yield from _all_keys(kind, f"{prefix}{name}.")
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
-    keys = list(_all_keys(Settings))
+    keys = list(_all_keys(model))
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
@@ -147,13 +149,26 @@ def load_settings(config: str | Path, overrides: Iterable[str] = ()) -> Settings
     Raises SettingsError for an unknown key (with the nearest right one), a wrong type, or a contradiction.
     """
     path = find_config(str(config))
-    tree = _read_tree(path)
+    return _validated(Settings, _read_tree(path), overrides, str(path))
+
+
+def load_experiment(described: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Experiment:
+    """An experiment's settings: a YAML file, or a tree of them, with ``key=value`` overrides on top.
+
+    Raises SettingsError as ``load_settings``.
+    """
+    if isinstance(described, Mapping):
+        return _validated(Experiment, _merge({}, described), overrides, "the experiment")
+    return _validated(Experiment, _read_tree(Path(described)), overrides, str(described))
+
+
+def _validated(model: type[_Model], tree: dict[str, Any], overrides: Iterable[str], where: str) -> _Model:
     for override in overrides:
         _apply_override(tree, override)
     try:
-        return Settings.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError(f"settings of {path} are wrong:\n{_explain(error)}") from None
+        raise SettingsError(f"settings of {where} are wrong:\n{_explain(error, model)}") from None
 
 
 def redacted(settings: Settings) -> dict[str, Any]:

@@ -190,16 +190,15 @@ class Histories(Section):
 
     def as_of_micros(self) -> int | None:
         """``as_of`` in microseconds since 1970 (UTC unless it names a zone); events at or after it don't exist."""
-        return _micros(self.as_of)
+        return None if self.as_of is None else as_micros(self.as_of)
 
     def cut_micros(self) -> int | None:
         """``cut`` in microseconds since 1970 (UTC unless it names a zone): targets are the events at or after it."""
-        return _micros(self.cut)
+        return None if self.cut is None else as_micros(self.cut)
 
 
-def _micros(value: str | None) -> int | None:
-    if value is None:
-        return None
+def as_micros(value: str) -> int:
+    """An ISO time in microseconds since 1970, UTC unless it names a zone; ValueError for anything else."""
     moment = datetime.fromisoformat(value)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1_000_000)

@@ -47,7 +47,7 @@ class Described:
         """The files that the two patterns match; LocationError where one matches none."""
         found: dict[str, RawFile] = {}
         for kind, described in self._both():
-            for file in _find(folder, described, kind):
+            for file in find_described(folder, described, kind):
                 other = found.get(file.name)
                 holds = file.holds | other.holds if other else file.holds
                 found[file.name] = RawFile(file.path, file.name, holds, file.state)
@@ -78,7 +78,7 @@ class Described:
         from pyspark.errors import AnalysisException
         from pyspark.sql import functions as F
 
-        frame = _raw_rows(spark, folder, files, described)
+        frame = raw_rows(spark, folder, files, described)
         fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
         # Expressions speak of the file's own names; ours are kept apart from them until the end.
         named = frame.select(
@@ -110,7 +110,8 @@ def _value(theirs: str, fields: Sequence[str]) -> Column:
     return F.col(f"`{theirs}`") if theirs in fields else F.expr(theirs)
 
 
-def _find(folder: Path, described: Files, kind: Holds) -> list[RawFile]:
+def find_described(folder: Path, described: Files, kind: Holds) -> list[RawFile]:
+    """The files that ``described`` means, or its Delta table; LocationError where there is none."""
     if described.format != "delta":
         return find_files(folder, described.files, [kind])
     path = (folder / described.files).resolve()
@@ -120,7 +121,7 @@ def _find(folder: Path, described: Files, kind: Holds) -> list[RawFile]:
     return [RawFile(path, described.files, frozenset([kind]), f"version:{version}")]
 
 
-def _raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], described: Files) -> DataFrame:
+def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], described: Files) -> DataFrame:
     """Every column of the files as ``f_<name>`` (Parquet and Delta keep their types), and ROW_COLUMNS."""
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F

@@ -1,0 +1,1 @@
+"""Experiments: assignment, checks, lift with intervals, variance reduction, corrections, power, A/A."""

@@ -1,0 +1,32 @@
+"""Variance reduction by what users did before the experiment (CUPED: Deng, Xu, Kohavi and Walker 2013)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from learn_spark.experiments.metrics import Metric
+from learn_spark.experiments.moments import Moments
+
+
+def coefficients(control: Moments, treatment: Moments, metric: Metric) -> np.ndarray:
+    """The theta [..., K] for which the difference of the arms, each less theta' (its pre-period mean), varies least.
+
+    It is zero everywhere but at the metric's own sums before the experiment; zero, too, where those do not vary. A
+    ratio is taken by its linearisation, as the delta method does.
+    """
+    at = list(metric.covariates)
+    inner = np.zeros((*control.mean.shape[:-1], len(at), len(at)))
+    outer = np.zeros((*control.mean.shape[:-1], len(at)))
+    for arm in (control, treatment):
+        covariance = arm.covariance() / np.maximum(arm.users, 1.0)[..., None, None]
+        inner += covariance[..., at, :][..., at]
+        outer += (covariance[..., at, :] @ metric.gradient(arm.mean)[..., None])[..., 0]
+    scale = np.sqrt(np.diagonal(inner, axis1=-2, axis2=-1))
+    scale = np.where(scale > 0, scale, 1.0)
+    # Scaled first, so that what is as good as collinear is told by correlations and not by units.
+    scaled = inner / scale[..., :, None] / scale[..., None, :]
+    usable = np.isfinite(outer).all(axis=-1)
+    solved = np.linalg.pinv(scaled, rcond=1e-9, hermitian=True) @ np.nan_to_num(outer / scale)[..., None]
+    found = np.zeros_like(control.mean)
+    found[..., at] = np.where(usable[..., None], solved[..., 0] / scale, 0.0)
+    return found

@@ -1,0 +1,123 @@
+"""The difference and the lift of two arms, with intervals by the delta method; the user is the unit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from learn_spark.experiments.metrics import Metric
+from learn_spark.experiments.moments import Moments
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two arms in one metric, arrays [...]: both values, their difference and lift (treatment / control - 1), and the
+    variances of the two. The lift is NaN where the control's value is not above zero.
+    """
+
+    control: np.ndarray
+    treatment: np.ndarray
+    difference: np.ndarray
+    difference_variance: np.ndarray
+    lift: np.ndarray
+    lift_variance: np.ndarray
+
+    def p(self) -> np.ndarray:
+        """Two-sided p of no difference, by the normal distribution; 1 where nothing varies and nothing differs."""
+        error = np.sqrt(self.difference_variance)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(self.difference == 0, 0.0, np.abs(self.difference) / error)
+        return np.vectorize(math.erfc, otypes=[np.float64])(z / math.sqrt(2))
+
+
+def values(
+    control: np.ndarray, treatment: np.ndarray, metric: Metric, theta: np.ndarray, share: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The metric in both arms [...] by their users' means [..., K], less what the time before explains.
+
+    ``theta`` [..., K] is CUPED's (zeros: none); ``share`` is the control's share of both arms' users. Each arm is moved
+    to where it would be with the pre-period of both arms together.
+    """
+    apart = ((treatment - control) * theta).sum(axis=-1)
+    return metric.value(control) + (1 - share) * apart, metric.value(treatment) - share * apart
+
+
+def contrast(control: Moments, treatment: Moments, metric: Metric, theta: np.ndarray) -> Contrast:
+    """The delta method (Deng, Knoblich and Lu 2018) for means and for ratios of sums, whose unit is the user.
+
+    ``theta`` [..., K] as in ``values``; it is taken as given, which costs nothing at the first order.
+    """
+    share = control.users / np.maximum(control.users + treatment.users, 1.0)
+    below, above = values(control.mean, treatment.mean, metric, theta, share)
+    part = share[..., None]
+    by_control = metric.gradient(control.mean)
+    by_treatment = metric.gradient(treatment.mean)
+    difference = (theta - by_control, by_treatment - theta)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.where(below > 0, 1.0 / below, np.nan)[..., None]
+    ratio = above[..., None] * inverse
+    # Of above / below: each arm's mean moves its own value and, through the common pre-period, the other's.
+    lift = (
+        (theta * part - ratio * (by_control - theta * (1 - part))) * inverse,
+        (by_treatment - theta * part - ratio * theta * (1 - part)) * inverse,
+    )
+    return Contrast(
+        control=below,
+        treatment=above,
+        difference=above - below,
+        difference_variance=_variance(control, treatment, difference),
+        lift=above * inverse[..., 0] - 1,
+        lift_variance=_variance(control, treatment, lift),
+    )
+
+
+def _variance(control: Moments, treatment: Moments, gradients: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    found = np.zeros(control.users.shape)
+    for arm, gradient in zip((control, treatment), gradients, strict=True):
+        of_users = np.einsum("...i,...ij,...j->...", gradient, arm.covariance(), gradient)
+        found = found + of_users / np.maximum(arm.users, 1.0)
+    return np.maximum(found, 0.0)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One contrast for people: values, difference and lift with their intervals, standard errors and p.
+
+    The lift and its interval are None where the control's value is not above zero.
+    """
+
+    control: float
+    treatment: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    standard_error: float
+    lift: float | None
+    lift_low: float | None
+    lift_high: float | None
+    lift_error: float | None
+    p: float
+
+
+def effect(found: Contrast, alpha: float) -> Effect:
+    """A contrast of scalars with two-sided intervals at 1 - ``alpha``."""
+    reach = NormalDist().inv_cdf(1 - alpha / 2)
+    error, lift_error = math.sqrt(float(found.difference_variance)), math.sqrt(float(found.lift_variance))
+    difference, lift = float(found.difference), float(found.lift)
+    known = math.isfinite(lift) and math.isfinite(lift_error)
+    return Effect(
+        control=float(found.control),
+        treatment=float(found.treatment),
+        difference=difference,
+        difference_low=difference - reach * error,
+        difference_high=difference + reach * error,
+        standard_error=error,
+        lift=lift if known else None,
+        lift_low=lift - reach * lift_error if known else None,
+        lift_high=lift + reach * lift_error if known else None,
+        lift_error=lift_error if known else None,
+        p=float(found.p()),
+    )

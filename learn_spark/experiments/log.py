@@ -1,0 +1,135 @@
+"""Logs of exposures or outcomes: read as described, typed, judged by the row rules of schemas/exposures.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learn_spark.errors import SettingsError
+from learn_spark.quality.rows import judge
+from learn_spark.settings.experiment import Log
+from learn_spark.sources.described import find_described, raw_rows
+from learn_spark.sources.source import RawFile
+from learn_spark.sources.text_lines import blank_as_null
+from learn_spark.sources.typed_rows import moment, plain_id
+from learn_spark.tables.contracts import contract
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+NEEDED = ("user_id", "item_id", "event_time", "converted")
+
+
+def log_files(folder: Path, logs: list[Log]) -> list[list[RawFile]]:
+    """The files of each log; LocationError where a log has none."""
+    return [find_described(folder, log, "events") for log in logs]
+
+
+def read_logs(spark: SparkSession, folder: Path, logs: list[Log], cohorts: Mapping[str, str]) -> DataFrame:
+    """All rows of all logs in the columns of exposures; ``reasons`` (array<string>, empty for a good row), the row as
+    it came (``raw``, for refused ones), and ``cohort_<name>`` (string) for each expression of ``cohorts``.
+
+    Raises SettingsError where a log has not the columns it needs, or an expression does not fit.
+    """
+    frames = [
+        _read(spark, folder, log, files, cohorts, f"logs.{number}")
+        for number, (log, files) in enumerate(zip(logs, log_files(folder, logs), strict=True))
+    ]
+    return reduce(lambda a, b: a.unionByName(b), frames)
+
+
+def _read(
+    spark: SparkSession, folder: Path, log: Log, files: list[RawFile], cohorts: Mapping[str, str], where: str
+) -> DataFrame:
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    described = contract("exposures")
+    if unknown := sorted(set(log.columns) - set(described.names)):
+        raise SettingsError(f"{where}.columns has {', '.join(unknown)}; there are {', '.join(described.names)}")
+    frame = raw_rows(spark, folder, files, log)
+    fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
+    theirs = {name: name for name in described.names if name in fields} | log.columns
+    if missing := [name for name in NEEDED if name not in theirs]:
+        raise SettingsError(
+            f"{where}: the files have no column {', '.join(missing)}, and columns does not say what stands for it; "
+            f"the files have {', '.join(fields)}"
+        )
+    named = frame.select(
+        *[F.col(f"`f_{name}`").alias(name) for name in fields],
+        *[F.col(name).alias(f"_{name}") for name in ("raw", "malformed")],
+    )
+    try:
+        if log.where is not None:
+            named = named.where(F.col("_malformed") | F.coalesce(F.expr(log.where), F.lit(False)))
+        found = {ours: F.col(f"`{one}`") if one in fields else F.expr(one) for ours, one in theirs.items()}
+        kinds = dict(named.select(*[column.alias(ours) for ours, column in found.items()]).dtypes)
+        raw = named.select(
+            *[
+                F.when(~F.col("_malformed"), _text(found[name], kinds[name])).alias(name)
+                if name in found
+                else F.lit(None).cast("string").alias(name)
+                for name in described.names
+            ],
+            F.col("_raw").alias("raw"),
+            F.col("_malformed").alias("malformed"),
+        )
+    except AnalysisException as error:
+        raise SettingsError(
+            f"{where}: columns or where do not fit the files ({_first_line(error)}); the files have the columns "
+            f"{', '.join(fields)}"
+        ) from None
+    unit = "iso" if kinds["event_time"].startswith(("timestamp", "date")) else log.time_unit
+    judged = judge(_typed(raw, unit), described.row_rules)
+    try:
+        return judged.select(
+            *described.names,
+            *[F.expr(by).cast("string").alias(f"cohort_{name}") for name, by in cohorts.items()],
+            "reasons",
+            F.when(F.size("reasons") > 0, F.col("raw")).alias("raw"),
+        )
+    except AnalysisException as error:
+        raise SettingsError(
+            f"cohorts: an expression does not fit the columns of exposures ({_first_line(error)}); there are "
+            f"{', '.join(described.names)}, and context['key']"
+        ) from None
+
+
+def _text(column: Column, kind: str) -> Column:
+    """The value as text, blank as null; maps and structs as JSON."""
+    from pyspark.sql import functions as F
+
+    nested = kind.startswith(("map<", "struct<"))
+    return blank_as_null(F.to_json(column) if nested else column.cast("string"))
+
+
+def _typed(raw: DataFrame, unit: str) -> DataFrame:
+    """Text into the types of exposures, null where it cannot be read; ``raw_<column>`` keeps what it was."""
+    from pyspark.sql import functions as F
+
+    typed = raw.select(
+        "event_id",
+        plain_id("user_id").alias("user_id"),
+        plain_id("item_id").alias("item_id"),
+        moment("event_time", unit).alias("event_time"),  # type: ignore[arg-type]
+        "arm",
+        F.expr("try_cast(regexp_replace(position, '[.]0+$', '') as int)").alias("position"),
+        F.from_json("context", "map<string,string>").alias("context"),
+        F.expr("try_cast(regexp_replace(converted, '[.]0+$', '') as boolean)").alias("converted"),
+        F.expr("try_cast(revenue as double)").alias("revenue"),
+        F.expr("coalesce(try_cast(weight as double), if(weight is null, 1d, null))").alias("weight"),
+        "raw",
+        "malformed",
+        *[F.col(name).alias(f"raw_{name}") for name in ("position", "context", "revenue", "weight")],
+    )
+    parts = [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in ("user_id", "item_id")]
+    parts.append(F.unix_micros("event_time").cast("string"))
+    parts += [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in ("arm", "position")]
+    hashed = F.substring(F.sha2(F.concat_ws("\x1f", *parts), 256), 1, 32)
+    return typed.withColumn("event_id", F.coalesce("event_id", hashed))
+
+
+def _first_line(error: Exception) -> str:
+    return next(line.strip() for line in str(error).splitlines() if line.strip())[:300]

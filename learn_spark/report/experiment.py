@@ -1,0 +1,253 @@
+"""An experiment's page: what must hold, what the treatment did, for whom, and what the sample could have found."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import yaml
+
+from learn_spark.experiments.aa import QUANTILES
+from learn_spark.experiments.lift import Effect
+from learn_spark.experiments.metrics import METRICS
+from learn_spark.experiments.power import power
+from learn_spark.experiments.result import Comparison, Report
+from learn_spark.progress import Reporter
+from learn_spark.report.curve import draw_curve
+from learn_spark.report.dots import Group, Value, draw_dots
+from learn_spark.report.figures import wilson
+from learn_spark.report.svg import Plot, number
+from learn_spark.report.templates import environment
+
+PLAIN, REDUCED, DRAWN = "the experiment alone", "with the time before (CUPED)", "bootstrap"
+STEPS = 24
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One of the figures at the head of the page."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class CohortView:
+    """A cohort's plot of the primary metric, and all its comparisons."""
+
+    key: str
+    title: str
+    plot: Plot | None
+    lines: tuple[Comparison, ...]
+
+
+def render(found: Report) -> str:
+    """The page: one HTML file without a script, that asks nothing of the network."""
+    found_settings = yaml.safe_dump(dict(found.settings), sort_keys=False, allow_unicode=True)
+    template = environment()
+    template.filters |= {"percent": percent, "p": p_value}
+    return template.get_template("experiment.html.jinja").render(
+        report=found,
+        written=datetime.now(UTC),
+        facts=list(_facts(found)),
+        labels={name: metric.label for name, metric in METRICS.items()},
+        lift_plots=list(_lift_plots(found)),
+        cohorts=list(_cohorts(found)),
+        power_plots=list(_power_plots(found)),
+        alarm_plots=list(_alarm_plots(found)),
+        settings=found_settings,
+    )
+
+
+def show(found: Report, report: Reporter) -> None:
+    """Checks, then the whole, then cohorts in the primary metric, for the terminal."""
+    title = f"Experiment {found.name}: checks"
+    report.table(title, ["check", "verdict", "observed"], [[c.name, c.verdict, c.observed] for c in found.checks])
+    columns = ["metric", "control", "treatment", "lift", "interval", "p", "p corrected", "smallest lift found"]
+    for treatment in dict.fromkeys(one.treatment for one in found.whole):
+        rows = [_line(METRICS[one.metric].label, one) for one in found.whole if one.treatment == treatment]
+        report.table(f"{treatment} against {found.control}", columns, rows)
+        rows = [
+            _line(f"{one.cohort}: {one.group}", one)
+            for one in found.cohorts
+            if one.treatment == treatment and one.metric == found.primary
+        ]
+        if rows:
+            name = METRICS[found.primary].label
+            report.table(f"{name} by cohort: {treatment} against {found.control}", ["group", *columns[1:]], rows)
+    if found.false_alarms:
+        rows = [
+            [METRICS[a.metric].label, f"{a.splits:,}", _share(a.plain, a.splits), _share(a.reduced, a.splits)]
+            for a in found.false_alarms
+        ]
+        report.table("False alarms", ["metric", "splits", "the experiment alone", "with CUPED"], rows)
+    report.line()
+    for note in found.notes:
+        report.line(note)
+
+
+def percent(value: float | None) -> str:
+    """A relative change, signed; "none" where there is none."""
+    return "none" if value is None else f"{100 * value:+.2f} %"
+
+
+def p_value(value: float) -> str:
+    """p to four places."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _share(count: int | None, of: int) -> str:
+    return "none" if count is None else f"{100 * count / of:.1f} %"
+
+
+def _interval(found: Effect) -> str:
+    if found.lift_low is None or found.lift_high is None:
+        return "none"
+    return f"{percent(found.lift_low)} to {percent(found.lift_high)}"
+
+
+def _line(label: str, one: Comparison) -> list[str]:
+    best = one.best
+    return [
+        label,
+        number(best.control),
+        number(best.treatment),
+        percent(best.lift),
+        _interval(best),
+        p_value(best.p),
+        p_value(one.p_adjusted),
+        "none" if one.detectable is None else f"{100 * one.detectable:.2f} %",
+    ]
+
+
+def _facts(found: Report) -> Iterator[Fact]:
+    for one in found.whole:
+        if one.metric == found.primary:
+            verdict = "found" if one.p_adjusted < found.settings["alpha"] else "no difference found"
+            yield Fact(
+                f"{METRICS[one.metric].label}, {one.treatment} against {found.control}",
+                percent(one.best.lift),
+                f"{_interval(one.best)}; p {p_value(one.p_adjusted)}: {verdict}",
+            )
+    yield Fact(
+        "Users", f"{sum(found.users.values()):,}", ", ".join(f"{arm} {count:,}" for arm, count in found.users.items())
+    )
+    count = {name: sum(c.verdict == name for c in found.checks) for name in ("passed", "warning", "failed")}
+    yield Fact(
+        "Checks passed",
+        f"{count['passed']} of {len(found.checks)}",
+        f"{count['warning']} warnings, {count['failed']} failed",
+    )
+    kept = [one.variance_kept for one in found.whole if one.metric == found.primary and one.variance_kept is not None]
+    if kept:
+        yield Fact("Variance taken away", f"{100 * (1 - kept[0]):.0f} %", "by the time before the experiment (CUPED)")
+    yield Fact("Time", f"{found.seconds:,.0f} s", f"{found.rows['read']:,} rows read")
+
+
+def _value(found: Effect | None) -> Value | None:
+    return None if found is None or found.lift is None else Value(found.lift, found.lift_low, found.lift_high)
+
+
+def _values(one: Comparison) -> dict[str, Value]:
+    drawn = None
+    if one.bootstrap is not None and one.best.lift is not None:
+        drawn = Value(one.best.lift, *one.bootstrap)
+    named = {REDUCED: _value(one.reduced), DRAWN: drawn, PLAIN: _value(one.plain)}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _dots(key: str, title: str, groups: Sequence[Group], name: str, level: float) -> Plot | None:
+    series = [one for one in (REDUCED, PLAIN, DRAWN) if any(one in group.values for group in groups)]
+    if not series:
+        return None
+    x_name = f"lift, {100 * level:g} % interval"
+    return draw_dots(key, title, series, groups, group_name=name, x_name=x_name, write=percent)
+
+
+def _lift_plots(found: Report) -> Iterator[Plot]:
+    level = 1 - found.settings["alpha"]
+    for treatment in dict.fromkeys(one.treatment for one in found.whole):
+        groups = [
+            Group(METRICS[one.metric].label, "", _values(one)) for one in found.whole if one.treatment == treatment
+        ]
+        title = f"Lift of {treatment} over {found.control}"
+        if plot := _dots(f"lift-{_plain(treatment)}", title, groups, "metric", level):
+            yield plot
+
+
+def _cohorts(found: Report) -> Iterator[CohortView]:
+    level = 1 - found.settings["alpha"]
+    for treatment in dict.fromkeys(one.treatment for one in found.whole):
+        for cohort, title in found.cohort_titles.items():
+            lines = tuple(one for one in found.cohorts if (one.treatment, one.cohort) == (treatment, cohort))
+            if not lines:
+                continue
+            groups = [
+                Group(one.group, f"{one.users_control + one.users_treatment:,} users", _values(one))
+                for one in lines
+                if one.metric == found.primary
+            ]
+            key, name = f"cohort-{_plain(treatment)}-{_plain(cohort)}", METRICS[found.primary].label
+            yield CohortView(
+                key,
+                f"{title}; {treatment} against {found.control}",
+                _dots(key, f"{name} by {cohort}: lift of {treatment}", groups, "group", level),
+                lines,
+            )
+
+
+def _power_plots(found: Report) -> Iterator[Plot]:
+    """The chance to find a true lift, by its size, in the primary metric."""
+    alpha = found.settings["alpha"]
+    for one in found.whole:
+        if one.metric != found.primary or one.detectable_plain is None:
+            continue
+        reach = max(1, math.ceil(150 * one.detectable_plain))
+        lifts = [reach * step / STEPS for step in range(STEPS + 1)]
+        named = {REDUCED: one.reduced, PLAIN: one.plain}
+        lines = {
+            name: [power(lift / 100, best.standard_error / best.control, alpha) for lift in lifts]
+            for name, best in named.items()
+            if best is not None and best.control > 0
+        }
+        title = f"Power to find a lift in {METRICS[one.metric].label.lower()} ({one.treatment})"
+        yield draw_curve(f"power-{_plain(one.treatment)}", title, lifts, lines, x_name="true lift, %")
+
+
+def _alarm_plots(found: Report) -> Iterator[Plot]:
+    if not found.false_alarms:
+        return
+    groups = []
+    for one in found.false_alarms:
+        counts = {PLAIN: one.plain} | ({} if one.reduced is None else {REDUCED: one.reduced})
+        values = {
+            name: Value(count / one.splits, *wilson(count / one.splits, one.splits)) for name, count in counts.items()
+        }
+        groups.append(Group(METRICS[one.metric].label, f"{one.splits:,} splits", values))
+    series = [name for name in (REDUCED, PLAIN) if name in groups[0].values]
+    yield draw_dots(
+        "false-alarms",
+        f"False alarms at {found.settings['alpha']:g}",
+        series,
+        groups,
+        group_name="metric",
+        x_name="share of splits, 95 % interval",
+        write=lambda share: f"{100 * share:.1f} %",
+    )
+    xs = [100 * q for q in QUANTILES]
+    lines = {METRICS[one.metric].label: [100 * q for q in one.quantiles] for one in found.false_alarms}
+    yield draw_curve(
+        "p-quantiles",
+        "Share of splits by p (a straight line is right)",
+        xs,
+        lines,
+        x_name="% of splits",
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "-", name).lower()
