@@ -12,6 +12,7 @@ from learn_spark.report.svg import WIDTH, Plot, drawing, element, mark, number, 
 
 LEFT, RIGHT, TOP, AXIS = 16, 22, 4, 40
 LABEL, STEP, GAP = 18, 13, 10
+HALF_LETTER = 4.0  # of a tick's text; "+" and "%" are wider than figures
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def draw_dots(
                 parts += _row(kind, group.values[name], top + STEP / 2, x_of)
                 top += STEP
         top += GAP
-    parts += [element("text", write(x), x=x_of(x), y=floor + 16, text_anchor="middle") for x in marks]
+    parts += [
+        element("text", write(x), x=_inside(x_of(x), write(x)), y=floor + 16, text_anchor="middle") for x in marks
+    ]
     parts.append(element("text", x_name, x=WIDTH / 2, y=floor + 33, text_anchor="middle"))
     words = ". ".join(_words(name, groups, write) for name in series if any(name in g.values for g in groups))
     return Plot(
@@ -89,6 +92,12 @@ def draw_dots(
         head=(group_name, "holds", *series),
         rows=tuple((g.label, g.note, *(_cell(g.values.get(name), write) for name in series)) for g in groups),
     )
+
+
+def _inside(middle: float, text: str) -> float:
+    """``middle``, or as near to it as the whole text can be drawn."""
+    half = HALF_LETTER * len(text)
+    return min(max(middle, half), WIDTH - half)
 
 
 def _row(kind: int, value: Value, y: float, x_of: Callable[[float], float]) -> list[Markup]:
