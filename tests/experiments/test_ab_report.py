@@ -243,7 +243,7 @@ def test_spark_assigns_as_python_does(spark: SparkSession) -> None:
 
 
 def test_csv_and_delta_give_what_parquet_gives(log: pa.Table, tmp_path: Path, go: Go) -> None:
-    small = log.filter(pc.less(pc.utf8_length(log["user_id"]), 4))  # a thousand users
+    small = log.filter(pc.less(pc.utf8_length(log["user_id"]), 4))  # a hundred users
     pq.write_table(small, tmp_path / "one.parquet")
     deltalake.write_deltalake(str(tmp_path / "two"), small)
     with (tmp_path / "three.csv").open("w", newline="") as file:
@@ -251,7 +251,7 @@ def test_csv_and_delta_give_what_parquet_gives(log: pa.Table, tmp_path: Path, go
         writer.writeheader()
         for row in small.to_pylist():
             writer.writerow(row | {"event_time": row["event_time"].isoformat(), "converted": int(row["converted"])})
-    reports = [go(tmp_path / name, "bootstrap_samples=50") for name in ("one.parquet", "two", "three.csv")]
+    reports = [go(tmp_path / name, "bootstrap_samples=50", "min_users=20") for name in ("one.parquet", "two", "three.csv")]
     assert reports[0].rows["read"] == len(small)
     for other in reports[1:]:
         assert other.rows == reports[0].rows
