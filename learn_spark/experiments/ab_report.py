@@ -118,7 +118,7 @@ def run(settings: Experiment, report: Reporter, *, verbose: bool = False, spark:
         )
         users = make_users(rows.frame, settings, place)
         report.say(f"{users.users:,} users in the experiment ({time.monotonic() - begun:,.0f} s)")
-        found = _analyse(settings, rows, users, files, run_id, begun)
+        found = analyse(settings, rows, users, files, run_id, begun)
     finally:
         shutil.rmtree(place, ignore_errors=True)
         if ours and spark is not None:
@@ -135,9 +135,10 @@ def run(settings: Experiment, report: Reporter, *, verbose: bool = False, spark:
     return found
 
 
-def _analyse(
+def analyse(
     settings: Experiment, rows: Rows, users: Users, files: list[tuple[str, str]], run_id: str, begun: float
 ) -> Report:
+    """The report from the rows as counted and the table of users; LearnSparkError as ``run``."""
     table = UserTable(users.path, users.user_cohorts, users.exposure_groups)
     by_arm = table.users_by_arm()
     metrics = [name for name in settings.metrics if users.revenue_known or name not in OF_REVENUE]

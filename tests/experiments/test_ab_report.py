@@ -20,13 +20,18 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from learn_spark.errors import GateFailed, LearnSparkError, SettingsError
-from learn_spark.experiments.ab_report import run, settings_of
+from learn_spark.experiments.ab_report import analyse, run, settings_of
 from learn_spark.experiments.assignment import arm, arm_column
+from learn_spark.experiments.log import read_logs
 from learn_spark.experiments.result import Comparison, Report
+from learn_spark.experiments.rows import Rows, prepare
 from learn_spark.experiments.simulate import ITEMS, simulated_log
+from learn_spark.experiments.users import Users, make_users
 from learn_spark.progress import Reporter
+from learn_spark.settings.experiment import Experiment
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 LIFT, USERS = 0.5, 2500
@@ -242,78 +247,100 @@ def test_spark_assigns_as_python_does(spark: SparkSession) -> None:
     assert set(got) == {"a", "b", "c", None}
 
 
-def test_csv_and_delta_give_what_parquet_gives(log: pa.Table, tmp_path: Path, go: Go) -> None:
-    small = log.filter(pc.less(pc.utf8_length(log["user_id"]), 4))  # a hundred users
-    pq.write_table(small, tmp_path / "one.parquet")
-    deltalake.write_deltalake(str(tmp_path / "two"), small)
+def test_csv_and_delta_give_what_parquet_gives(spark: SparkSession, log: pa.Table, tmp_path: Path) -> None:
+    few = pa.concat_tables([log.slice(0, 20), log.slice(len(log) - 20)])
+    pq.write_table(few, tmp_path / "one.parquet")
+    deltalake.write_deltalake(str(tmp_path / "two"), few)
+    lines = [
+        row | {"event_time": row["event_time"].isoformat(), "converted": int(row["converted"]), "position": "3.0"}
+        for row in few.to_pylist()
+    ]
+    lines.append(
+        lines[0] | {"event_id": "bad", "context": "phone", "position": "0", "weight": "-1", "converted": "maybe"}
+    )
     with (tmp_path / "three.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, small.column_names)
+        writer = csv.DictWriter(file, few.column_names)
         writer.writeheader()
-        for row in small.to_pylist():
-            writer.writerow(row | {"event_time": row["event_time"].isoformat(), "converted": int(row["converted"])})
-    reports = [go(tmp_path / name, "bootstrap_samples=50", "min_users=20") for name in ("one.parquet", "two", "three.csv")]
-    assert reports[0].rows["read"] == len(small)
-    for other in reports[1:]:
-        assert other.rows == reports[0].rows
-        for one, same in zip(reports[0].whole, other.whole, strict=True):
-            assert same.best.difference == pytest.approx(one.best.difference, rel=1e-9)
-            assert same.bootstrap == pytest.approx(one.bootstrap, rel=1e-6)
-    # Without start, the first row with an arm is where the experiment began, and what is before it serves CUPED.
-    assert reports[0].whole[0].reduced is not None
+        writer.writerows(lines)
+    read = []
+    for name in ("one.parquet", "two", "three.csv"):
+        settings = settings_of(str(tmp_path / name), [])
+        rows = read_logs(spark, Path(settings.path), settings.logs, {"device": "context['device']"}).collect()
+        read.append({row["event_id"]: row.asDict() | {"position": None} for row in rows})
+    refused = read[2].pop("bad")
+    assert refused["reasons"] == [
+        "context is not a JSON object",
+        "converted is not true or false",
+        "position is not a whole number from 1 on",
+        "weight is not a number from 0 on",
+    ]
+    assert len(read[0]) == 40
+    assert {row["cohort_device"] for row in read[0].values()} == {"phone", "desktop"}
+    assert all(row["reasons"] == [] for row in read[0].values())
+    assert read[0] == read[1] == read[2]
 
 
 def column(table: pa.Table, name: str, values: Any) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), name, values)
 
 
-def test_users_in_two_arms_are_told_and_left_out(log: pa.Table, tmp_path: Path, go: Go) -> None:
+def test_users_in_two_arms_or_another_than_assigned_are_told(log: pa.Table, tmp_path: Path, go: Go) -> None:
     during = log.filter(pc.is_valid(log["arm"]))
     arms = np.array(during["arm"].to_pylist(), dtype=object)
     users = np.array(during["user_id"].to_pylist())
-    mixed = ["u10", "u20", "u30"]
-    for user in mixed:
+    other = {"control": "treatment", "treatment": "control"}
+    for user in ("u10", "u20", "u30"):
         first = np.flatnonzero(users == user)[0]
-        arms[first] = "control" if arms[first] == "treatment" else "treatment"
+        arms[first] = other[arms[first]]
+    moved = users == "u40"
+    arms[moved] = [other[one] for one in arms[moved]]
     pq.write_table(column(during, "arm", pa.array(arms)), tmp_path / "mixed.parquet")
-    report = go(tmp_path / "mixed.parquet", "bootstrap_samples=0", "metrics=[conversion_rate]")
-    (check,) = (check for check in report.checks if check.name == "one arm a user")
-    assert check.verdict == "warning"
-    assert check.observed.startswith(f"{len(mixed)} of {len(set(users)):,} users")
-    assert sum(report.users.values()) == len(set(users)) - len(mixed)
-    assert any("No variance reduction" in note for note in report.notes)
-    with pytest.raises(GateFailed, match="one arm a user: 3 of"):
-        go(tmp_path / "mixed.parquet", "bootstrap_samples=0", "metrics=[conversion_rate]", "max_two_arms=0.0")
+    people = len(set(users))
+    with pytest.raises(GateFailed, match=rf"one arm a user: 3 of {people:,} users .*logged as assigned: "):
+        go(
+            tmp_path / "mixed.parquet",
+            "bootstrap_samples=0",
+            "metrics=[conversion_rate]",
+            "max_two_arms=0.0",
+            "shares={control: 1, treatment: 1}",
+            "assignment={experiment: simulated, salt: salt}",
+        )
+    told = json.loads((tmp_path / "workspace/reports/mixed.json").read_text())
+    assert sum(told["users"].values()) == people - 3
+    (check,) = (check for check in told["checks"] if check["name"] == "logged as assigned")
+    # u40, and those of the three whose least arm by name is not theirs.
+    assert 1 <= int(check["observed"].split()[0]) <= 4
+    assert any("No variance reduction" in note for note in told["notes"])
 
 
 def test_lost_users_are_a_mismatch_and_the_page_is_written_all_the_same(log: pa.Table, tmp_path: Path, go: Go) -> None:
     """A treatment whose users of one group are not logged: exit code 3, whatever the lift."""
     lost = pc.and_(pc.equal(log["arm"], "treatment"), pc.starts_with(log["user_id"], "u1"))
     pq.write_table(log.filter(pc.invert(pc.fill_null(lost, False))), tmp_path / "lost.parquet")
-    with pytest.raises(GateFailed, match=r"sample ratio: p = .*the arms cannot be compared") as raised:
-        go(tmp_path / "lost.parquet", "bootstrap_samples=0")
+    gate = "quality.rules={exposures.rows: {least: 1000000}}"
+    message = "the logs' gate: rows is .*sample ratio: p = .*the arms cannot be compared"
+    with pytest.raises(GateFailed, match=message) as raised:
+        go(tmp_path / "lost.parquet", "bootstrap_samples=0", gate)
     assert raised.value.exit_code == 3
     page = (tmp_path / "workspace/reports/lost.html").read_text()
     assert "Do not believe the figures below: sample ratio failed" in page
 
 
 def test_an_outcome_log_is_given_the_arms_of_the_assignment(log: pa.Table, tmp_path: Path, go: Go) -> None:
-    """No arms in the log: those of arm(), with which it was simulated. Cohorts named by the item's own id."""
+    """No arms in the log: those of arm(), with which it was simulated. A cohort of exposures by the item's own id."""
     pq.write_table(log.drop(["arm", "position", "context"]), tmp_path / "bare.parquet")
-    overrides = [
+    report = go(
+        tmp_path / "bare.parquet",
         "start=2024-05-01",
         "shares={control: 1, treatment: 1}",
         "assignment={experiment: simulated, salt: salt}",
         "cohorts={new: {by: \"if(cast(substr(item_id, 2) as int) >= 180, 'new', 'old')\", of: exposure}}",
         "bootstrap_samples=0",
-    ]
-    report = go(tmp_path / "bare.parquet", *overrides)
+    )
     assert of(report.whole, "conversion_rate").best.lift == pytest.approx(LIFT, abs=0.12)
     new = of(report.cohorts, "exposures_per_user", "new")
     assert new.plain.control / of(report.whole, "exposures_per_user").plain.control == pytest.approx(0.1, abs=0.01)
     assert ITEMS == 200
-    pq.write_table(log, tmp_path / "logged.parquet")
-    with pytest.raises(GateFailed, match="logged as assigned"):
-        go(tmp_path / "logged.parquet", *[o.replace("salt: salt", "salt: other") for o in overrides])
 
 
 def test_a_a_halves_one_arm_and_counts_false_alarms(log: pa.Table, tmp_path: Path, go: Go) -> None:
@@ -331,28 +358,7 @@ def test_a_a_halves_one_arm_and_counts_false_alarms(log: pa.Table, tmp_path: Pat
     assert "halved at random 400 times" in page
 
 
-@pytest.mark.parametrize(
-    ("overrides", "error", "message"),
-    [
-        (["control=base"], LearnSparkError, "no user is in the control 'base'.*control, treatment"),
-        (["start=2030-01-01"], LearnSparkError, "none of .* rows lies in the experiment's period, from 2030-01-01"),
-        (["start=2024-05-01", "pre_days=30", "end=2024-05-08", "logs.0=x"], SettingsError, "logs"),
-        (["shares={control: 1, b: 1}"], LearnSparkError, "the logs have the arms treatment, which shares does not"),
-        (["cohorts={all: {by: user_id}}"], LearnSparkError, "cohorts.all makes .* groups or more; 50 are the most"),
-        (["cohorts={bad: {by: nothing + 1}}"], SettingsError, "an expression does not fit the columns of exposures"),
-        (["cohorts={bad: {by: 'if(converted, 1, 2)'}}"], SettingsError, "a cohort must not hang on converted"),
-        (["min_users=100000"], LearnSparkError, "too few users to compare: .*min_users is 100,000"),
-        (["primary=revenue_per_user", "metrics=[conversion_rate]"], SettingsError, "primary .* is not one of metrics"),
-        (["alpah=0.1"], SettingsError, "alpah: there is no such setting; did you mean alpha"),
-        (["end=2024-04-01", "start=2024-05-01"], SettingsError, "start 2024-05-01 is not before end 2024-04-01"),
-        (["quality.rules={exposures.rows: {least: 1000000}}"], GateFailed, "the logs' gate: rows is"),
-    ],
-)
-def test_what_cannot_be_reported_is_told(
-    overrides: list[str], error: type[Exception], message: str, small: Path, go: Go
-) -> None:
-    with pytest.raises(error, match=message):
-        go(small, "bootstrap_samples=0", *overrides)
+# What cannot be reported
 
 
 @pytest.fixture(scope="module")
@@ -362,21 +368,96 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_one_arm_and_an_empty_time_before_are_told(small: Path, tmp_path: Path, go: Go) -> None:
-    whole = pq.read_table(small)
-    during = whole.filter(pc.is_valid(whole["arm"]))
-    pq.write_table(during.filter(pc.equal(during["arm"], "control")), tmp_path / "one.parquet")
-    with pytest.raises(LearnSparkError, match="are in one arm, control; there is nothing to compare it with"):
-        go(tmp_path / "one.parquet")
-    pq.write_table(during, tmp_path / "during.parquet")
-    with pytest.raises(LearnSparkError, match=r"the pre-period is empty: none of .* set pre_days to 0"):
-        go(tmp_path / "during.parquet", "pre_days=7")
-    pq.write_table(column(during, "arm", pa.nulls(len(during), pa.string())), tmp_path / "none.parquet")
-    with pytest.raises(LearnSparkError, match="no row of the logs has an arm"):
-        go(tmp_path / "none.parquet")
-    pq.write_table(during.drop(["converted"]), tmp_path / "bare.parquet")
+@pytest.fixture(scope="module")
+def rows(small: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    settings = settings_of(str(small), ["cohorts={all: {by: user_id}}"])
+    return prepare(spark, settings, small.parent, tmp_path_factory.mktemp("rows"), tmp_path_factory.mktemp("reports"))
+
+
+@pytest.fixture(scope="module")
+def users(small: Path, rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Users:
+    return make_users(rows.frame, settings_of(str(small), []), tmp_path_factory.mktemp("users"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("control=base", "no user is in the control 'base'; set control to one of .*: control, treatment"),
+        ("shares={control: 1, b: 1}", "the logs have the arms treatment, which shares does not name"),
+        ("min_users=100000", "too few users to compare: .* in control, .* in treatment; min_users is 100,000"),
+    ],
+)
+def test_arms_that_cannot_be_compared_are_told(
+    override: str, message: str, small: Path, rows: Rows, users: Users
+) -> None:
+    with pytest.raises(LearnSparkError, match=message):
+        analyse(settings_of(str(small), [override]), rows, users, [], "r", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["start=2030-01-01"], "none of .* rows lies in the experiment's period, from 2030-01-01 00:00:00 UTC to open"),
+        (["start=2024-04-17", "pre_days=7"], "the pre-period is empty: none of 400 users .* or set pre_days to 0"),
+        (["cohorts={all: {by: user_id}}"], "cohorts.all makes .* groups or more; 50 are the most"),
+    ],
+)
+def test_times_and_cohorts_that_do_not_fit_are_told(
+    overrides: list[str], message: str, small: Path, rows: Rows, tmp_path: Path
+) -> None:
+    with pytest.raises(LearnSparkError, match=message):
+        make_users(rows.frame, settings_of(str(small), overrides), tmp_path)
+
+
+def test_one_arm_alone_and_none_at_all_are_told(small: Path, rows: Rows, tmp_path: Path) -> None:
+    settings = settings_of(str(small), [])
+    alone = make_users(rows.frame.where("arm = 'control'"), settings, tmp_path)
+    with pytest.raises(LearnSparkError, match="users are in one arm, control; there is nothing to compare it with"):
+        analyse(settings, rows, alone, [], "r", 0.0)
+    with pytest.raises(LearnSparkError, match="no row of the logs has an arm, so nothing tells when"):
+        make_users(rows.frame.withColumn("arm", F.lit(None).cast("string")), settings, tmp_path)
+
+
+def test_logs_without_what_is_needed_are_told(small: Path, spark: SparkSession, tmp_path: Path) -> None:
+    pq.write_table(pq.read_table(small).drop(["converted"]), tmp_path / "bare.parquet")
+    settings = settings_of(str(tmp_path / "bare.parquet"), [])
     with pytest.raises(SettingsError, match="no column converted, and columns does not say what stands for it"):
-        go(tmp_path / "bare.parquet")
+        read_logs(spark, tmp_path, settings.logs, {})
+    logs = settings_of(str(small), []).logs
+    with pytest.raises(SettingsError, match="an expression does not fit the columns of exposures"):
+        read_logs(spark, small.parent, logs, {"bad": "nothing + 1"})
+    wrong = logs[0].model_copy(update={"columns": {"arm": "variant"}})
+    with pytest.raises(SettingsError, match="columns or where do not fit the files"):
+        read_logs(spark, small.parent, [wrong], {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["cohorts={bad: {by: 'if(converted, 1, 2)'}}"], "a cohort must not hang on converted"),
+        (["cohorts={bad: {by: device, history: user}}"], "a cohort needs one of by"),
+        (["primary=revenue_per_user", "metrics=[conversion_rate]"], "primary revenue_per_user is not one of metrics"),
+        (["alpah=0.1"], "alpah: there is no such setting; did you mean alpha"),
+        (["end=2024-04-01", "start=2024-05-01"], "start 2024-05-01 is not before end 2024-04-01"),
+        (["start=soon"], "'soon' is not an ISO time"),
+        (["assignment={salt: s}"], "assignment needs shares"),
+        (["shares={a: 1, b: 1}"], "control control is not one of shares"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_told(overrides: list[str], message: str, small: Path) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of(str(small), overrides)
+
+
+def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/experiments.md").read_text(encoding="utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "features.yaml").write_text(example, encoding="utf-8")
+    settings = settings_of(str(tmp_path / "features.yaml"), [])
+    # What the example spells out of the defaults is the default.
+    plain = Experiment(name="x", path="x", logs=settings.logs)
+    for name in ("metrics", "cuped", "alpha", "correction", "power", "effect", "bootstrap_samples", "min_users"):
+        assert getattr(settings, name) == getattr(plain, name), name
 
 
 def test_the_command_plans_and_refuses_without_spark(small: Path, tmp_path: Path) -> None:
