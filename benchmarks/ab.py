@@ -16,6 +16,7 @@ import json
 import math
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -45,7 +46,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--log-users", type=int, default=100_000, help="0: no log")
     parser.add_argument("--bootstrap-samples", type=int, default=1000, help="of the log's report")
     parser.add_argument("--repeats", type=int, default=1, help="of the log's report; the best counts")
+    parser.add_argument("--make-log", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.make_log:
+        make_log(options.make_log, options.log_users)
+        return 0
     figures: dict[str, Any] = {
         "benchmark": "ab",
         "experiments": options.experiments,
@@ -103,6 +108,13 @@ def by_exposures(sums: np.ndarray, treated: np.ndarray) -> float:
     return math.erfc(abs(taken[1] / shown[1] - taken[0] / shown[0]) / error / math.sqrt(2))
 
 
+def make_log(path: Path, users: int) -> None:
+    """A simulated log in one Parquet file."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(simulated_log(users, seed=0, lift=0.05), path)
+
+
 def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
     """The whole report over a simulated log: rows, seconds without Spark's start, rows a second, and peak memory."""
     import pyarrow.parquet as pq
@@ -114,10 +126,10 @@ def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory(prefix="bench-ab-") as folder:
         log = Path(folder) / "log.parquet"
-        table = simulated_log(users, seed=0, lift=0.05)
-        rows = len(table)
-        pq.write_table(table, log)
-        del table
+        # In a process of its own: its memory is not the report's.
+        made = [sys.executable, "-m", "benchmarks.ab", "--make-log", str(log), "--log-users", str(users)]
+        subprocess.run(made, check=True)
+        rows = pq.ParquetFile(log).metadata.num_rows
         spark = start_session(Spark(), app="bench-ab", log_file=Path(folder) / "spark.log")
         settings = ab_report.settings_of(
             str(log),
