@@ -67,7 +67,7 @@ def show(found: Report, report: Reporter) -> None:
     """Checks, then the whole, then cohorts in the primary metric, for the terminal."""
     title = f"Experiment {found.name}: checks"
     report.table(title, ["check", "verdict", "observed"], [[c.name, c.verdict, c.observed] for c in found.checks])
-    columns = ["metric", "control", "treatment", "lift", "interval", "p", "p corrected", "smallest lift found"]
+    columns = ["metric", "control", "treated", "lift", "interval", "p", "corrected", "MDE"]
     for treatment in dict.fromkeys(one.treatment for one in found.whole):
         rows = [_line(METRICS[one.metric].label, one) for one in found.whole if one.treatment == treatment]
         report.table(f"{treatment} against {found.control}", columns, rows)
@@ -86,6 +86,11 @@ def show(found: Report, report: Reporter) -> None:
         ]
         report.table("False alarms", ["metric", "splits", "the experiment alone", "with CUPED"], rows)
     report.line()
+    if found.whole:
+        report.line(
+            f"MDE: the smallest lift that is found with {100 * found.settings['power']:g} % power. p is corrected by "
+            f"{found.settings['correction']}; intervals are not."
+        )
     for note in found.notes:
         report.line(note)
 
@@ -93,6 +98,10 @@ def show(found: Report, report: Reporter) -> None:
 def percent(value: float | None) -> str:
     """A relative change, signed; "none" where there is none."""
     return "none" if value is None else f"{100 * value:+.2f} %"
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:+.1f} %"
 
 
 def p_value(value: float) -> str:
@@ -116,11 +125,11 @@ def _line(label: str, one: Comparison) -> list[str]:
         label,
         number(best.control),
         number(best.treatment),
-        percent(best.lift),
-        _interval(best),
+        _short(best.lift),
+        f"{_short(best.lift_low)} to {_short(best.lift_high)}",
         p_value(best.p),
         p_value(one.p_adjusted),
-        "none" if one.detectable is None else f"{100 * one.detectable:.2f} %",
+        _short(one.detectable),
     ]
 
 
@@ -165,7 +174,11 @@ def _dots(key: str, title: str, groups: Sequence[Group], name: str, level: float
     if not series:
         return None
     x_name = f"lift, {100 * level:g} % interval"
-    return draw_dots(key, title, series, groups, group_name=name, x_name=x_name, write=percent)
+    return draw_dots(key, title, series, groups, group_name=name, x_name=x_name, write=_tick)
+
+
+def _tick(value: float) -> str:
+    return f"{100 * value:+.3g} %"
 
 
 def _lift_plots(found: Report) -> Iterator[Plot]:
