@@ -352,19 +352,14 @@ def recommend(
     verbose: VerboseOption = False,
 ) -> None:
     """Explain a user from the released features: history, recommendations, and what of the history is near them."""
-    _quiet_environment(verbose)
 
-    def work() -> None:
-        from learn_spark.progress import Reporter
+    def work(workspace: Workspace, report: Reporter) -> None:
         from learn_spark.report.explain import explain, moment, show
-        from learn_spark.settings import load_settings
-        from learn_spark.tables.workspace import Workspace
 
         moment_as_of = None if as_of is None else moment(as_of)
-        workspace = Workspace.open(load_settings(config, overrides or []).workspace)
-        show(explain(workspace, user, k=k, as_of=moment_as_of, by_index=by_index), Reporter())
+        show(explain(workspace, user, k=k, as_of=moment_as_of, by_index=by_index), report)
 
-    raise typer.Exit(_guarded(work, verbose, lambda: None))
+    _in_workspace(config, overrides, verbose, work, lock=False)
 
 
 @app.command()
@@ -384,25 +379,20 @@ def compare(
     """Compare the first RUN with the others and the baselines: paired differences, intervals, p, slice by slice."""
     if cut not in ("test", "validation"):
         raise typer.BadParameter(f"--cut is test or validation, not {cut}")
-    _quiet_environment(verbose)
 
-    def work() -> None:
-        from learn_spark.progress import Reporter
+    def work(workspace: Workspace, report: Reporter) -> None:
         from learn_spark.report.comparison import as_json as to_json
         from learn_spark.report.comparison import show
         from learn_spark.retrieval.compare import compare as compare_models
-        from learn_spark.settings import load_settings
-        from learn_spark.tables.workspace import Workspace
 
-        workspace = Workspace.open(load_settings(config, overrides or []).workspace)
         name: Literal["test", "validation"] = "test" if cut == "test" else "validation"
         found = compare_models(workspace, runs, cut=name, k=k, samples=samples)
         if as_json:
             print(to_json(found))
         else:
-            show(found, Reporter())
+            show(found, report)
 
-    raise typer.Exit(_guarded(work, verbose, lambda: None))
+    _in_workspace(config, overrides, verbose, work, lock=False)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -99,6 +98,7 @@ def run(settings: Experiment, report: Reporter, *, verbose: bool = False, spark:
     Raises LearnSparkError where there is nothing to compare: no arm, one arm alone, an unknown control.
     """
     from learn_spark.report.experiment import render
+    from learn_spark.report.files import put
 
     begun = time.monotonic()
     workspace = Workspace.open(settings.workspace)
@@ -124,8 +124,8 @@ def run(settings: Experiment, report: Reporter, *, verbose: bool = False, spark:
         if ours and spark is not None:
             spark.stop()
     page, told = reports / f"{settings.name}.html", reports / f"{settings.name}.json"
-    _put(page, render(found))
-    _put(told, as_json(found))
+    put(page, render(found))
+    put(told, as_json(found))
     report.say(f"report  {page}")
     said_no = [f"{check.name}: {check.observed} ({check.meaning})" for check in found.failed]
     if said_no:
@@ -316,9 +316,3 @@ def _title(name: str, cohort: Cohort) -> str:
 def as_json(found: Report) -> str:
     """The report as one JSON object."""
     return json.dumps(asdict(found), indent=1, default=str)
-
-
-def _put(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from learn_spark.errors import LearnSparkError
 from learn_spark.experiments.assignment import arm_column
 from learn_spark.experiments.moments import SUMS
 from learn_spark.settings.experiment import Cohort, Experiment
-from learn_spark.settings.schema import as_micros
+from learn_spark.settings.schema import as_micros, from_micros
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -34,7 +33,10 @@ class Period:
     @property
     def told(self) -> dict[str, str]:
         """The three times for people."""
-        return {name: "open" if at is None else f"{_time(at):%Y-%m-%d %H:%M:%S} UTC" for name, at in vars(self).items()}
+        return {
+            name: "open" if at is None else f"{from_micros(at):%Y-%m-%d %H:%M:%S} UTC"
+            for name, at in vars(self).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -213,17 +215,14 @@ def _sums(inside: Column) -> list[Column]:
     found = []
     for place in ("during", "before"):
         here = (F.col("place") == place) & inside
-        converted = F.col("converted").cast("double")
-        for value in (
-            F.col("weight"),
-            F.col("weight") * converted,
-            None,
-            F.col("weight") * F.coalesce("revenue", F.lit(0.0)),
-        ):
-            if value is None:
-                found.append(F.coalesce(F.max(F.when(here & (F.col("weight") > 0), converted)), F.lit(0.0)))
-            else:
-                found.append(F.coalesce(F.sum(F.when(here, value)), F.lit(0.0)))
+        weight, converted = F.col("weight"), F.col("converted").cast("double")
+        whole = (
+            F.sum(F.when(here, weight)),
+            F.sum(F.when(here, weight * converted)),
+            F.max(F.when(here & (weight > 0), converted)),
+            F.sum(F.when(here, weight * F.coalesce("revenue", F.lit(0.0)))),
+        )
+        found += [F.coalesce(column, F.lit(0.0)) for column in whole]
     return found
 
 
@@ -269,7 +268,3 @@ def _too_many(name: str, groups: int) -> LearnSparkError:
         f"ab-report: cohorts.{name} makes {groups} groups or more; {MOST_GROUPS} are the most. Let its expression put "
         "values together"
     )
-
-
-def _time(micros: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)

@@ -63,6 +63,14 @@ def current_release(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = 
     return max(released, key=lambda row: row["sequence"])
 
 
+def holding(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = None) -> dict[str, Any] | None:
+    """``current_release``, or None where there is none."""
+    try:
+        return current_release(rows, as_of)
+    except NoRelease:
+        return None
+
+
 def release_called(rows: Sequence[Mapping[str, Any]], release_id: str) -> dict[str, Any]:
     """The row of one release that may be read; NoRelease where it is unknown, was taken away, or never published."""
     found = states(rows).get(release_id)
@@ -90,10 +98,7 @@ def held_during(
     ordered = sorted((row for row in rows if row["status"] in STATES), key=lambda row: row["sequence"])
     changes: list[tuple[datetime, dict[str, Any] | None]] = []
     for number, row in enumerate(ordered, 1):
-        try:
-            now: dict[str, Any] | None = current_release(ordered[:number])
-        except NoRelease:
-            now = None
+        now = holding(ordered[:number])
         if not changes or now != changes[-1][1]:
             changes.append((row["written_at"], now))
     ends = [*(when for when, _ in changes[1:]), None]
@@ -114,7 +119,7 @@ def withdraw(
     """
     row = release_called(ledger(workspace), release_id)
     _add(workspace, [_taken_away(row, "withdrawn", reason)])
-    return row, _holds(workspace)
+    return row, holding(ledger(workspace))
 
 
 def roll_back(
@@ -128,7 +133,7 @@ def roll_back(
     gone = to_withdraw(ledger(workspace), to)
     note = reason or ("rolled back" if to is None else f"rolled back to {to}")
     _add(workspace, [_taken_away(row, "withdrawn", note) for row in gone])
-    return gone, _holds(workspace)
+    return gone, holding(ledger(workspace))
 
 
 def to_withdraw(rows: Sequence[Mapping[str, Any]], to: str | None = None) -> list[dict[str, Any]]:
@@ -148,13 +153,6 @@ def expire(workspace: Workspace, release_ids: Sequence[str]) -> None:
     """Say by new rows that nobody may read these releases any more, because their versions are about to go."""
     known = states(ledger(workspace))
     _add(workspace, [_taken_away(known[name], "expired", "no longer kept") for name in release_ids])
-
-
-def _holds(workspace: Workspace) -> dict[str, Any] | None:
-    try:
-        return current_release(ledger(workspace))
-    except NoRelease:
-        return None
 
 
 def _taken_away(row: Mapping[str, Any], status: str, reason: str | None) -> dict[str, Any]:

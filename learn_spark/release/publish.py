@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.errors import LearnSparkError
@@ -17,12 +17,13 @@ from learn_spark.release.alignment import fit_rotation, rotated
 from learn_spark.release.audit import Profile, release_rules, table_profile, validation_profile
 from learn_spark.release.commit import commit
 from learn_spark.release.entities import wanted_items, wanted_users
-from learn_spark.release.ledger import READABLE, NoRelease, add_row, current_release, ledger, states
+from learn_spark.release.ledger import READABLE, add_row, holding, ledger, states
 from learn_spark.release.models import usable_model
 from learn_spark.release.read import KEYS
 from learn_spark.release.staging import Staged, stage, staged_folder
 from learn_spark.release.worker import TowerSpec
 from learn_spark.settings import Settings
+from learn_spark.settings.schema import from_micros
 from learn_spark.tables import delta
 from learn_spark.tables.workspace import Workspace
 
@@ -79,7 +80,8 @@ def run(context: StageContext) -> StageResult:
     parts = stage(context.spark, context.workspace, release, as_of, spec, users, items, everything=context.forced)
     entities = sum(part.entities for part in parts.values())
     status = "backfilled" if context.settings.release.backfill else "released"
-    holds = release in (_holds(rows), None if state is None or status == "released" else state["release_id"])
+    newest = holding(rows)
+    holds = (newest is not None and newest["release_id"] == release) or (status == "backfilled" and state is not None)
     if holds and all(part.nothing for part in parts.values()):
         shutil.rmtree(staged_folder(context.workspace, release))
         return StageResult(entities, 0, notes=(f"release {release} holds, and nothing changed; nothing is written",))
@@ -98,7 +100,8 @@ def run(context: StageContext) -> StageResult:
         "note": note,
     }
     add_row(context.workspace, {**row, "status": "staged"})
-    profile, alignment = _profile(context, parts, histories, row, _before(rows, as_of))
+    # Compared with the newest release that holds and knows no later events.
+    profile, alignment = _profile(context, parts, histories, row, holding(rows, as_of))
     rules = release_rules(
         context.settings.release,
         profile,
@@ -157,7 +160,7 @@ def _as_of(context: StageContext, histories: DataFrame) -> datetime:
             f"publish: histories.as_of is {context.settings.histories.as_of}, but user_histories holds later events; "
             "run histories and train with the same histories.as_of first"
         )
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    return from_micros(micros)
 
 
 def _profile(
@@ -197,21 +200,6 @@ def _profile(
     for table, part in parts.items():
         profile |= table_profile(NAMES[table], part.key, part.after(), wanted[table], then[table])
     return profile, alignment
-
-
-def _before(rows: list[dict[str, Any]], as_of: datetime) -> dict[str, Any] | None:
-    """The release to compare with: the newest that holds and knows no later events."""
-    try:
-        return current_release(rows, as_of)
-    except NoRelease:
-        return None
-
-
-def _holds(rows: list[dict[str, Any]]) -> str | None:
-    try:
-        return str(current_release(rows)["release_id"])
-    except NoRelease:
-        return None
 
 
 def _last_written(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from learn_spark.progress import Reporter
-from learn_spark.release.ledger import READABLE, NoRelease, current_release, ledger
+from learn_spark.release.ledger import READABLE, current_release, holding, ledger
 from learn_spark.release.read import KEYS, read_release
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
@@ -19,10 +19,8 @@ def list_releases(workspace: Workspace, report: Reporter) -> None:
     if not rows:
         report.line("nothing was released yet; run the publish stage")
         return
-    try:
-        holds = current_release(rows)["release_id"]
-    except NoRelease:
-        holds = None
+    current = holding(rows)
+    holds = None if current is None else current["release_id"]
     newest = {row["release_id"]: row for row in rows}
     lines = []
     for release, row in sorted(newest.items(), key=lambda pair: -int(pair[1]["sequence"])):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,20 +18,11 @@ from learn_spark.progress import Reporter
 from learn_spark.report.curve import draw_curve
 from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.figures import wilson
-from learn_spark.report.svg import Plot, number
-from learn_spark.report.templates import environment
+from learn_spark.report.svg import Plot, number, slug
+from learn_spark.report.templates import Fact, environment
 
 PLAIN, REDUCED, DRAWN = "the experiment alone", "with the time before (CUPED)", "bootstrap"
 STEPS = 24
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One of the figures at the head of the page."""
-
-    name: str
-    value: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -188,7 +178,7 @@ def _lift_plots(found: Report) -> Iterator[Plot]:
             Group(METRICS[one.metric].label, "", _values(one)) for one in found.whole if one.treatment == treatment
         ]
         title = f"Lift of {treatment} over {found.control}"
-        if plot := _dots(f"lift-{_plain(treatment)}", title, groups, "metric", level):
+        if plot := _dots(f"lift-{slug(treatment)}", title, groups, "metric", level):
             yield plot
 
 
@@ -204,7 +194,7 @@ def _cohorts(found: Report) -> Iterator[CohortView]:
                 for one in lines
                 if one.metric == found.primary
             ]
-            key, name = f"cohort-{_plain(treatment)}-{_plain(cohort)}", METRICS[found.primary].label
+            key, name = f"cohort-{slug(treatment)}-{slug(cohort)}", METRICS[found.primary].label
             yield CohortView(
                 key,
                 f"{title}; {treatment} against {found.control}",
@@ -228,7 +218,7 @@ def _power_plots(found: Report) -> Iterator[Plot]:
             if best is not None and best.control > 0
         }
         title = f"Power to find a lift in {METRICS[one.metric].label.lower()} ({one.treatment})"
-        yield draw_curve(f"power-{_plain(one.treatment)}", title, lifts, lines, x_name="true lift, %")
+        yield draw_curve(f"power-{slug(one.treatment)}", title, lifts, lines, x_name="true lift, %")
 
 
 def _alarm_plots(found: Report) -> Iterator[Plot]:
@@ -260,7 +250,3 @@ def _alarm_plots(found: Report) -> Iterator[Plot]:
         lines,
         x_name="% of splits",
     )
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"\W+", "-", name).lower()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,12 @@ from learn_spark.release.read import read_release
 from learn_spark.report.scores import best, scores_of
 from learn_spark.report.titles import titles_of
 from learn_spark.retrieval.cuts import fixed_lists
+from learn_spark.settings.schema import from_micros
 from learn_spark.tables.scan import scan
 from learn_spark.tables.workspace import Workspace
 
 REASONS = 3
 SHOWN_EVENTS = 10
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _history(workspace: Workspace, user_id: str, release: dict[str, Any]) -> lis
     wanted = pa.array(sorted({index for index, _ in pairs}), pa.int32())
     known = scan(workspace, "item_index", int(versions["item_index"]), where=pc.field("item_index").isin(wanted))
     names = dict(zip(known["item_index"].to_pylist(), known["item_id"].to_pylist(), strict=True))
-    return [(names[index], EPOCH + timedelta(microseconds=time)) for index, time in pairs]
+    return [(names[index], from_micros(time)) for index, time in pairs]
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

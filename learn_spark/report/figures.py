@@ -10,7 +10,7 @@ from typing import Any
 
 from learn_spark.pipeline.summary import METHODS
 from learn_spark.report.dots import Group, Value, draw_dots
-from learn_spark.report.svg import Plot
+from learn_spark.report.svg import Plot, slug
 from learn_spark.retrieval.results import ResultKey, written_by
 from learn_spark.tables.lineage import Run
 from learn_spark.tables.log import read_rows
@@ -134,7 +134,7 @@ def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
             groups.append(Group(name, f"{_many(first['users'], 'user')}, {_many(first['items'], 'item')}", values))
         plots.append(
             draw_dots(
-                f"slice-{_plain(dimension)}",
+                f"slice-{slug(dimension)}",
                 DIMENSIONS.get(dimension, dimension),
                 [label_of(method) for method in methods],
                 groups,
@@ -190,7 +190,7 @@ def _metric_plots(cut: str, names: Sequence[str], lines: Sequence[tuple[str, tup
         ]
         plots.append(
             draw_dots(
-                f"metric-{cut}-{_plain(name)}",
+                f"metric-{cut}-{slug(name)}",
                 f"{name} on the {cut} cut",
                 [name],
                 groups,
@@ -222,7 +222,3 @@ def _place_of_slice(name: str) -> tuple[int, float, str]:
 
 def _many(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"\W+", "-", name).lower()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from learn_spark.errors import LearnSparkError
@@ -13,7 +12,7 @@ from learn_spark.report.figures import FIRST_METRIC, MetricTable, label_of, metr
 from learn_spark.report.gates import Gate, Release, release_of, table_gates
 from learn_spark.report.road import Road, road_of
 from learn_spark.report.svg import Plot
-from learn_spark.report.templates import environment
+from learn_spark.report.templates import Fact, environment
 from learn_spark.report.versions import manifest_of, versions_of
 from learn_spark.tables.lineage import all_runs
 from learn_spark.tables.workspace import Workspace
@@ -24,15 +23,6 @@ CURVES = {
     "validation NDCG@10": "NDCG@10 on validation",
     "validation HR@10": "HR@10 on validation",
 }
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One of the figures at the head of the page."""
-
-    name: str
-    value: str
-    note: str
 
 
 def render(workspace: Workspace, run_id: str | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,6 +95,11 @@ def number(value: float) -> str:
 def percent(value: float) -> str:
     """A share as a percentage, small ones with a digit more."""
     return f"{100 * value:.0f} %" if value == 0 or value >= 0.0995 else f"{100 * value:.1f} %"
+
+
+def slug(name: str) -> str:
+    """``name`` as part of an HTML id."""
+    return re.sub(r"\W+", "-", name).lower()
 
 
 def _plain(value: str | float) -> str:

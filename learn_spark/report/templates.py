@@ -1,7 +1,8 @@
-"""The Jinja environment of the report's pages: everything escaped, nothing undefined passed over."""
+"""What all pages share: the Jinja environment, and the figures at a page's head."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -9,8 +10,19 @@ import jinja2
 from learn_spark.report.svg import KINDS, mark, number
 
 
+@dataclass(frozen=True)
+class Fact:
+    """One of the figures at the head of a page."""
+
+    name: str
+    value: str
+    note: str
+
+
 def environment() -> jinja2.Environment:
-    """Templates of this folder, with the marks of plots and the filters ``number`` and ``when``."""
+    """Templates of this folder: everything is escaped, nothing undefined passed over. They have the marks of plots and
+    the filters ``number`` and ``when``.
+    """
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

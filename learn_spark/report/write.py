@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.pipeline.registry import all_stages
 from learn_spark.pipeline.stage import StageContext, StageResult
+from learn_spark.report.files import put
 from learn_spark.report.page import render
 from learn_spark.settings import Settings, save_settings
 from learn_spark.tables.lineage import Run, all_runs
@@ -28,7 +28,7 @@ def run(context: StageContext) -> StageResult:
     runs = _newest(context.workspace)
     page = render(context.workspace)
     for name in (f"{context.run_id}.html", NEWEST):
-        _put(context.workspace, name, page)
+        put(context.folder("reports") / name, page)
     save_settings(context.settings, context.folder("reports"))
     digest = hashlib.sha256(page.encode()).hexdigest()
     return StageResult(rows_in=len(runs), rows_out=1, outputs={f"reports/{NEWEST}": digest})
@@ -40,17 +40,9 @@ def write_page(workspace: Workspace, run_id: str) -> Path:
         raise LearnSparkError(
             f"report: {run_id!r} is not a run id such as 20240131T120000-0a1b2c3d; see learn-spark status"
         )
-    return _put(workspace, f"{run_id}.html", render(workspace, run_id))
+    return put(workspace.folder("reports") / f"{run_id}.html", render(workspace, run_id))
 
 
 def _newest(workspace: Workspace) -> list[Run]:
     done = {run.job: run for run in all_runs(workspace) if run.status == "done" and run.job != "report"}
     return [done[stage.name] for stage in all_stages() if stage.name in done]
-
-
-def _put(workspace: Workspace, name: str, page: str) -> Path:
-    folder = workspace.folder("reports")
-    path, temporary = folder / name, folder / f".{name}.{os.getpid()}"
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
-    return path

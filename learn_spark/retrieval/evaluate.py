@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,28 @@ CUTS: tuple[CutName, ...] = ("validation", "test")
 LIST_USERS = 50_000  # whose lists are looked at; a search for the best few hundred costs more than ranks do
 
 
+@dataclass(frozen=True)
+class _Field:
+    """Who is judged, and what each item [N] counts: ``known`` the events that statistics are made from, ``learnt``
+    those in training samples (cuts.training_events, cuts.trained_counts).
+    """
+
+    contenders: tuple[Contender, ...]
+    known: np.ndarray
+    learnt: np.ndarray
+
+    @staticmethod
+    def of(histories: pa.Table, n_items: int, untrained: Contender, model: Model) -> _Field:
+        values, offsets = training_events(histories)
+        contenders = (
+            counted("popularity", popularity(values, offsets, n_items)),
+            counted("markov", markov(values, offsets, n_items)),
+            untrained,
+            trained(model),
+        )
+        return _Field(contenders, np.bincount(values, minlength=n_items), trained_counts(histories, n_items))
+
+
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
     """The newest model."""
     return {"model": newest_model(workspace)}
@@ -53,13 +75,22 @@ def run(context: StageContext) -> StageResult:
         return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
     settings = context.settings.evaluation
     folder = context.workspace.root / "models" / key.model_id
-    model, chosen = load_model(folder), load_model(folder, chosen=True)
+    model = load_model(folder)
     # The untrained embeddings are read in the model's own space, if it has one.
     matrix = bind_content(context, model) or fit_content(context, histories)[0]
-    bind_content(context, chosen)
     item_ids = _item_ids(context, model)
     n_items = len(item_ids)
     untrained = frozen(unit_rows(item_matrix(matrix)), model.window)
+    if model.refit:
+        # On validation the tower that it chose is judged; on test all know the validation events, baselines too.
+        chosen = load_model(folder, chosen=True)
+        bind_content(context, chosen)
+        fields = {
+            "validation": _Field.of(histories, n_items, untrained, chosen),
+            "test": _Field.of(with_validation(histories), n_items, untrained, model),
+        }
+    else:
+        fields = dict.fromkeys(CUTS, _Field.of(histories, n_items, untrained, model))
     told = {"protocol": protocol, "settings_hash": key.settings_hash, "tables": key.tables, "catalogue": n_items}
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
@@ -70,24 +101,15 @@ def run(context: StageContext) -> StageResult:
         if not len(cut.targets):
             raise LearnSparkError(f"evaluate: no user has a target on the {name} cut")
         ranked += len(cut.targets)
-        # Where the tower was trained anew on the validation events, the baselines know them on the test cut too.
-        then = with_validation(histories) if model.refit and name == "test" else histories
-        values, offsets = training_events(then)
-        known, learnt = np.bincount(values, minlength=n_items), trained_counts(then, n_items)
-        contenders = [
-            counted("popularity", popularity(values, offsets, n_items)),
-            counted("markov", markov(values, offsets, n_items)),
-            untrained,
-            trained(chosen if name == "validation" else model),
-        ]
-        ranks, lists, listed = _rank(context, contenders, cut, name, learnt)
-        labels, every = target_labels(cut, learnt, known), cut.every_target
-        for contender in contenders:
+        field = fields[name]
+        ranks, lists, listed = _rank(context, field.contenders, cut, name, field.learnt)
+        labels, every = target_labels(cut, field.learnt, field.known), cut.every_target
+        for contender in field.contenders:
             own = {"run_id": context.run_id, "method": contender.method, "model_id": contender.model_id, "cut": name}
             means = summarise(ranks[contender.method], settings.ks, every.offsets)
             for found, counted_users in ((means, len(cut.targets)), (lists[contender.method], listed)):
                 rows += [{**told, **own, "metric": m, "value": v, "users": counted_users} for m, v in found.items()]
-        ids = {contender.method: contender.model_id for contender in contenders}
+        ids = {contender.method: contender.model_id for contender in field.contenders}
         found_parts = slice_metrics(
             ranks,
             every.positions,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -102,9 +102,6 @@ class HSTU(IdTower):
         similarity: Similarity = "cosine",
         positions: Positions = "first",
     ) -> None:
-        for name, size in {"layers": layers, "heads": heads, "dqk": dqk, "dv": dv}.items():
-            if size < 1:
-                raise ValueError(f"{name} {size} must be at least 1")
         super().__init__(
             n_items=n_items,
             max_length=max_length,
@@ -112,6 +109,7 @@ class HSTU(IdTower):
             dropout=dropout,
             similarity=similarity,
             positions=positions,
+            sizes={"layers": layers, "heads": heads, "dqk": dqk, "dv": dv},
         )
         nn.init.normal_(self.position.weight, std=1.0 / math.sqrt(width))
         self.scale = math.sqrt(width)
@@ -120,29 +118,13 @@ class HSTU(IdTower):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width) if similarity == "dot" else nn.Identity()
-        self._arguments: dict[str, Any] = {
-            "n_items": n_items,
-            "max_length": max_length,
-            "width": width,
-            "layers": layers,
-            "heads": heads,
-            "dqk": dqk,
-            "dv": dv,
-            "dropout": dropout,
-            "similarity": similarity,
-            "positions": positions,
-        }
 
-    def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
+    def _encode(self, packing: Packing, items: Tensor, places: Tensor, times: Tensor | None) -> Tensor:
         assert times is not None
         place = packing.position[:1] if packing.dense else packing.position
         distance = (place.unsqueeze(2) - packing.spans(place).unsqueeze(1)).clamp(min=0)
         buckets = time_buckets(times, packing.spans(times))
-        hidden = self.dropout(self.embedding(items) * self.scale + self._positions(packing))
+        hidden = self.dropout(self.embedding(items) * self.scale + self.position(places))
         for block in self.blocks:
             hidden = block(hidden, packing, distance, buckets)
         return self.norm(hidden)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._arguments)

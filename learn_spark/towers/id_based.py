@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +19,8 @@ EMBEDDING_STD = 0.02
 
 
 class IdTower(Tower):
-    """A tower that knows items by an embedding of their own, shared by its input and its output.
+    """A tower that knows items by an embedding of their own, shared by its input and its output. ``sizes`` are those
+    that a kind of tower has besides.
 
     ``positions`` says from where the learnt positions count. "last": 0 is the row's last event, as with the left
     padding of SASRec's authors and of RecTools. What was bought last is then always found at the same place, but a
@@ -36,9 +39,11 @@ class IdTower(Tower):
         width: int,
         dropout: float,
         similarity: Similarity,
-        positions: Positions = "first",
+        positions: Positions,
+        sizes: Mapping[str, int],
     ) -> None:
-        for name, size in {"n_items": n_items, "max_length": max_length, "width": width}.items():
+        counted = {"n_items": n_items, "max_length": max_length, "width": width, **sizes}
+        for name, size in counted.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
         if not 0.0 <= dropout < 1.0:
@@ -54,6 +59,7 @@ class IdTower(Tower):
         self.similarity: Similarity = similarity
         self.normalised = similarity == "cosine"
         self.positions: Positions = positions
+        self._sizes = counted
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
         self.position = nn.Embedding(max_length, width)
@@ -62,13 +68,15 @@ class IdTower(Tower):
         nn.init.normal_(self.position.weight, std=EMBEDDING_STD)
 
     @abstractmethod
-    def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
-        """Vectors [G, C, width] of packed ``items`` and ``times`` [G, C], before the similarity's normalisation."""
+    def _encode(self, packing: Packing, items: Tensor, places: Tensor, times: Tensor | None) -> Tensor:
+        """Vectors [G, C, width] of packed ``items`` and ``times`` [G, C], whose learnt positions are those of
+        ``places`` [G, C], before the similarity's normalisation.
+        """
 
-    def _positions(self, packing: Packing) -> Tensor:
-        """The learnt vectors [G, C, width] of the events' positions."""
-        places: Tensor = self.position(packing.position if self.positions == "first" else packing.following)
-        return places
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        own = {"dropout": self.dropout.p, "similarity": self.similarity, "positions": self.positions}
+        return {**self._sizes, **own}
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
         """User vectors [B, L, width] after each event of ``items`` [B, L]; no work is done on padding (see Packing).
@@ -82,13 +90,19 @@ class IdTower(Tower):
             raise ValueError(f"{self.method} needs the times of the events beside their items")
         if times is not None and times.shape != items.shape:
             raise ValueError(f"expected times {list(items.shape)} as the items, got {list(times.shape)}")
-        packing = Packing.of(items != 0)
+        real = items != 0
+        packing = Packing.of(real)
         if packing.longest > self.max_length:
             raise ValueError(
                 f"a row has {packing.longest} events, but the tower knows {self.max_length} positions; "
                 f"give it the last {self.max_length}"
             )
-        encoded = self._encode(packing, packing.pack(items), packing.pack(times) if times is not None else None)
+        places = packing.position
+        if self.positions == "last":
+            after = real.sum(dim=1, keepdim=True) - 1 - torch.arange(items.shape[1], device=items.device)  # [B, L]
+            places = packing.pack(after.clamp(min=0))
+        packed_times = packing.pack(times) if times is not None else None
+        encoded = self._encode(packing, packing.pack(items), places, packed_times)
         return packing.unpack(self._compared(encoded))
 
     def items(self, items: Tensor) -> Tensor:

@@ -16,17 +16,15 @@ class Packing:
     """Where the events of a padded batch [B, L] stand in blocks [G, C] of ``pack``, and what each may look at.
 
     C is the batch's longest row. A row of at most C events lies in one block or in two that follow each other, so a
-    query finds all its keys among the 2 C of its own block and the one before (``spans``). ``position`` [G, C] is each
-    event's place in its row, from 0, and ``following`` [G, C] how many events of its row come after it; ``visible`` [G,
-    C, 2 C] is True for keys of the same row that are not ahead. Where at least half of [B, C] is real, rows are blocks
-    as they are and the spans their own: ``visible`` is [C, C].
+    query finds all its keys among the 2 C of its own block and the one before (``spans``). ``position`` [G, C] is
+    each event's place in its row; ``visible`` [G, C, 2 C] is True for keys of the same row that are not ahead. Where
+    at least half of [B, C] is real, rows are blocks as they are and the spans their own: ``visible`` is [C, C].
     """
 
     shape: tuple[int, int]
     index: Tensor
     events: int
     position: Tensor
-    following: Tensor
     visible: Tensor
     dense: bool
 
@@ -37,15 +35,12 @@ class Packing:
         flat = real.flatten().nonzero().squeeze(1)  # [T]
         events = len(flat)
         column = flat % max(length, 1)
-        lengths = real.sum(dim=1)
         longest = int(column.max()) + 1 if events else 0
         if events >= DENSE * batch * longest:
             place = torch.arange(longest, device=real.device)
             index = torch.arange(batch, device=real.device).unsqueeze(1) * length + place  # [B, C]
             causal = place.unsqueeze(1) >= place
-            following = (lengths.unsqueeze(1) - 1 - place).clamp(min=0)
-            places = place.expand(batch, -1)
-            return cls((batch, length), index.flatten(), batch * longest, places, following, causal, True)
+            return cls((batch, length), index.flatten(), batch * longest, place.expand(batch, -1), causal, True)
         blocks = -(-events // longest)
         spare = blocks * longest - events
         # What fills the last block is a row of its own, -1, and what stands before the first is another, -2.
@@ -53,9 +48,8 @@ class Packing:
         stream = torch.arange(blocks * longest, device=real.device).view(blocks, longest)
         visible = row.unsqueeze(2) == _with_block_before(row, -2).unsqueeze(1)
         visible &= stream.unsqueeze(2) >= _with_block_before(stream, 0).unsqueeze(1)
-        after = lengths[flat // length] - 1 - column
-        position, following = (F.pad(places, (0, spare)).view(blocks, longest) for places in (column, after))
-        return cls((batch, length), F.pad(flat, (0, spare)), events, position, following, visible, False)
+        position = F.pad(column, (0, spare)).view(blocks, longest)
+        return cls((batch, length), F.pad(flat, (0, spare)), events, position, visible, False)
 
     @property
     def longest(self) -> int:

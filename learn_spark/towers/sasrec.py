@@ -80,13 +80,6 @@ class SASRec(IdTower):
         similarity: Similarity = "dot",
         positions: Positions = "last",
     ) -> None:
-        for name, size in {"layers": layers, "heads": heads, "ffn": ffn}.items():
-            if size < 1:
-                raise ValueError(f"{name} {size} must be at least 1")
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}")
-        if activation not in get_args(Activation):
-            raise ValueError(f"activation {activation!r} must be one of {get_args(Activation)}")
         super().__init__(
             n_items=n_items,
             max_length=max_length,
@@ -94,7 +87,13 @@ class SASRec(IdTower):
             dropout=dropout,
             similarity=similarity,
             positions=positions,
+            sizes={"layers": layers, "heads": heads, "ffn": ffn},
         )
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        if activation not in get_args(Activation):
+            raise ValueError(f"activation {activation!r} must be one of {get_args(Activation)}")
+        self.activation: Activation = activation
         self.blocks = nn.ModuleList(
             SASRecBlock(width=width, heads=heads, ffn=ffn, activation=activation, dropout=dropout)
             for _ in range(layers)
@@ -104,25 +103,13 @@ class SASRec(IdTower):
             if isinstance(part, nn.Linear):
                 nn.init.xavier_normal_(part.weight)
                 nn.init.zeros_(part.bias)
-        self._arguments: dict[str, Any] = {
-            "n_items": n_items,
-            "max_length": max_length,
-            "width": width,
-            "layers": layers,
-            "heads": heads,
-            "ffn": ffn,
-            "dropout": dropout,
-            "activation": activation,
-            "similarity": similarity,
-            "positions": positions,
-        }
 
-    def _encode(self, packing: Packing, items: Tensor, times: Tensor | None) -> Tensor:
-        hidden = self.dropout(self.embedding(items) + self._positions(packing))
+    def _encode(self, packing: Packing, items: Tensor, places: Tensor, times: Tensor | None) -> Tensor:
+        hidden = self.dropout(self.embedding(items) + self.position(places))
         for block in self.blocks:
             hidden = block(hidden, packing)
         return self.norm(hidden)
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return dict(self._arguments)
+        return {**super().to_dict(), "activation": self.activation}

@@ -13,6 +13,7 @@ from learn_spark.feed.shuffle import Rows
 from learn_spark.objectives.negatives import uniform_negatives
 from learn_spark.objectives.sampling import RecencyWeights, cut_sequences, sample_positions
 from learn_spark.settings.schema import Objective
+from learn_spark.training.known import Until
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class BatchMaker:
         rank: int = 0,
         times: bool = False,
         weights: bool = False,
-        until: str = "train_length",
+        until: Until = "train_length",
     ) -> None:
         self.objective, self.n_items, self.seed, self.rank = objective, n_items, seed, rank
         self.times, self.weights, self.until = times, weights, until

@@ -11,6 +11,8 @@ from learn_spark.feed.stream import HistoryStream
 from learn_spark.retrieval.cuts import without_test
 from learn_spark.tables.snapshot import Snapshot
 
+Until = Literal["train_length", "validation_length"]
+
 
 @dataclass(frozen=True)
 class KnownHistories:
@@ -36,13 +38,7 @@ class KnownHistories:
         """All rows; what lies behind ``validation_length`` is padding (cuts.without_test)."""
         return without_test(self._snapshot.to_arrow())
 
-    def stream(
-        self,
-        columns: list[str],
-        *,
-        until: Literal["train_length", "validation_length"] = "train_length",
-        **options: Any,
-    ) -> HistoryStream:
+    def stream(self, columns: list[str], *, until: Until = "train_length", **options: Any) -> HistoryStream:
         """Epochs of rows in which what lies behind ``until``, train_length or validation_length, one of ``columns``, is
         padding; ``options`` are HistoryStream's.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from learn_spark.towers.content import ContentTower
 from learn_spark.towers.registry import tower_of_settings
 from learn_spark.towers.tower import Tower
 from learn_spark.training.batches import BatchMaker
-from learn_spark.training.known import KnownHistories
+from learn_spark.training.known import KnownHistories, Until
 from learn_spark.training.loop import Trained, TrainingLoop, Validate
 from learn_spark.training.objective import ObjectiveLoss
 from learn_spark.training.ranks import Ranks
@@ -84,7 +84,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
     torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // ranks.size))
     histories = KnownHistories.open(task.histories, task.version)
     tower = build_tower(task)
-    until: Literal["train_length", "validation_length"] = "validation_length" if task.refit else "train_length"
+    until: Until = "validation_length" if task.refit else "train_length"
     maker = BatchMaker(
         settings.objective,
         n_items=task.n_items,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from learn_spark.encoder.identity import identify
 from learn_spark.errors import LearnSparkError
@@ -40,19 +41,19 @@ def log_shares(histories: pa.Table, n_items: int) -> np.ndarray:
 def run(context: StageContext) -> StageResult:
     """Train, resuming a run of the same settings and inputs that was cut off."""
     settings = context.settings
-    task, manifest = _prepare(context)
+    version = int(context.inputs["user_histories"])
+    histories = KnownHistories.open(context.path("user_histories"), version)
+    task, manifest = _prepare(context, histories.to_arrow(), version)
     trained = _train(context, task)
     unfinished = Path(task.folder)
-    chosen = Checkpoints(unfinished / "checkpoints").load_best()
-    if chosen is None:
-        raise TrainingFailed(f"no epoch of {len(trained.curve)} gave a validation NDCG@10; there is no model to save")
-    weights = chosen
+    chosen = weights = _best(task, trained)
     samples = sum(epoch["samples"] for epoch in trained.curve)
     if settings.training.refit:
         context.report.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
         anew = replace(task, folder=str(unfinished / "refit"), refit=trained.best_epoch)
-        samples += sum(epoch["samples"] for epoch in _train(context, anew).curve)
-        weights = Checkpoints(Path(anew.folder) / "checkpoints").load_best() or {}
+        refitted = _train(context, anew)
+        samples += sum(epoch["samples"] for epoch in refitted.curve)
+        weights = _best(anew, refitted)
     tower = build_tower(task)
     tower.load_state_dict(weights)
     point = trained.curve[trained.best_epoch - 1]
@@ -73,10 +74,9 @@ def run(context: StageContext) -> StageResult:
         chosen=chosen if settings.training.refit else None,
     )
     shutil.rmtree(unfinished, ignore_errors=True)
-    rows = _histories(context).rows
     return StageResult(
-        rows_in=rows,
-        rows_out=rows,
+        rows_in=histories.rows,
+        rows_out=histories.rows,
         counts={"epochs": len(trained.curve), "samples": samples, "parameters": tower.parameter_count()},
         outputs={f"models/{model_id}": model_id},
         notes=(
@@ -88,10 +88,9 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _prepare(context: StageContext) -> tuple[TrainingTask, dict[str, object]]:
-    """What the processes are told, and the manifest's first part."""
+def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[TrainingTask, dict[str, object]]:
+    """What the processes are told, and the manifest's first part; ``histories`` are the rows of ``version``."""
     settings = context.settings
-    histories = _histories(context).to_arrow()
     if not len(cut_histories(histories, "validation").targets):
         raise LearnSparkError("train: no user has a validation target; histories need users with three events or more")
     n_items = int(max(context.snapshot("item_index").to_arrow(["item_index"])["item_index"].to_numpy()))
@@ -113,7 +112,7 @@ def _prepare(context: StageContext) -> tuple[TrainingTask, dict[str, object]]:
     task = TrainingTask(
         settings=settings.model_dump(),
         histories=context.path("user_histories"),
-        version=int(context.inputs["user_histories"]),
+        version=version,
         n_items=n_items,
         matrix=None if matrix is None else str(matrix),
         log_q=None if log_q is None else str(log_q),
@@ -131,8 +130,12 @@ def _prepare(context: StageContext) -> tuple[TrainingTask, dict[str, object]]:
     return task, manifest
 
 
-def _histories(context: StageContext) -> KnownHistories:
-    return KnownHistories.open(context.path("user_histories"), int(context.inputs["user_histories"]))
+def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:
+    """The weights of a training's best epoch; TrainingFailed where it has none."""
+    weights = Checkpoints(Path(task.folder) / "checkpoints").load_best()
+    if weights is None:
+        raise TrainingFailed(f"no epoch of {len(trained.curve)} gave a validation NDCG@10; there is no model to save")
+    return weights
 
 
 def _train(context: StageContext, task: TrainingTask) -> Trained:
