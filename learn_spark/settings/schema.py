@@ -148,7 +148,7 @@ class Histories(Section):
     ``train_behind_cut`` all users, held-out ones too, train on what lies before the cut and on nothing else.
     """
 
-    protocol: Literal["leave_last_out", "time_cut", "books_meta", "books_hllm"] = "leave_last_out"
+    protocol: Literal["leave_last_out", "last_day", "time_cut", "books_meta", "books_hllm"] = "leave_last_out"
     max_length: Annotated[int, Field(ge=3)] = 256
     long_users: Literal["newest", "chunks"] = "newest"
     rows_per_file: Count = 65536
