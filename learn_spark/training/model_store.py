@@ -96,17 +96,26 @@ def save_model(
     return model_id
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the model in ``folder`` says of itself; ModelError where it says nothing."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
+    return manifest
+
+
 def load_model(folder: Path, *, chosen: bool = False) -> Model:
     """The model in ``folder``; ``chosen``: as validation chose it, where it was trained anew afterwards.
 
     ModelError where a file is missing or its weights are not the ones it was saved with.
     """
+    manifest = read_manifest(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         expected = (folder / "weights.sha256").read_text(encoding="utf-8")
         name = CHOSEN if chosen and manifest.get("chosen_weights") else WEIGHTS
         content = (folder / name).read_bytes()
-    except (OSError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise ModelError(f"{folder} is not a whole model folder: {error}") from None
     if hashlib.sha256(content).hexdigest() != (expected if name == WEIGHTS else manifest["chosen_weights"]):
         raise ModelError(f"{folder / name} is damaged: its hash is not the one it was saved with")

@@ -83,7 +83,10 @@ def test_all_of_the_last_day_is_one_target_set(spark: SparkSession) -> None:
     """Days begin at midnight UTC: 86,399 s and 86,400 s after BASE are two of them."""
     day = 86_400
     events = [
-        *[("three", f"i{n}", s, "buy") for n, s in enumerate((5, 6, day - 1, day, 2 * day - 1, 9 * day, 9 * day + 7), 1)],
+        *[
+            ("three", f"i{n}", s, "buy")
+            for n, s in enumerate((5, 6, day - 1, day, 2 * day - 1, 9 * day, 9 * day + 7), 1)
+        ],
         *[("two", f"i{n}", s, "buy") for n, s in enumerate((3 * day, 3 * day, 4 * day), 1)],
         *[("one", f"i{n}", 7 * day + n, "buy") for n in (1, 2, 3)],
         *[("heavy", f"i{n}", 7 * day + n, "buy") for n in range(1, 12)],
