@@ -220,12 +220,13 @@ class Feed(Section):
 class Tower(Section):
     """The preference tower: LEARN's over content, or a rival over item IDs (learn_spark/towers: one file a kind).
 
-    ``item_tower`` and ``output_dim`` are for learn; ``similarity`` and ``positions`` for sasrec and hstu, whose vectors
-    are as wide as the tower. ``positions`` count from the window's first event or from its last; null: as its authors
+    ``item_tower`` and ``output_dim`` are for learn; the vectors of the others are as wide as the tower. ``ids``,
+    ``id_dropout`` and ``time_gaps`` are for learn-plus; ``similarity`` and ``positions`` for sasrec and hstu.
+    ``positions`` count from the window's first event or from its last; null: as its authors
     do, sasrec from the last, hstu from the first.
     """
 
-    kind: Literal["learn", "sasrec", "hstu"] = "learn"
+    kind: Literal["learn", "learn-plus", "sasrec", "hstu"] = "learn"
     width: Count = 128
     layers: Count = 2
     heads: Count = 4
@@ -235,6 +236,14 @@ class Tower(Section):
     item_tower: Literal["a", "b", "c"] = "a"
     similarity: Literal["cosine", "dot"] = "cosine"
     positions: Literal["first", "last"] | None = None
+    ids: bool = True
+    id_dropout: Share = 0.0
+    time_gaps: bool = False
+
+    @property
+    def reads_content(self) -> bool:
+        """Whether the tower is one over the frozen embeddings."""
+        return self.kind in ("learn", "learn-plus")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Tower:
