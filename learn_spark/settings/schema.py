@@ -217,12 +217,27 @@ class Feed(Section):
     bucket_batches: Count = 1
 
 
+class Evidence(Section):
+    """Co-occurrence beside the tower (learn_spark/evidence): pairs of events at most ``reach`` apart, each ``decay`` ^
+    (apart - 1), weighed by a small head that is fitted on the validation targets. ``rare``: a target of an item with n
+    events weighs (1 + n) ^ -rare in the fit; above 0 it favours rare items.
+    """
+
+    reach: Count = 10
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    hidden: Count = 32
+    epochs: Count = 8
+    batch_size: Count = 128
+    learning_rate: Rate = 3e-3
+    rare: Annotated[float, Field(ge=0.0)] = 0.0
+
+
 class Tower(Section):
     """The preference tower: LEARN's over content, or a rival over item IDs (learn_spark/towers: one file a kind).
 
     ``item_tower`` and ``output_dim`` are for learn; the vectors of the others are as wide as the tower. ``ids``,
     ``id_dropout`` and ``time_gaps`` are for learn-plus; ``similarity`` and ``positions`` for sasrec and hstu.
-    ``positions`` count from the window's first event or from its last; null: as its authors
+    ``evidence`` is for all. ``positions`` count from the window's first event or from its last; null: as its authors
     do, sasrec from the last, hstu from the first.
     """
 
@@ -239,6 +254,7 @@ class Tower(Section):
     ids: bool = True
     id_dropout: Share = 0.0
     time_gaps: bool = False
+    evidence: Evidence | None = None
 
     @property
     def reads_content(self) -> bool:
