@@ -4,11 +4,11 @@
     make bench-table ARGS="beauty beauty beauty-sasrec beauty-plus --seeds 2024 --no-search --set source.path=DIR"
 
 The first settings file makes the tables (its stages up to histories); every other is a row: searched over
-(``learn-spark search``, as many trials for all), then trained with what validation liked best once for each seed, and evaluated. Each
-training and evaluation is a ``learn-spark`` process of its own; its seconds and its largest memory are those of the
-training. What is done is written down beside the tables, and a run that was cut off goes on. At the end: metrics on the
-test cut, mean and half of the 95 % interval over seeds (Student's t); parts of the cut; costs; quality against cost as
-an SVG file (--plot); and one line of JSON.
+(``learn-spark search``, as many trials for all), then trained with what validation liked best once for each seed, and
+evaluated. Each training and evaluation is a ``learn-spark`` process of its own; its seconds and its largest memory are
+those of the training. What is done is written down beside the tables, and a run that was cut off goes on. At the end:
+metrics on the test cut, mean and half of the 95 % interval over seeds (Student's t); parts of the cut; costs; quality
+against cost as an SVG file (--plot); and one line of JSON.
 """
 
 from __future__ import annotations
