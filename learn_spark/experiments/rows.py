@@ -63,7 +63,9 @@ def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path
         reasons = {row[0]: row[1] for row in bad.select(F.explode("reasons")).groupBy("col").count().collect()}
         refused_at = reports / f"{settings.name}.refused"
         bad.select("reasons", "raw").write.mode("overwrite").json(f"file:{refused_at}")
-    once(staged.where(F.size("reasons") == 0).select(*columns)).write.mode("overwrite").parquet(f"file:{place / 'rows'}")
+    once(staged.where(F.size("reasons") == 0).select(*columns)).write.mode("overwrite").parquet(
+        f"file:{place / 'rows'}"
+    )
     frame = spark.read.parquet(f"file:{place / 'rows'}")
     kept = frame.count()
     if not kept:

@@ -403,6 +403,14 @@ class Exposures(Section):
             raise ValueError(f"since {self.since} is not before until {self.until}")
         return self
 
+    def since_micros(self) -> int | None:
+        """``since`` in microseconds since 1970 (UTC unless it names a zone)."""
+        return None if self.since is None else as_micros(self.since)
+
+    def until_micros(self) -> int | None:
+        """``until`` in microseconds since 1970 (UTC unless it names a zone)."""
+        return None if self.until is None else as_micros(self.until)
+
 
 class Ranking(Section):
     """The ads ranker: exposures after the release's as-of time, cut by time into train and test."""
