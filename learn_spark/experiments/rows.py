@@ -42,7 +42,8 @@ class Rows:
 def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path, reports: Path) -> Rows:
     """Read, type and judge the logs below ``folder``; what is staged goes to ``place``, for the report's time alone.
 
-    Of several rows with one event_id one counts (``once``). Raises LearnSparkError where no row is left, and as ``read_logs``.
+    Of several rows with one event_id one counts (``once``). Raises LearnSparkError where no row is left, and as
+    ``read_logs``.
     """
     from pyspark.sql import Observation
     from pyspark.sql import functions as F

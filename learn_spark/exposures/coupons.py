@@ -23,7 +23,7 @@ _KEYS = ("campaign_id", "household_id", "product_id")
 
 
 def coupon_sample(journey: Journey, settings: Exposures, place: Path) -> Sample:
-    """Each household that received a campaign, with each product of its coupons, is an exposure at the campaign's start.
+    """Each household that received a campaign, with each product of its coupons: an exposure at the campaign's start.
 
     The start is 0:00 in the shop's zone. It is converted if, on one of the first ``attribution_days`` days, the
     household redeemed one of the campaign's coupons for the product and bought the product, and earns what was paid
@@ -67,15 +67,8 @@ def _campaigns(journey: Journey, settings: Exposures) -> tuple[DataFrame, tuple[
     latest = None if last is None else last - timedelta(days=settings.attribution_days - 1)
     known = F.col("start") <= F.lit(latest)
     early = campaigns.where(~F.coalesce(known, F.lit(False))).count()
-    notes = (
-        (
-            f"{early:,} campaigns are left out: the purchases end on {last}, before {settings.attribution_days} days of "
-            "them have passed",
-        )
-        if early
-        else ()
-    )
-    return campaigns.where(known), notes
+    told = f"{early:,} campaigns are left out: the purchases end on {last}, before {settings.attribution_days} days"
+    return campaigns.where(known), (f"{told} of them had passed",) if early else ()
 
 
 def _redeemed(journey: Journey, received: DataFrame, days: int) -> DataFrame:

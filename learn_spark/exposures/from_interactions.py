@@ -8,7 +8,7 @@ from learn_spark.pipeline.stage import StageContext
 
 
 def gather(context: StageContext) -> Gathered:
-    """An event of interactions is an exposure at its time; a value of ``positive_value`` or more stands for a conversion.
+    """An event of interactions is an exposure at its time; a value from ``positive_value`` on stands for a conversion.
 
     An event without a value is not converted. What it earned nobody knows, and nothing is known of where it was shown:
     the event's type may itself tell what came of it.

@@ -28,13 +28,13 @@ def gather(context: StageContext, folder: Path, place: Path) -> Gathered:
     seconds = time.monotonic() - started
     _check_and_tell(context, samples)
     population = sum(sample.population for sample in samples)
-    rates = (f"{population:,} exposures looked at ({population / seconds:,.0f}/s)", f"{written:,} kept and written")
+    looked_at = f"{population:,} exposures looked at ({population / seconds:,.0f}/s)"
     return Gathered(
         population,
         written,
         not_sampled=population - written,
         notes=(
-            f"{', '.join(rates)} ({written / seconds:,.0f}/s); the others are told by the weights of those that are kept",
+            f"{looked_at}, {written:,} written ({written / seconds:,.0f}/s), whose weights stand for the others",
             *(note for sample in samples for note in sample.notes),
             SIMULATED,
         ),

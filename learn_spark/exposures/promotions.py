@@ -49,7 +49,7 @@ def promotion_sample(journey: Journey, settings: Exposures, place: Path) -> Samp
 
 
 def _promoted(journey: Journey, visits: DataFrame, place: Path) -> DataFrame:
-    """Each product once a store and week: what is both in a mailer and, in another line, on display, is one exposure."""
+    """Each product once a store and week; one that is in two lines has the places of both."""
     from pyspark.sql import functions as F
 
     shown = journey.table("promotions").join(

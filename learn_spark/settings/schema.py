@@ -369,7 +369,7 @@ class Exposures(Section):
 
     ``origin`` (``from`` in YAML) interactions: every event of the workspace, converted from ``positive_value`` on;
     logs: own logs, as ``logs`` describes them; complete-journey: promotions and coupons of that package, which are
-    simulated. ``path`` is the folder of the logs, or of the package's files; null: ``source.path``. Coupons are those of
+    simulated. ``path`` is the folder of the logs, or of the package's files; null: ``source.path``. Coupons are of
     campaigns of ``campaign_types``: what a household received of a campaign of Type A the files do not tell.
 
     Of the unconverted exposures of complete-journey a share is kept, ``promotion_rate`` and ``coupon_rate``, chosen by
