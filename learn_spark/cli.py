@@ -396,6 +396,38 @@ def compare(
 
 
 @app.command()
+def search(
+    config: ConfigArgument = None,
+    overrides: SetOption = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="How many in all, those of earlier calls among them.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Search over search.space for the settings that validation likes best; call it again to go on."""
+    if config is None:
+        raise typer.BadParameter("give one settings file, as in: learn-spark search beauty-sasrec")
+    name = config
+    _quiet_environment(verbose)
+
+    def work() -> None:
+        from learn_spark.progress import Reporter
+        from learn_spark.settings import load_settings
+        from learn_spark.training.search import search as search_settings
+
+        search_settings(
+            lambda more: load_settings(name, [*(overrides or []), *more]),
+            report=Reporter(),
+            trials=trials,
+            dry_run=dry_run,
+            verbose=verbose,
+        )
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command()
 def ab_report(
     experiment: Annotated[
         str,

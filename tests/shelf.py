@@ -98,11 +98,16 @@ class Shelf:
         chance = np.random.default_rng(1)
         vectors = chance.normal(scale=0.3, size=(len(books), 8)).astype(np.float32)
         vectors[:, 0] += [2.0 * kind_of(book) - 1.0 for book in books]
-        keys = [hashlib.sha256(str(book).encode()).hexdigest() for book in books]
+        titles = [f"Book {book}" for book in books]
+        keys = [hashlib.sha256(title.encode()).hexdigest() for title in titles]
         named = [{"item_id": f"b{book:02}"} for book in books]
         version = template(settings.text.template).key
+        plant(self.workspace, "items", [n | {"title": t} for n, t in zip(named, titles, strict=True)])
         plant(self.workspace, "item_index", [n | {"item_index": b} for n, b in zip(named, books, strict=True)])
-        texts = [n | {"template_version": version, "text": "", "text_key": k} for n, k in zip(named, keys, strict=True)]
+        texts = [
+            n | {"template_version": version, "text": text, "text_key": key}
+            for n, text, key in zip(named, titles, keys, strict=True)
+        ]
         plant(self.workspace, "item_text", texts)
         encoder = identify(settings.encoder).key
         embedded = [

@@ -47,6 +47,28 @@ LEAVE_OUT = {
 }
 
 
+DAY = 86_400_000_000  # microseconds
+
+
+def last_day_lengths(times: np.ndarray, length: np.ndarray) -> Lengths:
+    """Cuts of rows of ``length`` [rows] events, whose ``times`` (microseconds, row after row, ascending) are given.
+
+    A row's targets are all events of its last day (UTC): in what order they stand within it decides nothing. Those of
+    the day before are for validation, where it is not the first; a row of one day alone is training.
+    """
+    ends = np.cumsum(length)
+    row = np.repeat(np.arange(len(length)), length)
+    begins = np.ones(len(times), bool)  # where a row's day begins
+    begins[1:] = (np.diff(times // DAY) != 0) | (np.diff(row) != 0)
+    found = np.flatnonzero(begins)
+    days = np.bincount(row[found], minlength=len(length))
+    newest = np.cumsum(days) - 1
+    start = ends - length
+    last = found[newest] - start
+    before = np.where(days > 2, found[newest - (days > 2)] - start, last)
+    return Lengths(np.zeros_like(length), np.where(days > 1, before, length), np.where(days > 1, last, length))
+
+
 def core(settings: Histories) -> int:
     """The least events of users and items; 0 for no least."""
     return LEAVE_OUT[settings.protocol].core if settings.protocol in LEAVE_OUT else 0

@@ -12,7 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.histories.protocols import LEAVE_OUT, TRAINING, Lengths, before_cut_lengths, time_cut_lengths
+from learn_spark.histories.protocols import (
+    LEAVE_OUT,
+    TRAINING,
+    Lengths,
+    before_cut_lengths,
+    last_day_lengths,
+    time_cut_lengths,
+)
 
 BLOCK_EVENTS = 131_072
 ROWS_OUT = 2_048
@@ -176,12 +183,14 @@ def _rows(
         for at, key in enumerate(zip(names, chunk.tolist(), strict=True)):
             if key in dropped and not given[at]:
                 n_events[at] += dropped[key]
-    if plan.cut is None:
+    items, times, weights = (block.table[n].to_numpy()[keep] for n in ("item_index", "time", "weight"))
+    if plan.protocol == "last_day":
+        cuts = last_day_lengths(times, lengths)
+    elif plan.cut is None:
         cuts = LEAVE_OUT[plan.protocol].lengths(lengths, chunk)
     else:
         lengths_of = time_cut_lengths if plan.train_behind else before_cut_lengths
         cuts = lengths_of(history, lengths, block.first("role"))
-    items, times, weights = (block.table[n].to_numpy()[keep] for n in ("item_index", "time", "weight"))
     starts = np.concatenate([[0], np.cumsum(lengths)])
     for at in range(0, len(lengths), ROWS_OUT):
         part = slice(at, at + ROWS_OUT)

@@ -36,12 +36,12 @@ def _load(spec: TowerSpec) -> Model:
         import torch
 
         from learn_spark.feed.item_matrix import item_matrix
-        from learn_spark.towers.content import ContentTower
+        from learn_spark.towers.bound import BoundTower
         from learn_spark.training.model_store import load_model
 
         torch.set_num_threads(spec.threads)
         model = load_model(Path(spec.model_folder))
-        if isinstance(model.tower, ContentTower) and spec.matrix_path is not None:
+        if isinstance(model.tower, BoundTower) and spec.matrix_path is not None:
             model.tower.bind(item_matrix(Path(spec.matrix_path)))
         _loaded.clear()
         _loaded[spec] = model

@@ -24,7 +24,7 @@ from learn_spark.retrieval.cuts import Cut, cut_histories, training_events
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
-from learn_spark.towers.content import ContentTower
+from learn_spark.towers.bound import BoundTower
 from learn_spark.training.model_store import Model, load_model
 
 SAMPLED_USERS = 1000
@@ -172,7 +172,7 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
         )
         return item_matrix(path)
 
-    if isinstance(model.tower, ContentTower):
+    if isinstance(model.tower, BoundTower):
         model.tower.bind(matrix(model.manifest["space_key"]))
     size = model.tower.n_items
     index = tables["item_index"].to_arrow(["item_id", "item_index"]).sort_by("item_id")

@@ -9,6 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from learn_spark.evidence.head import EvidenceHead, Heads, fold_of
+from learn_spark.evidence.judge import Judge, asked_on
+from learn_spark.evidence.transitions import Transitions
 from learn_spark.retrieval.counts import CountScores
 from learn_spark.retrieval.cuts import Cut
 from learn_spark.retrieval.ranks import ranks_from_vectors
@@ -100,3 +103,53 @@ def trained(model: Model) -> Contender:
         return user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
 
     return Contender(model.method, model.model_id, lambda cut: _Embedded(cut, items, embed))
+
+
+@dataclass(frozen=True)
+class _Evident:
+    cut: Cut
+    judge: Judge
+    users: np.ndarray
+    heads: Heads
+    folded: bool
+    reach: int
+
+    def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
+        asked = asked_on(self.cut, self.users, hidden, self.reach)
+        found = np.empty(len(asked.targets))
+        for rows, head in self._parts(np.arange(len(self.users))):
+            found[np.isin(asked.owners, rows)] = self.judge.ranks(head, asked.take(rows), advance)
+        return found
+
+    def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
+        every: list[np.ndarray] = [np.zeros(0, np.int64)] * len(self.users)
+        for row, own in zip(rows, hidden, strict=True):
+            every[row] = own
+        asked = asked_on(self.cut, self.users, every, self.reach)
+        found = np.empty((len(rows), k), dtype=np.int64)
+        for part, head in self._parts(rows):
+            found[np.isin(rows, part)] = self.judge.top(head, asked.take(part), k)
+        return found
+
+    def _parts(self, rows: np.ndarray) -> list[tuple[np.ndarray, EvidenceHead]]:
+        """The users ``rows``, in their order, and who judges them."""
+        if not self.folded:
+            return [(rows, self.heads.whole)]
+        fold = fold_of([self.cut.user_ids[row] for row in rows])
+        return [(rows[fold == f], head) for f, head in enumerate(self.heads.folds)]
+
+
+def evident(model: Model, values: np.ndarray, offsets: np.ndarray, *, folded: bool) -> Contender:
+    """A trained tower with its evidence, counted in ``values`` and ``offsets`` (cuts.training_events). ``folded``: each
+    user is judged by a head that was not fitted on him, as the validation cut must be.
+    """
+    found = model.evidence
+    assert found is not None
+    transitions = Transitions.of(values, offsets, model.tower.n_items, reach=found.reach, decay=found.decay)
+    judge = Judge(item_vectors(model.tower), found.temperature, transitions)
+
+    def scorer(cut: Cut) -> Scorer:
+        users = user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
+        return _Evident(cut, judge, users, found.heads, folded, found.reach)
+
+    return Contender(model.method, model.model_id, scorer)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from learn_spark.errors import LearnSparkError
 from learn_spark.feed.item_matrix import item_matrix
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.retrieval.contenders import Contender, counted, frozen, trained
+from learn_spark.retrieval.contenders import Contender, counted, evident, frozen, trained
 from learn_spark.retrieval.cuts import Cut, CutName, cut_histories, trained_counts, training_events, with_validation
 from learn_spark.retrieval.lists import list_metrics
 from learn_spark.retrieval.markov import markov
@@ -44,13 +44,13 @@ class _Field:
     learnt: np.ndarray
 
     @staticmethod
-    def of(histories: pa.Table, n_items: int, untrained: Contender, model: Model) -> _Field:
+    def of(histories: pa.Table, n_items: int, untrained: Contender, model: Model, cut: CutName) -> _Field:
         values, offsets = training_events(histories)
         contenders = (
             counted("popularity", popularity(values, offsets, n_items)),
             counted("markov", markov(values, offsets, n_items)),
             untrained,
-            trained(model),
+            trained(model) if model.evidence is None else evident(model, values, offsets, folded=cut == "validation"),
         )
         return _Field(contenders, np.bincount(values, minlength=n_items), trained_counts(histories, n_items))
 
@@ -86,11 +86,11 @@ def run(context: StageContext) -> StageResult:
         chosen = load_model(folder, chosen=True)
         bind_content(context, chosen)
         fields = {
-            "validation": _Field.of(histories, n_items, untrained, chosen),
-            "test": _Field.of(with_validation(histories), n_items, untrained, model),
+            "validation": _Field.of(histories, n_items, untrained, chosen, "validation"),
+            "test": _Field.of(with_validation(histories), n_items, untrained, model, "test"),
         }
     else:
-        fields = dict.fromkeys(CUTS, _Field.of(histories, n_items, untrained, model))
+        fields = {name: _Field.of(histories, n_items, untrained, model, name) for name in CUTS}
     told = {"protocol": protocol, "settings_hash": key.settings_hash, "tables": key.tables, "catalogue": n_items}
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []

@@ -79,13 +79,17 @@ def _read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise SettingsError(f"{path} must hold settings as 'key: value', not {type(tree).__name__}")
-    base = tree.pop("extends", None)
-    if base is None:
+    named = tree.pop("extends", None)
+    if named is None:
         return tree
-    base_path = path.parent / str(base)
-    if not base_path.is_file():
-        raise SettingsError(f"{path} extends {base}, but there is no file {base_path}")
-    return _merge(_read_tree(base_path, (*above, path.resolve())), tree)
+    bases = named if isinstance(named, list) else [named]
+    merged: dict[str, Any] = {}
+    for base in bases:
+        base_path = path.parent / str(base)
+        if not base_path.is_file():
+            raise SettingsError(f"{path} extends {base}, but there is no file {base_path}")
+        merged = _merge(merged, _read_tree(base_path, (*above, path.resolve())))
+    return _merge(merged, tree)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -157,7 +157,7 @@ class Histories(Section):
     ``train_behind_cut`` all users, held-out ones too, train on what lies before the cut and on nothing else.
     """
 
-    protocol: Literal["leave_last_out", "time_cut", "books_meta", "books_hllm"] = "leave_last_out"
+    protocol: Literal["leave_last_out", "last_day", "time_cut", "books_meta", "books_hllm"] = "leave_last_out"
     max_length: Annotated[int, Field(ge=3)] = 256
     long_users: Literal["newest", "chunks"] = "newest"
     rows_per_file: Count = 65536
@@ -230,15 +230,31 @@ class Feed(Section):
     bucket_batches: Count = 1
 
 
+class Evidence(Section):
+    """Co-occurrence beside the tower (learn_spark/evidence): pairs of events at most ``reach`` apart, each ``decay`` ^
+    (apart - 1), weighed by a small head that is fitted on the validation targets. ``rare``: a target of an item with n
+    events weighs (1 + n) ^ -rare in the fit; above 0 it favours rare items.
+    """
+
+    reach: Count = 10
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    hidden: Count = 32
+    epochs: Count = 8
+    batch_size: Count = 128
+    learning_rate: Rate = 3e-3
+    rare: Annotated[float, Field(ge=0.0)] = 0.0
+
+
 class Tower(Section):
     """The preference tower: LEARN's over content, or a rival over item IDs (learn_spark/towers: one file a kind).
 
-    ``item_tower`` and ``output_dim`` are for learn; ``similarity`` and ``positions`` for sasrec and hstu, whose vectors
-    are as wide as the tower. ``positions`` count from the window's first event or from its last; null: as its authors
+    ``item_tower`` and ``output_dim`` are for learn; the vectors of the others are as wide as the tower. ``ids``,
+    ``id_dropout`` and ``time_gaps`` are for learn-plus; ``similarity`` and ``positions`` for sasrec and hstu.
+    ``evidence`` is for all. ``positions`` count from the window's first event or from its last; null: as its authors
     do, sasrec from the last, hstu from the first.
     """
 
-    kind: Literal["learn", "sasrec", "hstu"] = "learn"
+    kind: Literal["learn", "learn-plus", "sasrec", "hstu"] = "learn"
     width: Count = 128
     layers: Count = 2
     heads: Count = 4
@@ -248,6 +264,15 @@ class Tower(Section):
     item_tower: Literal["a", "b", "c"] = "a"
     similarity: Literal["cosine", "dot"] = "cosine"
     positions: Literal["first", "last"] | None = None
+    ids: bool = True
+    id_dropout: Share = 0.0
+    time_gaps: bool = False
+    evidence: Evidence | None = None
+
+    @property
+    def reads_content(self) -> bool:
+        """Whether the tower is one over the frozen embeddings."""
+        return self.kind in ("learn", "learn-plus")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Tower:
@@ -428,6 +453,48 @@ class Ranking(Section):
     seed: Annotated[int, Field(ge=0)] = 2024
 
 
+class Knob(Section):
+    """What the search may set one setting to: one of ``choices``, or a number from ``low`` to ``high`` (both included),
+    drawn evenly on the logarithm with ``log``. Whole numbers where both ends are.
+    """
+
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Knob:
+        if (self.choices is None) == (self.low is None and self.high is None):
+            raise ValueError("give either choices, or low and high")
+        if self.choices is not None and self.log:
+            raise ValueError("log is for low and high, not for choices")
+        if self.choices is None:
+            if self.low is None or self.high is None or not self.low < self.high:
+                raise ValueError(f"low {self.low} and high {self.high}: low must be below high")
+            if self.log and self.low <= 0:
+                raise ValueError(f"log needs low above 0, not {self.low}")
+        return self
+
+
+class Search(Section):
+    """``learn-spark search``: trainings with other settings, judged by validation alone. ``space`` names the settings
+    to vary (``{tower.dropout: {low: 0.1, high: 0.5}}``) in the sections that training reads.
+    """
+
+    trials: Count = 10
+    seed: Annotated[int, Field(ge=0)] = 2024
+    space: dict[str, Knob] = Field(default_factory=dict)
+
+    @field_validator("space")
+    @classmethod
+    def _only_what_training_reads(cls, space: dict[str, Knob]) -> dict[str, Knob]:
+        allowed = ("space", "feed", "tower", "objective", "training")
+        if wrong := sorted(key for key in space if key.partition(".")[0] not in allowed or "." not in key):
+            raise ValueError(f"{', '.join(wrong)} cannot be searched over: name settings of {', '.join(allowed)}")
+        return space
+
+
 class Pipeline(Section):
     """Which stages ``learn-spark run`` takes, in this order."""
 
@@ -454,6 +521,7 @@ class Settings(Section):
     index: Index = Index()
     exposures: Exposures = Exposures()
     ranking: Ranking = Ranking()
+    search: Search = Search()
     pipeline: Pipeline
 
     @model_validator(mode="after")
@@ -475,7 +543,11 @@ class Settings(Section):
                 f"objective.history {self.objective.history} is longer than histories.max_length "
                 f"{self.histories.max_length}, the longest history that is stored"
             )
-        if self.training.refit and self.histories.protocol not in ("leave_last_out", "books_hllm"):
+        if self.training.refit and self.histories.protocol not in (
+            "leave_last_out",
+            "last_day",
+            "books_hllm",
+        ):
             raise ValueError(
                 f"training.refit is for protocols whose validation target is an event of every user, not for "
                 f"{self.histories.protocol}"

@@ -86,7 +86,7 @@ class HSTU(IdTower):
     """
 
     method: ClassVar[str] = "hstu"
-    needs_times: ClassVar[bool] = True
+    needs_times = True
 
     def __init__(
         self,

@@ -9,10 +9,11 @@ from learn_spark.settings.schema import Objective
 from learn_spark.settings.schema import Tower as TowerSettings
 from learn_spark.towers.content import ContentTower
 from learn_spark.towers.hstu import HSTU
+from learn_spark.towers.learn_plus import LearnPlus
 from learn_spark.towers.sasrec import SASRec
 from learn_spark.towers.tower import Tower
 
-TOWERS: dict[str, type[Tower]] = {tower.method: tower for tower in (ContentTower, SASRec, HSTU)}
+TOWERS: dict[str, type[Tower]] = {tower.method: tower for tower in (ContentTower, LearnPlus, SASRec, HSTU)}
 
 
 def tower_of_shape(shape: Mapping[str, Any]) -> Tower:
@@ -43,6 +44,17 @@ def tower_of_settings(tower: TowerSettings, objective: Objective, *, n_items: in
             output_dim=tower.output_dim,
             dropout=tower.dropout,
             item_tower=tower.item_tower,
+        )
+    if tower.kind == "learn-plus":
+        return LearnPlus(
+            **sizes,
+            content_dim=content_dim,
+            max_length=objective.history,
+            ffn=tower.ffn,
+            dropout=tower.dropout,
+            ids=tower.ids,
+            id_dropout=tower.id_dropout,
+            time_gaps=tower.time_gaps,
         )
     own: dict[str, Any] = {
         **sizes,

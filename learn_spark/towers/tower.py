@@ -19,7 +19,7 @@ class Tower(nn.Module, ABC):
     """
 
     method: ClassVar[str]
-    needs_times: ClassVar[bool] = False
+    needs_times: bool = False
     normalised: bool = True
     n_items: int
     output_dim: int

@@ -14,7 +14,7 @@ from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.pipeline.stage import StageContext
 from learn_spark.retrieval.cuts import training_events
 from learn_spark.text.templates import template
-from learn_spark.towers.content import ContentTower
+from learn_spark.towers.bound import BoundTower
 from learn_spark.training.model_store import Model
 
 
@@ -53,7 +53,7 @@ def bind_content(context: StageContext, model: Model) -> Path | None:
 
     None for a tower without content. Raises LearnSparkError where the settings name another encoder than the model's.
     """
-    if not isinstance(model.tower, ContentTower):
+    if not isinstance(model.tower, BoundTower):
         return None
     key = identify(context.settings.encoder).key
     if model.manifest["encoder_key"] != key:

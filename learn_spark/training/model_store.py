@@ -1,7 +1,8 @@
 """A trained tower on disk: model.safetensors (weights and whitening) + manifest.json (what inference must know).
 
 A tower that was trained anew after validation had chosen (training.refit) has the chosen one's weights beside it, in
-chosen.safetensors: what validation is judged with.
+chosen.safetensors: what validation is judged with. One with evidence of co-occurrence has its heads in
+evidence.safetensors; the counts are those of the histories it is asked about.
 """
 
 from __future__ import annotations
@@ -18,17 +19,28 @@ import torch
 from safetensors.torch import load, save_file
 
 from learn_spark.errors import LearnSparkError
+from learn_spark.evidence.head import Heads
 from learn_spark.settings import Settings, save_settings
 from learn_spark.tables.workspace import Workspace
 from learn_spark.towers.registry import shape_of, tower_of_shape
 from learn_spark.towers.tower import Tower
 
 FORMAT = 2
-WEIGHTS, CHOSEN = "model.safetensors", "chosen.safetensors"
+WEIGHTS, CHOSEN, EVIDENCE = "model.safetensors", "chosen.safetensors", "evidence.safetensors"
 
 
 class ModelError(LearnSparkError):
     """A model folder that is missing, damaged or of another format."""
+
+
+@dataclass(frozen=True)
+class ModelEvidence:
+    """How a model reads co-occurrence: its heads, the transitions' ``reach`` and ``decay``, the tower's temperature."""
+
+    heads: Heads
+    reach: int
+    decay: float
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Model:
     model_id: str
     tower: Tower
     manifest: dict[str, Any]
+    evidence: ModelEvidence | None = None
 
     @property
     def method(self) -> str:
@@ -64,9 +77,11 @@ def save_model(
     *,
     logs: Path | None = None,
     chosen: dict[str, torch.Tensor] | None = None,
+    heads: Heads | None = None,
 ) -> str:
     """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id (a hash of weights
-    and manifest). ``chosen`` are the weights that validation chose, where ``tower`` was trained anew.
+    and manifest). ``chosen`` are the weights that validation chose, where ``tower`` was trained anew; of
+    ``heads`` the manifest has the rest in "evidence" (reach, decay, hidden, temperature, chosen_temperature).
     """
     tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
     models = workspace.folder("models")
@@ -79,6 +94,9 @@ def save_model(
         if chosen is not None:
             save_file({name: tensor.contiguous() for name, tensor in chosen.items()}, temporary / CHOSEN)
             full["chosen_weights"] = hashlib.sha256((temporary / CHOSEN).read_bytes()).hexdigest()
+        if heads is not None:
+            save_file({name: tensor.contiguous() for name, tensor in heads.tensors().items()}, temporary / EVIDENCE)
+            full["evidence_weights"] = hashlib.sha256((temporary / EVIDENCE).read_bytes()).hexdigest()
         text = json.dumps(full, indent=1, sort_keys=True)
         weights = hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest()
         model_id = hashlib.sha256(f"{weights}\n{text}".encode()).hexdigest()[:16]
@@ -96,17 +114,26 @@ def save_model(
     return model_id
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the model in ``folder`` says of itself; ModelError where it says nothing."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
+    return manifest
+
+
 def load_model(folder: Path, *, chosen: bool = False) -> Model:
     """The model in ``folder``; ``chosen``: as validation chose it, where it was trained anew afterwards.
 
     ModelError where a file is missing or its weights are not the ones it was saved with.
     """
+    manifest = read_manifest(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         expected = (folder / "weights.sha256").read_text(encoding="utf-8")
         name = CHOSEN if chosen and manifest.get("chosen_weights") else WEIGHTS
         content = (folder / name).read_bytes()
-    except (OSError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise ModelError(f"{folder} is not a whole model folder: {error}") from None
     if hashlib.sha256(content).hexdigest() != (expected if name == WEIGHTS else manifest["chosen_weights"]):
         raise ModelError(f"{folder / name} is damaged: its hash is not the one it was saved with")
@@ -114,7 +141,22 @@ def load_model(folder: Path, *, chosen: bool = False) -> Model:
         raise ModelError(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
     tower = tower_of_shape(manifest["shape"])
     tower.load_state_dict(load(content))
-    return Model(folder.name, tower.eval(), manifest)
+    return Model(folder.name, tower.eval(), manifest, _load_evidence(folder, manifest, chosen=chosen))
+
+
+def _load_evidence(folder: Path, manifest: dict[str, Any], *, chosen: bool) -> ModelEvidence | None:
+    if "evidence" not in manifest:
+        return None
+    told = manifest["evidence"]
+    try:
+        content = (folder / EVIDENCE).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
+    if hashlib.sha256(content).hexdigest() != manifest["evidence_weights"]:
+        raise ModelError(f"{folder / EVIDENCE} is damaged: its hash is not the one it was saved with")
+    temperature = told["chosen_temperature" if chosen else "temperature"]
+    heads = Heads.of_tensors(load(content), hidden=told["hidden"])
+    return ModelEvidence(heads, told["reach"], told["decay"], temperature)
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
 from learn_spark.settings.schema import Settings
-from learn_spark.towers.content import ContentTower
+from learn_spark.towers.bound import BoundTower
 from learn_spark.towers.registry import tower_of_settings
 from learn_spark.towers.tower import Tower
 from learn_spark.training.batches import BatchMaker
@@ -55,7 +55,7 @@ def build_tower(task: TrainingTask) -> Tower:
         n_items=task.n_items,
         content_dim=1 if content is None else content.shape[1],
     )
-    if isinstance(tower, ContentTower):
+    if isinstance(tower, BoundTower):
         assert content is not None
         tower.bind(content)
     return tower

@@ -21,6 +21,7 @@ from learn_spark.settings import save_settings
 from learn_spark.text.templates import template
 from learn_spark.training.checkpoint import Checkpoints
 from learn_spark.training.content import fit_content
+from learn_spark.training.evidence import fit_evidence
 from learn_spark.training.known import KnownHistories
 from learn_spark.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.training.loop import Trained, TrainingFailed
@@ -47,6 +48,7 @@ def run(context: StageContext) -> StageResult:
     trained = _train(context, task)
     unfinished = Path(task.folder)
     chosen = weights = _best(task, trained)
+    final = trained.curve[trained.best_epoch - 1]
     samples = sum(epoch["samples"] for epoch in trained.curve)
     if settings.training.refit:
         context.report.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
@@ -54,14 +56,30 @@ def run(context: StageContext) -> StageResult:
         refitted = _train(context, anew)
         samples += sum(epoch["samples"] for epoch in refitted.curve)
         weights = _best(anew, refitted)
+        final = refitted.curve[-1]
     tower = build_tower(task)
     tower.load_state_dict(weights)
     point = trained.curve[trained.best_epoch - 1]
+    validation = {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")}
+    heads = None
+    if (wanted := settings.tower.evidence) is not None:
+        judged = build_tower(task)
+        judged.load_state_dict(chosen)
+        temperature = point.get("temperature", settings.objective.temperature)
+        fitted = fit_evidence(judged.eval(), temperature, histories.to_arrow(), wanted, settings, context.report)
+        heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
+        manifest["evidence"] = {
+            "reach": wanted.reach,
+            "decay": wanted.decay,
+            "hidden": wanted.hidden,
+            "temperature": final.get("temperature", settings.objective.temperature),
+            "chosen_temperature": temperature,
+        }
     manifest |= {
         "method": tower.method,
         "best_epoch": trained.best_epoch,
         "epochs": len(trained.curve),
-        "validation": {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")},
+        "validation": validation,
         "parameters": tower.parameter_count(),
     }
     model_id = save_model(
@@ -72,6 +90,7 @@ def run(context: StageContext) -> StageResult:
         settings,
         logs=unfinished / "logs",
         chosen=chosen if settings.training.refit else None,
+        heads=heads,
     )
     shutil.rmtree(unfinished, ignore_errors=True)
     return StageResult(
@@ -81,7 +100,7 @@ def run(context: StageContext) -> StageResult:
         outputs={f"models/{model_id}": model_id},
         notes=(
             f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
-            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {trained.best_value:.4f} on validation"
+            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {validation['NDCG@10']:.4f} on validation"
             f"{', trained anew with it' if settings.training.refit else ''}; model "
             f"{model_id}",
         ),
@@ -105,7 +124,7 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
         shutil.rmtree(folder)
         folder.mkdir()
     save_settings(settings, folder)
-    matrix, space_key = fit_content(context, histories) if settings.tower.kind == "learn" else (None, None)
+    matrix, space_key = fit_content(context, histories) if settings.tower.reads_content else (None, None)
     log_q = folder / "log_q.npy" if settings.objective.log_q else None
     if log_q is not None:
         np.save(log_q, log_shares(histories, n_items), allow_pickle=False)

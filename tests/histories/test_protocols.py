@@ -79,6 +79,35 @@ def test_the_books_protocols_core_is_counted_once(spark: SparkSession) -> None:
     assert {(r.train_length, r.validation_length, r.length) for r in hllm} == {(3, 4, 5)}
 
 
+def test_all_of_the_last_day_is_one_target_set(spark: SparkSession) -> None:
+    """Days begin at midnight UTC: 86,399 s and 86,400 s after BASE are two of them."""
+    day = 86_400
+    events = [
+        *[
+            ("three", f"i{n}", s, "buy")
+            for n, s in enumerate((5, 6, day - 1, day, 2 * day - 1, 9 * day, 9 * day + 7), 1)
+        ],
+        *[("two", f"i{n}", s, "buy") for n, s in enumerate((3 * day, 3 * day, 4 * day), 1)],
+        *[("one", f"i{n}", 7 * day + n, "buy") for n in (1, 2, 3)],
+        *[("heavy", f"i{n}", 7 * day + n, "buy") for n in range(1, 12)],
+        ("heavy", "i99", 5, "buy"),
+    ]
+    rows = {row.user_id: row for row in rows_of(spark, events, protocol="last_day", max_length=8)}
+    lengths = {u: (r.cut_length, r.train_length, r.validation_length, r.length) for u, r in rows.items()}
+    assert lengths == {
+        "three": (0, 3, 5, 7),
+        "two": (0, 2, 2, 3),  # no day is left for validation
+        "one": (0, 3, 3, 3),
+        "heavy": (0, 8, 8, 8),  # the newest 8 events are of one day
+    }
+    table = pa.Table.from_pylist([r.asDict() for r in rows.values()], schema=contract("user_histories").arrow_schema())
+    test, validation = cut_histories(table, "test"), cut_histories(table, "validation")
+    assert (test.user_ids, validation.user_ids) == (["three", "two"], ["three"])
+    assert (test.every_target.positions + 1).tolist() == [6, 7, 3]
+    assert (validation.every_target.positions + 1).tolist() == [4, 5]
+    assert [(s + 1).tolist() for s in test.seen] == [[1, 2, 3, 4, 5], [1, 2]]
+
+
 def test_the_cut_at_a_time(spark: SparkSession) -> None:
     cut = (BASE + timedelta(seconds=100)).isoformat()
     events = [event for n in range(60) for event in line(f"u{n:02}", range(96, 105))]

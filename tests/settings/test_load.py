@@ -12,9 +12,15 @@ from learn_spark.resources import resource_folder
 from learn_spark.settings import load_settings, save_settings
 from learn_spark.settings.load import fingerprint, redacted
 
+PRESETS = {"learn-plus"}  # to be put upon a data set's settings
+
 
 @pytest.mark.parametrize("path", sorted(resource_folder("conf").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_shipped_file_loads(path: Path) -> None:
+def test_every_shipped_file_loads(path: Path, tmp_path: Path) -> None:
+    if path.stem in PRESETS:
+        upon = tmp_path / "upon.yaml"
+        upon.write_text(f"extends: [{path.with_name('quickstart.yaml')}, {path}]\n")
+        path = upon
     assert load_settings(path).workspace
 
 
@@ -78,6 +84,19 @@ def test_a_file_extends_another_key_by_key() -> None:
     assert over.workspace != base.workspace
     assert over.histories.max_length == base.histories.max_length
     assert over.histories.as_of is not None
+
+
+def test_a_file_extends_several_the_last_first(tmp_path: Path) -> None:
+    """A data set's settings, a preset upon them, and the file's own upon both."""
+    plus = load_settings("beauty-plus")
+    assert (plus.tower.kind, plus.source.format, plus.training.refit) == ("learn-plus", "files", True)
+    (tmp_path / "preset.yaml").write_text("tower: {layers: 3, width: 64}\ntraining: {epochs: 7}\n")
+    (tmp_path / "own.yaml").write_text(
+        f"extends: [{resource_folder('conf') / 'quickstart.yaml'}, preset.yaml]\ntower: {{layers: 1}}\n"
+    )
+    own = load_settings(tmp_path / "own.yaml")
+    assert (own.tower.layers, own.tower.width, own.training.epochs) == (1, 64, 7)
+    assert own.tower.heads == load_settings("quickstart").tower.heads
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:

@@ -17,10 +17,17 @@ from learn_spark.histories.protocols import TEST
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.training.known import KnownHistories
-from learn_spark.training.model_store import load_model, read_curve
+from learn_spark.training.model_store import ModelError, load_model, read_curve
 from tests.shelf import RIVAL, Event, Shelf, reading, role_of
 
 TIMING = {"samples_per_second", "waiting_share"}
+PLUS = (
+    "tower.kind=learn-plus",
+    "tower.evidence={hidden: 4, epochs: 2}",
+    "objective.predicts=next_item",
+    "objective.negatives=full",
+    "objective.learn_temperature=true",
+)
 COLUMNS = ["item_index", "event_time", "cut_length", "train_length"]
 
 
@@ -57,7 +64,7 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
         behind = np.arange(ours["item_index"].shape[1]) >= ours["train_length"][:, None]
         assert not ours["item_index"][behind].any()
         assert not ours["event_time"][behind].any()
-    for overrides in ((), RIVAL):
+    for overrides in ((), RIVAL, PLUS):
         models = []
         for shelf in (here, there):
             run, _ = shelf.run("train", *overrides)
@@ -126,6 +133,44 @@ def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) 
     assert told["sasrec", "validation", "NDCG@10"] == pytest.approx(best, abs=1e-9)
     # On the test cut the baselines know what the tower knows: a quarter of all users have read 43, as many 44, 45, 46.
     assert told["popularity", "test", "novelty@5"] < told["popularity", "validation", "novelty@5"]
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_path: Path, refit: bool) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    settings = (*PLUS, f"training.refit={str(refit).lower()}", "training.epochs=3")
+    run, _ = shelf.run("train", *settings)
+    (folder,) = run.outputs
+    model = load_model(shelf.workspace.root / folder)
+    chosen = load_model(shelf.workspace.root / folder, chosen=True)
+    assert model.evidence is not None
+    assert chosen.evidence is not None
+    curve = read_curve(shelf.workspace.root / folder)
+    best = curve[model.manifest["best_epoch"] - 1]
+    assert model.manifest["validation_tower"]["NDCG@10"] == best["validation NDCG@10"]
+    assert chosen.evidence.temperature == best["temperature"]
+    assert (model.evidence.temperature == chosen.evidence.temperature) is not refit
+    shelf.run("evaluate", *settings)
+    told = {(r["method"], r["cut"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
+    # The figure that the search chooses by is the one that evaluate finds again, head by head.
+    assert told["learn-plus", "validation", "NDCG@10"] == pytest.approx(
+        model.manifest["validation"]["NDCG@10"], abs=1e-6
+    )
+
+
+def test_a_damaged_head_is_refused(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    run, _ = shelf.run("train", *PLUS)
+    folder = shelf.workspace.root / next(iter(run.outputs))
+    file = folder / "evidence.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(ModelError, match=r"evidence\.safetensors is damaged"):
+        load_model(folder)
+    file.unlink()
+    with pytest.raises(ModelError, match="not a whole model folder"):
+        load_model(folder)
 
 
 def test_a_refit_needs_a_validation_event_of_every_user(tmp_path: Path) -> None:

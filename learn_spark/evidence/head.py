@@ -1,0 +1,84 @@
+"""The head: what a tower's score and the evidence of co-occurrence are worth together."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from learn_spark.evidence.transitions import FEATURES, Candidates
+
+COLD = -20.0  # log-probabilities below it are told apart by nobody
+LOG_SCALE = 5.0
+FOLDS = 2
+
+
+class EvidenceHead(nn.Module):
+    """score(user, item) = a * l + b * log(1 + events of the item) + f(evidence, similarity, l) where there is evidence.
+
+    l is the tower's log-probability of the item: its inner product / temperature, less the log-sum-exp over the
+    catalogue. f is a perceptron of two hidden layers, ``hidden`` wide, over Candidates.features, the candidate's
+    similarity to the user's last item, and l. At the start f and b are 0, and a is 1: the tower alone.
+    """
+
+    def __init__(self, *, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.scale = nn.Parameter(torch.ones(()))
+        self.popularity = nn.Parameter(torch.zeros(()))
+        self.score = nn.Sequential(
+            nn.Linear(len(FEATURES) + 3, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, 1),
+        )
+        last = self.score[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, logits: Tensor, log_counts: Tensor, found: Candidates, similarity: Tensor) -> Tensor:
+        """Scores [B, N] of ``logits`` [B, N] (log-probabilities), ``log_counts`` [N], ``similarity`` [M]."""
+        row, position = torch.from_numpy(found.row), torch.from_numpy(found.position)
+        own = logits[row, position].clamp(min=COLD).unsqueeze(1) / LOG_SCALE
+        inputs = torch.cat([torch.from_numpy(found.features), similarity.unsqueeze(1), own, own * own], dim=1)
+        base = self.scale * logits + self.popularity * log_counts
+        return base.index_put((row, position), self.score(inputs).squeeze(1), accumulate=True)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """``whole`` was fitted on all validation users; ``folds[f]`` on those whose ``fold_of`` is not f, so that each user
+    of the validation cut can be judged by a head that has not seen him.
+    """
+
+    whole: EvidenceHead
+    folds: tuple[EvidenceHead, ...]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights by name."""
+        parts = {"whole": self.whole, **{f"fold{f}": head for f, head in enumerate(self.folds)}}
+        return {f"{part}.{name}": t for part, head in parts.items() for name, t in head.state_dict().items()}
+
+    @staticmethod
+    def of_tensors(tensors: Mapping[str, Tensor], *, hidden: int) -> Heads:
+        """What ``tensors`` gave; a RuntimeError where they are of other heads."""
+
+        def head(part: str) -> EvidenceHead:
+            made = EvidenceHead(hidden=hidden)
+            made.load_state_dict(
+                {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+            )
+            return made.eval()
+
+        return Heads(head("whole"), tuple(head(f"fold{f}") for f in range(FOLDS)))
+
+
+def fold_of(user_ids: Sequence[str]) -> np.ndarray:
+    """The fold [B] of each user, by a hash of the id."""
+    return np.array([zlib.crc32(user.encode()) % FOLDS for user in user_ids], dtype=np.int64)

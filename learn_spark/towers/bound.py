@@ -1,0 +1,44 @@
+"""A tower that reads content: items by index, their content gathered from the frozen embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learn_spark.towers.tower import Tower
+
+
+class BoundTower(Tower):
+    """A tower over a matrix of content embeddings [n_items + 1, ``content_dim``], which ``bind`` gives it and nobody
+    saves.
+
+    Content is gathered on the CPU, row by row as it is asked for, so that the matrix may be a memory-mapped file
+    larger than memory, fp16 or fp32. RuntimeError where nothing is bound.
+    """
+
+    content_dim: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._content: np.ndarray | None = None
+
+    def bind(self, content: np.ndarray) -> None:
+        """Use ``content`` [>= n_items + 1, content_dim]: its rows are the catalogue from now on, newer items included.
+
+        Raises ValueError for another shape.
+        """
+        if content.ndim != 2 or content.shape[1] != self.content_dim or len(content) <= self.n_items:
+            raise ValueError(
+                f"expected content [{self.n_items + 1} or more, {self.content_dim}], got {list(content.shape)}; is it "
+                "of the encoder that the model was trained on?"
+            )
+        self._content = content
+        self.n_items = len(content) - 1
+
+    def content(self, items: Tensor) -> Tensor:
+        """Raw content [..., C] float32 of ``items`` [...], on their device."""
+        if self._content is None:
+            raise RuntimeError("the tower has no content: call bind with the item matrix first")
+        rows = self._content[items.cpu().numpy()]
+        return torch.from_numpy(rows.astype(np.float32, copy=False)).to(items.device)

@@ -1,0 +1,161 @@
+"""LEARN+: content and ID of an item in one vector, a pre-norm transformer over them, one space for both sides."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learn_spark.towers.bound import BoundTower
+from learn_spark.towers.packing import Packing
+from learn_spark.towers.time_gaps import GAPS, gap_buckets
+
+INIT_STD = 0.02
+
+
+class PlusBlock(nn.Module):
+    """x + Attention(LayerNorm(x)), then + FFN(LayerNorm): scores have a learnt bias a head and distance (Shaw et al.
+    2018; T5's form, without its buckets), so that the tower needs no positions.
+    """
+
+    def __init__(self, *, width: int, heads: int, ffn: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.distance_bias = nn.Parameter(torch.zeros(heads, max_length))
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn_input = nn.Linear(width, ffn)
+        self.ffn_output = nn.Linear(ffn, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor, packing: Packing, distance: Tensor) -> Tensor:
+        """``hidden`` [G, C, width] to the same; ``distance`` [.., C, K] to the K keys of each event."""
+        each = hidden.shape[2] // self.heads
+        query, both = self.qkv(self.attention_norm(hidden)).split([each * self.heads, 2 * each * self.heads], dim=2)
+        query = query.unflatten(2, (self.heads, each)).transpose(1, 2)  # [G, heads, C, each]
+        key, value = packing.spans(both).unflatten(2, (2, self.heads, each)).permute(2, 0, 3, 1, 4)
+        bias = self.distance_bias[:, distance].movedim(0, -3)  # [.., heads, C, K]
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=bias.masked_fill(~packing.visible.unsqueeze(-3), float("-inf")).expand(len(hidden), -1, -1, -1),
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        hidden = hidden + self.dropout(self.attention_output(attended.transpose(1, 2).flatten(2)))
+        inner = F.gelu(self.ffn_input(self.ffn_norm(hidden)))
+        return hidden + self.dropout(self.ffn_output(inner))
+
+
+class LearnPlus(BoundTower):
+    """An item is a linear image of its frozen content plus, with ``ids``, an embedding of its own; the same vector is
+    read in histories and ranked. What was learnt of an item's neighbours in text serves it too, and an item that
+    training never saw, or that came after it, is its content alone.
+
+    ``id_dropout`` is the share of items that lose their ID in a pass of training, so that content must do without.
+    ``time_gaps`` adds an embedding of the time since the event before. Vectors are L2-normalised.
+
+    Raises ValueError for sizes below 1, shares outside [0, 1), a width that the heads do not divide.
+    """
+
+    method: ClassVar[str] = "learn-plus"
+
+    def __init__(
+        self,
+        *,
+        n_items: int,
+        content_dim: int,
+        max_length: int,
+        width: int,
+        layers: int,
+        heads: int,
+        ffn: int,
+        dropout: float,
+        ids: bool = True,
+        id_dropout: float = 0.0,
+        time_gaps: bool = False,
+    ) -> None:
+        sizes = {
+            "n_items": n_items,
+            "content_dim": content_dim,
+            "max_length": max_length,
+            "width": width,
+            "layers": layers,
+            "heads": heads,
+            "ffn": ffn,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
+        for name, share in {"dropout": dropout, "id_dropout": id_dropout}.items():
+            if not 0.0 <= share < 1.0:
+                raise ValueError(f"{name} {share} must be in [0, 1)")
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        super().__init__()
+        self._shape = {**sizes, "dropout": dropout, "ids": ids, "id_dropout": id_dropout, "time_gaps": time_gaps}
+        self.n_items, self.content_dim, self.output_dim, self.max_length = n_items, content_dim, width, max_length
+        self.needs_times = time_gaps
+        self.id_dropout = id_dropout
+        self.adaptor = nn.Linear(content_dim, width)
+        self.identity = nn.Embedding(n_items + 1, width, padding_idx=0) if ids else None
+        self.gap = nn.Embedding(GAPS, width) if time_gaps else None
+        self.blocks = nn.ModuleList(
+            PlusBlock(width=width, heads=heads, ffn=ffn, max_length=max_length, dropout=dropout) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.normal_(self.adaptor.weight, std=INIT_STD)
+        nn.init.zeros_(self.adaptor.bias)
+        if self.identity is not None:
+            # From zero: what training never sees has no ID.
+            nn.init.zeros_(self.identity.weight)
+        if self.gap is not None:
+            nn.init.zeros_(self.gap.weight)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._shape)
+
+    def items(self, items: Tensor) -> Tensor:
+        """Item vectors [..., width], L2-normalised."""
+        return F.normalize(self._embed(items), dim=-1)
+
+    def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
+        """User vectors [B, L, width] after each event of ``items`` [B, L], L2-normalised; 0 at padding.
+
+        Raises ValueError for more than ``max_length`` events in a row, and where ``times`` are needed and missing.
+        """
+        if self.gap is not None and times is None:
+            raise ValueError("learn-plus with time_gaps needs the times of the events beside their items")
+        packing = Packing.of(items != 0)
+        if packing.longest > self.max_length:
+            raise ValueError(
+                f"a row has {packing.longest} events, but the tower knows {self.max_length}; give it the last "
+                f"{self.max_length}"
+            )
+        hidden = self._embed(packing.pack(items))
+        if self.gap is not None and times is not None:
+            hidden = hidden + self.gap(packing.pack(gap_buckets(times)))
+        hidden = self.dropout(hidden)
+        place = packing.position[:1] if packing.dense else packing.position
+        distance = (place.unsqueeze(2) - packing.spans(place).unsqueeze(1)).clamp(0, self.max_length - 1)
+        for block in self.blocks:
+            hidden = block(hidden, packing, distance)
+        return packing.unpack(F.normalize(self.norm(hidden), dim=-1))
+
+    def _embed(self, items: Tensor) -> Tensor:
+        """[..., width], not normalised."""
+        vectors = self.adaptor(self.content(items))
+        if self.identity is None:
+            return vectors
+        table = self.identity.weight
+        if self.training and self.id_dropout:
+            # An item has its ID at every place of a pass, or at none.
+            table = table * (torch.rand(len(table), 1, device=table.device) >= self.id_dropout)
+        known = items < len(table)
+        return vectors + F.embedding(items * known, table, padding_idx=0)

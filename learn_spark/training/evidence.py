@@ -1,0 +1,50 @@
+"""Evidence for a tower that validation has chosen: heads fitted on the validation targets, and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from learn_spark.evidence.fit import fit_heads
+from learn_spark.evidence.head import Heads, fold_of
+from learn_spark.evidence.judge import Judge, asked_on
+from learn_spark.evidence.transitions import Transitions
+from learn_spark.progress import Reporter
+from learn_spark.retrieval.cuts import cut_histories, training_events
+from learn_spark.retrieval.metrics import summarise
+from learn_spark.retrieval.vectors import item_vectors, user_vectors
+from learn_spark.settings import Settings
+from learn_spark.settings.schema import Evidence
+from learn_spark.towers.tower import Tower
+
+
+@dataclass(frozen=True)
+class FittedEvidence:
+    """``validation`` are metrics of the validation cut, every user judged by a head fitted on others."""
+
+    heads: Heads
+    validation: dict[str, float]
+
+
+def fit_evidence(
+    tower: Tower, temperature: float, histories: pa.Table, wanted: Evidence, settings: Settings, report: Reporter
+) -> FittedEvidence:
+    """Heads for ``tower``, which must not have learnt the validation events of ``histories``; nor have the counts."""
+    values, offsets = training_events(histories)
+    transitions = Transitions.of(values, offsets, tower.n_items, reach=wanted.reach, decay=wanted.decay)
+    cut = cut_histories(histories, "validation")
+    users = user_vectors(tower, cut.items, cut.lengths, settings.objective.history, times=cut.times)
+    asked = asked_on(cut, users, cut.hidden(settings.evaluation.mask_history), wanted.reach)
+    judge = Judge(item_vectors(tower), temperature, transitions)
+    total = 2 * wanted.epochs * len(users)
+    with report.bar("fitting evidence", total, "users") as bar:
+        heads = fit_heads(judge, asked, cut.user_ids, wanted, seed=settings.training.seed, advance=bar.advance)
+    every = cut.every_target
+    ranks = np.empty(len(every.positions))
+    for fold, head in enumerate(heads.folds):
+        rows = np.flatnonzero(fold_of(cut.user_ids) == fold)
+        ranks[np.isin(asked.owners, rows)] = judge.ranks(head, asked.take(rows))
+    ks = sorted({10, *settings.evaluation.ks})
+    return FittedEvidence(heads, summarise(ranks, ks, every.offsets))

@@ -1,0 +1,229 @@
+"""The search over settings: so many trainings, chosen by validation alone, resumed where it was cut off.
+
+Optuna proposes (tree-structured Parzen estimators) and remembers; every trial is a train stage like any other, so that
+a trial that was killed goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.pipeline.registry import find_stage
+from learn_spark.pipeline.runner import plan_stage, run_stages
+from learn_spark.progress import Reporter
+from learn_spark.settings import Settings, save_settings
+from learn_spark.settings.load import fingerprint
+from learn_spark.settings.schema import Knob
+from learn_spark.tables.workspace import Workspace
+from learn_spark.training.loop import TrainingFailed
+from learn_spark.training.model_store import read_manifest
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+METRIC = "NDCG@10"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished search: its folder, the trial that validation liked best, and how many trials gave a figure."""
+
+    folder: Path
+    values: dict[str, Any]
+    model_id: str
+    validation: float
+    trials: int
+
+
+def search(
+    load: Callable[[Sequence[str]], Settings],
+    *,
+    report: Reporter,
+    trials: int | None = None,
+    dry_run: bool = False,
+    verbose: bool = False,
+) -> Found | None:
+    """Train with ``search.trials`` settings (``trials`` comes first) out of ``search.space``; the best by validation.
+
+    ``load`` gives the settings with more overrides. The first trial is the settings as they stand, where they lie in
+    the space. No trial is trained anew on validation events, nor sees a test event. What was found stays in
+    <workspace>/searches/<key>: study.db (Optuna's), trials.json, and settings.yaml, the best ones. The key is that of
+    the settings, the space and the versions of the tables: another of these is another search.
+
+    Raises SettingsError for an empty space, and for a value that the settings refuse; LearnSparkError where no trial
+    gave a figure.
+    """
+    own = load(())
+    knobs = own.search.space
+    if not knobs:
+        raise SettingsError("search.space is empty: name the settings to search over, such as tower.dropout")
+    workspace = Workspace.open(own.workspace)
+    wanted = trials or own.search.trials
+    folder = workspace.folder("searches", _key(own, workspace))
+    study = _study(folder)
+    done = _finished(study)
+    if dry_run:
+        seconds = [trial.user_attrs["seconds"] for trial in done]
+        report.line(f"{len(done)} of {wanted} trials are done, in {folder}")
+        if seconds and len(done) < wanted:
+            report.line(f"about {(wanted - len(done)) * sum(seconds) / len(seconds):,.0f} s by those")
+        return None
+    _retry_the_killed(study)
+    if not study.trials and (start := _as_they_stand(own, knobs)) is not None:
+        study.enqueue_trial(start)
+    while len(_finished(study)) < wanted:
+        _sample_for(study, own.search.seed)
+        trial = study.ask()
+        values = {key: _propose(trial, key, knob) for key, knob in knobs.items()}
+        named = ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+        report.heading(f"trial {len(_finished(study)) + 1} of {wanted}: {named}")
+        _train(study, trial, load([*_overrides(values), "training.refit=false"]), report, verbose)
+    found = _best(study, folder)
+    save_settings(load(_overrides(found.values)), folder)
+    _show(study, found, report)
+    return found
+
+
+def _key(settings: Settings, workspace: Workspace) -> str:
+    stage = find_stage("train")
+    plan = {
+        "settings": fingerprint(settings, stage.sections),
+        "space": settings.search.model_dump(exclude={"trials"}),
+        "inputs": dict(plan_stage(stage, settings, workspace).inputs),
+    }
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _study(folder: Path) -> Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    return optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
+
+
+def _sample_for(study: Study, seed: int) -> None:
+    """A sampler that is a function of the seed and of what is known: a search that was cut off goes on as it would."""
+    import optuna
+
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(_finished(study)))
+
+
+def _finished(study: Study) -> list[FrozenTrial]:
+    """Trials that came to an end, with a figure or with a training that failed."""
+    return [trial for trial in study.trials if "seconds" in trial.user_attrs]
+
+
+def _retry_the_killed(study: Study) -> None:
+    from optuna.trial import TrialState
+
+    for trial in study.trials:
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)
+            if "seconds" not in trial.user_attrs and trial.params:
+                study.enqueue_trial(trial.params)
+
+
+def _as_they_stand(settings: Settings, knobs: dict[str, Knob]) -> dict[str, Any] | None:
+    values = {}
+    for key, knob in knobs.items():
+        value: Any = settings.model_dump()
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise SettingsError(f"search.space names {key}, and there is no such setting")
+            value = value[part]
+        inside = value in knob.choices if knob.choices is not None else _between(knob, value)
+        if not inside:
+            return None
+        values[key] = value
+    return values
+
+
+def _between(knob: Knob, value: Any) -> bool:
+    assert knob.low is not None
+    assert knob.high is not None
+    return isinstance(value, int | float) and knob.low <= value <= knob.high
+
+
+def _propose(trial: Trial, key: str, knob: Knob) -> Any:
+    if knob.choices is not None:
+        return trial.suggest_categorical(key, knob.choices)
+    assert knob.low is not None
+    assert knob.high is not None
+    if isinstance(knob.low, int) and isinstance(knob.high, int):
+        return trial.suggest_int(key, knob.low, knob.high, log=knob.log)
+    return trial.suggest_float(key, knob.low, knob.high, log=knob.log)
+
+
+def _overrides(values: dict[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def _train(study: Study, trial: Trial, settings: Settings, report: Reporter, verbose: bool) -> None:
+    from optuna.trial import TrialState
+
+    workspace = Workspace.open(settings.workspace)
+    clock = time.monotonic()
+    try:
+        (outcome,) = run_stages(["train"], settings, report=report, verbose=verbose)
+    except TrainingFailed as error:
+        trial.set_user_attr("failure", str(error)[:500])
+        trial.set_user_attr("seconds", time.monotonic() - clock)
+        study.tell(trial, state=TrialState.FAIL)
+        report.say(f"failed: {error}")
+        return
+    model_id = next(name.removeprefix("models/") for name in outcome.run.outputs if name.startswith("models/"))
+    manifest = read_manifest(workspace.root / "models" / model_id)
+    for name, value in {
+        "model_id": model_id,
+        "epochs": manifest["epochs"],
+        "best_epoch": manifest["best_epoch"],
+        "parameters": manifest["parameters"],
+        "validation": manifest["validation"],
+        "seconds": time.monotonic() - clock,
+    }.items():
+        trial.set_user_attr(name, value)
+    study.tell(trial, manifest["validation"][METRIC])
+
+
+def _best(study: Study, folder: Path) -> Found:
+    figures = [trial for trial in _finished(study) if trial.value is not None]
+    if not figures:
+        raise LearnSparkError(f"search: none of {len(_finished(study))} trials gave a figure; see {folder}")
+    best = max(figures, key=lambda trial: (trial.value, -trial.number))
+    rows = [{"number": t.number, "values": t.params, METRIC: t.value, **dict(t.user_attrs)} for t in _finished(study)]
+    (folder / "trials.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    assert best.value is not None
+    return Found(folder, dict(best.params), best.user_attrs["model_id"], best.value, len(figures))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _show(study: Study, found: Found, report: Reporter) -> None:
+    finished = sorted(_finished(study), key=lambda t: -1.0 if t.value is None else -t.value)
+    names = list(found.values)
+    report.table(
+        f"Search: {len(finished)} trials by {METRIC} on validation",
+        ["trial", *names, METRIC, "epoch", "seconds"],
+        [
+            [
+                str(t.number),
+                *(_short(t.params[n]) for n in names),
+                "failed" if t.value is None else f"{t.value:.4f}",
+                str(t.user_attrs.get("best_epoch", "")),
+                f"{t.user_attrs['seconds']:,.0f}",
+            ]
+            for t in finished
+        ],
+    )
+    report.line(f"best   {found.folder / 'settings.yaml'}  (model {found.model_id}, {METRIC} {found.validation:.4f})")

@@ -1,0 +1,220 @@
+"""Co-occurrence beside a tower: counts by hand, slow versions, a head that learns, users never judged by their own."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from learn_spark.evidence.fit import fit_heads
+from learn_spark.evidence.head import EvidenceHead, Heads, fold_of
+from learn_spark.evidence.judge import Asked, Judge
+from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions, similarities
+from learn_spark.retrieval.ranks import ranks_from_vectors
+from learn_spark.settings.schema import Evidence
+
+
+def _log(seed: int, users: int = 60, n_items: int = 25) -> tuple[np.ndarray, np.ndarray]:
+    chance = np.random.default_rng(seed)
+    sizes = chance.integers(1, 9, users)
+    return chance.integers(0, n_items, sizes.sum()), np.concatenate([[0], np.cumsum(sizes)])
+
+
+def _asked(seed: int, users: int = 40, n_items: int = 25, targets: int = 3, width: int = 6) -> Asked:
+    chance = np.random.default_rng(seed)
+    counts = chance.integers(1, targets + 1, users)
+    own = [chance.permutation(n_items)[: count + 5] for count in counts]
+    return Asked(
+        chance.normal(size=(users, width)).astype(np.float32),
+        chance.integers(0, n_items, (users, 4)),
+        chance.integers(1, 5, users),
+        np.concatenate([items[:count] for items, count in zip(own, counts, strict=True)]),
+        np.concatenate([[0], np.cumsum(counts)]),
+        [np.sort(items[max(0, count - 1) : count + 4]) for items, count in zip(own, counts, strict=True)],
+    )
+
+
+def _catalogue(seed: int, n_items: int = 25, width: int = 6) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n_items, width)).astype(np.float32)
+
+
+def test_transitions_by_hand() -> None:
+    """a b c b | c a, reach 2, decay .5: next ab bc cb ca; later (two apart, .5) ac, bb; before: the other way round."""
+    values, offsets = np.array([0, 1, 2, 1, 2, 0]), np.array([0, 4, 6])
+    found = Transitions.of(values, offsets, 3, reach=2, decay=0.5)
+    near, later, before = (matrix.toarray() for matrix in found.channels)
+    assert near.tolist() == [[0, 1, 0], [0, 0, 1], [1, 1, 0]]
+    assert later.tolist() == [[0, 0, 0.5], [0, 0.5, 0], [0, 0, 0]]
+    assert before.tolist() == (near + later).T.tolist()
+    assert found.counts.tolist() == [2, 2, 2]
+    # A user who has c, then a. Both have one other event, so a seed's rate is 1 / (1 + 2).
+    who = found.candidates(np.array([[2, 0]]), np.array([2]))
+    rows = dict(zip(who.position.tolist(), np.expm1(who.features[:, :6]) / 100, strict=True))
+    # a: next b 1, later c .5, before c 1 (ca); c, weighted .5: next a, b; before b, from bc, and a .5, from ac.
+    assert rows[1] == pytest.approx([1 / 3, 0.5 / 3, 0, 0, 0, 0.5 / 3])
+    assert rows[2] == pytest.approx([0, 0, 0.5 / 3, 0, 1 / 3, 0])
+    assert rows[0] == pytest.approx([0, 0.5 / 3, 0, 0, 0, 0.25 / 3])
+    assert np.expm1(who.features[:, 6:]) == pytest.approx(np.array([[1, 2]] * 3))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_slow_count_of_candidates_gives_the_same(seed: int) -> None:
+    values, offsets = _log(seed)
+    reach, decay, n_items = 3, 0.7, 25
+    found = Transitions.of(values, offsets, n_items, reach=reach, decay=decay)
+    items, lengths = np.random.default_rng(seed).integers(0, n_items, (30, 6)), np.arange(30) % 7
+    who = found.candidates(items, lengths)
+    told = {(r, p): f for r, p, f in zip(who.row, who.position, who.features, strict=True)}
+    assert (np.diff(who.row * n_items + who.position) > 0).all()
+    counts = np.bincount(values, minlength=n_items)
+    for user in range(30):
+        history = items[user, : lengths[user]].tolist()
+        sums: dict[int, dict[str, float]] = {}
+        for ago, seed_item in enumerate(history[::-1][:reach]):
+            slot = "last" if ago == 0 else "older"
+            share = (1.0 if ago == 0 else decay**ago) / (max(counts[seed_item] - 1, 0) + 2)
+            for start, stop in pairwise(offsets.tolist()):
+                events = values[start:stop].tolist()
+                for a, b in (pair for pair in combinations(range(len(events)), 2) if pair[1] - pair[0] <= reach):
+                    weight = decay ** (b - a - 1)
+                    pairs = [
+                        ("next" if b == a + 1 else "later", events[a], events[b]),
+                        ("before", events[b], events[a]),
+                    ]
+                    for channel, first, second in pairs:
+                        if first == seed_item:
+                            own = sums.setdefault(second, {})
+                            own[f"{slot} {channel}"] = own.get(f"{slot} {channel}", 0.0) + share * weight
+        assert {p for r, p in told if r == user} == set(sums)
+        for position, values_of in sums.items():
+            expected = [np.log1p(100 * values_of.get(name, 0.0)) for name in FEATURES[:6]]
+            expected += [np.log1p(max(counts[history[-1]] - 1, 0)), np.log1p(counts[position])]
+            assert told[user, position] == pytest.approx(expected, abs=1e-4)
+    assert len(CHANNELS) * 2 + 2 == len(FEATURES)
+
+
+def test_similarities_are_inner_products() -> None:
+    vectors = _catalogue(0)
+    left, right = np.arange(20), np.arange(20)[::-1].copy()
+    assert similarities(vectors, left, right) == pytest.approx((vectors[left] * vectors[right]).sum(axis=1), abs=1e-5)
+
+
+def _noisy_head(seed: int = 0) -> EvidenceHead:
+    torch.manual_seed(seed)
+    head = EvidenceHead(hidden=8)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    return head.eval()
+
+
+def test_a_head_at_its_start_is_the_tower_alone() -> None:
+    judge, asked = Judge(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
+    alone = ranks_from_vectors(asked.users, _catalogue(3), asked.targets, asked.hidden, offsets=asked.offsets)
+    assert judge.ranks(EvidenceHead(hidden=4).eval(), asked).tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_ranks_and_tops_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr("learn_spark.evidence.judge.BLOCK_SCORES", 25 * block)
+    catalogue = _catalogue(4)
+    catalogue[3] = catalogue[9]
+    transitions = Transitions.of(*_log(5), 25, reach=3, decay=0.8)
+    judge, asked, head = Judge(catalogue, 0.3, transitions), _asked(6), _noisy_head()
+    told: list[int] = []
+    ranks, top = judge.ranks(head, asked, told.append), judge.top(head, asked, 30)
+    assert sum(told) == len(asked.users)
+    with torch.inference_mode():
+        scores = judge.score(head, asked).numpy()
+    for user, hidden in enumerate(asked.hidden):
+        own = slice(asked.offsets[user], asked.offsets[user + 1])
+        shown = sorted(set(range(25)) - (set(hidden.tolist()) - set(asked.targets[own].tolist())))
+        for at in range(own.start, own.stop):
+            target = asked.targets[at]
+            by = [scores[user, other] - scores[user, target] for other in shown if other != target]
+            assert ranks[at] == 1 + sum(b > 1e-6 for b in by) + 0.5 * sum(abs(b) <= 1e-6 for b in by)
+        listed = [p for p in top[user].tolist() if p >= 0]
+        assert listed == sorted(set(range(25)) - set(hidden.tolist()), key=lambda p: (-scores[user, p], p))
+
+
+def _followers(users: int = 400) -> tuple[Judge, Asked, list[str]]:
+    """Item i is followed by i + 20 in the log, and so in the targets; the tower's vectors say nothing."""
+    chance = np.random.default_rng(0)
+    first = np.tile(np.arange(20), 6)
+    values = np.stack([first, first + 20], axis=1).ravel()
+    offsets = np.arange(0, len(values) + 1, 2)
+    judge = Judge(_catalogue(7, 40), 0.3, Transitions.of(values, offsets, 40, reach=4, decay=0.8))
+    last = chance.integers(0, 20, users)
+    asked = Asked(
+        chance.normal(size=(users, 6)).astype(np.float32),
+        last[:, None],
+        np.ones(users, np.int64),
+        last + 20,
+        np.arange(users + 1),
+        [last[i : i + 1] for i in range(users)],
+    )
+    return judge, asked, [f"u{i}" for i in range(users)]
+
+
+def _fit(judge: Judge, asked: Asked, users: list[str], **change: Any) -> Heads:
+    settings = Evidence(**({"hidden": 8, "epochs": 6, "batch_size": 32, "learning_rate": 0.02} | change))
+    return fit_heads(judge, asked, users, settings, seed=1)
+
+
+def test_a_head_learns_what_evidence_is_worth_to_users_it_has_not_seen() -> None:
+    judge, asked, users = _followers()
+    before = judge.ranks(EvidenceHead(hidden=8).eval(), asked)
+    heads, fold = _fit(judge, asked, users), fold_of(users)
+    assert before.mean() > 15
+    for f, head in enumerate(heads.folds):
+        rows = np.flatnonzero(fold == f)
+        assert 150 < len(rows) < 250
+        assert judge.ranks(head, asked.take(rows)).mean() < 2
+    again = _fit(judge, asked, users)
+    assert all(torch.equal(a, b) for a, b in zip(heads.tensors().values(), again.tensors().values(), strict=True))
+    back = Heads.of_tensors(heads.tensors(), hidden=8)
+    assert judge.ranks(back.whole, asked).tolist() == judge.ranks(heads.whole, asked).tolist()
+
+
+def test_no_user_is_judged_by_a_head_that_was_fitted_on_him() -> None:
+    """Other targets for the users of a fold change no bit of that fold's head; they change the others'."""
+    judge, asked, users = _followers(60)
+    fold = fold_of(users)
+    targets = np.where(fold == 0, (asked.targets + 3) % 40, asked.targets)
+    other = Asked(asked.users, asked.items, asked.lengths, targets, asked.offsets, asked.hidden)
+    ours, theirs = _fit(judge, asked, users, epochs=2), _fit(judge, other, users, epochs=2)
+
+    def same(a: EvidenceHead, b: EvidenceHead) -> bool:
+        pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+        return all(torch.equal(x, y) for x, y in pairs)
+
+    assert same(ours.folds[0], theirs.folds[0])
+    assert not same(ours.folds[1], theirs.folds[1])
+    assert not same(ours.whole, theirs.whole)
+
+
+def test_rare_targets_weigh_more_where_asked() -> None:
+    """Half of the users follow the log to an item seen 6 times, half buy one that the log never saw."""
+    _, asked, users = _followers(200)
+    unseen = Judge(
+        _catalogue(7, 60),
+        0.3,
+        Transitions.of(np.repeat(np.arange(40), 3), np.arange(0, 121, 3), 60, reach=2, decay=0.8),
+    )
+    targets = np.where(np.arange(200) % 2 == 0, asked.targets, 40 + asked.targets - 20)
+    mixed = Asked(asked.users, asked.items, asked.lengths, targets, asked.offsets, asked.hidden)
+    plain, rare = (_fit(unseen, mixed, users, rare=rare).whole for rare in (0.0, 1.0))
+    assert rare.popularity.item() < plain.popularity.item()
+
+
+def test_catalogue_and_transitions_must_be_of_the_same_items() -> None:
+    with pytest.raises(ValueError, match="24 items, but transitions of 25"):
+        Judge(_catalogue(0, 24), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8))
+    judge = Judge(_catalogue(0), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8))
+    asked = _asked(0)
+    wrong = Asked(asked.users, asked.items, asked.lengths, asked.targets + 25, asked.offsets, asked.hidden)
+    with pytest.raises(ValueError, match="outside the catalogue"):
+        judge.ranks(_noisy_head(), wrong)

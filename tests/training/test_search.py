@@ -1,0 +1,112 @@
+"""The search over settings: real trainings, chosen by validation alone, taken up where it was cut off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.progress import Reporter
+from learn_spark.settings import Settings, load_settings
+from learn_spark.training.model_store import read_manifest
+from learn_spark.training.search import Found, search
+from tests.shelf import RIVAL, Shelf, reading
+
+SPACE = (
+    "search.space={training.learning_rate: {low: 1e-3, high: 0.1, log: true}, tower.layers: {choices: [1, 2]}, "
+    "objective.history: {low: 2, high: 6}}"
+)
+
+
+class Interrupting(Reporter):
+    """Stops the run, as Ctrl-C does, when the heading of a trial is shown."""
+
+    def __init__(self, trial: int) -> None:
+        super().__init__(quiet=True)
+        self.trial = trial
+
+    def heading(self, text: str) -> None:
+        if text.startswith(f"trial {self.trial} "):
+            raise KeyboardInterrupt
+
+
+def searched(shelf: Shelf, *overrides: str, trials: int = 3, report: Reporter | None = None) -> Found:
+    def load(more: Sequence[str]) -> Settings:
+        return shelf.settings(*RIVAL, *overrides, *more)
+
+    found = search(load, report=report or Reporter(quiet=True), trials=trials)
+    assert found is not None
+    return found
+
+
+def trials_of(found: Found) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((found.folder / "trials.json").read_text())
+    return rows
+
+
+def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path, spark: object) -> None:
+    whole = Shelf(tmp_path / "whole", reading())
+    found = searched(whole, SPACE, "training.refit=true")
+    trials = trials_of(found)
+    assert len(trials) == found.trials == 3
+    # As they stand first; then what Optuna proposes, inside the space.
+    assert trials[0]["values"] == {"training.learning_rate": 0.01, "tower.layers": 1, "objective.history": 6}
+    for trial in trials:
+        values = trial["values"]
+        assert 1e-3 <= values["training.learning_rate"] <= 0.1
+        assert values["tower.layers"] in (1, 2)
+        assert values["objective.history"] in (2, 3, 4, 5, 6)
+        manifest = read_manifest(whole.workspace.root / "models" / trial["model_id"])
+        assert manifest["validation"]["NDCG@10"] == trial["NDCG@10"]
+        assert "chosen_weights" not in manifest  # no trial was trained on validation events
+        assert manifest["shape"]["layers"] == values["tower.layers"]
+    best = max(trials, key=lambda trial: trial["NDCG@10"])
+    assert (found.model_id, found.validation, found.values) == (best["model_id"], best["NDCG@10"], best["values"])
+    chosen = load_settings(found.folder / "settings.yaml")
+    assert chosen.training.learning_rate == best["values"]["training.learning_rate"]
+    assert (chosen.objective.history, chosen.training.refit) == (best["values"]["objective.history"], True)
+
+    # The same, stopped as the second trial began, and again after it.
+    broken = Shelf(tmp_path / "broken", reading())
+    with pytest.raises(KeyboardInterrupt):
+        searched(broken, SPACE, "training.refit=true", report=Interrupting(2))
+    searched(broken, SPACE, "training.refit=true", trials=2)
+    again = trials_of(searched(broken, SPACE, "training.refit=true"))
+    figures = [[(t["values"], t["NDCG@10"], t["model_id"]) for t in rows] for rows in (trials, again)]
+    assert sorted(figures[0], key=str) == sorted(figures[1], key=str)
+
+    # Nothing is trained again where all trials are there.
+    assert searched(broken, SPACE, "training.refit=true").trials == 3
+
+
+def test_a_training_that_fails_is_a_trial_and_not_the_end(tmp_path: Path, spark: object) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    rates = "search.space={training.learning_rate: {choices: [0.01, 1e30]}}"
+    found = searched(shelf, rates, "search.seed=1", trials=6)
+    failed = [trial for trial in trials_of(found) if trial["NDCG@10"] is None]
+    assert {trial["values"]["training.learning_rate"] for trial in failed} == {1e30}
+    assert "loss is" in failed[0]["failure"]
+    assert found.values == {"training.learning_rate": 0.01}
+    assert len(trials_of(found)) == 6
+    with pytest.raises(LearnSparkError, match="none of 1 trials gave a figure"):
+        searched(shelf, "search.space={training.learning_rate: {choices: [1e30]}}", trials=1)
+
+
+@pytest.mark.parametrize(
+    ("space", "wrong"),
+    [
+        ("{}", "search.space is empty"),
+        ("{histories.max_length: {low: 3, high: 9}}", "histories.max_length cannot be searched over"),
+        ("{tower.size: {choices: [1]}}", "no such setting"),
+        ("{tower.layers: {low: 3, high: 1}}", "low must be below high"),
+        ("{tower.layers: {low: 0, high: 2, log: true}}", "log needs low above 0"),
+        ("{tower.layers: {low: 1, high: 2, choices: [1]}}", "either choices, or low and high"),
+    ],
+)
+def test_a_space_that_is_wrong_is_told(tmp_path: Path, space: str, wrong: str) -> None:
+    with pytest.raises(SettingsError, match=wrong):
+        searched(Shelf(tmp_path / "here", reading()), f"search.space={space}")
