@@ -44,13 +44,16 @@ class _Field:
     learnt: np.ndarray
 
     @staticmethod
-    def of(histories: pa.Table, n_items: int, untrained: Contender, model: Model, cut: CutName) -> _Field:
+    def of(
+        histories: pa.Table, n_items: int, untrained: Contender, model: Model, cut: CutName, *, evidence: bool
+    ) -> _Field:
         values, offsets = training_events(histories)
+        told = model.evidence is not None and evidence
         contenders = (
             counted("popularity", popularity(values, offsets, n_items)),
             counted("markov", markov(values, offsets, n_items)),
             untrained,
-            trained(model) if model.evidence is None else evident(model, values, offsets, folded=cut == "validation"),
+            evident(model, values, offsets, folded=cut == "validation") if told else trained(model),
         )
         return _Field(contenders, np.bincount(values, minlength=n_items), trained_counts(histories, n_items))
 
@@ -86,11 +89,15 @@ def run(context: StageContext) -> StageResult:
         chosen = load_model(folder, chosen=True)
         bind_content(context, chosen)
         fields = {
-            "validation": _Field.of(histories, n_items, untrained, chosen, "validation"),
-            "test": _Field.of(with_validation(histories), n_items, untrained, model, "test"),
+            "validation": _Field.of(histories, n_items, untrained, chosen, "validation", evidence=settings.evidence),
+            "test": _Field.of(
+                with_validation(histories), n_items, untrained, model, "test", evidence=settings.evidence
+            ),
         }
     else:
-        fields = {name: _Field.of(histories, n_items, untrained, model, name) for name in CUTS}
+        fields = {
+            name: _Field.of(histories, n_items, untrained, model, name, evidence=settings.evidence) for name in CUTS
+        }
     told = {"protocol": protocol, "settings_hash": key.settings_hash, "tables": key.tables, "catalogue": n_items}
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
