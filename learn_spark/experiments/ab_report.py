@@ -14,7 +14,7 @@ from learn_spark.errors import GateFailed, LearnSparkError, SettingsError
 from learn_spark.experiments.aa import false_alarms
 from learn_spark.experiments.checks import checks_of
 from learn_spark.experiments.comparisons import compare, resample
-from learn_spark.experiments.log import log_files
+from learn_spark.sources.exposure_log import log_files
 from learn_spark.experiments.moments import SUMS
 from learn_spark.experiments.result import Check, Comparison, FalseAlarms, Report
 from learn_spark.experiments.rows import Rows, prepare

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.errors import LearnSparkError
-from learn_spark.experiments.log import read_logs
 from learn_spark.quality.gate import GateReport, Rule, run_gate
 from learn_spark.quality.profile import profile
 from learn_spark.quality.table_gate import check_rule_names, rules_of
 from learn_spark.settings.experiment import Experiment
+from learn_spark.sources.exposure_log import once, read_logs
 from learn_spark.tables.observed import observed
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ class Rows:
 def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path, reports: Path) -> Rows:
     """Read, type and judge the logs below ``folder``; what is staged goes to ``place``, for the report's time alone.
 
-    Of several rows with one event_id the newest event_time wins, then the converted one, then the greatest in the other
-    columns. Raises LearnSparkError where no row is left, and as ``read_logs``.
+    Of several rows with one event_id one counts (``once``). Raises LearnSparkError where no row is left, and as ``read_logs``.
     """
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
@@ -64,19 +63,7 @@ def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path
         reasons = {row[0]: row[1] for row in bad.select(F.explode("reasons")).groupBy("col").count().collect()}
         refused_at = reports / f"{settings.name}.refused"
         bad.select("reasons", "raw").write.mode("overwrite").json(f"file:{refused_at}")
-    order = [
-        "event_time",
-        "converted",
-        *(name for name in columns if name not in ("event_id", "event_time", "converted")),
-    ]
-    once = (
-        staged.where(F.size("reasons") == 0)
-        .groupBy("event_id")
-        .agg(F.max(F.struct(*order)).alias("row"))
-        .select("event_id", "row.*")
-        .select(*columns)
-    )
-    once.write.mode("overwrite").parquet(f"file:{place / 'rows'}")
+    once(staged.where(F.size("reasons") == 0).select(*columns)).write.mode("overwrite").parquet(f"file:{place / 'rows'}")
     frame = spark.read.parquet(f"file:{place / 'rows'}")
     kept = frame.count()
     if not kept:

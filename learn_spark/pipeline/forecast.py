@@ -34,7 +34,7 @@ def forecast(stage: Stage, settings: Settings, workspace: Workspace) -> list[str
         tables = (f"{table} @ {current_version(workspace.table(table))} ({rows:,} rows)" for table, rows in now.items())
         said.append(f"reads  {', '.join(tables)}")
     else:
-        said.append(f"reads  {', '.join(stage.reads) or settings.source.path}")
+        said.append(f"reads  {', '.join(stage.reads) or ', '.join(_files(stage, settings, workspace))}")
     said.append(f"writes {', '.join(stage.writes) or 'files below ' + str(workspace.root)}")
     done = [run for run in all_runs(workspace) if run.job == stage.name and run.status == "done"]
     if stage.name == "embed_items":
@@ -46,6 +46,12 @@ def forecast(stage: Stage, settings: Settings, workspace: Workspace) -> list[str
     rows_now, rows_then = sum(list(now.values())), sum(list(then.values()))
     share = rows_now / rows_then if len(then) == len(now) and rows_then else 1.0
     return [*said, f"time   about {last.seconds * share:,.0f} s (the last run took {last.seconds:,.0f} s)"]
+
+
+def _files(stage: Stage, settings: Settings, workspace: Workspace) -> list[str]:
+    module = stage.load()
+    others = module.other_inputs(settings, workspace) if hasattr(module, "other_inputs") else {}
+    return [name.removeprefix("files:") for name in others if name.startswith("files:")]
 
 
 def texts_to_encode(settings: Settings, workspace: Workspace) -> int:

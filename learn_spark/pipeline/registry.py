@@ -79,6 +79,16 @@ _STAGES = (
         uses_spark=False,
     ),
     Stage(
+        name="exposures",
+        module="learn_spark.exposures.write",
+        summary="What was shown to whom and what came of it, for the ads ranker: from interactions, logs or promotions",
+        sections=("exposures",),
+        reads=("interactions",),
+        writes=("exposures", "quarantine"),
+        uses_spark=True,
+        reads_under=lambda settings: ("interactions",) if settings.exposures.origin == "interactions" else (),
+    ),
+    Stage(
         name="rank_ads",
         module="learn_spark.ranking.rank_ads",
         summary="Ads rankers trained with and without the released features, or saved ones that score; their metrics",

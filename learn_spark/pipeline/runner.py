@@ -101,7 +101,7 @@ def run_stages(
 
     Every run is recorded, failed ones too. Raises what the stage raised.
     """
-    stages = [find_stage(name) for name in names]
+    stages = [find_stage(name).under(settings) for name in names]
     check_rule_names(settings.quality)
     workspace = Workspace.open(settings.workspace)
     if dry_run:

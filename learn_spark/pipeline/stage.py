@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ class Stage:
     """A stage as the registry knows it; ``module`` is imported only when the stage is looked at.
 
     The module has ``run(context) -> StageResult`` and, where the stage reads more than tables,
-    ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash).
+    ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash). ``reads_under``: which of the tables in
+    ``reads`` are read under some settings, where not always all of them.
     """
 
     name: str
@@ -34,10 +35,15 @@ class Stage:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     uses_spark: bool
+    reads_under: Callable[[Settings], tuple[str, ...]] | None = None
 
     def load(self) -> Any:
         """The stage's module."""
         return importlib.import_module(self.module)
+
+    def under(self, settings: Settings) -> Stage:
+        """The stage with the tables that it reads under these settings."""
+        return self if self.reads_under is None else replace(self, reads=self.reads_under(settings))
 
 
 @dataclass(frozen=True)

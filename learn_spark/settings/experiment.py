@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from learn_spark.settings.schema import Count, Files, Quality, Rate, Section, Spark, as_micros
+from learn_spark.settings.schema import Count, Log, Quality, Rate, Section, Spark, as_micros
 
 MetricName = Literal[
     "revenue_per_user",
@@ -19,15 +19,6 @@ MetricName = Literal[
 ]
 # What a treatment may change; who is in a cohort must not hang on it.
 OUTCOMES = ("arm", "converted", "revenue")
-
-
-class Log(Files):
-    """Some files of exposures or outcomes. A column of schemas/exposures.yaml that ``columns`` does not name is the
-    file's column of that name, where it has one. ``time_unit`` is that of numbers; timestamps are read as they are.
-    """
-
-    columns: dict[str, str] = Field(default_factory=dict)
-    time_unit: Literal["s", "ms", "us", "iso"] = "iso"
 
 
 class Assignment(Section):

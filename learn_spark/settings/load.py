@@ -113,7 +113,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in model.model_fields.items():
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         yield prefix + name
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         for kind in kinds:
@@ -179,7 +180,7 @@ def redacted(settings: Settings) -> dict[str, Any]:
             return {k: "***" if _SECRET.search(k) and isinstance(v, str) else clean(v) for k, v in node.items()}
         return node
 
-    result: dict[str, Any] = clean(settings.model_dump())
+    result: dict[str, Any] = clean(settings.model_dump(by_alias=True))
     return result
 
 

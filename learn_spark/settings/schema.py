@@ -36,6 +36,15 @@ class Files(Section):
     where: str | None = None
 
 
+class Log(Files):
+    """Some files of exposures or outcomes. A column of schemas/exposures.yaml that ``columns`` does not name is the
+    file's column of that name, where it has one. ``time_unit`` is that of numbers; timestamps are read as they are.
+    """
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    time_unit: Literal["s", "ms", "us", "iso"] = "iso"
+
+
 class Source(Section):
     """Where the raw rows come from (learn_spark/sources: one file a format). ``items``, ``events``, ``event_type``
     and ``time_unit`` are for format ``files``: own data, described wholly here.
@@ -165,7 +174,7 @@ class Histories(Section):
     @field_validator("as_of", "cut")
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
-        return iso_time(value)
+        return _iso_time(value)
 
     @model_validator(mode="after")
     def _fits_the_protocol(self) -> Histories:
@@ -192,21 +201,20 @@ class Histories(Section):
         return None if self.cut is None else as_micros(self.cut)
 
 
-def iso_time(value: str | None) -> str | None:
-    """``value`` if it is None or an ISO time; ValueError for anything else."""
-    if value is not None:
-        try:
-            datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is not an ISO time such as 1998-03-01T00:00:00") from None
-    return value
-
-
 def as_micros(value: str) -> int:
     """An ISO time in microseconds since 1970, UTC unless it names a zone; ValueError for anything else."""
     moment = datetime.fromisoformat(value)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1_000_000)
+
+
+def _iso_time(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            as_micros(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not an ISO time such as 1998-03-01T00:00:00") from None
+    return value
 
 
 def from_micros(micros: int) -> datetime:
@@ -356,6 +364,46 @@ class Index(Section):
     max_added_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
 
 
+class Exposures(Section):
+    """The exposures that ads are ranked on (docs/exposures.md), those with ``since`` <= event_time < ``until``.
+
+    ``origin`` (``from`` in YAML) interactions: every event of the workspace, converted from ``positive_value`` on;
+    logs: own logs, as ``logs`` describes them; complete-journey: promotions and coupons of that package, which are
+    simulated. ``path`` is the folder of the logs, or of the package's files; null: ``source.path``. Coupons are those of
+    campaigns of ``campaign_types``: what a household received of a campaign of Type A the files do not tell.
+
+    Of the unconverted exposures of complete-journey a share is kept, ``promotion_rate`` and ``coupon_rate``, chosen by
+    a hash of the event_id and ``seed``; they weigh 1 / rate. A coupon is converted if it is redeemed within
+    ``attribution_days``.
+    """
+
+    origin: Literal["interactions", "logs", "complete-journey"] = Field(default="interactions", alias="from")
+    since: str | None = None
+    until: str | None = None
+    positive_value: float = 4.0
+    path: str | None = Field(default=None, min_length=1)
+    logs: list[Log] = Field(default_factory=list)
+    kinds: Annotated[list[Literal["promotion", "coupon"]], Field(min_length=1)] = ["promotion", "coupon"]
+    campaign_types: Annotated[list[str], Field(min_length=1)] = ["Type B", "Type C"]
+    promotion_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    coupon_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    attribution_days: Count = 21
+    seed: Annotated[int, Field(ge=0)] = 2024
+
+    @field_validator("since", "until")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        return _iso_time(value)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Exposures:
+        if (self.origin == "logs") != bool(self.logs):
+            raise ValueError("logs are described if and only if from is logs: logs: [{files: ..., columns: {...}}]")
+        if self.since is not None and self.until is not None and as_micros(self.since) >= as_micros(self.until):
+            raise ValueError(f"since {self.since} is not before until {self.until}")
+        return self
+
+
 Variant = Literal["base", "learn", "learn-adaptor", "gbdt", "gbdt-learn"]
 Thresholds = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
@@ -432,7 +480,7 @@ class Ranking(Section):
     @field_validator("since", "validation_from", "test_from")
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
-        return iso_time(value)
+        return _iso_time(value)
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Ranking:
@@ -476,6 +524,7 @@ class Settings(Section):
     evaluation: Evaluation = Evaluation()
     release: Release = Release()
     index: Index = Index()
+    exposures: Exposures = Exposures()
     ranking: Ranking = Ranking()
     pipeline: Pipeline
 

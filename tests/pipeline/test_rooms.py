@@ -8,7 +8,7 @@ from pathlib import Path
 import learn_spark
 
 PACKAGE = Path(learn_spark.__file__).parent
-SPARK_ROOMS = {"sources", "text", "histories", "quality", "tables", "release", "encoder", "experiments"}
+SPARK_ROOMS = {"sources", "text", "histories", "quality", "tables", "release", "encoder", "experiments", "exposures"}
 TORCH_ROOMS = {"towers", "objectives", "feed", "training", "retrieval", "ranking", "report"}
 WORKER_CODE = {
     "encoder/api.py",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from learn_spark.errors import SettingsError
 from learn_spark.quality.rows import judge
-from learn_spark.settings.experiment import Log
+from learn_spark.settings.schema import Log
 from learn_spark.sources.described import find_described, raw_rows
 from learn_spark.sources.source import RawFile
 from learn_spark.sources.text_lines import blank_as_null
@@ -27,17 +27,35 @@ def log_files(folder: Path, logs: list[Log]) -> list[list[RawFile]]:
     return [find_described(folder, log, "events") for log in logs]
 
 
-def read_logs(spark: SparkSession, folder: Path, logs: list[Log], cohorts: Mapping[str, str]) -> DataFrame:
+def read_logs(
+    spark: SparkSession, folder: Path, logs: list[Log], cohorts: Mapping[str, str], *, section: str = "logs"
+) -> DataFrame:
     """All rows of all logs in the columns of exposures; ``reasons`` (array<string>, empty for a good row), the row as
-    it came (``raw``, for refused ones), and ``cohort_<name>`` (string) for each expression of ``cohorts``.
+    it came (``raw``, for refused ones), ``source_file``, and ``cohort_<name>`` (string) for each expression of
+    ``cohorts``. ``section`` is what the logs are called in the settings.
 
     Raises SettingsError where a log has not the columns it needs, or an expression does not fit.
     """
     frames = [
-        _read(spark, folder, log, files, cohorts, f"logs.{number}")
+        _read(spark, folder, log, files, cohorts, f"{section}.{number}")
         for number, (log, files) in enumerate(zip(logs, log_files(folder, logs), strict=True))
     ]
     return reduce(lambda a, b: a.unionByName(b), frames)
+
+
+def once(rows: DataFrame) -> DataFrame:
+    """Each event_id once: of several rows the newest event_time wins, then the converted one, then the greatest in the
+    other columns in their order.
+    """
+    from pyspark.sql import functions as F
+
+    first = ("event_id", "event_time", "converted")
+    # Maps have no order of their own.
+    order = [
+        F.to_json(name) if kind.startswith("map<") else F.col(name) for name, kind in rows.dtypes if name not in first
+    ]
+    best = F.max_by(F.struct(*rows.columns), F.struct("event_time", "converted", *order))
+    return rows.groupBy("event_id").agg(best.alias("row")).select("row.*")
 
 
 def _read(
@@ -59,7 +77,7 @@ def _read(
         )
     named = frame.select(
         *[F.col(f"`f_{name}`").alias(name) for name in fields],
-        *[F.col(name).alias(f"_{name}") for name in ("raw", "malformed")],
+        *[F.col(name).alias(f"_{name}") for name in ("raw", "malformed", "source_file")],
     )
     try:
         if log.where is not None:
@@ -75,6 +93,7 @@ def _read(
             ],
             F.col("_raw").alias("raw"),
             F.col("_malformed").alias("malformed"),
+            F.col("_source_file").alias("source_file"),
         )
     except AnalysisException as error:
         raise SettingsError(
@@ -89,6 +108,7 @@ def _read(
             *[F.expr(by).cast("string").alias(f"cohort_{name}") for name, by in cohorts.items()],
             "reasons",
             F.when(F.size("reasons") > 0, F.col("raw")).alias("raw"),
+            "source_file",
         )
     except AnalysisException as error:
         raise SettingsError(
@@ -122,6 +142,7 @@ def _typed(raw: DataFrame, unit: str) -> DataFrame:
         F.expr("coalesce(try_cast(weight as double), if(weight is null, 1d, null))").alias("weight"),
         "raw",
         "malformed",
+        "source_file",
         *[F.col(name).alias(f"raw_{name}") for name in ("position", "context", "revenue", "weight")],
     )
     parts = [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in ("user_id", "item_id")]

@@ -1,0 +1,14 @@
+"""interactions, own logs, or promotions and coupons -> exposures: what was shown to whom, and what came of it.
+
+Run:       spark-submit jobs/exposures.py --config conf/complete-journey-ads.yaml
+Override:  spark-submit jobs/exposures.py --config conf/complete-journey-ads.yaml --set exposures.until=2017-12-01
+Look:      ... --dry-run says what it would do and why, and changes nothing.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+"""
+
+import sys
+
+from learn_spark.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("exposures", sys.argv[1:]))
