@@ -145,9 +145,9 @@ def split_by_time(time: np.ndarray, settings: Ranking) -> Split:
     if settings.validation_from is not None and settings.test_from is not None:
         split = Split(as_micros(settings.validation_from), as_micros(settings.test_from))
     else:
-        first = int(len(time) * settings.train_share)
-        second = int(len(time) * (settings.train_share + settings.validation_share))
-        split = Split(int(time[first]), int(time[min(second, len(time) - 1)]))
+        shares = (settings.train_share, settings.train_share + settings.validation_share)
+        first, second = (min(round(len(time) * share), len(time) - 1) for share in shares)
+        split = Split(int(time[first]), int(time[second]))
     sizes = {name: int(mask.sum()) for name, mask in split.masks(time).items()}
     if not all(sizes.values()):
         told = ", ".join(f"{size:,} for {name}" for name, size in sizes.items())

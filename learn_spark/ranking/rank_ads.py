@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
@@ -56,6 +57,8 @@ def run(context: StageContext) -> StageResult:
     """
     for table in ("ad_scores", "ad_metrics"):
         check_columns(context.path(table), contract(table))  # now, not after the work
+    if (threads := context.settings.ranking.threads) is not None:
+        torch.set_num_threads(threads)
     return _train(context) if context.settings.ranking.mode == "train" else _score(context)
 
 

@@ -62,6 +62,7 @@ def train_trees(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
+        "num_threads": settings.threads or 0,
         "verbosity": -1,
     }
     sets: list[lightgbm.Dataset] = []

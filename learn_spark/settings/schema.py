@@ -472,6 +472,7 @@ class Ranking(Section):
     batch_size: Count = 1024
     learning_rate: Rate = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+    threads: Count | None = None
     trees: Trees = Trees()
     cohorts: Cohorts = Cohorts()
     calibration_bins: Count = 10

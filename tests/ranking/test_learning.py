@@ -17,11 +17,11 @@ from learn_spark.settings.schema import Ranking
 from tests.ranking.ads_world import tastes
 from tests.ranking.rankings import inputs, ranking
 
-USERS, ITEMS, DIMS = 60, 300, 4
-KNOWN_ITEMS = 150  # the rest comes in the test alone, as row 0 of the embeddings
+USERS, ITEMS, DIMS = 40, 200, 3
+KNOWN_ITEMS = 100  # the rest comes in the test alone, as row 0 of the embeddings
 
 
-def world_of_tastes(rows: int = 9000) -> tuple[Inputs, Inputs, Inputs, np.ndarray]:
+def world_of_tastes(rows: int = 5000) -> tuple[Inputs, Inputs, Inputs, np.ndarray]:
     """(train, validation, test, which test exposures have a cold item): whether it converts is told by the angle
     between user and item alone, so that an ID of an item that was not in training tells nothing.
     """
@@ -64,7 +64,7 @@ def test_only_the_features_tell_of_cold_items(model: str) -> None:
         assert log_loss(score_network(network, parts[1]), parts[1].label, parts[1].weight) == pytest.approx(
             best, abs=1e-6
         )
-    assert cold.sum() > 500
+    assert cold.sum() > 300
     assert abs(found["base"] - 0.5) < 0.06, found
     assert found["learn"] > 0.9, found
     assert found["learn-adaptor"] > 0.85, found
@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_scores_and_another_does_not() -> None:
 def test_weights_restore_the_rate_of_what_was_sampled() -> None:
     """Users convert at 1 to 15 in a hundred; a twentieth of what did not convert is kept, with weight 20."""
     chance = np.random.default_rng(3)
-    rows = 120_000
+    rows = 100_000
     user = chance.integers(0, USERS, rows)
     rate = 0.01 + 0.14 * (user % 10) / 9
     label = chance.random(rows) < rate
@@ -121,7 +121,7 @@ def test_weights_restore_the_rate_of_what_was_sampled() -> None:
         return inputs(fields[mask], label[mask], weight=weight[mask] if weighted else None)
 
     place = np.arange(rows)
-    train, validation, test = kept & (place < 70_000), kept & (place >= 70_000) & (place < 85_000), place >= 85_000
+    train, validation, test = kept & (place < 60_000), kept & (place >= 60_000) & (place < 75_000), place >= 75_000
     settings = ranking(model="mlp", epochs=12)
     shape = shape_of("base", SIZES, 2, settings)
     whole = part(test, weighted=False)
@@ -131,9 +131,9 @@ def test_weights_restore_the_rate_of_what_was_sampled() -> None:
     # On the sampled test its weights say the same.
     sampled = part(test & kept)
     assert calibration(score_network(network, sampled), sampled.label, sampled.weight) == pytest.approx(1, abs=0.1)
-    for group in (0, 5, 9):
-        mine = user[test] % 10 == group
-        assert scores[mine].mean() == pytest.approx(0.01 + 0.14 * group / 9, rel=0.35)
+    for few in (True, False):
+        mine = (user[test] % 10 < 5) == few
+        assert scores[mine].mean() == pytest.approx(rate[test][mine].mean(), rel=0.15)
     # Without weights it believes the sample's rate.
     blind, _ = train_network(shape, part(train, weighted=False), part(validation, weighted=False), settings, 1)
     assert calibration(score_network(blind, whole), whole.label, whole.weight) > 4
@@ -164,7 +164,7 @@ def test_a_ranker_read_back_scores_the_same(tmp_path: Any) -> None:
         content = model.read_bytes()
         at = len(content) - 40
         model.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with pytest.raises(LearnSparkError, match="is damaged|cannot be read"):
+        with pytest.raises(LearnSparkError, match=r"is damaged|cannot be read"):
             Ranker.read(folder)
         model.unlink()
         with pytest.raises(LearnSparkError, match="cannot be read"):

@@ -28,6 +28,7 @@ def some(rows: int = 6) -> Batch:
     return Batch.of(inputs(fields, np.zeros(rows), user=user, item=item, vectors=vectors()), slice(None))
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("rank", [None, 2])
 def test_a_cross_layer_is_x0_times_w_x_plus_b_plus_x(rank: int | None) -> None:
     torch.manual_seed(0)
