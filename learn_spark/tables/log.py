@@ -77,4 +77,4 @@ def read_rows(path: str) -> list[dict[str, Any]]:
     except TableNotFoundError:
         return []
     maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
-    return [row | {name: dict(row[name]) for name in maps} for row in table.to_pylist()]
+    return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in table.to_pylist()]

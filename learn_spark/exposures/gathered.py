@@ -1,0 +1,48 @@
+"""What the three ways of making exposures have in common: rows in the contract's columns, and where the others went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from learn_spark.pipeline.stage import StageContext
+from learn_spark.sources.staging import CountsDoNotAddUp
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Exposures as they were written, and the rest: read = written + refused + duplicates + outside + not_sampled.
+
+    ``outside`` are those before ``since`` or from ``until`` on; ``not_sampled`` the unconverted ones that were not
+    drawn. ``measures`` are for the table's gate.
+    """
+
+    read: int
+    written: int
+    refused: int = 0
+    duplicates: int = 0
+    outside: int = 0
+    not_sampled: int = 0
+    notes: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """CountsDoNotAddUp unless every row is accounted for."""
+        others = {name: getattr(self, name) for name in ("refused", "duplicates", "outside", "not_sampled")}
+        if self.read != self.written + sum(others.values()) or min(others.values()) < 0:
+            told = " + ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items())
+            raise CountsDoNotAddUp(f"exposures: {self.read:,} rows were read, but {self.written:,} written + {told}")
+
+
+def write_exposures(context: StageContext, rows: DataFrame) -> int:
+    """Make ``rows`` the table's rows, in one commit; how many they are by the table's own log."""
+    path = context.path("exposures")
+    delta.overwrite(rows, path, contract("exposures"))
+    return Snapshot.open(path).rows

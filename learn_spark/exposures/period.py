@@ -1,0 +1,22 @@
+"""Which exposures are of the time that is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from learn_spark.settings.schema import Exposures
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+
+def in_period(settings: Exposures, time: str = "event_time") -> Column:
+    """Whether ``since`` <= the column ``time`` (timestamp) < ``until``."""
+    from pyspark.sql import functions as F
+
+    inside = F.lit(True)
+    if (since := settings.since_micros()) is not None:
+        inside &= F.col(time) >= F.timestamp_micros(F.lit(since))
+    if (until := settings.until_micros()) is not None:
+        inside &= F.col(time) < F.timestamp_micros(F.lit(until))
+    return inside

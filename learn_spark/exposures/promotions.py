@@ -1,0 +1,69 @@
+"""Promotions as exposures: what stood on display or in the mailer of a store in a week, to each visit of that week.
+
+Complete Journey's promotions; the package's rows are simulated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from learn_spark.exposures.journey import Journey, Sample, exposure_rows, staged
+from learn_spark.exposures.period import in_period
+from learn_spark.exposures.sampling import is_kept
+from learn_spark.settings.schema import Exposures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import Column, DataFrame
+
+NOWHERE = "0"
+CONTEXT = ("store_id", "week", "display_location", "mailer_location")
+
+
+def promotion_sample(journey: Journey, settings: Exposures, place: Path) -> Sample:
+    """Each visit of the period with each product promoted in its store and week is an exposure, at the visit's time.
+
+    It is converted if the visit's basket has the product, and earns what was paid for it. All converted ones are
+    there; of the others ``promotion_rate``. The pairs are sampled as they are made and never shuffled; what is staged
+    goes to ``place``.
+    """
+    from pyspark.sql import functions as F
+
+    visits = staged(journey.visits.where(in_period(settings)), place / "visits")
+    promoted = _promoted(journey, visits, place)
+    per_week = promoted.groupBy("store_id", "week").agg(F.count("*").alias("products"))
+    visited = visits.groupBy("store_id", "week").agg(F.count("*").alias("visits"))
+    counted = per_week.join(visited, ["store_id", "week"]).agg(F.sum(F.col("products") * F.col("visits"))).first()
+    lines = journey.purchases.join(F.broadcast(visits.select("basket_id")), "basket_id", "left_semi")
+    bought = lines.groupBy("basket_id", "product_id").agg(F.sum("sales_value").alias("revenue"))
+    converted = bought.join(F.broadcast(visits), "basket_id").join(promoted, ["store_id", "week", "product_id"])
+    pairs = promoted.join(F.broadcast(visits), ["store_id", "week"])
+    sampled = pairs.where(is_kept(_event_id(), settings.promotion_rate, settings.seed))
+    others = sampled.join(bought.select("basket_id", "product_id"), ["basket_id", "product_id"], "left_anti")
+    context = {"kind": F.lit("promotion"), **{name: F.col(name) for name in CONTEXT}}
+    rows = exposure_rows(converted, _event_id(), context, converted=True, weight=1.0).unionByName(
+        exposure_rows(others, _event_id(), context, converted=False, weight=1 / settings.promotion_rate)
+    )
+    return Sample("promotion", rows, (counted and counted[0]) or 0, settings.promotion_rate)
+
+
+def _promoted(journey: Journey, visits: DataFrame, place: Path) -> DataFrame:
+    """Each product once a store and week; one that is in two lines has the places of both."""
+    from pyspark.sql import functions as F
+
+    shown = journey.table("promotions").join(
+        F.broadcast(visits.select("store_id", "week").distinct()), ["store_id", "week"], "left_semi"
+    )
+    somewhere = [F.when(F.col(name) != NOWHERE, F.col(name)) for name in ("display_location", "mailer_location")]
+    once = shown.groupBy("product_id", "store_id", "week").agg(
+        F.min(somewhere[0]).alias("display_location"), F.min(somewhere[1]).alias("mailer_location")
+    )
+    kept = once.where("display_location is not null or mailer_location is not null").fillna(NOWHERE)
+    return staged(kept, place / "promoted")
+
+
+def _event_id() -> Column:
+    from pyspark.sql import functions as F
+
+    return F.concat_ws("/", "basket_id", "product_id")

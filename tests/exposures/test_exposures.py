@@ -1,0 +1,215 @@
+"""The exposures stage: own logs with bad rows, interactions, the gate, and when it has nothing to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from learn_spark.errors import GateFailed, LearnSparkError, SettingsError
+from learn_spark.pipeline.runner import run_stages
+from learn_spark.progress import Reporter
+from learn_spark.settings import Settings, load_settings
+from learn_spark.settings.load import find_config
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
+from learn_spark.tables.lineage import all_runs
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.snapshot import current_version
+from learn_spark.tables.workspace import Workspace
+from tests.exposures.journey_world import exposure_settings, write_journey
+from tests.exposures.test_journey_exposures import CHOSEN, WORLD, exposures_of
+
+Run = Callable[..., Any]
+LOOSE = "quality.rules={exposures.refused_share: {most: 1}}"
+LINES = [
+    '{"id": "a", "who": "u1", "sku": "i1", "at": "2024-05-01T10:00:00", "took": "true", "paid": "2.5", "slot": "1"}',
+    # Once more, later, and with another outcome: the later one counts.
+    '{"id": "a", "who": "u1", "sku": "i1", "at": "2024-05-01T11:00:00", "took": "false", "slot": "1"}',
+    '{"id": "b", "who": "u2", "sku": "i1", "at": "2024-05-02T10:00:00", "took": "0", "about": {"device": "tv"}}',
+    '{"id": "b", "who": "u2", "sku": "i1", "at": "2024-05-02T10:00:00", "took": "0", "about": {"device": "tv"}}',
+    '{"id": "c", "who": "u2", "sku": "i2", "at": "2024-05-03T00:00:00", "took": "1", "paid": "4", "counts": "10"}',
+    '{"id": "d", "who": "u3", "sku": "i2", "at": "2024-04-30T23:59:59.999999", "took": "0"}',
+    '{"id": "e", "who": " ", "sku": "i2", "at": "never", "took": "0"}',
+    '{"id": "f", "who": "u3", "sku": "i2", "at": "2024-05-02T10:00:00", "took": "perhaps", "counts": "-1"}',
+    '{"id": "g", "who": "u3",',
+]
+
+
+def own_logs(folder: Path, lines: list[str], *overrides: str, **exposures: Any) -> Settings:
+    (folder / "shown").mkdir(parents=True, exist_ok=True)
+    (folder / "shown" / "1.json").write_text("\n".join(lines) + "\n")
+    columns = {"event_id": "id", "user_id": "who", "item_id": "sku", "event_time": "at", "converted": "took"}
+    columns |= {"revenue": "paid", "position": "slot", "context": "about", "weight": "counts"}
+    log = {"files": "shown/*.json", "format": "json-lines", "columns": columns}
+    return exposure_settings(folder, {"from": "logs", "path": str(folder), "logs": [log], **exposures}, *overrides)
+
+
+def test_own_logs_with_bad_rows(tmp_path: Path, run: Run) -> None:
+    settings = own_logs(tmp_path, LINES, LOOSE, since="2024-05-01", until="2024-05-03")
+    (outcome,) = run(settings, "exposures")
+    rows = exposures_of(settings)
+    assert [(row["event_id"], row["event_time"], row["converted"], row["revenue"]) for row in rows] == [
+        ("a", datetime(2024, 5, 1, 11, tzinfo=UTC), False, None),
+        ("b", datetime(2024, 5, 2, 10, tzinfo=UTC), False, None),
+    ]
+    assert [(row["position"], row["context"] or {}, row["weight"]) for row in rows] == [
+        (1, {}, 1.0),
+        (None, {"device": "tv"}, 1.0),
+    ]
+    counts = outcome.run.counts
+    told = ("rows_in", "rows_out", "refused", "duplicates", "outside", "not_sampled")
+    assert [counts[name] for name in told] == [9, 2, 3, 2, 2, 0]
+    refused = read_rows(f"{settings.workspace}/tables/quarantine")
+    assert {row["source_table"] for row in refused} == {"exposures"}
+    assert {row["source_file"] for row in refused} == {"shown/1.json"}
+    assert sorted(row["reasons"] for row in refused) == [
+        ["converted is not true or false", "weight is not a number from 0 on"],
+        ["malformed line"],
+        ["no event_time", "no user_id"],
+    ]
+    assert {json.loads(row["raw"]).get("id") for row in refused} == {"e", "f", None}
+    assert outcome.run.outputs["exposures"] == str(current_version(f"{settings.workspace}/tables/exposures"))
+    assert list(outcome.run.inputs) == [f"files:{tmp_path}"]
+    assert not list((Path(settings.workspace) / "cache" / "exposures").iterdir())
+
+
+def test_a_log_that_is_mostly_refused_stops_at_the_gate(tmp_path: Path, run: Run) -> None:
+    settings = own_logs(tmp_path, LINES[:1])
+    run(settings, "exposures")
+    path = f"{settings.workspace}/tables/exposures"
+    before = current_version(path)
+    own_logs(tmp_path, LINES)
+    with pytest.raises(GateFailed, match=r"exposures.* said no: refused_share is 0\.333333, expected at most 0\.05"):
+        run(settings, "exposures")
+    (last, *_) = reversed(all_runs(Workspace.open(settings.workspace)))
+    assert (last.job, last.status) == ("exposures", "refused")
+    good = delta.read(SparkSession.active(), path, before).collect()
+    assert [(row.event_id, row.converted) for row in good] == [("a", True)]
+    # Nobody is given the refused version, though nothing changed since.
+    with pytest.raises(GateFailed):
+        run(settings, "exposures")
+
+
+def test_it_rests_until_something_changes(tmp_path: Path, run: Run) -> None:
+    settings = own_logs(tmp_path, LINES[:1])
+    path = f"{settings.workspace}/tables/exposures"
+    assert [outcome.rested for outcome in run(settings, "exposures")] == [False]
+    version = current_version(path)
+    assert [outcome.rested for outcome in run(settings, "exposures")] == [True]
+    assert current_version(path) == version
+    own_logs(tmp_path, LINES[2:3])
+    assert [outcome.rested for outcome in run(settings, "exposures")] == [False]
+    assert [row["event_id"] for row in exposures_of(settings)] == ["b"]
+    later = own_logs(tmp_path, LINES[2:3], since="2024-05-02")
+    assert [outcome.rested for outcome in run(later, "exposures")] == [False]
+
+
+def test_empty_and_missing_logs_are_told(tmp_path: Path, run: Run) -> None:
+    with pytest.raises(LearnSparkError, match="have no row"):
+        run(_passing_over_all(tmp_path), "exposures")
+    settings = own_logs(tmp_path, LINES)
+    (tmp_path / "shown" / "1.json").unlink()
+    with pytest.raises(LearnSparkError, match=r"there is no shown/\*\.json"):
+        run(settings, "exposures")
+
+
+def _passing_over_all(folder: Path) -> Settings:
+    settings = own_logs(folder, LINES[:1])
+    tree = settings.exposures.logs[0].model_dump() | {"where": "id = 'z'"}
+    return exposure_settings(folder, {"from": "logs", "path": str(folder), "logs": [tree]})
+
+
+def plant_interactions(spark: SparkSession, settings: Settings) -> None:
+    """Four ratings: before the period, high, low, and without a value."""
+    described = contract("interactions")
+    rows = [
+        {
+            "event_id": f"e{n}",
+            "user_id": "u1",
+            "item_id": f"i{n}",
+            "event_type": "rating",
+            "value": value,
+            "event_time": datetime(2024, 5, day, tzinfo=UTC),
+            "event_date": date(2024, 5, day),
+        }
+        for n, (value, day) in enumerate([(5.0, 1), (4.0, 2), (3.9, 3), (None, 4)])
+    ]
+    ordered = [tuple(row.get(name) for name in described.names) for row in rows]
+    frame = spark.createDataFrame(ordered, described.spark_schema())
+    delta.append(frame, Workspace.open(settings.workspace).table("interactions"), described)
+
+
+def test_interactions_as_exposures(spark: SparkSession, tmp_path: Path, run: Run) -> None:
+    chosen = {"from": "interactions", "since": "2024-05-02", "positive_value": 4.0}
+    lax = {f"interactions.{rule.name}": {"least": None, "most": None} for rule in contract("interactions").rules}
+    settings = exposure_settings(tmp_path, chosen, f"quality.rules={json.dumps(lax)}")
+    with pytest.raises(LearnSparkError, match="exposures reads the table interactions, which is not there"):
+        run(settings, "exposures")
+    plant_interactions(spark, settings)
+    (outcome,) = run(settings, "exposures")
+    rows = exposures_of(settings)
+    assert [
+        (row["event_id"], row["user_id"], row["item_id"], row["event_time"].day, row["converted"]) for row in rows
+    ] == [
+        ("e1", "u1", "i1", 2, True),
+        ("e2", "u1", "i2", 3, False),
+        ("e3", "u1", "i3", 4, False),
+    ]
+    assert {(row["arm"], row["position"], row["revenue"], row["weight"]) for row in rows} == {(None, None, None, 1.0)}
+    assert not any(row["context"] for row in rows)
+    assert (outcome.run.counts["rows_in"], outcome.run.counts["outside"]) == (4, 1)
+    assert outcome.run.inputs == {"interactions": str(current_version(f"{settings.workspace}/tables/interactions"))}
+
+
+def test_a_dry_run_tells_what_it_would_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_journey(tmp_path / "raw", WORLD)
+    settings = exposure_settings(tmp_path, {**CHOSEN, "path": str(folder)})
+    run_stages(["exposures"], settings, report=Reporter(), dry_run=True)
+    said = capsys.readouterr().out
+    assert "exposures: would run, because it has not run yet" in said
+    assert f"reads  {folder}" in said
+    assert "writes exposures, quarantine" in said
+    assert current_version(f"{settings.workspace}/tables/exposures") is None
+
+
+@pytest.mark.parametrize(
+    ("exposures", "said"),
+    [
+        ({"from": "logs"}, "logs are described if and only if from is logs"),
+        ({"from": "complete-journey", "logs": [{"files": "*"}]}, "logs are described if and only if from is logs"),
+        ({"since": "2024-05-02", "until": "2024-05-02"}, "since 2024-05-02 is not before until 2024-05-02"),
+        ({"since": "yesterday"}, "'yesterday' is not an ISO time"),
+        ({"promotion_rate": 0.0}, "exposures.promotion_rate: input should be greater than 0"),
+        ({"form": "logs"}, "exposures.form: there is no such setting; did you mean exposures.from?"),
+        ({"kinds": []}, "exposures.kinds"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path: Path, exposures: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        exposure_settings(tmp_path, exposures)
+    assert said in str(error.value)
+
+
+def test_the_settings_beside_a_run_can_be_read_again(tmp_path: Path, run: Run) -> None:
+    settings = own_logs(tmp_path, LINES[:1], since="2024-05-01")
+    (outcome,) = run(settings, "exposures")
+    saved = Path(settings.workspace) / "runs" / outcome.run.run_id / "settings.yaml"
+    assert load_settings(saved) == settings
+
+
+def test_the_bundled_settings_know_nothing_of_their_exposures() -> None:
+    """Tower and features end before the first exposure, so that no release may know what came of it."""
+    for name in ("ads", "complete-journey-ads"):
+        settings = load_settings(find_config(name))
+        as_of, since = settings.histories.as_of_micros(), settings.exposures.since_micros()
+        assert as_of is not None
+        assert since is not None
+        assert as_of <= since
+        stages = settings.pipeline.stages
+        assert stages.index("publish") < stages.index("exposures") < stages.index("rank_ads")
