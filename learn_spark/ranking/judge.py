@@ -10,13 +10,13 @@ import numpy as np
 
 from learn_spark.ranking.cohorts import NAMES
 from learn_spark.ranking.metrics import (
+    ResampledAuc,
     auc,
     calibration,
     calibration_error,
     grouped_auc,
     log_loss,
     log_losses,
-    ordered_auc,
     user_auc,
 )
 from learn_spark.retrieval.bootstrap import Difference, interval
@@ -147,10 +147,7 @@ def resampled(scores: Sequence[np.ndarray], test: Outcomes, *, samples: int, see
     """
     names, users = np.unique(test.user, return_inverse=True)
     generator = np.random.default_rng(seed)
-    ordered = []
-    for values in scores:
-        order = np.argsort(values, kind="stable")
-        ordered.append((order, values[order], test.label[order] > 0))
+    whole = [ResampledAuc(values, test.label, test.weight, users) for values in scores]
     by_user = [_by_user(values, test) for values in scores]
     aucs = np.array([found for found, _ in by_user])  # [S, users]
     shown = by_user[0][1]
@@ -159,16 +156,13 @@ def resampled(scores: Sequence[np.ndarray], test: Outcomes, *, samples: int, see
         [np.bincount(users, test.weight * log_losses(values, test.label), len(names)) for values in scores]
     )
     mean_auc, mean_loss = np.where(has, aucs, 0.0).mean(axis=0), losses.mean(axis=0)
-    none = np.zeros(len(test.label), dtype=np.int64)
     found = np.empty((1 + samples, len(COMPARED)))
     for number in range(1 + samples):
         times = np.ones(len(names))
         if number:
             times = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names)).astype(np.float64)
-        weights = test.weight * times[users]
-        whole = [ordered_auc(values, won, weights[order], none, 1)[0] for order, values, won in ordered]
         found[number] = (
-            float(np.mean(whole)),
+            float(np.mean([each.at(times) for each in whole])),
             _ratio(times @ mean_auc, times @ has),
             _ratio(times @ (shown * mean_auc), times @ (shown * has)),
             _ratio(times @ mean_loss, times @ shown),

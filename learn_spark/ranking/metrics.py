@@ -13,16 +13,10 @@ def grouped_auc(
     """AUC [count] within each group: the share of (positive, negative) pairs in the right order, a pair counting the
     product of its ``weights``, a tie half. NaN where a group lacks a class. Arguments are [n], ``groups`` 0..count-1.
     """
-    order = np.lexsort((scores, groups))
-    return ordered_auc(scores[order], labels[order] > 0, weights[order], groups[order], count)
-
-
-def ordered_auc(
-    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray, groups: np.ndarray, count: int
-) -> np.ndarray:
-    """``grouped_auc`` of rows that are in the order (group, score); ``positive`` [n] bool."""
     if not len(scores):
         return np.full(count, np.nan)
+    order = np.lexsort((scores, groups))
+    scores, positive, weights, groups = scores[order], labels[order] > 0, weights[order], groups[order]
     new = np.append(True, (np.diff(groups) != 0) | (np.diff(scores) != 0))
     tie = np.cumsum(new) - 1
     owner = groups[new]
@@ -33,6 +27,26 @@ def ordered_auc(
     right = np.bincount(owner, won * (below + 0.5 * lost), minlength=count)
     pairs = wins * losses
     return np.divide(right, pairs, out=np.full(count, np.nan), where=pairs > 0)
+
+
+class ResampledAuc:
+    """The AUC of the same scores again and again, as ``users`` are drawn more or less often: sorted once."""
+
+    def __init__(self, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, users: np.ndarray) -> None:
+        order = np.argsort(scores, kind="stable")
+        self._users, self._weights = users[order], weights[order]
+        self._positive = (labels[order] > 0).astype(np.float64)
+        self._ties = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))
+
+    def at(self, times: np.ndarray) -> float:
+        """The AUC where user u counts ``times[u]`` times; NaN without both classes."""
+        weights = self._weights * times[self._users]
+        won = weights * self._positive
+        lost = weights - won
+        if len(self._ties) < len(weights):
+            won, lost = np.add.reduceat(won, self._ties), np.add.reduceat(lost, self._ties)
+        pairs = won.sum() * lost.sum()
+        return float(won @ (np.cumsum(lost) - 0.5 * lost) / pairs) if pairs else float("nan")
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
