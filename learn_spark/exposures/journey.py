@@ -86,12 +86,6 @@ class Journey:
         return self.lines.where("quantity > 0")
 
 
-def staged(frame: DataFrame, path: Path) -> DataFrame:
-    """The frame written to ``path`` and read from there, so that what it is made of is read once."""
-    frame.write.mode("overwrite").parquet(f"file:{path}")
-    return frame.sparkSession.read.schema(frame.schema).parquet(f"file:{path}")
-
-
 def exposure_rows(
     frame: DataFrame, event_id: Column, context: Mapping[str, Column], *, converted: bool, weight: float
 ) -> DataFrame:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from learn_spark.exposures.journey import Journey, Sample, exposure_rows, staged
+from learn_spark.exposures.journey import Journey, Sample, exposure_rows
 from learn_spark.exposures.period import in_period
 from learn_spark.exposures.sampling import is_kept
+from learn_spark.exposures.staged import staged
 from learn_spark.settings.schema import Exposures
 
 if TYPE_CHECKING:

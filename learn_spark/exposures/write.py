@@ -8,35 +8,40 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from learn_spark.errors import LearnSparkError
 from learn_spark.exposures import from_interactions, from_journey, own_logs
 from learn_spark.exposures.gathered import Gathered
 from learn_spark.exposures.journey import journey_files
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.settings.schema import Settings
+from learn_spark.sources.broken_files import first_broken
 from learn_spark.sources.deliveries import fingerprint
 from learn_spark.sources.exposure_log import log_files
 from learn_spark.sources.location import resolve
+from learn_spark.sources.source import RawFile
 from learn_spark.tables.workspace import Workspace
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
     """The files that exposures are made from, by names, sizes and times of change; none where interactions are."""
-    chosen, where = settings.exposures, _where(settings)
-    if chosen.origin == "interactions":
-        return {}
-    folder = resolve(where)
-    if chosen.origin == "logs":
-        files = [file for found in log_files(folder, chosen.logs) for file in found]
-    else:
-        files = journey_files(folder)
-    return {f"files:{where}": fingerprint(files)}
+    files = _files(settings)
+    return {f"files:{_where(settings)}": fingerprint(files)} if files else {}
 
 
 def run(context: StageContext) -> StageResult:
-    """Write the exposures that ``exposures.from`` names, and count where every row went."""
+    """Write the exposures that ``exposures.from`` names, and count where every row went.
+
+    Raises UnreadableFile where a file cannot be read to its end; then nothing was written.
+    """
     place = context.folder("cache", "exposures", context.run_id)
     try:
         gathered = _gather(context, place)
+    except LearnSparkError:
+        raise
+    except Exception as error:
+        if broken := first_broken(_files(context.settings)):
+            raise broken from error
+        raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
     gathered.check()
@@ -60,6 +65,16 @@ def _gather(context: StageContext, place: Path) -> Gathered:
             return own_logs.gather(context, resolve(_where(context.settings)), place)
         case "complete-journey":
             return from_journey.gather(context, resolve(_where(context.settings)), place)
+
+
+def _files(settings: Settings) -> list[RawFile]:
+    chosen = settings.exposures
+    if chosen.origin == "interactions":
+        return []
+    folder = resolve(_where(settings))
+    if chosen.origin == "complete-journey":
+        return journey_files(folder)
+    return [file for found in log_files(folder, chosen.logs) for file in found]
 
 
 def _where(settings: Settings) -> str:

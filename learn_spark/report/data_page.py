@@ -30,6 +30,8 @@ only. **Times are UTC.** Timestamps have microseconds; an `as_of` stands for the
   `item_index`, and 0 is padding.
 - A version of `user_features` and one of `item_features` hold the vectors of one space; `releases` names which belong
   together.
+- `exposures` are what the ads ranker learns from (docs/exposures.md says how they are made; those of Complete Journey
+  are simulated). Sums over `weight` stand for all exposures, sampled ones or not.
 - `ad_scores.event_id` is an event of `interactions`, scored with the features of `release_id`.
 - `run_id` is a row of `runs`, with the versions of all that the run read and wrote. In `quality_results` it may be a
   check's own, which writes no such row.

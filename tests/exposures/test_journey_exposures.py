@@ -13,14 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
+from learn_spark.exposures.coupons import coupon_sample
+from learn_spark.exposures.journey import Journey
+from learn_spark.exposures.promotions import promotion_sample
 from learn_spark.exposures.sampling import check_weights
 from learn_spark.settings import Settings
+from learn_spark.settings.schema import Exposures
 from learn_spark.sources.location import LocationError, resolve
 from learn_spark.sources.source import UnreadableFile
 from learn_spark.sources.staging import CountsDoNotAddUp
 from learn_spark.tables.log import read_rows
-from tests.exposures.journey_world import COLUMNS, TIMES, exposure_settings, write_journey
+from tests.exposures.journey_world import COLUMNS, exposure_settings, write_journey
 from tests.exposures.xxh64 import is_kept, xxh64
 
 Run = Callable[..., Any]
@@ -73,6 +78,19 @@ WORLD = {"transactions": TRANSACTIONS, "promotions": PROMOTIONS, **CAMPAIGNS}
 CHOSEN: dict[str, Any] = {"from": "complete-journey", "since": "2017-10-01"}
 
 
+def samples(spark: SparkSession, folder: Path, **exposures: Any) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
+    """The rows of both kinds without the stage around them, in the order of event_id; the population; the notes."""
+    settings = Exposures.model_validate({**CHOSEN, **exposures})
+    place = folder / "staged"
+    makers = {"promotion": promotion_sample, "coupon": coupon_sample}
+    made = [makers[kind](Journey(spark, folder), settings, place) for kind in settings.kinds]
+    rows = [row.asDict() for sample in made for row in sample.rows.collect()]
+    for row in rows:
+        row["event_time"] = row["event_time"].astimezone(UTC)
+    notes = tuple(note for sample in made for note in sample.notes)
+    return sorted(rows, key=lambda row: row["event_id"]), sum(sample.population for sample in made), notes
+
+
 def exposures_of(settings: Settings) -> list[dict[str, Any]]:
     rows = read_rows(f"{settings.workspace}/tables/exposures")
     return sorted(rows, key=lambda row: row["event_id"])
@@ -85,9 +103,8 @@ def test_the_second_hash_is_the_published_one() -> None:
     assert xxh64(b"Nobody inspects the spammish repetition", 0) == 0xFBCEA83C8A378BF1
 
 
-@pytest.mark.parametrize("times", TIMES)
-def test_promotions_by_hand(tmp_path: Path, run: Run, times: str) -> None:
-    folder = write_journey(tmp_path / "raw", WORLD, times)
+def test_promotions_by_hand(spark: SparkSession, tmp_path: Path, run: Run) -> None:
+    folder = write_journey(tmp_path / "raw", WORLD)
     settings = exposure_settings(tmp_path, {**CHOSEN, "path": str(folder), "kinds": ["promotion"]})
     (outcome,) = run(settings, "exposures")
     first, second = datetime(2017, 10, 3, 16, 0, 0, 1, tzinfo=UTC), datetime(2017, 10, 4, 10, tzinfo=UTC)
@@ -112,6 +129,11 @@ def test_promotions_by_hand(tmp_path: Path, run: Run, times: str) -> None:
     assert {(row["arm"], row["position"], row["weight"]) for row in rows} == {(None, None, 1.0)}
     counts = outcome.run.counts
     assert (counts["rows_in"], counts["rows_out"], counts["refused"], counts["not_sampled"]) == (7, 7, 0, 0)
+    write_journey(folder, WORLD, "nanoseconds")
+    assert [row["event_time"] for row in samples(spark, folder)[0]] == [
+        *(row["event_time"] for row in rows),
+        *[datetime(2017, 10, 4, 4, tzinfo=UTC)] * 4,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +148,18 @@ def test_promotions_by_hand(tmp_path: Path, run: Run, times: str) -> None:
     ],
 )
 def test_coupons_by_hand(
-    tmp_path: Path, run: Run, days: int, types: list[str], converted: dict[str, float], others: list[str]
+    spark: SparkSession,
+    tmp_path: Path,
+    days: int,
+    types: list[str],
+    converted: dict[str, float],
+    others: list[str],
 ) -> None:
-    folder = write_journey(tmp_path / "raw", WORLD)
-    chosen = {**CHOSEN, "path": str(folder), "kinds": ["coupon"], "attribution_days": days, "campaign_types": types}
-    settings = exposure_settings(tmp_path, chosen, "quality.rules={exposures.rows: {least: 0}}")
-    run(settings, "exposures")
-    rows = exposures_of(settings)
+    folder = write_journey(tmp_path, WORLD)
+    rows, population, notes = samples(spark, folder, kinds=["coupon"], attribution_days=days, campaign_types=types)
+    assert population == len(rows)
+    left_out = {21: 1, 22: 1, 23: 2, 2: 0}[days]
+    assert [note.split()[0] for note in notes] == ([str(left_out)] if left_out else [])
     assert {row["event_id"]: row["revenue"] for row in rows if row["converted"]} == {
         f"coupon/{name}": revenue for name, revenue in converted.items()
     }
@@ -140,27 +167,25 @@ def test_coupons_by_hand(
     for row in rows:
         _, campaign, household, product = row["event_id"].split("/")
         assert (row["user_id"], row["item_id"], row["weight"]) == (household, product, 1.0)
-        (kind,) = types if len(types) == 1 else ["Type B"]
+        kind = types[0]
         assert row["context"] == {"kind": "coupon", "campaign_id": campaign, "campaign_type": kind}
         # Midnight in New York.
         assert row["event_time"] == datetime(2017, 10, 6 if campaign == "18" else 4, 4, tzinfo=UTC)
 
 
-def test_what_came_of_it_changes_nothing_but_the_outcome(tmp_path: Path, run: Run) -> None:
+def test_what_came_of_it_changes_nothing_but_the_outcome(spark: SparkSession, tmp_path: Path) -> None:
     """The same visits buy other things, and nobody redeems: ids, times, context and weights stay as they were."""
 
-    def shown(settings: Settings) -> list[tuple[Any, ...]]:
-        names = ("event_id", "user_id", "item_id", "event_time", "arm", "position", "weight")
-        return [(*(row[name] for name in names), sorted(row["context"].items())) for row in exposures_of(settings)]
+    def shown(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+        names = ("event_id", "user_id", "item_id", "event_time", "arm", "position", "context", "weight")
+        return [tuple(row[name] for name in names) for row in rows]
 
-    before = exposure_settings(tmp_path / "a", {**CHOSEN, "path": str(write_journey(tmp_path / "a", WORLD))})
-    run(before, "exposures")
+    before, _, _ = samples(spark, write_journey(tmp_path / "a", WORLD))
     bought_others = [(*row[:3], 77, 3, 11.0, *row[6:]) for row in TRANSACTIONS]
     other = {**WORLD, "transactions": bought_others, "coupon_redemptions": []}
-    after = exposure_settings(tmp_path / "b", {**CHOSEN, "path": str(write_journey(tmp_path / "b", other))})
-    run(after, "exposures")
+    after, _, _ = samples(spark, write_journey(tmp_path / "b", other))
     assert shown(before) == shown(after)
-    assert [sum(row["converted"] for row in exposures_of(one)) for one in (before, after)] == [4, 0]
+    assert [sum(row["converted"] for row in rows) for rows in (before, after)] == [4, 0]
 
 
 @pytest.fixture(scope="module")
@@ -240,41 +265,32 @@ def as_slow(pairs: pd.DataFrame) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_a_sample_stands_for_all(busy: Path, tmp_path: Path, run: Run) -> None:
-    """At each rate: all conversions, a subset of the next rate's others, chosen one by one by the hash; and counts."""
-    chosen = {**CHOSEN, "path": str(busy), "since": "2017-10-01", "seed": 7}
-
-    def sample(rate: float, seed: int = 7) -> tuple[list[dict[str, Any]], Any]:
-        settings = exposure_settings(
-            tmp_path, {**chosen, "promotion_rate": rate, "coupon_rate": rate / 2, "seed": seed}
-        )
-        (outcome,) = run(settings, "exposures")
-        return exposures_of(settings), outcome.run.counts
-
-    whole, counts = sample(1.0)
-    assert counts["rows_in"] == 60 * 150 + 30 * 40
+def test_a_sample_stands_for_all(spark: SparkSession, busy: Path, tmp_path: Path, run: Run) -> None:
+    """All conversions; of the others those that the hash chooses one by one, with weights that stand for all."""
+    whole, population, _ = samples(spark, busy)
+    assert population == len(whole) == 60 * 150 + 30 * 40
     everything = {row["event_id"]: row for row in whole if row["converted"]}
     assert 100 < len(everything) < 700
-    coupons = {f"coupon/16/{household}/{product}" for household in range(900, 930) for product in range(40)}
-    assert counts["not_sampled"] == sum(not is_kept(name, 0.5, 7) for name in coupons - set(everything))
-    larger: set[str] = {row["event_id"] for row in whole}
-    for rate in (0.3, 0.1):
-        rows, counts = sample(rate)
-        assert counts["rows_in"] == counts["rows_out"] + counts["not_sampled"] == 10_200
-        assert {row["event_id"]: row for row in rows if row["converted"]} == everything
-        others = [row for row in rows if not row["converted"]]
-        assert {row["event_id"] for row in others} == {
-            name for name in larger - set(everything) if is_kept(name, rate / (2 if name in coupons else 1), 7)
-        }
-        assert {row["weight"] for row in others} == {1 / rate, 2 / rate}
-        weights = sum(row["weight"] for row in rows)
-        # Five standard deviations of a Poisson sample.
-        assert abs(weights - 10_200) < 5 * np.sqrt(9000 * (1 - rate) / rate + 1200 * (1 - rate / 2) / (rate / 2))
-        larger = {row["event_id"] for row in rows}
+    assert sum(name.startswith("coupon/") for name in everything) > 5
+    chosen = {**CHOSEN, "path": str(busy), "seed": 7, "promotion_rate": 0.1, "coupon_rate": 0.2}
+    settings = exposure_settings(tmp_path, chosen)
+    (outcome,) = run(settings, "exposures")
+    counts, rows = outcome.run.counts, exposures_of(settings)
+    assert counts["rows_in"] == counts["rows_out"] + counts["not_sampled"] == 10_200
+    assert {row["event_id"]: row for row in rows if row["converted"]} == everything
+    others = {row["event_id"]: row["weight"] for row in rows if not row["converted"]}
+    rates = {row["event_id"]: 0.2 if row["context"]["kind"] == "coupon" else 0.1 for row in whole}
+    kept = [name for name in rates if name not in everything and is_kept(name, rates[name], 7)]
+    assert others == {name: 1 / rates[name] for name in kept}
+    # Five standard deviations of such a sample.
+    spread = np.sqrt(sum((1 - rate) / rate for rate in rates.values()))
+    assert abs(sum(row["weight"] for row in rows) - 10_200) < 5 * spread
     promotions = [row for row in rows if row["context"]["kind"] == "promotion"]
     assert as_told(promotions) == as_slow(slow_promotions(busy, "2017-10-01", 0.1, 7))
-    other, _ = sample(0.1, seed=8)
-    assert {row["event_id"] for row in other} != larger
+    half, _, _ = samples(spark, busy, seed=7, promotion_rate=0.5, coupon_rate=0.5)
+    assert {row["event_id"] for row in half} > set(others)
+    elsewhere, _, _ = samples(spark, busy, seed=8, promotion_rate=0.5, coupon_rate=0.5)
+    assert 0.4 < len({row["event_id"] for row in elsewhere} & {row["event_id"] for row in half}) / len(half) < 0.6
 
 
 def test_a_slice_of_the_package_by_a_second_way(tmp_path: Path, run: Run) -> None:
