@@ -17,13 +17,13 @@ from learn_spark.progress import Reporter
 from learn_spark.settings import Settings, load_settings
 from learn_spark.settings.load import find_config
 from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import all_runs
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace
 from tests.exposures.journey_world import exposure_settings, write_journey
 from tests.exposures.test_journey_exposures import CHOSEN, WORLD, exposures_of
+from tests.report.planted import plant
 
 Run = Callable[..., Any]
 LOOSE = "quality.rules={exposures.refused_share: {most: 1}}"
@@ -125,10 +125,13 @@ def _passing_over_all(folder: Path) -> Settings:
     return exposure_settings(folder, {"from": "logs", "path": str(folder), "logs": [tree]})
 
 
-def plant_interactions(spark: SparkSession, settings: Settings) -> None:
-    """Four ratings: before the period, high, low, and without a value."""
-    described = contract("interactions")
-    rows = [
+def test_interactions_as_exposures(tmp_path: Path, run: Run) -> None:
+    """Four ratings: one before the period, a high and a low one, and one without a value."""
+    settings = exposure_settings(tmp_path, {"from": "interactions", "since": "2024-05-02", "positive_value": 4.0})
+    with pytest.raises(LearnSparkError, match="exposures reads the table interactions, which is not there"):
+        run(settings, "exposures")
+    workspace = Workspace.open(settings.workspace)
+    ratings = [
         {
             "event_id": f"e{n}",
             "user_id": "u1",
@@ -140,18 +143,8 @@ def plant_interactions(spark: SparkSession, settings: Settings) -> None:
         }
         for n, (value, day) in enumerate([(5.0, 1), (4.0, 2), (3.9, 3), (None, 4)])
     ]
-    ordered = [tuple(row.get(name) for name in described.names) for row in rows]
-    frame = spark.createDataFrame(ordered, described.spark_schema())
-    delta.append(frame, Workspace.open(settings.workspace).table("interactions"), described)
-
-
-def test_interactions_as_exposures(spark: SparkSession, tmp_path: Path, run: Run) -> None:
-    chosen = {"from": "interactions", "since": "2024-05-02", "positive_value": 4.0}
-    lax = {f"interactions.{rule.name}": {"least": None, "most": None} for rule in contract("interactions").rules}
-    settings = exposure_settings(tmp_path, chosen, f"quality.rules={json.dumps(lax)}")
-    with pytest.raises(LearnSparkError, match="exposures reads the table interactions, which is not there"):
-        run(settings, "exposures")
-    plant_interactions(spark, settings)
+    plant(workspace, "items", [{"item_id": row["item_id"]} for row in ratings])
+    plant(workspace, "interactions", ratings)
     (outcome,) = run(settings, "exposures")
     rows = exposures_of(settings)
     assert [
