@@ -91,10 +91,10 @@ _STAGES = (
     Stage(
         name="rank_ads",
         module="learn_spark.ranking.rank_ads",
-        summary="An ads ranker trained with and without the released features",
+        summary="Ads rankers trained with and without the released features, or saved ones that score; their metrics",
         sections=("ranking",),
-        reads=("releases", "interactions", "user_features", "item_features"),
-        writes=("ad_scores",),
+        reads=("releases", "exposures", "interactions", "user_features", "item_features"),
+        writes=("ad_scores", "ad_metrics"),
         uses_spark=False,
     ),
     Stage(

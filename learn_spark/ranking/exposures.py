@@ -1,122 +1,162 @@
-"""Exposures for the ads ranker: what happened strictly after the release's as-of time, split by time."""
+"""The exposures that a ranker reads: columns of codes in the order of time, cut into train, validation and test."""
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.errors import LearnSparkError
-from learn_spark.retrieval.cuts import fixed_lists
+from learn_spark.settings.schema import Ranking, as_micros
+from learn_spark.tables.snapshot import Snapshot
+
+OWN_FIELDS = ("user_id", "item_id", "position")
+BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column of text as ``codes`` [n] into ``values`` [k], all different; -1 is null."""
+
+    values: np.ndarray
+    codes: np.ndarray
 
 
 @dataclass(frozen=True)
 class Exposures:
-    """One row an exposure, in the order of time.
+    """One row an exposure, in the order (event_time, event_id).
 
-    ``user_bucket``, ``item_bucket`` [n] hashed ids; ``context`` [n, 4] hour and weekday as points on circles;
-    ``user``, ``item`` [n, D] released vectors (zero where ``has_user``, ``has_item`` [n] is 0); ``label`` [n].
+    ``event_id`` [n], ``time`` [n] microseconds since 1970, ``label`` [n] 0 or 1, ``weight`` [n] how many exposures the
+    row stands for, ``fields`` user_id, item_id, position and every context key, each [n].
     """
 
-    event_id: list[str]
-    user_id: list[str]
-    item_id: list[str]
+    event_id: pa.StringArray
     time: np.ndarray
-    user_bucket: np.ndarray
-    item_bucket: np.ndarray
-    context: np.ndarray
-    user: np.ndarray
-    item: np.ndarray
-    has_user: np.ndarray
-    has_item: np.ndarray
     label: np.ndarray
+    weight: np.ndarray
+    fields: Mapping[str, Coded]
 
     def __len__(self) -> int:
-        return len(self.label)
+        return len(self.time)
 
     def take(self, rows: np.ndarray) -> Exposures:
-        """The rows at the given positions."""
-        chosen: dict[str, Any] = {
-            name: [values[i] for i in rows] if isinstance(values, list) else values[rows]
-            for name, values in self.__dict__.items()
-        }
-        return replace(self, **chosen)
-
-
-def build_exposures(
-    interactions: pa.Table,
-    users: pa.Table,
-    items: pa.Table,
-    *,
-    as_of: datetime,
-    positive_value: float,
-    buckets: int,
-) -> Exposures:
-    """Exposures at or after ``as_of``, joined with the released vectors; positive where value >= ``positive_value``.
-
-    Raises LearnSparkError where there is none: an exposure before ``as_of`` is already inside the features, and
-    ranking it with them would be ranking the past with the future.
-    """
-    later = interactions.filter(
-        pc.greater_equal(interactions["event_time"], pa.scalar(as_of, pa.timestamp("us", "UTC")))
-    )
-    if later.num_rows == 0:
-        raise LearnSparkError(
-            f"rank_ads: no interaction lies at or after {as_of:%Y-%m-%d %H:%M:%S} UTC, the release's as-of time; every "
-            "one is already in its features. Train and publish with histories.as_of before the exposures to rank"
+        """The exposures at ``rows`` (positions, or a mask), in that order; the fields keep their values."""
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        return Exposures(
+            self.event_id.take(pa.array(rows)),
+            self.time[rows],
+            self.label[rows],
+            self.weight[rows],
+            {name: Coded(field.values, field.codes[rows]) for name, field in self.fields.items()},
         )
-    later = later.sort_by([("event_time", "ascending"), ("event_id", "ascending")])
-    micros = later["event_time"].cast(pa.int64()).to_numpy()
-    hour = micros / 3.6e9 % 24 / 24 * 2 * np.pi
-    weekday = (micros // 86_400_000_000 + 3) % 7 / 7 * 2 * np.pi
-    user, has_user = _vectors(later["user_id"], users, "user_id")
-    item, has_item = _vectors(later["item_id"], items, "item_id")
-    value = later["value"].to_numpy()
-    return Exposures(
-        event_id=later["event_id"].to_pylist(),
-        user_id=later["user_id"].to_pylist(),
-        item_id=later["item_id"].to_pylist(),
-        time=micros,
-        user_bucket=_buckets(later["user_id"], buckets),
-        item_bucket=_buckets(later["item_id"], buckets),
-        context=np.stack([np.sin(hour), np.cos(hour), np.sin(weekday), np.cos(weekday)], axis=1).astype(np.float32),
-        user=user,
-        item=item,
-        has_user=has_user,
-        has_item=has_item,
-        label=(np.nan_to_num(value, nan=-np.inf) >= positive_value).astype(np.int32),
-    )
 
 
-def split_by_time(exposures: Exposures, train_share: float) -> tuple[Exposures, Exposures]:
-    """Earlier and later exposures. Those of one instant stay together, so the test never shares a time with training.
+class _Coder:
+    """Text into codes, a batch at a time."""
 
-    Raises LearnSparkError where either side would be empty.
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._parts: list[np.ndarray] = []
+
+    def add(self, column: pa.Array) -> None:
+        encoded = column.cast(pa.string()).dictionary_encode()
+        values = encoded.dictionary.to_pylist()
+        mine = np.array([self._known.setdefault(value, len(self._known)) for value in values] + [-1], dtype=np.int32)
+        self._parts.append(mine[np.asarray(pc.fill_null(encoded.indices, -1))])
+
+    def coded(self) -> Coded:
+        return Coded(np.array(list(self._known), dtype=object), _joined(self._parts, np.int32))
+
+
+def read_exposures(snapshot: Snapshot, context: Sequence[str], since: int | None = None) -> tuple[Exposures, int]:
+    """(exposures at or after ``since`` microseconds, rows that were none or earlier) of one version of ``exposures``.
+
+    A row of weight 0 was not shown and is no exposure. Read in batches: what stays of a row are codes, its event_id and
+    three numbers. Raises LearnSparkError where none is left, or none of them has one of the ``context`` keys.
     """
-    wanted = int(len(exposures) * train_share)
-    border = int(np.searchsorted(exposures.time, exposures.time[min(wanted, len(exposures) - 1)], side="left"))
-    if border == 0:
+    coders = {name: _Coder() for name in (*OWN_FIELDS, *context)}
+    ids: list[pa.Array] = []
+    times, labels, weights, left, keys = [], [], [], 0, set()
+    columns = ["event_id", "event_time", "converted", "weight", *OWN_FIELDS, "context"]
+    for batch in snapshot.batches(columns, BATCH_ROWS):
+        micros = np.asarray(batch["event_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()))
+        kept = np.asarray(batch["weight"]) > 0
+        if since is not None:
+            kept &= micros >= since
+        left += int((~kept).sum())
+        batch = batch.filter(pa.array(kept))
+        ids.append(batch["event_id"])
+        times.append(micros[kept])
+        labels.append(np.asarray(batch["converted"].cast(pa.int8())))
+        weights.append(np.asarray(batch["weight"]))
+        keys.update(pc.unique(batch["context"].keys).to_pylist())
+        for name, coder in coders.items():
+            own = name in OWN_FIELDS
+            coder.add(batch[name] if own else pc.map_lookup(batch["context"], pa.scalar(name), "first"))
+    found = Exposures(
+        pa.concat_arrays(ids) if ids else pa.array([], pa.string()),
+        _joined(times, np.int64),
+        _joined(labels, np.int8),
+        _joined(weights, np.float64),
+        {name: coder.coded() for name, coder in coders.items()},
+    )
+    if not len(found):
         raise LearnSparkError(
-            f"rank_ads: {len(exposures):,} exposures cannot be split by time into {train_share:.0%} for training and "
-            "the rest for test: the first of them all have one time"
+            f"rank_ads: none of {left:,} rows of {snapshot.path} @ {snapshot.version} is an exposure (weight above 0)"
+            + ("" if since is None else " at or after the time asked for (ranking.since, or where the test began)")
         )
-    return exposures.take(np.arange(border)), exposures.take(np.arange(border, len(exposures)))
+    if missing := [name for name in context if not len(found.fields[name].values)]:
+        raise LearnSparkError(
+            f"rank_ads: no exposure has the context {', '.join(missing)} that ranking.context names; there are "
+            f"{', '.join(sorted(keys)) or 'none'}"
+        )
+    order = pc.sort_indices(
+        pa.table({"time": found.time, "event_id": found.event_id}),
+        [("time", "ascending"), ("event_id", "ascending")],
+    )
+    return found.take(np.asarray(order).astype(np.int64)), left
 
 
-def _vectors(ids: pa.ChunkedArray, features: pa.Table, key: str) -> tuple[np.ndarray, np.ndarray]:
-    matrix = fixed_lists(features["embedding"]).astype(np.float32)
-    place = pc.index_in(ids.combine_chunks(), features[key].combine_chunks())
-    known = np.asarray(pc.is_valid(place))
-    rows = np.asarray(pc.fill_null(place, 0))
-    return np.where(known[:, None], matrix[rows], np.float32(0)), known.astype(np.float32)
+@dataclass(frozen=True)
+class Split:
+    """Exposures before ``validation_from`` train, those before ``test_from`` validate, the rest is the test; both are
+    microseconds since 1970.
+    """
+
+    validation_from: int
+    test_from: int
+
+    def masks(self, time: np.ndarray) -> dict[str, np.ndarray]:
+        """train, validation and test: which of ``time`` [n] belong to each, [n] bool."""
+        train, test = time < self.validation_from, time >= self.test_from
+        return {"train": train, "validation": ~train & ~test, "test": test}
 
 
-def _buckets(ids: pa.ChunkedArray, buckets: int) -> np.ndarray:
-    encoded = ids.combine_chunks().dictionary_encode()
-    hashed = np.array([zlib.crc32(str(name).encode()) % buckets for name in encoded.dictionary.to_pylist()])
-    return hashed[encoded.indices.to_numpy()].astype(np.int64)
+def split_by_time(time: np.ndarray, settings: Ranking) -> Split:
+    """Where to cut ``time`` [n], rising: at the settings' two times, or else by their shares of the rows. Exposures of
+    one instant are on one side, the later.
+
+    Raises LearnSparkError where a part would be empty.
+    """
+    if settings.validation_from is not None and settings.test_from is not None:
+        split = Split(as_micros(settings.validation_from), as_micros(settings.test_from))
+    else:
+        shares = (settings.train_share, settings.train_share + settings.validation_share)
+        first, second = (min(round(len(time) * share), len(time) - 1) for share in shares)
+        split = Split(int(time[first]), int(time[second]))
+    sizes = {name: int(mask.sum()) for name, mask in split.masks(time).items()}
+    if not all(sizes.values()):
+        told = ", ".join(f"{size:,} for {name}" for name, size in sizes.items())
+        raise LearnSparkError(
+            f"rank_ads: {len(time):,} exposures cannot be cut by time: {told}. Those of one instant stay together; "
+            "change ranking.train_share and validation_share, or validation_from and test_from"
+        )
+    return split
+
+
+def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)

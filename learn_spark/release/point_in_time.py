@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from learn_spark.errors import LearnSparkError
 from learn_spark.release.ledger import READABLE, held_during, ledger, states
 from learn_spark.release.read import KEYS, workspace_of
@@ -45,16 +47,16 @@ def features_at(
         what = f"lacks {sorted(missing)}" if missing else f"has {sorted(taken)} already"
         raise LearnSparkError(f"features_at: the frame of events {what}")
     where = workspace_of(spark, workspace)
-    stretches = _stretches(ledger(where), clock)
+    held = stretches(ledger(where), clock)
     # Few stretches, in order: the last one that begins before the event.
     at = F.col("event_time").cast("timestamp")
     place = F.lit(-1)
-    for number, (start, _) in enumerate(stretches):
+    for number, (start, _) in enumerate(held):
         begins = F.timestamp_micros(F.lit(round(start.timestamp() * 1_000_000)))
         place = F.when((at > begins) if clock == "published" else (at >= begins), number).otherwise(place)
     placed = events.withColumn("_stretch", place)
     used = sorted(row["_stretch"] for row in placed.select("_stretch").distinct().collect())
-    rows = {number: stretches[number][1] for number in used if number >= 0}
+    rows = {number: held[number][1] for number in used if number >= 0}
     released = {number: row for number, row in rows.items() if row is not None}
     name = F.lit(None).cast("string")
     for number, row in released.items():
@@ -76,7 +78,22 @@ def features_at(
     return found.select(*events.columns, *ADDED)
 
 
-def _stretches(rows: list[dict[str, Any]], clock: Clock) -> list[tuple[datetime, dict[str, Any] | None]]:
+def releases_at(
+    workspace: Workspace, micros: np.ndarray, clock: Clock = "published"
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """(releases, place [n]): the row of ``releases`` that each of the times ``micros`` [n] (microseconds since 1970)
+    reads, by the rule of ``features_at``, as its place in the list; -1 before every release. Without Spark.
+    """
+    held = stretches(ledger(workspace), clock)
+    begins = np.array([round(start.timestamp() * 1_000_000) for start, _ in held], dtype=np.int64)
+    last = np.searchsorted(begins, micros, side="left" if clock == "published" else "right") - 1
+    reads = [number for number in np.unique(last).tolist() if number >= 0 and held[number][1] is not None]
+    place = np.full(len(held) + 1, -1, dtype=np.int32)  # the last one is where -1 looks
+    place[reads] = np.arange(len(reads))
+    return [row for number in reads if (row := held[number][1]) is not None], place[last]
+
+
+def stretches(rows: list[dict[str, Any]], clock: Clock) -> list[tuple[datetime, dict[str, Any] | None]]:
     """(begin, release or None) in order of time: what an event gets from then on until the next begins."""
     if clock == "as_of":
         released = [row for row in states(rows).values() if row["status"] in READABLE]

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 
 from learn_spark.errors import LearnSparkError
+from learn_spark.report.ads import ads_ranker
 from learn_spark.report.curve import draw_curve
 from learn_spark.report.examples import Examples, examples_of
 from learn_spark.report.figures import FIRST_METRIC, MetricTable, label_of, metric_tables, slice_plots
@@ -33,7 +34,7 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
     road = road_of(all_runs(workspace), run_id)
     model_id = road.model_id
     manifest = manifest_of(workspace, model_id)
-    evaluated = road.of("evaluate")
+    evaluated, ranked = road.of("evaluate"), road.of("rank_ads")
     metrics = metric_tables(workspace, evaluated) if evaluated else []
     tables, release = table_gates(workspace, road), release_of(workspace, road)
     own = label_of(manifest["method"]) if manifest else ""
@@ -48,6 +49,7 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
             facts=_facts(road, metrics, [*tables, *([release.gate] if release and release.gate else [])], release, own),
             metrics=metrics,
             slices=slice_plots(workspace, evaluated) if evaluated else [],
+            ads=ads_ranker(workspace, ranked) if ranked else None,
             model_id=model_id,
             own=own,
             manifest=manifest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -439,20 +439,101 @@ class Exposures(Section):
         return None if self.until is None else as_micros(self.until)
 
 
-class Ranking(Section):
-    """The ads ranker: exposures after the release's as-of time, cut by time into train and test."""
+Variant = Literal["base", "learn", "learn-adaptor", "gbdt", "gbdt-learn"]
+Thresholds = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
-    positive_value: float = 4.0
+
+class Cohorts(Section):
+    """Items and users by their events before the release's as-of time: cold (fewer than the first), long-tail (fewer
+    than the second), other.
+    """
+
+    item: Thresholds = Field(default_factory=lambda: [1, 20])
+    user: Thresholds = Field(default_factory=lambda: [1, 20])
+
+    @model_validator(mode="after")
+    def _rise(self) -> Cohorts:
+        for name, (first, second) in (("item", self.item), ("user", self.user)):
+            if first >= second:
+                raise ValueError(f"cohorts.{name}: thresholds must rise, got {[first, second]}")
+        return self
+
+
+class Trees(Section):
+    """Gradient-boosted trees (LightGBM), the sanity baseline of variants gbdt and gbdt-learn."""
+
+    leaves: Annotated[int, Field(ge=2)] = 31
+    rounds: Count = 300
+    patience: Count = 20
+    learning_rate: Rate = 0.1
+    min_leaf: Count = 50
+
+
+class Ranking(Section):
+    """The ads ranker: a conversion model on exposures, with and without the released features (docs/ranking.md).
+
+    ``mode`` score ranks with what the run ``ranker`` saved (null: the newest that trained), from ``since`` on or from
+    where its test began. ``variants``: base; learn: released user and item vector and their dot product beside it;
+    learn-adaptor: LEARN's fusion module; gbdt, gbdt-learn: trees over the same. Exposures are cut by time into train,
+    validation and test: by shares, or at two times. ``ids`` hashed: ``buckets`` rows a field; lookup: a row an id
+    with ``min_count`` training exposures, and one for all others.
+    """
+
+    mode: Literal["train", "score"] = "train"
+    ranker: str | None = None
+    since: str | None = None
+    clock: Literal["published", "as_of"] = "published"
+    variants: list[Variant] = Field(default_factory=lambda: list(get_args(Variant)), min_length=1)
+    model: Literal["mlp", "dcn_v2"] = "dcn_v2"
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=lambda: [2024, 2025, 2026], min_length=1, max_length=10
+    )
     train_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
+    validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    validation_from: str | None = None
+    test_from: str | None = None
+    ids: Literal["lookup", "hashed"] = "lookup"
     buckets: Count = 4096
+    min_count: Count = 2
+    context: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     id_dim: Count = 16
-    hidden: Count = 64
+    hidden: list[Count] = Field(default_factory=lambda: [64, 32], min_length=1)
+    cross_layers: Count = 2
+    cross_rank: Count | None = 32
     fusion_dim: Count = 32
     auxiliary_weight: Annotated[float, Field(ge=0.0)] = 0.5
-    epochs: Count = 5
-    batch_size: Count = 512
+    epochs: Count = 10
+    patience: Count = 1
+    batch_size: Count = 1024
     learning_rate: Rate = 1e-3
-    seed: Annotated[int, Field(ge=0)] = 2024
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+    threads: Count | None = None
+    trees: Trees = Trees()
+    cohorts: Cohorts = Cohorts()
+    calibration_bins: Count = 10
+    bootstrap_samples: Count = 200
+
+    @field_validator("since", "validation_from", "test_from")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        return _iso_time(value)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Ranking:
+        for name in ("variants", "seeds", "context"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name} names one twice: {getattr(self, name)}")
+        if self.train_share + self.validation_share >= 1:
+            raise ValueError(
+                f"train_share {self.train_share} and validation_share {self.validation_share} leave nothing for test"
+            )
+        if (self.validation_from is None) != (self.test_from is None):
+            raise ValueError("validation_from and test_from belong together: give both or neither")
+        if self.validation_from and self.test_from and as_micros(self.validation_from) >= as_micros(self.test_from):
+            raise ValueError(f"validation_from {self.validation_from} is not before test_from {self.test_from}")
+        if self.mode == "train" and (self.ranker or self.since):
+            raise ValueError("ranker and since are for mode score")
+        return self
 
 
 class Knob(Section):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
@@ -103,3 +105,14 @@ class Snapshot:
                 f"{self.path} @ {self.version} gave {table.num_rows} rows, its log promises {self.rows}"
             )
         return table
+
+    def batches(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows in batches of at most ``rows``, file after file; as many as the log promises, else SnapshotError."""
+        seen = 0
+        if self.files:
+            for batch in ds.dataset(list(self.files), format="parquet").to_batches(columns=columns, batch_size=rows):
+                seen += batch.num_rows
+                if batch.num_rows:
+                    yield batch
+        if seen != self.rows:
+            raise SnapshotError(f"{self.path} @ {self.version} gave {seen} rows, its log promises {self.rows}")

@@ -129,7 +129,7 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
     if log_q is not None:
         np.save(log_q, log_shares(histories, n_items), allow_pickle=False)
     task = TrainingTask(
-        settings=settings.model_dump(),
+        settings=settings.model_dump(by_alias=True),
         histories=context.path("user_histories"),
         version=version,
         n_items=n_items,

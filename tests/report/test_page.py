@@ -11,7 +11,7 @@ import pytest
 
 from learn_spark.report.page import render
 from tests.report.browser import chromium, measure
-from tests.report.workspace import HOSTILE, METHODS, SLICES, Planted
+from tests.report.workspace import ADS_COHORTS, HOSTILE, METHODS, SLICES, Planted
 
 PHONE, DESKTOP = 390, 1280
 Seen = dict[int, dict[str, Any]]
@@ -52,6 +52,7 @@ def test_every_plot_drew_all_that_it_should(seen: dict[str, Seen]) -> None:
             f"slice-{dimension}": {"mark": methods * len(names), "bar": methods * len(names)}
             for dimension, names in SLICES.items()
         },
+        "ads-auc": {"mark": 2 * len(ADS_COHORTS), "bar": 2 * len(ADS_COHORTS)},
         **{f"curve-{n}": {"mark": 3, "line": 1} for n in range(3)},
         # Items without an event, with 1-4 and 5-19; four shares of each.
         "popularity": {"mark": 12},
@@ -104,6 +105,21 @@ def test_a_screen_reader_finds_its_way(seen: dict[str, Seen]) -> None:
         assert re.search(r"\d", plot["words"]), plot["key"]
     (words,) = (plot["words"] for plot in view["plots"] if plot["key"] == "slice-same_day")
     assert "LEARN: another day 0.066 (0.033 to 0.132); same day 0.06 (0.03 to 0.12)" in words
+
+
+def test_the_ads_rankers_figures_stand_by_variant_and_by_cohort(page: str, seen: dict[str, Seen]) -> None:
+    text = seen["light"][DESKTOP]["text"]
+    assert "Conversion models (dcn_v2) on 100 exposures (900 by weight, 20 conversions) of 9 users and 8 items" in text
+    assert re.search(r"without features\s+0\.6000\s*0\.5900 to 0\.6100", text)
+    assert re.search(
+        r"with features minus without features, items: cold\s+\+0\.0500\s*-0\.0125 to \+0\.1125\s+none", text
+    )
+    # The higher AUC and the lower log loss are the best ones.
+    lines = re.findall(r"<tr><th scope=\"row\">(with|without) features</th>(.*?)</tr>", page)
+    assert [(name, re.findall(r"<strong>([\d.]+)", cells)) for name, cells in lines] == [
+        ("without", ["0.6000", "0.6000"]),
+        ("with", ["0.6500"] * 4),
+    ]
 
 
 def test_hostile_titles_are_text_and_nothing_is_asked_of_the_network(page: str, seen: dict[str, Seen]) -> None:

@@ -26,6 +26,7 @@ HOSTILE = '</title></svg><script>document.title = "pwned"</script><img src=x one
 N_ITEMS, N_USERS, HIDDEN, WINDOW = 30, 24, 12, 4
 TEMPLATE, ENCODER = "movie@1", "e" * 64
 METHODS = {"popularity": 0.04, "markov": 0.08, "frozen": 0.02, "learn": 0.06}
+ADS_COHORTS = (("all", "all"), ("item", "cold"), ("item", "other"), ("user", "other"))
 SLICES = {"popularity": ("unseen", "1-4", "5-19", "100+"), "same_day": ("same day", "another day")}
 
 
@@ -68,6 +69,7 @@ class Planted:
         inputs["model"] = self.model_id
         self._evaluation(self._run("evaluate", inputs, (), rows_in=N_USERS, rows_out=2 * N_USERS))
         self._release(self._run("publish", inputs, (), rows_out=N_USERS + N_ITEMS))
+        self._ads(self._run("rank_ads", {}, (), rows_in=500, rows_out=100))
         self._gates()
 
     def _of(self, *tables: str) -> dict[str, str]:
@@ -194,6 +196,25 @@ class Planted:
                         )
         plant(self.workspace, "evaluations", rows)
         plant(self.workspace, "evaluation_slices", slices)
+
+    def _ads(self, run_id: str) -> None:
+        size = {"exposures": 100, "weight": 900.0, "conversions": 20.0, "users": 9, "items": 8}
+        shared = {"run_id": run_id, "model": "dcn_v2", "seed": None, "against": None, "p": None, **size}
+        rows = []
+        for number, (dimension, cohort) in enumerate(ADS_COHORTS):
+            place = {**shared, "dimension": dimension, "cohort": cohort}
+            for variant, better in (("base", 0.0), ("learn", 0.05)):
+                value = 0.6 + better + number / 100
+                around = {"value": value, "low": value - 0.01, "high": value + 0.01}
+                for metric in ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE"):
+                    rows.append({**place, "variant": variant, "metric": metric, **around})
+                    rows.append({**place, "variant": variant, "metric": metric, "value": value, "seed": 1})
+            around = {"value": 0.05, "low": -0.0125, "high": 0.1125}
+            rows.append({**place, "variant": "learn", "against": "base", "metric": "AUC", "p": 0.125, **around})
+        # Without both classes there is no AUC.
+        place = {**shared, "dimension": "user", "cohort": "cold", "variant": "base", "metric": "AUC"}
+        rows.append({**place, "value": None})
+        plant(self.workspace, "ad_metrics", rows)
 
     def _release(self, run_id: str) -> None:
         rule = {"measure": "item_ids", "least": 30, "most": 30, "meaning": "items", "severity": "fail"}

@@ -1,0 +1,113 @@
+"""Released vectors for exposures, point in time: kept once an entity and release, and pointed at by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.ranking.exposures import Exposures
+from learn_spark.release.point_in_time import Clock, releases_at
+from learn_spark.release.read import KEYS
+from learn_spark.retrieval.cuts import fixed_lists
+from learn_spark.settings.schema import from_micros
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+
+BATCH_ROWS = 16_384
+MASKED = 0
+
+
+@dataclass(frozen=True)
+class Features:
+    """``vectors`` [1 + R, D] float32, of which row MASKED is zero; ``user`` and ``item`` [n] int32: the rows that each
+    exposure reads, MASKED where it has none. ``release`` [n]: its place in ``releases``, -1 before every release.
+    """
+
+    vectors: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    release: np.ndarray
+    releases: list[dict[str, Any]]
+
+    @property
+    def dims(self) -> int:
+        """Width of a vector; 0 where no exposure has a release."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def model_ids(self) -> list[str]:
+        """The towers whose vectors the exposures read."""
+        return sorted({row["model_id"] for row in self.releases})
+
+    def moments(self) -> np.ndarray:
+        """As-of times of the releases [R] in microseconds since 1970."""
+        return np.array([round(row["as_of"].timestamp() * 1_000_000) for row in self.releases], dtype=np.int64)
+
+
+def features_of(workspace: Workspace, exposures: Exposures, clock: Clock, *, needed: bool = True) -> Features:
+    """What consumers could read at the time of each exposure, by the rule of ``release.features_at``: never a release
+    from after it. Of a release only the entities are read that its exposures name; not ``needed``: no vectors.
+
+    Raises LearnSparkError where no exposure has a release, and where those of different towers would be read together:
+    their spaces are not one.
+    """
+    rows, place = releases_at(workspace, exposures.time, clock)
+    found = {table: np.full(len(exposures), MASKED, dtype=np.int32) for table in KEYS}
+    if not needed:
+        nothing = np.zeros((1, 0), np.float32)
+        return Features(nothing, found["user_features"], found["item_features"], place, rows)
+    _check(exposures, rows, clock)
+    parts: list[np.ndarray] = []
+    first = MASKED + 1
+    for number, row in enumerate(rows):
+        mine = place == number
+        for table, key in KEYS.items():
+            field = exposures.fields[key]
+            snapshot = Snapshot.open(workspace.table(table), int(row["outputs"][table]))
+            codes, vectors = _vectors(snapshot, key, field.values, np.unique(field.codes[mine]))
+            at = np.full(len(field.values), MASKED, dtype=np.int32)
+            at[codes] = first + np.arange(len(codes))
+            found[table][mine] = at[field.codes[mine]]
+            parts += vectors
+            first += len(codes)
+    none = np.zeros((1, parts[0].shape[1] if parts else 0), np.float32)
+    return Features(np.concatenate([none, *parts]), found["user_features"], found["item_features"], place, rows)
+
+
+def _check(exposures: Exposures, rows: list[dict[str, Any]], clock: Clock) -> None:
+    if not rows:
+        first, last = (from_micros(int(exposures.time[at])) for at in (0, -1))
+        other = "as_of" if clock == "published" else "published"
+        raise LearnSparkError(
+            f"rank_ads: by the clock {clock} no release is from before any exposure ({first:%Y-%m-%d %H:%M:%S} to "
+            f"{last:%Y-%m-%d %H:%M:%S} UTC). Train and publish with histories.as_of before the exposures to rank "
+            f"(learn-spark releases lists what there is), or set ranking.clock: {other}"
+        )
+    towers = {row["model_id"] for row in rows}
+    if len(towers) > 1:
+        told = "; ".join(f"{r['release_id']} as of {r['as_of']:%Y-%m-%d} by model {r['model_id']}" for r in rows)
+        raise LearnSparkError(
+            f"rank_ads: by the clock {clock} the exposures would read vectors of {len(towers)} towers, which are not "
+            f"in one space: {told}. Rank exposures of one tower's time, or publish the past by one tower (learn-spark "
+            "backfill) and set ranking.clock: as_of"
+        )
+
+
+def _vectors(
+    snapshot: Snapshot, key: str, values: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(codes, their vectors in that order) of the ``wanted`` codes of ``values`` that the snapshot has."""
+    names = pa.array(values[wanted].tolist(), pa.string())
+    codes, vectors = [np.zeros(0, dtype=np.int64)], []
+    for batch in snapshot.batches([key, "embedding"], BATCH_ROWS):
+        place = pc.index_in(batch[key], names)
+        known = pc.is_valid(place)
+        if pc.any(known).as_py():
+            codes.append(wanted[np.asarray(place.filter(known))])
+            vectors.append(fixed_lists(pa.chunked_array([batch["embedding"].filter(known)])).astype(np.float32))
+    return np.concatenate(codes), vectors

@@ -1,0 +1,113 @@
+"""Training a network on weighted exposures, with early stopping on later ones; scoring with it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.progress import Bar
+from learn_spark.ranking.inputs import Inputs
+from learn_spark.ranking.metrics import log_loss
+from learn_spark.ranking.network import Batch, Network, Shape
+from learn_spark.settings.schema import Ranking
+
+SCORED_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Point:
+    """An epoch: weighted mean loss in training, weighted log loss on validation."""
+
+    epoch: int
+    loss: float
+    validation: float
+
+
+def shape_of(variant: str, sizes: list[int], dims: int, settings: Ranking) -> Shape:
+    """The shape that the settings ask for."""
+    return Shape(
+        variant=variant,
+        model=settings.model,
+        sizes=tuple(sizes),
+        id_dim=settings.id_dim,
+        dims=dims,
+        hidden=tuple(settings.hidden),
+        cross_layers=settings.cross_layers,
+        cross_rank=settings.cross_rank,
+        fusion_dim=settings.fusion_dim,
+    )
+
+
+def train_network(
+    shape: Shape, train: Inputs, validation: Inputs, settings: Ranking, seed: int, bar: Bar | None = None
+) -> tuple[Network, list[Point]]:
+    """(the network of the epoch with the least log loss on validation, all epochs).
+
+    The loss is weighted by the exposures' weights, as is validation: of unconverted exposures of which a share was
+    sampled, each stands for its weight, so that the predicted probabilities are those of the whole. The same seed and
+    exposures give the same network. Raises LearnSparkError where the loss is no number any more.
+    """
+    torch.manual_seed(seed)
+    network = Network(shape)
+    network.fit_scales(train)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+    )
+    order = np.random.default_rng(seed)
+    mean_weight = float(train.weight.mean(dtype=np.float64))
+    points: list[Point] = []
+    best = copy.deepcopy(network.state_dict())
+    for epoch in range(1, settings.epochs + 1):
+        network.train()
+        total = 0.0
+        places = order.permutation(len(train))
+        for start in range(0, len(places), settings.batch_size):
+            at = places[start : start + settings.batch_size]
+            label = torch.from_numpy(train.label[at])
+            weight = torch.from_numpy(train.weight[at] / mean_weight)
+            logits, auxiliary = network(Batch.of(train, at))
+            loss = F.binary_cross_entropy_with_logits(logits, label, weight=weight)
+            total += loss.item() * len(at)
+            if auxiliary is not None:
+                own = F.binary_cross_entropy_with_logits(auxiliary, label, weight=weight)
+                loss = loss + settings.auxiliary_weight * own
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        found = log_loss(score_network(network, validation), validation.label, validation.weight.astype(np.float64))
+        if not math.isfinite(total) or not math.isfinite(found):
+            raise LearnSparkError(
+                f"rank_ads: the loss of {shape.variant}, seed {seed}, is {total} in epoch {epoch}; lower "
+                "ranking.learning_rate"
+            )
+        if not points or found < min(point.validation for point in points):
+            best = copy.deepcopy(network.state_dict())
+        points.append(Point(epoch, total / len(train), found))
+        if bar is not None:
+            bar.advance(len(train), f"log loss {found:.5f} on validation")
+        if epoch - best_epoch(points) >= settings.patience:
+            break
+    network.load_state_dict(best)
+    return network.eval(), points
+
+
+def best_epoch(points: list[Point]) -> int:
+    """The epoch that validation chose: the first with the least log loss."""
+    return min(points, key=lambda point: (point.validation, point.epoch)).epoch
+
+
+@torch.inference_mode()
+def score_network(network: Network, inputs: Inputs) -> np.ndarray:
+    """Predicted probabilities of conversion [n] float64."""
+    network.eval()
+    parts = [
+        torch.sigmoid(network(Batch.of(inputs, slice(start, start + SCORED_ROWS)))[0].double()).numpy()
+        for start in range(0, len(inputs), SCORED_ROWS)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)

@@ -1,0 +1,73 @@
+"""What every ranker reads of exposures: rows of embedding tables, time of day and week, rows of released vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from learn_spark.ranking.exposures import Exposures
+from learn_spark.ranking.features import MASKED, Features
+from learn_spark.ranking.vocabulary import Vocabulary
+
+DAY, WEEK = 86_400_000_000, 604_800_000_000  # microseconds
+MONDAY = 4 * DAY  # after 1970-01-01, a Thursday
+CIRCLE = 4
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """``rows`` [n, F] int32: the embedding row of each field; ``circle`` [n, 4] float32: hour and weekday as points on
+    circles; ``user``, ``item`` [n] int32: rows of ``vectors`` [1 + R, D], MASKED for none; ``label``, ``weight`` [n]
+    float32.
+    """
+
+    rows: np.ndarray
+    circle: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    vectors: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, mask: np.ndarray) -> Inputs:
+        """The exposures in ``mask`` [n] bool; the vectors are shared."""
+        return Inputs(
+            self.rows[mask],
+            self.circle[mask],
+            self.user[mask],
+            self.item[mask],
+            self.vectors,
+            self.label[mask],
+            self.weight[mask],
+        )
+
+    def wide(self, at: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(user vectors [b, D], item vectors [b, D], known [b, 2] 0 or 1 for user and item) of some exposures."""
+        user, item = self.user[at], self.item[at]
+        known = np.stack([user != MASKED, item != MASKED], axis=1).astype(np.float32)
+        return self.vectors[user], self.vectors[item], known
+
+
+def inputs_of(exposures: Exposures, features: Features, vocabularies: Mapping[str, Vocabulary]) -> Inputs:
+    """The inputs of ``exposures`` [n], fields in the order of ``vocabularies``."""
+    return Inputs(
+        np.stack([vocabulary.rows(exposures.fields[name]) for name, vocabulary in vocabularies.items()], axis=1),
+        circle(exposures.time),
+        features.user,
+        features.item,
+        features.vectors,
+        exposures.label.astype(np.float32),
+        exposures.weight.astype(np.float32),
+    )
+
+
+def circle(micros: np.ndarray) -> np.ndarray:
+    """Sine and cosine of the time of day and of the time of the week (from Monday on; UTC), [n, 4] float32."""
+    day = micros % DAY / DAY * 2 * np.pi
+    week = (micros - MONDAY) % WEEK // DAY / 7 * 2 * np.pi
+    return np.stack([np.sin(day), np.cos(day), np.sin(week), np.cos(week)], axis=1).astype(np.float32)

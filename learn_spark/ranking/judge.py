@@ -1,0 +1,195 @@
+"""What rankers are worth on the test exposures: metrics overall and by cohort, over seeds, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from learn_spark.ranking.cohorts import NAMES
+from learn_spark.ranking.metrics import (
+    ResampledAuc,
+    auc,
+    calibration,
+    calibration_error,
+    grouped_auc,
+    log_loss,
+    log_losses,
+    user_auc,
+)
+from learn_spark.retrieval.bootstrap import Difference, interval
+
+WHOLE = "all"
+METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
+COMPARED = METRICS[:4]
+# What the features do: to the network, and to the trees.
+CONTRASTS = (("learn", "base"), ("learn-adaptor", "base"), ("gbdt-learn", "gbdt"))
+# Two-sided 95 % quantiles of Student's t by degrees of freedom, from 1 on.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The test exposures [n]: label, weight, codes of users and items; for each kind of cohort the place in NAMES."""
+
+    label: np.ndarray
+    weight: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    cohorts: Mapping[str, np.ndarray]
+
+    def masks(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """(dimension, cohort, which exposures [n] bool): the whole, then every cohort that has some."""
+        yield WHOLE, WHOLE, np.ones(len(self.label), dtype=bool)
+        for kind, places in self.cohorts.items():
+            for place, name in enumerate(NAMES):
+                if (mask := places == place).any():
+                    yield kind, name, mask
+
+    def take(self, mask: np.ndarray) -> Outcomes:
+        """The exposures in ``mask`` [n] bool."""
+        cohorts = {kind: places[mask] for kind, places in self.cohorts.items()}
+        return Outcomes(self.label[mask], self.weight[mask], self.user[mask], self.item[mask], cohorts)
+
+    def size(self) -> dict[str, float]:
+        """Exposures (rows, and what they stand for), conversions, users, items."""
+        return {
+            "exposures": len(self.label),
+            "weight": float(self.weight.sum()),
+            "conversions": float(self.weight @ (self.label > 0)),
+            "users": len(np.unique(self.user)),
+            "items": len(np.unique(self.item)),
+        }
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric of a variant on a cohort: of one ``seed``, or the mean over seeds (None) with its t interval.
+
+    ``against``: the value is the difference to that variant, its interval the bootstrap's over users. NaN: not defined,
+    as an AUC without both classes; None: no interval.
+    """
+
+    variant: str
+    seed: int | None
+    against: str | None
+    dimension: str
+    cohort: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    size: Mapping[str, float]
+
+
+def judge(
+    scores: Mapping[tuple[str, int], np.ndarray], test: Outcomes, *, bins: int, samples: int, seed: int
+) -> list[Figure]:
+    """All figures of the ``scores`` [n] by (variant, seed)."""
+    variants = list(dict.fromkeys(variant for variant, _ in scores))
+    figures: list[Figure] = []
+    for dimension, cohort, mask in test.masks():
+        part = test.take(mask)
+        size = part.size()
+        drawn: dict[str, np.ndarray] = {}
+        for variant in variants:
+            own = {number: values[mask] for (name, number), values in scores.items() if name == variant}
+            by_seed = {number: metrics_of(values, part, bins) for number, values in own.items()}
+            for number, found in by_seed.items():
+                for metric, value in found.items():
+                    figures.append(
+                        Figure(variant, number, None, dimension, cohort, metric, value, None, None, None, size)
+                    )
+            for metric in METRICS:
+                mean, low, high = over_seeds([found[metric] for found in by_seed.values()])
+                figures.append(Figure(variant, None, None, dimension, cohort, metric, mean, low, high, None, size))
+            if any(variant in contrast for contrast in CONTRASTS):
+                drawn[variant] = resampled(list(own.values()), part, samples=samples, seed=seed)
+        for first, second in CONTRASTS:
+            if first in drawn and second in drawn:
+                for place, metric in enumerate(COMPARED):
+                    d = difference(drawn[first][:, place], drawn[second][:, place], int(size["users"]))
+                    figures.append(
+                        Figure(first, None, second, dimension, cohort, metric, d.value, d.low, d.high, d.p, size)
+                    )
+    return figures
+
+
+def metrics_of(scores: np.ndarray, test: Outcomes, bins: int) -> dict[str, float]:
+    """Each of METRICS."""
+    aucs, weights = _by_user(scores, test)
+    return {
+        "AUC": auc(scores, test.label, test.weight),
+        "UAUC": user_auc(aucs),
+        "WUAUC": user_auc(aucs, weights),
+        "log loss": log_loss(scores, test.label, test.weight),
+        "calibration": calibration(scores, test.label, test.weight),
+        "ECE": calibration_error(scores, test.label, test.weight, bins),
+    }
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """(mean, lower and upper end of its 95 % t interval over seeds); no interval for one seed, or if one is NaN."""
+    mean = float(np.mean(values))
+    if len(values) < 2 or not math.isfinite(mean):
+        return mean, None, None
+    reach = T95[len(values) - 2] * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, mean - reach, mean + reach
+
+
+def resampled(scores: Sequence[np.ndarray], test: Outcomes, *, samples: int, seed: int) -> np.ndarray:
+    """COMPARED metrics [1 + samples, 4], means over the seeds' ``scores`` [n]: of the exposures as they are, then of
+    the exposures of users drawn with replacement. The same ``seed`` and users give the same draws, so that rows of two
+    variants are paired.
+    """
+    names, users = np.unique(test.user, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    whole = [ResampledAuc(values, test.label, test.weight, users) for values in scores]
+    by_user = [_by_user(values, test) for values in scores]
+    aucs = np.array([found for found, _ in by_user])  # [S, users]
+    shown = by_user[0][1]
+    has = np.isfinite(aucs[0])
+    losses = np.array(
+        [np.bincount(users, test.weight * log_losses(values, test.label), len(names)) for values in scores]
+    )
+    mean_auc, mean_loss = np.where(has, aucs, 0.0).mean(axis=0), losses.mean(axis=0)
+    found = np.empty((1 + samples, len(COMPARED)))
+    for number in range(1 + samples):
+        times = np.ones(len(names))
+        if number:
+            times = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names)).astype(np.float64)
+        found[number] = (
+            float(np.mean([each.at(times) for each in whole])),
+            _ratio(times @ mean_auc, times @ has),
+            _ratio(times @ (shown * mean_auc), times @ (shown * has)),
+            _ratio(times @ mean_loss, times @ shown),
+        )
+    return found
+
+
+def difference(first: np.ndarray, second: np.ndarray, users: int) -> Difference:
+    """Of two columns of ``resampled``: first minus second, its percentile interval, two-sided p; resamples in which a
+    metric is not defined are left out. NaN where it is defined in none.
+    """
+    gaps = first - second
+    drawn = gaps[1:][np.isfinite(gaps[1:])]
+    if not math.isfinite(gaps[0]) or not len(drawn):
+        return Difference(math.nan, math.nan, math.nan, math.nan, users)
+    low, high = interval(drawn[:, None])
+    beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * (1 + beyond) / (1 + len(drawn)))
+    return Difference(float(gaps[0]), float(low[0]), float(high[0]), p, users)
+
+
+def _by_user(scores: np.ndarray, test: Outcomes) -> tuple[np.ndarray, np.ndarray]:
+    """(AUC within each user, its exposures), both [users], in the order of the codes."""
+    names, users = np.unique(test.user, return_inverse=True)
+    found = grouped_auc(scores, test.label, test.weight, users, len(names))
+    return found, np.bincount(users, test.weight, len(names))
+
+
+def _ratio(above: float, below: float) -> float:
+    return float(above / below) if below else math.nan

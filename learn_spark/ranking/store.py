@@ -1,0 +1,212 @@
+"""Trained rankers on disk, without pickle: rankings/<run_id>/ holds what they share and a folder for each of them.
+
+manifest.json: fields, cut, releases' tower; vocabularies.parquet; <variant>-<seed>/ with manifest.json and
+model.safetensors (networks) or model.txt (LightGBM's own text).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors.torch import load, save_file
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.ranking.exposures import Split
+from learn_spark.ranking.fit import score_network
+from learn_spark.ranking.inputs import Inputs
+from learn_spark.ranking.network import Network, Shape
+from learn_spark.ranking.trees import score_trees
+from learn_spark.ranking.vocabulary import Vocabulary, of_arrow, to_arrow
+from learn_spark.settings import Settings, save_settings
+from learn_spark.tables.lineage import all_runs
+from learn_spark.tables.workspace import Workspace
+
+FORMAT = 1
+FOLDER, MANIFEST, VOCABULARIES = "rankings", "manifest.json", "vocabularies.parquet"
+WEIGHTS, TREES = "model.safetensors", "model.txt"
+WITH_FEATURES = frozenset({"learn", "learn-adaptor", "gbdt-learn"})
+
+
+class RankerError(LearnSparkError):
+    """A saved ranker that is missing, damaged, of another format, or that does not fit what it is asked to score."""
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """One trained model: ``network``, or the text of ``trees``. ``training`` says how it went."""
+
+    variant: str
+    model: str
+    seed: int
+    training: Mapping[str, Any]
+    network: Network | None = None
+    trees: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"{self.variant}-{self.seed}"
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether it reads released vectors."""
+        return self.variant in WITH_FEATURES
+
+    @property
+    def ranker_id(self) -> str:
+        """A hash of the weights and of what they mean."""
+        return hashlib.sha256(self._content() + self._text().encode()).hexdigest()[:16]
+
+    def score(self, inputs: Inputs) -> np.ndarray:
+        """Predicted probabilities of conversion [n] float64."""
+        if self.network is not None:
+            return score_network(self.network, inputs)
+        assert self.trees is not None
+        return score_trees(self.trees, self.variant, inputs)
+
+    def _content(self) -> bytes:
+        if self.trees is not None:
+            return self.trees.encode()
+        assert self.network is not None
+        state = sorted(self.network.state_dict().items())
+        return b"".join(name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in state)
+
+    def _text(self) -> str:
+        shape = None if self.network is None else self.network.shape.to_dict()
+        told = {"variant": self.variant, "model": self.model, "seed": self.seed, "shape": shape}
+        return json.dumps({**told, "training": dict(self.training)}, indent=1, sort_keys=True)
+
+    def write(self, folder: Path) -> None:
+        """Write the model and its manifest into ``folder``, made for it."""
+        folder.mkdir()
+        if self.network is not None:
+            save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, folder / WEIGHTS)
+        elif self.trees is not None:
+            (folder / TREES).write_text(self.trees, encoding="utf-8")
+        told = {"ranker_id": self.ranker_id, **json.loads(self._text())}
+        (folder / MANIFEST).write_text(json.dumps(told, indent=1, sort_keys=True), encoding="utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> Ranker:
+        """What ``write`` wrote; RankerError where a file is missing or is not the one that was saved."""
+        told = _json(folder / MANIFEST)
+        network, trees = None, None
+        try:
+            if told["shape"] is None:
+                trees = (folder / TREES).read_text(encoding="utf-8")
+            else:
+                network = Network(Shape.of_dict(told["shape"]))
+                network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
+                network.eval()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise RankerError(f"the ranker in {folder} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        found = Ranker(told["variant"], told["model"], told["seed"], told["training"], network, trees)
+        if found.ranker_id != told["ranker_id"]:
+            raise RankerError(f"the ranker in {folder} is damaged: it is not the {told['ranker_id']} that was saved")
+        return found
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """The rankers of one training run and what they share: ``vocabularies`` by field, in order; the ``context`` keys
+    among them; where the exposures were cut; ``model_id`` of the tower whose vectors they read (None: none do).
+    """
+
+    rankers: Sequence[Ranker]
+    vocabularies: Mapping[str, Vocabulary]
+    context: Sequence[str]
+    buckets: int | None
+    split: Split
+    model_id: str | None
+
+
+def save_rankings(workspace: Workspace, run_id: str, found: Rankings, settings: Settings) -> str:
+    """Write rankings/<run_id>, whole or not at all; the hash of its manifest."""
+    root = workspace.folder(FOLDER)
+    temporary = root / f".new.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        pq.write_table(to_arrow(found.vocabularies), temporary / VOCABULARIES, compression="zstd")
+        for ranker in found.rankers:
+            ranker.write(temporary / ranker.name)
+        told = {
+            "format": FORMAT,
+            "fields": list(found.vocabularies),
+            "context": list(found.context),
+            "buckets": found.buckets,
+            "vocabularies": _sha256(temporary / VOCABULARIES),
+            "validation_from": found.split.validation_from,
+            "test_from": found.split.test_from,
+            "model_id": found.model_id,
+            "rankers": {ranker.name: ranker.ranker_id for ranker in found.rankers},
+        }
+        (temporary / MANIFEST).write_text(json.dumps(told, indent=1, sort_keys=True), encoding="utf-8")
+        save_settings(settings, temporary)
+        temporary.rename(root / run_id)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return _sha256(root / run_id / MANIFEST)
+
+
+def load_rankings(workspace: Workspace, run_id: str, variants: Sequence[str], seeds: Sequence[int]) -> Rankings:
+    """Of the rankers that a run saved, those of ``variants`` and ``seeds``; RankerError for none, and for damage."""
+    folder = workspace.root / FOLDER / run_id
+    told = _json(folder / MANIFEST)
+    if told.get("format") != FORMAT:
+        raise RankerError(f"{folder} has the format {told.get('format')}, this version reads {FORMAT}")
+    if _sha256(folder / VOCABULARIES) != told["vocabularies"]:
+        raise RankerError(f"{folder / VOCABULARIES} is damaged: its hash is not the one it was saved with")
+    wanted = [f"{variant}-{seed}" for variant in variants for seed in seeds]
+    names = [name for name in wanted if name in told["rankers"]]
+    if not names:
+        raise RankerError(
+            f"rank_ads: {folder} has no ranker of {', '.join(wanted)} (ranking.variants, ranking.seeds); it has "
+            f"{', '.join(told['rankers'])}"
+        )
+    vocabularies = of_arrow(pq.read_table(folder / VOCABULARIES), told["fields"], told["buckets"])
+    split = Split(told["validation_from"], told["test_from"])
+    rankers = [Ranker.read(folder / name) for name in names]
+    return Rankings(rankers, vocabularies, told["context"], told["buckets"], split, told["model_id"])
+
+
+def saved_by(workspace: Workspace, run_id: str | None) -> tuple[str, str]:
+    """(run id, hash of the manifest) of the rankers of a run, or of the newest run that saved some (None).
+
+    Raises RankerError where there are none.
+    """
+    runs = [run.run_id for run in all_runs(workspace) if run.job == "rank_ads" and run.status == "done"]
+    trained = [name for name in runs if (workspace.root / FOLDER / name / MANIFEST).is_file()]
+    if run_id is None and not trained:
+        raise RankerError("rank_ads: no ranker has been trained here yet; run with ranking.mode: train first")
+    if run_id is not None and run_id not in trained:
+        raise RankerError(
+            f"rank_ads: the run {run_id} (ranking.ranker) saved no rankers; those that did are "
+            f"{', '.join(trained[-3:]) or 'none'}"
+        )
+    found = run_id or trained[-1]
+    return found, _sha256(workspace.root / FOLDER / found / MANIFEST)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RankerError(f"{path} cannot be read: {error}") from None
+    return told
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RankerError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,95 @@
+"""Gradient-boosted trees (LightGBM) over the same inputs: what a ranker without a network makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from learn_spark.progress import Bar
+from learn_spark.ranking.inputs import Inputs
+from learn_spark.settings.schema import Ranking
+
+SCORED_ROWS = 65_536
+
+
+class _Wide(lightgbm.Sequence):
+    """The inputs as rows of numbers, made wide a batch at a time."""
+
+    batch_size = 16_384
+
+    def __init__(self, inputs: Inputs, with_features: bool) -> None:
+        self._inputs, self._with_features = inputs, with_features
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __getitem__(self, at: Any) -> np.ndarray:
+        one = np.isscalar(at)
+        rows = np.array([at]) if one else at if isinstance(at, slice) else np.asarray(at)
+        inputs = self._inputs
+        parts: list[np.ndarray] = [inputs.rows[rows], inputs.circle[rows]]
+        if self._with_features:
+            user, item, known = inputs.wide(rows)
+            # A tree can ask whether a number is missing.
+            user, item = (np.where(known[:, [n]] > 0, vectors, np.nan) for n, vectors in enumerate((user, item)))
+            parts += [user, item, (user * item).sum(axis=1, keepdims=True)]
+        wide = np.concatenate(parts, axis=1, dtype=np.float64)
+        return wide[0] if one else wide
+
+
+def train_trees(
+    variant: str, train: Inputs, validation: Inputs, settings: Ranking, seed: int, bar: Bar | None = None
+) -> tuple[str, int]:
+    """(the model as LightGBM's text, the round that validation chose); weighted as ``train_network`` is.
+
+    Fields are categories by their embedding rows. The same seed and exposures give the same trees.
+    """
+    with_features = variant == "gbdt-learn"
+    fields = list(range(train.rows.shape[1]))
+    trees = settings.trees
+    parameters = {
+        "objective": "binary",
+        "metric": "binary_logloss",
+        "num_leaves": trees.leaves,
+        "learning_rate": trees.learning_rate,
+        "min_data_in_leaf": trees.min_leaf,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "feature_fraction": 0.8,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": settings.threads or 0,
+        "verbosity": -1,
+    }
+    sets: list[lightgbm.Dataset] = []
+    for inputs in (train, validation):
+        sets.append(
+            lightgbm.Dataset(
+                _Wide(inputs, with_features),
+                label=inputs.label,
+                weight=inputs.weight,
+                categorical_feature=fields,
+                reference=sets[0] if sets else None,
+                params=parameters,
+            )
+        )
+    stop = lightgbm.early_stopping(trees.patience, verbose=False)
+    callbacks: list[Callable[..., Any]] = [stop]
+    if bar is not None:
+        callbacks.append(lambda _: bar.advance(1))
+    booster = lightgbm.train(parameters, sets[0], trees.rounds, valid_sets=[sets[1]], callbacks=callbacks)
+    return booster.model_to_string(num_iteration=booster.best_iteration), int(booster.best_iteration)
+
+
+def score_trees(model: str, variant: str, inputs: Inputs) -> np.ndarray:
+    """Predicted probabilities of conversion [n] float64."""
+    booster = lightgbm.Booster(model_str=model)
+    wide = _Wide(inputs, variant == "gbdt-learn")
+    parts = [
+        np.asarray(booster.predict(wide[start : start + SCORED_ROWS])) for start in range(0, len(inputs), SCORED_ROWS)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)

@@ -1,0 +1,146 @@
+"""The ads rankers' figures: overall and by cohort, and what the released features change, as a table and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from learn_spark.report.dots import Group, Value, draw_dots
+from learn_spark.report.figures import Cell
+from learn_spark.report.svg import Plot
+from learn_spark.tables.lineage import Run
+from learn_spark.tables.log import read_rows
+from learn_spark.tables.workspace import Workspace
+
+METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
+LOWER_IS_BETTER = ("log loss", "ECE")
+PLOTTED = "AUC"
+LABELS = {
+    "base": "without features",
+    "learn": "with features",
+    "learn-adaptor": "LEARN-Adaptor",
+    "gbdt": "trees without features",
+    "gbdt-learn": "trees with features",
+}
+DIMENSIONS = {"all": "All", "item": "Items", "user": "Users"}
+COHORTS = ("all", "cold", "long-tail", "other")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A variant against another on a cohort: the differences of METRICS, None where one is not defined."""
+
+    label: str
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class AdsRanker:
+    """``lines`` (variant, a cell for each of METRICS) of the whole test; ``gaps`` by cohort; the plot of one metric."""
+
+    names: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    gap_names: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+    plots: tuple[Plot, ...]
+    size: str
+    model: str
+    seeds: int
+
+
+def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
+    """What a rank_ads run wrote; None where nothing is there."""
+    rows = [row for row in read_rows(workspace.table("ad_metrics")) if row["run_id"] == ranked.run_id]
+    whole = [row for row in rows if row["dimension"] == "all"]
+    if not whole:
+        return None
+    means = [row for row in whole if row["seed"] is None and row["against"] is None]
+    variants = _known([row["variant"] for row in means], tuple(LABELS))
+    found = {(row["variant"], row["metric"]): row for row in means}
+    best = {name: _best(name, means) for name in METRICS}
+    lines = tuple(
+        (
+            LABELS.get(variant, variant),
+            tuple(_cell(found.get((variant, name)), best[name]) for name in METRICS),
+        )
+        for variant in variants
+    )
+    first = whole[0]
+    size = (
+        f"{first['exposures']:,} exposures ({first['weight']:,.0f} by weight, {first['conversions']:,.0f} conversions) "
+        f"of {first['users']:,} users and {first['items']:,} items"
+    )
+    return AdsRanker(
+        METRICS,
+        lines,
+        METRICS[:4],
+        tuple(_gaps(rows)),
+        tuple(_plots(rows, variants)),
+        size,
+        ", ".join(sorted({row["model"] for row in whole})),
+        len({row["seed"] for row in whole if row["seed"] is not None}),
+    )
+
+
+def _gaps(rows: Sequence[dict[str, Any]]) -> Iterator[Gap]:
+    gaps = [row for row in rows if row["against"] is not None]
+    for variant, against in dict.fromkeys((row["variant"], row["against"]) for row in gaps):
+        mine = [row for row in gaps if (row["variant"], row["against"]) == (variant, against)]
+        for dimension, cohort in _places(mine):
+            here = {row["metric"]: row for row in mine if (row["dimension"], row["cohort"]) == (dimension, cohort)}
+            where = _cohort(dimension, cohort)
+            label = f"{LABELS.get(variant, variant)} minus {LABELS.get(against, against)}, {where.lower()}"
+            yield Gap(label, tuple(_cell(here.get(name), None) for name in METRICS[:4]))
+
+
+def _plots(rows: Sequence[dict[str, Any]], variants: Sequence[str]) -> Iterator[Plot]:
+    shown = [
+        row
+        for row in rows
+        if row["metric"] == PLOTTED and row["seed"] is None and row["against"] is None and row["value"] is not None
+    ]
+    groups = []
+    for dimension, cohort in _places(shown):
+        here = [row for row in shown if (row["dimension"], row["cohort"]) == (dimension, cohort)]
+        values = {LABELS.get(r["variant"], r["variant"]): Value(r["value"], r["low"], r["high"]) for r in here}
+        note = f"{here[0]['exposures']:,} exposures, {here[0]['conversions']:,.0f} conversions"
+        groups.append(Group(_cohort(dimension, cohort), note, values))
+    if groups:
+        yield draw_dots(
+            "ads-auc",
+            f"{PLOTTED} by cohort",
+            [LABELS.get(variant, variant) for variant in variants],
+            groups,
+            group_name="cohort",
+            x_name=f"{PLOTTED}, mean over seeds, 95 % interval",
+        )
+
+
+def _places(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    found = {(row["dimension"], row["cohort"]) for row in rows}
+    return [(d, c) for d in DIMENSIONS for c in COHORTS if (d, c) in found]
+
+
+def _cohort(dimension: str, cohort: str) -> str:
+    return DIMENSIONS[dimension] if dimension == "all" else f"{DIMENSIONS[dimension]}: {cohort}"
+
+
+def _known(names: Sequence[str], order: Sequence[str]) -> list[str]:
+    found = dict.fromkeys(names)
+    return [*(name for name in order if name in found), *(name for name in found if name not in order)]
+
+
+def _best(name: str, rows: Sequence[dict[str, Any]]) -> float | None:
+    values = [row["value"] for row in rows if row["metric"] == name and row["value"] is not None]
+    if not values:
+        return None
+    if name == "calibration":
+        return float(min(values, key=lambda value: abs(value - 1)))
+    return float(min(values) if name in LOWER_IS_BETTER else max(values))
+
+
+def _cell(row: dict[str, Any] | None, best: float | None) -> Cell | None:
+    if row is None or row["value"] is None:
+        return None
+    return Cell(row["value"], row["low"], row["high"], best is not None and row["value"] == best)

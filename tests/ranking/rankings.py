@@ -1,0 +1,52 @@
+"""Inputs to train rankers on without a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from learn_spark.progress import Reporter
+from learn_spark.ranking.inputs import Inputs
+from learn_spark.settings.schema import Ranking, Trees
+
+SMALL = {
+    "hidden": [16],
+    "id_dim": 4,
+    "cross_rank": None,
+    "fusion_dim": 8,
+    "batch_size": 128,
+    "learning_rate": 5e-3,
+    "epochs": 8,
+    "patience": 3,
+    "trees": Trees(leaves=15, rounds=60, min_leaf=20),
+}
+QUIET = Reporter(quiet=True)
+
+
+def ranking(**more: Any) -> Ranking:
+    """Settings of a small ranker."""
+    return Ranking(**{**SMALL, **more})
+
+
+def inputs(
+    rows: np.ndarray,
+    label: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    user: np.ndarray | None = None,
+    item: np.ndarray | None = None,
+    vectors: np.ndarray | None = None,
+) -> Inputs:
+    """Inputs of n exposures at one time of the week."""
+    n = len(rows)
+    none = np.zeros(n, dtype=np.int32)
+    return Inputs(
+        rows.astype(np.int32),
+        np.tile(np.array([0, 1, 0, 1], dtype=np.float32), (n, 1)),
+        none if user is None else user.astype(np.int32),
+        none if item is None else item.astype(np.int32),
+        np.zeros((1, 2), np.float32) if vectors is None else vectors.astype(np.float32),
+        label.astype(np.float32),
+        np.ones(n, np.float32) if weight is None else weight.astype(np.float32),
+    )

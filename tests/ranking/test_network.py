@@ -1,0 +1,125 @@
+"""The network: cross layers and the adaptor by hand-written formulas, masks, sharing of nothing it should not know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from learn_spark.ranking.network import Adaptor, Batch, Cross, Network, Shape, Standard
+from tests.ranking.rankings import inputs
+
+SHAPE = Shape("learn", "dcn_v2", (5, 4), 3, 2, (8, 4), 2, None, 6)
+
+
+def vectors(rows: int = 7) -> np.ndarray:
+    drawn = np.random.default_rng(0).normal(size=(rows, 2)).astype(np.float32)
+    drawn[0] = 0
+    return drawn
+
+
+def some(rows: int = 6) -> Batch:
+    chance = np.random.default_rng(1)
+    fields = np.stack([chance.integers(0, 5, rows), chance.integers(0, 4, rows)], axis=1)
+    user, item = chance.integers(0, 7, (2, rows))
+    user[0] = item[0] = item[1] = 0
+    return Batch.of(inputs(fields, np.zeros(rows), user=user, item=item, vectors=vectors()), slice(None))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_cross_layer_is_x0_times_w_x_plus_b_plus_x(rank: int | None) -> None:
+    torch.manual_seed(0)
+    layer, width = Cross(4, rank), 4
+    x0, x = torch.randn(3, 4), torch.randn(3, 4)
+    w = layer.outer.weight if rank is None else layer.outer.weight @ layer.inner.weight
+    assert w.shape == (4, 4)
+    assert sum(p.numel() for p in layer.parameters()) == (width * width if rank is None else 2 * width * rank) + width
+    found = layer(x0, x)
+    for row in range(3):
+        for i in range(4):
+            product = sum(float(w[i, j] * x[row, j]) for j in range(4)) + float(layer.outer.bias[i])
+            assert float(found[row, i]) == pytest.approx(float(x0[row, i]) * product + float(x[row, i]), abs=1e-5)
+
+
+def test_the_whole_of_dcn_v2_by_hand() -> None:
+    torch.manual_seed(0)
+    network, batch = Network(SHAPE).eval(), some()
+    network.fit_scales(
+        inputs(np.zeros((6, 2)), np.zeros(6), user=np.arange(6), item=np.arange(1, 7), vectors=vectors())
+    )
+    parts = [table(batch.rows[:, n]) for n, table in enumerate(network.embeddings)]
+    user, item = network.user(batch.user, batch.known[:, 0]), network.item(batch.item, batch.known[:, 1])
+    dot = torch.tensor([float(u @ i) for u, i in zip(batch.user, batch.item, strict=True)])
+    x0 = torch.cat([*parts, batch.circle, user, item, batch.known, dot[:, None]], dim=1)
+    first = x0 * (x0 @ network.crosses[0].outer.weight.T + network.crosses[0].outer.bias) + x0
+    second = x0 * (first @ network.crosses[1].outer.weight.T + network.crosses[1].outer.bias) + first
+    deep = x0
+    for at in (0, 2):
+        deep = torch.relu(deep @ network.deep[at].weight.T + network.deep[at].bias)
+    expected = torch.cat([second, deep], dim=1) @ network.out.weight[0] + network.out.bias
+    logits, auxiliary = network(batch)
+    assert auxiliary is None
+    assert torch.allclose(logits, expected, atol=1e-6)
+
+
+def test_an_mlp_has_no_cross_layers_and_base_no_vectors() -> None:
+    torch.manual_seed(0)
+    network = Network(replace(SHAPE, model="mlp", variant="base")).eval()
+    assert len(network.crosses) == 0
+    batch = some()
+    other = replace(batch, user=batch.user + 1, item=batch.item - 1, known=1 - batch.known)
+    assert torch.equal(network(batch)[0], network(other)[0])
+    with_features = Network(SHAPE).eval()
+    assert not torch.allclose(with_features(batch)[0], with_features(other)[0])
+
+
+def test_the_adaptor_hands_fused_user_and_item_on_and_is_supervised_by_itself() -> None:
+    torch.manual_seed(0)
+    adaptor = Adaptor(2, 6)
+    user, item = torch.randn(5, 2), torch.randn(5, 2)
+    fused, logit = adaptor(user, item)
+    hidden = torch.relu(torch.cat([user, item], dim=1) @ adaptor.fusion[0].weight.T + adaptor.fusion[0].bias)
+    assert torch.allclose(fused, hidden @ adaptor.fusion[2].weight.T + adaptor.fusion[2].bias, atol=1e-6)
+    assert (fused.shape, logit.shape) == ((5, 6), (5,))
+    network = Network(replace(SHAPE, variant="learn-adaptor", model="mlp"))
+    batch = some()
+    logits, auxiliary = network(batch)
+    assert auxiliary is not None
+    # [fields, circle, user, item, known, fused] is what the MLP reads.
+    assert network.deep[0].in_features == 2 * 3 + 4 + 2 * 2 + 2 + 6
+    auxiliary.sum().backward(retain_graph=True)
+    assert network.adaptor is not None
+    assert network.adaptor.fusion[0].weight.grad is not None
+    assert network.deep[0].weight.grad is None
+    logits.sum().backward()
+    assert network.deep[0].weight.grad is not None
+
+
+def test_masked_vectors_are_zero_whatever_the_scale() -> None:
+    standard = Standard(2)
+    drawn = vectors()[1:] + 3
+    standard.fit(drawn)
+    known = torch.ones(6)
+    known[2] = 0
+    scaled = standard(torch.from_numpy(drawn), known)
+    assert scaled[2].tolist() == [0, 0]
+    rest = standard(torch.from_numpy(drawn), torch.ones(6)).numpy()
+    assert rest.mean(axis=0) == pytest.approx([0, 0], abs=1e-6)
+    assert np.sqrt((rest**2).mean()) == pytest.approx(1, abs=1e-5)
+    # By one number: what is longer stays longer.
+    assert rest == pytest.approx(
+        (drawn - drawn.mean(axis=0)) / np.sqrt(((drawn - drawn.mean(axis=0)) ** 2).mean()), abs=1e-5
+    )
+    unused = Standard(2)
+    unused.fit(np.zeros((0, 2)))
+    assert (unused.mean.tolist(), float(unused.scale)) == ([0, 0], 1)
+
+
+def test_a_shape_survives_json() -> None:
+    import json
+
+    for shape in (SHAPE, replace(SHAPE, cross_rank=3, variant="base")):
+        assert Shape.of_dict(json.loads(json.dumps(shape.to_dict()))) == shape

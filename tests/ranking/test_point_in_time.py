@@ -1,0 +1,109 @@
+"""Nothing from after an exposure reaches its features: a planted later release, both clocks, Spark's own join."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.ranking.exposures import Exposures
+from learn_spark.ranking.features import Features, features_of
+from learn_spark.release.point_in_time import Clock, features_at, releases_at
+from learn_spark.tables import delta
+from tests.ranking.ads_world import AdsWorld, exposure
+from tests.release.published import DAYS, Published
+
+LEAK = [9.0, 9.0]
+
+
+@pytest.fixture(scope="module")
+def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> AdsWorld:
+    """r1 as of 100 published at 120, r2 as of 200 published at 220: it knows what r1 does not, by other vectors."""
+    world = AdsWorld(tmp_path_factory.mktemp("leak"), spark)
+    world.release("r1", 100, {"u": [1.0, 0.0], "w": [0.0, 1.0]}, {"i": [0.5, 0.5]}, published=120)
+    world.release("r2", 200, {"u": LEAK, "v": LEAK}, {"i": LEAK, "j": LEAK}, published=220)
+    world.exposures(
+        [
+            exposure(f"{user}{item}{seconds}", user, item, seconds)
+            for seconds in (99, 100, 120, 121, 199, 200, 220, 221, 300)
+            for user, item in (("u", "i"), ("v", "j"), ("w", "i"), ("nobody", "nothing"))
+        ]
+    )
+    return world
+
+
+def rows_of(exposures: Exposures, features: Features) -> dict[str, tuple[str | None, list[float], list[float]]]:
+    return {
+        event: (
+            features.releases[release]["release_id"] if release >= 0 else None,
+            features.vectors[user].tolist(),
+            features.vectors[item].tolist(),
+        )
+        for event, release, user, item in zip(
+            exposures.event_id.to_pylist(), features.release, features.user, features.item, strict=True
+        )
+    }
+
+
+@pytest.mark.parametrize(("clock", "first", "second"), [("as_of", 100, 200), ("published", 121, 221)])
+def test_a_later_release_never_reaches_an_exposure(world: AdsWorld, clock: Clock, first: int, second: int) -> None:
+    exposures = world.read()
+    features = features_of(world.workspace, exposures, clock)
+    found = rows_of(exposures, features)
+    nothing = [0.0, 0.0]
+    for seconds in (99, 100, 120, 121, 199, 200, 220, 221, 300):
+        release = "r2" if seconds >= second else "r1" if seconds >= first else None
+        user, item = {"r2": (LEAK, LEAK), "r1": ([1.0, 0.0], [0.5, 0.5]), None: (nothing, nothing)}[release]
+        assert found[f"ui{seconds}"] == (release, user, item)
+        # Known to the later release alone, to the earlier alone, to none.
+        assert found[f"vj{seconds}"][1:] == ((LEAK, LEAK) if release == "r2" else (nothing, nothing))
+        assert found[f"wi{seconds}"][1] == ([0.0, 1.0] if release == "r1" else nothing)
+        assert found[f"nobodynothing{seconds}"] == (release, nothing, nothing)
+    # Once an entity and release: u and w and i of r1; u, v, i, j of r2; and the row for none.
+    assert features.vectors.shape == (1 + 3 + 4, 2)
+    assert not features.vectors[0].any()
+
+
+@pytest.mark.parametrize("clock", ["as_of", "published"])
+def test_it_is_what_spark_joins(world: AdsWorld, clock: Clock) -> None:
+    exposures = world.read()
+    found = rows_of(exposures, features_of(world.workspace, exposures, clock))
+    events = delta.read(world.spark, world.workspace.table("exposures"))
+    joined = features_at(world.spark, events, clock=clock, workspace=world.workspace).collect()
+    assert len(joined) == len(found)
+    for row in joined:
+        vectors = [row.user_embedding or [0.0, 0.0], row.item_embedding or [0.0, 0.0]]
+        assert found[row.event_id] == (row.release_id, *vectors), row.event_id
+
+
+def test_withdrawn_and_rolled_back_releases(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> None:
+    published = Published(spark, str(tmp_path_factory.mktemp("withdrawn")))
+    times = np.array([round(day.timestamp() * 1e6) + hour for day in DAYS for hour in (-1, 0, 1)])
+    frame = spark.createDataFrame([("a", "x", int(t)) for t in times], "user_id string, item_id string, micros long")
+    events = frame.selectExpr("*", "timestamp_micros(micros) as event_time")
+    for clock in ("published", "as_of"):
+        releases, place = releases_at(published.workspace, times, clock)  # type: ignore[arg-type]
+        ours = [None if at < 0 else releases[at]["release_id"] for at in place]
+        joined = features_at(spark, events, clock=clock, workspace=published.workspace).collect()  # type: ignore[arg-type]
+        theirs = {row.micros: row.release_id for row in joined}
+        assert ours == [theirs[int(t)] for t in times], clock
+
+
+def test_no_release_before_any_exposure_and_vectors_of_two_towers(
+    world: AdsWorld, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = AdsWorld(tmp_path_factory.mktemp("none"), spark)
+    other.release("late", 500, {"u": [1.0]}, {"i": [1.0]})
+    other.exposures([exposure("a", "u", "i", 100), exposure("b", "u", "i", 600)])
+    early = other.read().take(np.array([0]))
+    with pytest.raises(
+        LearnSparkError, match=r"by the clock as_of no release is from before any exposure .*\(2024-01-01 00:01:40"
+    ):
+        features_of(other.workspace, early, "as_of")
+    # A ranker that reads no vectors needs no release.
+    assert features_of(other.workspace, early, "as_of", needed=False).user.tolist() == [0]
+    other.release("another tower's", 550, {"u": [1.0, 2.0]}, {"i": [1.0, 2.0]}, model="m2")
+    other.exposures([exposure("a", "u", "i", 510), exposure("b", "u", "i", 600)])
+    with pytest.raises(LearnSparkError, match="vectors of 2 towers, which are not in one space"):
+        features_of(other.workspace, other.read(), "as_of")
