@@ -1,0 +1,98 @@
+"""Independent witnesses: RecTools' SASRec and HSTU on the very histories of a workspace, ranked by our rule.
+
+    make bench-witness ARGS="movielens --epochs 60"
+    make bench-witness ARGS="beauty --epochs 15 --only sasrec --set source.path=DIR"
+
+They learn every event before the test target (the validation event too, as a tower with training.refit), rank the
+catalogue whole, and are scored as ours are: history masked, ties by half. RecTools has its own environment, --peers.
+Nothing is tuned: SASRec has the recipe of eSASRec's authors (arXiv 2508.06450: 64 wide, 1 block, 1 head, dropout .2,
+256 negatives, sampled softmax, rate 1e-3), HSTU the same sizes and 2 blocks; --epochs is given. An item that only the
+test target knows is ranked by neither, and counts as last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.train import install_peers
+from learn_spark.retrieval.cuts import Cut, cut_histories
+from learn_spark.retrieval.metrics import summarise
+from learn_spark.retrieval.ranks import TIE_TOLERANCE
+from learn_spark.settings import load_settings
+from learn_spark.tables.snapshot import Snapshot
+from learn_spark.tables.workspace import Workspace
+
+SHARED = {"n_factors": 64, "n_heads": 1, "dropout_rate": 0.2, "lr": 1e-3, "batch_size": 128}
+RECIPES = {
+    "sasrec": {**SHARED, "n_blocks": 1, "loss": "sampled_softmax", "n_negatives": 256},
+    "hstu": {**SHARED, "n_blocks": 2, "loss": "sampled_softmax", "n_negatives": 256},
+}
+
+
+def main() -> None:
+    """Train the witnesses and print a line of JSON each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="Settings of a workspace whose histories stand.")
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--only", choices=list(RECIPES), default=None)
+    parser.add_argument("--seed", type=int, default=2024)
+    parser.add_argument("--peers", type=Path, default=Path("var/peers-train"))
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    settings = load_settings(arguments.config, arguments.overrides)
+    workspace = Workspace.open(settings.workspace)
+    histories = Snapshot.open(workspace.table("user_histories")).to_arrow()
+    n_items = int(max(Snapshot.open(workspace.table("item_index")).to_arrow()["item_index"].to_numpy()))
+    cut = cut_histories(histories, "test")
+    python = install_peers(arguments.peers)
+    for name in [arguments.only] if arguments.only else list(RECIPES):
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            _write(cut, n_items, folder / "histories.npz")
+            own = {**RECIPES[name], "session_max_len": settings.objective.history, "seed": arguments.seed}
+            peer = [str(python), str(Path(__file__).with_name("witness_peer.py")), str(folder), "--model", name]
+            subprocess.run([*peer, "--epochs", str(arguments.epochs), "--settings", json.dumps(own)], check=True)
+            ranks = _ranks(np.load(folder / "scores.npy", mmap_mode="r", allow_pickle=False), cut)
+            told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+        found = summarise(ranks, [10, 100], cut.every_target.offsets)
+        print(
+            json.dumps({"witness": name, "epochs": arguments.epochs, "seed": arguments.seed, **told, **found}),
+            flush=True,
+        )
+
+
+def _write(cut: Cut, n_items: int, path: Path) -> None:
+    inside = np.arange(cut.items.shape[1]) < cut.lengths[:, None]
+    offsets = np.concatenate([[0], np.cumsum(cut.lengths)])
+    items = cut.items[inside].astype(np.int64) - 1
+    np.savez(path, items=items, times=cut.times[inside], offsets=offsets, n_items=np.int64(n_items))
+
+
+def _ranks(scores: np.ndarray, cut: Cut) -> np.ndarray:
+    """Ranks [T] by the rule of retrieval/ranks.py, from scores [B, N]."""
+    every = cut.every_target
+    found = np.empty(len(every.positions))
+    for user in range(len(scores)):
+        own = slice(every.offsets[user], every.offsets[user + 1])
+        targets = every.positions[own]
+        row = scores[user].astype(np.float64)
+        wanted = row[targets].copy()
+        row[np.setdiff1d(cut.seen[user], targets)] = -np.inf
+        for at, score in zip(range(own.start, own.stop), wanted, strict=True):
+            if np.isneginf(score):
+                found[at] = len(row)
+                continue
+            found[at] = (
+                1.0 + (row > score + TIE_TOLERANCE).sum() + 0.5 * ((np.abs(row - score) <= TIE_TOLERANCE).sum() - 1)
+            )
+    return found
+
+
+if __name__ == "__main__":
+    main()
