@@ -267,6 +267,7 @@ def test_csv_and_delta_give_what_parquet_gives(spark: SparkSession, log: pa.Tabl
         settings = settings_of(str(tmp_path / name), [])
         rows = read_logs(spark, Path(settings.path), settings.logs, {"device": "context['device']"}).collect()
         read.append({row["event_id"]: row.asDict() | {"position": None} for row in rows})
+        assert {row.pop("source_file") for row in read[-1].values()} == {name}
     refused = read[2].pop("bad")
     assert refused["reasons"] == [
         "context is not a JSON object",
