@@ -184,7 +184,7 @@ def redacted(settings: Settings) -> dict[str, Any]:
             return {k: "***" if _SECRET.search(k) and isinstance(v, str) else clean(v) for k, v in node.items()}
         return node
 
-    result: dict[str, Any] = clean(settings.model_dump(by_alias=True))
+    result: dict[str, Any] = clean(settings.model_dump())
     return result
 
 

@@ -67,7 +67,7 @@ class AllActionBatch(_Tensors):
 class BatchMaker:
     """Makes batches of rows. Each is a function of the rows and of (seed, turn, rank, step): an epoch that is taken up
     in its middle goes on with the batches it would have had. ``until`` is the column that says where a row's events to
-    train on end.
+    train on end; ``catalogue`` the item_index of what negatives are drawn from (None: 1..``n_items``).
     """
 
     def __init__(
@@ -75,13 +75,15 @@ class BatchMaker:
         objective: Objective,
         *,
         n_items: int,
+        catalogue: np.ndarray | None = None,
         seed: int,
         rank: int = 0,
         times: bool = False,
         weights: bool = False,
         until: Until = "train_length",
     ) -> None:
-        self.objective, self.n_items, self.seed, self.rank = objective, n_items, seed, rank
+        self.objective, self.seed, self.rank = objective, seed, rank
+        self.catalogue = np.arange(1, n_items + 1) if catalogue is None else catalogue
         self.times, self.weights, self.until = times, weights, until
         self._recency = RecencyWeights(**objective.recency.model_dump()) if objective.recency else None
 
@@ -156,7 +158,8 @@ class BatchMaker:
         if self.objective.negatives not in ("uniform", "mixed"):
             return None
         size = (pairs, self.objective.n_negatives) if self.objective.per_position else self.objective.n_negatives
-        return _long(uniform_negatives(size, n_items=self.n_items, generator=generator))
+        drawn = uniform_negatives(size, n_items=len(self.catalogue), generator=generator)
+        return _long(self.catalogue[drawn - 1])
 
 
 def _long(values: np.ndarray) -> Tensor:

@@ -24,15 +24,21 @@ class ObjectiveLoss(nn.Module):
 
     ``log_q`` [n_items + 1] holds the log of each item's share of the training events, which is subtracted from the
     scores of in-batch negatives where ``objective.log_q`` is on (None: it is off). The temperature is a parameter
-    where it is learned, and kept within COLDEST and HOTTEST.
+    where it is learned, and kept within COLDEST and HOTTEST. ``catalogue`` [K] rising item_index: what the full softmax
+    is over, and ``negatives`` are drawn from (None: all items). An item without a training event belongs to neither:
+    it could only be pushed away.
     """
 
     log_q: Tensor | None
+    catalogue: Tensor | None
 
-    def __init__(self, settings: Objective, *, log_q: Tensor | None, ranks: Ranks) -> None:
+    def __init__(
+        self, settings: Objective, *, log_q: Tensor | None, ranks: Ranks, catalogue: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.settings, self.ranks = settings, ranks
         self.register_buffer("log_q", log_q, persistent=False)
+        self.register_buffer("catalogue", catalogue, persistent=False)
         start = torch.tensor(math.log(settings.temperature))
         self.log_temperature = nn.Parameter(start) if settings.learn_temperature else None
 
@@ -82,8 +88,11 @@ class ObjectiveLoss(nn.Module):
         count = torch.tensor(float(len(ids)), device=ids.device) if weight is None else weight.sum()
         shared: dict[str, Any] = {"temperature": self.temperature, "weight": weight}
         if self.settings.negatives == "full":
-            catalogue = tower.items(torch.arange(1, tower.n_items + 1, device=ids.device))
-            return full_softmax_loss(user, catalogue, ids - 1, **shared) * count, count
+            if self.catalogue is None:
+                every, place = torch.arange(1, tower.n_items + 1, device=ids.device), ids - 1
+            else:
+                every, place = self.catalogue, torch.searchsorted(self.catalogue, ids)
+            return full_softmax_loss(user, tower.items(every), place, **shared) * count, count
         vectors, named, chances = [], [], []
         if self.settings.negatives in ("in_batch", "mixed"):
             vectors.append(self.ranks.gather(positive))
@@ -92,7 +101,8 @@ class ObjectiveLoss(nn.Module):
         if drawn is not None:
             vectors.append(tower.items(drawn))
             named.append(drawn)
-            chances.append(torch.full(drawn.shape, -math.log(tower.n_items), device=ids.device))
+            size = tower.n_items if self.catalogue is None else len(self.catalogue)
+            chances.append(torch.full(drawn.shape, -math.log(size), device=ids.device))
         # Uniform negatives alone need no correction: all have the same chance.
         corrected = self.log_q is not None and self.settings.negatives != "uniform"
         mean = sampled_softmax_loss(

@@ -30,7 +30,8 @@ from learn_spark.training.ranks import Ranks
 @dataclass(frozen=True)
 class TrainingTask:
     """``settings`` dumped; the histories' table and version; the item matrix's file, [n_items + 1, C], None for a tower
-    without content; the file of log shares [n_items + 1] or None; and the folder of checkpoints and logs. ``refit`` is
+    without content; the file of log shares [n_items + 1] or None; the file of the item_index of every item that has a
+    training event; and the folder of checkpoints and logs. ``refit`` is
     how many epochs to train on training and validation events together, without choosing; 0: choose by validation.
     """
 
@@ -40,6 +41,7 @@ class TrainingTask:
     n_items: int
     matrix: str | None
     log_q: str | None
+    catalogue: str
     folder: str
     refit: int = 0
 
@@ -84,10 +86,12 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
     torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // ranks.size))
     histories = KnownHistories.open(task.histories, task.version)
     tower = build_tower(task)
+    catalogue = np.load(task.catalogue, allow_pickle=False)
     until: Until = "validation_length" if task.refit else "train_length"
     maker = BatchMaker(
         settings.objective,
         n_items=task.n_items,
+        catalogue=catalogue,
         seed=training.seed,
         rank=ranks.rank,
         times=tower.needs_times,
@@ -100,7 +104,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
     log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
     loop = TrainingLoop(
         tower=tower,
-        loss=ObjectiveLoss(settings.objective, log_q=log_q, ranks=ranks),
+        loss=ObjectiveLoss(settings.objective, log_q=log_q, ranks=ranks, catalogue=torch.from_numpy(catalogue)),
         stream=histories.stream(
             maker.columns,
             until=until,

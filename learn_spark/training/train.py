@@ -16,7 +16,7 @@ from learn_spark.encoder.identity import identify
 from learn_spark.errors import LearnSparkError
 from learn_spark.objectives.negatives import item_log_q
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.retrieval.cuts import cut_histories, training_events
+from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events, with_validation
 from learn_spark.settings import save_settings
 from learn_spark.text.templates import template
 from learn_spark.training.checkpoint import Checkpoints
@@ -52,7 +52,8 @@ def run(context: StageContext) -> StageResult:
     samples = sum(epoch["samples"] for epoch in trained.curve)
     if settings.training.refit:
         context.report.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
-        anew = replace(task, folder=str(unfinished / "refit"), refit=trained.best_epoch)
+        learnt = _save_catalogue(with_validation(histories.to_arrow()), task.n_items, unfinished / "refit.npy")
+        anew = replace(task, folder=str(unfinished / "refit"), refit=trained.best_epoch, catalogue=learnt)
         refitted = _train(context, anew)
         samples += sum(epoch["samples"] for epoch in refitted.curve)
         weights = _best(anew, refitted)
@@ -129,12 +130,13 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
     if log_q is not None:
         np.save(log_q, log_shares(histories, n_items), allow_pickle=False)
     task = TrainingTask(
-        settings=settings.model_dump(by_alias=True),
+        settings=settings.model_dump(),
         histories=context.path("user_histories"),
         version=version,
         n_items=n_items,
         matrix=None if matrix is None else str(matrix),
         log_q=None if log_q is None else str(log_q),
+        catalogue=_save_catalogue(histories, n_items, folder / "catalogue.npy"),
         folder=str(folder),
     )
     manifest: dict[str, object] = {
@@ -147,6 +149,12 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
         "seed": settings.training.seed,
     }
     return task, manifest
+
+
+def _save_catalogue(histories: pa.Table, n_items: int, path: Path) -> str:
+    """Write the item_index of every item with an event in training samples, rising; the file."""
+    np.save(path, np.flatnonzero(trained_counts(histories, n_items)) + 1, allow_pickle=False)
+    return str(path)
 
 
 def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:

@@ -165,6 +165,17 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp
     assert sorted(found) == pytest.approx(sorted(with_and_alone), abs=1e-6)
 
 
+@pytest.mark.parametrize("negatives", ["negatives=full", "negatives=uniform", "negatives=mixed"])
+def test_an_item_without_a_training_event_is_nobodys_negative(tmp_path: Path, negatives: str) -> None:
+    """Books 41 to 48 are test targets alone: their IDs stay at 0, where they begin; those that are read do not."""
+    shelf = Shelf(tmp_path / "here", reading())
+    many = ("objective.n_negatives=64", f"objective.{negatives}")
+    run, _ = shelf.run("train", *PLUS, *many)
+    identity = load_model(shelf.workspace.root / next(iter(run.outputs))).tower.state_dict()["identity.weight"]
+    assert identity[1:41].any(dim=1).all()
+    assert not identity[41:].any()
+
+
 def test_a_damaged_head_is_refused(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "here", reading())
     run, _ = shelf.run("train", *PLUS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -48,7 +49,11 @@ def histories(tmp_path: Path) -> Snapshot:
 def task(histories: Snapshot, folder: Path, *overrides: str) -> TrainingTask:
     folder.mkdir()
     settings = load_settings("quickstart", (*OVERRIDES, *overrides))
-    return TrainingTask(settings.model_dump(), histories.path, histories.version, ITEMS, None, None, str(folder))
+    catalogue = folder / "catalogue.npy"
+    np.save(catalogue, np.arange(1, ITEMS + 1))
+    return TrainingTask(
+        settings.model_dump(), histories.path, histories.version, ITEMS, None, None, str(catalogue), str(folder)
+    )
 
 
 def weights(told: TrainingTask) -> dict[str, torch.Tensor]:
