@@ -25,6 +25,7 @@ METHODS = {
     "frozen": "frozen embeddings, untrained",
     "sasrec": "SASRec",
     "hstu": "HSTU",
+    "learn-plus": "LEARN+",
     "learn": "LEARN",
 }
 
