@@ -7,40 +7,19 @@ from typing import Any
 from torch import Tensor
 
 from learn_spark.towers.bound import BoundTower
-from learn_spark.towers.learn import ItemTower, LearnTower, TowerShape
+from learn_spark.towers.learn import LearnTower, TowerShape
 
 
 class ContentTower(BoundTower):
-    """A LearnTower over bound content. Arguments and errors are those of TowerShape."""
+    """A LearnTower over bound content. ``arguments`` are TowerShape's, and so are the errors."""
 
     method = "learn"
 
-    def __init__(
-        self,
-        *,
-        n_items: int,
-        content_dim: int,
-        width: int,
-        layers: int,
-        heads: int,
-        ffn: int,
-        output_dim: int,
-        dropout: float,
-        item_tower: ItemTower,
-    ) -> None:
+    def __init__(self, *, n_items: int, **arguments: Any) -> None:
         super().__init__()
-        self.n_items, self.output_dim = n_items, output_dim
-        shape = TowerShape(
-            content_dim=content_dim,
-            width=width,
-            layers=layers,
-            heads=heads,
-            ffn=ffn,
-            output_dim=output_dim,
-            dropout=dropout,
-            item_tower=item_tower,
-        )
-        self.content_dim = content_dim
+        shape = TowerShape(**arguments)
+        self.n_items, self.output_dim = n_items, shape.output_dim
+        self.content_dim = shape.content_dim
         self.learn = LearnTower.of(shape)
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
