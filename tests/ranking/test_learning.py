@@ -141,6 +141,26 @@ def test_weights_restore_the_rate_of_what_was_sampled() -> None:
     assert calibration(score_trees(text, "gbdt", whole), whole.label, whole.weight) == pytest.approx(1, abs=0.1)
 
 
+def test_trees_take_small_steps_where_conversions_are_rare_and_weights_large() -> None:
+    """One in 2,000 converts, a thousandth of the others is kept: a third of the rows are conversions of weight 1."""
+    chance = np.random.default_rng(4)
+    rows, items = 12_000, 300
+    rate = 0.0002 * np.exp(chance.normal(size=items))
+    item = chance.integers(0, items, rows)
+    # The rows as they are after sampling: of an item's exposures all that convert, and 1 in 1,000 of the others.
+    label = chance.random(rows) < rate[item] / (rate[item] + 0.001)
+    every = inputs(np.stack([2 + item, np.full(rows, 2)], axis=1), label, weight=np.where(label, 1.0, 1000.0))
+    place = np.arange(rows)
+    parts = [every.take(mask) for mask in (place < 8000, (place >= 8000) & (place < 10_000), place >= 10_000)]
+    text, rounds = train_trees("gbdt", parts[0], parts[1], ranking(), 1)
+    scores, test = score_trees(text, "gbdt", parts[2]), parts[2]
+    assert rounds > 1
+    assert log_loss(scores, test.label, test.weight) < log_loss(
+        np.full(len(test), np.average(parts[0].label, weights=parts[0].weight)), test.label, test.weight
+    )
+    assert calibration(scores, test.label, test.weight) == pytest.approx(1, abs=0.25)
+
+
 def test_a_loss_that_is_no_number_stops_the_training() -> None:
     *parts, _ = world_of_tastes(1000)
     with pytest.raises(LearnSparkError, match=r"the loss of base, seed 1, is (nan|inf).*lower ranking.learning_rate"):
