@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from learn_spark.ranking.inputs import Inputs
 from learn_spark.ranking.metrics import auc, calibration, log_loss
 from learn_spark.ranking.store import Ranker
 from learn_spark.ranking.trees import score_trees, train_trees
-from learn_spark.settings.schema import Ranking
+from learn_spark.settings.schema import Ranking, Trees
 from tests.ranking.ads_world import tastes
 from tests.ranking.rankings import inputs, ranking
 
@@ -141,24 +142,23 @@ def test_weights_restore_the_rate_of_what_was_sampled() -> None:
     assert calibration(score_trees(text, "gbdt", whole), whole.label, whole.weight) == pytest.approx(1, abs=0.1)
 
 
-def test_trees_take_small_steps_where_conversions_are_rare_and_weights_large() -> None:
-    """One in 2,000 converts, a thousandth of the others is kept: a third of the rows are conversions of weight 1."""
+def test_no_leaf_steps_further_than_it_may() -> None:
+    """Of rare conversions among unconverted exposures of weight 1,000 each: item 1 converts 250 times as often."""
     chance = np.random.default_rng(4)
-    rows, items = 12_000, 300
-    rate = 0.0002 * np.exp(chance.normal(size=items))
-    item = chance.integers(0, items, rows)
-    # The rows as they are after sampling: of an item's exposures all that convert, and 1 in 1,000 of the others.
-    label = chance.random(rows) < rate[item] / (rate[item] + 0.001)
-    every = inputs(np.stack([2 + item, np.full(rows, 2)], axis=1), label, weight=np.where(label, 1.0, 1000.0))
-    place = np.arange(rows)
-    parts = [every.take(mask) for mask in (place < 8000, (place >= 8000) & (place < 10_000), place >= 10_000)]
-    text, rounds = train_trees("gbdt", parts[0], parts[1], ranking(), 1)
-    scores, test = score_trees(text, "gbdt", parts[2]), parts[2]
-    assert rounds > 1
-    assert log_loss(scores, test.label, test.weight) < log_loss(
-        np.full(len(test), np.average(parts[0].label, weights=parts[0].weight)), test.label, test.weight
-    )
-    assert calibration(scores, test.label, test.weight) == pytest.approx(1, abs=0.25)
+    rows = 16_000
+    item = (chance.random(rows) < 0.14).astype(int)
+    label = chance.random(rows) < np.where(item == 1, 0.98, 0.16)
+    every = inputs(np.stack([np.full(rows, 2), 2 + item], axis=1), label, weight=np.where(label, 1.0, 1000.0))
+    train, validation = (every.take(mask) for mask in (np.arange(rows) < 11_000, np.arange(rows) >= 11_000))
+    furthest = {}
+    for step in (0.5, 1e9):
+        settings = ranking(trees=Trees(leaves=7, rounds=10, min_leaf=20, learning_rate=0.1, max_step=step))
+        text, _ = train_trees("gbdt", train, validation, settings, 1)
+        # The first tree's leaves hold the rate of all besides.
+        leaves = [np.array(line.split(), dtype=float) for line in re.findall(r"leaf_value=(.*)", text)][1:]
+        furthest[step] = max(float(np.abs(values).max()) for values in leaves)
+    assert furthest[0.5] <= 0.5 * 0.1 + 1e-9
+    assert furthest[1e9] > 0.1
 
 
 def test_a_loss_that_is_no_number_stops_the_training() -> None:
