@@ -69,7 +69,7 @@ class Figure:
     """A metric of a variant on a cohort: of one ``seed``, or the mean over seeds (None) with its t interval.
 
     ``against``: the value is the difference to that variant, its interval the bootstrap's over users. NaN: not defined,
-    as an AUC without both classes; None: no interval.
+    as an AUC without both classes; None, or NaN: no interval.
     """
 
     variant: str
@@ -172,12 +172,14 @@ def resampled(scores: Sequence[np.ndarray], test: Outcomes, *, samples: int, see
 
 def difference(first: np.ndarray, second: np.ndarray, users: int) -> Difference:
     """Of two columns of ``resampled``: first minus second, its percentile interval, two-sided p; resamples in which a
-    metric is not defined are left out. NaN where it is defined in none.
+    metric is not defined are left out. NaN where it is defined in none; of a single user there is no interval.
     """
     gaps = first - second
     drawn = gaps[1:][np.isfinite(gaps[1:])]
     if not math.isfinite(gaps[0]) or not len(drawn):
         return Difference(math.nan, math.nan, math.nan, math.nan, users)
+    if users < 2:
+        return Difference(float(gaps[0]), math.nan, math.nan, math.nan, users)
     low, high = interval(drawn[:, None])
     beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p = min(1.0, 2 * (1 + beyond) / (1 + len(drawn)))

@@ -297,6 +297,8 @@ def _told(figure: Figure) -> str:
 
 
 def _gap(figure: Figure) -> str:
-    if figure.low is None or figure.high is None or not math.isfinite(figure.value):
+    told = (figure.value, figure.low, figure.high)
+    value, low, high = (math.nan if number is None else number for number in told)
+    if not math.isfinite(value):
         return "none"
-    return f"{figure.value:+.4f} ({figure.low:+.4f} to {figure.high:+.4f})"
+    return f"{value:+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if math.isfinite(low) else "")

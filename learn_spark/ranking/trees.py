@@ -56,6 +56,7 @@ def train_trees(
         "num_leaves": trees.leaves,
         "learning_rate": trees.learning_rate,
         "min_data_in_leaf": trees.min_leaf,
+        "max_delta_step": trees.max_step,
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
         "feature_fraction": 0.8,

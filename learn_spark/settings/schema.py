@@ -460,13 +460,18 @@ class Cohorts(Section):
 
 
 class Trees(Section):
-    """Gradient-boosted trees (LightGBM), the sanity baseline of variants gbdt and gbdt-learn."""
+    """Gradient-boosted trees (LightGBM), the sanity baseline of variants gbdt and gbdt-learn.
+
+    ``max_step`` bounds what a leaf adds to a logit before the learning rate: where conversions are rare and the others'
+    weights large, the Newton step of a leaf of conversions alone is next to endless.
+    """
 
     leaves: Annotated[int, Field(ge=2)] = 31
     rounds: Count = 300
     patience: Count = 20
     learning_rate: Rate = 0.1
     min_leaf: Count = 50
+    max_step: Rate = 1.0
 
 
 class Ranking(Section):

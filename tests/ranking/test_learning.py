@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from learn_spark.ranking.inputs import Inputs
 from learn_spark.ranking.metrics import auc, calibration, log_loss
 from learn_spark.ranking.store import Ranker
 from learn_spark.ranking.trees import score_trees, train_trees
-from learn_spark.settings.schema import Ranking
+from learn_spark.settings.schema import Ranking, Trees
 from tests.ranking.ads_world import tastes
 from tests.ranking.rankings import inputs, ranking
 
@@ -139,6 +140,25 @@ def test_weights_restore_the_rate_of_what_was_sampled() -> None:
     assert calibration(score_network(blind, whole), whole.label, whole.weight) > 4
     text, _ = train_trees("gbdt", part(train), part(validation), settings, 1)
     assert calibration(score_trees(text, "gbdt", whole), whole.label, whole.weight) == pytest.approx(1, abs=0.1)
+
+
+def test_no_leaf_steps_further_than_it_may() -> None:
+    """Of rare conversions among unconverted exposures of weight 1,000 each: item 1 converts 250 times as often."""
+    chance = np.random.default_rng(4)
+    rows = 16_000
+    item = (chance.random(rows) < 0.14).astype(int)
+    label = chance.random(rows) < np.where(item == 1, 0.98, 0.16)
+    every = inputs(np.stack([np.full(rows, 2), 2 + item], axis=1), label, weight=np.where(label, 1.0, 1000.0))
+    train, validation = (every.take(mask) for mask in (np.arange(rows) < 11_000, np.arange(rows) >= 11_000))
+    furthest = {}
+    for step in (0.5, 1e9):
+        settings = ranking(trees=Trees(leaves=7, rounds=10, min_leaf=20, learning_rate=0.1, max_step=step))
+        text, _ = train_trees("gbdt", train, validation, settings, 1)
+        # The first tree's leaves hold the rate of all besides.
+        leaves = [np.array(line.split(), dtype=float) for line in re.findall(r"leaf_value=(.*)", text)][1:]
+        furthest[step] = max(float(np.abs(values).max()) for values in leaves)
+    assert furthest[0.5] <= 0.5 * 0.1 + 1e-9
+    assert furthest[1e9] > 0.1
 
 
 def test_a_loss_that_is_no_number_stops_the_training() -> None:

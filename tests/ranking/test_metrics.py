@@ -120,7 +120,10 @@ def test_resamples_of_users_are_what_repeating_their_rows_gives() -> None:
             assert found[row, place] == pytest.approx(np.mean([one[metric] for one in each])), (row, metric)
     same = difference(found[:, 0], found[:, 0], 7)
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
-    assert np.isnan(difference(np.array([np.nan, 1.0]), np.zeros(2), 1).value)
+    assert np.isnan(difference(np.array([np.nan, 1.0]), np.zeros(2), 7).value)
+    one = difference(np.array([0.5, 0.5, 0.5]), np.zeros(3), 1)
+    assert one.value == 0.5
+    assert np.isnan(one.low)
 
 
 def test_figures_of_every_variant_seed_and_cohort() -> None:
