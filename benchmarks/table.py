@@ -34,7 +34,7 @@ from benchmarks.cost_plot import Point, draw_costs
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.progress import Reporter
 from learn_spark.settings import load_settings
-from learn_spark.tables.lineage import all_runs
+from learn_spark.tables.lineage import all_runs, code_version
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
@@ -97,13 +97,15 @@ def _settings_of(row: str, arguments: argparse.Namespace) -> str:
 
 def _train(workspace: Workspace, row: str, config: str, seed: int, overrides: Sequence[str]) -> Done:
     settings = load_settings(config, overrides)
-    key = hashlib.sha256(f"{settings.model_dump_json()}{seed}{_versions(workspace)}".encode()).hexdigest()[:16]
+    plan = f"{settings.model_dump_json()}{seed}{_versions(workspace)}{code_version()}"
+    key = hashlib.sha256(plan.encode()).hexdigest()[:16]
     note = workspace.folder("results") / f"{key}.json"
     if note.is_file():
         return Done(**json.loads(note.read_text(encoding="utf-8")))
     own = [*overrides, f"training.seed={seed}"]
     clock = time.monotonic()
-    peak = _command("train", config, own)
+    # Whole, even where a training was cut off: its seconds and memory are told.
+    peak = _command("train", config, [*own, "training.resume=never"], "--force")
     seconds = time.monotonic() - clock
     model = next(
         name.removeprefix("models/") for name in _last(workspace, "train").outputs if name.startswith("models/")
@@ -122,9 +124,9 @@ def _last(workspace: Workspace, job: str) -> Any:
     return [run for run in all_runs(workspace) if run.job == job and run.status == "done"][-1]
 
 
-def _command(stage: str, config: str, overrides: Sequence[str]) -> float:
+def _command(stage: str, config: str, overrides: Sequence[str], *flags: str) -> float:
     """Run one stage; the largest memory of its process in MiB."""
-    arguments = [*COMMAND, stage, "--config", config, *(part for one in overrides for part in ("--set", one))]
+    arguments = [*COMMAND, stage, "--config", config, *flags, *(part for one in overrides for part in ("--set", one))]
     process = subprocess.Popen(arguments)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -7,7 +7,7 @@ They learn every event before the test target (the validation event too, as a to
 catalogue whole, and are scored as ours are: history masked, ties by half. RecTools has its own environment, --peers.
 Nothing is tuned: SASRec has the recipe of eSASRec's authors (arXiv 2508.06450: 64 wide, 1 block, 1 head, dropout .2,
 256 negatives, sampled softmax, rate 1e-3), HSTU the same sizes and 2 blocks; --epochs is given. An item that only the
-test target knows is ranked by neither, and counts as last.
+test target knows is ranked by neither, and counts as last. They learn from users with a test target alone.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ FOLDS = 2
 class EvidenceHead(nn.Module):
     """score(user, item) = a * l + b * log(1 + events of the item) + f(evidence, similarity, l) where there is evidence.
 
-    l is the tower's log-probability of the item: its inner product / temperature, less the log-sum-exp over the
-    catalogue. f is a perceptron of two hidden layers, ``hidden`` wide, over Candidates.features, the candidate's
+    l is the tower's log-probability of the item: its inner product / temperature, less the log-sum-exp over what is
+    ranked. f is a perceptron of two hidden layers, ``hidden`` wide, over Candidates.features, the candidate's
     similarity to the user's last item, and l. At the start f and b are 0, and a is 1: the tower alone.
     """
 

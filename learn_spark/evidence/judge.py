@@ -90,8 +90,8 @@ class Judge:
     def ranks(
         self, head: EvidenceHead, asked: Asked, advance: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
-        """Ranks [T] float64 of the targets by the rule of retrieval/ranks.py; ``advance`` is told how many users are
-        done. Raises ValueError for positions outside the catalogue.
+        """Ranks [T] float64 of the targets by the rule of retrieval/ranks.py, of scores in float32; ``advance`` is told
+        how many users are done. Raises ValueError for positions outside the catalogue.
         """
         found = np.empty(len(asked.targets))
         for rows, scores in self._blocks(head, asked):
@@ -116,7 +116,10 @@ class Judge:
             for row, hidden in zip(rows, asked.take(rows).hidden, strict=True):
                 own = scores[row - rows[0]]
                 own[hidden] = -np.inf
-                order = np.argsort(-own, kind="stable")[:size]
+                # All that score as the size-th does, so that equal ones go by position.
+                least = np.partition(own, len(own) - size)[len(own) - size]
+                order = np.flatnonzero(own >= least)
+                order = order[np.argsort(-own[order], kind="stable")][:size]
                 found[row, :size] = np.where(np.isfinite(own[order]), order, -1)
         return found
 

@@ -26,6 +26,7 @@ METHODS = {
     "sasrec": "SASRec",
     "hstu": "HSTU",
     "learn-plus": "LEARN+",
+    "learn-plus-alone": "LEARN+, its tower alone",
     "learn": "LEARN",
 }
 

@@ -7,7 +7,7 @@ import json
 from learn_spark.errors import LearnSparkError
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Histories
-from learn_spark.tables.lineage import all_runs
+from learn_spark.tables.lineage import trained_models
 from learn_spark.tables.workspace import Workspace
 
 
@@ -18,20 +18,12 @@ def usable_model(settings: Settings, workspace: Workspace) -> str:
     A model of a later past than the features would carry what came then into them; one of an earlier past, into
     features of today, would be a forgotten experiment's. LearnSparkError where there is none.
     """
-    trained = [
-        name.removeprefix("models/")
-        for run in reversed(all_runs(workspace))
-        if run.job == "train" and run.status == "done"
-        for name in run.outputs
-        if name.startswith("models/")
-    ]
+    trained = trained_models(workspace)
     if not trained:
         raise LearnSparkError("there is no trained model yet; run the train stage first")
     wanted = settings.histories.as_of_micros()
     for model in trained:
         manifest = workspace.root / "models" / model / "manifest.json"
-        if not manifest.is_file():
-            continue
         as_of = json.loads(manifest.read_text(encoding="utf-8")).get("as_of")
         knows = Histories(as_of=as_of).as_of_micros()
         if (wanted is None and knows is None) or (wanted is not None and knows is not None and knows <= wanted):

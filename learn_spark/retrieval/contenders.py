@@ -96,13 +96,14 @@ def frozen(unit: np.ndarray, window: int) -> Contender:
 
 
 def trained(model: Model) -> Contender:
-    """A trained tower, its content bound."""
+    """A trained tower, its content bound; one that has evidence is judged without it, under another name."""
     items = item_vectors(model.tower)
 
     def embed(cut: Cut) -> np.ndarray:
         return user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
 
-    return Contender(model.method, model.model_id, lambda cut: _Embedded(cut, items, embed))
+    method = model.method if model.evidence is None else f"{model.method}-alone"
+    return Contender(method, model.model_id, lambda cut: _Embedded(cut, items, embed))
 
 
 @dataclass(frozen=True)

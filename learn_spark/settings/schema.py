@@ -231,9 +231,10 @@ class Feed(Section):
 
 
 class Evidence(Section):
-    """Co-occurrence beside the tower (learn_spark/evidence): pairs of events at most ``reach`` apart, each ``decay`` ^
-    (apart - 1), weighed by a small head that is fitted on the validation targets. ``rare``: a target of an item with n
-    events weighs (1 + n) ^ -rare in the fit; above 0 it favours rare items.
+    """Co-occurrence beside the tower (learn_spark/evidence), where validation likes it better than the tower alone:
+    pairs of events at most ``reach`` apart, each ``decay`` ^ (apart - 1), weighed by a small head that is fitted on the
+    validation targets. ``rare``: a target of an item with n events weighs (1 + n) ^ -rare in the fit; above 0 it
+    favours rare items. In each of ``epochs`` every user is scored against the whole catalogue: for some 100,000 items.
     """
 
     reach: Count = 10
@@ -322,7 +323,8 @@ class Training(Section):
 
     ``refit``: once validation has chosen the epoch, the tower is trained anew for as many epochs on the validation
     events too. What is released, and judged on the test cut, has then learnt from all but the test events; validation
-    is judged with the tower that was chosen.
+    is judged with the tower that was chosen. ``trial``: one of a search (which sets it); it is neither judged on the
+    test cut nor released.
     """
 
     seed: Annotated[int, Field(ge=0)] = 2024
@@ -339,6 +341,7 @@ class Training(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     refit: bool = False
+    trial: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resume: Literal["auto", "never"] = "auto"
     checkpoint_minutes: Annotated[float, Field(ge=0.0)] = 10.0
@@ -637,7 +640,7 @@ class Settings(Section):
             "books_hllm",
         ):
             raise ValueError(
-                f"training.refit is for protocols whose validation target is an event of every user, not for "
+                f"training.refit is for protocols whose validation targets are events of users who train, not for "
                 f"{self.histories.protocol}"
             )
         if self.objective.recency and self.objective.recency.beta <= self.objective.recency.alpha:

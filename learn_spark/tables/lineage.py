@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,9 +71,24 @@ def last_done(workspace: Workspace, job: str) -> Run | None:
 
 
 def newest_model(workspace: Workspace) -> str:
-    """Id of the model that the newest train run wrote; LearnSparkError where there is none."""
-    run = last_done(workspace, "train")
-    models = [name.removeprefix("models/") for name in (run.outputs if run else ()) if name.startswith("models/")]
+    """Id of the newest of ``trained_models``; LearnSparkError where there is none."""
+    models = trained_models(workspace)
     if not models:
         raise LearnSparkError("there is no trained model yet; run the train stage first")
     return models[0]
+
+
+def trained_models(workspace: Workspace) -> list[str]:
+    """Ids of the models that train runs wrote, newest first, but for the trials of searches and those that are gone."""
+    found = [
+        name.removeprefix("models/")
+        for run in reversed(all_runs(workspace))
+        if run.job == "train" and run.status == "done"
+        for name in run.outputs
+        if name.startswith("models/")
+    ]
+    return [model for model in found if _is_whole_and_no_trial(workspace.root / "models" / model / "manifest.json")]
+
+
+def _is_whole_and_no_trial(manifest: Path) -> bool:
+    return manifest.is_file() and not json.loads(manifest.read_text(encoding="utf-8")).get("trial", False)

@@ -56,7 +56,8 @@ class LearnPlus(BoundTower):
     read in histories and ranked. What was learnt of an item's neighbours in text serves it too, and an item that
     training never saw, or that came after it, is its content alone.
 
-    ``id_dropout`` is the share of items that lose their ID in a pass of training, so that content must do without.
+    ``id_dropout`` is the share of items that lose their ID in training, drawn anew for each side that is computed, so
+    that content must do without.
     ``time_gaps`` adds an embedding of the time since the event before. Vectors are L2-normalised.
 
     Raises ValueError for sizes below 1, shares outside [0, 1), a width that the heads do not divide.
@@ -155,7 +156,7 @@ class LearnPlus(BoundTower):
             return vectors
         table = self.identity.weight
         if self.training and self.id_dropout:
-            # An item has its ID at every place of a pass, or at none.
+            # Drawn by item: an item has its ID at every place of this call, or at none.
             table = table * (torch.rand(len(table), 1, device=table.device) >= self.id_dropout)
         known = items < len(table)
         return vectors + F.embedding(items * known, table, padding_idx=0)

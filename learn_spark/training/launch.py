@@ -15,7 +15,7 @@ import torch
 from learn_spark.errors import LearnSparkError
 from learn_spark.progress import Reporter
 from learn_spark.training.checkpoint import Checkpoints
-from learn_spark.training.loop import Trained
+from learn_spark.training.loop import Trained, TrainingFailed
 from learn_spark.training.ranks import Ranks
 from learn_spark.training.task import TrainingTask, train_rank
 
@@ -45,8 +45,9 @@ def train_here(task: TrainingTask, processes: int) -> Trained:
             _start, args=(json.dumps(asdict(task)), processes, port), nprocs=processes, start_method="spawn"
         )
     except (ProcessRaisedException, ProcessExitedException) as error:
-        last = next((line for line in reversed(str(error).splitlines()) if line.strip()), str(error))
-        raise LearnSparkError(f"train: one of {processes} processes failed: {last.strip()}") from error
+        last = next((line for line in reversed(str(error).splitlines()) if line.strip()), str(error)).strip()
+        kind = TrainingFailed if "TrainingFailed" in last else LearnSparkError
+        raise kind(f"train: one of {processes} processes failed: {last}") from error
     return _result(task)
 
 

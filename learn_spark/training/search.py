@@ -6,21 +6,26 @@ a trial that was killed goes on from its checkpoint.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.evidence.fit import EvidenceFailed
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.runner import plan_stage, run_stages
 from learn_spark.progress import Reporter
 from learn_spark.settings import Settings, save_settings
 from learn_spark.settings.load import fingerprint
 from learn_spark.settings.schema import Knob
+from learn_spark.tables.lineage import code_version
 from learn_spark.tables.workspace import Workspace
 from learn_spark.training.loop import TrainingFailed
 from learn_spark.training.model_store import read_manifest
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 METRIC = "NDCG@10"
+OF_TRIALS = ("training.refit=false", "training.trial=true")
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,10 @@ def search(
     ``load`` gives the settings with more overrides. The first trial is the settings as they stand, where they lie in
     the space. No trial is trained anew on validation events, nor sees a test event. What was found stays in
     <workspace>/searches/<key>: study.db (Optuna's), trials.json, and settings.yaml, the best ones. The key is that of
-    the settings, the space and the versions of the tables: another of these is another search.
+    the code, the settings, the space and the versions of the tables: another of these is another search.
 
-    Raises SettingsError for an empty space, and for a value that the settings refuse; LearnSparkError where no trial
-    gave a figure.
+    A training that diverges, and values that contradict each other, are trials without a figure. Raises SettingsError
+    for an empty space; LearnSparkError where no trial gave a figure, and where the same search runs already.
     """
     own = load(())
     knobs = own.search.space
@@ -67,15 +73,25 @@ def search(
         raise SettingsError("search.space is empty: name the settings to search over, such as tower.dropout")
     workspace = Workspace.open(own.workspace)
     wanted = trials or own.search.trials
-    folder = workspace.folder("searches", _key(own, workspace))
-    study = _study(folder)
-    done = _finished(study)
+    key = _key(own, workspace)
+    folder = workspace.root / "searches" / key if dry_run else workspace.folder("searches", key)
     if dry_run:
-        seconds = [trial.user_attrs["seconds"] for trial in done]
-        report.line(f"{len(done)} of {wanted} trials are done, in {folder}")
-        if seconds and len(done) < wanted:
-            report.line(f"about {(wanted - len(done)) * sum(seconds) / len(seconds):,.0f} s by those")
+        _show_plan(folder, wanted, report)
         return None
+    with _alone(folder):
+        return _search(_study(folder), folder, own, load, wanted, report, verbose)
+
+
+def _search(
+    study: Study,
+    folder: Path,
+    own: Settings,
+    load: Callable[[Sequence[str]], Settings],
+    wanted: int,
+    report: Reporter,
+    verbose: bool,
+) -> Found:
+    knobs = own.search.space
     _retry_the_killed(study)
     if not study.trials and (start := _as_they_stand(own, knobs)) is not None:
         study.enqueue_trial(start)
@@ -85,11 +101,29 @@ def search(
         values = {key: _propose(trial, key, knob) for key, knob in knobs.items()}
         named = ", ".join(f"{key} {_short(value)}" for key, value in values.items())
         report.heading(f"trial {len(_finished(study)) + 1} of {wanted}: {named}")
-        _train(study, trial, load([*_overrides(values), "training.refit=false"]), report, verbose)
+        _train(study, trial, partial(load, [*_overrides(values), *OF_TRIALS]), report, verbose)
     found = _best(study, folder)
     save_settings(load(_overrides(found.values)), folder)
     _show(study, found, report)
     return found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LearnSparkError(f"this search is at work already, in {folder}; wait for it to end") from None
+        yield
+
+
+def _show_plan(folder: Path, wanted: int, report: Reporter) -> None:
+    done = _finished(_study(folder)) if (folder / "study.db").is_file() else []
+    report.line(f"{len(done)} of {wanted} trials are done, in {folder}")
+    seconds = [trial.user_attrs["seconds"] for trial in done]
+    if seconds and len(done) < wanted:
+        report.line(f"about {(wanted - len(done)) * sum(seconds) / len(seconds):,.0f} s by those")
 
 
 def _key(settings: Settings, workspace: Workspace) -> str:
@@ -98,6 +132,7 @@ def _key(settings: Settings, workspace: Workspace) -> str:
         "settings": fingerprint(settings, stage.sections),
         "space": settings.search.model_dump(exclude={"trials"}),
         "inputs": dict(plan_stage(stage, settings, workspace).inputs),
+        "code": code_version(),
     }
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -167,21 +202,21 @@ def _overrides(values: dict[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def _train(study: Study, trial: Trial, settings: Settings, report: Reporter, verbose: bool) -> None:
+def _train(study: Study, trial: Trial, load: Callable[[], Settings], report: Reporter, verbose: bool) -> None:
     from optuna.trial import TrialState
 
-    workspace = Workspace.open(settings.workspace)
     clock = time.monotonic()
     try:
+        settings = load()
         (outcome,) = run_stages(["train"], settings, report=report, verbose=verbose)
-    except TrainingFailed as error:
+    except (SettingsError, TrainingFailed, EvidenceFailed) as error:
         trial.set_user_attr("failure", str(error)[:500])
         trial.set_user_attr("seconds", time.monotonic() - clock)
         study.tell(trial, state=TrialState.FAIL)
         report.say(f"failed: {error}")
         return
     model_id = next(name.removeprefix("models/") for name in outcome.run.outputs if name.startswith("models/"))
-    manifest = read_manifest(workspace.root / "models" / model_id)
+    manifest = read_manifest(Workspace.open(settings.workspace).root / "models" / model_id)
     for name, value in {
         "model_id": model_id,
         "epochs": manifest["epochs"],

@@ -68,14 +68,19 @@ def run(context: StageContext) -> StageResult:
         judged.load_state_dict(chosen)
         temperature = point.get("temperature", settings.objective.temperature)
         fitted = fit_evidence(judged.eval(), temperature, histories.to_arrow(), wanted, settings, context.report)
-        heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
-        manifest["evidence"] = {
-            "reach": wanted.reach,
-            "decay": wanted.decay,
-            "hidden": wanted.hidden,
-            "temperature": final.get("temperature", settings.objective.temperature),
-            "chosen_temperature": temperature,
-        }
+        told = f"{fitted.validation['NDCG@10']:.4f} with evidence, {validation['NDCG@10']:.4f} without"
+        if fitted.validation["NDCG@10"] > validation["NDCG@10"]:
+            heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
+            manifest["evidence"] = {
+                "reach": wanted.reach,
+                "decay": wanted.decay,
+                "hidden": wanted.hidden,
+                "temperature": final.get("temperature", settings.objective.temperature),
+                "chosen_temperature": temperature,
+            }
+            context.report.say(f"evidence: NDCG@10 on validation is {told}")
+        else:
+            context.report.say(f"evidence: NDCG@10 on validation is {told}; the model goes without it")
     manifest |= {
         "method": tower.method,
         "best_epoch": trained.best_epoch,
@@ -83,6 +88,8 @@ def run(context: StageContext) -> StageResult:
         "validation": validation,
         "parameters": tower.parameter_count(),
     }
+    if settings.training.trial:
+        manifest["trial"] = True
     model_id = save_model(
         context.workspace,
         tower,

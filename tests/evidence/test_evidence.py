@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.evidence.fit import fit_heads
+from learn_spark.evidence.fit import EvidenceFailed, fit_heads
 from learn_spark.evidence.head import EvidenceHead, Heads, fold_of
 from learn_spark.evidence.judge import Asked, Judge
 from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions, similarities
@@ -111,6 +111,39 @@ def _noisy_head(seed: int = 0) -> EvidenceHead:
     return head.eval()
 
 
+def test_a_score_worked_out_by_hand() -> None:
+    """a * l + b * log(1 + n), and f of the evidence, of the cosine with the last item and of l where there is evidence;
+    what is hidden takes no part in l, but a target that the user has had does.
+    """
+    catalogue, transitions, head = _catalogue(8), Transitions.of(*_log(9), 25, reach=3, decay=0.8), _noisy_head(3)
+    judge = Judge(catalogue, 0.4, transitions)
+    asked = Asked(
+        np.array([[0.3, -1.0, 0.5, 0.2, 0.1, -0.4]], np.float32),
+        np.array([[4, 11, 2]]),
+        np.array([2]),  # the last event is of item 11
+        np.array([4]),
+        np.array([0, 1]),
+        [np.array([4, 7, 11])],
+    )
+    with torch.inference_mode():
+        found = judge.score(head, asked)[0]
+    products = catalogue.astype(float) @ asked.users[0] / 0.4
+    shown = [i for i in range(25) if i not in (7, 11)]
+    logits = products - np.log(np.exp(products[shown]).sum())
+    told = transitions.candidates(asked.items, asked.lengths)
+    seen_with = dict(zip(told.position.tolist(), told.features, strict=True))
+    assert 0 < len(set(seen_with) & set(shown)) < len(shown)
+    for item in shown:
+        expected = head.scale.item() * logits[item] + head.popularity.item() * np.log1p(transitions.counts[item])
+        if item in seen_with:
+            cosine = catalogue[item] @ catalogue[11] / np.linalg.norm(catalogue[item]) / np.linalg.norm(catalogue[11])
+            own = max(logits[item], -20.0) / 5.0
+            inputs = torch.tensor([*seen_with[item], cosine, own, own * own], dtype=torch.float32)
+            expected += float(head.score(inputs).detach())
+        assert float(found[item]) == pytest.approx(expected, abs=1e-4)
+    assert found[[7, 11]].max() < found[shown].min()
+
+
 def test_a_head_at_its_start_is_the_tower_alone() -> None:
     judge, asked = Judge(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
     alone = ranks_from_vectors(asked.users, _catalogue(3), asked.targets, asked.hidden, offsets=asked.offsets)
@@ -208,6 +241,17 @@ def test_rare_targets_weigh_more_where_asked() -> None:
     mixed = Asked(asked.users, asked.items, asked.lengths, targets, asked.offsets, asked.hidden)
     plain, rare = (_fit(unseen, mixed, users, rare=rare).whole for rare in (0.0, 1.0))
     assert rare.popularity.item() < plain.popularity.item()
+
+
+def test_a_fit_in_small_blocks_is_the_fit_and_one_that_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, asked, users = _followers(60)
+    whole = _fit(judge, asked, users, epochs=2).whole
+    monkeypatch.setattr("learn_spark.evidence.judge.BLOCK_SCORES", 40 * 7)
+    small = _fit(judge, asked, users, epochs=2).whole
+    with torch.inference_mode():  # Adam makes much of what rounding leaves of a small gradient
+        assert torch.allclose(judge.score(whole, asked), judge.score(small, asked), atol=0.05)
+    with pytest.raises(EvidenceFailed, match=r"lower tower\.evidence\.learning_rate"):
+        _fit(judge, asked, users, learning_rate=1e30)
 
 
 def test_catalogue_and_transitions_must_be_of_the_same_items() -> None:

@@ -12,8 +12,9 @@ import pytest
 from learn_spark.errors import LearnSparkError, SettingsError
 from learn_spark.progress import Reporter
 from learn_spark.settings import Settings, load_settings
+from learn_spark.tables.lineage import newest_model
 from learn_spark.training.model_store import read_manifest
-from learn_spark.training.search import Found, search
+from learn_spark.training.search import Found, _alone, search
 from tests.shelf import RIVAL, Shelf, reading
 
 SPACE = (
@@ -79,6 +80,9 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
     figures = [[(t["values"], t["NDCG@10"], t["model_id"]) for t in rows] for rows in (trials, again)]
     assert sorted(figures[0], key=str) == sorted(figures[1], key=str)
 
+    # A trial is neither evaluated nor released: without a training of its own there is no model.
+    with pytest.raises(LearnSparkError, match="no trained model yet"):
+        newest_model(broken.workspace)
     # Nothing is trained again where all trials are there.
     assert searched(broken, SPACE, "training.refit=true").trials == 3
 
@@ -94,6 +98,20 @@ def test_a_training_that_fails_is_a_trial_and_not_the_end(tmp_path: Path, spark:
     assert len(trials_of(found)) == 6
     with pytest.raises(LearnSparkError, match="none of 1 trials gave a figure"):
         searched(shelf, "search.space={training.learning_rate: {choices: [1e30]}}", trials=1)
+
+
+def test_values_that_contradict_each_other_are_a_trial_without_a_figure(tmp_path: Path, spark: object) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    found = searched(shelf, "search.space={tower.heads: {choices: [2, 3]}}", "search.seed=1", trials=5)
+    failed = [trial for trial in trials_of(found) if trial["NDCG@10"] is None]
+    assert {trial["values"]["tower.heads"] for trial in failed} == {3}
+    assert "not a multiple of heads 3" in failed[0]["failure"]
+    assert found.values == {"tower.heads": 2}
+
+
+def test_the_same_search_runs_once_at_a_time(tmp_path: Path) -> None:
+    with _alone(tmp_path), pytest.raises(LearnSparkError, match="at work already"), _alone(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(
