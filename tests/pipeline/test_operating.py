@@ -44,7 +44,7 @@ def test_status_tells_version_rows_age_run_and_gate_of_each_table(
     assert said["user_histories"].startswith(f"user_histories 0 {N_USERS} ")
     assert said["user_histories"].endswith("(done) not judged")
     assert said["embedding_spaces"].endswith("no rules")
-    assert "rank_ads never run" in lines
+    assert "item_text never run" in lines
     assert [age(timedelta(seconds=s)) for s in (-3, 59, 60, 7200, 200_000)] == ["0 s", "59 s", "1 min", "2 h", "2 d"]
 
 
@@ -98,7 +98,7 @@ def test_lineage_goes_up_to_the_raw_files_and_down_to_what_was_made(
     ]
     for what, match in (
         ("interactions@7", "interactions has the versions 0 to 2, not '7'"),
-        ("nothing", "'nothing' is no table; there are ad_scores"),
+        ("nothing", "'nothing' is no table; there are ad_metrics, ad_scores"),
         ("quarantine", "there is no table quarantine"),
     ):
         with pytest.raises(SettingsError, match=match):
