@@ -33,8 +33,9 @@ import pyarrow.compute as pc
 from benchmarks.cost_plot import Point, draw_costs
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.progress import Reporter
+from learn_spark.ranking.judge import over_seeds
 from learn_spark.settings import load_settings
-from learn_spark.tables.lineage import all_runs, code_version
+from learn_spark.tables.lineage import Run, code_version, last_done
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
@@ -45,8 +46,6 @@ COMMAND = [sys.executable, "-c", "from learn_spark.cli import main; main()"]
 BASELINES = {"popularity": "popularity", "markov": "item-to-item Markov", "frozen": "frozen embeddings, untrained"}
 METRICS = ("HR@10", "NDCG@10", "HR@100", "NDCG@100")
 PARTS = ("< 5 events", "5 and more", "same day", "other days")
-# Student's t, 97.5 %, by degrees of freedom.
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,10 @@ def _versions(workspace: Workspace) -> str:
     return str(Snapshot.open(workspace.table("user_histories")).version)
 
 
-def _last(workspace: Workspace, job: str) -> Any:
-    return [run for run in all_runs(workspace) if run.job == job and run.status == "done"][-1]
+def _last(workspace: Workspace, job: str) -> Run:
+    run = last_done(workspace, job)
+    assert run is not None
+    return run
 
 
 def _command(stage: str, config: str, overrides: Sequence[str], *flags: str) -> float:
@@ -214,11 +215,8 @@ def _parts(workspace: Workspace, runs: set[str]) -> dict[tuple[str, str, str], f
 
 
 def _interval(values: Sequence[float]) -> str:
-    mean = _four(statistics.mean(values))
-    if len(values) < 2:
-        return mean
-    half = T_975.get(len(values) - 1, 1.96) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean} ± {_four(half)}"
+    mean, low, _ = over_seeds(values)
+    return _four(mean) if low is None else f"{_four(mean)} ± {_four(mean - low)}"
 
 
 def _four(value: float) -> str:

@@ -23,11 +23,12 @@ import numpy as np
 from benchmarks.train import install_peers
 from learn_spark.retrieval.cuts import Cut, cut_histories
 from learn_spark.retrieval.metrics import summarise
-from learn_spark.retrieval.ranks import TIE_TOLERANCE
+from learn_spark.retrieval.ranks import ranks_in
 from learn_spark.settings import load_settings
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
 
+UNRANKED = -1e30  # in place of -inf, whose differences are no numbers
 SHARED = {"n_factors": 64, "n_heads": 1, "dropout_rate": 0.2, "lr": 1e-3, "batch_size": 128}
 RECIPES = {
     "sasrec": {**SHARED, "n_blocks": 1, "loss": "sampled_softmax", "n_negatives": 256},
@@ -81,16 +82,10 @@ def _ranks(scores: np.ndarray, cut: Cut) -> np.ndarray:
     for user in range(len(scores)):
         own = slice(every.offsets[user], every.offsets[user + 1])
         targets = every.positions[own]
-        row = scores[user].astype(np.float64)
-        wanted = row[targets].copy()
-        row[np.setdiff1d(cut.seen[user], targets)] = -np.inf
-        for at, score in zip(range(own.start, own.stop), wanted, strict=True):
-            if np.isneginf(score):
-                found[at] = len(row)
-                continue
-            found[at] = (
-                1.0 + (row > score + TIE_TOLERANCE).sum() + 0.5 * ((np.abs(row - score) <= TIE_TOLERANCE).sum() - 1)
-            )
+        row = np.maximum(scores[user].astype(np.float64), UNRANKED)
+        wanted = row[targets]
+        row[np.setdiff1d(cut.seen[user], targets)] = 2 * UNRANKED
+        found[own] = np.where(wanted <= UNRANKED, len(row), ranks_in(np.tile(row, (len(targets), 1)), targets))
     return found
 
 

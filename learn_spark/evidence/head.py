@@ -60,6 +60,15 @@ class Heads:
     whole: EvidenceHead
     folds: tuple[EvidenceHead, ...]
 
+    def judges(self, user_ids: Sequence[str], *, folded: bool) -> list[tuple[np.ndarray, EvidenceHead]]:
+        """Which of ``user_ids`` [B], by number, each head judges: all by ``whole``, or ``folded`` nobody by a head that
+        was fitted on him.
+        """
+        if not folded:
+            return [(np.arange(len(user_ids)), self.whole)]
+        fold = fold_of(user_ids)
+        return [(np.flatnonzero(fold == f), head) for f, head in enumerate(self.folds)]
+
     def tensors(self) -> dict[str, Tensor]:
         """All weights by name."""
         parts = {"whole": self.whole, **{f"fold{f}": head for f, head in enumerate(self.folds)}}

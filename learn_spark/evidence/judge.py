@@ -12,7 +12,7 @@ from learn_spark.evidence.head import EvidenceHead
 from learn_spark.evidence.transitions import Transitions, similarities
 from learn_spark.retrieval.catalogue import check_positions, joined
 from learn_spark.retrieval.cuts import Cut
-from learn_spark.retrieval.ranks import TIE_TOLERANCE
+from learn_spark.retrieval.ranks import ranks_in
 from learn_spark.retrieval.vectors import unit_rows, windows
 
 BLOCK_SCORES = 1 << 22  # users x items that are scored at once
@@ -99,11 +99,20 @@ class Judge:
             at = np.arange(asked.offsets[rows[0]], asked.offsets[rows[-1] + 1])
             for begin in range(0, len(at), self.block):
                 some = slice(begin, begin + self.block)
-                of_target = scores[part.owners[some]]
-                by = of_target - np.take_along_axis(of_target, part.targets[some, None], axis=1)
-                same = (np.abs(by) <= TIE_TOLERANCE).sum(axis=1) - 1
-                found[at[some]] = 1.0 + (by > TIE_TOLERANCE).sum(axis=1) + 0.5 * same
+                found[at[some]] = ranks_in(scores[part.owners[some]], part.targets[some])
             advance(len(rows))
+        return found
+
+    def ranks_by(
+        self,
+        judges: Sequence[tuple[np.ndarray, EvidenceHead]],
+        asked: Asked,
+        advance: Callable[[int], object] = lambda count: None,
+    ) -> np.ndarray:
+        """``ranks`` where each of ``judges`` (Heads.judges) has users of its own."""
+        found = np.empty(len(asked.targets))
+        for rows, head in judges:
+            found[np.isin(asked.owners, rows)] = self.ranks(head, asked.take(rows), advance)
         return found
 
     def top(self, head: EvidenceHead, asked: Asked, k: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from learn_spark.settings import Settings, save_settings
 from learn_spark.settings.load import fingerprint
 from learn_spark.tables.lineage import Run, all_runs, code_version, new_run_id, record
 from learn_spark.tables.snapshot import current_version
-from learn_spark.tables.workspace import Workspace
+from learn_spark.tables.workspace import Workspace, alone
 
 # Written by more than one run of a job without that making an earlier run's other outputs out of date.
 _SHARED = frozenset({"quarantine", "raw_files", "encoders"})
@@ -48,11 +47,7 @@ class Outcome:
 @contextmanager
 def workspace_lock(workspace: Workspace) -> Iterator[None]:
     """Only one process at a time changes a workspace; LearnSparkError for the second."""
-    with (workspace.root / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LearnSparkError(f"another run is at work in {workspace.root}; wait for it to end") from None
+    with alone(workspace.root, f"another run is at work in {workspace.root}; wait for it to end"):
         yield
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from learn_spark.evidence.head import EvidenceHead, Heads, fold_of
+from learn_spark.evidence.head import Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
 from learn_spark.retrieval.counts import CountScores
@@ -117,10 +117,7 @@ class _Evident:
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
         asked = asked_on(self.cut, self.users, hidden, self.reach)
-        found = np.empty(len(asked.targets))
-        for rows, head in self._parts(np.arange(len(self.users))):
-            found[np.isin(asked.owners, rows)] = self.judge.ranks(head, asked.take(rows), advance)
-        return found
+        return self.judge.ranks_by(self.heads.judges(self.cut.user_ids, folded=self.folded), asked, advance)
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
         every: list[np.ndarray] = [np.zeros(0, np.int64)] * len(self.users)
@@ -128,16 +125,9 @@ class _Evident:
             every[row] = own
         asked = asked_on(self.cut, self.users, every, self.reach)
         found = np.empty((len(rows), k), dtype=np.int64)
-        for part, head in self._parts(rows):
-            found[np.isin(rows, part)] = self.judge.top(head, asked.take(part), k)
+        for part, head in self.heads.judges([self.cut.user_ids[row] for row in rows], folded=self.folded):
+            found[part] = self.judge.top(head, asked.take(rows[part]), k)
         return found
-
-    def _parts(self, rows: np.ndarray) -> list[tuple[np.ndarray, EvidenceHead]]:
-        """The users ``rows``, in their order, and who judges them."""
-        if not self.folded:
-            return [(rows, self.heads.whole)]
-        fold = fold_of([self.cut.user_ids[row] for row in rows])
-        return [(rows[fold == f], head) for f, head in enumerate(self.heads.folds)]
 
 
 def evident(model: Model, values: np.ndarray, offsets: np.ndarray, *, folded: bool) -> Contender:

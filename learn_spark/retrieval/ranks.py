@@ -66,6 +66,16 @@ def ranks_from_vectors(
     return found
 
 
+def ranks_in(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Ranks [T] of ``targets`` [T] (positions) in rows of finished ``scores`` [T, N], by the same rule; what is not
+    ranked has a score far below. Differences are taken in the scores' own precision.
+    """
+    by = scores - np.take_along_axis(scores, targets[:, None], axis=1)
+    same = (np.abs(by) <= TIE_TOLERANCE).sum(axis=1) - 1
+    ranks: np.ndarray = 1.0 + (by > TIE_TOLERANCE).sum(axis=1) + 0.5 * same
+    return ranks
+
+
 @dataclass(frozen=True)
 class _Block:
     """Some users, those with more targets first, and their P targets ordered by turn: all first ones, all second ones.

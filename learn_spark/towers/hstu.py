@@ -121,8 +121,7 @@ class HSTU(IdTower):
 
     def _encode(self, packing: Packing, items: Tensor, places: Tensor, times: Tensor | None) -> Tensor:
         assert times is not None
-        place = packing.position[:1] if packing.dense else packing.position
-        distance = (place.unsqueeze(2) - packing.spans(place).unsqueeze(1)).clamp(min=0)
+        distance = packing.distance()
         buckets = time_buckets(times, packing.spans(times))
         hidden = self.dropout(self.embedding(items) * self.scale + self.position(places))
         for block in self.blocks:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.towers.checks import check_shares, check_sizes
 from learn_spark.towers.packing import Packing
 from learn_spark.towers.tower import Tower
 
@@ -43,11 +44,8 @@ class IdTower(Tower):
         sizes: Mapping[str, int],
     ) -> None:
         counted = {"n_items": n_items, "max_length": max_length, "width": width, **sizes}
-        for name, size in counted.items():
-            if size < 1:
-                raise ValueError(f"{name} {size} must be at least 1")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout {dropout} must be in [0, 1)")
+        check_sizes(counted)
+        check_shares(dropout=dropout)
         if similarity not in get_args(Similarity):
             raise ValueError(f"similarity {similarity!r} must be one of {get_args(Similarity)}")
         if positions not in get_args(Positions):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_spark.towers.adaptor import ContentAdaptor
+from learn_spark.towers.checks import check_arguments
 from learn_spark.towers.transformer import CausalTransformer, bert_initialise
 
 ItemTower = Literal["a", "b", "c"]
@@ -30,13 +31,8 @@ class TowerShape:
     item_tower: ItemTower
 
     def __post_init__(self) -> None:
-        for name in ("content_dim", "width", "layers", "heads", "ffn", "output_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout {self.dropout} must be in [0, 1)")
+        sizes = ("content_dim", "width", "layers", "heads", "ffn", "output_dim")
+        check_arguments({name: getattr(self, name) for name in sizes}, dropout=self.dropout)
         if self.item_tower not in get_args(ItemTower):
             raise ValueError(f"item_tower {self.item_tower!r} must be one of {get_args(ItemTower)}")
 

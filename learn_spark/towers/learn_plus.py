@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_spark.towers.bound import BoundTower
+from learn_spark.towers.checks import check_arguments
 from learn_spark.towers.packing import Packing
 from learn_spark.towers.time_gaps import GAPS, gap_buckets
 
@@ -89,14 +90,7 @@ class LearnPlus(BoundTower):
             "heads": heads,
             "ffn": ffn,
         }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} {size} must be at least 1")
-        for name, share in {"dropout": dropout, "id_dropout": id_dropout}.items():
-            if not 0.0 <= share < 1.0:
-                raise ValueError(f"{name} {share} must be in [0, 1)")
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        check_arguments(sizes, dropout=dropout, id_dropout=id_dropout)
         super().__init__()
         self._shape = {**sizes, "dropout": dropout, "ids": ids, "id_dropout": id_dropout, "time_gaps": time_gaps}
         self.n_items, self.content_dim, self.output_dim, self.max_length = n_items, content_dim, width, max_length
@@ -143,8 +137,7 @@ class LearnPlus(BoundTower):
         if self.gap is not None and times is not None:
             hidden = hidden + self.gap(packing.pack(gap_buckets(times)))
         hidden = self.dropout(hidden)
-        place = packing.position[:1] if packing.dense else packing.position
-        distance = (place.unsqueeze(2) - packing.spans(place).unsqueeze(1)).clamp(0, self.max_length - 1)
+        distance = packing.distance()
         for block in self.blocks:
             hidden = block(hidden, packing, distance)
         return packing.unpack(F.normalize(self.norm(hidden), dim=-1))

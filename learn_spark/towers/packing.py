@@ -56,6 +56,13 @@ class Packing:
         """C, the events of the batch's longest row."""
         return self.position.shape[1]
 
+    def distance(self) -> Tensor:
+        """How many places each key is behind each query, [1, C, C] where rows are blocks, else [G, C, 2 C]; 0 for keys
+        ahead, arbitrary below C for those of another row.
+        """
+        place = self.position[:1] if self.dense else self.position
+        return (place.unsqueeze(2) - self.spans(place).unsqueeze(1)).clamp(min=0)
+
     def pack(self, values: Tensor) -> Tensor:
         """``values`` [B, L] as blocks [G, C]; what fills the last block is arbitrary."""
         return values.flatten()[self.index].view(self.position.shape)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.towers.checks import check_heads
 from learn_spark.towers.id_based import IdTower, Positions, Similarity
 from learn_spark.towers.packing import Packing
 
@@ -89,8 +90,7 @@ class SASRec(IdTower):
             positions=positions,
             sizes={"layers": layers, "heads": heads, "ffn": ffn},
         )
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        check_heads(width, heads)
         if activation not in get_args(Activation):
             raise ValueError(f"activation {activation!r} must be one of {get_args(Activation)}")
         self.activation: Activation = activation

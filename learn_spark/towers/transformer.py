@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.towers.checks import check_arguments
+
 INIT_STD = 0.02
 LAYER_NORM_EPS = 1e-12
 
@@ -58,14 +60,7 @@ class CausalTransformer(nn.Module):
     """
 
     def __init__(self, *, width: int, layers: int, heads: int, ffn: int, dropout: float) -> None:
-        sizes = {"width": width, "layers": layers, "heads": heads, "ffn": ffn}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} {size} must be at least 1")
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout {dropout} must be in [0, 1)")
+        check_arguments({"width": width, "layers": layers, "heads": heads, "ffn": ffn}, dropout=dropout)
         super().__init__()
         self.width = width
         self.blocks = nn.ModuleList(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from learn_spark.evidence.fit import fit_heads
-from learn_spark.evidence.head import Heads, fold_of
+from learn_spark.evidence.head import FOLDS, Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
 from learn_spark.progress import Reporter
@@ -38,13 +37,11 @@ def fit_evidence(
     users = user_vectors(tower, cut.items, cut.lengths, settings.objective.history, times=cut.times)
     asked = asked_on(cut, users, cut.hidden(settings.evaluation.mask_history), wanted.reach)
     judge = Judge(item_vectors(tower), temperature, transitions)
-    total = 2 * wanted.epochs * len(users)
+    # The whole fit and FOLDS of all users but a FOLDS-th.
+    total = FOLDS * wanted.epochs * len(users)
     with report.bar("fitting evidence", total, "users") as bar:
         heads = fit_heads(judge, asked, cut.user_ids, wanted, seed=settings.training.seed, advance=bar.advance)
     every = cut.every_target
-    ranks = np.empty(len(every.positions))
-    for fold, head in enumerate(heads.folds):
-        rows = np.flatnonzero(fold_of(cut.user_ids) == fold)
-        ranks[np.isin(asked.owners, rows)] = judge.ranks(head, asked.take(rows))
+    ranks = judge.ranks_by(heads.judges(cut.user_ids, folded=True), asked)
     ks = sorted({10, *settings.evaluation.ks})
     return FittedEvidence(heads, summarise(ranks, ks, every.offsets))

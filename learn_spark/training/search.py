@@ -6,12 +6,10 @@ a trial that was killed goes on from its checkpoint.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,7 @@ from learn_spark.settings import Settings, save_settings
 from learn_spark.settings.load import fingerprint
 from learn_spark.settings.schema import Knob
 from learn_spark.tables.lineage import code_version
-from learn_spark.tables.workspace import Workspace
+from learn_spark.tables.workspace import Workspace, alone
 from learn_spark.training.loop import TrainingFailed
 from learn_spark.training.model_store import read_manifest
 
@@ -78,7 +76,7 @@ def search(
     if dry_run:
         _show_plan(folder, wanted, report)
         return None
-    with _alone(folder):
+    with alone(folder, f"this search is at work already, in {folder}; wait for it to end"):
         return _search(_study(folder), folder, own, load, wanted, report, verbose)
 
 
@@ -106,16 +104,6 @@ def _search(
     save_settings(load(_overrides(found.values)), folder)
     _show(study, found, report)
     return found
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LearnSparkError(f"this search is at work already, in {folder}; wait for it to end") from None
-        yield
 
 
 def _show_plan(folder: Path, wanted: int, report: Reporter) -> None:

@@ -13,8 +13,9 @@ from learn_spark.errors import LearnSparkError, SettingsError
 from learn_spark.progress import Reporter
 from learn_spark.settings import Settings, load_settings
 from learn_spark.tables.lineage import newest_model
+from learn_spark.tables.workspace import alone
 from learn_spark.training.model_store import read_manifest
-from learn_spark.training.search import Found, _alone, search
+from learn_spark.training.search import Found, search
 from tests.shelf import RIVAL, Shelf, reading
 
 SPACE = (
@@ -109,9 +110,12 @@ def test_values_that_contradict_each_other_are_a_trial_without_a_figure(tmp_path
     assert found.values == {"tower.heads": 2}
 
 
-def test_the_same_search_runs_once_at_a_time(tmp_path: Path) -> None:
-    with _alone(tmp_path), pytest.raises(LearnSparkError, match="at work already"), _alone(tmp_path):
-        pass
+def test_the_same_search_runs_once_at_a_time(tmp_path: Path, spark: object) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    found = searched(shelf, SPACE, trials=1)
+    with alone(found.folder, "free"), pytest.raises(LearnSparkError, match="at work already"):
+        searched(shelf, SPACE, trials=2)
+    assert searched(shelf, SPACE, trials=1).trials == 1
 
 
 @pytest.mark.parametrize(
