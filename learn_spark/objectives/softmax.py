@@ -81,7 +81,8 @@ def full_softmax_loss(
     Shapes: ``user`` [P, D], ``catalogue`` [N, D], ``positive_positions`` [P] int64, rows of the catalogue; scores
     are inner products / temperature; ``weight`` [P] makes the mean a weighted one. The gradient is computed with the
     loss, ``chunk`` positions at a time, so that no more than [chunk, N] scores exist at once, and none is computed
-    twice; by default about 1 M scores, 64 M on a GPU, of 64 positions at least. A second derivative is refused.
+    twice; by default about 1 M scores, 64 M on a GPU, of 64 positions at least. A second derivative is refused. Under
+    autocast the three matrix products are made in its precision; scores, softmax and sums stay in fp32.
 
     Raises ValueError for shapes that do not fit, a temperature <= 0, positions outside the catalogue, chunk below 1.
     """
@@ -126,16 +127,20 @@ class _FullSoftmax(torch.autograd.Function):
         differentiate: bool,
     ) -> Tensor:
         for_user, for_catalogue, for_heat = (differentiate and needed for needed in ctx.needs_input_grad[:3])
-        with torch.autocast(user.device.type, enabled=False):
-            users, items = (user / heat).to(heat.dtype), catalogue.to(heat.dtype)
+        kind = user.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else heat.dtype
+        with torch.autocast(kind, enabled=False):
+            users, items = (user / heat).to(low), catalogue.to(low)
             loss = heat.new_zeros(())
             pulls = torch.empty_like(users) if for_user or for_heat else None  # [P, D]
-            item_gradient = torch.zeros_like(items) if for_catalogue else None  # [N, D]
-            scores = heat.new_empty(min(chunk, len(users)), len(items))
+            item_gradient = torch.zeros_like(items, dtype=heat.dtype) if for_catalogue else None  # [N, D]
+            products = users.new_empty(min(chunk, len(users)), len(items))
+            scores = products if low == heat.dtype else products.to(heat.dtype)
             for start in range(0, len(users), chunk):
                 part = slice(start, start + chunk)
                 some, target, portion = users[part], positive[part].unsqueeze(1), share[part].unsqueeze(1)
-                score = torch.mm(some, items.T, out=scores[: len(some)])
+                product = torch.mm(some, items.T, out=products[: len(some)])
+                score = product if low == heat.dtype else scores[: len(some)].copy_(product)
                 top, own = score.amax(dim=1), score.gather(1, target).squeeze(1)
                 softmax = torch.softmax(score, dim=1, out=score)
                 # The softmax of the largest score s is e^s / sum, at least 1 / N: the sum without another pass.
@@ -144,12 +149,15 @@ class _FullSoftmax(torch.autograd.Function):
                     continue
                 # In place of the scores: their gradient, share * (softmax - 1 at the positive).
                 slope = softmax.scatter_add_(1, target, -torch.ones_like(portion)).mul_(portion)
+                slope = slope if low == heat.dtype else product.copy_(slope)
                 if pulls is not None:
                     torch.mm(slope, items, out=pulls[part])
-                if item_gradient is not None:
+                if item_gradient is not None and low == heat.dtype:
                     item_gradient.addmm_(slope.T, some)
+                elif item_gradient is not None:
+                    item_gradient += slope.T @ some  # chunks are summed in fp32
             user_gradient = (pulls / heat).to(user.dtype) if for_user and pulls is not None else None
-            heat_gradient = -(users * pulls).sum() / heat if for_heat and pulls is not None else None
+            heat_gradient = -(users * pulls).sum(dtype=heat.dtype) / heat if for_heat and pulls is not None else None
         ctx.gradients = (user_gradient, None if item_gradient is None else item_gradient.to(catalogue.dtype))
         ctx.heat_gradient = heat_gradient
         return loss

@@ -252,9 +252,28 @@ def test_full_softmax_without_gradients_and_in_half_precision() -> None:
     assert half.grad is not None
     assert half.grad.dtype == torch.bfloat16
     assert float(loss.detach()) == pytest.approx(float(exact), abs=0.05)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = full_softmax_loss(user, catalogue, positive, temperature=0.5)
-    assert float(inside.detach()) == pytest.approx(float(exact), abs=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [7, None])
+def test_full_softmax_under_autocast_multiplies_in_half_and_sums_in_single(chunk: int | None) -> None:
+    generator = torch.Generator().manual_seed(5)
+    user = F.normalize(torch.randn(70, 64, generator=generator), dim=1)
+    catalogue = F.normalize(torch.randn(3000, 64, generator=generator), dim=1)
+    positive = torch.randint(0, 3000, (70,), generator=generator)
+    found = []
+    for half in (False, True):
+        leaves = [leaf.clone().requires_grad_() for leaf in (user, catalogue, torch.tensor(0.07))]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            loss = full_softmax_loss(leaves[0], leaves[1], positive, temperature=leaves[2], chunk=chunk)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert all(leaf.grad is not None and leaf.grad.dtype == torch.float32 for leaf in leaves)
+        found.append((float(loss.detach()), [leaf.grad for leaf in leaves]))
+    (exact, exact_gradients), (loss_in_half, gradients) = found
+    assert loss_in_half == pytest.approx(exact, rel=2e-3)
+    assert loss_in_half != exact
+    for near, true in zip(gradients, exact_gradients, strict=True):
+        assert float((near - true).norm() / true.norm()) < 0.01  # bfloat16 has eight bits: 0.4 %
 
 
 def test_full_softmax_neither_overflows_nor_loses_an_unlikely_positive() -> None:
