@@ -240,7 +240,7 @@ class Evidence(Section):
     reach: Count = 10
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     hidden: Count = 32
-    epochs: Count = 4
+    epochs: Count = 8
     batch_size: Count = 128
     learning_rate: Rate = 3e-3
     rare: Annotated[float, Field(ge=0.0)] = 0.0
