@@ -74,15 +74,18 @@ def full_softmax_loss(
     *,
     temperature: float | Tensor,
     weight: Tensor | None = None,
+    bias: Tensor | None = None,
     chunk: int | None = None,
 ) -> Tensor:
     """The mean over positions of the exact cross-entropy over the whole catalogue, a scalar.
 
     Shapes: ``user`` [P, D], ``catalogue`` [N, D], ``positive_positions`` [P] int64, rows of the catalogue; scores
-    are inner products / temperature; ``weight`` [P] makes the mean a weighted one. The gradient is computed with the
-    loss, ``chunk`` positions at a time, so that no more than [chunk, N] scores exist at once, and none is computed
-    twice; by default about 1 M scores, 64 M on a GPU, of 64 positions at least. A second derivative is refused. Under
-    autocast the three matrix products are made in its precision; scores, softmax and sums stay in fp32.
+    are inner products / temperature, plus ``bias`` [N], which learns nothing; ``weight`` [P] makes the mean a weighted
+    one. A bias of a * log(share of the events) is logit adjustment (Menon et al., ICLR 2021): ranked without it, the
+    vectors hold what an item has beyond its popularity. The gradient is computed with the loss, ``chunk`` positions at
+    a time, so that no more than [chunk, N] scores exist at once, and none is computed twice; by default about 1 M
+    scores, 64 M on a GPU, of 64 positions at least. A second derivative is refused. Under autocast the three matrix
+    products are made in its precision; scores, softmax and sums stay in fp32.
 
     Raises ValueError for shapes that do not fit, a temperature <= 0, positions outside the catalogue, chunk below 1.
     """
@@ -92,6 +95,7 @@ def full_softmax_loss(
         "catalogue": (catalogue, (rows, width)),
         "positive_positions": (positive_positions, (positions,)),
         "weight": (weight, (positions,)),
+        "bias": (bias, (rows,)),
     }
     _check(user, shapes, temperature)
     if positions and (int(positive_positions.min()) < 0 or int(positive_positions.max()) >= rows):
@@ -107,7 +111,14 @@ def full_softmax_loss(
     share = torch.ones_like(user[:, 0], dtype=heat.dtype) if weight is None else weight.to(heat.dtype)
     share = share / share.sum().clamp(min=torch.finfo(heat.dtype).tiny)
     loss: Tensor = _FullSoftmax.apply(
-        user, catalogue, heat, positive_positions, share.detach(), chunk, torch.is_grad_enabled()
+        user,
+        catalogue,
+        heat,
+        positive_positions,
+        share.detach(),
+        None if bias is None else bias.detach().to(heat.dtype),
+        chunk,
+        torch.is_grad_enabled(),
     )
     return loss
 
@@ -123,6 +134,7 @@ class _FullSoftmax(torch.autograd.Function):
         heat: Tensor,
         positive: Tensor,
         share: Tensor,
+        bias: Tensor | None,
         chunk: int,
         differentiate: bool,
     ) -> Tensor:
@@ -141,6 +153,8 @@ class _FullSoftmax(torch.autograd.Function):
                 some, target, portion = users[part], positive[part].unsqueeze(1), share[part].unsqueeze(1)
                 product = torch.mm(some, items.T, out=products[: len(some)])
                 score = product if low == heat.dtype else scores[: len(some)].copy_(product)
+                if bias is not None:
+                    score += bias
                 top, own = score.amax(dim=1), score.gather(1, target).squeeze(1)
                 softmax = torch.softmax(score, dim=1, out=score)
                 # The softmax of the largest score s is e^s / sum, at least 1 / N: the sum without another pass.
@@ -166,7 +180,7 @@ class _FullSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         parts = (*ctx.gradients, ctx.heat_gradient)
-        return (*(None if part is None else part * gradient.to(part.dtype) for part in parts), None, None, None, None)
+        return (*(None if part is None else part * gradient.to(part.dtype) for part in parts), *[None] * 5)
 
 
 def _mean(terms: Tensor, weight: Tensor | None) -> Tensor:

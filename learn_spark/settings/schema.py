@@ -296,6 +296,10 @@ class Objective(Section):
     every position predicts the item after it (SASRec). ``negatives`` in_batch: other users' targets; uniform:
     ``n_negatives`` drawn from the catalogue for the batch, or for each position with ``per_position``; mixed: both;
     full: softmax over the whole catalogue.
+
+    ``crop_share`` of the sequences show training a random stretch of themselves alone (next_item).
+    ``popularity_correction`` a: training adds a * log(an item's share of the events) to the scores of a full softmax,
+    so that the vectors need not say how popular an item is, and rank rare ones higher.
     """
 
     predicts: Literal["all_action", "next_item"] = "all_action"
@@ -309,12 +313,23 @@ class Objective(Section):
     temperature: Rate = 0.05
     learn_temperature: bool = False
     log_q: bool = False
+    popularity_correction: Annotated[float, Field(ge=0.0)] = 0.0
+    crop_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     recency: Recency | None = None
+
+    @property
+    def needs_shares(self) -> bool:
+        """Whether the loss reads the items' shares of the events."""
+        return self.log_q or self.popularity_correction > 0.0
 
     @model_validator(mode="after")
     def _negatives_fit(self) -> Objective:
         if self.per_position and self.negatives != "uniform":
             raise ValueError(f"per_position is for negatives uniform, not for {self.negatives}")
+        if self.popularity_correction and self.negatives != "full":
+            raise ValueError(f"popularity_correction is for negatives full, not for {self.negatives}")
+        if self.crop_share and self.predicts != "next_item":
+            raise ValueError(f"crop_share is for next_item, not for {self.predicts}")
         return self
 
 
@@ -324,7 +339,8 @@ class Training(Section):
     ``refit``: once validation has chosen the epoch, the tower is trained anew for as many epochs on the validation
     events too. What is released, and judged on the test cut, has then learnt from all but the test events; validation
     is judged with the tower that was chosen. ``trial``: one of a search (which sets it); it is neither judged on the
-    test cut nor released.
+    test cut nor released. ``average``: the weights that are judged and kept are the moving average of all steps', each
+    step weighing ``average`` times the next one; 0: the last step's.
     """
 
     seed: Annotated[int, Field(ge=0)] = 2024
@@ -338,6 +354,7 @@ class Training(Section):
     warmup_share: Share = 0.1
     clip_norm: Rate = 1.0
     accumulate: Count = 1
+    average: Share = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     refit: bool = False

@@ -102,9 +102,10 @@ class BatchMaker:
         lengths = rows[self.until].astype(np.int64)
         # A row behind its cut is no training sample (protocol time_cut's held-out users).
         usable = np.flatnonzero((lengths > 1) & ((rows["cut_length"] == 0) | (rows["cut_length"] < lengths)))
-        inputs = np.minimum(lengths[usable] - 1, self.objective.history)
+        start, stretch = self._crops(lengths[usable], generator)
+        inputs = np.minimum(stretch - 1, self.objective.history)
         # A history longer than the window shows another part of itself each time.
-        start = generator.integers(0, lengths[usable] - inputs)  # [B]
+        start += generator.integers(0, stretch - inputs)  # [B]
         column = np.arange(int(inputs.max(initial=0)))
         valid = column < inputs[:, None]  # [B, L]
         at = np.where(valid, start[:, None] + column, 0)
@@ -121,6 +122,14 @@ class BatchMaker:
             following=_long(following),
             weight=torch.from_numpy(window("weight", 1)[valid].astype(np.float32)) if self.weights else None,
         )
+
+    def _crops(self, lengths: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(first event, number of events) of what training may see of each sequence [B]: two events at least."""
+        if not self.objective.crop_share:
+            return np.zeros_like(lengths), lengths
+        cropped = generator.random(len(lengths)) < self.objective.crop_share
+        stretch = np.where(cropped, generator.integers(2, lengths + 1), lengths)
+        return generator.integers(0, lengths - stretch + 1), stretch
 
     def _all_action(self, rows: Rows, generator: np.random.Generator) -> AllActionBatch:
         objective = self.objective

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from learn_spark.feed.stream import HistoryStream
 from learn_spark.progress import Bar, Reporter
 from learn_spark.settings.schema import Feed, Training
 from learn_spark.towers.tower import Tower
+from learn_spark.training.average import WeightAverage
 from learn_spark.training.batches import BatchMaker
 from learn_spark.training.checkpoint import Checkpoints, Progress
 from learn_spark.training.objective import Batch, ObjectiveLoss
@@ -71,6 +73,9 @@ class TrainingLoop:
         self.stream, self.maker, self.feed, self.training = stream, maker, feed, training
         self.validate, self.folder, self.report = validate, folder, report
         self.modules = nn.ModuleDict({"tower": self.tower, "loss": self.loss})
+        self.average = WeightAverage(self.tower, training.average) if training.average else None
+        if self.average is not None:
+            self.modules["average"] = self.average
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in self.parameters if p.dim() >= 2], "weight_decay": training.weight_decay},
@@ -212,6 +217,8 @@ class TrainingLoop:
         nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(progress.step)
         progress.step += 1
 
     def _validate(self, progress: Progress, tracker: Tracker | None) -> None:
@@ -223,7 +230,8 @@ class TrainingLoop:
         self.tower.eval()
         metrics: dict[str, float] = {}
         if self.validate is not None:
-            metrics = self.ranks.share(self.validate(self.tower) if self.ranks.first else None)
+            with self._kept_weights():
+                metrics = self.ranks.share(self.validate(self.tower) if self.ranks.first else None)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         point = {"epoch": progress.epoch, **self._rates(progress), "samples": int(running["samples"])}
         point |= {f"validation {name}": value for name, value in metrics.items()}
@@ -238,9 +246,13 @@ class TrainingLoop:
             progress.best_value, progress.best_epoch = metrics.get("NDCG@10", progress.best_value), progress.epoch
         if self.ranks.first:
             if better:
-                self.checkpoints.save_best(self.tower, progress)
+                with self._kept_weights():
+                    self.checkpoints.save_best(self.tower, progress)
             self.checkpoints.save_last(self.modules, self.optimizer, progress)
         self.ranks.share(None)  # nobody goes on before it is written
+
+    def _kept_weights(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.applied()
 
     @staticmethod
     def _rates(progress: Progress) -> dict[str, float]:

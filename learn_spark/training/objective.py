@@ -23,7 +23,8 @@ class ObjectiveLoss(nn.Module):
     """The sum of a batch's loss terms, and how many they are.
 
     ``log_q`` [n_items + 1] holds the log of each item's share of the training events, which is subtracted from the
-    scores of in-batch negatives where ``objective.log_q`` is on (None: it is off). The temperature is a parameter
+    scores of in-batch negatives where ``objective.log_q`` is on, and added to those of a full softmax,
+    ``objective.popularity_correction`` times (None: both are off). The temperature is a parameter
     where it is learned, and kept within COLDEST and HOTTEST. ``catalogue`` [K] rising item_index: what the full softmax
     is over, and ``negatives`` are drawn from (None: all items). An item without a training event belongs to neither:
     it could only be pushed away.
@@ -92,7 +93,8 @@ class ObjectiveLoss(nn.Module):
                 every, place = torch.arange(1, tower.n_items + 1, device=ids.device), ids - 1
             else:
                 every, place = self.catalogue, torch.searchsorted(self.catalogue, ids)
-            return full_softmax_loss(user, tower.items(every), place, **shared) * count, count
+            bias = None if self.log_q is None else self.settings.popularity_correction * self.log_q[every]
+            return full_softmax_loss(user, tower.items(every), place, bias=bias, **shared) * count, count
         vectors, named, chances = [], [], []
         if self.settings.negatives in ("in_batch", "mixed"):
             vectors.append(self.ranks.gather(positive))

@@ -133,7 +133,7 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
         folder.mkdir()
     save_settings(settings, folder)
     matrix, space_key = fit_content(context, histories) if settings.tower.reads_content else (None, None)
-    log_q = folder / "log_q.npy" if settings.objective.log_q else None
+    log_q = folder / "log_q.npy" if settings.objective.needs_shares else None
     if log_q is not None:
         np.save(log_q, log_shares(histories, n_items), allow_pickle=False)
     task = TrainingTask(

@@ -178,8 +178,10 @@ def _catalogue(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, T
 
 @pytest.mark.parametrize("chunk", [1, 7, 23, 1000, None])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_full_softmax_is_the_cross_entropy_with_its_gradients(chunk: int | None, weighted: bool) -> None:
+@pytest.mark.parametrize("biased", [False, True])
+def test_full_softmax_is_the_cross_entropy_with_its_gradients(chunk: int | None, weighted: bool, biased: bool) -> None:
     user, catalogue, positive, weight = _catalogue(0)
+    bias = torch.linspace(-3.0, 1.0, 40, dtype=torch.float64) if biased else None
     gradients = []
     losses = []
     for ours in (True, False):
@@ -187,9 +189,11 @@ def test_full_softmax_is_the_cross_entropy_with_its_gradients(chunk: int | None,
         leaves = [leaf.requires_grad_() for leaf in leaves]
         u, c, t = leaves
         if ours:
-            loss = full_softmax_loss(u, c, positive, temperature=t, weight=weight if weighted else None, chunk=chunk)
+            used = weight if weighted else None
+            loss = full_softmax_loss(u, c, positive, temperature=t, weight=used, bias=bias, chunk=chunk)
         else:
-            terms = F.cross_entropy(u @ c.T / t, positive, reduction="none")
+            scores = u @ c.T / t if bias is None else u @ c.T / t + bias
+            terms = F.cross_entropy(scores, positive, reduction="none")
             loss = (terms * weight).sum() / weight.sum() if weighted else terms.mean()
         (3.0 * loss).backward()
         gradients.append([leaf.grad for leaf in leaves])

@@ -1,0 +1,52 @@
+"""A moving average of a tower's weights over the steps of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage(nn.Module):
+    """The exponential moving average of ``tower``'s trained parameters (Polyak averaging), held as buffers, so that it
+    is saved and resumed with what else a training holds.
+
+    Early on a step weighs more than ``decay`` says, (1 + t) / (10 + t) at most for what was before it: the weights that
+    a tower starts with are soon forgotten.
+    """
+
+    def __init__(self, tower: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self._followed = [p for p in tower.parameters() if p.requires_grad]
+        for index, parameter in enumerate(self._followed):
+            self.register_buffer(f"mean{index}", parameter.detach().clone())
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After optimizer step ``step``, from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mean, parameter in self._pairs():
+            mean.lerp_(parameter, 1.0 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the tower has the averages for its weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for mean, parameter in self._pairs():
+            kept = parameter.clone()
+            parameter.copy_(mean)
+            mean.copy_(kept)
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for index, parameter in enumerate(self._followed):
+            yield self.get_buffer(f"mean{index}"), parameter
