@@ -2,13 +2,16 @@
 
     make bench-table ARGS="movielens movielens-learn movielens-sasrec movielens-hstu movielens-plus"
     make bench-table ARGS="beauty beauty beauty-sasrec beauty-plus --seeds 2024 --no-search --set source.path=DIR"
+    make bench-table ARGS="--plan benchmarks/plans/learn-ablations.yaml"
 
 The first settings file makes the tables (its stages up to histories); every other is a row: searched over
 (``learn-spark search``, as many trials for all), then trained with what validation liked best once for each seed, and
-evaluated. Each training and evaluation is a ``learn-spark`` process of its own; its seconds and its largest memory are
-those of the training. What is done is written down beside the tables, and a run that was cut off goes on. At the end:
-metrics on the test cut, mean and half of the 95 % interval over seeds (Student's t); parts of the cut; costs; quality
-against cost as an SVG file (--plot); and one line of JSON.
+evaluated. A plan (benchmarks/plans) has rows that are a settings file with some of its keys set otherwise, for all rows
+or for one, trained as they stand; each row then has its gain over the first, too. Each training and evaluation is a
+``learn-spark`` process of its own; its seconds and its largest memory are those of the training. What is done is
+written down beside the tables, and a run that was cut off goes on. At the end: metrics on the test cut, mean and half
+of the 95 % interval over seeds (Student's t); parts of the cut; with --slices those of ``evaluation_slices``; costs;
+quality against cost as an SVG file (--plot); and one line of JSON.
 """
 
 from __future__ import annotations
@@ -22,18 +25,20 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+import yaml
 
 from benchmarks.cost_plot import Point, draw_costs
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.progress import Reporter
 from learn_spark.ranking.judge import over_seeds
+from learn_spark.retrieval.slices import DIMENSIONS
 from learn_spark.settings import load_settings
 from learn_spark.tables.lineage import Run, code_version, last_done
 from learn_spark.tables.log import read_rows
@@ -46,6 +51,15 @@ COMMAND = [sys.executable, "-c", "from learn_spark.cli import main; main()"]
 BASELINES = {"popularity": "popularity", "markov": "item-to-item Markov", "frozen": "frozen embeddings, untrained"}
 METRICS = ("HR@10", "NDCG@10", "HR@100", "NDCG@100")
 PARTS = ("< 5 events", "5 and more", "same day", "other days")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: a settings file with some keys set."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,45 +77,65 @@ class Done:
 def main() -> None:
     """Train what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", help="Settings whose stages make the tables.")
-    parser.add_argument("rows", nargs="+", help="Settings of one row each.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2024, 2025, 2026])
+    parser.add_argument("tables", nargs="?", help="Settings whose stages make the tables.")
+    parser.add_argument("rows", nargs="*", help="Settings of one row each.")
+    parser.add_argument("--plan", type=Path, default=None, help="A YAML file of tables and rows in their place.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="2024 2025 2026; one for a plan.")
     parser.add_argument("--trials", type=int, default=None, help="Of each search; search.trials if left out.")
-    parser.add_argument("--no-search", action="store_true", help="Train the settings as they stand.")
+    parser.add_argument("--no-search", action="store_true", help="Train the settings as they stand, as a plan's are.")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--slices", nargs="+", default=[], metavar="DIMENSION", help="Such as popularity, history.")
     parser.add_argument("--plot", type=Path, default=None, help="An SVG file of quality against seconds.")
     arguments = parser.parse_args()
     overrides: list[str] = arguments.overrides
-    shared = load_settings(arguments.tables, overrides)
-    upto = [stage for stage in shared.pipeline.stages if stage in ("ingest", "item_text", "embed_items", "histories")]
-    run_stages(upto, shared, report=Reporter())
-    workspace = Workspace.open(shared.workspace)
-    done = [
-        _train(workspace, row, _settings_of(row, arguments), seed, overrides)
-        for row in arguments.rows
-        for seed in arguments.seeds
-    ]
-    _show(workspace, done, arguments.plot)
+    if (arguments.plan is None) != bool(arguments.rows):
+        parser.error("give settings of tables and of rows, or --plan")
+    tables, rows, shared = _rows(arguments)
+    overrides = [*shared, *overrides]
+    seeds = arguments.seeds or ([2024, 2025, 2026] if arguments.plan is None else [2024])
+    _make(tables, overrides, ("ingest", "item_text", "embed_items", "histories"))
+    workspace = Workspace.open(load_settings(tables, overrides).workspace)
+    done = []
+    for row in rows:
+        config = row.config if arguments.no_search or arguments.plan else _searched(row, overrides, arguments.trials)
+        _make(config, [*overrides, *row.overrides], ("embed_items",))
+        done += [_train(workspace, row, config, seed, overrides) for seed in seeds]
+    _show(workspace, done, arguments.slices, arguments.plot, gains=arguments.plan is not None)
 
 
-def _settings_of(row: str, arguments: argparse.Namespace) -> str:
-    """The row's own settings, or the best that its search found."""
-    overrides: list[str] = arguments.overrides
-    if arguments.no_search or not load_settings(row, overrides).search.space:
-        return row
-    found = search(lambda more: load_settings(row, [*overrides, *more]), report=Reporter(), trials=arguments.trials)
+def _rows(arguments: argparse.Namespace) -> tuple[str, list[Row], list[str]]:
+    """(settings of the tables, rows, what all rows set) as they are given, or as the plan has them."""
+    if arguments.plan is None:
+        return arguments.tables, [Row(config, config) for config in arguments.rows], []
+    plan = yaml.safe_load(arguments.plan.read_text(encoding="utf-8"))
+    rows = [Row(name, own["config"], tuple(_overrides(own))) for name, own in plan["rows"].items()]
+    return plan["tables"], rows, _overrides(plan)
+
+
+def _overrides(own: dict[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in own.get("set", {}).items()]
+
+
+def _make(config: str, overrides: Sequence[str], stages: Sequence[str]) -> None:
+    run_stages(list(stages), load_settings(config, overrides), report=Reporter())
+
+
+def _searched(row: Row, overrides: Sequence[str], trials: int | None) -> str:
+    """The best settings that the row's search found, or its own where it has nothing to search over."""
+    if not load_settings(row.config, overrides).search.space:
+        return row.config
+    found = search(lambda more: load_settings(row.config, [*overrides, *more]), report=Reporter(), trials=trials)
     assert found is not None
     return str(found.folder / "settings.yaml")
 
 
-def _train(workspace: Workspace, row: str, config: str, seed: int, overrides: Sequence[str]) -> Done:
-    settings = load_settings(config, overrides)
-    plan = f"{settings.model_dump_json()}{seed}{_versions(workspace)}{code_version()}"
+def _train(workspace: Workspace, row: Row, config: str, seed: int, overrides: Sequence[str]) -> Done:
+    own = [*overrides, *row.overrides, f"training.seed={seed}"]
+    plan = f"{load_settings(config, own).model_dump_json()}{_versions(workspace)}{code_version()}"
     key = hashlib.sha256(plan.encode()).hexdigest()[:16]
     note = workspace.folder("results") / f"{key}.json"
     if note.is_file():
-        return Done(**json.loads(note.read_text(encoding="utf-8")))
-    own = [*overrides, f"training.seed={seed}"]
+        return replace(Done(**json.loads(note.read_text(encoding="utf-8"))), row=row.name)
     clock = time.monotonic()
     # Whole, even where a training was cut off: its seconds and memory are told.
     peak = _command("train", config, [*own, "training.resume=never"], "--force")
@@ -110,7 +144,7 @@ def _train(workspace: Workspace, row: str, config: str, seed: int, overrides: Se
         name.removeprefix("models/") for name in _last(workspace, "train").outputs if name.startswith("models/")
     )
     _command("evaluate", config, own)
-    found = Done(row, seed, model, _last(workspace, "evaluate").run_id, seconds, peak)
+    found = Done(row.name, seed, model, _last(workspace, "evaluate").run_id, seconds, peak)
     note.write_text(json.dumps(found.__dict__), encoding="utf-8")
     return found
 
@@ -136,7 +170,9 @@ def _command(stage: str, config: str, overrides: Sequence[str], *flags: str) -> 
     return usage.ru_maxrss / 1024
 
 
-def _show(workspace: Workspace, done: Sequence[Done], plot: Path | None) -> None:
+def _show(
+    workspace: Workspace, done: Sequence[Done], dimensions: Sequence[str], plot: Path | None, *, gains: bool
+) -> None:
     rows = read_rows(workspace.table("evaluations"))
     values = {(r["run_id"], r["method"], r["metric"]): r["value"] for r in rows if r["cut"] == "test"}
     parts = _parts(workspace, {one.run_id for one in done})
@@ -144,11 +180,14 @@ def _show(workspace: Workspace, done: Sequence[Done], plot: Path | None) -> None
     split: list[list[str]] = []
     told: dict[str, Any] = {}
     first = done[0].run_id
+    measured = {name: (first, method) for method, name in BASELINES.items()}
     for method, name in BASELINES.items():
         table.append([name, *(_four(values[first, method, metric]) for metric in METRICS)])
         split.append([name, *(_four(parts[first, method, part]) for part in PARTS)])
         told[name] = {m: values[first, method, m] for m in METRICS} | {p: parts[first, method, p] for p in PARTS}
     costs: list[list[str]] = []
+    gained: list[list[str]] = []
+    bases: dict[str, float] = {}
     points: list[Point] = []
     for row in dict.fromkeys(one.row for one in done):
         own = [one for one in done if one.row == row]
@@ -158,6 +197,10 @@ def _show(workspace: Workspace, done: Sequence[Done], plot: Path | None) -> None
         by |= {p: [parts[one.run_id, method, p] for one in own] for p in PARTS}
         table.append([row, *(_interval(by[metric]) for metric in METRICS)])
         split.append([row, *(_interval(by[part]) for part in PARTS)])
+        measured[row] = (own[0].run_id, method)
+        means = {name: statistics.mean(seeds) for name, seeds in by.items() if name in ("NDCG@10", *PARTS)}
+        bases = bases or means
+        gained.append([row, *(_signed(mean - bases[name]) for name, mean in means.items())])
         rates = [
             statistics.median(
                 point["samples_per_second"] for point in read_curve(workspace.root / "models" / one.model_id)
@@ -189,9 +232,36 @@ def _show(workspace: Workspace, done: Sequence[Done], plot: Path | None) -> None
     _markdown(["", *METRICS], table)
     _markdown(["NDCG@10", *PARTS], split)
     _markdown(["cost", "parameters trained", "seconds of training", "peak MiB", "samples/s"], costs)
+    for dimension in dimensions:
+        _show_slices(workspace, measured, dimension)
+    if gains:
+        _markdown(["gain in NDCG@10", "all", *PARTS], gained[1:])
     if plot is not None:
         plot.write_text(draw_costs(points, "NDCG@10 on test"), encoding="utf-8")
     print(json.dumps({"cores": len(os.sched_getaffinity(0)), **told}))
+
+
+def _show_slices(workspace: Workspace, measured: Mapping[str, tuple[str, str]], dimension: str) -> None:
+    """NDCG@10 on every slice of a dimension, of each row's first seed, with the interval over users."""
+    found = {
+        (r["run_id"], r["method"], r["slice"]): r
+        for r in read_rows(workspace.table("evaluation_slices"))
+        if r["cut"] == "test" and r["metric"] == "NDCG@10" and r["dimension"] in (dimension, "all")
+    }
+    parts = sorted({part for _, _, part in found}, key=lambda part: (part == "all", *_order(dimension, part)))
+    first = next(iter(measured.values()))
+    told = [f"{part} ({found[*first, part]['users']:,} users)" if (*first, part) in found else part for part in parts]
+    lines = []
+    for name, run in measured.items():
+        own = [found.get((*run, part)) for part in parts]
+        cells = ["-" if r is None else f"{_four(r['value'])} ({_four(r['low'])} to {_four(r['high'])})" for r in own]
+        lines.append([name, *cells])
+    _markdown([f"NDCG@10 by {dimension}, first seed", *told], lines)
+
+
+def _order(dimension: str, part: str) -> tuple[int, str]:
+    named = DIMENSIONS.get(dimension) or ()
+    return (list(named).index(part) if part in named else len(named), part)
 
 
 def _parts(workspace: Workspace, runs: set[str]) -> dict[tuple[str, str, str], float]:
@@ -221,6 +291,10 @@ def _interval(values: Sequence[float]) -> str:
 
 def _four(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}".replace("0.", ".", 1)
+
+
+def _signed(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:+.4f}".replace("0.", ".", 1)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
