@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from learn_spark.errors import LearnSparkError
@@ -33,52 +32,69 @@ def fit_heads(
 ) -> Heads:
     """Heads of the targets of ``asked``: softmax cross-entropy over the catalogue, AdamW with a linearly falling rate.
     Every user weighs the same, however many targets he has, as in the metrics; a target of an item with n events weighs
-    (1 + n) ^ -``settings.rare`` besides.
+    (1 + n) ^ -``settings.rare`` besides. A batch has users of one fold, and teaches all heads but that fold's;
+    ``advance`` is told how many users are done, of ``settings.epochs`` times all.
 
     The tower must not have learnt the targets, nor ``judge.transitions`` counted them. Deterministic in ``seed``.
     Raises EvidenceFailed where the loss is not finite.
     """
     fold = fold_of(user_ids)
-    rows = np.arange(len(user_ids))
-    parts = [rows, *(rows[fold != f] for f in range(FOLDS))]
-    whole, *folds = (_fit(judge, asked, part, settings, seed, advance) for part in parts)
-    return Heads(whole, tuple(folds))
-
-
-def _fit(
-    judge: Judge, asked: Asked, rows: np.ndarray, settings: Evidence, seed: int, advance: Callable[[int], object]
-) -> EvidenceHead:
-    torch.manual_seed(seed)
-    generator = np.random.default_rng([seed, len(rows)])
-    head = EvidenceHead(hidden=settings.hidden).train()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     size = settings.batch_size
-    steps = settings.epochs * -(-len(rows) // size)
-    done = 0
+    sizes = [int((fold == f).sum()) for f in range(FOLDS)]
+    steps = [settings.epochs * -(-rows // size) for rows in sizes]
+    whole = _Pupil(settings, seed, sum(steps))
+    folds = [_Pupil(settings, seed, sum(steps) - own) for own in steps]
+    generator = np.random.default_rng([seed, len(fold)])
     for _ in range(settings.epochs):
-        order = generator.permutation(rows)
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * (1.0 - done / steps)
-            optimizer.zero_grad(set_to_none=True)
-            # Of a large catalogue few users fit at once: their gradients are added up to the batch's.
-            whole = _weights(judge, asked.take(batch), settings.rare).sum()
-            for begin in range(0, len(batch), judge.block):
-                part = asked.take(batch[begin : begin + judge.block])
-                chances = F.log_softmax(judge.score(head, part), dim=1)
-                terms = -chances[torch.from_numpy(part.owners), torch.from_numpy(part.targets)]
-                loss = (terms * torch.from_numpy(_weights(judge, part, settings.rare)).float()).sum() / float(whole)
-                if not torch.isfinite(loss):
-                    raise EvidenceFailed(
-                        f"the evidence's loss is {loss.item()} after {done} steps; lower tower.evidence.learning_rate"
-                    )
-                loss.backward()
-            nn.utils.clip_grad_norm_(head.parameters(), CLIP)
-            optimizer.step()
-            done += 1
+        batches: list[tuple[int, np.ndarray]] = []
+        for f in range(FOLDS):
+            order = generator.permutation(np.flatnonzero(fold == f))
+            batches += [(f, order[start : start + size]) for start in range(0, len(order), size)]
+        for number in generator.permutation(len(batches)):
+            f, batch = batches[number]
+            pupils = [whole, *(other for g, other in enumerate(folds) if g != f)]
+            _teach(pupils, judge, asked, batch, settings.rare)
             advance(len(batch))
-    return head.eval()
+    return Heads(whole.head.eval(), tuple(pupil.head.eval() for pupil in folds))
+
+
+class _Pupil:
+    """A head, and where it stands on its way of ``steps``."""
+
+    def __init__(self, settings: Evidence, seed: int, steps: int) -> None:
+        torch.manual_seed(seed)
+        self.head = EvidenceHead(hidden=settings.hidden).train()
+        self.rate, self.steps, self.done = settings.learning_rate, steps, 0
+        self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=self.rate, weight_decay=WEIGHT_DECAY)
+
+    def step(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * (1.0 - self.done / self.steps)
+        nn.utils.clip_grad_norm_(self.head.parameters(), CLIP)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
+
+
+def _teach(pupils: Sequence[_Pupil], judge: Judge, asked: Asked, batch: np.ndarray, rare: float) -> None:
+    # Of a large catalogue few users fit at once: their gradients are added up to the batch's.
+    whole = float(_weights(judge, asked.take(batch), rare).sum())
+    for begin in range(0, len(batch), judge.block):
+        part = asked.take(batch[begin : begin + judge.block])
+        seen = judge.see(part)
+        owners, targets = torch.from_numpy(part.owners), torch.from_numpy(part.targets)
+        weights = torch.from_numpy(_weights(judge, part, rare)).float() / whole
+        for pupil in pupils:
+            scores = judge.weigh(pupil.head, seen)
+            own = scores[owners, targets] - torch.logsumexp(scores, dim=1)[owners]
+            loss = -(own * weights).sum()
+            if not torch.isfinite(loss):
+                raise EvidenceFailed(
+                    f"the evidence's loss is {loss.item()} after {pupil.done} steps; lower tower.evidence.learning_rate"
+                )
+            loss.backward()
+    for pupil in pupils:
+        pupil.step()
 
 
 def _weights(judge: Judge, asked: Asked, rare: float) -> np.ndarray:

@@ -14,27 +14,32 @@ from learn_spark.evidence.transitions import FEATURES, Candidates
 
 COLD = -20.0  # log-probabilities below it are told apart by nobody
 LOG_SCALE = 5.0
+LIKENESS_SCALE = 10.0  # a temperature of .1
+KNOTS = (0, 2, 10, 50, 250)  # events
 FOLDS = 2
 
 
 class EvidenceHead(nn.Module):
-    """score(user, item) = a * l + b * log(1 + events of the item) + f(evidence, similarity, l) where there is evidence.
+    """score(user, item) = a(n) * l + b(n) + c(n) * s + f(evidence, similarity, l) where there is evidence.
 
     l is the tower's log-probability of the item: its inner product / temperature, less the log-sum-exp over what is
-    ranked. f is a perceptron of two hidden layers, ``hidden`` wide, over Candidates.features, the candidate's
-    similarity to the user's last item, and l. At the start f and b are 0, and a is 1: the tower alone.
+    ranked. s is how like the item's frozen content is to that of the user's last events. n are the item's events: a, b
+    and c are linear in log(1 + n) between KNOTS, so that what training knows little of, or nothing, can be weighed by
+    other measures than the rest. f is a perceptron of two hidden layers, ``hidden`` wide, over Candidates.features, the
+    candidate's similarity to the user's last item, and l. At the start a is 1 and all else 0: the tower alone.
     """
 
     def __init__(self, *, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
-        self.scale = nn.Parameter(torch.ones(()))
-        self.popularity = nn.Parameter(torch.zeros(()))
+        self.scale = nn.Parameter(torch.ones(len(KNOTS)))
+        self.popularity = nn.Parameter(torch.zeros(len(KNOTS)))
+        self.likeness = nn.Parameter(torch.zeros(len(KNOTS)))
         self.score = nn.Sequential(
-            nn.Linear(len(FEATURES) + 3, hidden),
-            nn.GELU(),
+            nn.Linear(len(FEATURES) + 4, hidden),
+            nn.ReLU(),
             nn.Linear(hidden, hidden),
-            nn.GELU(),
+            nn.ReLU(),
             nn.Linear(hidden, 1),
         )
         last = self.score[-1]
@@ -42,13 +47,28 @@ class EvidenceHead(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, logits: Tensor, log_counts: Tensor, found: Candidates, similarity: Tensor) -> Tensor:
-        """Scores [B, N] of ``logits`` [B, N] (log-probabilities), ``log_counts`` [N], ``similarity`` [M]."""
+    def forward(
+        self, logits: Tensor, events: Tensor, found: Candidates, similarity: Tensor, likeness: Tensor | None
+    ) -> Tensor:
+        """Scores [B, N] of ``logits`` [B, N] (log-probabilities), ``events`` [N, K] (``between_knots`` of the items'
+        counts), ``similarity`` [M] of the candidates, and ``likeness`` [B, N], a cosine, where there is content.
+        """
         row, position = torch.from_numpy(found.row), torch.from_numpy(found.position)
         own = logits[row, position].clamp(min=COLD).unsqueeze(1) / LOG_SCALE
-        inputs = torch.cat([torch.from_numpy(found.features), similarity.unsqueeze(1), own, own * own], dim=1)
-        base = self.scale * logits + self.popularity * log_counts
+        like = torch.zeros_like(own) if likeness is None else likeness[row, position].unsqueeze(1)
+        inputs = torch.cat([torch.from_numpy(found.features), similarity.unsqueeze(1), like, own, own * own], dim=1)
+        base = logits * (events @ self.scale) + events @ self.popularity
+        if likeness is not None:
+            base = base + likeness * (LIKENESS_SCALE * (events @ self.likeness))
         return base.index_put((row, position), self.score(inputs).squeeze(1), accumulate=True)
+
+
+def between_knots(counts: np.ndarray) -> np.ndarray:
+    """[N, K] float32: how much of each of KNOTS an item of ``counts`` [N] events has, in the logarithm; rows sum to 1,
+    and what is multiplied with them is piecewise linear, and level behind the last knot.
+    """
+    knots = np.log1p(KNOTS)
+    return np.stack([np.interp(np.log1p(counts), knots, own) for own in np.eye(len(KNOTS))], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from learn_spark.evidence.head import EvidenceHead
-from learn_spark.evidence.transitions import Transitions, similarities
+from learn_spark.evidence.head import EvidenceHead, between_knots
+from learn_spark.evidence.transitions import Candidates, Transitions
 from learn_spark.retrieval.catalogue import check_positions, joined
 from learn_spark.retrieval.cuts import Cut
 from learn_spark.retrieval.ranks import ranks_in
-from learn_spark.retrieval.vectors import unit_rows, windows
+from learn_spark.retrieval.vectors import item_vectors, unit_rows, windows
+from learn_spark.towers.bound import BoundTower
+from learn_spark.towers.tower import Tower
 
 BLOCK_SCORES = 1 << 22  # users x items that are scored at once
 HIDDEN = -1e4  # the score of what is not ranked: finite, for a gradient passes it
@@ -47,6 +49,19 @@ class Asked:
         return np.repeat(np.arange(len(self.users)), np.diff(self.offsets))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What is known of some users before a head weighs it: the tower's log-probabilities ``logits`` [B, N], the items
+    ``found`` beside their events, ``similarity`` [M] of each to the user's last item, and ``likeness`` [B, N] of the
+    content, where there is any.
+    """
+
+    logits: torch.Tensor
+    found: Candidates
+    similarity: torch.Tensor
+    likeness: torch.Tensor | None
+
+
 def asked_on(cut: Cut, users: np.ndarray, hidden: Sequence[np.ndarray], reach: int) -> Asked:
     """The users of ``cut`` by their vectors ``users`` [B, D], with the last ``reach`` events of each."""
     lengths, items = windows(cut.lengths, reach, cut.items)
@@ -55,18 +70,34 @@ def asked_on(cut: Cut, users: np.ndarray, hidden: Sequence[np.ndarray], reach: i
 
 
 class Judge:
-    """Scores users by the tower's ``catalogue`` [N, D], its ``temperature`` and ``transitions``.
+    """Scores users by the tower's ``catalogue`` [N, D], its ``temperature``, ``transitions`` and, where there is any,
+    the items' frozen ``content`` [N, C]: a user's is the mean of that of his last events.
 
     Work is done on blocks of about BLOCK_SCORES scores, so that memory does not grow with users. Raises ValueError
-    where the catalogue and the transitions are not of the same items.
+    where catalogue, transitions and content are not of the same items.
     """
 
-    def __init__(self, catalogue: np.ndarray, temperature: float, transitions: Transitions) -> None:
+    def __init__(
+        self,
+        catalogue: np.ndarray,
+        temperature: float,
+        transitions: Transitions,
+        content: np.ndarray | None = None,
+    ) -> None:
         if len(catalogue) != len(transitions.counts):
             raise ValueError(f"{len(catalogue)} items, but transitions of {len(transitions.counts)}")
+        if content is not None and len(content) != len(catalogue):
+            raise ValueError(f"{len(catalogue)} items, but content of {len(content)}")
         self.catalogue, self.temperature, self.transitions = torch.from_numpy(catalogue), temperature, transitions
-        self._log_counts = torch.from_numpy(np.log1p(transitions.counts).astype(np.float32))
-        self._unit = unit_rows(catalogue)
+        self._events = torch.from_numpy(between_knots(transitions.counts))
+        self._unit = torch.from_numpy(unit_rows(catalogue))
+        self._content = None if content is None else torch.from_numpy(unit_rows(content.astype(np.float32)))
+
+    @classmethod
+    def of(cls, tower: Tower, temperature: float, transitions: Transitions) -> Judge:
+        """Of a tower's item vectors and, where it reads any, its content."""
+        content = tower.bound[1:] if isinstance(tower, BoundTower) else None
+        return cls(item_vectors(tower), temperature, transitions, content)
 
     @property
     def block(self) -> int:
@@ -75,6 +106,14 @@ class Judge:
 
     def score(self, head: EvidenceHead, asked: Asked) -> torch.Tensor:
         """Scores [B, N]; about HIDDEN where nothing is ranked."""
+        return self.weigh(head, self.see(asked))
+
+    def weigh(self, head: EvidenceHead, seen: Seen) -> torch.Tensor:
+        """``score`` of what ``see`` gave."""
+        return head(seen.logits, self._events, seen.found, seen.similarity, seen.likeness)
+
+    def see(self, asked: Asked) -> Seen:
+        """What a head weighs, whichever it is."""
         check_positions(len(asked.users), len(self.catalogue), asked.targets, asked.hidden)
         row, position = joined(asked.hidden)
         wanted = asked.owners * np.int64(len(self.catalogue)) + asked.targets
@@ -84,8 +123,18 @@ class Judge:
         logits = torch.log_softmax(products, dim=1)
         found = self.transitions.candidates(asked.items, asked.lengths)
         last = asked.items[np.arange(len(asked.lengths)), np.maximum(asked.lengths, 1) - 1]
-        similarity = torch.from_numpy(similarities(self._unit, last[found.row], found.position))
-        return head(logits, self._log_counts, found, similarity)
+        alike = self._unit[torch.from_numpy(last)] @ self._unit.T
+        similarity = alike[torch.from_numpy(found.row), torch.from_numpy(found.position)]
+        return Seen(logits, found, similarity, self._likeness(asked))
+
+    def _likeness(self, asked: Asked) -> torch.Tensor | None:
+        """Cosines [B, N] of the mean content of each user's events with the catalogue's; 0 without events."""
+        if self._content is None:
+            return None
+        inside = torch.from_numpy(np.arange(asked.items.shape[1]) < asked.lengths[:, None])
+        events = torch.from_numpy(np.where(inside.numpy(), asked.items, 0))
+        means = (self._content[events] * inside.unsqueeze(2)).sum(dim=1)
+        return torch.nn.functional.normalize(means, dim=1) @ self._content.T
 
     def ranks(
         self, head: EvidenceHead, asked: Asked, advance: Callable[[int], object] = lambda count: None

@@ -9,7 +9,6 @@ from scipy import sparse
 
 from learn_spark.retrieval.popularity import check_histories
 
-HELD = 1 << 24  # numbers gathered at once
 SMOOTHING = 2.0
 SCALE = 100.0
 CHANNELS = ("next", "later", "before")
@@ -107,13 +106,3 @@ class Transitions:
         features[:, count] = np.log1p(seed)[rows]
         features[:, count + 1] = np.log1p(self.counts[places])
         return Candidates(rows, places, features)
-
-
-def similarities(vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products [M] float32 of ``vectors`` [N, D] at ``left`` [M] with those at ``right`` [M], some at a time."""
-    found = np.empty(len(left), dtype=np.float32)
-    step = max(1, HELD // vectors.shape[1])
-    for start in range(0, len(left), step):
-        part = slice(start, start + step)
-        found[part] = np.einsum("md,md->m", vectors[left[part]], vectors[right[part]])
-    return found

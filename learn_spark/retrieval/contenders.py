@@ -137,7 +137,7 @@ def evident(model: Model, values: np.ndarray, offsets: np.ndarray, *, folded: bo
     found = model.evidence
     assert found is not None
     transitions = Transitions.of(values, offsets, model.tower.n_items, reach=found.reach, decay=found.decay)
-    judge = Judge(item_vectors(model.tower), found.temperature, transitions)
+    judge = Judge.of(model.tower, found.temperature, transitions)
 
     def scorer(cut: Cut) -> Scorer:
         users = user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)

@@ -36,9 +36,14 @@ class BoundTower(Tower):
         self._content = content
         self.n_items = len(content) - 1
 
-    def content(self, items: Tensor) -> Tensor:
-        """Raw content [..., C] float32 of ``items`` [...], on their device."""
+    @property
+    def bound(self) -> np.ndarray:
+        """What ``bind`` was given, row 0 being padding."""
         if self._content is None:
             raise RuntimeError("the tower has no content: call bind with the item matrix first")
-        rows = self._content[items.cpu().numpy()]
+        return self._content
+
+    def content(self, items: Tensor) -> Tensor:
+        """Raw content [..., C] float32 of ``items`` [...], on their device."""
+        rows = self.bound[items.cpu().numpy()]
         return torch.from_numpy(rows.astype(np.float32, copy=False)).to(items.device)

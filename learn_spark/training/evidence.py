@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from learn_spark.evidence.fit import fit_heads
-from learn_spark.evidence.head import FOLDS, Heads
+from learn_spark.evidence.head import Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
 from learn_spark.progress import Reporter
 from learn_spark.retrieval.cuts import cut_histories, training_events
 from learn_spark.retrieval.metrics import summarise
-from learn_spark.retrieval.vectors import item_vectors, user_vectors
+from learn_spark.retrieval.vectors import user_vectors
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Evidence
 from learn_spark.towers.tower import Tower
@@ -36,10 +36,8 @@ def fit_evidence(
     cut = cut_histories(histories, "validation")
     users = user_vectors(tower, cut.items, cut.lengths, settings.objective.history, times=cut.times)
     asked = asked_on(cut, users, cut.hidden(settings.evaluation.mask_history), wanted.reach)
-    judge = Judge(item_vectors(tower), temperature, transitions)
-    # The whole fit and FOLDS of all users but a FOLDS-th.
-    total = FOLDS * wanted.epochs * len(users)
-    with report.bar("fitting evidence", total, "users") as bar:
+    judge = Judge.of(tower, temperature, transitions)
+    with report.bar("fitting evidence", wanted.epochs * len(users), "users") as bar:
         heads = fit_heads(judge, asked, cut.user_ids, wanted, seed=settings.training.seed, advance=bar.advance)
     every = cut.every_target
     ranks = judge.ranks_by(heads.judges(cut.user_ids, folded=True), asked)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from learn_spark.evidence.fit import EvidenceFailed, fit_heads
-from learn_spark.evidence.head import EvidenceHead, Heads, fold_of
+from learn_spark.evidence.head import EvidenceHead, Heads, between_knots, fold_of
 from learn_spark.evidence.judge import Asked, Judge
-from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions, similarities
+from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.settings.schema import Evidence
 
@@ -96,12 +96,6 @@ def test_a_slow_count_of_candidates_gives_the_same(seed: int) -> None:
     assert len(CHANNELS) * 2 + 2 == len(FEATURES)
 
 
-def test_similarities_are_inner_products() -> None:
-    vectors = _catalogue(0)
-    left, right = np.arange(20), np.arange(20)[::-1].copy()
-    assert similarities(vectors, left, right) == pytest.approx((vectors[left] * vectors[right]).sum(axis=1), abs=1e-5)
-
-
 def _noisy_head(seed: int = 0) -> EvidenceHead:
     torch.manual_seed(seed)
     head = EvidenceHead(hidden=8)
@@ -111,12 +105,23 @@ def _noisy_head(seed: int = 0) -> EvidenceHead:
     return head.eval()
 
 
-def test_a_score_worked_out_by_hand() -> None:
-    """a * l + b * log(1 + n), and f of the evidence, of the cosine with the last item and of l where there is evidence;
-    what is hidden takes no part in l, but a target that the user has had does.
+def test_between_knots_is_linear_in_the_logarithm() -> None:
+    """7 events: log 8 lies .63 of the way from log 3 to log 11; behind the last knot all is as there."""
+    found = between_knots(np.array([0, 2, 7, 250, 9999]))
+    assert found.sum(axis=1) == pytest.approx(np.ones(5))
+    assert found[[0, 1, 3, 4]].tolist() == np.eye(5)[[0, 1, 4, 4]].tolist()
+    share = np.log(8 / 3) / np.log(11 / 3)
+    assert found[2] == pytest.approx([0, 1 - share, share, 0, 0])
+
+
+@pytest.mark.parametrize("with_content", [True, False])
+def test_a_score_worked_out_by_hand(with_content: bool) -> None:
+    """a(n) * l + b(n) + c(n) * s, and f of the evidence, of the cosine with the last item, of s and of l where there is
+    evidence; what is hidden takes no part in l, but a target that the user has had does.
     """
     catalogue, transitions, head = _catalogue(8), Transitions.of(*_log(9), 25, reach=3, decay=0.8), _noisy_head(3)
-    judge = Judge(catalogue, 0.4, transitions)
+    content = _catalogue(10, width=4)
+    judge = Judge(catalogue, 0.4, transitions, content if with_content else None)
     asked = Asked(
         np.array([[0.3, -1.0, 0.5, 0.2, 0.1, -0.4]], np.float32),
         np.array([[4, 11, 2]]),
@@ -133,12 +138,17 @@ def test_a_score_worked_out_by_hand() -> None:
     told = transitions.candidates(asked.items, asked.lengths)
     seen_with = dict(zip(told.position.tolist(), told.features, strict=True))
     assert 0 < len(set(seen_with) & set(shown)) < len(shown)
+    unit = content / np.linalg.norm(content, axis=1, keepdims=True)
+    mean = unit[4] + unit[11]
+    weights = [parameter.detach().numpy() for parameter in (head.scale, head.popularity, head.likeness)]
     for item in shown:
-        expected = head.scale.item() * logits[item] + head.popularity.item() * np.log1p(transitions.counts[item])
+        like = unit[item] @ mean / np.linalg.norm(mean) if with_content else 0.0
+        a, b, c = (np.interp(np.log1p(transitions.counts[item]), np.log1p([0, 2, 10, 50, 250]), own) for own in weights)
+        expected = a * logits[item] + b + c * 10 * like
         if item in seen_with:
             cosine = catalogue[item] @ catalogue[11] / np.linalg.norm(catalogue[item]) / np.linalg.norm(catalogue[11])
             own = max(logits[item], -20.0) / 5.0
-            inputs = torch.tensor([*seen_with[item], cosine, own, own * own], dtype=torch.float32)
+            inputs = torch.tensor([*seen_with[item], cosine, like, own, own * own], dtype=torch.float32)
             expected += float(head.score(inputs).detach())
         assert float(found[item]) == pytest.approx(expected, abs=1e-4)
     assert found[[7, 11]].max() < found[shown].min()
@@ -240,7 +250,31 @@ def test_rare_targets_weigh_more_where_asked() -> None:
     targets = np.where(np.arange(200) % 2 == 0, asked.targets, 40 + asked.targets - 20)
     mixed = Asked(asked.users, asked.items, asked.lengths, targets, asked.offsets, asked.hidden)
     plain, rare = (_fit(unseen, mixed, users, rare=rare).whole for rare in (0.0, 1.0))
-    assert rare.popularity.item() < plain.popularity.item()
+    # What unseen items get beyond those seen a few times.
+    extra = [float((head.popularity[0] - head.popularity[1]).detach()) for head in (rare, plain)]
+    assert extra[0] > extra[1] > 0
+
+
+def test_unseen_items_are_told_apart_by_their_content() -> None:
+    """Half of the users buy items that neither counts nor vectors know, but whose text is like that of their last."""
+    _, asked, users = _followers(400)
+    log = np.repeat(np.arange(40), 3), np.arange(0, 121, 3)
+    transitions = Transitions.of(*log, 60, reach=2, decay=0.8)
+    content = np.concatenate([np.eye(20), np.eye(20)[::-1], np.eye(20)]).astype(np.float32)
+    unlike = np.random.default_rng(3).permutation(20)
+    targets = np.where(np.arange(400) % 2 == 0, unlike[asked.targets - 20] + 20, asked.targets + 20)
+    mixed = Asked(asked.users, asked.items, asked.lengths, targets, asked.offsets, asked.hidden)
+    fold = np.flatnonzero(fold_of(users) == 0)
+    unseen = fold[fold % 2 == 1]
+    ranks = []
+    for own in (content, None):
+        judge = Judge(_catalogue(7, 60), 0.3, transitions, own)
+        heads = _fit(judge, mixed, users, epochs=10)
+        ranks.append(judge.ranks(heads.folds[0], mixed.take(unseen)).mean())
+        if own is not None:
+            assert float(heads.whole.likeness[0].detach()) > float(heads.whole.likeness[1:3].detach().max())
+    assert ranks[0] < 3
+    assert ranks[1] > 8
 
 
 def test_a_fit_in_small_blocks_is_the_fit_and_one_that_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +291,8 @@ def test_a_fit_in_small_blocks_is_the_fit_and_one_that_diverges_is_told(monkeypa
 def test_catalogue_and_transitions_must_be_of_the_same_items() -> None:
     with pytest.raises(ValueError, match="24 items, but transitions of 25"):
         Judge(_catalogue(0, 24), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8))
+    with pytest.raises(ValueError, match="25 items, but content of 26"):
+        Judge(_catalogue(0), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8), _catalogue(0, 26))
     judge = Judge(_catalogue(0), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8))
     asked = _asked(0)
     wrong = Asked(asked.users, asked.items, asked.lengths, asked.targets + 25, asked.offsets, asked.hidden)
