@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
             },
         }
         changes = [f"workspace={root}/workspace", "histories.max_length=256", "histories.rows_per_file=65536"]
-        settings = load_settings("quickstart", [*changes, f"source={json.dumps(source)}"])
+        settings = load_settings("learn", [*changes, f"source={json.dumps(source)}"])
         session = start_session(settings.spark, app="bench-gates", log_file=Path(root) / "spark.log")
         generate(session, raw, events, 0.0)
         # The imports of Great Expectations are paid once a process, not once a gate.

@@ -19,13 +19,13 @@ PRESETS = {"learn-plus"}  # to be put upon a data set's settings
 def test_every_shipped_file_loads(path: Path, tmp_path: Path) -> None:
     if path.stem in PRESETS:
         upon = tmp_path / "upon.yaml"
-        upon.write_text(f"extends: [{path.with_name('quickstart.yaml')}, {path}]\n")
+        upon.write_text(f"extends: [{path.with_name('learn.yaml')}, {path}]\n")
         path = upon
     assert load_settings(path).workspace
 
 
-def test_every_knob_of_the_quickstart_has_its_effect_beside_it() -> None:
-    lines = (resource_folder("conf") / "quickstart.yaml").read_text().splitlines()
+def test_every_knob_has_its_effect_beside_it() -> None:
+    lines = (resource_folder("conf") / "learn.yaml").read_text().splitlines()
     knobs = [line for line in lines if line.startswith("  ") and ":" in line.split("#")[0]]
     assert len(knobs) > 40
     assert [line for line in knobs if "#" not in line and not line.strip().startswith("stages:")] == []
@@ -55,14 +55,14 @@ def test_every_knob_of_the_quickstart_has_its_effect_beside_it() -> None:
 )
 def test_a_wrong_setting_is_named(override: str, expected: str) -> None:
     with pytest.raises(SettingsError) as error:
-        load_settings("quickstart", [override])
+        load_settings("learn", [override])
     assert expected in str(error.value)
     assert error.value.exit_code == 2
 
 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as error:
-        load_settings("quickstart", ["training.epoch=3", "tower.layers=none", "feed.batch_size=1"])
+        load_settings("learn", ["training.epoch=3", "tower.layers=none", "feed.batch_size=1"])
     for key in ("training.epoch", "tower.layers", "feed.batch_size"):
         assert key in str(error.value)
 
@@ -70,7 +70,7 @@ def test_all_faults_are_told_at_once() -> None:
 def test_a_number_with_an_exponent_is_a_number_and_a_date_stays_text(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
-        f"extends: {resource_folder('conf') / 'quickstart.yaml'}\n"
+        f"extends: {resource_folder('conf') / 'learn.yaml'}\n"
         "training: {learning_rate: 5e-4}\nhistories: {as_of: 1998-03-10}\n"
     )
     settings = load_settings(path)
@@ -80,7 +80,7 @@ def test_a_number_with_an_exponent_is_a_number_and_a_date_stays_text(tmp_path: P
 
 
 def test_a_file_extends_another_key_by_key() -> None:
-    base, over = load_settings("quickstart"), load_settings("ads")
+    base, over = load_settings("learn"), load_settings("ads")
     assert over.workspace != base.workspace
     assert over.histories.max_length == base.histories.max_length
     assert over.histories.as_of is not None
@@ -92,11 +92,11 @@ def test_a_file_extends_several_the_last_first(tmp_path: Path) -> None:
     assert (plus.tower.kind, plus.source.format, plus.training.refit) == ("learn-plus", "files", True)
     (tmp_path / "preset.yaml").write_text("tower: {layers: 3, width: 64}\ntraining: {epochs: 7}\n")
     (tmp_path / "own.yaml").write_text(
-        f"extends: [{resource_folder('conf') / 'quickstart.yaml'}, preset.yaml]\ntower: {{layers: 1}}\n"
+        f"extends: [{resource_folder('conf') / 'learn.yaml'}, preset.yaml]\ntower: {{layers: 1}}\n"
     )
     own = load_settings(tmp_path / "own.yaml")
     assert (own.tower.layers, own.tower.width, own.training.epochs) == (1, 64, 7)
-    assert own.tower.heads == load_settings("quickstart").tower.heads
+    assert own.tower.heads == load_settings("learn").tower.heads
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
@@ -117,17 +117,17 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 
 
 def test_saved_settings_load_to_the_same_and_hide_secrets(tmp_path: Path) -> None:
-    settings = load_settings("quickstart", ["spark.conf.spark.hadoop.fs.s3a.secret.key=abc123"])
+    settings = load_settings("learn", ["spark.conf.spark.hadoop.fs.s3a.secret.key=abc123"])
     path = save_settings(settings, tmp_path)
     assert "abc123" not in path.read_text()
     assert redacted(settings)["spark"]["conf"]["spark.hadoop.fs.s3a.secret.key"] == "***"
-    plain = load_settings("quickstart")
+    plain = load_settings("learn")
     assert load_settings(save_settings(plain, tmp_path)) == plain
     assert yaml.safe_load(path.read_text())["training"]["epochs"] == plain.training.epochs
 
 
 def test_the_fingerprint_follows_its_sections_only() -> None:
-    base = load_settings("quickstart")
-    other = load_settings("quickstart", ["training.epochs=2"])
+    base = load_settings("learn")
+    other = load_settings("learn", ["training.epochs=2"])
     assert fingerprint(base, ["tower", "text"]) == fingerprint(other, ["text", "tower"])
     assert fingerprint(base, ["training"]) != fingerprint(other, ["training"])

@@ -48,7 +48,7 @@ def histories(tmp_path: Path) -> Snapshot:
 
 def task(histories: Snapshot, folder: Path, *overrides: str) -> TrainingTask:
     folder.mkdir()
-    settings = load_settings("quickstart", (*OVERRIDES, *overrides))
+    settings = load_settings("learn", (*OVERRIDES, *overrides))
     catalogue = folder / "catalogue.npy"
     np.save(catalogue, np.arange(1, ITEMS + 1))
     return TrainingTask(

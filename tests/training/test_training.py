@@ -141,7 +141,7 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path, kind: str) -> None:
     workspace = Workspace.open(str(tmp_path))
     tower = make_tower(kind).eval()
     curve = [{"epoch": 1, "loss": 2.0}]
-    settings = load_settings("quickstart")
+    settings = load_settings("learn")
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "steps.jsonl").write_text("{}\n")
@@ -166,7 +166,7 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path, kind: str) -> None:
 def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     workspace = Workspace.open(str(tmp_path))
     tower = make_tower("sasrec")
-    folder = tmp_path / "models" / save_model(workspace, tower, {"window": 5}, [], load_settings("quickstart"))
+    folder = tmp_path / "models" / save_model(workspace, tower, {"window": 5}, [], load_settings("learn"))
     weights = folder / "model.safetensors"
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1
