@@ -198,6 +198,15 @@ def _show(
         table.append([row, *(_interval(by[metric]) for metric in METRICS)])
         split.append([row, *(_interval(by[part]) for part in PARTS)])
         measured[row] = (own[0].run_id, method)
+        alone = f"{method}-alone"
+        if (own[0].run_id, alone, METRICS[0]) in values:
+            name = f"{row}, its tower alone"
+            of_tower = {m: [values[one.run_id, alone, m] for one in own] for m in METRICS}
+            of_tower |= {p: [parts[one.run_id, alone, p] for one in own] for p in PARTS}
+            table.append([name, *(_interval(of_tower[metric]) for metric in METRICS)])
+            split.append([name, *(_interval(of_tower[part]) for part in PARTS)])
+            measured[name] = (own[0].run_id, alone)
+            told[name] = of_tower
         means = {name: statistics.mean(seeds) for name, seeds in by.items() if name in ("NDCG@10", *PARTS)}
         bases = bases or means
         gained.append([row, *(_signed(mean - bases[name]) for name, mean in means.items())])

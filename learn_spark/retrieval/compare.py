@@ -21,6 +21,7 @@ from learn_spark.tables.scan import scan
 from learn_spark.tables.workspace import Workspace
 
 BASELINES = ("popularity", "markov", "frozen")
+ALONE = "-alone"
 NAMED_IN_ERRORS = 5
 
 
@@ -73,7 +74,8 @@ def compare(
     seed: int = 0,
 ) -> Comparison:
     """The first of ``names`` (runs of evaluate or train, or model ids) against the others, the baselines of its own
-    evaluation, and the newest result of every other kind of tower on the same users.
+    evaluation (its own tower without evidence among them, if it has some), and the newest result of every other kind
+    of tower on the same users.
 
     Metrics are HR@k and NDCG@k. Raises LearnSparkError where a name is not of an evaluated model or stands twice, and
     where protocols, versions of the tables, users or targets differ.
@@ -96,6 +98,9 @@ def compare(
     ranked = _ranks(workspace, [first, *others], cut)
     mine = ranked[first.run_id, first.method]
     opponents = [(method, method, ranked[first.run_id, method]) for method in BASELINES]
+    without = f"{first.method}{ALONE}"
+    if (first.run_id, without) in ranked and without not in {other.method for other in others}:
+        opponents.append((without, first.model_id, ranked[first.run_id, without]))
     opponents += [(other.method, other.model_id, ranked[other.run_id, other.method]) for other in others]
     for method, model_id, rows in opponents:
         _check_same_targets(first, mine, method if model_id == method else f"{method} {model_id}", rows)
@@ -107,7 +112,8 @@ def _evaluated(workspace: Workspace) -> list[Evaluated]:
     """Every result there is, oldest first; LearnSparkError where there is none."""
     found = {}
     for row in read_rows(workspace.table("evaluations")):
-        if row["method"] not in BASELINES:
+        alone = row["method"].endswith(ALONE) and row["run_id"] in found
+        if row["method"] not in BASELINES and not alone:
             tables = tuple((name, row["tables"][name]) for name in ("user_histories", "item_index"))
             found[row["run_id"]] = Evaluated(row["run_id"], row["method"], row["model_id"], row["protocol"], tables)
     if not found:

@@ -53,7 +53,8 @@ class _Field:
             counted("popularity", popularity(values, offsets, n_items)),
             counted("markov", markov(values, offsets, n_items)),
             untrained,
-            evident(model, values, offsets, folded=cut == "validation") if told else trained(model),
+            *((evident(model, values, offsets, folded=cut == "validation"),) if told else ()),
+            trained(model),
         )
         return _Field(contenders, np.bincount(values, minlength=n_items), trained_counts(histories, n_items))
 

@@ -369,8 +369,8 @@ class Training(Section):
 
 class Evaluation(Section):
     """Full-catalogue ranking, ties counted against the model by half. ``mask_history``: items that a user had before
-    the targets do not compete with them. ``evidence``: a model that has evidence of co-occurrence is judged with it;
-    false: its tower alone, as its released vectors rank.
+    the targets do not compete with them. ``evidence``: a model that has evidence of co-occurrence is judged with it
+    and, as its released vectors rank, by its tower alone; false: by its tower alone.
     """
 
     ks: list[Count] = Field(default_factory=lambda: [10, 50, 100, 200], min_length=1)

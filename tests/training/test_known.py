@@ -14,6 +14,7 @@ import learn_spark
 from learn_spark.errors import SettingsError
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.histories.protocols import TEST
+from learn_spark.retrieval.compare import compare
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.training.known import KnownHistories
@@ -156,10 +157,20 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp
     assert told["learn-plus", "validation", "NDCG@10"] == pytest.approx(
         model.manifest["validation"]["NDCG@10"], abs=1e-6
     )
-    shelf.run("evaluate", *settings, "evaluation.evidence=false")
-    rows = read_rows(shelf.workspace.table("evaluations"))
-    found = {r["method"]: r["value"] for r in rows if (r["cut"], r["metric"]) == ("validation", "NDCG@10")}
-    assert found["learn-plus-alone"] == pytest.approx(model.manifest["validation_tower"]["NDCG@10"], abs=1e-6)
+    tower_alone = told["learn-plus-alone", "validation", "NDCG@10"]
+    assert tower_alone == pytest.approx(model.manifest["validation_tower"]["NDCG@10"], abs=1e-6)
+    against = {
+        d.against: (d.first, d.other)
+        for d in compare(shelf.workspace, [model.model_id], cut="validation", samples=100).differences
+        if (d.dimension, d.metric) == ("all", "NDCG@10")
+    }
+    assert set(against) == {"popularity", "markov", "frozen", "learn-plus-alone"}
+    expected = (told["learn-plus", "validation", "NDCG@10"], tower_alone)
+    assert against["learn-plus-alone"] == pytest.approx(expected, abs=1e-6)
+    second, _ = shelf.run("evaluate", *settings, "evaluation.evidence=false")
+    rows = [r for r in read_rows(shelf.workspace.table("evaluations")) if r["run_id"] == second.run_id]
+    assert {r["method"] for r in rows} == {"popularity", "markov", "frozen", "learn-plus-alone"}
+    assert tower_alone in {r["value"] for r in rows}
 
 
 @pytest.mark.parametrize("negatives", ["negatives=full", "negatives=uniform", "negatives=mixed"])
