@@ -2,7 +2,7 @@
 
     make bench-table ARGS="movielens movielens-learn movielens-sasrec movielens-hstu movielens-plus"
     make bench-table ARGS="beauty beauty beauty-sasrec beauty-plus --seeds 2024 --no-search --set source.path=DIR"
-    make bench-table ARGS="--plan benchmarks/plans/learn-ablations.yaml"
+    make bench-table ARGS="--plan benchmarks/plans/learn-movielens.yaml"
 
 The first settings file makes the tables (its stages up to histories); every other is a row: searched over
 (``learn-spark search``, as many trials for all), then trained with what validation liked best once for each seed, and
@@ -11,7 +11,7 @@ or for one, trained as they stand; each row then has its gain over the first, to
 ``learn-spark`` process of its own; its seconds and its largest memory are those of the training. What is done is
 written down beside the tables, and a run that was cut off goes on. At the end: metrics on the test cut, mean and half
 of the 95 % interval over seeds (Student's t); parts of the cut; with --slices those of ``evaluation_slices``; costs;
-quality against cost as an SVG file (--plot); and one line of JSON.
+quality against cost, and on rare items against all, as SVG files (--plot, --front); and one line of JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy as np
 import pyarrow.compute as pc
 import yaml
 
-from benchmarks.cost_plot import Point, draw_costs
+from benchmarks.scatter import Point, draw_points
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.progress import Reporter
 from learn_spark.ranking.judge import over_seeds
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--slices", nargs="+", default=[], metavar="DIMENSION", help="Such as popularity, history.")
     parser.add_argument("--plot", type=Path, default=None, help="An SVG file of quality against seconds.")
+    parser.add_argument("--front", type=Path, default=None, help="One of quality on rare items against all.")
     arguments = parser.parse_args()
     overrides: list[str] = arguments.overrides
     if (arguments.plan is None) != bool(arguments.rows):
@@ -100,7 +101,7 @@ def main() -> None:
         config = row.config if arguments.no_search or arguments.plan else _searched(row, overrides, arguments.trials)
         _make(config, [*overrides, *row.overrides], ("embed_items",))
         done += [_train(workspace, row, config, seed, overrides) for seed in seeds]
-    _show(workspace, done, arguments.slices, arguments.plot, gains=arguments.plan is not None)
+    _show(workspace, done, arguments, gains=arguments.plan is not None)
 
 
 def _rows(arguments: argparse.Namespace) -> tuple[str, list[Row], list[str]]:
@@ -170,9 +171,7 @@ def _command(stage: str, config: str, overrides: Sequence[str], *flags: str) -> 
     return usage.ru_maxrss / 1024
 
 
-def _show(
-    workspace: Workspace, done: Sequence[Done], dimensions: Sequence[str], plot: Path | None, *, gains: bool
-) -> None:
+def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namespace, *, gains: bool) -> None:
     rows = read_rows(workspace.table("evaluations"))
     values = {(r["run_id"], r["method"], r["metric"]): r["value"] for r in rows if r["cut"] == "test"}
     parts = _parts(workspace, {one.run_id for one in done})
@@ -241,12 +240,19 @@ def _show(
     _markdown(["", *METRICS], table)
     _markdown(["NDCG@10", *PARTS], split)
     _markdown(["cost", "parameters trained", "seconds of training", "peak MiB", "samples/s"], costs)
-    for dimension in dimensions:
+    for dimension in arguments.slices:
         _show_slices(workspace, measured, dimension)
     if gains:
         _markdown(["gain in NDCG@10", "all", *PARTS], gained[1:])
-    if plot is not None:
-        plot.write_text(draw_costs(points, "NDCG@10 on test"), encoding="utf-8")
+    if arguments.plot is not None:
+        arguments.plot.write_text(draw_points(points, "seconds of training", "NDCG@10 on test", log_x=True))
+    if arguments.front is not None:
+        whole, rare = "NDCG@10 on test", f"NDCG@10, items with {PARTS[0]}"
+        front = [
+            Point(name, statistics.mean(_many(v["NDCG@10"])), statistics.mean(_many(v[PARTS[0]])))
+            for name, v in told.items()
+        ]
+        arguments.front.write_text(draw_points(front, whole, rare, log_x=False))
     print(json.dumps({"cores": len(os.sched_getaffinity(0)), **told}))
 
 
@@ -291,6 +297,10 @@ def _parts(workspace: Workspace, runs: set[str]) -> dict[tuple[str, str, str], f
             for part, mask in zip(PARTS, (rare, ~rare, same, ~same), strict=True):
                 found[run, method, part] = float(gain[mask].mean()) if mask.any() else math.nan
     return found
+
+
+def _many(values: float | Sequence[float]) -> Sequence[float]:
+    return [values] if isinstance(values, float) else values
 
 
 def _interval(values: Sequence[float]) -> str:
