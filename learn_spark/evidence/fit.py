@@ -14,6 +14,8 @@ from learn_spark.evidence.judge import Asked, Judge
 from learn_spark.settings.schema import Evidence
 
 WEIGHT_DECAY = 1e-4
+LEVELS_RATE = 10.0  # times the perceptron's: what KNOTS have is few numbers, that gradients of many users agree on
+LEAST_STEPS = 300
 CLIP = 5.0
 
 
@@ -30,10 +32,12 @@ def fit_heads(
     seed: int,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Heads:
-    """Heads of the targets of ``asked``: softmax cross-entropy over the catalogue, AdamW with a linearly falling rate.
-    Every user weighs the same, however many targets he has, as in the metrics; a target of an item with n events weighs
-    (1 + n) ^ -``settings.rare`` besides. A batch has users of one fold, and teaches all heads but that fold's;
-    ``advance`` is told how many users are done, of ``settings.epochs`` times all.
+    """Heads of the targets of ``asked``: softmax over the catalogue, AdamW with a linearly falling rate.
+
+    A user's loss is -log of the probability of any of his targets: for one target cross-entropy; of many the top of the
+    list should have some, not all. A target of an item with n events weighs (1 + n) ^ -``settings.rare``, among the
+    user's and, by their mean, the user among all. A batch has users of one fold, and teaches all heads but that fold's.
+    ``advance`` is told how many users are done, of ``passes`` times all.
 
     The tower must not have learnt the targets, nor ``judge.transitions`` counted them. Deterministic in ``seed``.
     Raises EvidenceFailed where the loss is not finite.
@@ -41,11 +45,12 @@ def fit_heads(
     fold = fold_of(user_ids)
     size = settings.batch_size
     sizes = [int((fold == f).sum()) for f in range(FOLDS)]
-    steps = [settings.epochs * -(-rows // size) for rows in sizes]
+    every = passes(len(fold), settings)
+    steps = [every * -(-rows // size) for rows in sizes]
     whole = _Pupil(settings, seed, sum(steps))
     folds = [_Pupil(settings, seed, sum(steps) - own) for own in steps]
     generator = np.random.default_rng([seed, len(fold)])
-    for _ in range(settings.epochs):
+    for _ in range(every):
         batches: list[tuple[int, np.ndarray]] = []
         for f in range(FOLDS):
             order = generator.permutation(np.flatnonzero(fold == f))
@@ -58,6 +63,11 @@ def fit_heads(
     return Heads(whole.head.eval(), tuple(pupil.head.eval() for pupil in folds))
 
 
+def passes(users: int, settings: Evidence) -> int:
+    """Passes over ``users``: ``settings.epochs``, or more where these would be fewer than LEAST_STEPS batches."""
+    return max(settings.epochs, -(-LEAST_STEPS // max(1, -(-users // settings.batch_size))))
+
+
 class _Pupil:
     """A head, and where it stands on its way of ``steps``."""
 
@@ -65,11 +75,13 @@ class _Pupil:
         torch.manual_seed(seed)
         self.head = EvidenceHead(hidden=settings.hidden).train()
         self.rate, self.steps, self.done = settings.learning_rate, steps, 0
-        self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=self.rate, weight_decay=WEIGHT_DECAY)
+        levels = [self.head.scale, self.head.popularity, self.head.likeness]
+        groups = [{"params": levels, "times": LEVELS_RATE}, {"params": [*self.head.score.parameters()], "times": 1.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.rate, weight_decay=WEIGHT_DECAY)
 
     def step(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * (1.0 - self.done / self.steps)
+            group["lr"] = self.rate * group["times"] * (1.0 - self.done / self.steps)
         nn.utils.clip_grad_norm_(self.head.parameters(), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -78,16 +90,18 @@ class _Pupil:
 
 def _teach(pupils: Sequence[_Pupil], judge: Judge, asked: Asked, batch: np.ndarray, rare: float) -> None:
     # Of a large catalogue few users fit at once: their gradients are added up to the batch's.
-    whole = float(_weights(judge, asked.take(batch), rare).sum())
+    whole = float(_weights(judge, asked.take(batch), rare)[1].sum())
     for begin in range(0, len(batch), judge.block):
         part = asked.take(batch[begin : begin + judge.block])
         seen = judge.see(part)
         owners, targets = torch.from_numpy(part.owners), torch.from_numpy(part.targets)
-        weights = torch.from_numpy(_weights(judge, part, rare)).float() / whole
+        shares, users = (torch.from_numpy(found).float() for found in _weights(judge, part, rare))
         for pupil in pupils:
             scores = judge.weigh(pupil.head, seen)
-            own = scores[owners, targets] - torch.logsumexp(scores, dim=1)[owners]
-            loss = -(own * weights).sum()
+            own = scores[owners, targets] - torch.logsumexp(scores, dim=1)[owners] + shares.log()
+            best = own.detach().new_full((len(users),), -torch.inf).scatter_reduce(0, owners, own.detach(), "amax")
+            any_of = best + own.new_zeros(len(users)).index_add(0, owners, torch.exp(own - best[owners])).log()
+            loss = -(any_of * users).sum() / whole
             if not torch.isfinite(loss):
                 raise EvidenceFailed(
                     f"the evidence's loss is {loss.item()} after {pupil.done} steps; lower tower.evidence.learning_rate"
@@ -97,8 +111,8 @@ def _teach(pupils: Sequence[_Pupil], judge: Judge, asked: Asked, batch: np.ndarr
         pupil.step()
 
 
-def _weights(judge: Judge, asked: Asked, rare: float) -> np.ndarray:
-    """What each target [T] weighs."""
-    share = 1.0 / np.diff(asked.offsets)[asked.owners]
-    rarity: np.ndarray = share * (1.0 + judge.transitions.counts[asked.targets]) ** -rare
-    return rarity
+def _weights(judge: Judge, asked: Asked, rare: float) -> tuple[np.ndarray, np.ndarray]:
+    """Each target's share [T] of its user's, and what each user [B] weighs."""
+    rarity = (1.0 + judge.transitions.counts[asked.targets]) ** -rare
+    sums = np.bincount(asked.owners, weights=rarity, minlength=len(asked.users))
+    return rarity / sums[asked.owners], sums / np.diff(asked.offsets)

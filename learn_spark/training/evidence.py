@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from learn_spark.evidence.fit import fit_heads
+from learn_spark.evidence.fit import fit_heads, passes
 from learn_spark.evidence.head import Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
@@ -37,7 +37,7 @@ def fit_evidence(
     users = user_vectors(tower, cut.items, cut.lengths, settings.objective.history, times=cut.times)
     asked = asked_on(cut, users, cut.hidden(settings.evaluation.mask_history), wanted.reach)
     judge = Judge.of(tower, temperature, transitions)
-    with report.bar("fitting evidence", wanted.epochs * len(users), "users") as bar:
+    with report.bar("fitting evidence", passes(len(users), wanted) * len(users), "users") as bar:
         heads = fit_heads(judge, asked, cut.user_ids, wanted, seed=settings.training.seed, advance=bar.advance)
     every = cut.every_target
     ranks = judge.ranks_by(heads.judges(cut.user_ids, folded=True), asked)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.evidence.fit import EvidenceFailed, fit_heads
+from learn_spark.evidence.fit import EvidenceFailed, fit_heads, passes
 from learn_spark.evidence.head import EvidenceHead, Heads, between_knots, fold_of
 from learn_spark.evidence.judge import Asked, Judge
 from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
@@ -255,6 +255,54 @@ def test_rare_targets_weigh_more_where_asked() -> None:
     assert extra[0] > extra[1] > 0
 
 
+@pytest.mark.parametrize("rare", [0.0, 0.7])
+def test_a_step_goes_down_the_loss_of_any_target_that_is_written_out(
+    rare: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step over users of several targets, beside AdamW on probabilities that are added up one by one."""
+    monkeypatch.setattr("learn_spark.evidence.fit.LEAST_STEPS", 1)
+    asked, counts = _asked(5), Transitions.of(*_log(5), 25, reach=3, decay=0.8)
+    judge = Judge(_catalogue(5), 0.3, counts)
+    same_fold = [name for name in (f"u{i}" for i in range(200)) if fold_of([name])[0] == 0][:40]
+    settings = Evidence(hidden=3, epochs=1, batch_size=64, learning_rate=0.02, rare=rare)
+    found = fit_heads(judge, asked, same_fold, settings, seed=3)
+    head = _fresh(3, 3)
+    losses = []
+    probabilities = torch.softmax(judge.score(head, asked), dim=1)
+    for user in range(40):
+        own = asked.targets[asked.offsets[user] : asked.offsets[user + 1]]
+        worth = [(1.0 + counts.counts[target]) ** -rare for target in own]
+        any_of = sum(w / sum(worth) * probabilities[user, target] for w, target in zip(worth, own, strict=True))
+        losses.append((sum(worth) / len(own), -torch.log(any_of)))
+    loss = sum(weight * own for weight, own in losses) / sum(weight for weight, _ in losses)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(head.parameters(), 5.0)
+    expected = {name: -0.02 * (1.0 if "score" in name else 10.0) for name, _ in head.named_parameters()}
+    for (name, before), after in zip(head.named_parameters(), found.whole.parameters(), strict=True):
+        gradient = before.grad
+        if name == "likeness":  # there is no content
+            assert gradient is None
+            continue
+        assert gradient is not None
+        clear = gradient.abs() > 1e-5  # of less, Adam's first step is less than a whole one
+        moved = (after - before * (1.0 + expected[name] * 1e-4)).detach()
+        assert torch.allclose(moved[clear], (expected[name] * gradient.sign())[clear], rtol=0.01)
+        assert name.startswith("score.") or clear.any()
+    assert all(torch.equal(a, b) for a, b in zip(found.folds[0].parameters(), _fresh(3, 3).parameters(), strict=True))
+
+
+def _fresh(seed: int, hidden: int) -> EvidenceHead:
+    torch.manual_seed(seed)
+    return EvidenceHead(hidden=hidden)
+
+
+def test_a_small_set_has_more_passes_and_a_large_one_those_of_the_settings() -> None:
+    settings = Evidence(epochs=8, batch_size=128)
+    assert passes(943, settings) == 38  # 8 batches a pass: 304 steps
+    assert passes(22_363, settings) == 8
+    assert passes(1, settings) == 300
+
+
 def test_unseen_items_are_told_apart_by_their_content() -> None:
     """Half of the users buy items that neither counts nor vectors know, but whose text is like that of their last."""
     _, asked, users = _followers(400)
@@ -278,12 +326,15 @@ def test_unseen_items_are_told_apart_by_their_content() -> None:
 
 
 def test_a_fit_in_small_blocks_is_the_fit_and_one_that_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learn_spark.evidence.fit.LEAST_STEPS", 1)
     judge, asked, users = _followers(60)
     whole = _fit(judge, asked, users, epochs=2).whole
     monkeypatch.setattr("learn_spark.evidence.judge.BLOCK_SCORES", 40 * 7)
     small = _fit(judge, asked, users, epochs=2).whole
     with torch.inference_mode():  # Adam makes much of what rounding leaves of a small gradient
-        assert torch.allclose(judge.score(whole, asked), judge.score(small, asked), atol=0.05)
+        # Nor does any gradient say what all scores have in common.
+        ours, theirs = (torch.log_softmax(judge.score(head, asked), dim=1) for head in (whole, small))
+        assert torch.allclose(ours, theirs, atol=0.05)
     with pytest.raises(EvidenceFailed, match=r"lower tower\.evidence\.learning_rate"):
         _fit(judge, asked, users, learning_rate=1e30)
 
