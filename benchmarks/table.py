@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -163,12 +164,18 @@ def _last(workspace: Workspace, job: str) -> Run:
 def _command(stage: str, config: str, overrides: Sequence[str], *flags: str) -> float:
     """Run one stage; the largest memory of its process in MiB."""
     arguments = [*COMMAND, stage, "--config", config, *flags, *(part for one in overrides for part in ("--set", one))]
-    process = subprocess.Popen(arguments)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(arguments[3:])} ended with {process.returncode}")
-    return usage.ru_maxrss / 1024
+    process, peak = subprocess.Popen(arguments), 0.0
+    while True:
+        try:
+            status = process.wait(timeout=0.2)
+            break
+        except subprocess.TimeoutExpired:
+            # Not rusage's maximum, in which a child begins with what its parent has.
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+            peak = max(peak, int(found[1]) / 1024) if found else peak
+    if status:
+        raise SystemExit(f"{' '.join(arguments[3:])} ended with {status}")
+    return peak
 
 
 def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namespace, *, gains: bool) -> None:
