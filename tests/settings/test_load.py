@@ -31,6 +31,16 @@ def test_every_knob_has_its_effect_beside_it() -> None:
     assert [line for line in knobs if "#" not in line and not line.strip().startswith("stages:")] == []
 
 
+OF_A_SOURCE = {"source", "spark", "quality", "exposures", "ranking"}  # other files show these
+
+
+def test_no_knob_is_left_out() -> None:
+    told = yaml.safe_load((resource_folder("conf") / "learn.yaml").read_text())
+    for name, values in load_settings("learn").model_dump().items():
+        if isinstance(values, dict) and name not in OF_A_SOURCE:
+            assert sorted(told.get(name, {})) == sorted(values), name
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
