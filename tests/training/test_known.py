@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pyspark.sql import SparkSession
 
 import learn_spark
 from learn_spark.errors import SettingsError
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.histories.protocols import TEST
+from learn_spark.quality.profile import profile
 from learn_spark.retrieval.compare import compare
+from learn_spark.tables import delta
+from learn_spark.tables.contracts import contract
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.training.known import KnownHistories
@@ -137,7 +141,9 @@ def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("refit", [True, False])
-def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_path: Path, refit: bool) -> None:
+def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
+    tmp_path: Path, refit: bool, spark: SparkSession
+) -> None:
     shelf = Shelf(tmp_path / "here", reading())
     settings = (*PLUS, f"training.refit={str(refit).lower()}", "training.epochs=3")
     run, _ = shelf.run("train", *settings)
@@ -168,6 +174,9 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp
     expected = (told["learn-plus", "validation", "NDCG@10"], tower_alone)
     assert against["learn-plus-alone"] == pytest.approx(expected, abs=1e-6)
     second, _ = shelf.run("evaluate", *settings, "evaluation.evidence=false")
+    ranks, path = contract("evaluation_users").rules, shelf.workspace.table("evaluation_users")
+    measured = profile(delta.read(spark, path), ranks, lambda name: delta.read(spark, name))
+    assert (measured["uneven"], measured["repeated_keys"]) == (0, 0)
     rows = [r for r in read_rows(shelf.workspace.table("evaluations")) if r["run_id"] == second.run_id]
     assert {r["method"] for r in rows} == {"popularity", "markov", "frozen", "learn-plus-alone"}
     assert tower_alone in {r["value"] for r in rows}
