@@ -28,7 +28,8 @@ QWEN2_HALF_B: dict[str, Any] = {
     "num_hidden_layers": 24,
     "num_attention_heads": 14,
     "num_key_value_heads": 2,
-} | {"intermediate_size": 4864}
+    "intermediate_size": 4864,
+}
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ from benchmarks.scatter import Point, draw_points
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.progress import Reporter
 from learn_spark.ranking.judge import over_seeds
+from learn_spark.retrieval.results import ALONE
 from learn_spark.retrieval.slices import DIMENSIONS
 from learn_spark.settings import load_settings
 from learn_spark.tables.lineage import Run, code_version, last_done
@@ -204,7 +205,7 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
         table.append([row, *(_interval(by[metric]) for metric in METRICS)])
         split.append([row, *(_interval(by[part]) for part in PARTS)])
         measured[row] = (own[0].run_id, method)
-        alone = f"{method}-alone"
+        alone = f"{method}{ALONE}"
         if (own[0].run_id, alone, METRICS[0]) in values:
             name = f"{row}, its tower alone"
             of_tower = {m: [values[one.run_id, alone, m] for one in own] for m in METRICS}
@@ -252,14 +253,14 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
     if gains:
         _markdown(["gain in NDCG@10", "all", *PARTS], gained[1:])
     if arguments.plot is not None:
-        arguments.plot.write_text(draw_points(points, "seconds of training", "NDCG@10 on test", log_x=True))
+        arguments.plot.write_text(draw_points(points, "seconds of training", "NDCG@10 on test", log_x=True), "utf-8")
     if arguments.front is not None:
         whole, rare = "NDCG@10 on test", f"NDCG@10, items with {PARTS[0]}"
         front = [
             Point(name, statistics.mean(_many(v["NDCG@10"])), statistics.mean(_many(v[PARTS[0]])))
             for name, v in told.items()
         ]
-        arguments.front.write_text(draw_points(front, whole, rare, log_x=False))
+        arguments.front.write_text(draw_points(front, whole, rare, log_x=False), "utf-8")
     print(json.dumps({"cores": len(os.sched_getaffinity(0)), **told}))
 
 

@@ -13,7 +13,7 @@ from learn_spark.errors import LearnSparkError
 from learn_spark.retrieval.bootstrap import Difference, paired_differences
 from learn_spark.retrieval.cuts import CutName
 from learn_spark.retrieval.metrics import per_user
-from learn_spark.retrieval.results import ResultKey, written_by
+from learn_spark.retrieval.results import ALONE, ResultKey, written_by
 from learn_spark.retrieval.slices import DIMENSIONS, slices
 from learn_spark.tables.lineage import Run, all_runs
 from learn_spark.tables.log import read_rows
@@ -21,7 +21,6 @@ from learn_spark.tables.scan import scan
 from learn_spark.tables.workspace import Workspace
 
 BASELINES = ("popularity", "markov", "frozen")
-ALONE = "-alone"
 NAMED_IN_ERRORS = 5
 
 

@@ -15,6 +15,7 @@ from learn_spark.evidence.transitions import Transitions
 from learn_spark.retrieval.counts import CountScores
 from learn_spark.retrieval.cuts import Cut
 from learn_spark.retrieval.ranks import ranks_from_vectors
+from learn_spark.retrieval.results import ALONE
 from learn_spark.retrieval.top_k import top_k
 from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors
 from learn_spark.training.model_store import Model
@@ -102,7 +103,7 @@ def trained(model: Model) -> Contender:
     def embed(cut: Cut) -> np.ndarray:
         return user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
 
-    method = model.method if model.evidence is None else f"{model.method}-alone"
+    method = model.method if model.evidence is None else f"{model.method}{ALONE}"
     return Contender(method, model.model_id, lambda cut: _Embedded(cut, items, embed))
 
 

@@ -19,6 +19,7 @@ from learn_spark.tables.log import read_rows
 from learn_spark.tables.workspace import Workspace
 
 STAGE = find_stage("evaluate")
+ALONE = "-alone"  # ends the method of a tower that has evidence and is judged without it
 
 
 @dataclass(frozen=True)
