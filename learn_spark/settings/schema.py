@@ -340,7 +340,8 @@ class Training(Section):
     events too. What is released, and judged on the test cut, has then learnt from all but the test events; validation
     is judged with the tower that was chosen. ``trial``: one of a search (which sets it); it is neither judged on the
     test cut nor released. ``average``: the weights that are judged and kept are the moving average of all steps', each
-    step weighing ``average`` times the next one; 0: the last step's.
+    step weighing ``average`` times the next one; 0: the last step's. ``precision``: bf16 makes products in bf16, the
+    rest in fp32; auto does so where the device has instructions for them.
     """
 
     seed: Annotated[int, Field(ge=0)] = 2024
@@ -355,7 +356,7 @@ class Training(Section):
     clip_norm: Rate = 1.0
     accumulate: Count = 1
     average: Share = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     compile: bool = False
     refit: bool = False
     trial: bool = False

@@ -23,6 +23,7 @@ from learn_spark.training.average import WeightAverage
 from learn_spark.training.batches import BatchMaker
 from learn_spark.training.checkpoint import Checkpoints, Progress
 from learn_spark.training.objective import Batch, ObjectiveLoss
+from learn_spark.training.precision import mixed, multiplies_bf16
 from learn_spark.training.ranks import Ranks
 from learn_spark.training.schedule import learning_rate
 from learn_spark.training.tracking import Tracker
@@ -72,6 +73,13 @@ class TrainingLoop:
         self.ranks: Ranks = loss.ranks
         self.stream, self.maker, self.feed, self.training = stream, maker, feed, training
         self.validate, self.folder, self.report = validate, folder, report
+        self.mixed = mixed(training.precision, self.device)
+        if self.mixed and not multiplies_bf16(self.device):
+            report.say(
+                "training.precision bf16: this device has no products in bf16, fp32 (or auto) is several times faster"
+            )
+        elif training.precision == "auto":
+            report.say(f"training.precision auto: {'bf16' if self.mixed else 'fp32'} on this device")
         self.modules = nn.ModuleDict({"tower": self.tower, "loss": self.loss})
         self.average = WeightAverage(self.tower, training.average) if training.average else None
         if self.average is not None:
@@ -185,7 +193,7 @@ class TrainingLoop:
         at = progress.epoch * self.batches_per_epoch + progress.batch
         # Dropout, too, is a function of the place in the run.
         torch.manual_seed((training.seed * 1_000_003 + at) * self.ranks.size + self.ranks.rank)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             terms, count = self.loss(self.tower, batch.to(self.device))
         users = torch.tensor(batch.users, dtype=torch.float64, device=self.device)
         sums = self.ranks.total(torch.stack([terms.detach().double(), count.double(), users]))

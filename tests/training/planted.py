@@ -106,6 +106,7 @@ def make_loop(
     break_after: int | None = None,
     objective: dict[str, Any] | None = None,
     ranks: Ranks | None = None,
+    report: Reporter | None = None,
     **training: Any,
 ) -> TrainingLoop:
     folder.mkdir(exist_ok=True)
@@ -138,5 +139,5 @@ def make_loop(
         ),
         validate=validate,
         folder=folder,
-        report=Reporter(quiet=True),
+        report=report or Reporter(quiet=True),
     )

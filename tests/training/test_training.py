@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from learn_spark.progress import Reporter
 from learn_spark.settings import load_settings
 from learn_spark.settings.schema import Training
 from learn_spark.tables.workspace import Workspace
@@ -125,6 +126,25 @@ def test_mixed_precision_learns_as_well(tmp_path: Path) -> None:
     mixed = make_loop(tmp_path / "mixed", epochs=2, precision="bf16").fit()
     assert mixed.curve[-1]["loss"] == pytest.approx(exact.curve[-1]["loss"], rel=0.02)
     assert mixed.curve[-1]["loss"] != exact.curve[-1]["loss"]
+
+
+def test_auto_is_bf16_where_the_device_has_it_and_says_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    has_it = any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    same = {"auto": "bf16" if has_it else "fp32"}
+    losses = {
+        precision: make_loop(tmp_path / precision, epochs=1, precision=precision, report=Reporter())
+        .fit()
+        .curve[-1]["loss"]
+        for precision in ("auto", "fp32", "bf16")
+    }
+    assert losses["auto"] == losses[same["auto"]]
+    assert losses["fp32"] != losses["bf16"]
+    told = capsys.readouterr().out
+    assert f"auto: {same['auto']} on this device" in told
+    assert ("no products in bf16" in told) != has_it
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
