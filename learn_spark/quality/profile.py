@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from learn_spark.tables.contracts import TableRule
+from learn_spark.tables.contracts import Evenness, TableRule
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,11 +19,11 @@ def profile(
     """Rule name -> value, for the rules that look at rows; null where there is nothing to measure.
 
     ``read_table`` gives the table that a reference speaks of. The rows are read once, all measures together, and once
-    more (the columns alone) for each ``repeats_of``; a referenced table is read once beside them.
+    more (the columns alone) for each ``repeats_of`` and ``even``; a referenced table is read once beside them.
     """
     from pyspark.sql import functions as F
 
-    rules = [rule for rule in rules if rule.measure or rule.references or rule.repeats_of]
+    rules = [rule for rule in rules if rule.measure or rule.references or rule.repeats_of or rule.even]
     if not rules:
         return {}
     plain = frame
@@ -43,6 +43,8 @@ def profile(
     for rule in rules:
         if rule.repeats_of is not None:
             found[rule.name] = float(_repeats(plain, rule.repeats_of, rows))
+        elif rule.even is not None:
+            found[rule.name] = float(_short(plain, rule.even))
     return found
 
 
@@ -55,3 +57,14 @@ def _repeats(frame: DataFrame, columns: list[str], rows: int) -> int:
     spread = hashed.repartition(max(1, rows // ROWS_A_PARTITION), "hash")
     repeats = rows - spread.distinct().count()
     return repeats and rows - frame.select(*columns).distinct().count()
+
+
+def _short(frame: DataFrame, even: Evenness) -> int:
+    """How many rows the values of ``even.among`` are short of the fullest one in their group, in all."""
+    from pyspark.sql import functions as F
+
+    counts = frame.groupBy(*even.within, even.among).count()
+    groups = counts.groupBy(*even.within).agg((F.max("count") * F.count("*") - F.sum("count")).alias("short"))
+    row = groups.agg(F.sum("short")).first()
+    assert row is not None
+    return int(row[0] or 0)

@@ -111,6 +111,9 @@ def _measured(rule: TableRule) -> str:
     if rule.references is not None:
         column, table = _code(rule.references.column), _code(rule.references.table)
         return f"rows whose {column} is not in {table}"
+    if rule.even is not None:
+        group = ", ".join(map(_code, rule.even.within))
+        return f"rows that values of {_code(rule.even.among)} are short of the one with most, of the same {group}"
     if rule.drift_of is not None:
         before = f"{_code(rule.drift_of)} against the version that passed before"
         return f"{before} ({rule.change.replace('_', ' ')})"

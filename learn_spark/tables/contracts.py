@@ -82,13 +82,23 @@ class Reference(BaseModel):
     table: str
 
 
+class Evenness(BaseModel):
+    """Inside each group of rows (same values of ``within``) every value of ``among`` must have as many rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    within: list[str] = Field(min_length=1)
+    among: str
+
+
 class TableRule(BaseModel):
     """Something about a whole table version must lie in [least, most] (no bound: it is only reported).
 
     What is looked at is one of: ``measure`` (a SQL aggregate), ``repeats_of`` (how many rows have the values of these
     columns that another has too; at size far cheaper than count(distinct) beside other measures), ``references`` (the
-    number of rows that break it), ``drift_of`` (another rule's value against the one it had in the version that passed
-    before), ``given`` (a number that the stage which wrote the table hands over).
+    number of rows that break it), ``even`` (rows that values are short of the fullest in their group), ``drift_of``
+    (another rule's value against the one it had in the version that passed before), ``given`` (a number that the stage
+    which wrote the table hands over).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,6 +107,7 @@ class TableRule(BaseModel):
     measure: str | None = None
     repeats_of: list[str] | None = None
     references: Reference | None = None
+    even: Evenness | None = None
     drift_of: str | None = None
     change: Literal["ratio", "difference", "share_new"] = "ratio"
     given: str | None = None
@@ -107,9 +118,11 @@ class TableRule(BaseModel):
 
     @model_validator(mode="after")
     def _looks_at_one_thing(self) -> TableRule:
-        looked_at = (self.measure, self.repeats_of, self.references, self.drift_of, self.given)
+        looked_at = (self.measure, self.repeats_of, self.references, self.even, self.drift_of, self.given)
         if sum(x is not None for x in looked_at) != 1:
-            raise ValueError(f"the rule {self.name} needs one of measure, repeats_of, references, drift_of, given")
+            raise ValueError(
+                f"the rule {self.name} needs one of measure, repeats_of, references, even, drift_of, given"
+            )
         return self
 
     def fingerprint(self) -> str:

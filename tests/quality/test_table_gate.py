@@ -19,7 +19,7 @@ from learn_spark.quality.table_gate import TableGate, check_rule_names, rules_of
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Quality, RuleChange
 from learn_spark.tables import delta
-from learn_spark.tables.contracts import Reference, TableRule, contract
+from learn_spark.tables.contracts import Evenness, Reference, TableRule, contract
 from learn_spark.tables.lineage import all_runs
 from learn_spark.tables.log import append_rows, read_rows
 from learn_spark.tables.snapshot import SnapshotError, current_version
@@ -99,6 +99,26 @@ def test_a_profile_measures_what_hand_and_eye_do(spark: SparkSession) -> None:
         "unknown_colours": 3.0,
     }
     assert profile(frame, rules[-2:], others.__getitem__) == {}
+
+
+def test_rows_that_a_value_is_short_of_the_fullest_in_its_group(spark: SparkSession) -> None:
+    counts = {("r1", "a"): 3, ("r1", "b"): 3, ("r1", "c"): 1, ("r2", "a"): 5, (None, "a"): 2, (None, None): 1}
+    rows = [(run, method, i) for (run, method), n in counts.items() for i in range(n)]
+    frame = spark.createDataFrame(rows, "run string, method string, place int")
+
+    def short(*within: str) -> float | None:
+        rule = TableRule(name="short", even=Evenness(within=list(within), among="method"), meaning="...")
+        return profile(frame, [rule], lambda _: frame)["short"]
+
+    # c lacks two of run r1's three, r2 has one method only, the method without a name lacks one of two.
+    assert short("run") == 3.0
+    # By place: 0 has a 3, b 1, c 1, none 1; 1 has a 3, b 1; 2 has a 2, b 1; from 3 on there is a alone.
+    assert short("place") == 6.0 + 2.0 + 1.0
+    assert profile(
+        frame.limit(0),
+        [TableRule(name="s", even=Evenness(within=["run"], among="method"), meaning="...")],
+        lambda _: frame,
+    ) == {"s": 0.0}
 
 
 def test_drift_is_against_the_version_that_passed_before(spark: SparkSession, workspace: Workspace) -> None:

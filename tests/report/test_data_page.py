@@ -53,7 +53,7 @@ def test_everything_of_a_contract_stands_in_its_section(table: str) -> None:
     for rule in held.rules:
         line = judged[f"`{rule.name}`"]
         looked_at = rule.measure or rule.drift_of or rule.given or (rule.repeats_of and rule.repeats_of[0])
-        looked_at = looked_at or (rule.references and rule.references.table)
+        looked_at = looked_at or (rule.references and rule.references.table) or (rule.even and rule.even.among)
         assert f"`{looked_at}`" in line[1].replace("\\|", "|")
         assert line[2:5] == ["" if b is None else f"{b:g}" for b in (rule.least, rule.most)] + [rule.severity]
 
