@@ -218,5 +218,5 @@ def test_the_gate_of_the_ranks_finds_a_target_that_stands_twice(world: World, sp
         }
 
     assert broken() == set()
-    plant(world.shelf.workspace, "evaluation_users", world.rows("evaluation_users", world.learn)[:1])
+    plant(world.shelf.workspace, "evaluation_users", world.rows("evaluation_users", world.learn, method="learn")[:1])
     assert broken() == {"repeated_keys", "uneven"}
