@@ -116,18 +116,18 @@ class Shelf:
         ]
         plant(self.workspace, "text_embeddings", embedded)
 
-    def context(self, name: str, *overrides: str) -> StageContext:
+    def context(self, name: str, *overrides: str, forced: bool = False) -> StageContext:
         """What the stage would be given now."""
         settings = self.settings(*overrides)
         plan = plan_stage(find_stage(name), settings, self.workspace)
         self._clock += timedelta(hours=1)
         run_id = f"{self._clock:%Y%m%dT%H%M%S}-{name}"
         holder = SparkHolder(settings, verbose=False)
-        return StageContext(settings, self.workspace, run_id, plan.inputs, Reporter(quiet=True), holder)
+        return StageContext(settings, self.workspace, run_id, plan.inputs, Reporter(quiet=True), holder, forced=forced)
 
-    def run(self, name: str, *overrides: str) -> tuple[Run, StageResult]:
+    def run(self, name: str, *overrides: str, forced: bool = False) -> tuple[Run, StageResult]:
         """Run a stage and record it."""
-        context = self.context(name, *overrides)
+        context = self.context(name, *overrides, forced=forced)
         plan = plan_stage(find_stage(name), context.settings, self.workspace)
         result: StageResult = find_stage(name).load().run(context)
         done = Run(

@@ -25,7 +25,8 @@ HIDDEN = -1e4  # the score of what is not ranked: finite, for a gradient passes 
 class Asked:
     """Users before what they are to be offered: ``users`` [B, D] the tower's vectors, ``items`` [B, L] positions of
     their histories, ``lengths`` [B]; ``targets`` [T], user i's being ``targets[offsets[i] : offsets[i + 1]]``;
-    ``hidden`` [B] the positions that are not ranked, targets always being.
+    ``hidden`` [B] the positions that are not ranked, targets always being; ``fresh`` [B] how many of a user's newest
+    events the transitions have not counted (None: they have all).
     """
 
     users: np.ndarray
@@ -34,6 +35,7 @@ class Asked:
     targets: np.ndarray
     offsets: np.ndarray
     hidden: Sequence[np.ndarray]
+    fresh: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Asked:
         """The users ``rows`` [R], and their targets."""
@@ -41,7 +43,8 @@ class Asked:
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         at = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
         hidden = [self.hidden[row] for row in rows]
-        return Asked(self.users[rows], self.items[rows], self.lengths[rows], self.targets[at], offsets, hidden)
+        fresh = None if self.fresh is None else self.fresh[rows]
+        return Asked(self.users[rows], self.items[rows], self.lengths[rows], self.targets[at], offsets, hidden, fresh)
 
     @property
     def owners(self) -> np.ndarray:
@@ -52,21 +55,26 @@ class Asked:
 @dataclass(frozen=True)
 class Seen:
     """What is known of some users before a head weighs it: the tower's log-probabilities ``logits`` [B, N], the items
-    ``found`` beside their events, ``similarity`` [M] of each to the user's last item, and ``likeness`` [B, N] of the
-    content, where there is any.
+    ``found`` beside their events, ``similarity`` [M] of each to the user's last item, ``likeness`` [B, N] of the
+    content, where there is any, and what is ``hidden``: rows and positions [H].
     """
 
     logits: torch.Tensor
     found: Candidates
     similarity: torch.Tensor
     likeness: torch.Tensor | None
+    hidden: tuple[torch.Tensor, torch.Tensor]
 
 
-def asked_on(cut: Cut, users: np.ndarray, hidden: Sequence[np.ndarray], reach: int) -> Asked:
-    """The users of ``cut`` by their vectors ``users`` [B, D], with the last ``reach`` events of each."""
+def asked_on(
+    cut: Cut, users: np.ndarray, hidden: Sequence[np.ndarray], reach: int, fresh: np.ndarray | None = None
+) -> Asked:
+    """The users of ``cut`` by their vectors ``users`` [B, D], with the last ``reach`` events of each; ``fresh`` [B]:
+    ``cut.fresh`` where only the training events were counted.
+    """
     lengths, items = windows(cut.lengths, reach, cut.items)
     every = cut.every_target
-    return Asked(users, items.astype(np.int64) - 1, lengths, every.positions, every.offsets, hidden)
+    return Asked(users, items.astype(np.int64) - 1, lengths, every.positions, every.offsets, hidden, fresh)
 
 
 class Judge:
@@ -105,12 +113,14 @@ class Judge:
         return max(1, BLOCK_SCORES // len(self.catalogue))
 
     def score(self, head: EvidenceHead, asked: Asked) -> torch.Tensor:
-        """Scores [B, N]; about HIDDEN where nothing is ranked."""
+        """Scores [B, N]; HIDDEN where nothing is ranked."""
         return self.weigh(head, self.see(asked))
 
     def weigh(self, head: EvidenceHead, seen: Seen) -> torch.Tensor:
         """``score`` of what ``see`` gave."""
-        return head(seen.logits, self._events, seen.found, seen.similarity, seen.likeness)
+        scores = head(seen.logits, self._events, seen.found, seen.similarity, seen.likeness)
+        # Once more: a head may have weighed HIDDEN away.
+        return scores.index_put(seen.hidden, scores.new_tensor(HIDDEN))
 
     def see(self, asked: Asked) -> Seen:
         """What a head weighs, whichever it is."""
@@ -119,13 +129,14 @@ class Judge:
         wanted = asked.owners * np.int64(len(self.catalogue)) + asked.targets
         free = ~np.isin(row * np.int64(len(self.catalogue)) + position, wanted)
         products = torch.from_numpy(asked.users) @ self.catalogue.T / self.temperature
-        products[torch.from_numpy(row[free]), torch.from_numpy(position[free])] = HIDDEN
+        unranked = (torch.from_numpy(row[free]), torch.from_numpy(position[free]))
+        products[unranked] = HIDDEN
         logits = torch.log_softmax(products, dim=1)
-        found = self.transitions.candidates(asked.items, asked.lengths)
+        found = self.transitions.candidates(asked.items, asked.lengths, asked.fresh)
         last = asked.items[np.arange(len(asked.lengths)), np.maximum(asked.lengths, 1) - 1]
         alike = self._unit[torch.from_numpy(last)] @ self._unit.T
         similarity = alike[torch.from_numpy(found.row), torch.from_numpy(found.position)]
-        return Seen(logits, found, similarity, self._likeness(asked))
+        return Seen(logits, found, similarity, self._likeness(asked), unranked)
 
     def _likeness(self, asked: Asked) -> torch.Tensor | None:
         """Cosines [B, N] of the mean content of each user's events with the catalogue's; 0 without events."""

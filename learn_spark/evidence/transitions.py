@@ -70,17 +70,19 @@ class Transitions:
             matrix.sort_indices()
         return cls((near, far, back), np.bincount(items, minlength=n_items), reach, decay)
 
-    def candidates(self, items: np.ndarray, lengths: np.ndarray) -> Candidates:
+    def candidates(self, items: np.ndarray, lengths: np.ndarray, fresh: np.ndarray | None = None) -> Candidates:
         """What co-occurs with histories ``items`` [B, L] (positions; the last ``reach`` of each user's ``lengths`` [B]
-        events count). Users without an event have none.
+        events count). Of these the newest ``fresh`` [B] are not among the events that were counted (None: all are).
+        Users without an event have none.
         """
         users, n_items = len(items), len(self.counts)
         ago = np.arange(self.reach)
         real = ago < lengths[:, None]  # [B, reach]
         row, slot = np.nonzero(real)
         position = items[row, lengths[row] - 1 - slot].astype(np.int64)
-        # The user's own event has no successor to be counted with.
-        others = np.maximum(self.counts[position] - 1, 0)
+        # The user's own event, where it was counted, has no successor to be counted with.
+        own = np.ones(len(row), np.int64) if fresh is None else (slot >= fresh[row]).astype(np.int64)
+        others = np.maximum(self.counts[position] - own, 0)
         rate = 1.0 / (others + SMOOTHING)
         last = np.where(slot == 0, rate, 0.0)
         older = np.where(slot > 0, rate * self.decay**slot, 0.0)

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from learn_spark.retrieval.catalogue import joined
+
 CutName = Literal["validation", "test"]
 
 
@@ -36,14 +38,16 @@ class Cut:
     """Users with a target on this cut. Positions count items from 0 (item_index - 1).
 
     ``items`` [B, L] item_index, ``times`` [B, L] microseconds, ``lengths`` [B] how many of them lie before the targets,
-    ``targets`` [B] positions of the first one, ``seen`` the positions of every event before it. Under time_cut a user
-    has several targets: ``every_target`` has them all.
+    ``fresh`` [B] how many of these are no ``training_events``: on the test cut the validation events; ``targets`` [B]
+    positions of the first one, ``seen`` the positions of every event before it. Under time_cut a user has several
+    targets: ``every_target`` has them all.
     """
 
     user_ids: list[str]
     items: np.ndarray
     times: np.ndarray
     lengths: np.ndarray
+    fresh: np.ndarray
     targets: np.ndarray
     seen: list[np.ndarray]
     every_target: Targets
@@ -51,6 +55,12 @@ class Cut:
     def hidden(self, mask_history: bool) -> list[np.ndarray]:
         """Positions that are not ranked for each user: ``seen``, or none where histories are not masked."""
         return self.seen if mask_history else [np.zeros(0, np.int64)] * len(self.seen)
+
+    def repeats(self) -> int:
+        """How many targets their user has had before."""
+        row, position = joined(self.seen)
+        size = 1 + max(position.max(initial=0), self.every_target.positions.max(initial=0))
+        return int(np.isin(self.every_target.owners * size + self.every_target.positions, row * size + position).sum())
 
 
 def fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
@@ -81,7 +91,8 @@ def cut_histories(histories: pa.Table, cut: CutName) -> Cut:
         np.unique(np.concatenate([row[:length], older.get(user, nothing)])).astype(np.int64) - 1
         for user, row, length in zip(users, items, lengths, strict=True)
     ]
-    return Cut(users, items, times, lengths, targets, seen, _targets(items, times, lengths, until[chosen]))
+    fresh = lengths - np.minimum(lengths, _counted(newest)[chosen])
+    return Cut(users, items, times, lengths, fresh, targets, seen, _targets(items, times, lengths, until[chosen]))
 
 
 def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: np.ndarray) -> Targets:
@@ -134,11 +145,17 @@ def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """
     histories = _in_order(histories)
     items = fixed_lists(histories["item_index"])
-    lengths = histories["train_length"].to_numpy().astype(np.int64)
-    cuts = histories["cut_length"].to_numpy().astype(np.int64)
-    lengths = np.where(cuts > 0, np.minimum(cuts, lengths), lengths)
+    lengths = _counted(histories)
     inside = np.arange(items.shape[1]) < lengths[:, None]
     return items[inside].astype(np.int64) - 1, np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _counted(histories: pa.Table) -> np.ndarray:
+    """How many events of each row [rows] are training events."""
+    lengths = histories["train_length"].to_numpy().astype(np.int64)
+    cuts = histories["cut_length"].to_numpy().astype(np.int64)
+    counted: np.ndarray = np.where(cuts > 0, np.minimum(cuts, lengths), lengths)
+    return counted
 
 
 def trained_counts(histories: pa.Table, n_items: int) -> np.ndarray:

@@ -49,11 +49,12 @@ class _Field:
     ) -> _Field:
         values, offsets = training_events(histories)
         told = model.evidence is not None and evidence
+        learnt = model.refit and cut == "test"
         contenders = (
             counted("popularity", popularity(values, offsets, n_items)),
             counted("markov", markov(values, offsets, n_items)),
             untrained,
-            *((evident(model, values, offsets, folded=cut == "validation"),) if told else ()),
+            *((evident(model, values, offsets, folded=cut == "validation", with_validation=learnt),) if told else ()),
             trained(model),
         )
         return _Field(contenders, np.bincount(values, minlength=n_items), trained_counts(histories, n_items))
@@ -68,14 +69,18 @@ def run(context: StageContext) -> StageResult:
     """Rank every user's targets on both cuts with every method: metrics go to ``evaluations``, those of parts of a cut,
     with bootstrap intervals, to ``evaluation_slices``, every rank to ``evaluation_users``.
 
-    A model's result on the same tables, protocol and settings is written once: a second run writes nothing and says so.
+    A model's result on the same tables, protocol and settings is written once: a second run writes nothing and says so,
+    unless it is forced; then the newer result counts.
     """
     for table in ("evaluations", "evaluation_slices", "evaluation_users"):
         check_columns(context.path(table), contract(table))  # now, not after the work
     key, protocol = ResultKey.of_settings(context.inputs, context.settings), protocol_of(context.settings)
     histories = context.snapshot("user_histories").to_arrow()
-    if (before := written_by(context.workspace, key, protocol)) is not None:
-        note = f"run {before} has evaluated the model {key.model_id} on these tables and settings; nothing is written"
+    if (before := written_by(context.workspace, key, protocol)) is not None and not context.forced:
+        note = (
+            f"run {before} has evaluated the model {key.model_id} on these tables and settings; nothing is written "
+            "(--force writes anew)"
+        )
         return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
     settings = context.settings.evaluation
     folder = context.workspace.root / "models" / key.model_id
@@ -103,12 +108,19 @@ def run(context: StageContext) -> StageResult:
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
     users: list[pa.Table] = []
+    notes: list[str] = []
     ranked = 0
     for name in CUTS:
         cut = cut_histories(histories, name)
         if not len(cut.targets):
             raise LearnSparkError(f"evaluate: no user has a target on the {name} cut")
         ranked += len(cut.targets)
+        if settings.mask_history and (repeats := cut.repeats()):
+            notes.append(
+                f"{repeats:,} of {len(cut.every_target.positions):,} {name} targets are items that their user had "
+                "before: with histories masked, these alone of a history are ranked, which flatters what favours the "
+                "familiar; evaluation.mask_history false ranks all"
+            )
         field = fields[name]
         ranks, lists, listed = _rank(context, field.contenders, cut, name, field.learnt)
         labels, every = target_labels(cut, field.learnt, field.known), cut.every_target
@@ -138,7 +150,10 @@ def run(context: StageContext) -> StageResult:
     # Last: only now the result counts as written.
     append_rows(context.path("evaluations"), contract("evaluations"), rows)
     return StageResult(
-        rows_in=len(histories), rows_out=ranked, counts={"metrics": len(rows), "slice_metrics": len(parts)}
+        rows_in=len(histories),
+        rows_out=ranked,
+        counts={"metrics": len(rows), "slice_metrics": len(parts)},
+        notes=tuple(notes),
     )
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from learn_spark.retrieval.catalogue import Catalogue, check_positions, joined
 
 TIE_TOLERANCE = 1e-6
+ROUNDINGS = 4
 BLOCK_USERS = 128
 BLOCK_ITEMS = 8 * 255  # see _count
 
@@ -68,11 +69,13 @@ def ranks_from_vectors(
 
 def ranks_in(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Ranks [T] of ``targets`` [T] (positions) in rows of finished ``scores`` [T, N], by the same rule; what is not
-    ranked has a score far below. Differences are taken in the scores' own precision.
+    ranked has a score far below. Differences are taken in the scores' own precision, and its rounding is no difference:
+    of large scores ROUNDINGS units in the last place are the same.
     """
-    by = scores - np.take_along_axis(scores, targets[:, None], axis=1)
-    same = (np.abs(by) <= TIE_TOLERANCE).sum(axis=1) - 1
-    ranks: np.ndarray = 1.0 + (by > TIE_TOLERANCE).sum(axis=1) + 0.5 * same
+    own = np.take_along_axis(scores, targets[:, None], axis=1)
+    by, about = scores - own, np.maximum(TIE_TOLERANCE, ROUNDINGS * np.spacing(np.abs(own)))
+    same = (np.abs(by) <= about).sum(axis=1) - 1
+    ranks: np.ndarray = 1.0 + (by > about).sum(axis=1) + 0.5 * same
     return ranks
 
 

@@ -11,7 +11,7 @@ import torch
 
 from learn_spark.evidence.fit import EvidenceFailed, fit_heads, passes
 from learn_spark.evidence.head import EvidenceHead, Heads, between_knots, fold_of
-from learn_spark.evidence.judge import Asked, Judge
+from learn_spark.evidence.judge import HIDDEN, Asked, Judge
 from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.settings.schema import Evidence
@@ -50,6 +50,11 @@ def test_transitions_by_hand() -> None:
     assert later.tolist() == [[0, 0, 0.5], [0, 0.5, 0], [0, 0, 0]]
     assert before.tolist() == (near + later).T.tolist()
     assert found.counts.tolist() == [2, 2, 2]
+    # Of the newest event that was not counted all are other ones: a's rate is 1 / (2 + 2), c's as it was.
+    fresh = found.candidates(np.array([[2, 0]]), np.array([2]), np.array([1]))
+    rows = dict(zip(fresh.position.tolist(), np.expm1(fresh.features[:, :6]) / 100, strict=True))
+    assert rows[1] == pytest.approx([1 / 4, 0.5 / 3, 0, 0, 0, 0.5 / 3])
+    assert np.expm1(fresh.features[:, 6:]) == pytest.approx(np.array([[2, 2]] * 3))
     # A user who has c, then a. Both have one other event, so a seed's rate is 1 / (1 + 2).
     who = found.candidates(np.array([[2, 0]]), np.array([2]))
     rows = dict(zip(who.position.tolist(), np.expm1(who.features[:, :6]) / 100, strict=True))
@@ -151,13 +156,28 @@ def test_a_score_worked_out_by_hand(with_content: bool) -> None:
             inputs = torch.tensor([*seen_with[item], cosine, like, own, own * own], dtype=torch.float32)
             expected += float(head.score(inputs).detach())
         assert float(found[item]) == pytest.approx(expected, abs=1e-4)
-    assert found[[7, 11]].max() < found[shown].min()
+    assert found[[7, 11]].tolist() == [HIDDEN, HIDDEN]
 
 
 def test_a_head_at_its_start_is_the_tower_alone() -> None:
     judge, asked = Judge(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
     alone = ranks_from_vectors(asked.users, _catalogue(3), asked.targets, asked.hidden, offsets=asked.offsets)
     assert judge.ranks(EvidenceHead(hidden=4).eval(), asked).tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize("scale", [-0.05, 0.0])
+def test_what_is_hidden_stays_hidden_whatever_a_head_makes_of_scores(scale: float) -> None:
+    judge, asked = Judge(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
+    head = EvidenceHead(hidden=4).eval()
+    with torch.no_grad():
+        head.scale.fill_(scale)
+    ranks = judge.ranks(head, asked)
+    for user, hidden in enumerate(asked.hidden):
+        own = slice(asked.offsets[user], asked.offsets[user + 1])
+        shown = 25 - len(set(hidden.tolist()) - set(asked.targets[own].tolist()))
+        # Weighed by nothing all are equal, and a target stands in their middle.
+        assert all(ranks[own] <= shown)
+        assert scale or all(ranks[own] == (1 + shown) / 2)
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])

@@ -54,6 +54,9 @@ def test_by_hand() -> None:
     assert test.lengths.tolist() == [4, 3]
     assert test.targets.tolist() == [8, 6]
     assert [s.tolist() for s in test.seen] == [[0, 1, 2, 3], [4, 5]]
+    # The third event of b is his first item again.
+    assert (validation.repeats(), test.repeats()) == (1, 0)
+    assert (validation.fresh.tolist(), test.fresh.tolist()) == ([0, 0], [1, 1])
     values, offsets = training_events(HISTORIES)
     assert values.tolist() == [0, 1, 2, 4, 5, 7, 8]
     assert offsets.tolist() == [0, 3, 5, 7]

@@ -15,6 +15,7 @@ from learn_spark.pipeline.stage import StageResult
 from learn_spark.quality.profile import profile
 from learn_spark.retrieval.cuts import cut_histories, trained_counts
 from learn_spark.retrieval.metrics import summarise
+from learn_spark.retrieval.results import ResultKey, written_by
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
@@ -116,6 +117,15 @@ def test_a_result_is_written_once(world: World) -> None:
         assert again.rows_out == 0
         assert f"run {world.sasrec.run_id} has evaluated the model {world.sasrec.inputs['model']}" in again.notes[0]
     assert world.versions() == before
+    # Who wants it anew can have it, and then that is the result.
+    forced, result = world.shelf.run("evaluate", *RIVAL, forced=True)
+    assert result.rows_out == 48
+    assert written_by(world.shelf.workspace, ResultKey.of_run(world.sasrec)) == forced.run_id
+    told = [
+        {(r["method"], r["cut"], r["metric"]): r["value"] for r in world.rows("evaluations", run)}
+        for run in (world.sasrec, forced)
+    ]
+    assert told[0] == told[1]
     # Other settings of the evaluation are another result.
     run, result = world.shelf.run("evaluate", "evaluation.mask_history=false")
     assert result.rows_out == 48

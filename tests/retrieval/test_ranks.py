@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from learn_spark.retrieval import ranks as ranks_module
 from learn_spark.retrieval.catalogue import Catalogue
-from learn_spark.retrieval.ranks import BLOCK_ITEMS, BLOCK_USERS, TIE_TOLERANCE, ranks_from_vectors
+from learn_spark.retrieval.ranks import BLOCK_ITEMS, BLOCK_USERS, TIE_TOLERANCE, ranks_from_vectors, ranks_in
 from tests.retrieval.dense import slow_ranks
 from tests.retrieval.vectors import NOTHING, make_vectors
 
@@ -50,6 +50,14 @@ def test_scores_within_the_tolerance_are_the_same() -> None:
     items = np.array([[0.5, -0.5], [0.5, 0.9 * t - 0.5], [0.5, -0.9 * t - 0.5]])
     items = np.concatenate([items, [[1.1 * t, 0.0], [-1.1 * t, 0.0]]])
     assert ranks_from_vectors(users, items, np.array([0]), [NOTHING]).tolist() == [1 + 1 + 0.5 * 2]
+
+
+def test_rounding_of_large_finished_scores_is_no_difference() -> None:
+    one = np.spacing(np.float32(40.0))  # 3.8e-6, above TIE_TOLERANCE
+    scores = np.float32(40.0) + one * np.array([[0, 3, -4, -2, 5, -6]], np.float32)
+    assert scores.dtype == np.float32
+    assert ranks_in(scores, np.array([0])).tolist() == [1 + 1 + 0.5 * 3]
+    assert ranks_in(scores - np.float32(40.0), np.array([0])).tolist() == [1 + 2]
 
 
 @settings(max_examples=150, deadline=None)
