@@ -15,6 +15,7 @@ import torch
 from learn_spark.encoder.identity import identify
 from learn_spark.errors import LearnSparkError
 from learn_spark.objectives.negatives import item_log_q
+from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events, with_validation
 from learn_spark.settings import save_settings
@@ -28,7 +29,7 @@ from learn_spark.training.loop import Trained, TrainingFailed
 from learn_spark.training.model_store import save_model
 from learn_spark.training.task import TrainingTask, build_tower
 
-SECTIONS = ("encoder", "text", "space", "feed", "tower", "objective", "training", "evaluation")
+STAGE = find_stage("train")
 
 
 def log_shares(histories: pa.Table, n_items: int) -> np.ndarray:
@@ -52,8 +53,14 @@ def run(context: StageContext) -> StageResult:
     samples = sum(epoch["samples"] for epoch in trained.curve)
     if settings.training.refit:
         context.report.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
-        learnt = _save_catalogue(with_validation(histories.to_arrow()), task.n_items, unfinished / "refit.npy")
-        anew = replace(task, folder=str(unfinished / "refit"), refit=trained.best_epoch, catalogue=learnt)
+        learnt = with_validation(histories.to_arrow())
+        anew = replace(
+            task,
+            folder=str(unfinished / "refit"),
+            refit=trained.best_epoch,
+            catalogue=_save_catalogue(learnt, task.n_items, unfinished / "refit.npy"),
+            log_q=_save_shares(learnt, task.n_items, unfinished / "refit_log_q.npy") if task.log_q else None,
+        )
         refitted = _train(context, anew)
         samples += sum(epoch["samples"] for epoch in refitted.curve)
         weights = _best(anew, refitted)
@@ -122,7 +129,7 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
         raise LearnSparkError("train: no user has a validation target; histories need users with three events or more")
     n_items = int(max(context.snapshot("item_index").to_arrow(["item_index"])["item_index"].to_numpy()))
     plan = {
-        "settings": {name: settings.model_dump()[name] for name in SECTIONS},
+        "settings": {name: settings.model_dump()[name] for name in STAGE.sections},
         "inputs": dict(context.inputs),
         "code": context.code_version,
     }
@@ -133,16 +140,13 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
         folder.mkdir()
     save_settings(settings, folder)
     matrix, space_key = fit_content(context, histories) if settings.tower.reads_content else (None, None)
-    log_q = folder / "log_q.npy" if settings.objective.needs_shares else None
-    if log_q is not None:
-        np.save(log_q, log_shares(histories, n_items), allow_pickle=False)
     task = TrainingTask(
         settings=settings.model_dump(),
         histories=context.path("user_histories"),
         version=version,
         n_items=n_items,
         matrix=None if matrix is None else str(matrix),
-        log_q=None if log_q is None else str(log_q),
+        log_q=_save_shares(histories, n_items, folder / "log_q.npy") if settings.objective.needs_shares else None,
         catalogue=_save_catalogue(histories, n_items, folder / "catalogue.npy"),
         folder=str(folder),
     )
@@ -161,6 +165,12 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
 def _save_catalogue(histories: pa.Table, n_items: int, path: Path) -> str:
     """Write the item_index of every item with an event in training samples, rising; the file."""
     np.save(path, np.flatnonzero(trained_counts(histories, n_items)) + 1, allow_pickle=False)
+    return str(path)
+
+
+def _save_shares(histories: pa.Table, n_items: int, path: Path) -> str:
+    """Write ``log_shares``; the file."""
+    np.save(path, log_shares(histories, n_items), allow_pickle=False)
     return str(path)
 
 

@@ -12,9 +12,11 @@ import torch
 from pyspark.sql import SparkSession
 
 import learn_spark
+import learn_spark.training.train as train_stage
 from learn_spark.errors import SettingsError
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.histories.protocols import TEST
+from learn_spark.pipeline.stage import StageContext
 from learn_spark.quality.profile import profile
 from learn_spark.retrieval.compare import compare
 from learn_spark.tables import delta
@@ -22,7 +24,9 @@ from learn_spark.tables.contracts import contract
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.training.known import KnownHistories
-from learn_spark.training.model_store import ModelError, load_model, read_curve
+from learn_spark.training.loop import Trained
+from learn_spark.training.model_store import ModelError, load_model, read_curve, read_manifest
+from learn_spark.training.task import TrainingTask
 from tests.shelf import RIVAL, Event, Shelf, reading, role_of
 
 TIMING = {"samples_per_second", "waiting_share"}
@@ -78,6 +82,8 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
             models.append((model, [{k: v for k, v in point.items() if k not in TIMING} for point in curve]))
         # The id is a hash of the weights and of the manifest, with the validation figures of the chosen epoch.
         assert models[0] == models[1]
+        if overrides == PLUS and protocol == "leave_last_out":
+            assert "evidence" in read_manifest(here.workspace.root / models[0][0])
         assert "validation NDCG@10" in models[0][1][0]
 
 
@@ -138,6 +144,34 @@ def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) 
     assert told["sasrec", "validation", "NDCG@10"] == pytest.approx(best, abs=1e-9)
     # On the test cut the baselines know what the tower knows: a quarter of all users have read 43, as many 44, 45, 46.
     assert told["popularity", "test", "novelty@5"] < told["popularity", "validation", "novelty@5"]
+
+
+def test_a_refit_weighs_items_by_the_events_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation targets moved to books that nobody reads in training: a quarter of all users has each."""
+    moved = [[*events[:-2], (events[-2][0], 43 + user % 4), events[-1]] for user, events in enumerate(reading())]
+    shelf, train, shares = Shelf(tmp_path / "moved", moved), train_stage._train, []
+
+    def watched(context: StageContext, task: TrainingTask) -> Trained:
+        assert task.log_q is not None
+        shares.append(np.exp(np.load(task.log_q)))
+        return train(context, task)
+
+    monkeypatch.setattr(train_stage, "_train", watched)
+    shelf.run(
+        "train",
+        *RIVAL,
+        "training.refit=true",
+        "training.epochs=1",
+        "objective.negatives=in_batch",
+        "objective.log_q=true",
+    )
+    chosen, anew = shares
+    events = sum(len(one) for one in moved) - 2 * len(moved)
+    # An item without an event counts as one.
+    every = chosen[1:].min() ** -1
+    assert events <= every < events + 60
+    assert chosen[43:47] * every == pytest.approx(np.ones(4))
+    assert anew[43:47] * (every + len(moved) - 4) == pytest.approx(np.full(4, len(moved) / 4), rel=0.2)
 
 
 @pytest.mark.parametrize("refit", [True, False])
