@@ -22,7 +22,10 @@ class Point:
 
 
 def draw_points(points: Sequence[Point], x_name: str, y_name: str, *, log_x: bool) -> str:
-    """The drawing; the upright axis begins at 0, the other one too unless ``log_x``. ValueError without points."""
+    """The drawing; the upright axis begins at 0, the other one too unless ``log_x``. Points that are not finite are
+    left out. ValueError without points.
+    """
+    points = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
     if not points:
         raise ValueError("there is no point to draw")
     marks = _powers(points) if log_x else _steps(max(p.x for p in points))

@@ -39,7 +39,7 @@ from benchmarks.scatter import Point, draw_points
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.progress import Reporter
 from learn_spark.ranking.judge import over_seeds
-from learn_spark.retrieval.results import ALONE
+from learn_spark.retrieval.results import ALONE, ResultKey, written_by
 from learn_spark.retrieval.slices import DIMENSIONS
 from learn_spark.settings import load_settings
 from learn_spark.tables.lineage import Run, code_version, last_done
@@ -147,13 +147,17 @@ def _train(workspace: Workspace, row: Row, config: str, seed: int, overrides: Se
         name.removeprefix("models/") for name in _last(workspace, "train").outputs if name.startswith("models/")
     )
     _command("evaluate", config, own)
-    found = Done(row.name, seed, model, _last(workspace, "evaluate").run_id, seconds, peak)
+    # Other code may give the same model, and its result is written once.
+    wrote = written_by(workspace, ResultKey.of_run(_last(workspace, "evaluate")))
+    assert wrote is not None
+    found = Done(row.name, seed, model, wrote, seconds, peak)
     note.write_text(json.dumps(found.__dict__), encoding="utf-8")
     return found
 
 
 def _versions(workspace: Workspace) -> str:
-    return str(Snapshot.open(workspace.table("user_histories")).version)
+    # Not text_embeddings': it has the rows of other encoders, too.
+    return " ".join(str(Snapshot.open(workspace.table(name)).version) for name in ("user_histories", "item_text"))
 
 
 def _last(workspace: Workspace, job: str) -> Run:
@@ -199,21 +203,17 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
     for row in dict.fromkeys(one.row for one in done):
         own = [one for one in done if one.row == row]
         manifests = [read_manifest(workspace.root / "models" / one.model_id) for one in own]
-        method = manifests[0]["method"]
-        by = {m: [values[one.run_id, method, m] for one in own] for m in METRICS}
-        by |= {p: [parts[one.run_id, method, p] for one in own] for p in PARTS}
+        plain, alone = manifests[0]["method"], f"{manifests[0]['method']}{ALONE}"
+        told_of = {one.run_id: [m for m in (plain, alone) if (one.run_id, m, METRICS[0]) in values] for one in own}
+        by, measured[row] = _figures(values, parts, {run: methods[0] for run, methods in told_of.items()})
         table.append([row, *(_interval(by[metric]) for metric in METRICS)])
         split.append([row, *(_interval(by[part]) for part in PARTS)])
-        measured[row] = (own[0].run_id, method)
-        alone = f"{method}{ALONE}"
-        if (own[0].run_id, alone, METRICS[0]) in values:
+        if any(len(methods) > 1 for methods in told_of.values()):
+            # A seed whose evidence validation did not like has its tower alone.
             name = f"{row}, its tower alone"
-            of_tower = {m: [values[one.run_id, alone, m] for one in own] for m in METRICS}
-            of_tower |= {p: [parts[one.run_id, alone, p] for one in own] for p in PARTS}
-            table.append([name, *(_interval(of_tower[metric]) for metric in METRICS)])
-            split.append([name, *(_interval(of_tower[part]) for part in PARTS)])
-            measured[name] = (own[0].run_id, alone)
-            told[name] = of_tower
+            told[name], measured[name] = _figures(values, parts, {run: found[-1] for run, found in told_of.items()})
+            table.append([name, *(_interval(told[name][metric]) for metric in METRICS)])
+            split.append([name, *(_interval(told[name][part]) for part in PARTS)])
         means = {name: statistics.mean(seeds) for name, seeds in by.items() if name in ("NDCG@10", *PARTS)}
         bases = bases or means
         gained.append([row, *(_signed(mean - bases[name]) for name, mean in means.items())])
@@ -261,7 +261,16 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
             for name, v in told.items()
         ]
         arguments.front.write_text(draw_points(front, whole, rare, log_x=False), "utf-8")
-    print(json.dumps({"cores": len(os.sched_getaffinity(0)), **told}))
+    print(json.dumps(_without_nan({"cores": len(os.sched_getaffinity(0)), **told})))
+
+
+def _figures(
+    values: Mapping[tuple[str, str, str], float], parts: Mapping[tuple[str, str, str], float], runs: Mapping[str, str]
+) -> tuple[dict[str, list[float]], tuple[str, str]]:
+    """(METRICS and PARTS of ``runs``, each by its method, in their order; the first run and its method)."""
+    found = {metric: [values[run, method, metric] for run, method in runs.items()] for metric in METRICS}
+    found |= {part: [parts[run, method, part] for run, method in runs.items()] for part in PARTS}
+    return found, next(iter(runs.items()))
 
 
 def _show_slices(workspace: Workspace, measured: Mapping[str, tuple[str, str]], dimension: str) -> None:
@@ -305,6 +314,15 @@ def _parts(workspace: Workspace, runs: set[str]) -> dict[tuple[str, str, str], f
             for part, mask in zip(PARTS, (rare, ~rare, same, ~same), strict=True):
                 found[run, method, part] = float(gain[mask].mean()) if mask.any() else math.nan
     return found
+
+
+def _without_nan(told: Any) -> Any:
+    """``told`` with None for NaN, which JSON does not know."""
+    if isinstance(told, dict):
+        return {key: _without_nan(value) for key, value in told.items()}
+    if isinstance(told, list):
+        return [_without_nan(value) for value in told]
+    return None if isinstance(told, float) and math.isnan(told) else told
 
 
 def _many(values: float | Sequence[float]) -> Sequence[float]:
