@@ -1,9 +1,11 @@
-"""Which model may compute features: the newest that knows nothing of what the features may not know."""
+"""Which model may compute features: the settings' newest that knows nothing of what the features may not know."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from learn_spark.encoder.identity import identify
 from learn_spark.errors import LearnSparkError
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Histories
@@ -12,23 +14,43 @@ from learn_spark.tables.workspace import Workspace
 
 
 def usable_model(settings: Settings, workspace: Workspace) -> str:
-    """Id of the newest trained model as of ``histories.as_of`` or before; without that setting, of the newest that
-    was trained without it.
+    """Id of the newest trained model of the settings' tower and encoder as of ``histories.as_of`` or before; without
+    that setting, of the newest that was trained without it.
 
-    A model of a later past than the features would carry what came then into them; one of an earlier past, into
-    features of today, would be a forgotten experiment's. LearnSparkError where there is none.
+    A rival, or a model over another LLM, that was trained in the same workspace is not what these settings release. A
+    model of a later past than the features would carry what came then into them; one of an earlier past, into features
+    of today, would be a forgotten experiment's. LearnSparkError where there is none.
     """
     trained = trained_models(workspace)
     if not trained:
         raise LearnSparkError("there is no trained model yet; run the train stage first")
+    manifests = {model: _manifest(workspace, model) for model in trained}
+    fitting = {model: manifest for model, manifest in manifests.items() if _is_of(manifest, settings)}
+    if not fitting:
+        others = ", ".join(dict.fromkeys(str(manifest.get("method")) for manifest in manifests.values()))
+        raise LearnSparkError(
+            f"no {settings.tower.kind} model over {settings.encoder.model} was trained in this workspace, only others "
+            f"({others}); run train with these settings"
+        )
     wanted = settings.histories.as_of_micros()
-    for model in trained:
-        manifest = workspace.root / "models" / model / "manifest.json"
-        as_of = json.loads(manifest.read_text(encoding="utf-8")).get("as_of")
-        knows = Histories(as_of=as_of).as_of_micros()
+    for model, manifest in fitting.items():
+        knows = Histories(as_of=manifest.get("as_of")).as_of_micros()
         if (wanted is None and knows is None) or (wanted is not None and knows is not None and knows <= wanted):
             return model
     if wanted is None:
         raise LearnSparkError("no model was trained on all that is known: run train without histories.as_of")
     as_of = settings.histories.as_of
     raise LearnSparkError(f"no model knows only what was before {as_of}: run train with histories.as_of={as_of}")
+
+
+def _manifest(workspace: Workspace, model: str) -> dict[str, Any]:
+    path = workspace.root / "models" / model / "manifest.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _is_of(manifest: dict[str, Any], settings: Settings) -> bool:
+    """Whether it is a model of the settings' kind of tower, and of their encoder where it reads content."""
+    if manifest.get("method") != settings.tower.kind:
+        return False
+    return not settings.tower.reads_content or manifest.get("encoder_key") == identify(settings.encoder).key

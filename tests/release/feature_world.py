@@ -97,15 +97,16 @@ class FeatureWorld:
         self.histories = {u: h for u, h in {**self.histories, **histories}.items() if u not in gone}
         self.put("user_histories", [history_row(user, items) for user, items in self.histories.items()])
 
-    def train(self, seed: int = 1, ndcg: float = 0.1) -> None:
-        """A model of weights drawn by ``seed``."""
+    def train(self, seed: int = 1, ndcg: float = 0.1, encoder_key: str | None = None) -> None:
+        """A model of weights drawn by ``seed``, over the settings' encoder or another."""
+        encoder_key = encoder_key or self.encoder_key
         torch.manual_seed(seed)
         shape: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "ffn": 16, "dropout": 0.0, "item_tower": "a"}
         tower = ContentTower(n_items=len(self.texts), content_dim=HIDDEN, output_dim=DIMS, **shape)
         space = fit_space(np.eye(HIDDEN, dtype=np.float32), "raw")
         manifest = {
-            "encoder_key": self.encoder_key,
-            "space_key": remember_space(self.workspace, space, self.encoder_key, {}),
+            "encoder_key": encoder_key,
+            "space_key": remember_space(self.workspace, space, encoder_key, {}),
             "window": WINDOW,
             "validation": {"NDCG@10": ndcg},
             "method": "learn",

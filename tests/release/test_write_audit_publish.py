@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import GateFailed
+from learn_spark.errors import GateFailed, LearnSparkError
 from learn_spark.pipeline.stage import StageResult
 from learn_spark.quality.gate import run_gate
 from learn_spark.release import changes
@@ -18,6 +18,7 @@ from learn_spark.release import publish as stage
 from learn_spark.release.alignment import rotation
 from learn_spark.release.audit import release_rules, table_profile, validation_profile
 from learn_spark.release.ledger import NoRelease, add_row, ledger, roll_back, withdraw
+from learn_spark.release.models import usable_model
 from learn_spark.release.read import read_release, released_arrow
 from learn_spark.settings.schema import Release
 from learn_spark.tables.contracts import contract
@@ -124,6 +125,14 @@ def test_a_day_writes_the_users_that_were_active_and_a_model_rewrites_all(
     done = world.publish("release.min_cosine=-1.0")[1]
     assert "was withdrawn; nothing is published" in done.notes[0]
     assert read_release(world.workspace)["release_id"] == holds["release_id"] != gone["release_id"]
+
+
+def test_what_a_rival_or_another_llm_gave_is_not_released(world: FeatureWorld) -> None:
+    before = world.model_id
+    world.train(seed=5, encoder_key="another")
+    assert usable_model(world.settings(), world.workspace) == before != world.model_id
+    with pytest.raises(LearnSparkError, match=r"no sasrec model over .* only others \(learn\); run train with these"):
+        usable_model(world.settings("tower.kind=sasrec"), world.workspace)
 
 
 def test_a_failed_audit_leaves_the_release_before_and_keeps_what_was_staged(world: FeatureWorld) -> None:
