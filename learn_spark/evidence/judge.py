@@ -66,15 +66,13 @@ class Seen:
     hidden: tuple[torch.Tensor, torch.Tensor]
 
 
-def asked_on(
-    cut: Cut, users: np.ndarray, hidden: Sequence[np.ndarray], reach: int, fresh: np.ndarray | None = None
-) -> Asked:
-    """The users of ``cut`` by their vectors ``users`` [B, D], with the last ``reach`` events of each; ``fresh`` [B]:
-    ``cut.fresh`` where only the training events were counted.
+def asked_on(cut: Cut, users: np.ndarray, hidden: Sequence[np.ndarray], reach: int) -> Asked:
+    """The users of ``cut`` by their vectors ``users`` [B, D], with the last ``reach`` events of each; transitions must
+    have counted the training events of the cut's histories.
     """
     lengths, items = windows(cut.lengths, reach, cut.items)
     every = cut.every_target
-    return Asked(users, items.astype(np.int64) - 1, lengths, every.positions, every.offsets, hidden, fresh)
+    return Asked(users, items.astype(np.int64) - 1, lengths, every.positions, every.offsets, hidden, cut.fresh)
 
 
 class Judge:

@@ -114,28 +114,27 @@ class _Evident:
     users: np.ndarray
     heads: Heads
     folded: bool
-    fresh: np.ndarray | None
     reach: int
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        asked = asked_on(self.cut, self.users, hidden, self.reach, self.fresh)
+        asked = asked_on(self.cut, self.users, hidden, self.reach)
         return self.judge.ranks_by(self.heads.judges(self.cut.user_ids, folded=self.folded), asked, advance)
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
         every: list[np.ndarray] = [np.zeros(0, np.int64)] * len(self.users)
         for row, own in zip(rows, hidden, strict=True):
             every[row] = own
-        asked = asked_on(self.cut, self.users, every, self.reach, self.fresh)
+        asked = asked_on(self.cut, self.users, every, self.reach)
         found = np.empty((len(rows), k), dtype=np.int64)
         for part, head in self.heads.judges([self.cut.user_ids[row] for row in rows], folded=self.folded):
             found[part] = self.judge.top(head, asked.take(rows[part]), k)
         return found
 
 
-def evident(model: Model, values: np.ndarray, offsets: np.ndarray, *, folded: bool, with_validation: bool) -> Contender:
-    """A trained tower with its evidence, counted in ``values`` and ``offsets`` (cuts.training_events; of histories
-    ``with_validation`` or not). ``folded``: each user is judged by a head that was not fitted on him, as the validation
-    cut must be.
+def evident(model: Model, values: np.ndarray, offsets: np.ndarray, *, folded: bool) -> Contender:
+    """A trained tower with its evidence, counted in ``values`` and ``offsets``: cuts.training_events of the histories
+    that its cuts are of. ``folded``: each user is judged by a head that was not fitted on him, as the validation cut
+    must be.
     """
     found = model.evidence
     assert found is not None
@@ -144,7 +143,6 @@ def evident(model: Model, values: np.ndarray, offsets: np.ndarray, *, folded: bo
 
     def scorer(cut: Cut) -> Scorer:
         users = user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
-        fresh = None if with_validation else cut.fresh
-        return _Evident(cut, judge, users, found.heads, folded, fresh, found.reach)
+        return _Evident(cut, judge, users, found.heads, folded, found.reach)
 
     return Contender(model.method, model.model_id, scorer)

@@ -35,29 +35,34 @@ LIST_USERS = 50_000  # whose lists are looked at; a search for the best few hund
 
 @dataclass(frozen=True)
 class _Field:
-    """Who is judged, and what each item [N] counts: ``known`` the events that statistics are made from, ``learnt``
-    those in training samples (cuts.training_events, cuts.trained_counts).
+    """Who is judged on which cut, and what each item [N] counts: ``known`` the events that statistics are made from,
+    ``learnt`` those in training samples (cuts.training_events, cuts.trained_counts).
     """
 
+    cut: Cut
     contenders: tuple[Contender, ...]
     known: np.ndarray
     learnt: np.ndarray
 
     @staticmethod
     def of(
-        histories: pa.Table, n_items: int, untrained: Contender, model: Model, cut: CutName, *, evidence: bool
+        histories: pa.Table, n_items: int, untrained: Contender, model: Model, name: CutName, *, evidence: bool
     ) -> _Field:
         values, offsets = training_events(histories)
         told = model.evidence is not None and evidence
-        learnt = model.refit and cut == "test"
         contenders = (
             counted("popularity", popularity(values, offsets, n_items)),
             counted("markov", markov(values, offsets, n_items)),
             untrained,
-            *((evident(model, values, offsets, folded=cut == "validation", with_validation=learnt),) if told else ()),
+            *((evident(model, values, offsets, folded=name == "validation"),) if told else ()),
             trained(model),
         )
-        return _Field(contenders, np.bincount(values, minlength=n_items), trained_counts(histories, n_items))
+        return _Field(
+            cut_histories(histories, name),
+            contenders,
+            np.bincount(values, minlength=n_items),
+            trained_counts(histories, n_items),
+        )
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
@@ -111,7 +116,8 @@ def run(context: StageContext) -> StageResult:
     notes: list[str] = []
     ranked = 0
     for name in CUTS:
-        cut = cut_histories(histories, name)
+        field = fields[name]
+        cut = field.cut
         if not len(cut.targets):
             raise LearnSparkError(f"evaluate: no user has a target on the {name} cut")
         ranked += len(cut.targets)
@@ -121,7 +127,6 @@ def run(context: StageContext) -> StageResult:
                 "before: with histories masked, these alone of a history are ranked, which flatters what favours the "
                 "familiar; evaluation.mask_history false ranks all"
             )
-        field = fields[name]
         ranks, lists, listed = _rank(context, field.contenders, cut, name, field.learnt)
         labels, every = target_labels(cut, field.learnt, field.known), cut.every_target
         for contender in field.contenders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -163,6 +164,15 @@ def test_a_head_at_its_start_is_the_tower_alone() -> None:
     judge, asked = Judge(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
     alone = ranks_from_vectors(asked.users, _catalogue(3), asked.targets, asked.hidden, offsets=asked.offsets)
     assert judge.ranks(EvidenceHead(hidden=4).eval(), asked).tolist() == alone.tolist()
+
+
+def test_events_that_were_not_counted_are_weighed_as_such() -> None:
+    transitions, asked = Transitions.of(*_log(1), 25, reach=3, decay=0.8), _asked(2)
+    judge, fresh = Judge(_catalogue(3), 0.3, transitions), np.arange(len(asked.users)) % 2
+    told = judge.see(replace(asked, fresh=fresh).take(np.arange(len(fresh)))).found
+    expected = transitions.candidates(asked.items, asked.lengths, fresh)
+    assert np.array_equal(told.features, expected.features)
+    assert not np.array_equal(told.features, judge.see(asked).found.features)
 
 
 @pytest.mark.parametrize("scale", [-0.05, 0.0])

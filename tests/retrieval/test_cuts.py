@@ -57,6 +57,7 @@ def test_by_hand() -> None:
     # The third event of b is his first item again.
     assert (validation.repeats(), test.repeats()) == (1, 0)
     assert (validation.fresh.tolist(), test.fresh.tolist()) == ([0, 0], [1, 1])
+    assert cut_histories(with_validation(HISTORIES), "test").fresh.tolist() == [0, 0]
     values, offsets = training_events(HISTORIES)
     assert values.tolist() == [0, 1, 2, 4, 5, 7, 8]
     assert offsets.tolist() == [0, 3, 5, 7]
