@@ -26,10 +26,15 @@ class PrepackedLinear(nn.Module):
         return found
 
 
-def can_prepack() -> bool:
-    """Whether this build of PyTorch has oneDNN and the operators."""
-    operators = ("_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in operators)
+def can_prepack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN lays out and multiplies weights of ``dtype`` here: for bf16 it wants a CPU with AVX512."""
+    try:
+        with torch.inference_mode():
+            PrepackedLinear(nn.Linear(8, 8, dtype=dtype))(torch.zeros(2, 8, dtype=dtype))
+    # A build without the operators has no such attribute; a CPU that they refuse is a RuntimeError.
+    except (AttributeError, RuntimeError):
+        return False
+    return True
 
 
 @torch.inference_mode()

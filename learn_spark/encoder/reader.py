@@ -35,7 +35,7 @@ class Reader:
     ) -> None:
         self._model, self._pad = model, pad
         self._device = model.device
-        if self._device.type == "cpu" and precision != "int8" and can_prepack():
+        if self._device.type == "cpu" and precision != "int8" and can_prepack(model.dtype):
             prepack(model)
         self.causal = self._sees_no_later_token()
         self.packed = packing and self._packs(longest, _CLOSE[precision])

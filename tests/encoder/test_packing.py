@@ -15,7 +15,6 @@ from transformers import AttentionInterface, AutoModel, Qwen2Config, RobertaConf
 
 from learn_spark.encoder.attention import BY_LENGTH, attend_by_length
 from learn_spark.encoder.engine import TextEncoder
-from learn_spark.encoder.linear import PrepackedLinear, can_prepack, prepack
 from learn_spark.encoder.reader import Reader
 from tests.encoder.test_architectures import TEXTS, reference
 from tests.encoder.tiny import SMALL, VOCABULARY, tiny_model
@@ -139,21 +138,3 @@ def test_positions_that_begin_after_the_padding_index() -> None:
         found = reader.hidden_states(ids, starts)
     assert reader.packed
     assert torch.allclose(found[64:], last, atol=1e-4)
-
-
-def test_prepacked_layers_give_the_same_numbers() -> None:
-    # Where a build of PyTorch lacks the operators, layers stay as they are.
-    if not can_prepack():
-        return
-    torch.manual_seed(0)
-    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
-        model = torch.nn.Sequential(torch.nn.Linear(48, 96), torch.nn.GELU(), torch.nn.Linear(96, 24, bias=False))
-        model = model.to(dtype).eval().requires_grad_(False)
-        rows = torch.randn(3, 5, 48, dtype=dtype)
-        expected = model(rows)
-        assert prepack(model) == 2
-        assert [type(layer) for layer in model] == [PrepackedLinear, torch.nn.GELU, PrepackedLinear]
-        for some in (rows, rows[:1, :1], rows[0]):
-            assert model(some).shape == (*some.shape[:-1], 24)
-        assert model(rows).dtype == dtype
-        assert torch.allclose(model(rows).float(), expected.float(), atol=tolerance)
