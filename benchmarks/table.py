@@ -209,8 +209,8 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
         table.append([row, *(_interval(by[metric]) for metric in METRICS)])
         split.append([row, *(_interval(by[part]) for part in PARTS)])
         if any(len(methods) > 1 for methods in told_of.values()):
-            # A seed whose evidence validation did not like has its tower alone.
-            name = f"{row}, its tower alone"
+            # A seed whose evidence validation did not like has its vectors alone.
+            name = f"{row}, its vectors alone"
             told[name], measured[name] = _figures(values, parts, {run: found[-1] for run, found in told_of.items()})
             table.append([name, *(_interval(told[name][metric]) for metric in METRICS)])
             split.append([name, *(_interval(told[name][part]) for part in PARTS)])

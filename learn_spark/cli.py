@@ -397,7 +397,8 @@ def compare(
 
 @app.command()
 def search(
-    config: ConfigArgument = None,
+    name: ConfigArgument = None,
+    config: ConfigOptional = None,
     overrides: SetOption = None,
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="How many in all, those of earlier calls among them.")
@@ -406,9 +407,9 @@ def search(
     verbose: VerboseOption = False,
 ) -> None:
     """Search over search.space for the settings that validation likes best; call it again to go on."""
-    if config is None:
+    if (name is None) == (config is None):
         raise typer.BadParameter("give one settings file, as in: learn-spark search beauty-sasrec")
-    name = config
+    wanted = name or config or ""
     _quiet_environment(verbose)
 
     def work() -> None:
@@ -417,7 +418,7 @@ def search(
         from learn_spark.training.search import search as search_settings
 
         search_settings(
-            lambda more: load_settings(name, [*(overrides or []), *more]),
+            lambda more: load_settings(wanted, [*(overrides or []), *more]),
             report=Reporter(),
             trials=trials,
             dry_run=dry_run,

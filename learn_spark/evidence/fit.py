@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from learn_spark.errors import LearnSparkError
-from learn_spark.evidence.head import FOLDS, EvidenceHead, Heads, fold_of
+from learn_spark.evidence.head import EvidenceHead, Heads
 from learn_spark.evidence.judge import Asked, Judge
+from learn_spark.retrieval.folds import FOLDS, fold_of
 from learn_spark.settings.schema import Evidence
 
 WEIGHT_DECAY = 1e-4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from learn_spark.evidence.transitions import FEATURES, Candidates
+from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE
+from learn_spark.retrieval.folds import FOLDS, fold_of
 
 COLD = -20.0  # log-probabilities below it are told apart by nobody
 LOG_SCALE = 5.0
-LIKENESS_SCALE = 10.0  # a temperature of .1
-KNOTS = (0, 2, 10, 50, 250)  # events
-FOLDS = 2
 
 
 class EvidenceHead(nn.Module):
@@ -63,14 +61,6 @@ class EvidenceHead(nn.Module):
         return base.index_put((row, position), self.score(inputs).squeeze(1), accumulate=True)
 
 
-def between_knots(counts: np.ndarray) -> np.ndarray:
-    """[N, K] float32: how much of each of KNOTS an item of ``counts`` [N] events has, in the logarithm; rows sum to 1,
-    and what is multiplied with them is piecewise linear, and level behind the last knot.
-    """
-    knots = np.log1p(KNOTS)
-    return np.stack([np.interp(np.log1p(counts), knots, own) for own in np.eye(len(KNOTS))], axis=1).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class Heads:
     """``whole`` was fitted on all validation users; ``folds[f]`` on those whose ``fold_of`` is not f, so that each user
@@ -106,8 +96,3 @@ class Heads:
             return made.eval()
 
         return Heads(head("whole"), tuple(head(f"fold{f}") for f in range(FOLDS)))
-
-
-def fold_of(user_ids: Sequence[str]) -> np.ndarray:
-    """The fold [B] of each user, by a hash of the id."""
-    return np.array([zlib.crc32(user.encode()) % FOLDS for user in user_ids], dtype=np.int64)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from learn_spark.evidence.head import EvidenceHead, between_knots
+from learn_spark.evidence.head import EvidenceHead
 from learn_spark.evidence.transitions import Candidates, Transitions
+from learn_spark.fusion.levels import between_knots
 from learn_spark.retrieval.catalogue import check_positions, joined
 from learn_spark.retrieval.cuts import Cut
 from learn_spark.retrieval.ranks import ranks_in

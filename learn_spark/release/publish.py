@@ -68,7 +68,7 @@ def run(context: StageContext) -> StageResult:
     histories = context.read("user_histories")
     as_of = _as_of(context, histories)
     producer, last = f"{model.model_id} {context.code_version}", _last_written(rows)
-    matrix = bind_content(context, model)
+    matrix, vectors = bind_content(context, model), model.vectors()
     spec = TowerSpec(
         model_folder=str(context.workspace.root / "models" / model.model_id),
         matrix_path=None if matrix is None else str(matrix),
@@ -105,8 +105,8 @@ def run(context: StageContext) -> StageResult:
     rules = release_rules(
         context.settings.release,
         profile,
-        output_dim=model.tower.output_dim,
-        normalised=model.tower.normalised,
+        output_dim=vectors.output_dim,
+        normalised=vectors.normalised,
         users=parts["user_features"].entities,
         items=parts["item_features"].entities,
         alignment=alignment,
@@ -209,7 +209,7 @@ def _last_written(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _of_released_vectors(manifest: dict[str, Any]) -> dict[str, float]:
-    """The validation figures of the tower alone: its evidence, where it has some, is not released."""
+    """The validation figures of the vectors alone: evidence, where a model has some, is not released."""
     told: dict[str, float] = manifest.get("validation_tower", manifest["validation"])
     return told
 

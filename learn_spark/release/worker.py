@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from learn_spark.training.model_store import Model
+    from learn_spark.towers.tower import Tower
 
 FEATURES = "id string, fingerprint bigint, embedding array<float>"
 _SCHEMA = pa.schema([("id", pa.string()), ("fingerprint", pa.int64()), ("embedding", pa.list_(pa.float32()))])
@@ -26,10 +26,11 @@ class TowerSpec:
     threads: int
 
 
-_loaded: dict[TowerSpec, Model] = {}
+_loaded: dict[TowerSpec, tuple[Tower, int]] = {}
 
 
-def _load(spec: TowerSpec) -> Model:
+def _load(spec: TowerSpec) -> tuple[Tower, int]:
+    """(what gives the vectors, how many events it sees)."""
     if spec not in _loaded:
         from pathlib import Path
 
@@ -44,7 +45,7 @@ def _load(spec: TowerSpec) -> Model:
         if isinstance(model.tower, BoundTower) and spec.matrix_path is not None:
             model.tower.bind(item_matrix(Path(spec.matrix_path)))
         _loaded.clear()
-        _loaded[spec] = model
+        _loaded[spec] = (model.vectors(), model.window)
     return _loaded[spec]
 
 
@@ -57,7 +58,7 @@ def item_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
         for batch in _cut(batches, spec.batch_rows):
             index = batch["item_index"].to_numpy().astype(np.int64)
             with torch.inference_mode():
-                vectors = _load(spec).tower.items(torch.from_numpy(index))
+                vectors = _load(spec)[0].items(torch.from_numpy(index))
             yield _to_arrow(batch, vectors.numpy())
 
     return run
@@ -72,13 +73,13 @@ def user_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
         from learn_spark.retrieval.vectors import user_vectors
 
         for batch in _cut(batches, spec.batch_rows):
-            model = _load(spec)
+            tower, window = _load(spec)
             items, times = (
                 batch[name].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
                 for name in ("item_index", "event_time")
             )
             lengths = batch["length"].to_numpy().astype(np.int64)
-            vectors = user_vectors(model.tower, items, lengths, model.window, times=times, batch=spec.batch_rows)
+            vectors = user_vectors(tower, items, lengths, window, times=times, batch=spec.batch_rows)
             yield _to_arrow(batch, vectors)
 
     return run

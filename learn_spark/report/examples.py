@@ -127,7 +127,7 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
     cut = cut_histories(histories.filter(pc.is_in(histories["user_id"], pa.array(users))), "test")
     seen = [np.unique(world.place[one]) for one in cut.seen]
     targets = world.place[cut.targets]
-    vectors = user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
+    vectors = user_vectors(model.vectors(), cut.items, cut.lengths, model.window, times=cut.times)
     scored = (scores_of(world.vectors, vector, own) for vector, own in zip(vectors, seen, strict=True))
     offered = [best(scores, OFFERED) for scores in scored]
     chosen = _spread(np.lexsort((np.array(cut.user_ids), cut.lengths)), EXAMPLE_USERS)
@@ -183,7 +183,7 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
     place = np.zeros(size, dtype=np.int64)
     place[rows - 1] = np.arange(len(rows))
     counts = np.bincount(training_events(histories)[0], minlength=size)[rows - 1]
-    return _World(ids, counts, item_vectors(model.tower)[rows - 1], matrix(None), rows, place)
+    return _World(ids, counts, item_vectors(model.vectors())[rows - 1], matrix(None), rows, place)
 
 
 def _spread(order: np.ndarray, shares: Sequence[float]) -> list[int]:

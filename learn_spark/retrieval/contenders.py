@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -14,10 +14,12 @@ from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
 from learn_spark.retrieval.counts import CountScores
 from learn_spark.retrieval.cuts import Cut
+from learn_spark.retrieval.folds import FOLDS, fold_of
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.results import ALONE
 from learn_spark.retrieval.top_k import top_k
 from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors
+from learn_spark.towers.tower import Tower
 from learn_spark.training.model_store import Model
 
 Advance = Callable[[int], object]
@@ -64,22 +66,56 @@ class _Counted:
 
 @dataclass(frozen=True)
 class _Embedded:
+    """Vectors of users [B, D] and items [N, D]."""
+
     cut: Cut
     items: np.ndarray
-    embed: Callable[[Cut], np.ndarray] = field(repr=False)
-
-    @cached_property
-    def _users(self) -> np.ndarray:
-        return self.embed(self.cut)
+    users: np.ndarray
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
         every = self.cut.every_target
         return ranks_from_vectors(
-            self._users, self.items, every.positions, hidden, offsets=every.offsets, advance=advance
+            self.users, self.items, every.positions, hidden, offsets=every.offsets, advance=advance
         )
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
-        return top_k(self._users[rows], self.items, k, hidden)[1]
+        return top_k(self.users[rows], self.items, k, hidden)[1]
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """Vectors by fold: the users of each are judged by a tower of their own."""
+
+    cut: Cut
+    towers: Sequence[Tower]
+    window: int
+
+    def _parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(which of ``rows`` [R], their vectors, the items') of each fold that has some."""
+        fold = fold_of([self.cut.user_ids[row] for row in rows])
+        for number, tower in enumerate(self.towers):
+            part = np.flatnonzero(fold == number)
+            if len(part):
+                own = rows[part]
+                cut = self.cut
+                users = user_vectors(tower, cut.items[own], cut.lengths[own], self.window, times=cut.times[own])
+                yield part, users, item_vectors(tower)
+
+    def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
+        every = self.cut.every_target
+        found = np.empty(len(every.positions))
+        for rows, users, items in self._parts(np.arange(len(self.cut.user_ids))):
+            at = every.at(rows)
+            offsets = np.concatenate([[0], np.cumsum(np.diff(every.offsets)[rows])])
+            own = [hidden[row] for row in rows]
+            found[at] = ranks_from_vectors(users, items, every.positions[at], own, offsets=offsets, advance=advance)
+        return found
+
+    def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
+        found = np.empty((len(rows), k), dtype=np.int64)
+        for part, users, items in self._parts(rows):
+            found[part] = top_k(users, items, k, [hidden[row] for row in part])[1]
+        return found
 
 
 def counted(method: str, scores: CountScores) -> Contender:
@@ -90,21 +126,27 @@ def counted(method: str, scores: CountScores) -> Contender:
 def frozen(unit: np.ndarray, window: int) -> Contender:
     """The untrained user: the mean of the L2-normalised content [N + 1, C] of its last ``window`` items."""
 
-    def embed(cut: Cut) -> np.ndarray:
-        return mean_vectors(unit, cut.items, cut.lengths, window)
+    def scorer(cut: Cut) -> Scorer:
+        return _Embedded(cut, unit[1:], mean_vectors(unit, cut.items, cut.lengths, window))
 
-    return Contender("frozen", "frozen", lambda cut: _Embedded(cut, unit[1:], embed))
+    return Contender("frozen", "frozen", scorer)
 
 
-def trained(model: Model) -> Contender:
-    """A trained tower, its content bound; one that has evidence is judged without it, under another name."""
-    items = item_vectors(model.tower)
+def trained(model: Model, *, folded: bool = False) -> Contender:
+    """A model's vectors, its content bound; one that has evidence is judged without it, under another name. ``folded``:
+    of one with fusion each user is judged by levels that were not fitted on him, as the validation cut must be.
+    """
 
-    def embed(cut: Cut) -> np.ndarray:
-        return user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
+    def scorer(cut: Cut) -> Scorer:
+        if model.fusion is not None and folded:
+            towers = [model.fusion.upon(model.tower, fold) for fold in range(FOLDS)]
+            return _Folded(cut, towers, model.window)
+        tower = model.vectors()
+        users = user_vectors(tower, cut.items, cut.lengths, model.window, times=cut.times)
+        return _Embedded(cut, item_vectors(tower), users)
 
     method = model.method if model.evidence is None else f"{model.method}{ALONE}"
-    return Contender(method, model.model_id, lambda cut: _Embedded(cut, items, embed))
+    return Contender(method, model.model_id, scorer)
 
 
 @dataclass(frozen=True)

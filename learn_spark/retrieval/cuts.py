@@ -32,6 +32,12 @@ class Targets:
         """The user of each target [T]."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Where the targets of the users ``rows`` [R] stand, user after user."""
+        sizes = np.diff(self.offsets)[rows]
+        ends = np.cumsum(sizes)
+        return np.arange(int(sizes.sum())) + np.repeat(self.offsets[rows] - (ends - sizes), sizes)
+
 
 @dataclass(frozen=True)
 class Cut:

@@ -55,7 +55,7 @@ class _Field:
             counted("markov", markov(values, offsets, n_items)),
             untrained,
             *((evident(model, values, offsets, folded=name == "validation"),) if told else ()),
-            trained(model),
+            trained(model, folded=name == "validation"),
         )
         return _Field(
             cut_histories(histories, name),

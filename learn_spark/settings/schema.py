@@ -246,13 +246,25 @@ class Evidence(Section):
     rare: Annotated[float, Field(ge=0.0)] = 0.0
 
 
+class Fusion(Section):
+    """Content and popularity in the vectors (learn_spark/fusion), where validation likes them better than the tower's
+    own: the likeness of an item's text to that of the user's last ``reach`` events, and how often it was bought, each
+    by how much is known of the item. Fitted on the validation targets of at most so many ``users``, each scored against
+    the whole catalogue. ``rare`` as in Evidence. Vectors become longer by those of the content, and two.
+    """
+
+    reach: Count = 10
+    users: Count = 10_000
+    rare: Annotated[float, Field(ge=0.0)] = 0.0
+
+
 class Tower(Section):
     """The preference tower: LEARN's over content, or a rival over item IDs (learn_spark/towers: one file a kind).
 
     ``item_tower`` and ``output_dim`` are for learn; the vectors of the others are as wide as the tower. ``ids``,
     ``id_dropout`` and ``time_gaps`` are for learn-plus; ``similarity`` and ``positions`` for sasrec and hstu.
-    ``evidence`` is for all. ``positions`` count from the window's first event or from its last; null: as its authors
-    do, sasrec from the last, hstu from the first.
+    ``evidence`` is for all, ``fusion`` for those over content. ``positions`` count from the window's first event or
+    from its last; null: as its authors do, sasrec from the last, hstu from the first.
     """
 
     kind: Literal["learn", "learn-plus", "sasrec", "hstu"] = "learn"
@@ -268,6 +280,7 @@ class Tower(Section):
     ids: bool = True
     id_dropout: Share = 0.0
     time_gaps: bool = False
+    fusion: Fusion | None = None
     evidence: Evidence | None = None
 
     @property
@@ -279,6 +292,12 @@ class Tower(Section):
     def _heads_divide_width(self) -> Tower:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _fusion_has_content(self) -> Tower:
+        if self.fusion is not None and not self.reads_content:
+            raise ValueError(f"fusion is of content, which a {self.kind} tower does not read; set tower.fusion to null")
         return self
 
 

@@ -1,8 +1,9 @@
 """A trained tower on disk: model.safetensors (weights and whitening) + manifest.json (what inference must know).
 
 A tower that was trained anew after validation had chosen (training.refit) has the chosen one's weights beside it, in
-chosen.safetensors: what validation is judged with. One with evidence of co-occurrence has its heads in
-evidence.safetensors; the counts are those of the histories it is asked about.
+chosen.safetensors: what validation is judged with. One whose vectors hold content and popularity too has levels and
+its items' counts in fusion.safetensors. One with evidence of co-occurrence has its heads in evidence.safetensors; the
+counts are those of the histories it is asked about.
 """
 
 from __future__ import annotations
@@ -11,22 +12,28 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load, save_file
 
 from learn_spark.errors import LearnSparkError
 from learn_spark.evidence.head import Heads
+from learn_spark.fusion.levels import Levels
+from learn_spark.fusion.tower import FusedTower
 from learn_spark.settings import Settings, save_settings
 from learn_spark.tables.workspace import Workspace
+from learn_spark.towers.bound import BoundTower
 from learn_spark.towers.registry import shape_of, tower_of_shape
 from learn_spark.towers.tower import Tower
 
 FORMAT = 2
 WEIGHTS, CHOSEN, EVIDENCE = "model.safetensors", "chosen.safetensors", "evidence.safetensors"
+FUSION = "fusion.safetensors"
 
 
 class ModelError(LearnSparkError):
@@ -44,13 +51,37 @@ class ModelEvidence:
 
 
 @dataclass(frozen=True)
+class ModelFusion:
+    """How a model's vectors hold content and popularity: ``levels`` fitted on all validation users, ``folds[f]`` on
+    those of other folds than f, the ``counts`` [N] of what the tower has learnt from, its temperature and ``reach``.
+    """
+
+    levels: Levels
+    folds: tuple[Levels, ...]
+    counts: np.ndarray
+    reach: int
+    temperature: float
+
+    def upon(self, tower: Tower, fold: int | None = None) -> FusedTower:
+        """``tower``, content bound, with the levels of all, or those that may judge the users of ``fold``."""
+        assert isinstance(tower, BoundTower)
+        levels = self.levels if fold is None else self.folds[fold]
+        return FusedTower(tower, levels, self.counts, temperature=self.temperature, reach=self.reach)
+
+
+@dataclass(frozen=True)
 class Model:
     """A tower ready for inference (one over content once it is bound: training.content) and its manifest."""
 
     model_id: str
     tower: Tower
     manifest: dict[str, Any]
+    fusion: ModelFusion | None = None
     evidence: ModelEvidence | None = None
+
+    def vectors(self) -> Tower:
+        """What is released and searched: the tower itself, or with fusion upon it, once content is bound."""
+        return self.tower if self.fusion is None else self.fusion.upon(self.tower)
 
     @property
     def method(self) -> str:
@@ -77,11 +108,13 @@ def save_model(
     *,
     logs: Path | None = None,
     chosen: dict[str, torch.Tensor] | None = None,
+    fusion: Mapping[str, torch.Tensor] | None = None,
     heads: Heads | None = None,
 ) -> str:
     """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id (a hash of weights
-    and manifest). ``chosen`` are the weights that validation chose, where ``tower`` was trained anew; of
-    ``heads`` the manifest has the rest in "evidence" (reach, decay, hidden, temperature, chosen_temperature).
+    and manifest). ``chosen`` are the weights that validation chose, where ``tower`` was trained anew. Of ``fusion``
+    (training.fusion.tensors) the manifest has the rest in "fusion" (reach, temperature, chosen_temperature), of
+    ``heads`` in "evidence" (these, decay and hidden).
     """
     tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
     models = workspace.folder("models")
@@ -94,9 +127,10 @@ def save_model(
         if chosen is not None:
             save_file({name: tensor.contiguous() for name, tensor in chosen.items()}, temporary / CHOSEN)
             full["chosen_weights"] = hashlib.sha256((temporary / CHOSEN).read_bytes()).hexdigest()
-        if heads is not None:
-            save_file({name: tensor.contiguous() for name, tensor in heads.tensors().items()}, temporary / EVIDENCE)
-            full["evidence_weights"] = hashlib.sha256((temporary / EVIDENCE).read_bytes()).hexdigest()
+        for name, beside in {FUSION: fusion, EVIDENCE: None if heads is None else heads.tensors()}.items():
+            if beside is not None:
+                save_file({key: tensor.contiguous() for key, tensor in beside.items()}, temporary / name)
+                full[_hash_of(name)] = hashlib.sha256((temporary / name).read_bytes()).hexdigest()
         text = json.dumps(full, indent=1, sort_keys=True)
         weights = hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest()
         model_id = hashlib.sha256(f"{weights}\n{text}".encode()).hexdigest()[:16]
@@ -141,22 +175,44 @@ def load_model(folder: Path, *, chosen: bool = False) -> Model:
         raise ModelError(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
     tower = tower_of_shape(manifest["shape"])
     tower.load_state_dict(load(content))
-    return Model(folder.name, tower.eval(), manifest, _load_evidence(folder, manifest, chosen=chosen))
+    fusion, evidence = _load_fusion(folder, manifest, chosen=chosen), _load_evidence(folder, manifest, chosen=chosen)
+    return Model(folder.name, tower.eval(), manifest, fusion, evidence)
+
+
+def _hash_of(name: str) -> str:
+    """Where the manifest has the hash of a file beside the weights."""
+    return f"{name.removesuffix('.safetensors')}_weights"
+
+
+def _load_beside(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, torch.Tensor]:
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
+    if hashlib.sha256(content).hexdigest() != manifest[_hash_of(name)]:
+        raise ModelError(f"{folder / name} is damaged: its hash is not the one it was saved with")
+    return load(content)
+
+
+def _load_fusion(folder: Path, manifest: dict[str, Any], *, chosen: bool) -> ModelFusion | None:
+    if "fusion" not in manifest:
+        return None
+    told, found = manifest["fusion"], _load_beside(folder, FUSION, manifest)
+    levels, *folds = (Levels(weights) for weights in found["levels"].numpy())
+    counts = found["chosen_counts" if chosen else "counts"].numpy()
+    return ModelFusion(levels, tuple(folds), counts, told["reach"], _temperature(told, chosen=chosen))
 
 
 def _load_evidence(folder: Path, manifest: dict[str, Any], *, chosen: bool) -> ModelEvidence | None:
     if "evidence" not in manifest:
         return None
     told = manifest["evidence"]
-    try:
-        content = (folder / EVIDENCE).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
-    if hashlib.sha256(content).hexdigest() != manifest["evidence_weights"]:
-        raise ModelError(f"{folder / EVIDENCE} is damaged: its hash is not the one it was saved with")
-    temperature = told["chosen_temperature" if chosen else "temperature"]
-    heads = Heads.of_tensors(load(content), hidden=told["hidden"])
-    return ModelEvidence(heads, told["reach"], told["decay"], temperature)
+    heads = Heads.of_tensors(_load_beside(folder, EVIDENCE, manifest), hidden=told["hidden"])
+    return ModelEvidence(heads, told["reach"], told["decay"], _temperature(told, chosen=chosen))
+
+
+def _temperature(told: dict[str, Any], *, chosen: bool) -> float:
+    return float(told["chosen_temperature" if chosen else "temperature"])
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:

@@ -20,9 +20,11 @@ from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events, with_validation
 from learn_spark.settings import save_settings
 from learn_spark.text.templates import template
+from learn_spark.towers.bound import BoundTower
 from learn_spark.training.checkpoint import Checkpoints
 from learn_spark.training.content import fit_content
 from learn_spark.training.evidence import fit_evidence
+from learn_spark.training.fusion import event_counts, fit_fusion
 from learn_spark.training.known import KnownHistories
 from learn_spark.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.training.loop import Trained, TrainingFailed
@@ -69,25 +71,33 @@ def run(context: StageContext) -> StageResult:
     tower.load_state_dict(weights)
     point = trained.curve[trained.best_epoch - 1]
     validation = {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")}
-    heads = None
-    if (wanted := settings.tower.evidence) is not None:
-        judged = build_tower(task)
-        judged.load_state_dict(chosen)
-        temperature = point.get("temperature", settings.objective.temperature)
-        fitted = fit_evidence(judged.eval(), temperature, histories.to_arrow(), wanted, settings, context.report)
-        told = f"{fitted.validation['NDCG@10']:.4f} with evidence, {validation['NDCG@10']:.4f} without"
-        if fitted.validation["NDCG@10"] > validation["NDCG@10"]:
+    judged = build_tower(task)
+    judged.load_state_dict(chosen)
+    judged.eval()
+    temperatures = {
+        "temperature": final.get("temperature", settings.objective.temperature),
+        "chosen_temperature": point.get("temperature", settings.objective.temperature),
+    }
+    temperature, known = temperatures["chosen_temperature"], histories.to_arrow()
+    fused, heads = None, None
+    if (fusion := settings.tower.fusion) is not None:
+        assert isinstance(judged, BoundTower)
+        blended = fit_fusion(judged, temperature, known, fusion, settings, context.report)
+        if _better("fusion", blended.validation, validation, context):
+            validation = blended.validation
+            learnt = with_validation(known) if settings.training.refit else known
+            fused = blended.tensors(event_counts(learnt, task.n_items))
+            manifest["fusion"] = {"reach": fusion.reach, **temperatures}
+    if (evidence := settings.tower.evidence) is not None:
+        fitted = fit_evidence(judged, temperature, known, evidence, settings, context.report)
+        if _better("evidence", fitted.validation, validation, context):
             heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
             manifest["evidence"] = {
-                "reach": wanted.reach,
-                "decay": wanted.decay,
-                "hidden": wanted.hidden,
-                "temperature": final.get("temperature", settings.objective.temperature),
-                "chosen_temperature": temperature,
+                "reach": evidence.reach,
+                "decay": evidence.decay,
+                "hidden": evidence.hidden,
+                **temperatures,
             }
-            context.report.say(f"evidence: NDCG@10 on validation is {told}")
-        else:
-            context.report.say(f"evidence: NDCG@10 on validation is {told}; the model goes without it")
     manifest |= {
         "method": tower.method,
         "best_epoch": trained.best_epoch,
@@ -105,6 +115,7 @@ def run(context: StageContext) -> StageResult:
         settings,
         logs=unfinished / "logs",
         chosen=chosen if settings.training.refit else None,
+        fusion=fused,
         heads=heads,
     )
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -120,6 +131,14 @@ def run(context: StageContext) -> StageResult:
             f"{model_id}",
         ),
     )
+
+
+def _better(what: str, found: dict[str, float], before: dict[str, float], context: StageContext) -> bool:
+    """Whether validation likes ``found`` better, which is told."""
+    better = found["NDCG@10"] > before["NDCG@10"]
+    told = f"{what}: NDCG@10 on validation is {found['NDCG@10']:.4f} with it, {before['NDCG@10']:.4f} without"
+    context.report.say(told if better else f"{told}; the model goes without it")
+    return better
 
 
 def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[TrainingTask, dict[str, object]]:

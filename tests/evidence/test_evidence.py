@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from learn_spark.evidence.fit import EvidenceFailed, fit_heads, passes
-from learn_spark.evidence.head import EvidenceHead, Heads, between_knots, fold_of
+from learn_spark.evidence.head import EvidenceHead, Heads
 from learn_spark.evidence.judge import HIDDEN, Asked, Judge
 from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
+from learn_spark.fusion.levels import between_knots
+from learn_spark.retrieval.folds import fold_of
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.settings.schema import Evidence
 

@@ -29,6 +29,7 @@ from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace
 from learn_spark.text.templates import template
 from learn_spark.towers.content import ContentTower
+from learn_spark.training.fusion import FittedFusion
 from learn_spark.training.model_store import save_model
 from tests.report.planted import FIRST_DAY, history_row
 from tests.world import write_config
@@ -97,8 +98,10 @@ class FeatureWorld:
         self.histories = {u: h for u, h in {**self.histories, **histories}.items() if u not in gone}
         self.put("user_histories", [history_row(user, items) for user, items in self.histories.items()])
 
-    def train(self, seed: int = 1, ndcg: float = 0.1, encoder_key: str | None = None) -> None:
-        """A model of weights drawn by ``seed``, over the settings' encoder or another."""
+    def train(
+        self, seed: int = 1, ndcg: float = 0.1, encoder_key: str | None = None, fusion: FittedFusion | None = None
+    ) -> None:
+        """A model of weights drawn by ``seed``, over the settings' encoder or another; ``fusion`` upon it."""
         encoder_key = encoder_key or self.encoder_key
         torch.manual_seed(seed)
         shape: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "ffn": 16, "dropout": 0.0, "item_tower": "a"}
@@ -112,7 +115,12 @@ class FeatureWorld:
             "method": "learn",
             "seed": seed,
         }
-        self.model_id = save_model(self.workspace, tower.eval(), manifest, [], self.settings())
+        tensors = None
+        if fusion is not None:
+            own = fusion.fusion
+            tensors = fusion.tensors(own.counts)
+            manifest["fusion"] = {"reach": own.reach, "temperature": own.temperature}
+        self.model_id = save_model(self.workspace, tower.eval(), manifest, [], self.settings(), fusion=tensors)
         record(
             self.workspace,
             Run(

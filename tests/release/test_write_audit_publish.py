@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pyspark.sql import SparkSession
 
 from learn_spark.errors import GateFailed, LearnSparkError
+from learn_spark.fusion.levels import Levels
 from learn_spark.pipeline.stage import StageResult
 from learn_spark.quality.gate import run_gate
 from learn_spark.release import changes
@@ -20,11 +22,15 @@ from learn_spark.release.audit import release_rules, table_profile, validation_p
 from learn_spark.release.ledger import NoRelease, add_row, ledger, roll_back, withdraw
 from learn_spark.release.models import usable_model
 from learn_spark.release.read import read_release, released_arrow
+from learn_spark.retrieval.vectors import unit_rows
 from learn_spark.settings.schema import Release
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
-from tests.release.feature_world import FeatureWorld
+from learn_spark.training.content import bind_content
+from learn_spark.training.fusion import FittedFusion
+from learn_spark.training.model_store import ModelFusion, load_model
+from tests.release.feature_world import DIMS, HIDDEN, FeatureWorld
 from tests.report.planted import FIRST_DAY, release_row
 
 TEXTS = {f"i{n}": f"a text of film {n}" for n in range(1, 9)}
@@ -125,6 +131,35 @@ def test_a_day_writes_the_users_that_were_active_and_a_model_rewrites_all(
     done = world.publish("release.min_cosine=-1.0")[1]
     assert "was withdrawn; nothing is published" in done.notes[0]
     assert read_release(world.workspace)["release_id"] == holds["release_id"] != gone["release_id"]
+
+
+def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
+    chance = np.random.default_rng(3)
+    levels = Levels(chance.uniform(0.2, 1.0, size=(3, 5)))
+    # Items 7 and 8 are newer than the counts.
+    fusion = ModelFusion(levels, (levels, levels), np.array([3, 0, 40, 7, 1, 300]), reach=2, temperature=0.1)
+    world.train(seed=2, fusion=FittedFusion(fusion, {}))
+    world.publish()
+    model = load_model(world.workspace.root / "models" / world.model_id)
+    bind_content(world.context(), model)
+    fused = model.vectors()
+    users, items = world.vectors("user_features"), world.vectors("item_features")
+    assert fused.output_dim == len(items["i7"]) == len(users["u0"]) == DIMS + HIDDEN + 2
+    with torch.inference_mode():
+        own = fused.items(torch.arange(1, 9)).numpy()
+        alone = model.tower.items(torch.arange(1, 9)).numpy()
+    assert np.array([items[f"i{n}"] for n in range(1, 9)]) == pytest.approx(own, abs=1e-6)
+    # A user's order of items, by hand: of the last two events the mean text.
+    unit = unit_rows(model.tower.bound)  # type: ignore[arg-type]
+    counts = np.append(fusion.counts, [0, 0])
+    a, b, c = levels.of(counts)
+    for user in ("u0", "u41"):
+        history = world.histories[user]
+        with torch.inference_mode():
+            vector = model.tower.user(torch.tensor(history)[None])[0, -1].numpy()
+        mean = unit_rows(unit[history[-2:]].sum(axis=0)[None])[0]
+        scores = a * (alone @ vector) / 0.1 + b + 10 * c * (unit[1:] @ mean)
+        assert np.argsort(own @ users[user]).tolist() == np.argsort(scores).tolist()
 
 
 def test_what_a_rival_or_another_llm_gave_is_not_released(world: FeatureWorld) -> None:

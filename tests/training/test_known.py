@@ -19,10 +19,14 @@ from learn_spark.histories.protocols import TEST
 from learn_spark.pipeline.stage import StageContext
 from learn_spark.quality.profile import profile
 from learn_spark.retrieval.compare import compare
+from learn_spark.retrieval.contenders import trained
+from learn_spark.retrieval.cuts import cut_histories
+from learn_spark.retrieval.metrics import summarise
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot
+from learn_spark.training.content import bind_content
 from learn_spark.training.known import KnownHistories
 from learn_spark.training.loop import Trained
 from learn_spark.training.model_store import ModelError, load_model, read_curve, read_manifest
@@ -37,6 +41,7 @@ PLUS = (
     "objective.negatives=full",
     "objective.learn_temperature=true",
 )
+FUSED = (*PLUS, "tower.evidence=null", "tower.fusion={}", "training.epochs=3")
 COLUMNS = ["item_index", "event_time", "cut_length", "train_length"]
 
 
@@ -73,7 +78,7 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
         behind = np.arange(ours["item_index"].shape[1]) >= ours["train_length"][:, None]
         assert not ours["item_index"][behind].any()
         assert not ours["event_time"][behind].any()
-    for overrides in ((), RIVAL, PLUS):
+    for overrides in ((), RIVAL, PLUS, FUSED):
         models = []
         for shelf in (here, there):
             run, _ = shelf.run("train", *overrides)
@@ -82,8 +87,9 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
             models.append((model, [{k: v for k, v in point.items() if k not in TIMING} for point in curve]))
         # The id is a hash of the weights and of the manifest, with the validation figures of the chosen epoch.
         assert models[0] == models[1]
-        if overrides == PLUS and protocol == "leave_last_out":
-            assert "evidence" in read_manifest(here.workspace.root / models[0][0])
+        if protocol == "leave_last_out":
+            manifest = read_manifest(here.workspace.root / models[0][0])
+            assert ("evidence" in manifest, "fusion" in manifest) == (overrides == PLUS, overrides == FUSED)
         assert "validation NDCG@10" in models[0][1][0]
 
 
@@ -224,6 +230,44 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
     assert tower_alone in {r["value"] for r in rows}
 
 
+@pytest.mark.parametrize("refit", [True, False])
+def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_path: Path, refit: bool) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    settings = (*FUSED, f"training.refit={str(refit).lower()}")
+    run, _ = shelf.run("train", *settings)
+    (name,) = run.outputs
+    folder = shelf.workspace.root / name
+    model, chosen = load_model(folder), load_model(folder, chosen=True)
+    assert model.fusion is not None
+    assert chosen.fusion is not None
+    best = read_curve(folder)[model.manifest["best_epoch"] - 1]
+    assert model.manifest["validation"]["NDCG@10"] > best["validation NDCG@10"]
+    assert chosen.fusion.temperature == best["temperature"]
+    # What the released tower has learnt from is counted: with refit each user's validation event, too.
+    assert model.fusion.counts.sum() - chosen.fusion.counts.sum() == (len(reading()) if refit else 0)
+    shelf.run("evaluate", *settings)
+    told = {(r["method"], r["cut"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
+    expected = pytest.approx(model.manifest["validation"]["NDCG@10"], abs=1e-6)
+    assert told["learn-plus", "validation", "NDCG@10"] == expected
+    # By levels that were fitted on all of them it would be another figure.
+    histories = Snapshot.open(shelf.workspace.table("user_histories")).to_arrow()
+    cut = cut_histories(histories, "validation")
+    bind_content(shelf.context("evaluate", *settings), chosen)
+    hidden = cut.hidden(mask_history=True)
+    unfolded = trained(chosen).scorer(cut).ranks(hidden, lambda count: None)
+    folded = trained(chosen, folded=True).scorer(cut)
+    ranks = folded.ranks(hidden, lambda count: None)
+    assert summarise(ranks, [10], cut.every_target.offsets)["NDCG@10"] == expected
+    assert not np.array_equal(ranks, unfolded)
+    # Lists are the ranks' own: who stands at r in a list has the rank r.
+    rows = np.arange(0, len(cut.targets), 3)
+    top = folded.top(rows, 10, [hidden[row] for row in rows])
+    firsts = cut.every_target.positions[cut.every_target.offsets[rows]]
+    row, place = np.nonzero(top == firsts[:, None])
+    assert len(row) > 10
+    assert ranks[cut.every_target.offsets[rows[row]]].tolist() == (place + 1).tolist()
+
+
 @pytest.mark.parametrize("negatives", ["negatives=full", "negatives=uniform", "negatives=mixed"])
 def test_an_item_without_a_training_event_is_nobodys_negative(tmp_path: Path, negatives: str) -> None:
     """Books 41 to 48 are test targets alone: their IDs stay at 0, where they begin; those that are read do not."""
@@ -235,15 +279,17 @@ def test_an_item_without_a_training_event_is_nobodys_negative(tmp_path: Path, ne
     assert not identity[41:].any()
 
 
-def test_a_damaged_head_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "name"), [(PLUS, "evidence.safetensors"), (FUSED, "fusion.safetensors")], ids=["evidence", "fusion"]
+)
+def test_a_damaged_head_or_level_is_refused(tmp_path: Path, settings: tuple[str, ...], name: str) -> None:
     shelf = Shelf(tmp_path / "here", reading())
-    run, _ = shelf.run("train", *PLUS)
+    run, _ = shelf.run("train", *settings)
     folder = shelf.workspace.root / next(iter(run.outputs))
-    file = folder / "evidence.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(bytes(content))
-    with pytest.raises(ModelError, match=r"evidence\.safetensors is damaged"):
+    file = folder / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ModelError, match=f"{name} is damaged"):
         load_model(folder)
     file.unlink()
     with pytest.raises(ModelError, match="not a whole model folder"):

@@ -1,0 +1,183 @@
+"""Fitting levels on held-out targets: a conditional logit (McFadden 1974), whose one optimum Newton's method finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from learn_spark.errors import LearnSparkError
+from learn_spark.evidence.judge import BLOCK_SCORES, Asked
+from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
+from learn_spark.retrieval.catalogue import joined
+from learn_spark.retrieval.folds import FOLDS, fold_of
+from learn_spark.settings.schema import Fusion
+
+RIDGE = 1.0  # of the distance from the tower alone: as much as one user
+STEPS = 20
+CLOSE = 1e-6  # a step that promises less a user is the last
+
+
+class FusionFailed(LearnSparkError):
+    """A fit whose loss is not finite."""
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Users as ``Asked``, and what is weighed: ``means`` [B, C] the unit mean content of each one's last events, and of
+    all items ``catalogue`` [N, D], ``content`` [N, C] of length 1 and ``counts`` [N]; the tower's ``temperature``.
+    """
+
+    asked: Asked
+    means: np.ndarray
+    catalogue: np.ndarray
+    content: np.ndarray
+    counts: np.ndarray
+    temperature: float
+
+    def take(self, rows: np.ndarray) -> Offered:
+        """The users ``rows`` [R]."""
+        return Offered(
+            self.asked.take(rows), self.means[rows], self.catalogue, self.content, self.counts, self.temperature
+        )
+
+
+def fit_levels(
+    offered: Offered,
+    user_ids: Sequence[str],
+    settings: Fusion,
+    *,
+    seed: int,
+    advance: Callable[[int], object] = lambda count: None,
+) -> tuple[Levels, tuple[Levels, ...]]:
+    """(levels of the targets of all users, and those of each fold's that were fitted on the others' only).
+
+    A user's loss is -log softmax over what he may be offered, the mean of his targets'; a target of an item with n
+    events weighs (1 + n) ^ -``settings.rare``, among the user's and, by their mean, the user among all. Of more than
+    ``settings.users`` users so many are drawn. ``advance`` is told how many users are done, of nobody knows how many.
+    The tower must not have learnt the targets, nor ``offered.counts`` counted them. Deterministic in ``seed``. Raises
+    FusionFailed where a score is not finite.
+    """
+    chosen = np.arange(len(user_ids))
+    if len(chosen) > settings.users:
+        chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[: settings.users])
+        offered = offered.take(chosen)
+    fold = fold_of([user_ids[row] for row in chosen])
+    others = (np.flatnonzero(fold != f) for f in range(FOLDS))
+    # A fold's levels do not begin with those of all: they would know something of its users.
+    whole, *folds = (_fit(offered.take(rows), settings.rare, advance) for rows in (np.arange(len(chosen)), *others))
+    return whole, tuple(folds)
+
+
+def _fit(offered: Offered, rare: float, advance: Callable[[int], object]) -> Levels:
+    # What is far from the optimum is brought near it by an eighth of the users.
+    few = offered.take(np.arange(0, len(offered.means), 8))
+    return _newton(offered, _newton(few, Levels.start(), rare, advance), rare, advance)
+
+
+def _newton(offered: Offered, start: Levels, rare: float, advance: Callable[[int], object]) -> Levels:
+    at, origin = start.weights.reshape(-1), Levels.start().weights.reshape(-1)
+    blocks = list(_blocks(offered, rare))
+    loss, gradient, curvature = _derivatives(blocks, at, origin, advance)
+    for _ in range(STEPS):
+        step = np.linalg.solve(curvature, gradient)
+        promised, share = float(gradient @ step), 1.0
+        if promised <= CLOSE * max(1.0, sum(block.weight for block in blocks)):
+            break
+        while True:
+            tried = at - share * step
+            found = _derivatives(blocks, tried, origin, advance)
+            # Armijo's rule: a step that overshoots is halved.
+            if found[0] <= loss - 1e-4 * share * promised or share < 1e-3:
+                break
+            share /= 2.0
+        at, (loss, gradient, curvature) = tried, found
+    return Levels(at.reshape(3, len(KNOTS)))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some users: ``events`` [N, K] between knots, what is ``hidden``, ``wanted`` [3, K] the targets' measures, summed,
+    ``users`` [b] what each weighs, and the sum of these.
+    """
+
+    offered: Offered
+    events: torch.Tensor
+    hidden: tuple[torch.Tensor, torch.Tensor]
+    wanted: np.ndarray
+    users: torch.Tensor
+    weight: float
+
+    def measures(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tower's scores and the likeness, [b, N]."""
+        own = self.offered
+        score = torch.from_numpy(own.asked.users) @ torch.from_numpy(own.catalogue).T / own.temperature
+        likeness = torch.from_numpy(own.means) @ torch.from_numpy(own.content).T * LIKENESS_SCALE
+        return score, likeness
+
+
+def _blocks(offered: Offered, rare: float) -> Iterator[_Block]:
+    events = between_knots(offered.counts)
+    size = max(1, BLOCK_SCORES // len(offered.catalogue))
+    n_items = np.int64(len(offered.catalogue))
+    for start in range(0, len(offered.means), size):
+        part = offered.take(np.arange(start, min(start + size, len(offered.means))))
+        asked = part.asked
+        owners, targets = asked.owners, asked.targets
+        rarity = (1.0 + offered.counts[targets]) ** -rare
+        sums = np.bincount(owners, weights=rarity, minlength=len(part.means))
+        users = sums / np.maximum(np.diff(asked.offsets), 1)
+        each = rarity / sums[owners] * users[owners]
+        score = np.einsum("td,td->t", asked.users[owners], offered.catalogue[targets]) / offered.temperature
+        likeness = np.einsum("tc,tc->t", part.means[owners], offered.content[targets]) * LIKENESS_SCALE
+        measures = np.stack([score, np.ones(len(targets)), likeness]) * each
+        row, position = joined(asked.hidden)
+        free = ~np.isin(row * n_items + position, owners * n_items + targets)
+        yield _Block(
+            part,
+            torch.from_numpy(events),
+            (torch.from_numpy(row[free]), torch.from_numpy(position[free])),
+            measures @ events[targets].astype(np.float64),
+            torch.from_numpy(users).float(),
+            float(users.sum()),
+        )
+
+
+@torch.inference_mode()
+def _derivatives(
+    blocks: Sequence[_Block], at: np.ndarray, origin: np.ndarray, advance: Callable[[int], object]
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The loss at the weights ``at`` [3 K] with its ridge, its gradient and its curvature."""
+    size, knots = len(at), len(KNOTS)
+    away = at - origin
+    loss, gradient, curvature = RIDGE * float(away @ away) / 2, RIDGE * away, RIDGE * np.eye(size)
+    a, b, c = torch.from_numpy(at.reshape(3, knots)).float()
+    for block in blocks:
+        events = block.events
+        score, likeness = block.measures()
+        utility = score * (events @ a) + events @ b + likeness * (events @ c)
+        utility[block.hidden] = -torch.inf
+        norm = torch.logsumexp(utility, dim=1)
+        chance = torch.exp(utility - norm.unsqueeze(1))
+        loss += float((norm.double() * block.users).sum()) - float((block.wanted.reshape(-1) * at).sum())
+        if not np.isfinite(loss):
+            raise FusionFailed("the fusion's loss is not finite; is a vector of the tower or of the content not?")
+        measures = (score, None, likeness)
+        # E[x] and E[x x'] over what may be offered, x being a measure between its item's knots.
+        times = [chance if measure is None else chance * measure for measure in measures]
+        means = torch.cat([own @ events for own in times], dim=1).double()
+        weighed = means * block.users.double().unsqueeze(1)
+        gradient = gradient + weighed.sum(dim=0).numpy() - block.wanted.reshape(-1)
+        second = torch.empty(3, knots, 3, knots, dtype=torch.float64)
+        for i in range(3):
+            of_users = times[i] * block.users.unsqueeze(1)
+            for j in range(i, 3):
+                measure = measures[j]
+                of_items = (of_users if measure is None else of_users * measure).sum(dim=0).double()
+                found = events.double().T @ (events.double() * of_items.unsqueeze(1))
+                second[i, :, j], second[j, :, i] = found, found
+        curvature = curvature + (second.reshape(size, size) - means.T @ weighed).numpy()
+        advance(len(block.users))
+    return loss, gradient, curvature

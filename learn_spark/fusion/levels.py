@@ -1,0 +1,39 @@
+"""What a tower's score, an item's popularity and its frozen content are worth, by how many events it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+KNOTS = (0, 2, 10, 50, 250)  # events
+LIKENESS_SCALE = 10.0  # a temperature of .1
+
+
+def between_knots(counts: np.ndarray) -> np.ndarray:
+    """[N, K] float32: how much of each of KNOTS an item of ``counts`` [N] events has, in the logarithm; rows sum to 1,
+    and what is multiplied with them is piecewise linear, and level behind the last knot.
+    """
+    knots = np.log1p(KNOTS)
+    return np.stack([np.interp(np.log1p(counts), knots, own) for own in np.eye(len(KNOTS))], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """score(user, item) = a(n) * l + b(n) + c(n) * LIKENESS_SCALE * s: l is the tower's inner product / temperature, s
+    the cosine of the item's frozen content with the mean of that of the user's last events, n the item's events.
+
+    ``weights`` [3, K] float64 are a, b and c at KNOTS.
+    """
+
+    weights: np.ndarray
+
+    @staticmethod
+    def start() -> Levels:
+        """The tower alone."""
+        return Levels(np.stack([np.ones(len(KNOTS)), np.zeros(len(KNOTS)), np.zeros(len(KNOTS))]))
+
+    def of(self, counts: np.ndarray) -> np.ndarray:
+        """a, b and c [3, N] of items with ``counts`` [N] events."""
+        found: np.ndarray = self.weights @ between_knots(counts).T.astype(np.float64)
+        return found

@@ -1,0 +1,211 @@
+"""Fusion: vectors whose order is the score's, levels at the one optimum, users never judged by their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from learn_spark.evidence.judge import Asked
+from learn_spark.fusion.fit import RIDGE, FusionFailed, Offered, fit_levels
+from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
+from learn_spark.fusion.tower import FusedTower
+from learn_spark.retrieval.folds import fold_of
+from learn_spark.retrieval.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
+from learn_spark.settings.schema import Fusion
+from learn_spark.towers.learn_plus import LearnPlus
+from learn_spark.towers.sasrec import SASRec
+
+ITEMS, CONTENT = 30, 7
+
+
+def _tower(seed: int = 0, n_items: int = ITEMS) -> LearnPlus:
+    torch.manual_seed(seed)
+    tower = LearnPlus(
+        n_items=n_items, content_dim=CONTENT, max_length=9, width=8, layers=1, heads=2, ffn=8, dropout=0.1
+    ).eval()
+    torch.nn.init.normal_(tower.identity.weight)  # type: ignore[union-attr]
+    content = np.random.default_rng(seed).normal(size=(n_items + 1, CONTENT)).astype(np.float32)
+    content[0], content[4] = 0.0, 0.0  # padding, and an item without text
+    tower.bind(content)
+    return tower
+
+
+def _levels(seed: int = 1) -> Levels:
+    return Levels(np.random.default_rng(seed).normal(size=(3, len(KNOTS))))
+
+
+def _histories(seed: int = 2, users: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    chance = np.random.default_rng(seed)
+    lengths = chance.integers(1, 9, users)
+    items = chance.integers(1, ITEMS + 1, (users, 8))
+    return np.where(np.arange(8) < lengths[:, None], items, 0), lengths
+
+
+def test_inner_products_order_items_as_the_score_does() -> None:
+    tower, levels, reach, temperature = _tower(), _levels(), 3, 0.1
+    counts = np.random.default_rng(3).integers(0, 400, ITEMS)
+    fused = FusedTower(tower, levels, counts, temperature=temperature, reach=reach)
+    items, lengths = _histories()
+    users, catalogue = user_vectors(fused, items, lengths, 50), item_vectors(fused)
+    assert users.shape[1] == catalogue.shape[1] == fused.output_dim == 8 + CONTENT + 2
+    for vectors in (users, catalogue):
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-6)
+    # Spelt out: each user and item alone.
+    plain, own = user_vectors(tower, items, lengths, 50), item_vectors(tower)
+    for user in range(len(items)):
+        last = tower.bound[items[user, max(0, lengths[user] - reach) : lengths[user]]].astype(np.float64)
+        mean = sum(v / max(np.linalg.norm(v), 1e-12) for v in last)
+        scores = []
+        for item in range(ITEMS):
+            a, b, c = (np.interp(np.log1p(counts[item]), np.log1p(KNOTS), row) for row in levels.weights)
+            text = tower.bound[item + 1].astype(np.float64)
+            norms = np.linalg.norm(mean) * np.linalg.norm(text)
+            cosine = float(mean @ text) / norms if norms > 0 else 0.0
+            scores.append(a * float(plain[user] @ own[item]) / temperature + b + c * LIKENESS_SCALE * cosine)
+        found = catalogue @ users[user]
+        slope = np.polyfit(scores, found, 1)
+        assert slope[0] > 0
+        assert found == pytest.approx(np.polyval(slope, scores), abs=1e-6)
+
+
+def test_all_positions_and_the_last_alone_agree() -> None:
+    fused = FusedTower(_tower(), _levels(), np.arange(ITEMS), temperature=0.2, reach=3)
+    items, lengths = (torch.from_numpy(x) for x in _histories())
+    with torch.inference_mode():
+        every = fused.user(items)
+        for end in range(1, 9):
+            rows = torch.nonzero(lengths >= end).squeeze(1)
+            some = fused.user_last(items[rows], torch.full((len(rows),), end))
+            torch.testing.assert_close(every[rows, end - 1], some, rtol=0, atol=1e-5)
+            # Nothing of what comes later is in it.
+            early = fused.user_last(items[rows, :end], torch.full((len(rows),), end))
+            torch.testing.assert_close(early, some, rtol=0, atol=1e-5)
+
+
+def test_an_item_that_came_after_the_fit_has_no_events() -> None:
+    counts = np.full(ITEMS - 5, 40)
+    fused = FusedTower(_tower(), _levels(), counts, temperature=0.2, reach=3)
+    told = FusedTower(_tower(), _levels(), np.append(counts, np.zeros(5, int)), temperature=0.2, reach=3)
+    assert np.array_equal(item_vectors(fused), item_vectors(told))
+    wrong = FusedTower(_tower(), _levels(), np.append(counts, np.full(5, 9)), temperature=0.2, reach=3)
+    assert not np.allclose(item_vectors(fused)[-5:], item_vectors(wrong)[-5:])
+
+
+def test_a_tower_without_unit_vectors_is_refused() -> None:
+    tower: Any = SASRec(
+        n_items=5, max_length=4, width=4, layers=1, heads=1, ffn=4, dropout=0.0, similarity="dot", positions="last"
+    )
+    with pytest.raises(ValueError, match="vectors of length 1"):
+        FusedTower(tower, Levels.start(), np.ones(5), temperature=1.0, reach=2)
+
+
+def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> Offered:
+    chance = np.random.default_rng(seed)
+    tower = _tower(seed)
+    counts = chance.integers(0, 300, ITEMS)
+    items = chance.integers(1, ITEMS + 1, (users, 6))
+    lengths = chance.integers(1, 7, users)
+    items[np.arange(6) >= lengths[:, None]] = 0
+    vectors = user_vectors(tower, items, lengths, 50)
+    unit = unit_rows(tower.bound)
+    means = mean_vectors(unit, items, lengths, 3)
+    # Targets that hang on text and popularity, so that there is something to learn.
+    utility = means @ unit[1:].T * 5 + 0.7 * np.log1p(counts) + chance.gumbel(size=(users, ITEMS))
+    own = np.argsort(-utility, axis=1)
+    sizes = chance.integers(1, targets + 1, users)
+    wanted = np.concatenate([row[:size] for row, size in zip(own, sizes, strict=True)])
+    # Some of what is hidden is a target all the same.
+    hidden = [np.unique(np.append(chance.integers(0, ITEMS, 4), row[0])) for row in own]
+    asked = Asked(vectors, items.astype(np.int64) - 1, lengths, wanted, np.append(0, np.cumsum(sizes)), hidden)
+    return Offered(asked, means, item_vectors(tower), unit[1:], counts, 0.2)
+
+
+def _loss(offered: Offered, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
+    """The fit's objective, a user and a target at a time."""
+    a, b, c = at.reshape(3, -1) @ between_knots(offered.counts).T.astype(np.float64)
+    total = RIDGE / 2 * float(((at - Levels.start().weights.ravel()) ** 2).sum())
+    asked = offered.asked
+    for user in rows:
+        utility = a * (offered.catalogue @ asked.users[user]).astype(np.float64) / offered.temperature
+        utility += b + c * LIKENESS_SCALE * (offered.content @ offered.means[user])
+        own = asked.targets[asked.offsets[user] : asked.offsets[user + 1]]
+        free = np.ones(ITEMS, dtype=bool)
+        free[asked.hidden[user]] = False
+        free[own] = True
+        log_sum = np.log(np.exp(utility[free]).sum())
+        rarity = (1.0 + offered.counts[own]) ** -rare
+        total -= float((rarity * (utility[own] - log_sum)).sum()) / len(own)
+    return total
+
+
+@pytest.mark.parametrize("rare", [0.0, 0.4])
+def test_levels_are_at_the_optimum_of_the_loss_spelt_out(rare: float) -> None:
+    offered, users = _offered(), [f"user {i}" for i in range(90)]
+    whole, folds = fit_levels(offered, users, Fusion(rare=rare), seed=1)
+    fold = fold_of(users)
+    for levels, rows in (
+        (whole, np.arange(90)),
+        (folds[0], np.flatnonzero(fold != 0)),
+        (folds[1], np.flatnonzero(fold != 1)),
+    ):
+        expected = minimize(
+            lambda at, rows=rows: _loss(offered, rows, rare, at), Levels.start().weights.ravel(), tol=1e-9
+        )
+        assert _loss(offered, rows, rare, levels.weights.ravel()) == pytest.approx(expected.fun, rel=1e-5)
+        assert levels.weights.ravel() == pytest.approx(expected.x, abs=0.02)
+    assert not np.allclose(folds[0].weights, folds[1].weights, atol=0.05)
+    # Something was to be learnt.
+    assert _loss(offered, np.arange(90), rare, whole.weights.ravel()) < 0.8 * _loss(
+        offered, np.arange(90), rare, Levels.start().weights.ravel()
+    )
+
+
+def test_nobody_is_judged_by_levels_that_knew_him() -> None:
+    offered, users = _offered(), [f"user {i}" for i in range(90)]
+    _, folds = fit_levels(offered, users, Fusion(), seed=1)
+    fold = fold_of(users)
+    # Other targets of one fold's users change the levels of the other fold's judges, and nobody's own.
+    changed = offered.asked.targets.copy()
+    of_first = fold[offered.asked.owners] == 0
+    changed[of_first] = (changed[of_first] + 7) % ITEMS
+    other = Offered(
+        Asked(
+            offered.asked.users,
+            offered.asked.items,
+            offered.asked.lengths,
+            changed,
+            offered.asked.offsets,
+            offered.asked.hidden,
+        ),
+        offered.means,
+        offered.catalogue,
+        offered.content,
+        offered.counts,
+        offered.temperature,
+    )
+    _, after = fit_levels(other, users, Fusion(), seed=1)
+    assert np.array_equal(folds[0].weights, after[0].weights)
+    assert not np.allclose(folds[1].weights, after[1].weights, atol=0.05)
+
+
+def test_so_many_users_are_drawn_and_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered, users = _offered(), [f"user {i}" for i in range(90)]
+    whole, _ = fit_levels(offered, users, Fusion(), seed=1)
+    few, _ = fit_levels(offered, users, Fusion(users=40), seed=1)
+    again, _ = fit_levels(offered, users, Fusion(users=40), seed=1)
+    assert np.array_equal(few.weights, again.weights)
+    assert not np.allclose(few.weights, whole.weights, atol=0.02)
+    monkeypatch.setattr("learn_spark.fusion.fit.BLOCK_SCORES", 7 * ITEMS)
+    blocked, _ = fit_levels(offered, users, Fusion(), seed=1)
+    assert blocked.weights == pytest.approx(whole.weights, abs=1e-4)
+
+
+def test_what_is_not_finite_is_told() -> None:
+    offered = _offered()
+    offered.catalogue[3] = np.nan
+    with pytest.raises(FusionFailed, match="not finite"):
+        fit_levels(offered, [f"user {i}" for i in range(90)], Fusion(), seed=1)
