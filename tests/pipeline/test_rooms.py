@@ -9,7 +9,7 @@ import learn_spark
 
 PACKAGE = Path(learn_spark.__file__).parent
 SPARK_ROOMS = {"sources", "text", "histories", "quality", "tables", "release", "encoder", "experiments", "exposures"}
-TORCH_ROOMS = {"evidence", "towers", "objectives", "feed", "training", "retrieval", "ranking", "report"}
+TORCH_ROOMS = {"evidence", "fusion", "towers", "objectives", "feed", "training", "retrieval", "ranking", "report"}
 WORKER_CODE = {
     "encoder/api.py",
     "encoder/attention.py",
