@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from learn_spark.retrieval.folds import FOLDS, fold_of
 from learn_spark.settings.schema import Fusion
 
 RIDGE = 1.0  # of the distance from the tower alone: as much as one user
-STEPS = 20
+LEAST_SHARE = 1e-3
 CLOSE = 1e-6  # a step that promises less a user is the last
 
 
@@ -50,15 +50,13 @@ def fit_levels(
     settings: Fusion,
     *,
     seed: int,
-    advance: Callable[[int], object] = lambda count: None,
 ) -> tuple[Levels, tuple[Levels, ...]]:
     """(levels of the targets of all users, and those of each fold's that were fitted on the others' only).
 
     A user's loss is -log softmax over what he may be offered, the mean of his targets'; a target of an item with n
     events weighs (1 + n) ^ -``settings.rare``, among the user's and, by their mean, the user among all. Of more than
-    ``settings.users`` users so many are drawn. ``advance`` is told how many users are done, of nobody knows how many.
-    The tower must not have learnt the targets, nor ``offered.counts`` counted them. Deterministic in ``seed``. Raises
-    FusionFailed where a score is not finite.
+    ``settings.users`` users so many are drawn. The tower must not have learnt the targets, nor ``offered.counts``
+    counted them. Deterministic in ``seed``. Raises FusionFailed where a score is not finite.
     """
     chosen = np.arange(len(user_ids))
     if len(chosen) > settings.users:
@@ -67,33 +65,31 @@ def fit_levels(
     fold = fold_of([user_ids[row] for row in chosen])
     others = (np.flatnonzero(fold != f) for f in range(FOLDS))
     # A fold's levels do not begin with those of all: they would know something of its users.
-    whole, *folds = (_fit(offered.take(rows), settings.rare, advance) for rows in (np.arange(len(chosen)), *others))
+    whole, *folds = (_fit(offered.take(rows), settings.rare) for rows in (np.arange(len(chosen)), *others))
     return whole, tuple(folds)
 
 
-def _fit(offered: Offered, rare: float, advance: Callable[[int], object]) -> Levels:
+def _fit(offered: Offered, rare: float) -> Levels:
     # What is far from the optimum is brought near it by an eighth of the users.
     few = offered.take(np.arange(0, len(offered.means), 8))
-    return _newton(offered, _newton(few, Levels.start(), rare, advance), rare, advance)
+    return _newton(offered, _newton(few, Levels.start(), rare), rare)
 
 
-def _newton(offered: Offered, start: Levels, rare: float, advance: Callable[[int], object]) -> Levels:
+def _newton(offered: Offered, start: Levels, rare: float) -> Levels:
     at, origin = start.weights.reshape(-1), Levels.start().weights.reshape(-1)
     blocks = list(_blocks(offered, rare))
-    loss, gradient, curvature = _derivatives(blocks, at, origin, advance)
-    for _ in range(STEPS):
-        step = np.linalg.solve(curvature, gradient)
-        promised, share = float(gradient @ step), 1.0
-        if promised <= CLOSE * max(1.0, sum(block.weight for block in blocks)):
-            break
-        while True:
-            tried = at - share * step
-            found = _derivatives(blocks, tried, origin, advance)
-            # Armijo's rule: a step that overshoots is halved.
-            if found[0] <= loss - 1e-4 * share * promised or share < 1e-3:
-                break
+    loss, gradient, curvature = _derivatives(blocks, at, origin)
+    step = np.linalg.solve(curvature, gradient)
+    share = 1.0
+    # Armijo's rule: a step that overshoots is halved; where not even a small one helps, rounding is all that is left.
+    while (promised := float(gradient @ step)) > CLOSE * sum(block.weight for block in blocks) and share > LEAST_SHARE:
+        tried = at - share * step
+        found = _derivatives(blocks, tried, origin)
+        if found[0] > loss - 1e-4 * share * promised:
             share /= 2.0
-        at, (loss, gradient, curvature) = tried, found
+            continue
+        at, (loss, gradient, curvature), share = tried, found, 1.0
+        step = np.linalg.solve(curvature, gradient)
     return Levels(at.reshape(3, len(KNOTS)))
 
 
@@ -146,9 +142,7 @@ def _blocks(offered: Offered, rare: float) -> Iterator[_Block]:
 
 
 @torch.inference_mode()
-def _derivatives(
-    blocks: Sequence[_Block], at: np.ndarray, origin: np.ndarray, advance: Callable[[int], object]
-) -> tuple[float, np.ndarray, np.ndarray]:
+def _derivatives(blocks: Sequence[_Block], at: np.ndarray, origin: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """The loss at the weights ``at`` [3 K] with its ridge, its gradient and its curvature."""
     size, knots = len(at), len(KNOTS)
     away = at - origin
@@ -179,5 +173,4 @@ def _derivatives(
                 found = events.double().T @ (events.double() * of_items.unsqueeze(1))
                 second[i, :, j], second[j, :, i] = found, found
         curvature = curvature + (second.reshape(size, size) - means.T @ weighed).numpy()
-        advance(len(block.users))
     return loss, gradient, curvature
