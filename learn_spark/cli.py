@@ -52,6 +52,9 @@ def _quiet_environment(verbose: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # FAISS is twice as fast with its own threads than with OpenBLAS's under them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # oneDNN, and PyTorch upon it, keep kernels and memory for 1,024 shapes; each batch without padding has a new one.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
     if not verbose:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
