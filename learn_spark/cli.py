@@ -46,7 +46,7 @@ app = typer.Typer(
 
 
 def _quiet_environment(verbose: bool) -> None:
-    """Set before any heavy import: no telephone calls, no third-party bars, threads where they pay."""
+    """Set before any heavy import: no telephone calls, no third-party bars, threads and caches where they pay."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -126,6 +126,13 @@ def run_stages_command(
     return _guarded(work, verbose, lambda: folder[0] if folder else None)
 
 
+def _one_of(name: str | None, config: str | None, example: str) -> str:
+    """The settings file, given as an argument or by --config."""
+    if (name is None) == (config is None):
+        raise typer.BadParameter(f"give one settings file, as in: {example}")
+    return name or config or ""
+
+
 @app.command()
 def run(
     name: ConfigArgument = None,
@@ -136,11 +143,8 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Run the whole road: every stage of pipeline.stages that is not up to date."""
-    if (name is None) == (config is None):
-        raise typer.BadParameter("give one settings file, as in: learn-spark run quickstart")
-    raise typer.Exit(
-        run_stages_command(None, name or config or "", overrides or [], dry_run=dry_run, force=force, verbose=verbose)
-    )
+    wanted = _one_of(name, config, "learn-spark run quickstart")
+    raise typer.Exit(run_stages_command(None, wanted, overrides or [], dry_run=dry_run, force=force, verbose=verbose))
 
 
 def _add_stage_command(name: str, summary: str) -> None:
@@ -410,9 +414,7 @@ def search(
     verbose: VerboseOption = False,
 ) -> None:
     """Search over search.space for the settings that validation likes best; call it again to go on."""
-    if (name is None) == (config is None):
-        raise typer.BadParameter("give one settings file, as in: learn-spark search beauty-sasrec")
-    wanted = name or config or ""
+    wanted = _one_of(name, config, "learn-spark search beauty-sasrec")
     _quiet_environment(verbose)
 
     def work() -> None:

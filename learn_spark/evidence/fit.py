@@ -91,12 +91,12 @@ class _Pupil:
 
 def _teach(pupils: Sequence[_Pupil], judge: Judge, asked: Asked, batch: np.ndarray, rare: float) -> None:
     # Of a large catalogue few users fit at once: their gradients are added up to the batch's.
-    whole = float(_weights(judge, asked.take(batch), rare)[1].sum())
+    whole = float(asked.take(batch).weights(judge.transitions.counts, rare)[1].sum())
     for begin in range(0, len(batch), judge.block):
         part = asked.take(batch[begin : begin + judge.block])
         seen = judge.see(part)
         owners, targets = torch.from_numpy(part.owners), torch.from_numpy(part.targets)
-        shares, users = (torch.from_numpy(found).float() for found in _weights(judge, part, rare))
+        shares, users = (torch.from_numpy(found).float() for found in part.weights(judge.transitions.counts, rare))
         for pupil in pupils:
             scores = judge.weigh(pupil.head, seen)
             own = scores[owners, targets] - torch.logsumexp(scores, dim=1)[owners] + shares.log()
@@ -110,10 +110,3 @@ def _teach(pupils: Sequence[_Pupil], judge: Judge, asked: Asked, batch: np.ndarr
             loss.backward()
     for pupil in pupils:
         pupil.step()
-
-
-def _weights(judge: Judge, asked: Asked, rare: float) -> tuple[np.ndarray, np.ndarray]:
-    """Each target's share [T] of its user's, and what each user [B] weighs."""
-    rarity = (1.0 + judge.transitions.counts[asked.targets]) ** -rare
-    sums = np.bincount(asked.owners, weights=rarity, minlength=len(asked.users))
-    return rarity / sums[asked.owners], sums / np.diff(asked.offsets)

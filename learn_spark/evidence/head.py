@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from learn_spark.evidence.transitions import FEATURES, Candidates
 from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE
-from learn_spark.retrieval.folds import FOLDS, fold_of
+from learn_spark.retrieval.folds import FOLDS, by_fold
 
 COLD = -20.0  # log-probabilities below it are told apart by nobody
 LOG_SCALE = 5.0
@@ -76,8 +76,7 @@ class Heads:
         """
         if not folded:
             return [(np.arange(len(user_ids)), self.whole)]
-        fold = fold_of(user_ids)
-        return [(np.flatnonzero(fold == f), head) for f, head in enumerate(self.folds)]
+        return list(zip(by_fold(user_ids), self.folds, strict=True))
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights by name."""

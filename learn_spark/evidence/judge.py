@@ -12,7 +12,7 @@ from learn_spark.evidence.head import EvidenceHead
 from learn_spark.evidence.transitions import Candidates, Transitions
 from learn_spark.fusion.levels import between_knots
 from learn_spark.retrieval.catalogue import check_positions, joined
-from learn_spark.retrieval.cuts import Cut
+from learn_spark.retrieval.cuts import Cut, of_rows
 from learn_spark.retrieval.ranks import ranks_in
 from learn_spark.retrieval.vectors import item_vectors, unit_rows, windows
 from learn_spark.towers.bound import BoundTower
@@ -40,9 +40,7 @@ class Asked:
 
     def take(self, rows: np.ndarray) -> Asked:
         """The users ``rows`` [R], and their targets."""
-        sizes = np.diff(self.offsets)[rows]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        at = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
+        at, offsets = of_rows(self.offsets, rows)
         hidden = [self.hidden[row] for row in rows]
         fresh = None if self.fresh is None else self.fresh[rows]
         return Asked(self.users[rows], self.items[rows], self.lengths[rows], self.targets[at], offsets, hidden, fresh)
@@ -51,6 +49,20 @@ class Asked:
     def owners(self) -> np.ndarray:
         """The user of each target [T]."""
         return np.repeat(np.arange(len(self.users)), np.diff(self.offsets))
+
+    def unranked(self, n_items: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and positions [H] of what is hidden and no target, in a catalogue of ``n_items``."""
+        row, position = joined(self.hidden)
+        free = ~np.isin(row * np.int64(n_items) + position, self.owners * np.int64(n_items) + self.targets)
+        return torch.from_numpy(row[free]), torch.from_numpy(position[free])
+
+    def weights(self, counts: np.ndarray, rare: float) -> tuple[np.ndarray, np.ndarray]:
+        """Each target's share [T] of its user's, and what each user [B] weighs, where a target of an item with n of
+        ``counts`` [N] weighs (1 + n) ^ -``rare``.
+        """
+        rarity = (1.0 + counts[self.targets]) ** -rare
+        sums = np.bincount(self.owners, weights=rarity, minlength=len(self.users))
+        return rarity / sums[self.owners], sums / np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -124,11 +136,8 @@ class Judge:
     def see(self, asked: Asked) -> Seen:
         """What a head weighs, whichever it is."""
         check_positions(len(asked.users), len(self.catalogue), asked.targets, asked.hidden)
-        row, position = joined(asked.hidden)
-        wanted = asked.owners * np.int64(len(self.catalogue)) + asked.targets
-        free = ~np.isin(row * np.int64(len(self.catalogue)) + position, wanted)
         products = torch.from_numpy(asked.users) @ self.catalogue.T / self.temperature
-        unranked = (torch.from_numpy(row[free]), torch.from_numpy(position[free]))
+        unranked = asked.unranked(len(self.catalogue))
         products[unranked] = HIDDEN
         logits = torch.log_softmax(products, dim=1)
         found = self.transitions.candidates(asked.items, asked.lengths, asked.fresh)

@@ -11,7 +11,6 @@ import torch
 from learn_spark.errors import LearnSparkError
 from learn_spark.evidence.judge import BLOCK_SCORES, Asked
 from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
-from learn_spark.retrieval.catalogue import joined
 from learn_spark.retrieval.folds import FOLDS, fold_of
 from learn_spark.settings.schema import Fusion
 
@@ -117,24 +116,18 @@ class _Block:
 def _blocks(offered: Offered, rare: float) -> Iterator[_Block]:
     events = between_knots(offered.counts)
     size = max(1, BLOCK_SCORES // len(offered.catalogue))
-    n_items = np.int64(len(offered.catalogue))
     for start in range(0, len(offered.means), size):
         part = offered.take(np.arange(start, min(start + size, len(offered.means))))
         asked = part.asked
         owners, targets = asked.owners, asked.targets
-        rarity = (1.0 + offered.counts[targets]) ** -rare
-        sums = np.bincount(owners, weights=rarity, minlength=len(part.means))
-        users = sums / np.maximum(np.diff(asked.offsets), 1)
-        each = rarity / sums[owners] * users[owners]
+        shares, users = asked.weights(offered.counts, rare)
         score = np.einsum("td,td->t", asked.users[owners], offered.catalogue[targets]) / offered.temperature
         likeness = np.einsum("tc,tc->t", part.means[owners], offered.content[targets]) * LIKENESS_SCALE
-        measures = np.stack([score, np.ones(len(targets)), likeness]) * each
-        row, position = joined(asked.hidden)
-        free = ~np.isin(row * n_items + position, owners * n_items + targets)
+        measures = np.stack([score, np.ones(len(targets)), likeness]) * shares * users[owners]
         yield _Block(
             part,
             torch.from_numpy(events),
-            (torch.from_numpy(row[free]), torch.from_numpy(position[free])),
+            asked.unranked(len(offered.catalogue)),
             measures @ events[targets].astype(np.float64),
             torch.from_numpy(users).float(),
             float(users.sum()),

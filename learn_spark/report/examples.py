@@ -20,7 +20,7 @@ from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.scores import best, rank_of, scores_of
 from learn_spark.report.svg import Plot, percent
 from learn_spark.report.titles import titles_of
-from learn_spark.retrieval.cuts import Cut, cut_histories, training_events
+from learn_spark.retrieval.cuts import Cut, cut_histories, event_counts
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
@@ -182,7 +182,7 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
     rows = rows[known]
     place = np.zeros(size, dtype=np.int64)
     place[rows - 1] = np.arange(len(rows))
-    counts = np.bincount(training_events(histories)[0], minlength=size)[rows - 1]
+    counts = event_counts(histories, size)[rows - 1]
     return _World(ids, counts, item_vectors(model.vectors())[rows - 1], matrix(None), rows, place)
 
 

@@ -13,8 +13,8 @@ from learn_spark.evidence.head import Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
 from learn_spark.retrieval.counts import CountScores
-from learn_spark.retrieval.cuts import Cut
-from learn_spark.retrieval.folds import FOLDS, fold_of
+from learn_spark.retrieval.cuts import Cut, of_rows
+from learn_spark.retrieval.folds import FOLDS, by_fold
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.results import ALONE
 from learn_spark.retrieval.top_k import top_k
@@ -90,31 +90,39 @@ class _Folded:
     towers: Sequence[Tower]
     window: int
 
-    def _parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(which of ``rows`` [R], their vectors, the items') of each fold that has some."""
-        fold = fold_of([self.cut.user_ids[row] for row in rows])
-        for number, tower in enumerate(self.towers):
-            part = np.flatnonzero(fold == number)
-            if len(part):
-                own = rows[part]
-                cut = self.cut
-                users = user_vectors(tower, cut.items[own], cut.lengths[own], self.window, times=cut.times[own])
-                yield part, users, item_vectors(tower)
+    @cached_property
+    def _users(self) -> list[np.ndarray]:
+        """The vectors of each fold's users, in the order of by_fold."""
+        cut = self.cut
+        return [
+            user_vectors(tower, cut.items[own], cut.lengths[own], self.window, times=cut.times[own])
+            for tower, own in zip(self.towers, by_fold(cut.user_ids), strict=True)
+        ]
+
+    @cached_property
+    def _items(self) -> list[np.ndarray]:
+        return [item_vectors(tower) for tower in self.towers]
+
+    def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(its users by number, their vectors, the items') of each fold."""
+        return zip(by_fold(self.cut.user_ids), self._users, self._items, strict=True)
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
         every = self.cut.every_target
         found = np.empty(len(every.positions))
-        for rows, users, items in self._parts(np.arange(len(self.cut.user_ids))):
-            at = every.at(rows)
-            offsets = np.concatenate([[0], np.cumsum(np.diff(every.offsets)[rows])])
-            own = [hidden[row] for row in rows]
-            found[at] = ranks_from_vectors(users, items, every.positions[at], own, offsets=offsets, advance=advance)
+        for own, users, items in self._parts():
+            at, offsets = of_rows(every.offsets, own)
+            seen = [hidden[row] for row in own]
+            found[at] = ranks_from_vectors(users, items, every.positions[at], seen, offsets=offsets, advance=advance)
         return found
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
         found = np.empty((len(rows), k), dtype=np.int64)
-        for part, users, items in self._parts(rows):
-            found[part] = top_k(users, items, k, [hidden[row] for row in part])[1]
+        for own, users, items in self._parts():
+            part = np.flatnonzero(np.isin(rows, own))
+            if len(part):
+                of_part = users[np.searchsorted(own, rows[part])]
+                found[part] = top_k(of_part, items, k, [hidden[row] for row in part])[1]
         return found
 
 

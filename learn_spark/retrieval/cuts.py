@@ -14,6 +14,15 @@ from learn_spark.retrieval.catalogue import joined
 CutName = Literal["validation", "test"]
 
 
+def of_rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where what the users ``rows`` [R] have stands, user i's being ``offsets[i] : offsets[i + 1]``, and the offsets
+    [R + 1] of it alone.
+    """
+    sizes = np.diff(offsets)[rows]
+    own = np.concatenate([[0], np.cumsum(sizes)])
+    return np.arange(own[-1]) + np.repeat(offsets[rows] - own[:-1], sizes), own
+
+
 @dataclass(frozen=True)
 class Targets:
     """All targets of a cut, user after user, each item of a user once (where it came first).
@@ -31,12 +40,6 @@ class Targets:
     def owners(self) -> np.ndarray:
         """The user of each target [T]."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-    def at(self, rows: np.ndarray) -> np.ndarray:
-        """Where the targets of the users ``rows`` [R] stand, user after user."""
-        sizes = np.diff(self.offsets)[rows]
-        ends = np.cumsum(sizes)
-        return np.arange(int(sizes.sum())) + np.repeat(self.offsets[rows] - (ends - sizes), sizes)
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,11 @@ def _counted(histories: pa.Table) -> np.ndarray:
     cuts = histories["cut_length"].to_numpy().astype(np.int64)
     counted: np.ndarray = np.where(cuts > 0, np.minimum(cuts, lengths), lengths)
     return counted
+
+
+def event_counts(histories: pa.Table, n_items: int) -> np.ndarray:
+    """Training events of each item [N]."""
+    return np.bincount(training_events(histories)[0], minlength=n_items)
 
 
 def trained_counts(histories: pa.Table, n_items: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from learn_spark.evidence.judge import asked_on
 from learn_spark.fusion.fit import Offered, fit_levels
 from learn_spark.progress import Reporter
 from learn_spark.retrieval.contenders import trained
-from learn_spark.retrieval.cuts import cut_histories, training_events
+from learn_spark.retrieval.cuts import cut_histories, event_counts
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
 from learn_spark.settings import Settings
@@ -37,11 +37,6 @@ class FittedFusion:
             "counts": torch.tensor(counts),
             "chosen_counts": torch.tensor(self.fusion.counts),
         }
-
-
-def event_counts(histories: pa.Table, n_items: int) -> np.ndarray:
-    """Training events of each item [N]."""
-    return np.bincount(training_events(histories)[0], minlength=n_items)
 
 
 def fit_fusion(

@@ -113,7 +113,7 @@ def save_model(
 ) -> str:
     """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id (a hash of weights
     and manifest). ``chosen`` are the weights that validation chose, where ``tower`` was trained anew. Of ``fusion``
-    (training.fusion.tensors) the manifest has the rest in "fusion" (reach, temperature, chosen_temperature), of
+    (FittedFusion.tensors) the manifest has the rest in "fusion" (reach, temperature, chosen_temperature), of
     ``heads`` in "evidence" (these, decay and hidden).
     """
     tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}

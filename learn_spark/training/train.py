@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,19 @@ import torch
 
 from learn_spark.encoder.identity import identify
 from learn_spark.errors import LearnSparkError
+from learn_spark.evidence.head import Heads
 from learn_spark.objectives.negatives import item_log_q
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events, with_validation
+from learn_spark.retrieval.cuts import cut_histories, event_counts, trained_counts, training_events, with_validation
 from learn_spark.settings import save_settings
 from learn_spark.text.templates import template
 from learn_spark.towers.bound import BoundTower
+from learn_spark.towers.tower import Tower
 from learn_spark.training.checkpoint import Checkpoints
 from learn_spark.training.content import fit_content
 from learn_spark.training.evidence import fit_evidence
-from learn_spark.training.fusion import event_counts, fit_fusion
+from learn_spark.training.fusion import fit_fusion
 from learn_spark.training.known import KnownHistories
 from learn_spark.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.training.loop import Trained, TrainingFailed
@@ -71,38 +73,20 @@ def run(context: StageContext) -> StageResult:
     tower.load_state_dict(weights)
     point = trained.curve[trained.best_epoch - 1]
     validation = {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")}
-    judged = build_tower(task)
-    judged.load_state_dict(chosen)
-    judged.eval()
-    temperatures = {
-        "temperature": final.get("temperature", settings.objective.temperature),
-        "chosen_temperature": point.get("temperature", settings.objective.temperature),
-    }
-    temperature, known = temperatures["chosen_temperature"], histories.to_arrow()
-    fused, heads = None, None
-    if (fusion := settings.tower.fusion) is not None:
-        assert isinstance(judged, BoundTower)
-        blended = fit_fusion(judged, temperature, known, fusion, settings, context.report)
-        if _better("fusion", blended.validation, validation, context):
-            validation = blended.validation
-            learnt = with_validation(known) if settings.training.refit else known
-            fused = blended.tensors(event_counts(learnt, task.n_items))
-            manifest["fusion"] = {"reach": fusion.reach, **temperatures}
-    if (evidence := settings.tower.evidence) is not None:
-        fitted = fit_evidence(judged, temperature, known, evidence, settings, context.report)
-        if _better("evidence", fitted.validation, validation, context):
-            heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
-            manifest["evidence"] = {
-                "reach": evidence.reach,
-                "decay": evidence.decay,
-                "hidden": evidence.hidden,
-                **temperatures,
-            }
+    beside = _Beside(None, None, validation)
+    if settings.tower.fusion is not None or settings.tower.evidence is not None:
+        temperatures = {
+            "temperature": final.get("temperature", settings.objective.temperature),
+            "chosen_temperature": point.get("temperature", settings.objective.temperature),
+        }
+        judged = build_tower(task)
+        judged.load_state_dict(chosen)
+        beside = _fit_beside(context, judged.eval(), temperatures, histories.to_arrow(), validation, manifest)
     manifest |= {
         "method": tower.method,
         "best_epoch": trained.best_epoch,
         "epochs": len(trained.curve),
-        "validation": validation,
+        "validation": beside.validation,
         "parameters": tower.parameter_count(),
     }
     if settings.training.trial:
@@ -115,8 +99,8 @@ def run(context: StageContext) -> StageResult:
         settings,
         logs=unfinished / "logs",
         chosen=chosen if settings.training.refit else None,
-        fusion=fused,
-        heads=heads,
+        fusion=beside.fusion,
+        heads=beside.heads,
     )
     shutil.rmtree(unfinished, ignore_errors=True)
     return StageResult(
@@ -126,11 +110,54 @@ def run(context: StageContext) -> StageResult:
         outputs={f"models/{model_id}": model_id},
         notes=(
             f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
-            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {validation['NDCG@10']:.4f} on validation"
+            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {beside.validation['NDCG@10']:.4f} on "
+            f"validation"
             f"{', trained anew with it' if settings.training.refit else ''}; model "
             f"{model_id}",
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What a model has beside its tower, for save_model, and the ``validation`` figures of all of it together."""
+
+    fusion: dict[str, torch.Tensor] | None
+    heads: Heads | None
+    validation: dict[str, float]
+
+
+def _fit_beside(
+    context: StageContext,
+    tower: Tower,
+    temperatures: dict[str, float],
+    histories: pa.Table,
+    validation: dict[str, float],
+    manifest: dict[str, object],
+) -> _Beside:
+    """Fusion and evidence as the settings ask for them, each where validation likes it; ``manifest`` is told.
+    ``tower`` is the one that validation chose, with its figures.
+    """
+    settings, temperature = context.settings, temperatures["chosen_temperature"]
+    tensors, heads = None, None
+    if (fusion := settings.tower.fusion) is not None:
+        assert isinstance(tower, BoundTower)
+        fused = fit_fusion(tower, temperature, histories, fusion, settings, context.report)
+        if _better("fusion", fused.validation, validation, context):
+            learnt = with_validation(histories) if settings.training.refit else histories
+            tensors, validation = fused.tensors(event_counts(learnt, tower.n_items)), fused.validation
+            manifest["fusion"] = {"reach": fusion.reach, **temperatures}
+    if (evidence := settings.tower.evidence) is not None:
+        fitted = fit_evidence(tower, temperature, histories, evidence, settings, context.report)
+        if _better("evidence", fitted.validation, validation, context):
+            heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
+            manifest["evidence"] = {
+                "reach": evidence.reach,
+                "decay": evidence.decay,
+                "hidden": evidence.hidden,
+                **temperatures,
+            }
+    return _Beside(tensors, heads, validation)
 
 
 def _better(what: str, found: dict[str, float], before: dict[str, float], context: StageContext) -> bool:

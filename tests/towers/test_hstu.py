@@ -135,7 +135,7 @@ def test_later_events_never_reach_earlier_vectors_and_earlier_ones_do() -> None:
         other = items.clone()
         other[:, changed] += 15
         after = tower.user(other, times)
-        torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-5)
+        torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-6)
         assert ((after[:, changed:] - before[:, changed:]).abs().amax(dim=2) > 1e-3).all()
 
 
@@ -147,7 +147,7 @@ def test_later_times_never_reach_earlier_vectors_and_earlier_ones_do() -> None:
         other = times.clone()
         other[:, changed:] += 1000 * DAY  # the target's own time among them
         after = tower.user(items, other)
-        torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-5)
+        torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-6)
         assert ((after[:, changed:] - before[:, changed:]).abs().amax(dim=2) > 1e-4).all()
 
 
@@ -174,10 +174,10 @@ def test_padding_does_not_matter(lengths: tuple[int, ...]) -> None:
     found = tower.user(longer, torch.cat([times, torch.full((len(items), 40), 7 * DAY)], dim=1))
     assert found.shape == (len(items), 46, 12)
     assert not found[:, 6:].any()
-    torch.testing.assert_close(found[:, :6][real], torch.cat(alone), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[:, :6][real], torch.cat(alone), rtol=0, atol=1e-6)
     tower.embedding.weight.data[0] = 100.0
     dirty = times.masked_fill(~real, 2**61)
-    torch.testing.assert_close(tower.user(items, dirty)[real], torch.cat(alone), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tower.user(items, dirty)[real], torch.cat(alone), rtol=0, atol=1e-6)
 
 
 def test_user_last_is_the_vector_after_the_last_event() -> None:

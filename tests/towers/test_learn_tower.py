@@ -53,7 +53,7 @@ def test_later_items_never_reach_earlier_vectors_and_earlier_ones_do() -> None:
         other = content.clone()
         other[:, changed] += 1.0
         after = tower.user(other)
-        torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-5)
+        torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-6)
         assert ((after[:, changed:] - before[:, changed:]).abs().amax(dim=2) > 1e-3).all()
 
 
@@ -78,10 +78,10 @@ def test_padding_never_reaches_real_positions(planted: float) -> None:
     dirty = content.clone()
     for row, length in enumerate(lengths.tolist()):
         dirty[row, length:] = planted
-    torch.testing.assert_close(tower.user_last(dirty, lengths), tower.user_last(content, lengths), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tower.user_last(dirty, lengths), tower.user_last(content, lengths), rtol=0, atol=1e-6)
     for row, length in enumerate(lengths.tolist()):
         alone = tower.user(content[row : row + 1, :length])
-        torch.testing.assert_close(tower.user(dirty)[row, :length], alone[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(tower.user(dirty)[row, :length], alone[0], rtol=0, atol=1e-6)
 
 
 def test_user_last_is_the_vector_of_the_last_real_position() -> None:
@@ -90,7 +90,7 @@ def test_user_last_is_the_vector_of_the_last_real_position() -> None:
     lengths = torch.tensor([5, 1, 3, 2], dtype=torch.int32)
     everywhere = tower.user(content)
     expected = torch.stack([everywhere[row, length - 1] for row, length in enumerate(lengths.tolist())])
-    torch.testing.assert_close(tower.user_last(content, lengths), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(tower.user_last(content, lengths), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_causal_and_single_targets_agree_on_one_item_and_differ_on_more() -> Non
     causal, single = _tower("a"), _tower("b")
     single.load_state_dict(causal.state_dict())
     content = torch.randn(8, 3, 10)
-    torch.testing.assert_close(causal.targets(content[:, :1]), single.targets(content[:, :1]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(causal.targets(content[:, :1]), single.targets(content[:, :1]), rtol=0, atol=1e-6)
     difference = (causal.targets(content) - single.targets(content)).abs().amax(dim=2)  # [B, T]
     assert (difference[:, 0] < 1e-6).all()
     assert (difference[:, 1:] > 1e-3).all()
@@ -138,7 +138,7 @@ def test_single_targets_ignore_their_neighbours() -> None:
     shuffled = content[:, [2, 0, 3, 1]]
     for variant in ("b", "c"):
         tower = _tower(variant)
-        torch.testing.assert_close(tower.targets(shuffled), tower.targets(content)[:, [2, 0, 3, 1]], rtol=0, atol=1e-5)
+        torch.testing.assert_close(tower.targets(shuffled), tower.targets(content)[:, [2, 0, 3, 1]], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -146,7 +146,7 @@ def test_items_are_targets_of_length_one(variant: str) -> None:
     tower = _tower(variant)
     content = torch.randn(9, 10)
     alone = torch.cat([tower.targets(content[i : i + 1].unsqueeze(0))[0] for i in range(9)])
-    torch.testing.assert_close(tower.items(content), alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(tower.items(content), alone, rtol=0, atol=1e-6)
 
 
 def test_direct_items_bypass_the_transformer() -> None:
@@ -157,7 +157,7 @@ def test_direct_items_bypass_the_transformer() -> None:
         expected = torch.nn.functional.normalize(tower.item_projection(content), dim=-1)
         for parameter in tower.transformer.parameters():
             parameter.zero_()
-        torch.testing.assert_close(tower.items(content), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(tower.items(content), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
