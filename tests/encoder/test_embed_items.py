@@ -24,6 +24,7 @@ from learn_spark.settings import Settings
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace
+from tests.encoder.standalone import descendants
 from tests.encoder.tiny import tiny_model
 from tests.world import ITEMS, item_lines, write_raw
 
@@ -141,16 +142,16 @@ def test_a_vector_that_is_not_finite_goes_to_quarantine(
 
 
 def encoding_workers() -> list[int]:
-    """Python workers of Spark below this process that have a model in memory."""
+    """Python workers of Spark below this process that have a model in memory: not those of tests that run beside it."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-                if b"pyspark.daemon" in command and "libtorch" in (entry / "maps").read_text():
-                    found.append(int(entry.name))
-            except (OSError, UnicodeDecodeError):
-                continue
+    for pid in descendants(os.getpid()):
+        entry = Path("/proc") / str(pid)
+        try:
+            command = (entry / "cmdline").read_bytes()
+            if b"pyspark.daemon" in command and "libtorch" in (entry / "maps").read_text():
+                found.append(pid)
+        except (OSError, UnicodeDecodeError):
+            continue
     return found
 
 
