@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 28, 48
-LINE = 14
+LINE, LETTER, GAP, RADIUS = 14, 7, 8, 4
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,50 @@ def draw_points(points: Sequence[Point], x_name: str, y_name: str, *, log_x: boo
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_name)}</text>'
         f'<text x="{LEFT}" y="{TOP - 10}">{escape(y_name)}</text>'
     )
-    taken: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda p: -p.y):
-        x, y = x_of(point.x), y_of(point.y)
-        at = y + 4
-        while any(abs(at - other) < LINE and abs(x - beside) < RIGHT for beside, other in taken):
-            at += 2
-        taken.append((x, at))
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#0969da"/>')
-        parts.append(f'<text x="{x + 8:.1f}" y="{at:.1f}">{escape(point.name)}</text>')
+    spots = [(x_of(point.x), y_of(point.y)) for point in points]
+    taken: list[_Box] = []
+    for point, (x, y) in sorted(zip(points, spots, strict=True), key=lambda pair: -pair[0].y):
+        around = [_Box.around(*spot) for spot in spots if spot != (x, y)]
+        left, box = _label(point.name, x, y, [*taken, *around])
+        taken.append(box)
+        anchor = ' text-anchor="end"' if left else ""
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="#0969da"/>')
+        at = x - GAP if left else x + GAP
+        parts.append(f'<text x="{at:.1f}" y="{box.bottom - 4:.1f}"{anchor}>{escape(point.name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @staticmethod
+    def around(x: float, y: float) -> _Box:
+        """That of a point."""
+        return _Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS)
+
+    def meets(self, other: _Box) -> bool:
+        """Whether they share any place."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+def _label(name: str, x: float, y: float, taken: Sequence[_Box]) -> tuple[bool, _Box]:
+    """(whether it stands left of its point, its box): the nearest place that meets none of ``taken``, right first; the
+    point's right where there is none.
+    """
+    wide = LETTER * len(name)
+    places = []
+    for lines in (0, 1, -1, 2, -2, 3, -3):
+        bottom = y + 8 + lines * LINE
+        places.append((False, _Box(x + GAP, bottom - LINE, x + GAP + wide, bottom)))
+        if x - GAP - wide > LEFT:
+            places.append((True, _Box(x - GAP - wide, bottom - LINE, x - GAP, bottom)))
+    return next((place for place in places if not any(place[1].meets(box) for box in taken)), places[0])
 
 
 def _powers(points: Sequence[Point]) -> list[float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -72,3 +74,24 @@ def test_a_point_that_is_no_number_is_left_out() -> None:
     assert ">c<" not in drawn
     with pytest.raises(ValueError, match="no point"):
         draw_points([Point("b", math.nan, 1.0)], "x", "y", log_x=False)
+
+
+def test_names_cover_neither_points_nor_each_other() -> None:
+    named = {
+        "a long name indeed": (30.0, 0.49),
+        "right of it": (45.0, 0.485),
+        "near": (60.0, 0.22),
+        "nearer": (60.5, 0.2),
+    }
+    drawn = draw_points([Point(name, *at) for name, at in named.items()], "x", "y", log_x=False)
+    points = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)]
+    boxes = []
+    for x, y, end, name in re.findall(r'<text x="([\d.]+)" y="([\d.]+)"( text-anchor="end")?>([^<]+)<', drawn):
+        if name in named:
+            wide = 6.5 * len(name)
+            left = float(x) - wide if end else float(x)
+            boxes.append((left, float(y) - 9, left + wide, float(y) + 2))
+    assert len(boxes) == len(points) == 4
+    assert not [box for box in boxes for x, y in points if box[0] < x < box[2] and box[1] < y < box[3]]
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
