@@ -29,6 +29,10 @@ SMALL_SPARK = Spark(
     shuffle_partitions=2,
     conf={
         "spark.databricks.delta.snapshotPartitions": "1",
+        # For tables of some rows, compiling a query takes most of its time. The jobs' own tests compile.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     },
 )
 
