@@ -11,7 +11,8 @@ or for one, trained as they stand; each row then has its gain over the first, to
 ``learn-spark`` process of its own; its seconds and its largest memory are those of the training. What is done is
 written down beside the tables, and a run that was cut off goes on. At the end: metrics on the test cut, mean and half
 of the 95 % interval over seeds (Student's t); parts of the cut; with --slices those of ``evaluation_slices``; costs;
-quality against cost, and on rare items against all, as SVG files (--plot, --front); and one line of JSON.
+quality against cost, on rare items against all, and on validation by epoch, as SVG files (--plot, --front, --curves);
+and one line of JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import numpy as np
 import pyarrow.compute as pc
 import yaml
 
-from benchmarks.scatter import Point, draw_points
+from benchmarks.plots import Point, draw_lines, draw_points
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.progress import Reporter
 from learn_spark.ranking.judge import over_seeds
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--slices", nargs="+", default=[], metavar="DIMENSION", help="Such as popularity, history.")
     parser.add_argument("--plot", type=Path, default=None, help="An SVG file of quality against seconds.")
     parser.add_argument("--front", type=Path, default=None, help="One of quality on rare items against all.")
+    parser.add_argument("--curves", type=Path, default=None, help="One of validation by epoch, first seed.")
     arguments = parser.parse_args()
     overrides: list[str] = arguments.overrides
     if (arguments.plan is None) != bool(arguments.rows):
@@ -200,6 +202,7 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
     gained: list[list[str]] = []
     bases: dict[str, float] = {}
     points: list[Point] = []
+    curves: dict[str, list[float]] = {}
     for row in dict.fromkeys(one.row for one in done):
         own = [one for one in done if one.row == row]
         manifests = [read_manifest(workspace.root / "models" / one.model_id) for one in own]
@@ -217,12 +220,9 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
         means = {name: statistics.mean(seeds) for name, seeds in by.items() if name in ("NDCG@10", *PARTS)}
         bases = bases or means
         gained.append([row, *(_signed(mean - bases[name]) for name, mean in means.items())])
-        rates = [
-            statistics.median(
-                point["samples_per_second"] for point in read_curve(workspace.root / "models" / one.model_id)
-            )
-            for one in own
-        ]
+        learnt = [read_curve(workspace.root / "models" / one.model_id) for one in own]
+        curves[row] = [point["validation NDCG@10"] for point in learnt[0]]
+        rates = [statistics.median(point["samples_per_second"] for point in curve) for curve in learnt]
         seconds = statistics.mean(one.seconds for one in own)
         peak = max(one.peak_mib for one in own)
         validation = statistics.mean(manifest["validation"]["NDCG@10"] for manifest in manifests)
@@ -254,6 +254,8 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
         _markdown(["gain in NDCG@10", "all", *PARTS], gained[1:])
     if arguments.plot is not None:
         arguments.plot.write_text(draw_points(points, "seconds of training", "NDCG@10 on test", log_x=True), "utf-8")
+    if arguments.curves is not None:
+        arguments.curves.write_text(draw_lines(curves, "epoch", "NDCG@10 on validation"), "utf-8")
     if arguments.front is not None:
         whole, rare = "NDCG@10 on test", f"NDCG@10, items with {PARTS[0]}"
         front = [

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scatter import Point, draw_points
+from benchmarks.plots import Point, draw_lines, draw_points
 from benchmarks.table import BASELINES, Done, _show
 from learn_spark.tables.log import read_rows
-from learn_spark.training.model_store import read_manifest
+from learn_spark.training.model_store import read_curve, read_manifest
 from tests.shelf import Shelf, reading
 
 PLUS = (
@@ -39,8 +39,9 @@ def test_seeds_with_and_without_evidence_make_one_row(
         assert ("evidence" in read_manifest(shelf.workspace.root / "models" / model)) == (seed == 2024)
         done.append(Done("LEARN+", seed, model, run.run_id, 10.0, 100.0))
     done = [done[place] for place in order]
-    plot, front = tmp_path / "plot.svg", tmp_path / "front.svg"
-    _show(shelf.workspace, done, Namespace(slices=["popularity"], plot=plot, front=front), gains=True)
+    plot, front, curves = (tmp_path / f"{name}.svg" for name in ("plot", "front", "curves"))
+    given = Namespace(slices=["popularity"], plot=plot, front=front, curves=curves)
+    _show(shelf.workspace, done, given, gains=True)
     printed = capsys.readouterr().out
     values = {
         (r["run_id"], r["method"]): r["value"]
@@ -63,6 +64,9 @@ def test_seeds_with_and_without_evidence_make_one_row(
     assert "NaN" not in printed.splitlines()[-1]
     assert "<svg" in plot.read_text()
     assert front.is_file()
+    learnt = [point["validation NDCG@10"] for point in read_curve(shelf.workspace.root / "models" / done[0].model_id)]
+    best = learnt.index(max(learnt)) + 1
+    assert f"<desc>LEARN+: best {max(learnt):.4f} at {best} of 2</desc>" in curves.read_text()
 
 
 def test_a_point_that_is_no_number_is_left_out() -> None:
@@ -74,6 +78,25 @@ def test_a_point_that_is_no_number_is_left_out() -> None:
     assert ">c<" not in drawn
     with pytest.raises(ValueError, match="no point"):
         draw_points([Point("b", math.nan, 1.0)], "x", "y", log_x=False)
+
+
+def test_a_line_goes_through_its_values_and_is_named_at_its_best() -> None:
+    drawn = draw_lines({"up": [0.1, math.nan, 0.4, 0.3], "down": [0.2, 0.1], "none": [math.nan]}, "epoch", "y")
+    lines = [
+        [tuple(map(float, place.split())) for place in path.split("L")]
+        for path in re.findall(r'<path d="M([^"]+)" fill="none"', drawn)
+    ]
+    assert [len(line) for line in lines] == [3, 2]
+    (first, third, fourth), (one, two) = lines
+    # Equal steps of x, and of y: to the right is later, and up (a smaller number) is more.
+    assert third[0] - first[0] == pytest.approx(2 * (fourth[0] - third[0]), abs=0.2)
+    assert first[1] - third[1] == pytest.approx(3 * (two[1] - one[1]), abs=0.2)
+    assert two[1] > one[1]
+    named = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)
+    assert {tuple(map(float, place)) for place in named} == {third, one}
+    assert "up: best 0.4000 at 3 of 4; down: best 0.2000 at 1 of 2" in drawn
+    with pytest.raises(ValueError, match="no point"):
+        draw_lines({"none": [math.nan]}, "epoch", "y")
 
 
 def test_names_cover_neither_points_nor_each_other() -> None:
