@@ -1,13 +1,14 @@
 """Independent witnesses: RecTools' SASRec and HSTU on the very histories of a workspace, ranked by our rule.
 
-    make bench-witness ARGS="movielens --epochs 60"
-    make bench-witness ARGS="beauty --epochs 15 --only sasrec --set source.path=DIR"
+    make bench-witness ARGS="movielens --epochs 20 40 60"
+    make bench-witness ARGS="beauty --epochs 5 10 15 --only sasrec --set source.path=DIR"
 
 They learn every event before the test target (the validation event too, as a tower with training.refit), rank the
 catalogue whole, and are scored as ours are: history masked, ties by half. RecTools has its own environment, --peers.
 Nothing is tuned: SASRec has the recipe of eSASRec's authors (arXiv 2508.06450: 64 wide, 1 block, 1 head, dropout .2,
-256 negatives, sampled softmax, rate 1e-3), HSTU the same sizes and 2 blocks; --epochs is given. An item that only the
-test target knows is ranked by neither, and counts as last. They learn from users with a test target alone.
+256 negatives, sampled softmax, rate 1e-3), HSTU the same sizes and 2 blocks. One training goes to the last of --epochs,
+and is scored after each of them: a curve on the test cut, by which nothing is chosen. An item that only the test target
+knows is ranked by neither, and counts as last. They learn from users with a test target alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import argparse
 import json
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +43,7 @@ def main() -> None:
     """Train the witnesses and print a line of JSON each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="Settings of a workspace whose histories stand.")
-    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--epochs", type=int, nargs="+", required=True, help="After which to score.")
     parser.add_argument("--only", choices=list(RECIPES), default=None)
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--peers", type=Path, default=Path("var/peers-train"))
@@ -58,14 +61,25 @@ def main() -> None:
             _write(cut, n_items, folder / "histories.npz")
             own = {**RECIPES[name], "session_max_len": settings.objective.history, "seed": arguments.seed}
             peer = [str(python), str(Path(__file__).with_name("witness_peer.py")), str(folder), "--model", name]
-            subprocess.run([*peer, "--epochs", str(arguments.epochs), "--settings", json.dumps(own)], check=True)
-            ranks = _ranks(np.load(folder / "scores.npy", mmap_mode="r", allow_pickle=False), cut)
-            told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
-        found = summarise(ranks, [10, 100], cut.every_target.offsets)
-        print(
-            json.dumps({"witness": name, "epochs": arguments.epochs, "seed": arguments.seed, **told, **found}),
-            flush=True,
-        )
+            peer += ["--settings", json.dumps(own), "--epochs", *map(str, sorted(arguments.epochs))]
+            for told in _scored(peer):
+                ranks = _ranks(np.load(folder / "scores.npy", mmap_mode="r", allow_pickle=False), cut)
+                found = summarise(ranks, [10, 100], cut.every_target.offsets)
+                print(json.dumps({"witness": name, "seed": arguments.seed, **told, **found}), flush=True)
+
+
+def _scored(command: list[str]) -> Iterator[dict[str, Any]]:
+    """What the peer tells each time that its scores lie there; it goes on when the next is asked for."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+        assert peer.stdin is not None
+        assert peer.stdout is not None
+        for line in peer.stdout:
+            if line.startswith("{"):
+                yield json.loads(line)
+                peer.stdin.write("\n")
+                peer.stdin.flush()
+    if peer.returncode:
+        raise SystemExit(f"{' '.join(command[1:3])} ended with {peer.returncode}")
 
 
 def _write(cut: Cut, n_items: int, path: Path) -> None:

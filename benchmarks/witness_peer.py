@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +19,37 @@ CHUNK = 256  # users whose whole rankings are held at once
 
 
 def main() -> None:
-    """Read histories.npz (items, times, offsets, n_items), fit, write scores.npy [B, n_items] and told.json."""
+    """Read histories.npz (items, times, offsets, n_items) and fit. After each of --epochs: write scores.npy
+    [B, n_items], print a line of JSON (epochs, seconds of training, parameters), and wait for a line on stdin.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", choices=["sasrec", "hstu"], required=True)
-    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--epochs", type=int, nargs="+", required=True)
     parser.add_argument("--settings", type=json.loads, default={}, help="RecTools' arguments beside these.")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     data = np.load(arguments.folder / "histories.npz", allow_pickle=False)
-    clock = time.monotonic()
-    model, dataset, frame = _fit(data, arguments.model, arguments.epochs, arguments.settings)
-    seconds = time.monotonic() - clock
-    _score(model, dataset, frame, len(data["offsets"]) - 1, int(data["n_items"]), arguments.folder / "scores.npy")
-    parameters = sum(p.numel() for p in model.lightning_model.torch_model.parameters())
-    (arguments.folder / "told.json").write_text(json.dumps({"seconds": seconds, "parameters": parameters}))
+    users, n_items = len(data["offsets"]) - 1, int(data["n_items"])
+    told = 0
+
+    def tell(model: Any, dataset: Any, frame: Any, epoch: int, seconds: float) -> None:
+        nonlocal told
+        _score(model, dataset, frame, users, n_items, arguments.folder / "scores.npy")
+        parameters = sum(p.numel() for p in model.lightning_model.torch_model.parameters())
+        print(json.dumps({"epochs": epoch, "seconds": seconds, "parameters": parameters}), flush=True)
+        sys.stdin.readline()
+        told += 1
+
+    _fit(data, arguments.model, arguments.epochs, arguments.settings, tell)
+    if told != len(set(arguments.epochs)):
+        raise SystemExit(f"scored after {told} of the epochs {arguments.epochs}")
 
 
-def _fit(data: Any, name: str, epochs: int, settings: dict[str, Any]) -> tuple[Any, Any, Any]:
+def _fit(data: Any, name: str, epochs: Sequence[int], settings: dict[str, Any], tell: Callable[..., None]) -> None:
     import pandas as pd
-    from pytorch_lightning import Trainer, seed_everything
+    import torch
+    from pytorch_lightning import Callback, Trainer, seed_everything
     from rectools.dataset import Dataset
     from rectools.models import HSTUModel, SASRecModel
     from rectools.models.nn.item_net import IdEmbeddingsItemNet
@@ -54,20 +67,41 @@ def _fit(data: Any, name: str, epochs: int, settings: dict[str, Any]) -> tuple[A
         }
     )
     dataset = Dataset.construct(frame)
+    clock, spent = time.monotonic(), 0.0
+
+    class Scoring(Callback):
+        """Scores between two epochs, so that training goes on as if nothing had been asked."""
+
+        def __deepcopy__(self, _: Any) -> Scoring:
+            return self  # RecTools copies its trainer, and this would take the model along
+
+        def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+            nonlocal spent
+            if (epoch := trainer.current_epoch + 1) not in epochs:
+                return
+            began = time.monotonic()
+            # A DataLoader draws a seed; a model asked for scores turns to eval.
+            with torch.random.fork_rng(devices=[]):
+                model.is_fitted = True
+                tell(model, dataset, frame, epoch, began - clock - spent)
+                model.is_fitted = False
+            module.train()
+            spent += time.monotonic() - began
+
     trainer = Trainer(
-        max_epochs=epochs,
+        max_epochs=max(epochs),
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         deterministic=True,
+        callbacks=[Scoring()],
     )
     kind = SASRecModel if name == "sasrec" else HSTUModel
     model = kind(item_net_block_types=(IdEmbeddingsItemNet,), **settings)
     model._trainer = trainer
     model.fit(dataset)
-    return model, dataset, frame
 
 
 def _score(model: Any, dataset: Any, frame: Any, users: int, n_items: int, path: Path) -> None:
