@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 28, 48
 LINE, LETTER, GAP, RADIUS = 14, 7, 8, 4
 COLOURS = ("#0969da", "#bf3989", "#1a7f37", "#9a6700", "#8250df", "#57606a")
-DASHES = ("none", "6 3", "2 3")
+DASHES = ("", "6 3", "2 3")
 
 
 @dataclass(frozen=True)
@@ -30,46 +30,49 @@ def draw_points(points: Sequence[Point], x_name: str, y_name: str, *, log_x: boo
     points = _finite(points)
     axes = _Axes.around(points, log_x=log_x)
     words = "; ".join(f"{p.name}: {p.y:.4f} at {p.x:,.6g}" for p in points)
-    return axes.draw(x_name, y_name, words, _named(points, axes, [COLOURS[0]] * len(points)))
+    return axes.draw(x_name, y_name, words, _named(points, axes))
 
 
 def draw_lines(lines: Mapping[str, Sequence[float]], x_name: str, y_name: str) -> str:
-    """A line for each name, through its values at 1, 2 and so on, named at its highest value; both axes begin at 0.
-    Values that are not finite are left out. ValueError where there is none.
+    """A line for each name, through its values at 1, 2 and so on, with a point at its highest; names stand beside, the
+    highest first. Both axes begin at 0. Values that are not finite are left out. ValueError where there is none.
     """
     through = {name: _finite([Point(name, n, y) for n, y in enumerate(ys, 1)]) for name, ys in lines.items()}
     axes = _Axes.around([point for points in through.values() for point in points], log_x=False)
-    parts, best, colours = [], [], []
-    for number, (name, points) in enumerate(through.items()):
-        if not points:
-            continue
-        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
-        path = "L".join(f"{axes.x_of(p.x):.1f} {axes.y_of(p.y):.1f}" for p in points)
-        parts.append(
-            f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}">'
-            f"<title>{escape(name)}</title></path>"
-        )
-        best.append(max(points, key=lambda point: point.y))
-        colours.append(colour)
+    best = sorted((max(points, key=lambda p: p.y) for points in through.values() if points), key=lambda p: -p.y)
+    parts = []
+    for number, point in enumerate(best):
+        dash = f' stroke-dasharray="{DASHES[number // len(COLOURS) % len(DASHES)]}"' if number >= len(COLOURS) else ""
+        style = f'fill="none" stroke="{COLOURS[number % len(COLOURS)]}" stroke-width="2"{dash}'
+        path = "L".join(f"{axes.x_of(p.x):.1f} {axes.y_of(p.y):.1f}" for p in through[point.name])
+        x, y = axes.x_of(point.x), axes.y_of(point.y)
+        beside, below = WIDTH - RIGHT + GAP, TOP + number * (LINE + 6)
+        parts += [
+            f'<path d="M{path}" {style}/>',
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="{COLOURS[number % len(COLOURS)]}"/>',
+            f'<path d="M{beside} {below}h20" {style}/>',
+            f'<text x="{beside + 28}" y="{below + 4}">{escape(point.name)}</text>',
+        ]
     words = "; ".join(f"{p.name}: best {p.y:.4f} at {p.x:g} of {through[p.name][-1].x:g}" for p in best)
-    return axes.draw(x_name, y_name, words, [*parts, *_named(best, axes, colours)])
+    width = max(WIDTH, WIDTH - RIGHT + GAP + 28 + LETTER * max(len(point.name) for point in best))
+    return axes.draw(x_name, y_name, words, parts, width=width)
 
 
 def _finite(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
 
 
-def _named(points: Sequence[Point], axes: _Axes, colours: Sequence[str]) -> list[str]:
+def _named(points: Sequence[Point], axes: _Axes) -> list[str]:
     """Points with names that cover neither each other nor a point."""
     spots = [(axes.x_of(point.x), axes.y_of(point.y)) for point in points]
     taken: list[_Box] = []
     parts = []
-    for point, (x, y), colour in sorted(zip(points, spots, colours, strict=True), key=lambda of: -of[0].y):
+    for point, (x, y) in sorted(zip(points, spots, strict=True), key=lambda pair: -pair[0].y):
         around = [_Box.around(*spot) for spot in spots if spot != (x, y)]
         left, box = _label(point.name, x, y, [*taken, *around])
         taken.append(box)
         anchor = ' text-anchor="end"' if left else ""
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="{colour}"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="{COLOURS[0]}"/>')
         at = x - GAP if left else x + GAP
         parts.append(f'<text x="{at:.1f}" y="{box.bottom - 4:.1f}"{anchor}>{escape(point.name)}</text>')
     return parts
@@ -97,13 +100,13 @@ class _Axes:
     def y_of(self, value: float) -> float:
         return HEIGHT - BOTTOM - value / self.levels[-1] * (HEIGHT - TOP - BOTTOM)
 
-    def draw(self, x_name: str, y_name: str, words: str, inner: Sequence[str]) -> str:
+    def draw(self, x_name: str, y_name: str, words: str, inner: Sequence[str], *, width: int = WIDTH) -> str:
         """The whole file."""
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" role="img" '
             f'font-family="sans-serif" font-size="13" fill="#24292f"><title>{escape(y_name)} against '
             f"{escape(x_name)}</title><desc>{escape(words)}</desc>",
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+            f'<rect width="{width}" height="{HEIGHT}" fill="#ffffff"/>',
         ]
         for mark in self.marks:
             x = self.x_of(mark)

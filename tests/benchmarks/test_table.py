@@ -80,11 +80,11 @@ def test_a_point_that_is_no_number_is_left_out() -> None:
         draw_points([Point("b", math.nan, 1.0)], "x", "y", log_x=False)
 
 
-def test_a_line_goes_through_its_values_and_is_named_at_its_best() -> None:
+def test_a_line_goes_through_its_values_and_has_a_point_at_its_best() -> None:
     drawn = draw_lines({"up": [0.1, math.nan, 0.4, 0.3], "down": [0.2, 0.1], "none": [math.nan]}, "epoch", "y")
     lines = [
         [tuple(map(float, place.split())) for place in path.split("L")]
-        for path in re.findall(r'<path d="M([^"]+)" fill="none"', drawn)
+        for path in re.findall(r'<path d="M([\d. L]+)" fill="none"', drawn)
     ]
     assert [len(line) for line in lines] == [3, 2]
     (first, third, fourth), (one, two) = lines
@@ -95,6 +95,11 @@ def test_a_line_goes_through_its_values_and_is_named_at_its_best() -> None:
     named = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)
     assert {tuple(map(float, place)) for place in named} == {third, one}
     assert "up: best 0.4000 at 3 of 4; down: best 0.2000 at 1 of 2" in drawn
+    assert re.findall(r"<text[^>]*>(up|down|none)<", drawn) == ["up", "down"]
+    many = draw_lines({f"a rather long name of a row, {n}": [0.1, 0.1 + n] for n in range(8)}, "epoch", "y")
+    styles = re.findall(r'<path d="M[\d. L]+" fill="none" (stroke="[^>]+)/>', many)
+    assert len(set(styles)) == len(styles) == 8
+    assert float(re.search(r'viewBox="0 0 (\d+) ', many)[1]) >= 530 + 8 + 28 + 30 * 6.5
     with pytest.raises(ValueError, match="no point"):
         draw_lines({"none": [math.nan]}, "epoch", "y")
 
