@@ -149,6 +149,12 @@ class Space(Section):
     dims: Count | None = None
     dtype: Literal["float32", "float16"] = "float32"
 
+    @model_validator(mode="after")
+    def _dims_are_of_a_whitened_space(self) -> Space:
+        if self.dims is not None and self.kind != "whitened":
+            raise ValueError(f"dims {self.dims} is for a whitened space, not for a {self.kind} one; set dims to null")
+        return self
+
 
 class Histories(Section):
     """How a user's log is filtered, ordered, capped and cut (docs/protocols.md shows the protocols side by side).

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.plots import Point, draw_lines, draw_points
-from benchmarks.table import BASELINES, Done, _show
+from benchmarks.table import BASELINES, Done, _rows, _show
+from learn_spark.settings import load_settings
 from learn_spark.tables.log import read_rows
 from learn_spark.training.model_store import read_curve, read_manifest
 from tests.shelf import Shelf, reading
@@ -67,6 +68,17 @@ def test_seeds_with_and_without_evidence_make_one_row(
     learnt = [point["validation NDCG@10"] for point in read_curve(shelf.workspace.root / "models" / done[0].model_id)]
     best = learnt.index(max(learnt)) + 1
     assert f"<desc>LEARN+: best {max(learnt):.4f} at {best} of 2</desc>" in curves.read_text()
+
+
+@pytest.mark.parametrize(
+    "plan", sorted((Path(__file__).parents[2] / "benchmarks" / "plans").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_settings_of_every_row_of_a_plan_load(plan: Path) -> None:
+    tables, rows, shared = _rows(Namespace(plan=plan, tables=None, rows=[]))
+    assert load_settings(tables, shared).workspace
+    loaded = [load_settings(row.config, [*shared, *row.overrides]) for row in rows]
+    assert len({settings.model_dump_json() for settings in loaded}) == len(rows) > 1
+    assert {settings.workspace for settings in loaded} == {load_settings(tables, shared).workspace}
 
 
 def test_a_point_that_is_no_number_is_left_out() -> None:
