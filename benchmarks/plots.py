@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 28, 48
 LINE, LETTER, GAP, RADIUS = 14, 7, 8, 4
 COLOURS = ("#0969da", "#bf3989", "#1a7f37", "#9a6700", "#8250df", "#57606a")
-DASHES = ("", "6 3", "2 3")
+DASHES = ("none", "6 3", "2 3")
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ def draw_lines(lines: Mapping[str, Sequence[float]], x_name: str, y_name: str) -
     best = sorted((max(points, key=lambda p: p.y) for points in through.values() if points), key=lambda p: -p.y)
     parts = []
     for number, point in enumerate(best):
-        dash = f' stroke-dasharray="{DASHES[number // len(COLOURS) % len(DASHES)]}"' if number >= len(COLOURS) else ""
-        style = f'fill="none" stroke="{COLOURS[number % len(COLOURS)]}" stroke-width="2"{dash}'
+        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+        style = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
         path = "L".join(f"{axes.x_of(p.x):.1f} {axes.y_of(p.y):.1f}" for p in through[point.name])
         x, y = axes.x_of(point.x), axes.y_of(point.y)
         beside, below = WIDTH - RIGHT + GAP, TOP + number * (LINE + 6)
         parts += [
             f'<path d="M{path}" {style}/>',
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="{COLOURS[number % len(COLOURS)]}"/>',
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="{colour}"/>',
             f'<path d="M{beside} {below}h20" {style}/>',
             f'<text x="{beside + 28}" y="{below + 4}">{escape(point.name)}</text>',
         ]
