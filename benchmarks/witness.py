@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("config", help="Settings of a workspace whose histories stand.")
     parser.add_argument("--epochs", type=int, nargs="+", required=True, help="After which to score.")
     parser.add_argument("--only", choices=list(RECIPES), default=None)
+    parser.add_argument("--no-times", action="store_true", help="HSTU without its attention over times.")
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--peers", type=Path, default=Path("var/peers-train"))
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
@@ -60,6 +61,9 @@ def main() -> None:
             folder = Path(made)
             _write(cut, n_items, folder / "histories.npz")
             own = {**RECIPES[name], "session_max_len": settings.objective.history, "seed": arguments.seed}
+            if name == "hstu":
+                # In training a target's time is known, in ranking that of the last event alone.
+                own["relative_time_attention"] = not arguments.no_times
             peer = [str(python), str(Path(__file__).with_name("witness_peer.py")), str(folder), "--model", name]
             peer += ["--settings", json.dumps(own), "--epochs", *map(str, sorted(arguments.epochs))]
             for told in _scored(peer):
