@@ -129,6 +129,6 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     row = 8 + 8 * 4 + 4
     # 2,000 rows to shuffle, a row group of 1,000, four batches; Petastorm's list of row groups (1.5 kB each) grows.
     # Held whole, the large table is more than ten times that.
-    assert small < 12_000 * row
+    assert small < 10_000 * row
     assert large - small < 0.1 * (128_000 - 16_000) * row
     assert large < 128_000 * row / 8
