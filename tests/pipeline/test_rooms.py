@@ -103,10 +103,10 @@ def test_every_package_is_in_the_wheel() -> None:
 
 
 def test_no_file_names_a_registry() -> None:
-    hosts = ("pypi" + ".org", "maven" + ".org", "python" + "hosted.org", "huggingface" + ".co/")
+    hosts = (b"pypi" + b".org", b"maven" + b".org", b"python" + b"hosted.org", b"huggingface" + b".co/")
     root = PACKAGE.parent
     for folder in ("learn_spark", "jobs", "conf", "schemas", "requirements", "scripts", "docs", ".ci"):
         for path in (root / folder).rglob("*"):
             if path.is_file() and path.suffix not in (".pyc",):
-                text = path.read_text(encoding="utf-8")
-                assert not [host for host in hosts if host in text], path
+                content = path.read_bytes()
+                assert not [host for host in hosts if host in content], path
