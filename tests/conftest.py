@@ -56,7 +56,7 @@ def templates_compiled_once() -> Iterator[None]:
     known: dict[tuple[object, ...], object] = {}
 
     def compile_once(self: Environment, source: object, *arguments: object, **named: object) -> object:
-        key = (source, arguments, tuple(sorted(named.items())), tuple(self.extensions))
+        key = (type(self), tuple(self.extensions), source, arguments, tuple(sorted(named.items())))
         if key not in known:
             known[key] = compile_anew(self, source, *arguments, **named)  # type: ignore[call-overload]
         return known[key]
