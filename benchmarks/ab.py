@@ -119,8 +119,8 @@ def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
     """The whole report over a simulated log: rows, seconds without Spark's start, rows a second, and peak memory."""
     import pyarrow.parquet as pq
 
+    from learn_spark.core.console import Reporter
     from learn_spark.experiments import ab_report
-    from learn_spark.progress import Reporter
     from learn_spark.settings.schema import Spark
     from learn_spark.tables.session import start_session
 

@@ -37,8 +37,8 @@ import pyarrow.compute as pc
 import yaml
 
 from benchmarks.plots import Point, draw_lines, draw_points
+from learn_spark.core.console import Reporter
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.progress import Reporter
 from learn_spark.ranking.judge import over_seeds
 from learn_spark.retrieval.results import ALONE, ResultKey, written_by
 from learn_spark.retrieval.slices import DIMENSIONS

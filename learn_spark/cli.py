@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.registry import all_stages
 
 if TYPE_CHECKING:
-    from learn_spark.progress import Reporter
+    from learn_spark.core.console import Reporter
     from learn_spark.tables.workspace import Workspace
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A settings file, or its name in conf/.")]
@@ -97,9 +97,9 @@ def run_stages_command(
     folder: list[Path] = []
 
     def work() -> None:
+        from learn_spark.core.console import Reporter
         from learn_spark.pipeline.runner import run_stages
         from learn_spark.pipeline.summary import show_metrics, show_outcomes, show_places
-        from learn_spark.progress import Reporter
         from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
@@ -189,7 +189,7 @@ def report(
     _quiet_environment(verbose)
 
     def work() -> None:
-        from learn_spark.progress import Reporter
+        from learn_spark.core.console import Reporter
         from learn_spark.report.write import write_page
         from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
@@ -206,8 +206,8 @@ def status(config: ConfigOption = "quickstart", overrides: SetOption = None, ver
     _quiet_environment(verbose)
 
     def work() -> None:
+        from learn_spark.core.console import Reporter
         from learn_spark.pipeline.summary import show_status
-        from learn_spark.progress import Reporter
         from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
@@ -229,8 +229,8 @@ def check(
     folder: list[Path] = []
 
     def work() -> None:
+        from learn_spark.core.console import Reporter
         from learn_spark.pipeline.check import check_table
-        from learn_spark.progress import Reporter
         from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
@@ -251,8 +251,8 @@ def _in_workspace(
     _quiet_environment(verbose)
 
     def locked() -> None:
+        from learn_spark.core.console import Reporter
         from learn_spark.pipeline.runner import workspace_lock
-        from learn_spark.progress import Reporter
         from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
@@ -418,7 +418,7 @@ def search(
     _quiet_environment(verbose)
 
     def work() -> None:
-        from learn_spark.progress import Reporter
+        from learn_spark.core.console import Reporter
         from learn_spark.settings import load_settings
         from learn_spark.training.search import search as search_settings
 
@@ -453,8 +453,8 @@ def ab_report(
     _quiet_environment(verbose)
 
     def work() -> None:
+        from learn_spark.core.console import Reporter
         from learn_spark.experiments import ab_report as command
-        from learn_spark.progress import Reporter
         from learn_spark.report.experiment import show
 
         settings = command.settings_of(experiment, [*(overrides or []), *([f"aa_splits={aa}"] if aa else [])])
@@ -481,9 +481,9 @@ def forget_embeddings(
     _quiet_environment(verbose)
 
     def work() -> None:
+        from learn_spark.core.console import Reporter
         from learn_spark.encoder.retention import forget, keys_in_use
         from learn_spark.pipeline.runner import workspace_lock
-        from learn_spark.progress import Reporter
         from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
@@ -538,8 +538,8 @@ def backfill(
     _quiet_environment(verbose)
 
     def work() -> None:
+        from learn_spark.core.console import Reporter
         from learn_spark.pipeline.backfill import backfill, days_between
-        from learn_spark.progress import Reporter
         from learn_spark.settings import load_settings
 
         backfill(
@@ -566,8 +566,8 @@ def retain(
     _quiet_environment(verbose)
 
     def work() -> None:
+        from learn_spark.core.console import Reporter
         from learn_spark.pipeline.retain import retain
-        from learn_spark.progress import Reporter
         from learn_spark.settings import load_settings
 
         retain(load_settings(config, overrides or []), releases=keep, days=days, delete=delete, report=Reporter())
@@ -580,7 +580,7 @@ def setup(verbose: VerboseOption = False) -> None:
     """Fetch the two Delta JARs (once) and tell Spark about this environment."""
 
     def work() -> None:
-        from learn_spark.install import InstallError, install
+        from learn_spark.core.install import InstallError, install
 
         try:
             install(os.environ.get("JAVA_HOME"))

@@ -87,7 +87,7 @@ check_space() {
 }
 
 fingerprint() { # of everything that the environment depends on
-  { cat requirements/*.txt pyproject.toml learn_spark/install.py scripts/setup.sh; echo "$1 $2 $PWD"; } | cksum
+  { cat requirements/*.txt pyproject.toml learn_spark/core/install.py scripts/setup.sh; echo "$1 $2 $PWD"; } | cksum
 }
 
 logged() { # runs a step quietly; shows the end of its output if it fails
@@ -144,7 +144,7 @@ logged "${uv[@]}" --no-deps --no-build-isolation -e . || fail "learn-spark itsel
 # five times as long to start. Some packages hold templates that do not compile.
 "$VENV/bin/python" -m compileall -qq -j 0 "$VENV/lib" >/dev/null 2>&1 || true
 echo "[5/5] fetching the Delta JARs"
-logged env JAVA_HOME="$JAVA_FOUND" "$VENV/bin/python" -m learn_spark.install --java-home "$JAVA_FOUND" ||
+logged env JAVA_HOME="$JAVA_FOUND" "$VENV/bin/python" -m learn_spark.core.install --java-home "$JAVA_FOUND" ||
   download_failed "the Delta JARs could not be had"
 echo "$wanted" >"$STAMP"
 echo "set up in $PWD/$VENV"

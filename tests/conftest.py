@@ -18,8 +18,8 @@ os.environ.update(
     TQDM_DISABLE="1",
 )
 
+from learn_spark.core.console import Reporter
 from learn_spark.pipeline.runner import Outcome, run_stages
-from learn_spark.progress import Reporter
 from learn_spark.settings import Settings, load_settings
 from learn_spark.settings.schema import Spark
 from tests.world import QUICK_JVM, write_config, write_raw

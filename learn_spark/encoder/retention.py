@@ -11,8 +11,8 @@ from datetime import datetime
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.encoder.identity import identify
-from learn_spark.errors import LearnSparkError
 from learn_spark.settings.schema import Settings
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot, current_version

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.log import append_rows, read_rows
 from learn_spark.tables.workspace import Workspace

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.evidence.head import EvidenceHead, Heads
 from learn_spark.evidence.judge import Asked, Judge
 from learn_spark.retrieval.folds import FOLDS, fold_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.quality.gate import GateReport, Rule, run_gate
 from learn_spark.quality.profile import profile
 from learn_spark.quality.table_gate import check_rule_names, rules_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.experiments.assignment import arm_column
 from learn_spark.experiments.moments import SUMS
 from learn_spark.settings.experiment import Cohort, Experiment

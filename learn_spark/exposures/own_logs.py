@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.exposures.gathered import Gathered, write_exposures
 from learn_spark.exposures.period import in_period
 from learn_spark.exposures.staged import staged

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.exposures import from_interactions, from_journey, own_logs
 from learn_spark.exposures.gathered import Gathered
 from learn_spark.exposures.journey import journey_files

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.evidence.judge import BLOCK_SCORES, Asked
 from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
 from learn_spark.retrieval.folds import FOLDS, fold_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Observation, Window
 from pyspark.sql import functions as F
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.histories.changes import changed_users, replace_users, scratch
 from learn_spark.histories.events import indexed_events, usable_events
 from learn_spark.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
-from learn_spark.errors import SettingsError
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import SettingsError
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.pipeline.stage import SparkHolder
-from learn_spark.progress import Reporter
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Quality, RuleChange
 from learn_spark.tables.lineage import last_done

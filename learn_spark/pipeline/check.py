@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from learn_spark.errors import SettingsError
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import SettingsError
 from learn_spark.pipeline.runner import workspace_lock
 from learn_spark.pipeline.stage import SparkHolder
-from learn_spark.progress import Reporter
 from learn_spark.quality.gate import GateReport
 from learn_spark.quality.table_gate import TableGate, check_rule_names, rules_of
 from learn_spark.settings import Settings

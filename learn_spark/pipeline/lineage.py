@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from learn_spark.errors import SettingsError
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import SettingsError
 from learn_spark.tables.contracts import all_tables
 from learn_spark.tables.lineage import Run, all_runs
 from learn_spark.tables.log import read_rows

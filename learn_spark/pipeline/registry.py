@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from learn_spark.errors import SettingsError
+from learn_spark.core.errors import SettingsError
 from learn_spark.pipeline.stage import Stage
 
 _STAGES = (

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from learn_spark.errors import GateFailed, LearnSparkError
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import GateFailed, LearnSparkError
 from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.stage import SparkHolder, Stage, StageContext, StageResult
-from learn_spark.progress import Reporter
 from learn_spark.quality.gate import GateReport
 from learn_spark.quality.table_gate import TableGate, check_rule_names
 from learn_spark.settings import Settings, save_settings

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
 from learn_spark.settings.schema import Settings
 from learn_spark.tables.lineage import code_version
 from learn_spark.tables.workspace import Workspace

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from learn_spark.errors import GateFailed
+from learn_spark.core.errors import GateFailed
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.errors import SettingsError
+from learn_spark.core.errors import SettingsError
 from learn_spark.quality.gate import GateReport, Rule, RuleResult, docs_page, run_gate
 from learn_spark.quality.profile import profile
 from learn_spark.quality.results import Results

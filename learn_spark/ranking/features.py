@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.ranking.exposures import Exposures
 from learn_spark.release.point_in_time import Clock, releases_at
 from learn_spark.release.read import KEYS

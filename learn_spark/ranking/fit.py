@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from learn_spark.errors import LearnSparkError
-from learn_spark.progress import Bar
+from learn_spark.core.console import Bar
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.ranking.inputs import Inputs
 from learn_spark.ranking.metrics import log_loss
 from learn_spark.ranking.network import Batch, Network, Shape

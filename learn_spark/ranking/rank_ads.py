@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.ranking.cohorts import cohorts_of
 from learn_spark.ranking.exposures import OWN_FIELDS, Exposures, Split, read_exposures, split_by_time

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors.torch import load, save_file
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.ranking.exposures import Split
 from learn_spark.ranking.fit import score_network
 from learn_spark.ranking.inputs import Inputs

@@ -8,7 +8,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from learn_spark.progress import Bar
+from learn_spark.core.console import Bar
 from learn_spark.ranking.inputs import Inputs
 from learn_spark.settings.schema import Ranking
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.release.ledger import ledger, states
 from learn_spark.release.read import key_of, read_release, workspace_of
 from learn_spark.tables.contracts import contract

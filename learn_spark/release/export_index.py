@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.release.faiss_index import IndexFault, ItemIndex, build, load, read_manifest, save
 from learn_spark.release.index_recall import measure

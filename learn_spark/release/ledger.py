@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import new_run_id
 from learn_spark.tables.log import append_rows, check_columns, read_rows

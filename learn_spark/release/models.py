@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.encoder.identity import identify
-from learn_spark.errors import LearnSparkError
 from learn_spark.settings import Settings
 from learn_spark.settings.schema import Histories
 from learn_spark.tables.lineage import trained_models

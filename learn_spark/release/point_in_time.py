@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.release.ledger import READABLE, held_during, ledger, states
 from learn_spark.release.read import KEYS, workspace_of
 from learn_spark.tables.workspace import Workspace

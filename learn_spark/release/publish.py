@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.quality.gate import run_gate
 from learn_spark.release.alignment import fit_rotation, rotated

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.release.ledger import NoRelease, current_release, ledger, release_called
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace

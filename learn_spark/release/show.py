@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
 from learn_spark.release.ledger import READABLE, current_release, holding, ledger
 from learn_spark.release.read import KEYS, read_release
 from learn_spark.tables.snapshot import Snapshot

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from itertools import groupby
 
+from learn_spark.core.console import Reporter
 from learn_spark.pipeline.summary import METHODS
-from learn_spark.progress import Reporter
 from learn_spark.retrieval.compare import Comparison, SliceDifference
 
 

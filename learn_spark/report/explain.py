@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.errors import LearnSparkError, SettingsError
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.release.faiss_index import load
 from learn_spark.release.read import read_release
 from learn_spark.report.scores import best, scores_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.report.ads import ads_ranker
 from learn_spark.report.curve import draw_curve
 from learn_spark.report.examples import Examples, examples_of

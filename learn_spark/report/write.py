@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.registry import all_stages
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.report.files import put

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.retrieval.bootstrap import Difference, paired_differences
 from learn_spark.retrieval.cuts import CutName
 from learn_spark.retrieval.metrics import per_user

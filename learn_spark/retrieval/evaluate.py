@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.feed.item_matrix import item_matrix
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.retrieval.contenders import Contender, counted, evident, frozen, trained

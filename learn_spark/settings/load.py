@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from learn_spark.errors import SettingsError
-from learn_spark.resources import resource_folder
+from learn_spark.core.errors import SettingsError
+from learn_spark.core.resources import resource_folder
 from learn_spark.settings.experiment import Experiment
 from learn_spark.settings.schema import Settings
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import SettingsError
+from learn_spark.core.errors import SettingsError
 from learn_spark.settings.schema import Files
 from learn_spark.settings.schema import Source as SourceSettings
 from learn_spark.sources.location import LocationError

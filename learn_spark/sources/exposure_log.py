@@ -7,7 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import SettingsError
+from learn_spark.core.errors import SettingsError
 from learn_spark.quality.rows import judge
 from learn_spark.settings.schema import Log
 from learn_spark.sources.described import find_described, raw_rows

@@ -6,7 +6,7 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 
 
 class LocationError(LearnSparkError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.quality.rows import judge
 from learn_spark.sources.broken_files import first_broken
 from learn_spark.sources.source import RawFile, Source, of_kind

@@ -12,8 +12,8 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from learn_spark.errors import LearnSparkError
-from learn_spark.resources import resource_folder
+from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.resources import resource_folder
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType

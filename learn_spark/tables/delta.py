@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import deltalake
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.tables.contracts import Contract, ContractError
 from learn_spark.tables.observed import observed
 from learn_spark.tables.snapshot import Snapshot, current_version

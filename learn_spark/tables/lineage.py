@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 import learn_spark
-from learn_spark.errors import LearnSparkError
-from learn_spark.resources import resource_folder
+from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.resources import resource_folder
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.log import append_rows, read_rows
 from learn_spark.tables.workspace import Workspace

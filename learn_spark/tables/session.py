@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -52,7 +52,7 @@ def start_session(settings: Spark, *, app: str, log_file: Path | None) -> SparkS
     """
     from pyspark import SparkConf, SparkContext
 
-    from learn_spark.install import InstallError, jar_paths
+    from learn_spark.core.install import InstallError, jar_paths
 
     in_spark_submit = "PYSPARK_GATEWAY_PORT" in os.environ
     if SparkContext._gateway is None and not in_spark_submit:

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 
 
 class SnapshotError(LearnSparkError):

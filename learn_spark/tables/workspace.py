@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.tables.contracts import contract
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")

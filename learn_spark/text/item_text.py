@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import functions as F
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract

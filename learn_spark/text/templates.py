@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from learn_spark.errors import SettingsError
+from learn_spark.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from learn_spark.core.console import Reporter
 from learn_spark.evidence.judge import asked_on
 from learn_spark.fusion.fit import Offered, fit_levels
-from learn_spark.progress import Reporter
 from learn_spark.retrieval.contenders import trained
 from learn_spark.retrieval.cuts import cut_histories, event_counts
 from learn_spark.retrieval.metrics import summarise

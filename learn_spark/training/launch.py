@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from learn_spark.errors import LearnSparkError
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.training.checkpoint import Checkpoints
 from learn_spark.training.loop import Trained, TrainingFailed
 from learn_spark.training.ranks import Ranks

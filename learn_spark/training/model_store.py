@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load, save_file
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.evidence.head import Heads
 from learn_spark.fusion.levels import Levels
 from learn_spark.fusion.tower import FusedTower

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.evidence.fit import EvidenceFailed
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.runner import plan_stage, run_stages
-from learn_spark.progress import Reporter
 from learn_spark.settings import Settings, save_settings
 from learn_spark.settings.load import fingerprint
 from learn_spark.settings.schema import Knob

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from learn_spark.errors import LearnSparkError
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.retrieval.cuts import Cut, cut_histories
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.ranks import ranks_from_vectors

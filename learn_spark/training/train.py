@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.encoder.identity import identify
-from learn_spark.errors import LearnSparkError
 from learn_spark.evidence.head import Heads
 from learn_spark.objectives.negatives import item_log_q
 from learn_spark.pipeline.registry import find_stage

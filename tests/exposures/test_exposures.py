@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import GateFailed, LearnSparkError, SettingsError
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.progress import Reporter
 from learn_spark.settings import Settings, load_settings
 from learn_spark.settings.load import find_config
 from learn_spark.tables import delta

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.feed.row_groups import _TableWorker
 from learn_spark.feed.stream import HistoryStream, RowsLost
 from learn_spark.tables.snapshot import Snapshot, SnapshotError

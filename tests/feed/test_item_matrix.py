@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.feed.matrix_rows import MissingEmbeddings
 from learn_spark.tables.snapshot import Snapshot, SnapshotError

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.snapshot import Snapshot

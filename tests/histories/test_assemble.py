@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.histories.assemble import Size, assemble
 from learn_spark.histories.events import indexed_events, usable_events
 from learn_spark.settings import Settings

@@ -10,10 +10,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 import learn_spark.release
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.backfill import backfill
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.progress import Reporter
 from learn_spark.release.ledger import ledger as rows_of
 from learn_spark.release.ledger import states
 from learn_spark.release.models import usable_model

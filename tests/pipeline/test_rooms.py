@@ -65,7 +65,7 @@ def test_torch_rooms_do_not_know_pyspark() -> None:
 
 
 def test_settings_tables_and_quality_know_nobody_above_them() -> None:
-    allowed = {"learn_spark", "learn_spark.errors", "learn_spark.resources", "learn_spark.install"}
+    allowed = {"learn_spark", "learn_spark.core.errors", "learn_spark.core.resources", "learn_spark.core.install"}
     known = {"settings": {"settings"}, "tables": {"tables", "settings"}, "quality": {"quality", "tables", "settings"}}
     for room, below in known.items():
         for path in files({room}):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import GateFailed
+from learn_spark.core.errors import GateFailed
 from learn_spark.quality.gate import Rule, docs_page, run_gate
 from learn_spark.quality.quarantine import quarantine
 from learn_spark.quality.rows import judge

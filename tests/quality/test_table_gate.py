@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import GateFailed, SettingsError
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import GateFailed, SettingsError
 from learn_spark.pipeline.check import check_table
-from learn_spark.progress import Reporter
 from learn_spark.quality.gate import GateReport, RuleResult
 from learn_spark.quality.profile import profile
 from learn_spark.quality.results import Results

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
 from learn_spark.ranking.inputs import Inputs
 from learn_spark.settings.schema import Ranking, Trees
 

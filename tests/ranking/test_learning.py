@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.ranking.fit import best_epoch, score_network, shape_of, train_network
 from learn_spark.ranking.inputs import Inputs
 from learn_spark.ranking.metrics import auc, calibration, log_loss

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.ranking.exposures import Exposures
 from learn_spark.ranking.features import Features, features_of
 from learn_spark.release.point_in_time import Clock, features_at, releases_at

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.runner import Outcome
 from learn_spark.ranking.metrics import auc
 from learn_spark.release.point_in_time import features_at
@@ -81,8 +81,8 @@ def settings(world: AdsWorld) -> Settings:
 
 @pytest.fixture(scope="module")
 def trained(world: AdsWorld, settings: Settings, spark: SparkSession) -> Outcome:
+    from learn_spark.core.console import Reporter
     from learn_spark.pipeline.runner import run_stages
-    from learn_spark.progress import Reporter
 
     return run_stages(["rank_ads"], settings, report=Reporter(quiet=True))[0]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.ranking.cohorts import cohorts_of
 from learn_spark.ranking.exposures import Coded, read_exposures, split_by_time
 from learn_spark.ranking.features import features_of

@@ -14,11 +14,11 @@ import torch
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
+from learn_spark.core.console import Reporter
 from learn_spark.encoder.identity import identify
 from learn_spark.encoder.space import fit_space, remember_space
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.stage import SparkHolder, StageContext, StageResult
-from learn_spark.progress import Reporter
 from learn_spark.release.publish import release_id, run
 from learn_spark.release.read import KEYS
 from learn_spark.retrieval.cuts import fixed_lists

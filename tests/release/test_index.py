@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from learn_spark.core.console import Reporter
 from learn_spark.pipeline.stage import SparkHolder, StageContext, StageResult
-from learn_spark.progress import Reporter
 from learn_spark.release.export_index import run
 from learn_spark.release.faiss_index import IndexFault, ItemIndex, load
 from learn_spark.release.ledger import add_row, roll_back

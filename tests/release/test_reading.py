@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 import learn_spark.release
-from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.release.ledger import NoRelease, held_during
 from learn_spark.release.read import read_release
 from learn_spark.tables import delta

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import GateFailed, LearnSparkError
+from learn_spark.core.errors import GateFailed, LearnSparkError
 from learn_spark.fusion.levels import Levels
 from learn_spark.pipeline.stage import StageResult
 from learn_spark.quality.gate import run_gate

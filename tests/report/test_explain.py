@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from learn_spark.errors import LearnSparkError, SettingsError
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.release.read import NoRelease
 from learn_spark.report.explain import Explanation, explain, moment
 from learn_spark.report.titles import plain_title

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.retrieval.compare import Comparison, SliceDifference, compare
 from learn_spark.tables.lineage import Run
 from learn_spark.tables.log import read_rows

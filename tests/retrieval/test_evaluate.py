@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.pipeline.stage import StageResult
 from learn_spark.quality.profile import profile
 from learn_spark.retrieval.cuts import cut_histories, trained_counts

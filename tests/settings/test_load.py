@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from learn_spark.errors import SettingsError
-from learn_spark.resources import resource_folder
+from learn_spark.core.errors import SettingsError
+from learn_spark.core.resources import resource_folder
 from learn_spark.settings import load_settings, save_settings
 from learn_spark.settings.load import fingerprint, redacted
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from learn_spark.install import (
+from learn_spark.core.install import (
     HEADER,
     JARS,
     InstallError,

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import GateFailed
+from learn_spark.core.errors import GateFailed
 from learn_spark.settings import Settings, load_settings
 from learn_spark.sources import ingest
 from learn_spark.sources.ingest import Tally

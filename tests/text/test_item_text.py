@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.errors import SettingsError
+from learn_spark.core.errors import SettingsError
 from learn_spark.settings import Settings
 from learn_spark.tables.workspace import Workspace
 from learn_spark.text.cleaning import clean

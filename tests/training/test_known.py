@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 import learn_spark
 import learn_spark.training.train as train_stage
-from learn_spark.errors import SettingsError
+from learn_spark.core.errors import SettingsError
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.histories.protocols import TEST
 from learn_spark.pipeline.stage import StageContext

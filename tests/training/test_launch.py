@@ -11,8 +11,8 @@ import torch
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
-from learn_spark.errors import LearnSparkError
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.settings import load_settings
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.training.checkpoint import Checkpoints

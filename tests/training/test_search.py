@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from learn_spark.errors import LearnSparkError, SettingsError
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.settings import Settings, load_settings
 from learn_spark.tables.lineage import newest_model
 from learn_spark.tables.workspace import alone

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.progress import Reporter
+from learn_spark.core.console import Reporter
 from learn_spark.settings import load_settings
 from learn_spark.settings.schema import Training
 from learn_spark.tables.workspace import Workspace

@@ -1,6 +1,6 @@
 """What pip does not bring: the two Delta JARs, and what Spark's launcher must know of this environment.
 
-Run:  python -m learn_spark.install [--java-home PATH]    (make setup and ``learn-spark setup`` do)
+Run:  python -m learn_spark.core.install [--java-home PATH]    (make setup and ``learn-spark setup`` do)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-HEADER = "# written by learn_spark.install"
+HEADER = "# written by learn_spark.core.install"
 
 
 class InstallError(Exception):

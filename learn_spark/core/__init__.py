@@ -1,0 +1,1 @@
+"""What every other part uses: settings, tables, quality gates, the stage contract, the console, errors."""
