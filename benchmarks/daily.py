@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.settings import Settings, load_settings
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.settings import Settings, load_settings
 from learn_spark.tables.session import start_session
 from learn_spark.tables.snapshot import Snapshot
 

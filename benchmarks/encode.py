@@ -65,8 +65,8 @@ def main(arguments: list[str]) -> int:
         texts = json.loads(chosen.items.read_text())
         print(json.dumps(_run(chosen.only, chosen.model_folder, texts)))
         return 0
+    from learn_spark.core.settings.schema import Encoder
     from learn_spark.encoder.api import prepared
-    from learn_spark.settings.schema import Encoder
 
     _install_peers(chosen.peers)
     folder = chosen.model_folder or prepared(Encoder(model=MODELS[chosen.model]))
@@ -244,8 +244,8 @@ def _spark(folder: Path, texts: list[str], precision: str) -> dict[str, float]:
     """All texts as the stage takes them; each task also leaves a note of how long its model worked."""
     from pyspark.sql import functions as F
 
+    from learn_spark.core.settings.schema import Encoder, Spark
     from learn_spark.encoder.worker import OUTPUT, WorkerSpec
-    from learn_spark.settings.schema import Encoder, Spark
     from learn_spark.tables import delta
     from learn_spark.tables.contracts import contract
     from learn_spark.tables.session import start_session

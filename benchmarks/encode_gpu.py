@@ -145,9 +145,9 @@ def build(
     shape: str, attention: str, device: str, token_budget: int, max_tokens: int, *, compiled: bool = False
 ) -> TextEncoder:
     """The project's engine around a model that is made on the device: bf16, random weights."""
+    from learn_spark.core.settings.schema import Encoder
     from learn_spark.encoder import engine
     from learn_spark.encoder.api import prepared
-    from learn_spark.settings.schema import Encoder
 
     folder = prepared(Encoder(model=TOKENIZER))
     read = engine.load

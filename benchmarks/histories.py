@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.settings.schema import Histories, Spark
+from learn_spark.core.settings.schema import Histories, Spark
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

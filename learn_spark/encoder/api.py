@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.settings.schema import Encoder
+from learn_spark.core.settings.schema import Encoder
 
 if TYPE_CHECKING:
     import numpy as np

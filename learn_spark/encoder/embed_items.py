@@ -10,6 +10,7 @@ from pyspark.resource import ResourceProfile
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from learn_spark.core.settings.schema import Settings
 from learn_spark.encoder.chunks import ChunkEncoder, Totals
 from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
 from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
@@ -17,7 +18,6 @@ from learn_spark.encoder.known import remember_encoder
 from learn_spark.encoder.loading import prepare
 from learn_spark.encoder.worker import WorkerSpec
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.settings.schema import Settings
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.workspace import Workspace

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from learn_spark.core.settings.schema import Encoder
 from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.loading import load
 from learn_spark.encoder.pooling import POOLINGS
 from learn_spark.encoder.reader import Reader, reach
-from learn_spark.settings.schema import Encoder
 
 _log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation", "std::bad_alloc")

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.settings.schema import Encoder
+from learn_spark.core.settings.schema import Encoder
 from learn_spark.sources.location import resolve
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")

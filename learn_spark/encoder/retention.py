@@ -12,8 +12,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.settings.schema import Settings
 from learn_spark.encoder.identity import identify
-from learn_spark.settings.schema import Settings
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from learn_spark.core.settings.schema import Encoder
 from learn_spark.encoder.identity import EncoderError
-from learn_spark.settings.schema import Encoder
 
 if TYPE_CHECKING:
     from learn_spark.encoder.engine import Encoded, TextEncoder

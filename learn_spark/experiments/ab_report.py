@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
+from learn_spark.core.settings import load_experiment
+from learn_spark.core.settings.experiment import Cohort, Experiment
 from learn_spark.experiments.aa import false_alarms
 from learn_spark.experiments.checks import checks_of
 from learn_spark.experiments.comparisons import compare, resample
@@ -20,8 +22,6 @@ from learn_spark.experiments.result import Check, Comparison, FalseAlarms, Repor
 from learn_spark.experiments.rows import Rows, prepare
 from learn_spark.experiments.slices import UserTable
 from learn_spark.experiments.users import Users, make_users
-from learn_spark.settings import load_experiment
-from learn_spark.settings.experiment import Cohort, Experiment
 from learn_spark.sources.exposure_log import log_files
 from learn_spark.tables.lineage import code_version, new_run_id
 from learn_spark.tables.session import start_session

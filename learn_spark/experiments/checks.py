@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from learn_spark.core.settings.experiment import Experiment
 from learn_spark.experiments.corrections import corrected
 from learn_spark.experiments.lift import contrast
 from learn_spark.experiments.metrics import METRICS
@@ -14,7 +15,6 @@ from learn_spark.experiments.result import Check
 from learn_spark.experiments.sample_ratio import sample_ratio_p
 from learn_spark.experiments.slices import WHOLE, Key
 from learn_spark.experiments.users import Users
-from learn_spark.settings.experiment import Experiment
 
 
 def checks_of(

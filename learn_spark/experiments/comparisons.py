@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from learn_spark.core.settings.experiment import Experiment
 from learn_spark.experiments.corrections import corrected
 from learn_spark.experiments.cuped import coefficients
 from learn_spark.experiments.lift import Effect, contrast, effect, values
@@ -16,7 +17,6 @@ from learn_spark.experiments.power import detectable, power, users_needed
 from learn_spark.experiments.resampling import Resamples, interval
 from learn_spark.experiments.result import Comparison
 from learn_spark.experiments.slices import WHOLE, Key, UserTable
-from learn_spark.settings.experiment import Experiment
 
 NONE = np.zeros(WIDTH)
 

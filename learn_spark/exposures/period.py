@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from learn_spark.settings.schema import Exposures
+from learn_spark.core.settings.schema import Exposures
 
 if TYPE_CHECKING:
     from pyspark.sql import Column

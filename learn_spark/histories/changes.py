@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from learn_spark.core.settings.load import fingerprint
 from learn_spark.histories.protocols import core
 from learn_spark.pipeline.stage import StageContext
-from learn_spark.settings.load import fingerprint
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import last_done

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from learn_spark.core.settings.schema import Histories
 from learn_spark.histories.protocols import core
-from learn_spark.settings.schema import Histories
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learn_spark.settings.schema import Histories
+from learn_spark.core.settings.schema import Histories
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from datetime import date, timedelta
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
+from learn_spark.core.settings import Settings
+from learn_spark.core.settings.schema import Quality, RuleChange
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.pipeline.stage import SparkHolder
-from learn_spark.settings import Settings
-from learn_spark.settings.schema import Quality, RuleChange
 from learn_spark.tables.lineage import last_done
 from learn_spark.tables.workspace import Workspace
 

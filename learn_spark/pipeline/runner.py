@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, LearnSparkError
+from learn_spark.core.settings import Settings, save_settings
+from learn_spark.core.settings.load import fingerprint
 from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.stage import SparkHolder, Stage, StageContext, StageResult
 from learn_spark.quality.gate import GateReport
 from learn_spark.quality.table_gate import TableGate, check_rule_names
-from learn_spark.settings import Settings, save_settings
-from learn_spark.settings.load import fingerprint
 from learn_spark.tables.lineage import Run, all_runs, code_version, new_run_id, record
 from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace, alone

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.console import Reporter
-from learn_spark.settings.schema import Settings
+from learn_spark.core.settings.schema import Settings
 from learn_spark.tables.lineage import code_version
 from learn_spark.tables.workspace import Workspace
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.errors import SettingsError
+from learn_spark.core.settings.schema import Quality
 from learn_spark.quality.gate import GateReport, Rule, RuleResult, docs_page, run_gate
 from learn_spark.quality.profile import profile
 from learn_spark.quality.results import Results
-from learn_spark.settings.schema import Quality
 from learn_spark.tables.contracts import ContractError, TableRule, contract
 from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.settings.schema import Ranking, as_micros
+from learn_spark.core.settings.schema import Ranking, as_micros
 from learn_spark.tables.snapshot import Snapshot
 
 OWN_FIELDS = ("user_id", "item_id", "position")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.settings.schema import Index
+from learn_spark.core.settings.schema import Index
 
 FORMAT = 2
 INDEX_FILE, IDS_FILE, MANIFEST_FILE = "items.faiss", "item_ids.parquet", "manifest.json"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from learn_spark.core.settings import Settings
+from learn_spark.core.settings.load import fingerprint
 from learn_spark.pipeline.registry import find_stage
 from learn_spark.retrieval.cuts import Cut, CutName
-from learn_spark.settings import Settings
-from learn_spark.settings.load import fingerprint
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.lineage import Run
 from learn_spark.tables.log import read_rows

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from learn_spark.core.resources import resource_folder
-from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.sources.source import RawFile
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.log import append_rows, read_rows

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.settings.schema import Files
-from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.schema import Files
+from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.sources.location import LocationError
 from learn_spark.sources.source import (
     EVENT_COLUMNS,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.settings.schema import Settings
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.quality.quarantine import quarantine
-from learn_spark.settings.schema import Settings
 from learn_spark.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
 from learn_spark.sources.location import resolve
 from learn_spark.sources.source import RawFile, UnreadableFile, source

@@ -5,8 +5,8 @@ Source: Chen, Sain and Guo 2012, UCI Machine Learning Repository (CC BY 4.0).
 
 from __future__ import annotations
 
-from learn_spark.settings.schema import Files
-from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.schema import Files
+from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.sources.described import Described
 
 # Lines without a customer are counter sales, and stock codes without five digits are postage, fees and samples:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.sources.location import LocationError
 
 if TYPE_CHECKING:

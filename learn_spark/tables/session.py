@@ -17,7 +17,7 @@ from learn_spark.core.errors import LearnSparkError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from learn_spark.settings.schema import Spark
+    from learn_spark.core.settings.schema import Spark
 
 JAVA_VERSIONS = (17, 21)
 # Without these the tables would not be the tables of the contracts.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from learn_spark.settings.schema import Objective
-from learn_spark.settings.schema import Tower as TowerSettings
+from learn_spark.core.settings.schema import Objective
+from learn_spark.core.settings.schema import Tower as TowerSettings
 from learn_spark.towers.content import ContentTower
 from learn_spark.towers.hstu import HSTU
 from learn_spark.towers.learn_plus import LearnPlus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from learn_spark.settings.schema import Training
+from learn_spark.core.settings.schema import Training
 
 
 def learning_rate(step: int, total: int, settings: Training) -> float:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from learn_spark.core.settings.schema import Encoder
 from learn_spark.encoder.gpus import WAIT, gpu_profile, require_gpu
 from learn_spark.encoder.identity import EncoderError
-from learn_spark.settings.schema import Encoder
 
 
 def places(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -9,9 +9,9 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from learn_spark.core.settings.schema import Encoder
 from learn_spark.encoder.api import embed_text, encode
 from learn_spark.encoder.identity import EncoderError
-from learn_spark.settings.schema import Encoder
 from tests.encoder.tiny import tiny_model
 
 TEXTS = ["a film", "another, longer film about nothing", " ", "ספר", "a film"]

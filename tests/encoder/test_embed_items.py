@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from learn_spark.core.settings import Settings
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.retention import forget, keys_in_use
-from learn_spark.settings import Settings
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot, current_version
 from learn_spark.tables.workspace import Workspace

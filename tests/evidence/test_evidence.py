@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from learn_spark.core.settings.schema import Evidence
 from learn_spark.evidence.fit import EvidenceFailed, fit_heads, passes
 from learn_spark.evidence.head import EvidenceHead, Heads
 from learn_spark.evidence.judge import HIDDEN, Asked, Judge
@@ -17,7 +18,6 @@ from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
 from learn_spark.fusion.levels import between_knots
 from learn_spark.retrieval.folds import fold_of
 from learn_spark.retrieval.ranks import ranks_from_vectors
-from learn_spark.settings.schema import Evidence
 
 
 def _log(seed: int, users: int = 60, n_items: int = 25) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from learn_spark.settings import Settings, load_settings
+from learn_spark.core.settings import Settings, load_settings
 from tests.world import write_config
 
 COLUMNS = {

@@ -13,9 +13,9 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
+from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.settings.load import find_config
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.settings import Settings, load_settings
-from learn_spark.settings.load import find_config
 from learn_spark.tables import delta
 from learn_spark.tables.lineage import all_runs
 from learn_spark.tables.log import read_rows

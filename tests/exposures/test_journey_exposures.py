@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from learn_spark.core.settings import Settings
+from learn_spark.core.settings.schema import Exposures
 from learn_spark.exposures.coupons import coupon_sample
 from learn_spark.exposures.journey import Journey
 from learn_spark.exposures.promotions import promotion_sample
 from learn_spark.exposures.sampling import check_weights
-from learn_spark.settings import Settings
-from learn_spark.settings.schema import Exposures
 from learn_spark.sources.location import LocationError, resolve
 from learn_spark.sources.source import UnreadableFile
 from learn_spark.sources.staging import CountsDoNotAddUp

@@ -12,10 +12,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.settings import Settings
+from learn_spark.core.settings.schema import Histories
 from learn_spark.histories.assemble import Size, assemble
 from learn_spark.histories.events import indexed_events, usable_events
-from learn_spark.settings import Settings
-from learn_spark.settings.schema import Histories
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 Event = tuple[str, str, str, int, float]  # event_id, user_id, item_id, second, value

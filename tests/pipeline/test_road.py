@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from learn_spark.core.settings import load_settings
 from learn_spark.pipeline.registry import all_stages
 from learn_spark.release.read import read_release, released_arrow
 from learn_spark.retrieval.cuts import fixed_lists
-from learn_spark.settings import load_settings
 from learn_spark.tables.lineage import Run, all_runs
 from learn_spark.tables.log import read_rows
 from learn_spark.tables.snapshot import Snapshot, current_version

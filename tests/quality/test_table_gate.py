@@ -11,13 +11,13 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, SettingsError
+from learn_spark.core.settings import Settings
+from learn_spark.core.settings.schema import Quality, RuleChange
 from learn_spark.pipeline.check import check_table
 from learn_spark.quality.gate import GateReport, RuleResult
 from learn_spark.quality.profile import profile
 from learn_spark.quality.results import Results
 from learn_spark.quality.table_gate import TableGate, check_rule_names, rules_of
-from learn_spark.settings import Settings
-from learn_spark.settings.schema import Quality, RuleChange
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import Evenness, Reference, TableRule, contract
 from learn_spark.tables.lineage import all_runs

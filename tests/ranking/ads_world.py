@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from pyspark.sql import SparkSession
 
+from learn_spark.core.settings import Settings, load_settings
 from learn_spark.ranking.exposures import Exposures, read_exposures
-from learn_spark.settings import Settings, load_settings
 from learn_spark.tables import delta
 from learn_spark.tables.contracts import contract
 from learn_spark.tables.log import append_rows

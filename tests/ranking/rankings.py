@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.settings.schema import Ranking, Trees
 from learn_spark.ranking.inputs import Inputs
-from learn_spark.settings.schema import Ranking, Trees
 
 SMALL = {
     "hidden": [16],

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.settings.schema import Ranking, Trees
 from learn_spark.ranking.fit import best_epoch, score_network, shape_of, train_network
 from learn_spark.ranking.inputs import Inputs
 from learn_spark.ranking.metrics import auc, calibration, log_loss
 from learn_spark.ranking.store import Ranker
 from learn_spark.ranking.trees import score_trees, train_trees
-from learn_spark.settings.schema import Ranking, Trees
 from tests.ranking.ads_world import tastes
 from tests.ranking.rankings import inputs, ranking
 

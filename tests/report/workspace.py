@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from learn_spark.core.settings import load_settings, save_settings
 from learn_spark.encoder.space import fit_space, remember_space
-from learn_spark.settings import load_settings, save_settings
 from learn_spark.tables.lineage import Run, record
 from learn_spark.tables.workspace import Workspace
 from learn_spark.towers.content import ContentTower

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.sources import amazon_2014
 from learn_spark.sources.amazon_2014 import Amazon2014, literal_to_json
 from learn_spark.sources.location import LocationError

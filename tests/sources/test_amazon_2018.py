@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.sources.amazon_2018 import Amazon2018
 from learn_spark.sources.location import LocationError
 from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.sources.complete_journey import CompleteJourney
 from learn_spark.sources.location import LocationError, resolve
 from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from learn_spark.settings import Settings, load_settings
+from learn_spark.core.settings import Settings, load_settings
 from learn_spark.tables.snapshot import current_version
 from learn_spark.tables.workspace import Workspace
 from tests.world import write_config

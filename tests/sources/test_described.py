@@ -16,7 +16,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.settings import Settings, load_settings
+from learn_spark.core.settings import Settings, load_settings
 from learn_spark.sources.location import LocationError
 from tests.world import write_config
 

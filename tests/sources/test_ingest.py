@@ -14,7 +14,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import GateFailed
-from learn_spark.settings import Settings, load_settings
+from learn_spark.core.settings import Settings, load_settings
 from learn_spark.sources import ingest
 from learn_spark.sources.ingest import Tally
 from learn_spark.sources.location import LocationError, resolve

@@ -12,8 +12,8 @@ import torch
 from deltalake import write_deltalake
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.settings.schema import Feed, Objective, Training
 from learn_spark.feed.stream import HistoryStream
-from learn_spark.settings.schema import Feed, Objective, Training
 from learn_spark.tables.snapshot import Snapshot
 from learn_spark.towers.content import ContentTower
 from learn_spark.towers.hstu import HSTU

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learn_spark.settings.schema import Objective
+from learn_spark.core.settings.schema import Objective
 from learn_spark.training.batches import BatchMaker, NextItemBatch
 from learn_spark.training.objective import ObjectiveLoss
 from learn_spark.training.ranks import Ranks

@@ -11,7 +11,7 @@ import pytest
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError, SettingsError
-from learn_spark.settings import Settings, load_settings
+from learn_spark.core.settings import Settings, load_settings
 from learn_spark.tables.lineage import newest_model
 from learn_spark.tables.workspace import alone
 from learn_spark.training.model_store import read_manifest

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.resources import resource_folder
-from learn_spark.settings.experiment import Experiment
-from learn_spark.settings.schema import Settings
+from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.schema import Settings
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _SECRET = re.compile(r"(password|secret|token$|access[._]?key|credential)", re.IGNORECASE)

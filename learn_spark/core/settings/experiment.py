@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from learn_spark.settings.schema import Count, Log, Quality, Rate, Section, Spark, as_micros
+from learn_spark.core.settings.schema import Count, Log, Quality, Rate, Section, Spark, as_micros
 
 MetricName = Literal[
     "revenue_per_user",

@@ -9,8 +9,8 @@ import yaml
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.resources import resource_folder
-from learn_spark.settings import load_settings, save_settings
-from learn_spark.settings.load import fingerprint, redacted
+from learn_spark.core.settings import load_settings, save_settings
+from learn_spark.core.settings.load import fingerprint, redacted
 
 PRESETS = {"learn-plus"}  # to be put upon a data set's settings
 
