@@ -121,8 +121,8 @@ def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
 
     from learn_spark.core.console import Reporter
     from learn_spark.core.settings.schema import Spark
+    from learn_spark.core.tables.session import start_session
     from learn_spark.experiments import ab_report
-    from learn_spark.tables.session import start_session
 
     with tempfile.TemporaryDirectory(prefix="bench-ab-") as folder:
         log = Path(folder) / "log.parquet"

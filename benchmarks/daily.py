@@ -21,9 +21,9 @@ from pathlib import Path
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.tables.session import start_session
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.tables.session import start_session
-from learn_spark.tables.snapshot import Snapshot
 
 COMPARED = {
     "items": None,

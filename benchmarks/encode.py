@@ -245,10 +245,10 @@ def _spark(folder: Path, texts: list[str], precision: str) -> dict[str, float]:
     from pyspark.sql import functions as F
 
     from learn_spark.core.settings.schema import Encoder, Spark
+    from learn_spark.core.tables import delta
+    from learn_spark.core.tables.contracts import contract
+    from learn_spark.core.tables.session import start_session
     from learn_spark.encoder.worker import OUTPUT, WorkerSpec
-    from learn_spark.tables import delta
-    from learn_spark.tables.contracts import contract
-    from learn_spark.tables.session import start_session
 
     cores = os.cpu_count() or 1
     encoder = Encoder(model=str(folder), max_tokens=MAX_TOKENS, normalise=False, precision=precision)  # type: ignore[arg-type]

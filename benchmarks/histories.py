@@ -120,7 +120,7 @@ def _watch(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
 
 
 def _part(part: str, folder: Path, size: int, heavy: float) -> int:
-    from learn_spark.tables.session import start_session
+    from learn_spark.core.tables.session import start_session
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = Spark(master="local[*]", driver_memory=MEMORY, shuffle_partitions=max(8, size // 1_250_000))

@@ -21,7 +21,7 @@ from learn_spark.pipeline.registry import all_stages
 
 if TYPE_CHECKING:
     from learn_spark.core.console import Reporter
-    from learn_spark.tables.workspace import Workspace
+    from learn_spark.core.tables.workspace import Workspace
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A settings file, or its name in conf/.")]
 ConfigArgument = Annotated[
@@ -99,9 +99,9 @@ def run_stages_command(
     def work() -> None:
         from learn_spark.core.console import Reporter
         from learn_spark.core.settings import load_settings
+        from learn_spark.core.tables.workspace import Workspace
         from learn_spark.pipeline.runner import run_stages
         from learn_spark.pipeline.summary import show_metrics, show_outcomes, show_places
-        from learn_spark.tables.workspace import Workspace
 
         settings = load_settings(config, overrides)
         workspace = Workspace.open(settings.workspace)
@@ -191,8 +191,8 @@ def report(
     def work() -> None:
         from learn_spark.core.console import Reporter
         from learn_spark.core.settings import load_settings
+        from learn_spark.core.tables.workspace import Workspace
         from learn_spark.report.write import write_page
-        from learn_spark.tables.workspace import Workspace
 
         workspace = Workspace.open(load_settings(config, overrides or []).workspace)
         Reporter().line(f"report  {write_page(workspace, run_id)}")
@@ -208,8 +208,8 @@ def status(config: ConfigOption = "quickstart", overrides: SetOption = None, ver
     def work() -> None:
         from learn_spark.core.console import Reporter
         from learn_spark.core.settings import load_settings
+        from learn_spark.core.tables.workspace import Workspace
         from learn_spark.pipeline.summary import show_status
-        from learn_spark.tables.workspace import Workspace
 
         show_status(Workspace.open(load_settings(config, overrides or []).workspace), Reporter())
 
@@ -231,8 +231,8 @@ def check(
     def work() -> None:
         from learn_spark.core.console import Reporter
         from learn_spark.core.settings import load_settings
+        from learn_spark.core.tables.workspace import Workspace
         from learn_spark.pipeline.check import check_table
-        from learn_spark.tables.workspace import Workspace
 
         settings = load_settings(config, overrides or [])
         folder.append(Workspace.open(settings.workspace).folder("logs"))
@@ -253,8 +253,8 @@ def _in_workspace(
     def locked() -> None:
         from learn_spark.core.console import Reporter
         from learn_spark.core.settings import load_settings
+        from learn_spark.core.tables.workspace import Workspace
         from learn_spark.pipeline.runner import workspace_lock
-        from learn_spark.tables.workspace import Workspace
 
         workspace = Workspace.open(load_settings(config, overrides or []).workspace)
         with workspace_lock(workspace) if lock else nullcontext():
@@ -483,9 +483,9 @@ def forget_embeddings(
     def work() -> None:
         from learn_spark.core.console import Reporter
         from learn_spark.core.settings import load_settings
+        from learn_spark.core.tables.workspace import Workspace
         from learn_spark.encoder.retention import forget, keys_in_use
         from learn_spark.pipeline.runner import workspace_lock
-        from learn_spark.tables.workspace import Workspace
 
         settings = load_settings(config, overrides or [])
         workspace, report = Workspace.open(settings.workspace), Reporter()

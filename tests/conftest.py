@@ -42,7 +42,7 @@ SMALL_SPARK = Spark(
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """The Spark session of all tests, with Delta."""
-    from learn_spark.tables.session import start_session
+    from learn_spark.core.tables.session import start_session
 
     session = start_session(SMALL_SPARK, app="tests", log_file=tmp_path_factory.mktemp("spark") / "spark.log")
     yield session

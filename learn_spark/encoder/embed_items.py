@@ -11,6 +11,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.chunks import ChunkEncoder, Totals
 from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
 from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
@@ -18,9 +21,6 @@ from learn_spark.encoder.known import remember_encoder
 from learn_spark.encoder.loading import prepare
 from learn_spark.encoder.worker import WorkerSpec
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.workspace import Workspace
 from learn_spark.text.templates import template
 
 

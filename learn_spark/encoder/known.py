@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import EncoderIdentity
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.log import append_rows, read_rows
-from learn_spark.tables.workspace import Workspace
 
 
 def remember_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:

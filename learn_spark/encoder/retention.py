@@ -13,10 +13,10 @@ from deltalake import DeltaTable
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.snapshot import Snapshot, current_version
-from learn_spark.tables.workspace import Workspace
 
 
 @dataclass(frozen=True)

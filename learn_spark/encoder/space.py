@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.log import append_rows, read_rows
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.workspace import Workspace
 
 SpaceKind = Literal["raw", "centred", "whitened"]
 CHUNK_ROWS = 8_192

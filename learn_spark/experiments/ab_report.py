@@ -14,6 +14,9 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
 from learn_spark.core.settings import load_experiment
 from learn_spark.core.settings.experiment import Cohort, Experiment
+from learn_spark.core.tables.lineage import code_version, new_run_id
+from learn_spark.core.tables.session import start_session
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.experiments.aa import false_alarms
 from learn_spark.experiments.checks import checks_of
 from learn_spark.experiments.comparisons import compare, resample
@@ -23,9 +26,6 @@ from learn_spark.experiments.rows import Rows, prepare
 from learn_spark.experiments.slices import UserTable
 from learn_spark.experiments.users import Users, make_users
 from learn_spark.sources.exposure_log import log_files
-from learn_spark.tables.lineage import code_version, new_run_id
-from learn_spark.tables.session import start_session
-from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.pipeline.stage import StageContext
 from learn_spark.sources.staging import CountsDoNotAddUp
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.exposures import from_interactions, from_journey, own_logs
 from learn_spark.exposures.gathered import Gathered
 from learn_spark.exposures.journey import journey_files
@@ -19,7 +20,6 @@ from learn_spark.sources.deliveries import fingerprint
 from learn_spark.sources.exposure_log import log_files
 from learn_spark.sources.location import resolve
 from learn_spark.sources.source import RawFile
-from learn_spark.tables.workspace import Workspace
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:

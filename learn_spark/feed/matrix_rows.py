@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.tables.snapshot import Snapshot, SnapshotError
+from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
 
 _ROWS = 2048
 _BUFFER = 1 << 20

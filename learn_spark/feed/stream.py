@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.feed.batches import cut_batches
 from learn_spark.feed.order import (
     BATCHES,
@@ -22,7 +23,6 @@ from learn_spark.feed.order import (
     steps_per_epoch,
 )
 from learn_spark.feed.shuffle import Rows, ShuffleBuffer, row_count
-from learn_spark.tables.snapshot import Snapshot
 
 
 class RowsLost(LearnSparkError):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
-from learn_spark.tables.contracts import all_tables
-from learn_spark.tables.lineage import Run, all_runs
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.snapshot import current_version
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.contracts import all_tables
+from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
 
 SHOWN_FILES = 5
 # Books of the platform itself: every run writes them, nothing is made from them.

@@ -13,14 +13,14 @@ from deltalake import DeltaTable
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
+from learn_spark.core.tables.contracts import all_tables
+from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use
 from learn_spark.pipeline.runner import workspace_lock
 from learn_spark.release.ledger import expire, ledger, states
 from learn_spark.release.read import KEYS
-from learn_spark.tables.contracts import all_tables
-from learn_spark.tables.lineage import Run, all_runs
-from learn_spark.tables.snapshot import current_version
-from learn_spark.tables.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.schema import Settings
-from learn_spark.tables.lineage import code_version
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.lineage import code_version
+from learn_spark.core.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from learn_spark.tables.snapshot import Snapshot
+    from learn_spark.core.tables.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SparkHolder:
         if self._session is None:
             from pyspark import SparkContext
 
-            from learn_spark.tables.session import start_session
+            from learn_spark.core.tables.session import start_session
 
             self._ours = SparkContext._active_spark_context is None
             log = None if self._verbose else workspace.folder("logs") / "spark.log"
@@ -118,13 +118,13 @@ class StageContext:
 
     def read(self, table: str) -> DataFrame:
         """An input table at its pinned version, by Spark."""
-        from learn_spark.tables import delta
+        from learn_spark.core.tables import delta
 
         return delta.read(self.spark, self.path(table), int(self.inputs[table]))
 
     def snapshot(self, table: str) -> Snapshot:
         """An input table at its pinned version, without Spark."""
-        from learn_spark.tables.snapshot import Snapshot
+        from learn_spark.core.tables.snapshot import Snapshot
 
         return Snapshot.open(self.path(table), int(self.inputs[table]))
 

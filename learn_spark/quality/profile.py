@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from learn_spark.tables.contracts import Evenness, TableRule
+from learn_spark.core.tables.contracts import Evenness, TableRule
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

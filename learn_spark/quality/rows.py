@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from learn_spark.tables.contracts import RowRule
+from learn_spark.core.tables.contracts import RowRule
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings.schema import Quality
+from learn_spark.core.tables.contracts import ContractError, TableRule, contract
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.quality.gate import GateReport, Rule, RuleResult, docs_page, run_gate
 from learn_spark.quality.profile import profile
 from learn_spark.quality.results import Results
-from learn_spark.tables.contracts import ContractError, TableRule, contract
-from learn_spark.tables.snapshot import current_version
-from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -66,7 +66,7 @@ class TableGate:
         ``given`` are numbers of the run that wrote the version; a later judgement takes them from the earlier one.
         Nothing is raised for a broken rule: ``GateReport.require`` does that.
         """
-        from learn_spark.tables import delta
+        from learn_spark.core.tables import delta
 
         rules = rules_of(table, self._settings)
         if not rules:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Ranking, as_micros
-from learn_spark.tables.snapshot import Snapshot
+from learn_spark.core.tables.snapshot import Snapshot
 
 OWN_FIELDS = ("user_id", "item_id", "position")
 BATCH_ROWS = 65_536

@@ -14,6 +14,9 @@ import torch
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Ranking, as_micros, from_micros
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import append_rows, append_table, check_columns
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.ranking.cohorts import cohorts_of
 from learn_spark.ranking.exposures import OWN_FIELDS, Exposures, Split, read_exposures, split_by_time
@@ -33,9 +36,6 @@ from learn_spark.ranking.store import (
 )
 from learn_spark.ranking.trees import train_trees
 from learn_spark.ranking.vocabulary import Hashed, Lookup, Vocabulary
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.log import append_rows, append_table, check_columns
-from learn_spark.tables.workspace import Workspace
 
 TREES = "trees"
 WRITTEN_ROWS = 1 << 18

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.release.ledger import ledger, states
 from learn_spark.release.read import key_of, read_release, workspace_of
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.release.staging import Staged
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession

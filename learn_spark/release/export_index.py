@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import save_settings
 from learn_spark.core.settings.schema import Index
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.release.faiss_index import IndexFault, ItemIndex, build, load, read_manifest, save
 from learn_spark.release.index_recall import measure
 from learn_spark.release.read import read_release
 from learn_spark.retrieval.cuts import fixed_lists
-from learn_spark.tables.snapshot import Snapshot
 
 # What makes an index another one; the rest only says when to measure and when to build anew.
 _SHAPE = ("kind", "links", "ef_construction", "ef_search", "nlist", "nprobe")

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.lineage import new_run_id
-from learn_spark.tables.log import append_rows, check_columns, read_rows
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.lineage import new_run_id
+from learn_spark.core.tables.log import append_rows, check_columns, read_rows
+from learn_spark.core.tables.workspace import Workspace
 
 # What may be read; of these, a backfilled one only by its id or as of a time.
 READABLE = ("released", "backfilled")

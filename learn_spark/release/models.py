@@ -8,9 +8,9 @@ from typing import Any
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Histories
+from learn_spark.core.tables.lineage import trained_models
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
-from learn_spark.tables.lineage import trained_models
-from learn_spark.tables.workspace import Workspace
 
 
 def usable_model(settings: Settings, workspace: Workspace) -> str:

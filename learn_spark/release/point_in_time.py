@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.release.ledger import READABLE, held_during, ledger, states
 from learn_spark.release.read import KEYS, workspace_of
-from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -39,7 +39,7 @@ def features_at(
     """
     from pyspark.sql import functions as F
 
-    from learn_spark.tables import delta
+    from learn_spark.core.tables import delta
 
     missing = {"user_id", "item_id", "event_time"} - set(events.columns)
     taken = set(ADDED) & set(events.columns)

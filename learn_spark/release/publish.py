@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import from_micros
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.quality.gate import run_gate
 from learn_spark.release.alignment import fit_rotation, rotated
@@ -24,8 +26,6 @@ from learn_spark.release.models import usable_model
 from learn_spark.release.read import KEYS
 from learn_spark.release.staging import Staged, stage, staged_folder
 from learn_spark.release.worker import TowerSpec
-from learn_spark.tables import delta
-from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
+from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.release.ledger import NoRelease, current_release, ledger, release_called
-from learn_spark.tables.snapshot import Snapshot
-from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -49,7 +49,7 @@ def read(
 
     Raises NoRelease where no release fits, LearnSparkError for another table.
     """
-    from learn_spark.tables import delta
+    from learn_spark.core.tables import delta
 
     where = workspace_of(spark, workspace)
     key_of(table)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from learn_spark.core.tables.lineage import Run
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.figures import Cell
 from learn_spark.report.svg import Plot
-from learn_spark.tables.lineage import Run
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.workspace import Workspace
 
 METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
 LOWER_IS_BETTER = ("log loss", "ECE")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.road import Road
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.workspace import Workspace
 
 
 @dataclass(frozen=True)

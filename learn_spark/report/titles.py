@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.tables.scan import scan
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.scan import scan
+from learn_spark.core.tables.workspace import Workspace
 
 LONGEST = 80
 

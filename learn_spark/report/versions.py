@@ -7,9 +7,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.road import Road
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.workspace import Workspace
 
 LIBRARIES = (
     "pyspark",

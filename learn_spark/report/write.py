@@ -8,12 +8,12 @@ from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
+from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.registry import all_stages
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.report.files import put
 from learn_spark.report.page import render
-from learn_spark.tables.lineage import Run, all_runs
-from learn_spark.tables.workspace import Workspace
 
 NEWEST = "index.html"
 

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.scan import scan
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.retrieval.bootstrap import Difference, paired_differences
 from learn_spark.retrieval.cuts import CutName
 from learn_spark.retrieval.metrics import per_user
 from learn_spark.retrieval.results import ALONE, ResultKey, written_by
 from learn_spark.retrieval.slices import DIMENSIONS, slices
-from learn_spark.tables.lineage import Run, all_runs
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.scan import scan
-from learn_spark.tables.workspace import Workspace
 
 BASELINES = ("popularity", "markov", "frozen")
 NAMED_IN_ERRORS = 5

@@ -11,6 +11,10 @@ import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.lineage import newest_model
+from learn_spark.core.tables.log import append_rows, append_table, check_columns
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.feed.item_matrix import item_matrix
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.retrieval.contenders import Contender, counted, evident, frozen, trained
@@ -22,10 +26,6 @@ from learn_spark.retrieval.popularity import popularity
 from learn_spark.retrieval.results import ResultKey, protocol_of, user_rows, written_by
 from learn_spark.retrieval.slices import slice_metrics, target_labels
 from learn_spark.retrieval.vectors import unit_rows
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.lineage import newest_model
-from learn_spark.tables.log import append_rows, append_table, check_columns
-from learn_spark.tables.workspace import Workspace
 from learn_spark.training.content import bind_content, fit_content
 from learn_spark.training.model_store import Model, load_model
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from learn_spark.core.resources import resource_folder
 from learn_spark.core.settings.schema import Source as SourceSettings
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.sources.source import RawFile
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.log import append_rows, read_rows
-from learn_spark.tables.workspace import Workspace
 
 
 def reader_version(settings: SourceSettings) -> str:

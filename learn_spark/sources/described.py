@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings.schema import Files
 from learn_spark.core.settings.schema import Source as SourceSettings
+from learn_spark.core.tables.snapshot import current_version
 from learn_spark.sources.location import LocationError
 from learn_spark.sources.source import (
     EVENT_COLUMNS,
@@ -21,7 +22,6 @@ from learn_spark.sources.source import (
     of_kind,
 )
 from learn_spark.sources.text_lines import first_line, read_csv, shape, spark_path, with_source_file
-from learn_spark.tables.snapshot import current_version
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.lineage import last_done
+from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.quality.quarantine import quarantine
 from learn_spark.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
@@ -21,11 +26,6 @@ from learn_spark.sources.source import RawFile, UnreadableFile, source
 from learn_spark.sources.staging import CountsDoNotAddUp, Staged, Stager, stage_all
 from learn_spark.sources.typed_rows import EVENT_ORDER
 from learn_spark.sources.waiting import Waiting
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.lineage import last_done
-from learn_spark.tables.snapshot import Snapshot, current_version
-from learn_spark.tables.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.observed import observed
 from learn_spark.quality.rows import judge
 from learn_spark.sources.broken_files import first_broken
 from learn_spark.sources.source import RawFile, Source, of_kind
 from learn_spark.sources.typed_rows import event_as_json, typed_events, typed_items
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.observed import observed
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -143,7 +143,7 @@ class Stager:
 
 def stage_all(stager: Stager, items_path: str) -> tuple[Staged | None, Staged | None]:
     """Items and events of the stager's files; an event's item is known if the table or these files have it."""
-    from learn_spark.tables import delta
+    from learn_spark.core.tables import delta
 
     items = stager.items()
     known = delta.read(stager.spark, items_path).select("item_id")

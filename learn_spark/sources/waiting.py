@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
 from learn_spark.quality.quarantine import keep, row_id
 from learn_spark.sources.staging import UNKNOWN_ITEM
 from learn_spark.sources.typed_rows import event_from_json
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

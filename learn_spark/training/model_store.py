@@ -23,10 +23,10 @@ from safetensors.torch import load, save_file
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evidence.head import Heads
 from learn_spark.fusion.levels import Levels
 from learn_spark.fusion.tower import FusedTower
-from learn_spark.tables.workspace import Workspace
 from learn_spark.towers.bound import BoundTower
 from learn_spark.towers.registry import shape_of, tower_of_shape
 from learn_spark.towers.tower import Tower

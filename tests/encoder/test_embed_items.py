@@ -19,11 +19,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.core.settings import Settings
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.retention import forget, keys_in_use
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.snapshot import Snapshot, current_version
-from learn_spark.tables.workspace import Workspace
 from tests.encoder.standalone import descendants
 from tests.encoder.tiny import tiny_model
 from tests.world import ITEMS, item_lines, write_raw

@@ -13,9 +13,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.core.settings import Settings
+from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.chunks import KILLS
-from learn_spark.tables.snapshot import Snapshot
-from learn_spark.tables.workspace import Workspace
 from tests.encoder.tiny import tiny_model
 from tests.world import write_raw
 

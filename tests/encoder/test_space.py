@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.space import Space, SpaceKind, fit_space, read_space, remember_space
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.workspace import Workspace
 
 
 def cone(rows: int, width: int) -> np.ndarray:

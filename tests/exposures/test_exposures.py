@@ -15,12 +15,12 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.settings.load import find_config
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.lineage import all_runs
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.tables import delta
-from learn_spark.tables.lineage import all_runs
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.snapshot import current_version
-from learn_spark.tables.workspace import Workspace
 from tests.exposures.journey_world import exposure_settings, write_journey
 from tests.exposures.test_journey_exposures import CHOSEN, WORLD, exposures_of
 from tests.report.planted import plant

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.feed.shuffle import Rows
-from learn_spark.tables.snapshot import Snapshot
 
 COLUMNS = ["row", "item_index", "train_length"]
 WIDTH = 8

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.feed.shuffle import ShuffleBuffer, row_count
 from learn_spark.feed.stream import HistoryStream
-from learn_spark.tables.snapshot import Snapshot
 from tests.feed.files import COLUMNS, rows_of, write_files
 
 FILES, FILE_ROWS, SHUFFLE_ROWS, BATCH = 40, 500, 4000, 50

@@ -9,8 +9,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from learn_spark.core.settings import Settings
-from learn_spark.tables.snapshot import Snapshot, current_version
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.workspace import Workspace
 from tests.world import USERS, event_lines, write_raw
 
 

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
 from learn_spark.core.settings.schema import Histories
+from learn_spark.core.tables.contracts import contract
 from learn_spark.histories import worker
 from learn_spark.histories.assemble import Size, assemble
 from learn_spark.histories.events import indexed_events, usable_events
 from learn_spark.histories.worker import Plan, assemble_stream
 from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events
-from learn_spark.tables.contracts import contract
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 Event = tuple[str, str, int, str]  # user_id, item_id, second, event_type

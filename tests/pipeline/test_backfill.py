@@ -12,13 +12,13 @@ from pyspark.sql import SparkSession
 import learn_spark.release
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.pipeline.backfill import backfill
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.release.ledger import ledger as rows_of
 from learn_spark.release.ledger import states
 from learn_spark.release.models import usable_model
 from learn_spark.release.read import read_release
-from learn_spark.tables.snapshot import Snapshot
 from tests.release.feature_world import FeatureWorld
 from tests.report.planted import FIRST_DAY
 

@@ -13,12 +13,12 @@ import learn_spark.release
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
+from learn_spark.core.tables.lineage import Run, record
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.encoder.identity import identify
 from learn_spark.pipeline.retain import retain
 from learn_spark.pipeline.runner import workspace_lock
 from learn_spark.release.ledger import NoRelease
-from learn_spark.tables.lineage import Run, record
-from learn_spark.tables.snapshot import Snapshot
 from tests.release.published import DAYS, Published
 from tests.report.planted import plant
 from tests.world import write_config

@@ -61,7 +61,7 @@ def test_torch_rooms_do_not_know_pyspark() -> None:
         if str(path.relative_to(PACKAGE)) in LAUNCHER:
             continue
         assert not uses(imports(path), "pyspark"), path
-        assert not uses(imports(path), "learn_spark.tables.delta"), path
+        assert not uses(imports(path), "learn_spark.core.tables.delta"), path
 
 
 def test_settings_tables_and_quality_know_nobody_above_them() -> None:

@@ -13,17 +13,17 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, SettingsError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Quality, RuleChange
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import Evenness, Reference, TableRule, contract
+from learn_spark.core.tables.lineage import all_runs
+from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.snapshot import SnapshotError, current_version
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.check import check_table
 from learn_spark.quality.gate import GateReport, RuleResult
 from learn_spark.quality.profile import profile
 from learn_spark.quality.results import Results
 from learn_spark.quality.table_gate import TableGate, check_rule_names, rules_of
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import Evenness, Reference, TableRule, contract
-from learn_spark.tables.lineage import all_runs
-from learn_spark.tables.log import append_rows, read_rows
-from learn_spark.tables.snapshot import SnapshotError, current_version
-from learn_spark.tables.workspace import Workspace
 from tests.world import write_raw
 
 BAD_EVENT = "\t2\t3\t880000000"

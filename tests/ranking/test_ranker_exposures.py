@@ -11,12 +11,12 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.settings.schema import Cohorts, Ranking
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.ranking.cohorts import cohorts_of
 from learn_spark.ranking.exposures import Coded, read_exposures, split_by_time
 from learn_spark.ranking.features import features_of
 from learn_spark.ranking.inputs import circle
 from learn_spark.ranking.vocabulary import Hashed, Lookup, of_arrow, to_arrow
-from learn_spark.tables.snapshot import Snapshot
 from tests.ranking.ads_world import START, AdsWorld, exposure
 
 

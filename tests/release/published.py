@@ -8,11 +8,11 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 import learn_spark.release
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.log import append_rows
-from learn_spark.tables.snapshot import current_version
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import append_rows
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
 from tests.report.planted import release_row
 
 DAYS = [datetime(2024, 1, day, 12, tzinfo=UTC) for day in range(1, 9)]

@@ -12,10 +12,10 @@ from pyspark.sql import SparkSession
 
 import learn_spark.release
 from learn_spark.core.errors import LearnSparkError, SettingsError
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
 from learn_spark.release.ledger import NoRelease, held_during
 from learn_spark.release.read import read_release
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
 from tests.release.published import DAYS, Published, Vectors
 from tests.report.planted import release_row
 

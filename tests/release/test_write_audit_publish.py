@@ -13,6 +13,9 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import GateFailed, LearnSparkError
 from learn_spark.core.settings.schema import Release
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.fusion.levels import Levels
 from learn_spark.pipeline.stage import StageResult
 from learn_spark.quality.gate import run_gate
@@ -24,9 +27,6 @@ from learn_spark.release.ledger import NoRelease, add_row, ledger, roll_back, wi
 from learn_spark.release.models import usable_model
 from learn_spark.release.read import read_release, released_arrow
 from learn_spark.retrieval.vectors import unit_rows
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.snapshot import Snapshot
-from learn_spark.tables.workspace import Workspace
 from learn_spark.training.content import bind_content
 from learn_spark.training.fusion import FittedFusion
 from learn_spark.training.model_store import ModelFusion, load_model

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.snapshot import current_version
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
 
 DAY = 86_400_000_000
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)

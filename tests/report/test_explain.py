@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.release.read import NoRelease
 from learn_spark.report.explain import Explanation, explain, moment
 from learn_spark.report.titles import plain_title
-from learn_spark.tables.workspace import Workspace
 from tests.report.planted import history_row, plant, release_row
 from tests.world import write_config
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from learn_spark.core.tables.lineage import Run
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.figures import OfferedLine, metric_tables, slice_plots, wilson
-from learn_spark.tables.lineage import Run
-from learn_spark.tables.workspace import Workspace
 from tests.report.planted import FIRST_DAY, plant
 
 HELD = {"run_id": "1", "model_id": "m", "users": 100}

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.lineage import Run
 from learn_spark.report.road import road_of
-from learn_spark.tables.lineage import Run
 
 
 def run(

@@ -11,17 +11,17 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.lineage import Run
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.snapshot import current_version
 from learn_spark.pipeline.stage import StageResult
 from learn_spark.quality.profile import profile
 from learn_spark.retrieval.cuts import cut_histories, trained_counts
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.results import ResultKey, written_by
 from learn_spark.retrieval.vectors import item_vectors, user_vectors
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.lineage import Run
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.snapshot import current_version
 from learn_spark.training.content import bind_content
 from learn_spark.training.model_store import load_model
 from tests.report.planted import plant

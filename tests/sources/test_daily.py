@@ -14,8 +14,8 @@ import yaml
 from pyspark.sql import SparkSession
 
 from learn_spark.core.settings import Settings, load_settings
-from learn_spark.tables.snapshot import current_version
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
 from tests.world import write_config
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"

@@ -14,6 +14,10 @@ from pyspark.sql import SparkSession
 import learn_spark
 import learn_spark.training.train as train_stage
 from learn_spark.core.errors import SettingsError
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.histories.protocols import TEST
 from learn_spark.pipeline.stage import StageContext
@@ -22,10 +26,6 @@ from learn_spark.retrieval.compare import compare
 from learn_spark.retrieval.contenders import trained
 from learn_spark.retrieval.cuts import cut_histories
 from learn_spark.retrieval.metrics import summarise
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.log import read_rows
-from learn_spark.tables.snapshot import Snapshot
 from learn_spark.training.content import bind_content
 from learn_spark.training.known import KnownHistories
 from learn_spark.training.loop import Trained

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
-from learn_spark.tables.snapshot import Snapshot
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.training.checkpoint import Checkpoints
 from learn_spark.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.training.task import TrainingTask

@@ -14,7 +14,7 @@ import torch
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
 from learn_spark.core.settings.schema import Training
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.training.loop import TrainingFailed, TrainingLoop
 from learn_spark.training.model_store import ModelError, load_model, read_curve, save_model
 from learn_spark.training.schedule import learning_rate

@@ -13,10 +13,10 @@ import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
-from learn_spark.tables.contracts import ContractError, contract
-from learn_spark.tables.lineage import Run, all_runs, code_version, last_done, new_run_id, record
-from learn_spark.tables.log import append_rows, check_columns, read_rows
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.contracts import ContractError, contract
+from learn_spark.core.tables.lineage import Run, all_runs, code_version, last_done, new_run_id, record
+from learn_spark.core.tables.log import append_rows, check_columns, read_rows
+from learn_spark.core.tables.workspace import Workspace
 
 
 def run(job: str, status: str = "done", minute: int = 0, **changes: Any) -> Run:
@@ -76,8 +76,8 @@ def test_reading_many_times_never_aborts_the_interpreter_at_its_end(tmp_path: Pa
         record(workspace, run("a", minute=minute))
     code = (
         "import sys\n"
-        "from learn_spark.tables.lineage import all_runs\n"
-        "from learn_spark.tables.workspace import Workspace\n"
+        "from learn_spark.core.tables.lineage import all_runs\n"
+        "from learn_spark.core.tables.workspace import Workspace\n"
         "for _ in range(5): all_runs(Workspace.open(sys.argv[1]))"
     )
     for _ in range(6):

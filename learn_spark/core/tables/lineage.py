@@ -14,9 +14,9 @@ from pathlib import Path
 import learn_spark
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.resources import resource_folder
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.log import append_rows, read_rows
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from learn_spark.tables.contracts import Contract, ContractError
-from learn_spark.tables.snapshot import read_arrow
+from learn_spark.core.tables.contracts import Contract, ContractError
+from learn_spark.core.tables.snapshot import read_arrow
 
 
 def append_rows(path: str, contract: Contract, rows: Sequence[Mapping[str, Any]]) -> int:

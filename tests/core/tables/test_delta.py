@@ -10,9 +10,9 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.tables import delta
-from learn_spark.tables.contracts import ContractError, contract
-from learn_spark.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import ContractError, contract
+from learn_spark.core.tables.snapshot import Snapshot, current_version
 
 ITEMS = contract("items")
 
@@ -144,7 +144,7 @@ def test_a_snapshot_lists_its_own_files_and_rows(spark: SparkSession, tmp_path: 
 
 
 def test_a_snapshot_with_deletion_vectors_is_refused(spark: SparkSession, tmp_path: Path) -> None:
-    from learn_spark.tables.snapshot import SnapshotError
+    from learn_spark.core.tables.snapshot import SnapshotError
 
     path = str(tmp_path / "t")
     rows = spark.range(100).coalesce(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.tables.session import SessionError, check_java
+from learn_spark.core.tables.session import SessionError, check_java
 
 
 def fake_java(folder: Path, version: str) -> Path:

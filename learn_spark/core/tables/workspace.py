@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
-from learn_spark.tables.contracts import contract
+from learn_spark.core.tables.contracts import contract
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pyspark.sql import Observation, SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.tables.observed import observed
+from learn_spark.core.tables.observed import observed
 
 
 def test_what_was_written_is_counted(spark: SparkSession, tmp_path: Path) -> None:

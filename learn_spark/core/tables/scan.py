@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from learn_spark.tables.contracts import contract
-from learn_spark.tables.snapshot import Snapshot
-from learn_spark.tables.workspace import Workspace
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.workspace import Workspace
 
 
 def scan(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import deltalake
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.tables.contracts import Contract, ContractError
-from learn_spark.tables.observed import observed
-from learn_spark.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.contracts import Contract, ContractError
+from learn_spark.core.tables.observed import observed
+from learn_spark.core.tables.snapshot import Snapshot, current_version
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
