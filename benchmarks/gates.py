@@ -19,12 +19,12 @@ from pathlib import Path
 
 from benchmarks.histories import generate
 from learn_spark.core.console import Reporter
+from learn_spark.core.quality.table_gate import TableGate
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.lineage import new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.quality.table_gate import TableGate
 
 GUARDS = {"ingest": ("items", "item_index", "interactions"), "histories": ("user_histories",)}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
+from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
@@ -15,7 +16,6 @@ from learn_spark.encoder.gpus import gpu_tasks
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.worker import OUTPUT, WorkerSpec, encode_partition
 from learn_spark.pipeline.stage import StageContext
-from learn_spark.quality.quarantine import quarantine
 
 if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.quality.gate import GateReport, Rule, run_gate
+from learn_spark.core.quality.profile import profile
+from learn_spark.core.quality.table_gate import check_rule_names, rules_of
 from learn_spark.core.settings.experiment import Experiment
 from learn_spark.core.tables.observed import observed
-from learn_spark.quality.gate import GateReport, Rule, run_gate
-from learn_spark.quality.profile import profile
-from learn_spark.quality.table_gate import check_rule_names, rules_of
 from learn_spark.sources.exposure_log import once, read_logs
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from learn_spark.core.quality.gate import Rule
 from learn_spark.core.settings.schema import Release
-from learn_spark.quality.gate import Rule
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

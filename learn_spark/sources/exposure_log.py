@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
+from learn_spark.core.quality.rows import judge
 from learn_spark.core.settings.schema import Log
 from learn_spark.core.tables.contracts import contract
-from learn_spark.quality.rows import judge
 from learn_spark.sources.described import find_described, raw_rows
 from learn_spark.sources.source import RawFile
 from learn_spark.sources.text_lines import blank_as_null

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
@@ -19,7 +20,6 @@ from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.stage import StageContext, StageResult
-from learn_spark.quality.quarantine import quarantine
 from learn_spark.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
 from learn_spark.sources.location import resolve
 from learn_spark.sources.source import RawFile, UnreadableFile, source

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.quality.quarantine import keep, row_id
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.quality.quarantine import keep, row_id
 from learn_spark.sources.staging import UNKNOWN_ITEM
 from learn_spark.sources.typed_rows import event_from_json
 

@@ -8,11 +8,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import GateFailed
+from learn_spark.core.quality.gate import Rule, docs_page, run_gate
+from learn_spark.core.quality.quarantine import quarantine
+from learn_spark.core.quality.rows import judge
 from learn_spark.core.tables.contracts import RowRule
 from learn_spark.core.tables.snapshot import current_version
-from learn_spark.quality.gate import Rule, docs_page, run_gate
-from learn_spark.quality.quarantine import quarantine
-from learn_spark.quality.rows import judge
 
 RULES = [
     Rule("rows", 10, None, "at least ten rows"),

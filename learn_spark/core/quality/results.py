@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from learn_spark.core.quality.gate import RuleResult
 from learn_spark.core.tables.contracts import TableRule, contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.quality.gate import RuleResult
 
 
 class Results:

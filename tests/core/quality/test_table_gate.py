@@ -11,6 +11,10 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, SettingsError
+from learn_spark.core.quality.gate import GateReport, RuleResult
+from learn_spark.core.quality.profile import profile
+from learn_spark.core.quality.results import Results
+from learn_spark.core.quality.table_gate import TableGate, check_rule_names, rules_of
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Quality, RuleChange
 from learn_spark.core.tables import delta
@@ -20,10 +24,6 @@ from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.snapshot import SnapshotError, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.check import check_table
-from learn_spark.quality.gate import GateReport, RuleResult
-from learn_spark.quality.profile import profile
-from learn_spark.quality.results import Results
-from learn_spark.quality.table_gate import TableGate, check_rule_names, rules_of
 from tests.world import write_raw
 
 BAD_EVENT = "\t2\t3\t880000000"

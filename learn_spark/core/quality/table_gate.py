@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.errors import SettingsError
+from learn_spark.core.quality.gate import GateReport, Rule, RuleResult, docs_page, run_gate
+from learn_spark.core.quality.profile import profile
+from learn_spark.core.quality.results import Results
 from learn_spark.core.settings.schema import Quality
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.quality.gate import GateReport, Rule, RuleResult, docs_page, run_gate
-from learn_spark.quality.profile import profile
-from learn_spark.quality.results import Results
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
