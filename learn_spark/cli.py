@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.pipeline.registry import all_stages
+from learn_spark.core.stages.registry import all_stages
 
 if TYPE_CHECKING:
     from learn_spark.core.console import Reporter

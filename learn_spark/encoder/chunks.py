@@ -9,13 +9,13 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from learn_spark.core.quality.quarantine import quarantine
+from learn_spark.core.stages.stage import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.encoder.gpus import gpu_tasks
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.worker import OUTPUT, WorkerSpec, encode_partition
-from learn_spark.pipeline.stage import StageContext
 
 if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile

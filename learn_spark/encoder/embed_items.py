@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.workspace import Workspace
@@ -20,7 +21,6 @@ from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
 from learn_spark.encoder.known import remember_encoder
 from learn_spark.encoder.loading import prepare
 from learn_spark.encoder.worker import WorkerSpec
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.text.templates import template
 
 

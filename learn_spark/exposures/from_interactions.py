@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from learn_spark.core.stages.stage import StageContext
 from learn_spark.exposures.gathered import Gathered, write_exposures
 from learn_spark.exposures.period import in_period
-from learn_spark.pipeline.stage import StageContext
 
 
 def gather(context: StageContext) -> Gathered:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from learn_spark.core.stages.stage import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.pipeline.stage import StageContext
 from learn_spark.sources.staging import CountsDoNotAddUp
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.quarantine import quarantine
+from learn_spark.core.stages.stage import StageContext
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.exposures.gathered import Gathered, write_exposures
 from learn_spark.exposures.period import in_period
 from learn_spark.exposures.staged import staged
-from learn_spark.pipeline.stage import StageContext
 from learn_spark.sources.exposure_log import once, read_logs
 
 

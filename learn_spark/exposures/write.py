@@ -10,11 +10,11 @@ from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.exposures import from_interactions, from_journey, own_logs
 from learn_spark.exposures.gathered import Gathered
 from learn_spark.exposures.journey import journey_files
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.sources.broken_files import first_broken
 from learn_spark.sources.deliveries import fingerprint
 from learn_spark.sources.exposure_log import log_files

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Histories
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
@@ -19,7 +20,6 @@ from learn_spark.histories.changes import changed_users, replace_users, scratch
 from learn_spark.histories.events import indexed_events, usable_events
 from learn_spark.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
 from learn_spark.histories.worker import Plan, assemble_stream
-from learn_spark.pipeline.stage import StageContext, StageResult
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

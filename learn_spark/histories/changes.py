@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.load import fingerprint
+from learn_spark.core.stages.stage import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.histories.protocols import core
-from learn_spark.pipeline.stage import StageContext
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -9,10 +9,10 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Quality, RuleChange
+from learn_spark.core.stages.stage import SparkHolder
 from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.pipeline.stage import SparkHolder
 
 FIRST_DAY, LATER_DAY = ("histories", "train", "publish"), ("histories", "publish")
 

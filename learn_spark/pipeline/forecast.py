@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import pyarrow.compute as pc
 
 from learn_spark.core.settings import Settings
+from learn_spark.core.stages.stage import Stage
 from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
-from learn_spark.pipeline.stage import Stage
 from learn_spark.text.templates import template
 
 

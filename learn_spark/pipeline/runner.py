@@ -14,12 +14,12 @@ from learn_spark.core.quality.gate import GateReport
 from learn_spark.core.quality.table_gate import TableGate, check_rule_names
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
+from learn_spark.core.stages.registry import find_stage
+from learn_spark.core.stages.stage import SparkHolder, Stage, StageContext, StageResult
 from learn_spark.core.tables.lineage import Run, all_runs, code_version, new_run_id, record
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace, alone
 from learn_spark.pipeline.forecast import forecast
-from learn_spark.pipeline.registry import find_stage
-from learn_spark.pipeline.stage import SparkHolder, Stage, StageContext, StageResult
 
 # Written by more than one run of a job without that making an earlier run's other outputs out of date.
 _SHARED = frozenset({"quarantine", "raw_files", "encoders"})

@@ -14,10 +14,10 @@ import torch
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Ranking, as_micros, from_micros
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.ranking.cohorts import cohorts_of
 from learn_spark.ranking.exposures import OWN_FIELDS, Exposures, Split, read_exposures, split_by_time
 from learn_spark.ranking.features import Features, features_of

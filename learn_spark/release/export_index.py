@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import save_settings
 from learn_spark.core.settings.schema import Index
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.release.faiss_index import IndexFault, ItemIndex, build, load, read_manifest, save
 from learn_spark.release.index_recall import measure
 from learn_spark.release.read import read_release

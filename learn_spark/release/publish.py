@@ -14,9 +14,9 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.gate import run_gate
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import from_micros
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.release.alignment import fit_rotation, rotated
 from learn_spark.release.audit import Profile, release_rules, table_profile, validation_profile
 from learn_spark.release.commit import commit

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.contracts import Contract, TableRule, all_tables, contract
-from learn_spark.pipeline.registry import all_stages
 
 HEAD = """\
 # Data

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.lineage import Run
-from learn_spark.pipeline.registry import all_stages
 
 NAMED_IN_ERRORS = 5
 

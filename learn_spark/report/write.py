@@ -8,10 +8,10 @@ from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
+from learn_spark.core.stages.registry import all_stages
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.pipeline.registry import all_stages
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.report.files import put
 from learn_spark.report.page import render
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.feed.item_matrix import item_matrix
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.retrieval.contenders import Contender, counted, evident, frozen, trained
 from learn_spark.retrieval.cuts import Cut, CutName, cut_histories, trained_counts, training_events, with_validation
 from learn_spark.retrieval.lists import list_metrics

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.load import fingerprint
+from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.pipeline.registry import find_stage
 from learn_spark.retrieval.cuts import Cut, CutName
 
 STAGE = find_stage("evaluate")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
 from learn_spark.sources.location import resolve
 from learn_spark.sources.source import RawFile, UnreadableFile, source

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pyspark.sql import functions as F
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.pipeline.stage import StageContext, StageResult
 from learn_spark.text.cleaning import clean
 from learn_spark.text.templates import template
 

@@ -20,10 +20,10 @@ from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.settings.schema import Knob
+from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.lineage import code_version
 from learn_spark.core.tables.workspace import Workspace, alone
 from learn_spark.evidence.fit import EvidenceFailed
-from learn_spark.pipeline.registry import find_stage
 from learn_spark.pipeline.runner import plan_stage, run_stages
 from learn_spark.training.loop import TrainingFailed
 from learn_spark.training.model_store import read_manifest

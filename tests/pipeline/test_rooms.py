@@ -81,7 +81,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 
 def test_every_stage_has_a_job_that_says_how_to_run_it() -> None:
-    from learn_spark.pipeline.registry import all_stages
+    from learn_spark.core.stages.registry import all_stages
 
     jobs = PACKAGE.parent / "jobs"
     named = {stage.name for stage in all_stages()} | {"pipeline"}

@@ -246,8 +246,8 @@ def test_exposures_from_before_every_release_are_masked_not_lost(spark: SparkSes
 
 
 def test_a_dry_run_says_what_it_would_read(world: AdsWorld, settings: Settings, trained: Outcome) -> None:
+    from learn_spark.core.stages.registry import find_stage
     from learn_spark.pipeline.forecast import forecast
-    from learn_spark.pipeline.registry import find_stage
 
     said: Sequence[str] = forecast(find_stage("rank_ads"), settings, world.workspace)
     assert f"exposures @ {current_version(world.workspace.table('exposures'))} ({ROWS + 1:,} rows)" in said[0]

@@ -16,14 +16,14 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.stages.registry import find_stage
+from learn_spark.core.stages.stage import SparkHolder, StageContext, StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
 from learn_spark.encoder.space import fit_space, remember_space
-from learn_spark.pipeline.registry import find_stage
-from learn_spark.pipeline.stage import SparkHolder, StageContext, StageResult
 from learn_spark.release.publish import release_id, run
 from learn_spark.release.read import KEYS
 from learn_spark.retrieval.cuts import fixed_lists

@@ -15,8 +15,8 @@ import pytest
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
+from learn_spark.core.stages.stage import SparkHolder, StageContext, StageResult
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.pipeline.stage import SparkHolder, StageContext, StageResult
 from learn_spark.release.export_index import run
 from learn_spark.release.faiss_index import IndexFault, ItemIndex, load
 from learn_spark.release.ledger import add_row, roll_back

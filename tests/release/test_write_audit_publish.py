@@ -14,11 +14,11 @@ from pyspark.sql import SparkSession
 from learn_spark.core.errors import GateFailed, LearnSparkError
 from learn_spark.core.quality.gate import run_gate
 from learn_spark.core.settings.schema import Release
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.fusion.levels import Levels
-from learn_spark.pipeline.stage import StageResult
 from learn_spark.release import changes
 from learn_spark.release import publish as stage
 from learn_spark.release.alignment import rotation

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.contracts import all_tables, contract
-from learn_spark.pipeline.registry import all_stages
 from learn_spark.report.data_page import data_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"

@@ -12,12 +12,12 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.profile import profile
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import current_version
-from learn_spark.pipeline.stage import StageResult
 from learn_spark.retrieval.cuts import cut_histories, trained_counts
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.results import ResultKey, written_by

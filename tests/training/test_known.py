@@ -15,13 +15,13 @@ import learn_spark
 import learn_spark.training.train as train_stage
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.quality.profile import profile
+from learn_spark.core.stages.stage import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.histories.protocols import TEST
-from learn_spark.pipeline.stage import StageContext
 from learn_spark.retrieval.compare import compare
 from learn_spark.retrieval.contenders import trained
 from learn_spark.retrieval.cuts import cut_histories

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.contracts import ContractError, all_tables, contract, parse_contract
-from learn_spark.pipeline.registry import all_stages
 
 GOOD = {
     "table": "t",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.pipeline.stage import Stage
+from learn_spark.core.stages.stage import Stage
 
 _STAGES = (
     Stage(

@@ -1,0 +1,1 @@
+"""The contract of a stage: what it reads, writes and returns."""
