@@ -11,7 +11,7 @@ from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Encoder
-from learn_spark.sources.location import resolve
+from learn_spark.data.sources.location import resolve
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt"]

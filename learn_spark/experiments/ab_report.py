@@ -17,6 +17,7 @@ from learn_spark.core.settings.experiment import Cohort, Experiment
 from learn_spark.core.tables.lineage import code_version, new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.exposure_log import log_files
 from learn_spark.experiments.aa import false_alarms
 from learn_spark.experiments.checks import checks_of
 from learn_spark.experiments.comparisons import compare, resample
@@ -25,7 +26,6 @@ from learn_spark.experiments.result import Check, Comparison, FalseAlarms, Repor
 from learn_spark.experiments.rows import Rows, prepare
 from learn_spark.experiments.slices import UserTable
 from learn_spark.experiments.users import Users, make_users
-from learn_spark.sources.exposure_log import log_files
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

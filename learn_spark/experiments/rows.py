@@ -13,7 +13,7 @@ from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.table_gate import check_rule_names, rules_of
 from learn_spark.core.settings.experiment import Experiment
 from learn_spark.core.tables.observed import observed
-from learn_spark.sources.exposure_log import once, read_logs
+from learn_spark.data.sources.exposure_log import once, read_logs
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -10,7 +10,7 @@ from learn_spark.core.stages.stage import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.sources.staging import CountsDoNotAddUp
+from learn_spark.data.sources.staging import CountsDoNotAddUp
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

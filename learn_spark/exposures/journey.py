@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.sources.complete_journey import SHOPS_ZONE, micros, read_columns
-from learn_spark.sources.source import RawFile, find_files
+from learn_spark.data.sources.complete_journey import SHOPS_ZONE, micros, read_columns
+from learn_spark.data.sources.source import RawFile, find_files
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

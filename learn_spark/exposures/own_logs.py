@@ -9,10 +9,10 @@ from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.stages.stage import StageContext
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
+from learn_spark.data.sources.exposure_log import once, read_logs
 from learn_spark.exposures.gathered import Gathered, write_exposures
 from learn_spark.exposures.period import in_period
 from learn_spark.exposures.staged import staged
-from learn_spark.sources.exposure_log import once, read_logs
 
 
 def gather(context: StageContext, folder: Path, place: Path) -> Gathered:

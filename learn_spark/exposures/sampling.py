@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from learn_spark.sources.staging import CountsDoNotAddUp
+from learn_spark.data.sources.staging import CountsDoNotAddUp
 
 if TYPE_CHECKING:
     from pyspark.sql import Column

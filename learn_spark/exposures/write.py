@@ -12,14 +12,14 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.broken_files import first_broken
+from learn_spark.data.sources.deliveries import fingerprint
+from learn_spark.data.sources.exposure_log import log_files
+from learn_spark.data.sources.location import resolve
+from learn_spark.data.sources.source import RawFile
 from learn_spark.exposures import from_interactions, from_journey, own_logs
 from learn_spark.exposures.gathered import Gathered
 from learn_spark.exposures.journey import journey_files
-from learn_spark.sources.broken_files import first_broken
-from learn_spark.sources.deliveries import fingerprint
-from learn_spark.sources.exposure_log import log_files
-from learn_spark.sources.location import resolve
-from learn_spark.sources.source import RawFile
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:

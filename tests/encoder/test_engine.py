@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
 from learn_spark.core.settings.schema import Encoder
+from learn_spark.data.sources.location import resolve
 from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import EncoderError, identify
 from learn_spark.encoder.loading import load, prepare
 from learn_spark.encoder.pooling import POOLINGS, mean_pool
-from learn_spark.sources.location import resolve
 from tests.conftest import SMOLLM
 
 TEXTS = [

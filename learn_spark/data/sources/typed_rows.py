@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from learn_spark.sources.source import TimeUnit
+from learn_spark.data.sources.source import TimeUnit
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learn_spark.sources.broken_files import first_broken
-from learn_spark.sources.source import (
+from learn_spark.data.sources.broken_files import first_broken
+from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
     Holds,
@@ -27,7 +27,7 @@ from learn_spark.sources.source import (
     find_files,
     of_kind,
 )
-from learn_spark.sources.text_lines import shape, spark_path, with_source_file
+from learn_spark.data.sources.text_lines import shape, spark_path, with_source_file
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

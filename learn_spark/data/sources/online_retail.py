@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from learn_spark.core.settings.schema import Files
 from learn_spark.core.settings.schema import Source as SourceSettings
-from learn_spark.sources.described import Described
+from learn_spark.data.sources.described import Described
 
 # Lines without a customer are counter sales, and stock codes without five digits are postage, fees and samples:
 # neither is a user's choice of an item. An invoice that starts with C takes goods back.

@@ -15,7 +15,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.sources.source import ROW_COLUMNS, RawFile, UnreadableFile
+from learn_spark.data.sources.source import ROW_COLUMNS, RawFile, UnreadableFile
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -10,9 +10,9 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from learn_spark.core.settings.schema import Source as SourceSettings
-from learn_spark.sources.location import LocationError
-from learn_spark.sources.movielens import MovieLens
-from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
+from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.movielens import MovieLens
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
 
 # 0xE9 is e acute in ISO-8859-1, and no UTF-8.
 MOVIES_1M = (
@@ -120,7 +120,7 @@ def test_10m_is_utf_8(spark: SparkSession, tmp_path: Path) -> None:
 def test_a_letter_cut_in_two_by_the_chunk_is_utf_8_still(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("learn_spark.sources.movielens._CHUNK_BYTES", 7)
+    monkeypatch.setattr("learn_spark.data.sources.movielens._CHUNK_BYTES", 7)
     assert MOVIES_10M[6:8] == "é".encode()
     folder = folder_of(tmp_path, movies_dat=MOVIES_10M, ratings_dat=b"1::1::4::1\n")
     reader = MovieLens()

@@ -12,7 +12,7 @@ from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.sources.source import RawFile
+from learn_spark.data.sources.source import RawFile
 
 
 def reader_version(settings: SourceSettings) -> str:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from learn_spark.sources.location import LocationError
-from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, Holds, RawFile, TimeUnit, find_files, of_kind
-from learn_spark.sources.text_lines import read_csv, read_json_lines, shape
+from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, Holds, RawFile, TimeUnit, find_files, of_kind
+from learn_spark.data.sources.text_lines import read_csv, read_json_lines, shape
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

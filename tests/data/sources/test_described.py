@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings, load_settings
-from learn_spark.sources.location import LocationError
+from learn_spark.data.sources.location import LocationError
 from tests.world import write_config
 
 ITEMS = 'sku,name,dept,cost\nA1,"Lamp, ""round""",Home,12.50\nB2,Rug,Home,-3\nC3,,Home,\nD4,Vase\n'

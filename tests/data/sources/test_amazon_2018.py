@@ -11,9 +11,9 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from learn_spark.core.settings.schema import Source as SourceSettings
-from learn_spark.sources.amazon_2018 import Amazon2018
-from learn_spark.sources.location import LocationError
-from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
+from learn_spark.data.sources.amazon_2018 import Amazon2018
+from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
 
 META = (
     rb"""{"category": ["Beauty", "Hair Care", "</span></span></span>", "<b>100% Cotton</b>", "I <3 Hair"], """

@@ -17,11 +17,11 @@ from learn_spark.core.errors import GateFailed
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.sources import ingest
-from learn_spark.sources.ingest import Tally
-from learn_spark.sources.location import LocationError, resolve
-from learn_spark.sources.source import UnreadableFile
-from learn_spark.sources.staging import CountsDoNotAddUp
+from learn_spark.data.sources import ingest
+from learn_spark.data.sources.ingest import Tally
+from learn_spark.data.sources.location import LocationError, resolve
+from learn_spark.data.sources.source import UnreadableFile
+from learn_spark.data.sources.staging import CountsDoNotAddUp
 from tests.world import ITEMS, event_lines, item_lines, write_config, write_raw
 
 TABLES = ("items", "item_index", "interactions", "quarantine")

@@ -10,8 +10,8 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings.schema import Files
 from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.core.tables.snapshot import current_version
-from learn_spark.sources.location import LocationError
-from learn_spark.sources.source import (
+from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
     Holds,
@@ -21,7 +21,7 @@ from learn_spark.sources.source import (
     find_files,
     of_kind,
 )
-from learn_spark.sources.text_lines import first_line, read_csv, shape, spark_path, with_source_file
+from learn_spark.data.sources.text_lines import first_line, read_csv, shape, spark_path, with_source_file
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -11,10 +11,10 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from learn_spark.core.settings.schema import Source as SourceSettings
-from learn_spark.sources import amazon_2014
-from learn_spark.sources.amazon_2014 import Amazon2014, literal_to_json
-from learn_spark.sources.location import LocationError
-from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
+from learn_spark.data.sources import amazon_2014
+from learn_spark.data.sources.amazon_2014 import Amazon2014, literal_to_json
+from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
 
 META = (
     rb"""{'asin': '0205616461', 'description': "Nature's \"own\" cream.\nFor the\tskin &amp; hair", """

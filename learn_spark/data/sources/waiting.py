@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from learn_spark.core.quality.quarantine import keep, row_id
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.sources.staging import UNKNOWN_ITEM
-from learn_spark.sources.typed_rows import event_from_json
+from learn_spark.data.sources.staging import UNKNOWN_ITEM
+from learn_spark.data.sources.typed_rows import event_from_json
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -11,10 +11,10 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.core.quality.rows import judge
 from learn_spark.core.settings.schema import Log
 from learn_spark.core.tables.contracts import contract
-from learn_spark.sources.described import find_described, raw_rows
-from learn_spark.sources.source import RawFile
-from learn_spark.sources.text_lines import blank_as_null
-from learn_spark.sources.typed_rows import moment, plain_id
+from learn_spark.data.sources.described import find_described, raw_rows
+from learn_spark.data.sources.source import RawFile
+from learn_spark.data.sources.text_lines import blank_as_null
+from learn_spark.data.sources.typed_rows import moment, plain_id
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

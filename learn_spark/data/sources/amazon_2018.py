@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.sources.amazon_2014 import find_any, one_per_category, review_events
-from learn_spark.sources.location import LocationError
-from learn_spark.sources.source import ITEM_COLUMNS, RawFile, TimeUnit, of_kind
-from learn_spark.sources.text_lines import read_json_lines, shape
+from learn_spark.data.sources.amazon_2014 import find_any, one_per_category, review_events
+from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.source import ITEM_COLUMNS, RawFile, TimeUnit, of_kind
+from learn_spark.data.sources.text_lines import read_json_lines, shape
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

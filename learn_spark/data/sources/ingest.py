@@ -20,12 +20,12 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
-from learn_spark.sources.location import resolve
-from learn_spark.sources.source import RawFile, UnreadableFile, source
-from learn_spark.sources.staging import CountsDoNotAddUp, Staged, Stager, stage_all
-from learn_spark.sources.typed_rows import EVENT_ORDER
-from learn_spark.sources.waiting import Waiting
+from learn_spark.data.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
+from learn_spark.data.sources.location import resolve
+from learn_spark.data.sources.source import RawFile, UnreadableFile, source
+from learn_spark.data.sources.staging import CountsDoNotAddUp, Staged, Stager, stage_all
+from learn_spark.data.sources.typed_rows import EVENT_ORDER
+from learn_spark.data.sources.waiting import Waiting
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learn_spark.sources.source import RawFile, UnreadableFile
+from learn_spark.data.sources.source import RawFile, UnreadableFile
 
 CHUNK_BYTES = 1 << 24
 
