@@ -15,13 +15,13 @@ from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.text.templates import template
 from learn_spark.encoder.chunks import ChunkEncoder, Totals
 from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
 from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
 from learn_spark.encoder.known import remember_encoder
 from learn_spark.encoder.loading import prepare
 from learn_spark.encoder.worker import WorkerSpec
-from learn_spark.text.templates import template
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:

@@ -11,8 +11,8 @@ from learn_spark.core.stages.stage import Stage
 from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
-from learn_spark.text.templates import template
 
 
 def rows_of(workspace: Workspace, tables: Mapping[str, int | None]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.stages.stage import StageContext
-from learn_spark.text.templates import template
+from learn_spark.data.text.templates import template
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -16,11 +16,11 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import save_settings
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.evidence.head import Heads
 from learn_spark.objectives.negatives import item_log_q
 from learn_spark.retrieval.cuts import cut_histories, event_counts, trained_counts, training_events, with_validation
-from learn_spark.text.templates import template
 from learn_spark.towers.bound import BoundTower
 from learn_spark.towers.tower import Tower
 from learn_spark.training.checkpoint import Checkpoints

@@ -24,10 +24,10 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.text.templates import template
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.worker import cuda_index
-from learn_spark.text.templates import template
 from tests.encoder.standalone import REPOSITORY, Cluster, descendants
 from tests.encoder.tiny import tiny_model
 from tests.world import write_config

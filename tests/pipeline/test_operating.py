@@ -11,13 +11,13 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.lineage import Run, record
+from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.pipeline.backfill import backfill, days_between
 from learn_spark.pipeline.forecast import forecast, texts_to_encode
 from learn_spark.pipeline.lineage import show_lineage
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.pipeline.summary import age, show_status
-from learn_spark.text.templates import template
 from tests.report.planted import FIRST_DAY, plant
 from tests.report.workspace import N_ITEMS, N_USERS, TEMPLATE, Planted
 

@@ -17,7 +17,7 @@ _STAGES = (
     ),
     Stage(
         name="item_text",
-        module="learn_spark.text.item_text",
+        module="learn_spark.data.text.item_text",
         summary="Items into the texts that the LLM reads",
         sections=("text",),
         reads=("items",),

@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.text.cleaning import clean
-from learn_spark.text.templates import template
+from learn_spark.data.text.cleaning import clean
+from learn_spark.data.text.templates import template
 from tests.world import ITEMS, item_lines, write_raw
 
 

@@ -8,8 +8,8 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.text.cleaning import clean
-from learn_spark.text.templates import template
+from learn_spark.data.text.cleaning import clean
+from learn_spark.data.text.templates import template
 
 
 def run(context: StageContext) -> StageResult:
