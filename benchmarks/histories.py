@@ -128,7 +128,7 @@ def _part(part: str, folder: Path, size: int, heavy: float) -> int:
     if part == "generate":
         print(json.dumps(generate(session, folder, size, heavy)))
         return 0
-    from learn_spark.histories.events import indexed_events, usable_events
+    from learn_spark.data.histories.events import indexed_events, usable_events
 
     wanted = Histories(max_length=CAP)
     log = session.read.parquet(f"file:{folder / 'log'}")
@@ -144,7 +144,7 @@ def _part(part: str, folder: Path, size: int, heavy: float) -> int:
 
 
 def _ours(usable: DataFrame, events: DataFrame, wanted: Histories) -> DataFrame:
-    from learn_spark.histories.assemble import Size, assemble
+    from learn_spark.data.histories.assemble import Size, assemble
 
     return assemble(events, wanted, Size.of(usable))
 

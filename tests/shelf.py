@@ -18,10 +18,10 @@ from learn_spark.core.stages.stage import SparkHolder, StageContext, StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run, code_version, record
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION
+from learn_spark.data.histories.worker import Plan, assemble_stream
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
-from learn_spark.histories.protocols import TEST, TRAINING, VALIDATION
-from learn_spark.histories.worker import Plan, assemble_stream
 from learn_spark.pipeline.runner import plan_stage
 from tests.report.planted import plant
 from tests.world import write_config

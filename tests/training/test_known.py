@@ -20,8 +20,8 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.data.histories.protocols import TEST
 from learn_spark.feed.stream import HistoryStream
-from learn_spark.histories.protocols import TEST
 from learn_spark.retrieval.compare import compare
 from learn_spark.retrieval.contenders import trained
 from learn_spark.retrieval.cuts import cut_histories

@@ -35,7 +35,7 @@ _STAGES = (
     ),
     Stage(
         name="histories",
-        module="learn_spark.histories.assemble",
+        module="learn_spark.data.histories.assemble",
         summary="Interactions into ordered, capped, cut user histories",
         sections=("histories",),
         reads=("interactions", "item_index"),

@@ -15,7 +15,7 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
-from learn_spark.histories.protocols import core
+from learn_spark.data.histories.protocols import core
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -16,10 +16,10 @@ from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
-from learn_spark.histories.changes import changed_users, replace_users, scratch
-from learn_spark.histories.events import indexed_events, usable_events
-from learn_spark.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
-from learn_spark.histories.worker import Plan, assemble_stream
+from learn_spark.data.histories.changes import changed_users, replace_users, scratch
+from learn_spark.data.histories.events import indexed_events, usable_events
+from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
+from learn_spark.data.histories.worker import Plan, assemble_stream
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

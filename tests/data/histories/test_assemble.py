@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Histories
-from learn_spark.histories.assemble import Size, assemble
-from learn_spark.histories.events import indexed_events, usable_events
+from learn_spark.data.histories.assemble import Size, assemble
+from learn_spark.data.histories.events import indexed_events, usable_events
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 Event = tuple[str, str, str, int, float]  # event_id, user_id, item_id, second, value

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.histories.protocols import (
+from learn_spark.data.histories.protocols import (
     LEAVE_OUT,
     TRAINING,
     Lengths,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.schema import Histories
-from learn_spark.histories.protocols import core
+from learn_spark.data.histories.protocols import core
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -14,10 +14,10 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.settings.schema import Histories
 from learn_spark.core.tables.contracts import contract
-from learn_spark.histories import worker
-from learn_spark.histories.assemble import Size, assemble
-from learn_spark.histories.events import indexed_events, usable_events
-from learn_spark.histories.worker import Plan, assemble_stream
+from learn_spark.data.histories import worker
+from learn_spark.data.histories.assemble import Size, assemble
+from learn_spark.data.histories.events import indexed_events, usable_events
+from learn_spark.data.histories.worker import Plan, assemble_stream
 from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
