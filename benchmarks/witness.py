@@ -27,7 +27,7 @@ from benchmarks.train import install_peers
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.retrieval.cuts import Cut, cut_histories
+from learn_spark.data.splits.cuts import Cut, cut_histories
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.ranks import ranks_in
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from learn_spark.data.splits.folds import FOLDS, by_fold
 from learn_spark.evidence.transitions import FEATURES, Candidates
 from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE
-from learn_spark.retrieval.folds import FOLDS, by_fold
 
 COLD = -20.0  # log-probabilities below it are told apart by nobody
 LOG_SCALE = 5.0

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from learn_spark.data.splits.cuts import Cut, of_rows
 from learn_spark.evidence.head import EvidenceHead
 from learn_spark.evidence.transitions import Candidates, Transitions
 from learn_spark.fusion.levels import between_knots
 from learn_spark.retrieval.catalogue import check_positions, joined
-from learn_spark.retrieval.cuts import Cut, of_rows
 from learn_spark.retrieval.ranks import ranks_in
 from learn_spark.retrieval.vectors import item_vectors, unit_rows, windows
 from learn_spark.towers.bound import BoundTower

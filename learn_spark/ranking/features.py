@@ -13,10 +13,10 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import from_micros
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.ranking.exposures import Exposures
 from learn_spark.release.point_in_time import Clock, releases_at
 from learn_spark.release.read import KEYS
-from learn_spark.retrieval.cuts import fixed_lists
 
 BATCH_ROWS = 16_384
 MASKED = 0

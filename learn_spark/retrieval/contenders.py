@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
+from learn_spark.data.splits.cuts import Cut, of_rows
+from learn_spark.data.splits.folds import FOLDS, by_fold
 from learn_spark.evidence.head import Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
 from learn_spark.retrieval.counts import CountScores
-from learn_spark.retrieval.cuts import Cut, of_rows
-from learn_spark.retrieval.folds import FOLDS, by_fold
 from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.results import ALONE
 from learn_spark.retrieval.top_k import top_k

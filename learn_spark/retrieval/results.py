@@ -16,7 +16,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.retrieval.cuts import Cut, CutName
+from learn_spark.data.splits.cuts import Cut, CutName
 
 STAGE = find_stage("evaluate")
 ALONE = "-alone"  # ends the method of a tower that has evidence and is judged without it

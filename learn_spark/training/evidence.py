@@ -9,11 +9,11 @@ import pyarrow as pa
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Evidence
+from learn_spark.data.splits.cuts import cut_histories, training_events
 from learn_spark.evidence.fit import fit_heads, passes
 from learn_spark.evidence.head import Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
-from learn_spark.retrieval.cuts import cut_histories, training_events
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.vectors import user_vectors
 from learn_spark.towers.tower import Tower

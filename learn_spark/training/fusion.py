@@ -11,10 +11,10 @@ import torch
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Fusion
+from learn_spark.data.splits.cuts import cut_histories, event_counts
 from learn_spark.evidence.judge import asked_on
 from learn_spark.fusion.fit import Offered, fit_levels
 from learn_spark.retrieval.contenders import trained
-from learn_spark.retrieval.cuts import cut_histories, event_counts
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
 from learn_spark.towers.bound import BoundTower

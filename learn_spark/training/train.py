@@ -16,18 +16,18 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import save_settings
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.data.splits.cuts import cut_histories, event_counts, trained_counts, training_events, with_validation
+from learn_spark.data.splits.known import KnownHistories
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.evidence.head import Heads
 from learn_spark.objectives.negatives import item_log_q
-from learn_spark.retrieval.cuts import cut_histories, event_counts, trained_counts, training_events, with_validation
 from learn_spark.towers.bound import BoundTower
 from learn_spark.towers.tower import Tower
 from learn_spark.training.checkpoint import Checkpoints
 from learn_spark.training.content import fit_content
 from learn_spark.training.evidence import fit_evidence
 from learn_spark.training.fusion import fit_fusion
-from learn_spark.training.known import KnownHistories
 from learn_spark.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.training.loop import Trained, TrainingFailed
 from learn_spark.training.model_store import save_model

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from learn_spark.core.settings.schema import Evidence
+from learn_spark.data.splits.folds import fold_of
 from learn_spark.evidence.fit import EvidenceFailed, fit_heads, passes
 from learn_spark.evidence.head import EvidenceHead, Heads
 from learn_spark.evidence.judge import HIDDEN, Asked, Judge
 from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
 from learn_spark.fusion.levels import between_knots
-from learn_spark.retrieval.folds import fold_of
 from learn_spark.retrieval.ranks import ranks_from_vectors
 
 

@@ -10,11 +10,11 @@ import torch
 from scipy.optimize import minimize
 
 from learn_spark.core.settings.schema import Fusion
+from learn_spark.data.splits.folds import fold_of
 from learn_spark.evidence.judge import Asked
 from learn_spark.fusion.fit import RIDGE, FusionFailed, Offered, fit_levels
 from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
 from learn_spark.fusion.tower import FusedTower
-from learn_spark.retrieval.folds import fold_of
 from learn_spark.retrieval.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
 from learn_spark.towers.learn_plus import LearnPlus
 from learn_spark.towers.sasrec import SASRec

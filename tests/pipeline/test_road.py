@@ -21,8 +21,8 @@ from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.release.read import read_release, released_arrow
-from learn_spark.retrieval.cuts import fixed_lists
 from tests.world import ITEMS, QUICK_JVM, USERS, event_lines, write_config, write_raw
 
 ROOT = Path(__file__).parents[2]

@@ -22,12 +22,12 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.encoder.space import fit_space, remember_space
 from learn_spark.release.publish import release_id, run
 from learn_spark.release.read import KEYS
-from learn_spark.retrieval.cuts import fixed_lists
 from learn_spark.towers.content import ContentTower
 from learn_spark.training.fusion import FittedFusion
 from learn_spark.training.model_store import save_model

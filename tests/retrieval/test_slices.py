@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from learn_spark.data.splits.cuts import Cut, cut_histories, trained_counts, training_events
 from learn_spark.retrieval import bands
-from learn_spark.retrieval.cuts import Cut, cut_histories, trained_counts, training_events
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.slices import DIMENSIONS, slice_metrics, slices, target_labels
 

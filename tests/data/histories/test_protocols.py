@@ -18,7 +18,7 @@ from learn_spark.data.histories import worker
 from learn_spark.data.histories.assemble import Size, assemble
 from learn_spark.data.histories.events import indexed_events, usable_events
 from learn_spark.data.histories.worker import Plan, assemble_stream
-from learn_spark.retrieval.cuts import cut_histories, trained_counts, training_events
+from learn_spark.data.splits.cuts import cut_histories, trained_counts, training_events
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 Event = tuple[str, str, int, str]  # user_id, item_id, second, event_type

@@ -21,13 +21,13 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.histories.protocols import TEST
+from learn_spark.data.splits.cuts import cut_histories
+from learn_spark.data.splits.known import KnownHistories
 from learn_spark.feed.stream import HistoryStream
 from learn_spark.retrieval.compare import compare
 from learn_spark.retrieval.contenders import trained
-from learn_spark.retrieval.cuts import cut_histories
 from learn_spark.retrieval.metrics import summarise
 from learn_spark.training.content import bind_content
-from learn_spark.training.known import KnownHistories
 from learn_spark.training.loop import Trained
 from learn_spark.training.model_store import ModelError, load_model, read_curve, read_manifest
 from learn_spark.training.task import TrainingTask

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.data.splits.cuts import without_test
 from learn_spark.feed.stream import HistoryStream
-from learn_spark.retrieval.cuts import without_test
 
 Until = Literal["train_length", "validation_length"]
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from learn_spark.retrieval.cuts import (
+from learn_spark.data.splits.cuts import (
     cut_histories,
     trained_counts,
     training_events,

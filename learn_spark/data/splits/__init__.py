@@ -1,0 +1,1 @@
+"""Validation and test splits: which events of a user each of them may see."""
