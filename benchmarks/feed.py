@@ -35,9 +35,9 @@ from learn_spark.core.settings.schema import Feed, Objective, Training
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.feed.prefetch import prefetch
 from learn_spark.feed.stream import HistoryStream
-from learn_spark.towers.content import ContentTower
-from learn_spark.towers.sasrec import SASRec
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.content import ContentTower
+from learn_spark.model.towers.sasrec import SASRec
+from learn_spark.model.towers.tower import Tower
 from learn_spark.training.batches import BatchMaker
 from learn_spark.training.loop import TrainingLoop
 from learn_spark.training.objective import ObjectiveLoss

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learn_spark.fusion.levels import LIKENESS_SCALE, Levels
-from learn_spark.towers.bound import BoundTower
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.bound import BoundTower
+from learn_spark.model.towers.tower import Tower
 
 
 class FusedTower(Tower):

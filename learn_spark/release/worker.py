@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from learn_spark.towers.tower import Tower
+    from learn_spark.model.towers.tower import Tower
 
 FEATURES = "id string, fingerprint bigint, embedding array<float>"
 _SCHEMA = pa.schema([("id", pa.string()), ("fingerprint", pa.int64()), ("embedding", pa.list_(pa.float32()))])
@@ -37,7 +37,7 @@ def _load(spec: TowerSpec) -> tuple[Tower, int]:
         import torch
 
         from learn_spark.feed.item_matrix import item_matrix
-        from learn_spark.towers.bound import BoundTower
+        from learn_spark.model.towers.bound import BoundTower
         from learn_spark.training.model_store import load_model
 
         torch.set_num_threads(spec.threads)
@@ -70,7 +70,7 @@ def user_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
     """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from learn_spark.retrieval.vectors import user_vectors
+        from learn_spark.model.towers.vectors import user_vectors
 
         for batch in _cut(batches, spec.batch_rows):
             tower, window = _load(spec)

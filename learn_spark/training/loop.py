@@ -18,7 +18,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Feed, Training
 from learn_spark.feed.prefetch import prefetch
 from learn_spark.feed.stream import HistoryStream
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.tower import Tower
 from learn_spark.training.average import WeightAverage
 from learn_spark.training.batches import BatchMaker
 from learn_spark.training.checkpoint import Checkpoints, Progress

@@ -27,9 +27,9 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evidence.head import Heads
 from learn_spark.fusion.levels import Levels
 from learn_spark.fusion.tower import FusedTower
-from learn_spark.towers.bound import BoundTower
-from learn_spark.towers.registry import shape_of, tower_of_shape
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.bound import BoundTower
+from learn_spark.model.towers.registry import shape_of, tower_of_shape
+from learn_spark.model.towers.tower import Tower
 
 FORMAT = 2
 WEIGHTS, CHOSEN, EVIDENCE = "model.safetensors", "chosen.safetensors", "evidence.safetensors"

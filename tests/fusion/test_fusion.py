@@ -15,9 +15,9 @@ from learn_spark.evidence.judge import Asked
 from learn_spark.fusion.fit import RIDGE, FusionFailed, Offered, fit_levels
 from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
 from learn_spark.fusion.tower import FusedTower
-from learn_spark.retrieval.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
-from learn_spark.towers.learn_plus import LearnPlus
-from learn_spark.towers.sasrec import SASRec
+from learn_spark.model.towers.learn_plus import LearnPlus
+from learn_spark.model.towers.sasrec import SASRec
+from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
 
 ITEMS, CONTENT = 30, 7
 

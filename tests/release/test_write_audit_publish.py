@@ -19,6 +19,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.fusion.levels import Levels
+from learn_spark.model.towers.vectors import unit_rows
 from learn_spark.release import changes
 from learn_spark.release import publish as stage
 from learn_spark.release.alignment import rotation
@@ -26,7 +27,6 @@ from learn_spark.release.audit import release_rules, table_profile, validation_p
 from learn_spark.release.ledger import NoRelease, add_row, ledger, roll_back, withdraw
 from learn_spark.release.models import usable_model
 from learn_spark.release.read import read_release, released_arrow
-from learn_spark.retrieval.vectors import unit_rows
 from learn_spark.training.content import bind_content
 from learn_spark.training.fusion import FittedFusion
 from learn_spark.training.model_store import ModelFusion, load_model

@@ -14,10 +14,10 @@ from learn_spark.data.splits.cuts import (
     with_validation,
     without_test,
 )
-from learn_spark.retrieval.vectors import item_vectors, mean_vectors, user_vectors, windows
-from learn_spark.towers.content import ContentTower
-from learn_spark.towers.hstu import HSTU
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.content import ContentTower
+from learn_spark.model.towers.hstu import HSTU
+from learn_spark.model.towers.tower import Tower
+from learn_spark.model.towers.vectors import item_vectors, mean_vectors, user_vectors, windows
 
 
 def table(

@@ -7,11 +7,11 @@ from typing import Any
 
 from learn_spark.core.settings.schema import Objective
 from learn_spark.core.settings.schema import Tower as TowerSettings
-from learn_spark.towers.content import ContentTower
-from learn_spark.towers.hstu import HSTU
-from learn_spark.towers.learn_plus import LearnPlus
-from learn_spark.towers.sasrec import SASRec
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.content import ContentTower
+from learn_spark.model.towers.hstu import HSTU
+from learn_spark.model.towers.learn_plus import LearnPlus
+from learn_spark.model.towers.sasrec import SASRec
+from learn_spark.model.towers.tower import Tower
 
 TOWERS: dict[str, type[Tower]] = {tower.method: tower for tower in (ContentTower, LearnPlus, SASRec, HSTU)}
 

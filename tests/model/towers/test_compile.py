@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from learn_spark.towers.sasrec import SASRec
+from learn_spark.model.towers.sasrec import SASRec
 
 
 def test_compiled_blocks_compute_the_same() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.towers.checks import check_arguments
+from learn_spark.model.towers.checks import check_arguments
 
 INIT_STD = 0.02
 LAYER_NORM_EPS = 1e-12

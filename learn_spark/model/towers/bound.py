@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.tower import Tower
 
 
 class BoundTower(Tower):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.tower import Tower
 
 
 def windows(lengths: np.ndarray, window: int, *columns: np.ndarray) -> tuple[np.ndarray, ...]:

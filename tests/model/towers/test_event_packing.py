@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learn_spark.towers.packing import Packing
+from learn_spark.model.towers.packing import Packing
 
 
 def _real(lengths: list[int], width: int) -> Tensor:

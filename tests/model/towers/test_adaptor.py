@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.towers.adaptor import ContentAdaptor
+from learn_spark.model.towers.adaptor import ContentAdaptor
 
 
 def test_it_is_one_linear_layer() -> None:

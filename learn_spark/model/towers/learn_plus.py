@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.towers.bound import BoundTower
-from learn_spark.towers.checks import check_arguments
-from learn_spark.towers.packing import Packing
-from learn_spark.towers.time_gaps import GAPS, gap_buckets
+from learn_spark.model.towers.bound import BoundTower
+from learn_spark.model.towers.checks import check_arguments
+from learn_spark.model.towers.packing import Packing
+from learn_spark.model.towers.time_gaps import GAPS, gap_buckets
 
 INIT_STD = 0.02
 

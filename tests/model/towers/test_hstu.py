@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learn_spark.towers.hstu import HSTU, HSTUBlock, time_buckets
+from learn_spark.model.towers.hstu import HSTU, HSTUBlock, time_buckets
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

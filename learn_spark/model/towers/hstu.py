@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.towers.id_based import IdTower, Positions, Similarity
-from learn_spark.towers.packing import Packing
+from learn_spark.model.towers.id_based import IdTower, Positions, Similarity
+from learn_spark.model.towers.packing import Packing
 
 TIME_BUCKETS = 128
 BUCKET_WIDTH = 0.301

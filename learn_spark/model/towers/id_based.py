@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.towers.checks import check_shares, check_sizes
-from learn_spark.towers.packing import Packing
-from learn_spark.towers.tower import Tower
+from learn_spark.model.towers.checks import check_shares, check_sizes
+from learn_spark.model.towers.packing import Packing
+from learn_spark.model.towers.tower import Tower
 
 Similarity = Literal["dot", "cosine"]
 Positions = Literal["first", "last"]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEncoder
 
-from learn_spark.towers.learn import LearnTower
-from learn_spark.towers.transformer import CausalBlock
+from learn_spark.model.towers.learn import LearnTower
+from learn_spark.model.towers.transformer import CausalBlock
 
 SHAPE: dict[str, Any] = {
     "content_dim": 10,

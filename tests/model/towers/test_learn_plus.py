@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from learn_spark.towers.learn_plus import LearnPlus, PlusBlock
-from learn_spark.towers.registry import shape_of, tower_of_shape
-from learn_spark.towers.time_gaps import GAPS, gap_buckets
+from learn_spark.model.towers.learn_plus import LearnPlus, PlusBlock
+from learn_spark.model.towers.registry import shape_of, tower_of_shape
+from learn_spark.model.towers.time_gaps import GAPS, gap_buckets
 
 N, C = 30, 7
 SMALL: dict[str, Any] = {

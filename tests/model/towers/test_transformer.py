@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.towers.transformer import CausalBlock, CausalTransformer
+from learn_spark.model.towers.transformer import CausalBlock, CausalTransformer
 
 
 def _normed(row: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.towers.adaptor import ContentAdaptor
-from learn_spark.towers.checks import check_arguments
-from learn_spark.towers.transformer import CausalTransformer, bert_initialise
+from learn_spark.model.towers.adaptor import ContentAdaptor
+from learn_spark.model.towers.checks import check_arguments
+from learn_spark.model.towers.transformer import CausalTransformer, bert_initialise
 
 ItemTower = Literal["a", "b", "c"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from learn_spark.towers.bound import BoundTower
-from learn_spark.towers.learn import LearnTower, TowerShape
+from learn_spark.model.towers.bound import BoundTower
+from learn_spark.model.towers.learn import LearnTower, TowerShape
 
 
 class ContentTower(BoundTower):

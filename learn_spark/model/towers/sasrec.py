@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.towers.checks import check_heads
-from learn_spark.towers.id_based import IdTower, Positions, Similarity
-from learn_spark.towers.packing import Packing
+from learn_spark.model.towers.checks import check_heads
+from learn_spark.model.towers.id_based import IdTower, Positions, Similarity
+from learn_spark.model.towers.packing import Packing
 
 Activation = Literal["relu", "gelu"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from learn_spark.towers.learn import LearnTower, TowerShape
+from learn_spark.model.towers.learn import LearnTower, TowerShape
 
 SMALL: dict[str, Any] = {
     "content_dim": 10,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learn_spark.towers.sasrec import SASRec, SASRecBlock
+from learn_spark.model.towers.sasrec import SASRec, SASRecBlock
 
 SMALL: dict[str, Any] = {
     "n_items": 30,

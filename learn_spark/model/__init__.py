@@ -1,0 +1,1 @@
+"""Towers, how they are trained, and how their scores are computed."""
