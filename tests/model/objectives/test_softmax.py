@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learn_spark.objectives.softmax import full_softmax_loss, sampled_softmax_loss
+from learn_spark.model.objectives.softmax import full_softmax_loss, sampled_softmax_loss
 
 KINDS = ["shared", "per position"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learn_spark.objectives.dense_all_action import dense_all_action_loss
+from learn_spark.model.objectives.dense_all_action import dense_all_action_loss
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.objectives.negatives import item_log_q, uniform_negatives
-from learn_spark.objectives.softmax import sampled_softmax_loss
+from learn_spark.model.objectives.negatives import item_log_q, uniform_negatives
+from learn_spark.model.objectives.softmax import sampled_softmax_loss
 
 
 @pytest.mark.parametrize("size", [120_000, (600, 200)])

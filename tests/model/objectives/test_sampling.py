@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.objectives.sampling import RecencyWeights, cut_sequences, sample_positions
+from learn_spark.model.objectives.sampling import RecencyWeights, cut_sequences, sample_positions
 
 SENTINEL = 999_999
 
