@@ -146,7 +146,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
     from learn_spark.core.console import Reporter
     from learn_spark.core.settings.schema import Feed, Objective, Training
     from learn_spark.core.tables.snapshot import Snapshot
-    from learn_spark.feed.stream import HistoryStream
+    from learn_spark.model.feed.stream import HistoryStream
     from learn_spark.model.towers.content import ContentTower
     from learn_spark.model.towers.sasrec import SASRec
     from learn_spark.model.towers.tower import Tower

@@ -36,7 +36,7 @@ def _load(spec: TowerSpec) -> tuple[Tower, int]:
 
         import torch
 
-        from learn_spark.feed.item_matrix import item_matrix
+        from learn_spark.model.feed.item_matrix import item_matrix
         from learn_spark.model.towers.bound import BoundTower
         from learn_spark.training.model_store import load_model
 

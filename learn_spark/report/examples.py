@@ -18,7 +18,7 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import Cut, cut_histories, event_counts
 from learn_spark.encoder.space import read_space
-from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
+from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
 from learn_spark.report.dots import Group, Value, draw_dots

@@ -17,7 +17,7 @@ from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import Cut, CutName, cut_histories, trained_counts, training_events, with_validation
-from learn_spark.feed.item_matrix import item_matrix
+from learn_spark.model.feed.item_matrix import item_matrix
 from learn_spark.model.towers.vectors import unit_rows
 from learn_spark.retrieval.contenders import Contender, counted, evident, frozen, trained
 from learn_spark.retrieval.lists import list_metrics

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learn_spark.core.settings.schema import Objective
 from learn_spark.data.splits.known import Until
-from learn_spark.feed.shuffle import Rows
+from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.objectives.negatives import uniform_negatives
 from learn_spark.model.objectives.sampling import RecencyWeights, cut_sequences, sample_positions
 

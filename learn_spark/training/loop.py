@@ -16,8 +16,8 @@ from torch import nn
 from learn_spark.core.console import Bar, Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Feed, Training
-from learn_spark.feed.prefetch import prefetch
-from learn_spark.feed.stream import HistoryStream
+from learn_spark.model.feed.prefetch import prefetch
+from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.towers.tower import Tower
 from learn_spark.training.average import WeightAverage
 from learn_spark.training.batches import BatchMaker

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from learn_spark.core.settings.schema import Objective
-from learn_spark.feed.shuffle import Rows
+from learn_spark.model.feed.shuffle import Rows
 from learn_spark.training.batches import AllActionBatch, BatchMaker, NextItemBatch
 from learn_spark.training.objective import Batch, ObjectiveLoss
 from learn_spark.training.ranks import Ranks

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.splits.cuts import without_test
-from learn_spark.feed.stream import HistoryStream
+from learn_spark.model.feed.stream import HistoryStream
 
 Until = Literal["train_length", "validation_length"]
 

@@ -23,7 +23,7 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.histories.protocols import TEST
 from learn_spark.data.splits.cuts import cut_histories
 from learn_spark.data.splits.known import KnownHistories
-from learn_spark.feed.stream import HistoryStream
+from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.retrieval.compare import compare
 from learn_spark.retrieval.contenders import trained
 from learn_spark.retrieval.metrics import summarise

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from learn_spark.feed.shuffle import Rows, row_count
+from learn_spark.model.feed.shuffle import Rows, row_count
 
 
 def cut_batches(

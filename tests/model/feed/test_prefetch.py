@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.feed.prefetch import prefetch
+from learn_spark.model.feed.prefetch import prefetch
 
 
 def threads() -> list[str]:

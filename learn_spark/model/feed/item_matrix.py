@@ -18,7 +18,7 @@ import numpy as np
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.feed.matrix_rows import TextsOfItems, embeddings_by_text
+from learn_spark.model.feed.matrix_rows import TextsOfItems, embeddings_by_text
 
 _FILE = "embeddings.npy"
 

@@ -19,8 +19,8 @@ from deltalake import write_deltalake
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
-from learn_spark.feed.item_matrix import item_matrix, item_matrix_path
-from learn_spark.feed.matrix_rows import MissingEmbeddings
+from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
+from learn_spark.model.feed.matrix_rows import MissingEmbeddings
 
 
 def key_of(text: int) -> str:
@@ -181,7 +181,7 @@ def test_of_two_builders_at_once_one_builds(small: tuple[Snapshot, Snapshot, Sna
 
 KILLED = """
 import os, pathlib, sys
-from learn_spark.feed.item_matrix import item_matrix_path
+from learn_spark.model.feed.item_matrix import item_matrix_path
 from learn_spark.core.tables.snapshot import Snapshot
 
 class Kills:

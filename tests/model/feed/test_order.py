@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learn_spark.feed.order import rank_range, rank_segments, steps_per_epoch
+from learn_spark.model.feed.order import rank_range, rank_segments, steps_per_epoch
 
 FILE_ROWS = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.feed.shuffle import Rows
+from learn_spark.model.feed.shuffle import Rows
 
 with warnings.catch_warnings():
     # Petastorm announces its own deprecations at import and at every open.

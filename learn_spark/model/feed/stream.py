@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.feed.batches import cut_batches
-from learn_spark.feed.order import (
+from learn_spark.model.feed.batches import cut_batches
+from learn_spark.model.feed.order import (
     BATCHES,
     ROWS,
     Segment,
@@ -22,7 +22,7 @@ from learn_spark.feed.order import (
     rank_segments,
     steps_per_epoch,
 )
-from learn_spark.feed.shuffle import Rows, ShuffleBuffer, row_count
+from learn_spark.model.feed.shuffle import Rows, ShuffleBuffer, row_count
 
 
 class RowsLost(LearnSparkError):
@@ -163,7 +163,7 @@ class HistoryStream:
 
     def _read(self, groups: list[tuple[Segment, int]]) -> Iterator[Rows]:
         # Petastorm takes a second to import; the layout above needs none of it.
-        from learn_spark.feed.row_groups import RowGroup, read_row_groups
+        from learn_spark.model.feed.row_groups import RowGroup, read_row_groups
 
         wanted = [RowGroup(str(Path(self.snapshot.files[part.file])), number) for part, number in groups]
         shapes: dict[str, tuple[int, ...]] = {}

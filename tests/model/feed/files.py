@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.feed.shuffle import Rows
+from learn_spark.model.feed.shuffle import Rows
 
 COLUMNS = ["row", "item_index", "train_length"]
 WIDTH = 8

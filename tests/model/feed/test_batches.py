@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.feed.batches import cut_batches
-from learn_spark.feed.order import generator_for
-from learn_spark.feed.shuffle import Rows
-from learn_spark.feed.stream import HistoryStream
-from tests.feed.files import COLUMNS, rows_of, write_files
+from learn_spark.model.feed.batches import cut_batches
+from learn_spark.model.feed.order import generator_for
+from learn_spark.model.feed.shuffle import Rows
+from learn_spark.model.feed.stream import HistoryStream
+from tests.model.feed.files import COLUMNS, rows_of, write_files
 
 POOLS = partial(generator_for, 3, 4, 3)
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.feed.shuffle import ShuffleBuffer, row_count
-from learn_spark.feed.stream import HistoryStream
-from tests.feed.files import COLUMNS, rows_of, write_files
+from learn_spark.model.feed.shuffle import ShuffleBuffer, row_count
+from learn_spark.model.feed.stream import HistoryStream
+from tests.model.feed.files import COLUMNS, rows_of, write_files
 
 FILES, FILE_ROWS, SHUFFLE_ROWS, BATCH = 40, 500, 4000, 50
 ROWS = FILES * FILE_ROWS

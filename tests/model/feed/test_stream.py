@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.feed.stream import HistoryStream
+from learn_spark.model.feed.stream import HistoryStream
 
 ROWS = 96
 SCHEMA = contract("user_histories").arrow_schema()

@@ -13,9 +13,9 @@ import pytest
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
-from learn_spark.feed.row_groups import _TableWorker
-from learn_spark.feed.stream import HistoryStream, RowsLost
-from tests.feed.files import COLUMNS, WIDTH, rows_of, write_files
+from learn_spark.model.feed.row_groups import _TableWorker
+from learn_spark.model.feed.stream import HistoryStream, RowsLost
+from tests.model.feed.files import COLUMNS, WIDTH, rows_of, write_files
 
 FILE_ROWS = (40, 7, 0, 93, 25, 1, 64)
 ROWS = sum(FILE_ROWS)
