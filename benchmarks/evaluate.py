@@ -150,8 +150,8 @@ def alone(name: str, data: Data, threads: int) -> dict[str, float]:
 
 def ours(data: Data, threads: int) -> tuple[dict[str, float], float, float]:
     """Whole ranks, counted in blocks, and the metrics of all of KS, MRR among them."""
-    from learn_spark.retrieval.metrics import summarise
-    from learn_spark.retrieval.ranks import ranks_from_vectors
+    from learn_spark.model.scoring.metrics import summarise
+    from learn_spark.model.scoring.ranks import ranks_from_vectors
 
     told = begun = time.monotonic()
     done = 0

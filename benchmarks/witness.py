@@ -28,8 +28,8 @@ from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import Cut, cut_histories
-from learn_spark.retrieval.metrics import summarise
-from learn_spark.retrieval.ranks import ranks_in
+from learn_spark.model.scoring.metrics import summarise
+from learn_spark.model.scoring.ranks import ranks_in
 
 UNRANKED = -1e30  # in place of -inf, whose differences are no numbers
 SHARED = {"n_factors": 64, "n_heads": 1, "dropout_rate": 0.2, "lr": 1e-3, "batch_size": 128}

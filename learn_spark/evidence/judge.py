@@ -12,11 +12,11 @@ from learn_spark.data.splits.cuts import Cut, of_rows
 from learn_spark.evidence.head import EvidenceHead
 from learn_spark.evidence.transitions import Candidates, Transitions
 from learn_spark.fusion.levels import between_knots
+from learn_spark.model.scoring.catalogue import check_positions, joined
+from learn_spark.model.scoring.ranks import ranks_in
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, unit_rows, windows
-from learn_spark.retrieval.catalogue import check_positions, joined
-from learn_spark.retrieval.ranks import ranks_in
 
 BLOCK_SCORES = 1 << 22  # users x items that are scored at once
 HIDDEN = -1e4  # the score of what is not ranked: finite, for a gradient passes it

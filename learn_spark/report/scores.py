@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from learn_spark.retrieval.ranks import TIE_TOLERANCE
+from learn_spark.model.scoring.ranks import TIE_TOLERANCE
 
 CHUNK_ROWS = 65_536
 

@@ -15,8 +15,8 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import CutName
+from learn_spark.model.scoring.metrics import per_user
 from learn_spark.retrieval.bootstrap import Difference, paired_differences
-from learn_spark.retrieval.metrics import per_user
 from learn_spark.retrieval.results import ALONE, ResultKey, written_by
 from learn_spark.retrieval.slices import DIMENSIONS, slices
 

@@ -14,12 +14,12 @@ from learn_spark.data.splits.folds import FOLDS, by_fold
 from learn_spark.evidence.head import Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
+from learn_spark.model.scoring.ranks import ranks_from_vectors
+from learn_spark.model.scoring.top_k import top_k
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, user_vectors
 from learn_spark.retrieval.counts import CountScores
-from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.retrieval.results import ALONE
-from learn_spark.retrieval.top_k import top_k
 from learn_spark.training.model_store import Model
 
 Advance = Callable[[int], object]

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from learn_spark.retrieval.catalogue import check_positions, joined
+from learn_spark.model.scoring.catalogue import check_positions, joined
 
 HELD = 1 << 22  # pairs of a target and another item looked at together
 

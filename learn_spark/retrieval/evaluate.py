@@ -18,11 +18,11 @@ from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import Cut, CutName, cut_histories, trained_counts, training_events, with_validation
 from learn_spark.model.feed.item_matrix import item_matrix
+from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.towers.vectors import unit_rows
 from learn_spark.retrieval.contenders import Contender, counted, evident, frozen, trained
 from learn_spark.retrieval.lists import list_metrics
 from learn_spark.retrieval.markov import markov
-from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.popularity import popularity
 from learn_spark.retrieval.results import ResultKey, protocol_of, user_rows, written_by
 from learn_spark.retrieval.slices import slice_metrics, target_labels

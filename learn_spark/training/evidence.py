@@ -14,9 +14,9 @@ from learn_spark.evidence.fit import fit_heads, passes
 from learn_spark.evidence.head import Heads
 from learn_spark.evidence.judge import Judge, asked_on
 from learn_spark.evidence.transitions import Transitions
+from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import user_vectors
-from learn_spark.retrieval.metrics import summarise
 
 
 @dataclass(frozen=True)

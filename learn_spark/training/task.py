@@ -15,12 +15,12 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
 from learn_spark.data.splits.cuts import Cut, cut_histories
 from learn_spark.data.splits.known import KnownHistories, Until
+from learn_spark.model.scoring.metrics import summarise
+from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.registry import tower_of_settings
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
-from learn_spark.retrieval.metrics import summarise
-from learn_spark.retrieval.ranks import ranks_from_vectors
 from learn_spark.training.batches import BatchMaker
 from learn_spark.training.loop import Trained, TrainingLoop, Validate
 from learn_spark.training.objective import ObjectiveLoss

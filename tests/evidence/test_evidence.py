@@ -17,7 +17,7 @@ from learn_spark.evidence.head import EvidenceHead, Heads
 from learn_spark.evidence.judge import HIDDEN, Asked, Judge
 from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
 from learn_spark.fusion.levels import between_knots
-from learn_spark.retrieval.ranks import ranks_from_vectors
+from learn_spark.model.scoring.ranks import ranks_from_vectors
 
 
 def _log(seed: int, users: int = 60, n_items: int = 25) -> tuple[np.ndarray, np.ndarray]:

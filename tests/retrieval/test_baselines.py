@@ -13,7 +13,7 @@ from learn_spark.retrieval import counts as counts_module
 from learn_spark.retrieval.counts import CountScores
 from learn_spark.retrieval.markov import markov
 from learn_spark.retrieval.popularity import popularity
-from tests.retrieval.dense import slow_ranks
+from tests.model.scoring.dense import slow_ranks
 
 NOTHING = np.zeros(0, np.int64)
 

@@ -19,8 +19,8 @@ from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.data.splits.cuts import cut_histories, trained_counts
+from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
-from learn_spark.retrieval.metrics import summarise
 from learn_spark.retrieval.results import ResultKey, written_by
 from learn_spark.training.content import bind_content
 from learn_spark.training.model_store import load_model

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.retrieval.catalogue import joined
+from learn_spark.model.scoring.catalogue import joined
 
 CutName = Literal["validation", "test"]
 

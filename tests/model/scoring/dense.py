@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learn_spark.retrieval.ranks import TIE_TOLERANCE
+from learn_spark.model.scoring.ranks import TIE_TOLERANCE
 
 
 def slow_rank(scores: np.ndarray, target: int, seen: Sequence[int], targets: Sequence[int] = ()) -> float:

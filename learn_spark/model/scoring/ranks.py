@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from learn_spark.retrieval.catalogue import Catalogue, check_positions, joined
+from learn_spark.model.scoring.catalogue import Catalogue, check_positions, joined
 
 TIE_TOLERANCE = 1e-6
 ROUNDINGS = 4

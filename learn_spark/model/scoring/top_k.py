@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import faiss
 import numpy as np
 
-from learn_spark.retrieval.catalogue import Catalogue, check_positions, joined
+from learn_spark.model.scoring.catalogue import Catalogue, check_positions, joined
 
 MARGIN = 16
 GROWTH = 4

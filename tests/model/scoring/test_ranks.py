@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learn_spark.model.scoring.catalogue import Catalogue
+from learn_spark.model.scoring.ranks import BLOCK_ITEMS, BLOCK_USERS, TIE_TOLERANCE, ranks_from_vectors, ranks_in
 from learn_spark.retrieval import ranks as ranks_module
-from learn_spark.retrieval.catalogue import Catalogue
-from learn_spark.retrieval.ranks import BLOCK_ITEMS, BLOCK_USERS, TIE_TOLERANCE, ranks_from_vectors, ranks_in
-from tests.retrieval.dense import slow_ranks
-from tests.retrieval.vectors import NOTHING, make_vectors
+from tests.model.scoring.dense import slow_ranks
+from tests.model.scoring.vectors import NOTHING, make_vectors
 
 
 def ranks_of(scores: list[float], targets: list[int], seen: list[np.ndarray]) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.retrieval.metrics import hit_rate, ndcg, per_user, recall, reciprocal_rank, summarise
+from learn_spark.model.scoring.metrics import hit_rate, ndcg, per_user, recall, reciprocal_rank, summarise
 
 RANKS = np.array([1.0, 2.0, 2.5, 10.0, 10.5, 700.0])
 # Three users: targets at 1 and 12; at 3 alone; at 2, 4 and 5.
