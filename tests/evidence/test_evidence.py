@@ -16,7 +16,7 @@ from learn_spark.evidence.fit import EvidenceFailed, fit_heads, passes
 from learn_spark.evidence.head import EvidenceHead, Heads
 from learn_spark.evidence.judge import HIDDEN, Asked, Judge
 from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
-from learn_spark.fusion.levels import between_knots
+from learn_spark.model.blending.levels import between_knots
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 
 

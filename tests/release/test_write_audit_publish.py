@@ -18,7 +18,7 @@ from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.fusion.levels import Levels
+from learn_spark.model.blending.levels import Levels
 from learn_spark.model.towers.vectors import unit_rows
 from learn_spark.release import changes
 from learn_spark.release import publish as stage

@@ -12,7 +12,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Fusion
 from learn_spark.data.splits.folds import FOLDS, fold_of
 from learn_spark.evidence.judge import BLOCK_SCORES, Asked
-from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
+from learn_spark.model.blending.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
 
 RIDGE = 1.0  # of the distance from the tower alone: as much as one user
 LEAST_SHARE = 1e-3

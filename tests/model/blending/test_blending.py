@@ -12,9 +12,9 @@ from scipy.optimize import minimize
 from learn_spark.core.settings.schema import Fusion
 from learn_spark.data.splits.folds import fold_of
 from learn_spark.evidence.judge import Asked
-from learn_spark.fusion.fit import RIDGE, FusionFailed, Offered, fit_levels
-from learn_spark.fusion.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
-from learn_spark.fusion.tower import FusedTower
+from learn_spark.model.blending.fit import RIDGE, FusionFailed, Offered, fit_levels
+from learn_spark.model.blending.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
+from learn_spark.model.blending.tower import FusedTower
 from learn_spark.model.towers.learn_plus import LearnPlus
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
@@ -199,7 +199,7 @@ def test_so_many_users_are_drawn_and_small_blocks_change_nothing(monkeypatch: py
     again, _ = fit_levels(offered, users, Fusion(users=40), seed=1)
     assert np.array_equal(few.weights, again.weights)
     assert not np.allclose(few.weights, whole.weights, atol=0.02)
-    monkeypatch.setattr("learn_spark.fusion.fit.BLOCK_SCORES", 7 * ITEMS)
+    monkeypatch.setattr("learn_spark.model.blending.fit.BLOCK_SCORES", 7 * ITEMS)
     blocked, _ = fit_levels(offered, users, Fusion(), seed=1)
     assert blocked.weights == pytest.approx(whole.weights, abs=1e-4)
 
