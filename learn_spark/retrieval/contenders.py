@@ -11,9 +11,9 @@ import numpy as np
 
 from learn_spark.data.splits.cuts import Cut, of_rows
 from learn_spark.data.splits.folds import FOLDS, by_fold
-from learn_spark.evidence.head import Heads
-from learn_spark.evidence.judge import Judge, asked_on
-from learn_spark.evidence.transitions import Transitions
+from learn_spark.model.reranking.head import Heads
+from learn_spark.model.reranking.judge import Judge, asked_on
+from learn_spark.model.reranking.transitions import Transitions
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k
 from learn_spark.model.towers.tower import Tower

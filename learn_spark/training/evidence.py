@@ -10,10 +10,10 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Evidence
 from learn_spark.data.splits.cuts import cut_histories, training_events
-from learn_spark.evidence.fit import fit_heads, passes
-from learn_spark.evidence.head import Heads
-from learn_spark.evidence.judge import Judge, asked_on
-from learn_spark.evidence.transitions import Transitions
+from learn_spark.model.reranking.fit import fit_heads, passes
+from learn_spark.model.reranking.head import Heads
+from learn_spark.model.reranking.judge import Judge, asked_on
+from learn_spark.model.reranking.transitions import Transitions
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import user_vectors

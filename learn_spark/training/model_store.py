@@ -24,9 +24,9 @@ from safetensors.torch import load, save_file
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.evidence.head import Heads
 from learn_spark.model.blending.levels import Levels
 from learn_spark.model.blending.tower import FusedTower
+from learn_spark.model.reranking.head import Heads
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.registry import shape_of, tower_of_shape
 from learn_spark.model.towers.tower import Tower

@@ -20,8 +20,8 @@ from learn_spark.data.splits.cuts import cut_histories, event_counts, trained_co
 from learn_spark.data.splits.known import KnownHistories
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
-from learn_spark.evidence.head import Heads
 from learn_spark.model.objectives.negatives import item_log_q
+from learn_spark.model.reranking.head import Heads
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 from learn_spark.training.checkpoint import Checkpoints

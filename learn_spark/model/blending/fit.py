@@ -11,8 +11,8 @@ import torch
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Fusion
 from learn_spark.data.splits.folds import FOLDS, fold_of
-from learn_spark.evidence.judge import BLOCK_SCORES, Asked
 from learn_spark.model.blending.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
+from learn_spark.model.reranking.judge import BLOCK_SCORES, Asked
 
 RIDGE = 1.0  # of the distance from the tower alone: as much as one user
 LEAST_SHARE = 1e-3

@@ -11,10 +11,10 @@ from scipy.optimize import minimize
 
 from learn_spark.core.settings.schema import Fusion
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.evidence.judge import Asked
 from learn_spark.model.blending.fit import RIDGE, FusionFailed, Offered, fit_levels
 from learn_spark.model.blending.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
 from learn_spark.model.blending.tower import FusedTower
+from learn_spark.model.reranking.judge import Asked
 from learn_spark.model.towers.learn_plus import LearnPlus
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors

@@ -12,11 +12,11 @@ import torch
 
 from learn_spark.core.settings.schema import Evidence
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.evidence.fit import EvidenceFailed, fit_heads, passes
-from learn_spark.evidence.head import EvidenceHead, Heads
-from learn_spark.evidence.judge import HIDDEN, Asked, Judge
-from learn_spark.evidence.transitions import CHANNELS, FEATURES, Transitions
 from learn_spark.model.blending.levels import between_knots
+from learn_spark.model.reranking.fit import EvidenceFailed, fit_heads, passes
+from learn_spark.model.reranking.head import EvidenceHead, Heads
+from learn_spark.model.reranking.judge import HIDDEN, Asked, Judge
+from learn_spark.model.reranking.transitions import CHANNELS, FEATURES, Transitions
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 
 
@@ -194,7 +194,7 @@ def test_what_is_hidden_stays_hidden_whatever_a_head_makes_of_scores(scale: floa
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_ranks_and_tops_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr("learn_spark.evidence.judge.BLOCK_SCORES", 25 * block)
+    monkeypatch.setattr("learn_spark.model.reranking.judge.BLOCK_SCORES", 25 * block)
     catalogue = _catalogue(4)
     catalogue[3] = catalogue[9]
     transitions = Transitions.of(*_log(5), 25, reach=3, decay=0.8)
@@ -292,7 +292,7 @@ def test_a_step_goes_down_the_loss_of_any_target_that_is_written_out(
     rare: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One step over users of several targets, beside AdamW on probabilities that are added up one by one."""
-    monkeypatch.setattr("learn_spark.evidence.fit.LEAST_STEPS", 1)
+    monkeypatch.setattr("learn_spark.model.reranking.fit.LEAST_STEPS", 1)
     asked, counts = _asked(5), Transitions.of(*_log(5), 25, reach=3, decay=0.8)
     judge = Judge(_catalogue(5), 0.3, counts)
     same_fold = [name for name in (f"u{i}" for i in range(200)) if fold_of([name])[0] == 0][:40]
@@ -358,10 +358,10 @@ def test_unseen_items_are_told_apart_by_their_content() -> None:
 
 
 def test_a_fit_in_small_blocks_is_the_fit_and_one_that_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learn_spark.evidence.fit.LEAST_STEPS", 1)
+    monkeypatch.setattr("learn_spark.model.reranking.fit.LEAST_STEPS", 1)
     judge, asked, users = _followers(60)
     whole = _fit(judge, asked, users, epochs=2).whole
-    monkeypatch.setattr("learn_spark.evidence.judge.BLOCK_SCORES", 40 * 7)
+    monkeypatch.setattr("learn_spark.model.reranking.judge.BLOCK_SCORES", 40 * 7)
     small = _fit(judge, asked, users, epochs=2).whole
     with torch.inference_mode():  # Adam makes much of what rounding leaves of a small gradient
         # Nor does any gradient say what all scores have in common.

@@ -11,8 +11,8 @@ from torch import nn
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Evidence
 from learn_spark.data.splits.folds import FOLDS, fold_of
-from learn_spark.evidence.head import EvidenceHead, Heads
-from learn_spark.evidence.judge import Asked, Judge
+from learn_spark.model.reranking.head import EvidenceHead, Heads
+from learn_spark.model.reranking.judge import Asked, Judge
 
 WEIGHT_DECAY = 1e-4
 LEVELS_RATE = 10.0  # times the perceptron's: what KNOTS have is few numbers, that gradients of many users agree on

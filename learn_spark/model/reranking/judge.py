@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from learn_spark.data.splits.cuts import Cut, of_rows
-from learn_spark.evidence.head import EvidenceHead
-from learn_spark.evidence.transitions import Candidates, Transitions
 from learn_spark.model.blending.levels import between_knots
+from learn_spark.model.reranking.head import EvidenceHead
+from learn_spark.model.reranking.transitions import Candidates, Transitions
 from learn_spark.model.scoring.catalogue import check_positions, joined
 from learn_spark.model.scoring.ranks import ranks_in
 from learn_spark.model.towers.bound import BoundTower
