@@ -38,10 +38,10 @@ from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.tower import Tower
-from learn_spark.training.batches import BatchMaker
-from learn_spark.training.loop import TrainingLoop
-from learn_spark.training.objective import ObjectiveLoss
-from learn_spark.training.ranks import Ranks
+from learn_spark.model.training.batches import BatchMaker
+from learn_spark.model.training.loop import TrainingLoop
+from learn_spark.model.training.objective import ObjectiveLoss
+from learn_spark.model.training.ranks import Ranks
 
 LENGTH, ITEMS, BATCH, SHUFFLE_ROWS, FILE_ROWS = 64, 20_000, 256, 65_536, 65_536
 COLUMNS = ["item_index", "cut_length", "train_length"]

@@ -20,6 +20,7 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.blending.levels import Levels
 from learn_spark.model.towers.vectors import unit_rows
+from learn_spark.model.training.fusion import FittedFusion
 from learn_spark.release import changes
 from learn_spark.release import publish as stage
 from learn_spark.release.alignment import rotation
@@ -28,7 +29,6 @@ from learn_spark.release.ledger import NoRelease, add_row, ledger, roll_back, wi
 from learn_spark.release.models import usable_model
 from learn_spark.release.read import read_release, released_arrow
 from learn_spark.training.content import bind_content
-from learn_spark.training.fusion import FittedFusion
 from learn_spark.training.model_store import ModelFusion, load_model
 from tests.release.feature_world import DIMS, HIDDEN, FeatureWorld
 from tests.report.planted import FIRST_DAY, release_row

@@ -44,7 +44,7 @@ _STAGES = (
     ),
     Stage(
         name="train",
-        module="learn_spark.training.train",
+        module="learn_spark.model.training.train",
         summary="Histories and embeddings into a trained tower: LEARN, or a rival over item IDs",
         sections=("encoder", "text", "space", "histories", "feed", "tower", "objective", "training", "evaluation"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),

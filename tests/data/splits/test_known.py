@@ -12,7 +12,7 @@ import torch
 from pyspark.sql import SparkSession
 
 import learn_spark
-import learn_spark.training.train as train_stage
+import learn_spark.model.training.train as train_stage
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.quality.profile import profile
 from learn_spark.core.stages.stage import StageContext
@@ -25,12 +25,12 @@ from learn_spark.data.splits.cuts import cut_histories
 from learn_spark.data.splits.known import KnownHistories
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.scoring.metrics import summarise
+from learn_spark.model.training.loop import Trained
+from learn_spark.model.training.task import TrainingTask
 from learn_spark.retrieval.compare import compare
 from learn_spark.retrieval.contenders import trained
 from learn_spark.training.content import bind_content
-from learn_spark.training.loop import Trained
 from learn_spark.training.model_store import ModelError, load_model, read_curve, read_manifest
-from learn_spark.training.task import TrainingTask
 from tests.shelf import RIVAL, Event, Shelf, reading, role_of
 
 TIMING = {"samples_per_second", "waiting_share"}

@@ -16,10 +16,10 @@ import torch.multiprocessing as multiprocessing
 
 from learn_spark.core.settings.schema import Objective
 from learn_spark.model.feed.shuffle import Rows
-from learn_spark.training.batches import AllActionBatch, BatchMaker, NextItemBatch
-from learn_spark.training.objective import Batch, ObjectiveLoss
-from learn_spark.training.ranks import Ranks
-from tests.training.planted import ITEMS, make_tower
+from learn_spark.model.training.batches import AllActionBatch, BatchMaker, NextItemBatch
+from learn_spark.model.training.objective import Batch, ObjectiveLoss
+from learn_spark.model.training.ranks import Ranks
+from tests.model.training.planted import ITEMS, make_tower
 
 # Of five users the first process has three, the second two: what they gather is of unequal length.
 SPLIT = (slice(0, 3), slice(3, 5))

@@ -21,10 +21,10 @@ from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.registry import tower_of_settings
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
-from learn_spark.training.batches import BatchMaker
-from learn_spark.training.loop import Trained, TrainingLoop, Validate
-from learn_spark.training.objective import ObjectiveLoss
-from learn_spark.training.ranks import Ranks
+from learn_spark.model.training.batches import BatchMaker
+from learn_spark.model.training.loop import Trained, TrainingLoop, Validate
+from learn_spark.model.training.objective import ObjectiveLoss
+from learn_spark.model.training.ranks import Ranks
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.towers.hstu import HSTU
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.tower import Tower
-from learn_spark.training.batches import BatchMaker
-from learn_spark.training.loop import TrainingLoop
-from learn_spark.training.objective import ObjectiveLoss
-from learn_spark.training.ranks import Ranks
+from learn_spark.model.training.batches import BatchMaker
+from learn_spark.model.training.loop import TrainingLoop
+from learn_spark.model.training.objective import ObjectiveLoss
+from learn_spark.model.training.ranks import Ranks
 
 ITEMS, WIDTH = 40, 10
 

@@ -15,10 +15,10 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.training.checkpoint import Checkpoints
-from learn_spark.training.launch import train_alone, train_here, train_on_spark
-from learn_spark.training.task import TrainingTask
-from tests.training.planted import ITEMS, planted_rows
+from learn_spark.model.training.checkpoint import Checkpoints
+from learn_spark.model.training.launch import train_alone, train_here, train_on_spark
+from learn_spark.model.training.task import TrainingTask
+from tests.model.training.planted import ITEMS, planted_rows
 
 OVERRIDES = (
     "tower={kind: sasrec, width: 8, layers: 1, heads: 2, ffn: 8, similarity: dot}",

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from learn_spark.core.settings.schema import Objective
-from learn_spark.training.batches import BatchMaker, NextItemBatch
-from learn_spark.training.objective import ObjectiveLoss
-from learn_spark.training.ranks import Ranks
-from tests.training.planted import ITEMS, make_tower
+from learn_spark.model.training.batches import BatchMaker, NextItemBatch
+from learn_spark.model.training.objective import ObjectiveLoss
+from learn_spark.model.training.ranks import Ranks
+from tests.model.training.planted import ITEMS, make_tower
 
 LENGTHS = np.array([2, 5, 9, 0, 1])
 

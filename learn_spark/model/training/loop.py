@@ -19,14 +19,14 @@ from learn_spark.core.settings.schema import Feed, Training
 from learn_spark.model.feed.prefetch import prefetch
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.towers.tower import Tower
-from learn_spark.training.average import WeightAverage
-from learn_spark.training.batches import BatchMaker
-from learn_spark.training.checkpoint import Checkpoints, Progress
-from learn_spark.training.objective import Batch, ObjectiveLoss
-from learn_spark.training.precision import mixed, multiplies_bf16
-from learn_spark.training.ranks import Ranks
-from learn_spark.training.schedule import learning_rate
-from learn_spark.training.tracking import Tracker
+from learn_spark.model.training.average import WeightAverage
+from learn_spark.model.training.batches import BatchMaker
+from learn_spark.model.training.checkpoint import Checkpoints, Progress
+from learn_spark.model.training.objective import Batch, ObjectiveLoss
+from learn_spark.model.training.precision import mixed, multiplies_bf16
+from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.schedule import learning_rate
+from learn_spark.model.training.tracking import Tracker
 
 Validate = Callable[[Tower], dict[str, float]]
 AHEAD = 4  # batches made while the model works

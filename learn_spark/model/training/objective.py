@@ -12,8 +12,8 @@ from learn_spark.core.settings.schema import Objective
 from learn_spark.model.objectives.dense_all_action import Others, dense_all_action_loss
 from learn_spark.model.objectives.softmax import full_softmax_loss, sampled_softmax_loss
 from learn_spark.model.towers.tower import Tower
-from learn_spark.training.batches import AllActionBatch, NextItemBatch
-from learn_spark.training.ranks import Ranks
+from learn_spark.model.training.batches import AllActionBatch, NextItemBatch
+from learn_spark.model.training.ranks import Ranks
 
 Batch = NextItemBatch | AllActionBatch
 COLDEST, HOTTEST = 0.01, 2.0

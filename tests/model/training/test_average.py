@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from learn_spark.training.average import WeightAverage
-from tests.training.planted import make_loop
+from learn_spark.model.training.average import WeightAverage
+from tests.model.training.planted import make_loop
 
 
 def test_the_average_by_hand() -> None:

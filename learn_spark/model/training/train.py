@@ -24,14 +24,14 @@ from learn_spark.model.objectives.negatives import item_log_q
 from learn_spark.model.reranking.head import Heads
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
-from learn_spark.training.checkpoint import Checkpoints
+from learn_spark.model.training.checkpoint import Checkpoints
+from learn_spark.model.training.evidence import fit_evidence
+from learn_spark.model.training.fusion import fit_fusion
+from learn_spark.model.training.launch import train_alone, train_here, train_on_spark
+from learn_spark.model.training.loop import Trained, TrainingFailed
+from learn_spark.model.training.task import TrainingTask, build_tower
 from learn_spark.training.content import fit_content
-from learn_spark.training.evidence import fit_evidence
-from learn_spark.training.fusion import fit_fusion
-from learn_spark.training.launch import train_alone, train_here, train_on_spark
-from learn_spark.training.loop import Trained, TrainingFailed
 from learn_spark.training.model_store import save_model
-from learn_spark.training.task import TrainingTask, build_tower
 
 STAGE = find_stage("train")
 

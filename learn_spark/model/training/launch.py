@@ -14,10 +14,10 @@ import torch
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.training.checkpoint import Checkpoints
-from learn_spark.training.loop import Trained, TrainingFailed
-from learn_spark.training.ranks import Ranks
-from learn_spark.training.task import TrainingTask, train_rank
+from learn_spark.model.training.checkpoint import Checkpoints
+from learn_spark.model.training.loop import Trained, TrainingFailed
+from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.task import TrainingTask, train_rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
