@@ -11,7 +11,7 @@ from learn_spark.data.text.templates import template
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from learn_spark.training.model_store import Model
+    from learn_spark.model.store import Model
 
 
 def wanted_users(histories: DataFrame, producer: str, window: int, *, needs_times: bool) -> DataFrame:

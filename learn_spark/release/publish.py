@@ -56,8 +56,8 @@ def run(context: StageContext) -> StageResult:
     Raises GateFailed where the audit says no: nothing but a row of releases is written then, and what was staged stays
     in staged/<release_id>. A release that was withdrawn, or that holds and is as it should be, is left alone.
     """
-    from learn_spark.training.content import bind_content
-    from learn_spark.training.model_store import load_model
+    from learn_spark.model.content import bind_content
+    from learn_spark.model.store import load_model
 
     release, rows = release_id(context), ledger(context.workspace)
     state = states(rows).get(release)

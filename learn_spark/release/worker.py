@@ -37,8 +37,8 @@ def _load(spec: TowerSpec) -> tuple[Tower, int]:
         import torch
 
         from learn_spark.model.feed.item_matrix import item_matrix
+        from learn_spark.model.store import load_model
         from learn_spark.model.towers.bound import BoundTower
-        from learn_spark.training.model_store import load_model
 
         torch.set_num_threads(spec.threads)
         model = load_model(Path(spec.model_folder))

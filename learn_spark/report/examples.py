@@ -19,13 +19,13 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import Cut, cut_histories, event_counts
 from learn_spark.encoder.space import read_space
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
+from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
 from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.scores import best, rank_of, scores_of
 from learn_spark.report.svg import Plot, percent
 from learn_spark.report.titles import titles_of
-from learn_spark.training.model_store import Model, load_model
 
 SAMPLED_USERS = 1000
 MOST_PRODUCTS = 4_000_000_000  # of a user's number and an item's: fewer users of a larger catalogue

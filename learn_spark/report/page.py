@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.model.store import read_curve
 from learn_spark.report.ads import ads_ranker
 from learn_spark.report.curve import draw_curve
 from learn_spark.report.examples import Examples, examples_of
@@ -17,7 +18,6 @@ from learn_spark.report.road import Road, road_of
 from learn_spark.report.svg import Plot
 from learn_spark.report.templates import Fact, environment
 from learn_spark.report.versions import manifest_of, versions_of
-from learn_spark.training.model_store import read_curve
 
 CURVES = {
     "loss": "Training loss",

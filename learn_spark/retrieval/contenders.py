@@ -16,11 +16,11 @@ from learn_spark.model.reranking.judge import Judge, asked_on
 from learn_spark.model.reranking.transitions import Transitions
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k
+from learn_spark.model.store import Model
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, user_vectors
 from learn_spark.retrieval.counts import CountScores
 from learn_spark.retrieval.results import ALONE
-from learn_spark.training.model_store import Model
 
 Advance = Callable[[int], object]
 

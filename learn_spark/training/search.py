@@ -24,9 +24,9 @@ from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.lineage import code_version
 from learn_spark.core.tables.workspace import Workspace, alone
 from learn_spark.model.reranking.fit import EvidenceFailed
+from learn_spark.model.store import read_manifest
 from learn_spark.model.training.loop import TrainingFailed
 from learn_spark.pipeline.runner import plan_stage, run_stages
-from learn_spark.training.model_store import read_manifest
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -15,7 +15,7 @@ from benchmarks.plots import Point, draw_lines, draw_points
 from benchmarks.table import BASELINES, Done, _rows, _show
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.log import read_rows
-from learn_spark.training.model_store import read_curve, read_manifest
+from learn_spark.model.store import read_curve, read_manifest
 from tests.shelf import Shelf, reading
 
 PLUS = (

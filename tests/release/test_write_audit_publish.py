@@ -19,6 +19,8 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.blending.levels import Levels
+from learn_spark.model.content import bind_content
+from learn_spark.model.store import ModelFusion, load_model
 from learn_spark.model.towers.vectors import unit_rows
 from learn_spark.model.training.fusion import FittedFusion
 from learn_spark.release import changes
@@ -28,8 +30,6 @@ from learn_spark.release.audit import release_rules, table_profile, validation_p
 from learn_spark.release.ledger import NoRelease, add_row, ledger, roll_back, withdraw
 from learn_spark.release.models import usable_model
 from learn_spark.release.read import read_release, released_arrow
-from learn_spark.training.content import bind_content
-from learn_spark.training.model_store import ModelFusion, load_model
 from tests.release.feature_world import DIMS, HIDDEN, FeatureWorld
 from tests.report.planted import FIRST_DAY, release_row
 

@@ -15,12 +15,12 @@ from learn_spark.cli import app
 from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.snapshot import SnapshotError
 from learn_spark.encoder.space import read_space
+from learn_spark.model.store import load_model
 from learn_spark.report.examples import OFFERED, examples_of
 from learn_spark.report.gates import release_of, table_gates
 from learn_spark.report.page import render
 from learn_spark.report.road import road_of
 from learn_spark.report.scores import best, rank_of, scores_of
-from learn_spark.training.model_store import load_model
 from tests.report.planted import FIRST_DAY, plant, release_row
 from tests.report.workspace import HOSTILE, N_ITEMS, WINDOW, Planted, embeddings, histories, item_id
 

@@ -17,8 +17,8 @@ from learn_spark.core.settings import load_settings, save_settings
 from learn_spark.core.tables.lineage import Run, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.space import fit_space, remember_space
+from learn_spark.model.store import save_model
 from learn_spark.model.towers.content import ContentTower
-from learn_spark.training.model_store import save_model
 from tests.report.planted import FIRST_DAY, history_row, plant, release_row
 from tests.world import write_config
 

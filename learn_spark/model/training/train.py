@@ -20,8 +20,10 @@ from learn_spark.data.splits.cuts import cut_histories, event_counts, trained_co
 from learn_spark.data.splits.known import KnownHistories
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
+from learn_spark.model.content import fit_content
 from learn_spark.model.objectives.negatives import item_log_q
 from learn_spark.model.reranking.head import Heads
+from learn_spark.model.store import save_model
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.checkpoint import Checkpoints
@@ -30,8 +32,6 @@ from learn_spark.model.training.fusion import fit_fusion
 from learn_spark.model.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingFailed
 from learn_spark.model.training.task import TrainingTask, build_tower
-from learn_spark.training.content import fit_content
-from learn_spark.training.model_store import save_model
 
 STAGE = find_stage("train")
 

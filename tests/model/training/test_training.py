@@ -15,9 +15,9 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
 from learn_spark.core.settings.schema import Training
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.model.store import ModelError, load_model, read_curve, save_model
 from learn_spark.model.training.loop import TrainingFailed, TrainingLoop
 from learn_spark.model.training.schedule import learning_rate
-from learn_spark.training.model_store import ModelError, load_model, read_curve, save_model
 from tests.model.training.planted import content, make_loop, make_tower, parity_apart
 
 KINDS = ("learn", "sasrec", "hstu")

@@ -14,8 +14,8 @@ from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.encoder.space import Space, fit_space, read_space, remember_space
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
+from learn_spark.model.store import Model
 from learn_spark.model.towers.bound import BoundTower
-from learn_spark.training.model_store import Model
 
 
 def matrix_path(context: StageContext, space: Space | None = None) -> Path:
