@@ -43,11 +43,11 @@ from learn_spark.core.tables.lineage import Run, code_version, last_done
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.results import ALONE, ResultKey, written_by
+from learn_spark.evaluation.slices import DIMENSIONS
 from learn_spark.model.store import read_curve, read_manifest
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.ranking.judge import over_seeds
-from learn_spark.retrieval.results import ALONE, ResultKey, written_by
-from learn_spark.retrieval.slices import DIMENSIONS
 from learn_spark.training.search import search
 
 COMMAND = [sys.executable, "-c", "from learn_spark.cli import main; main()"]

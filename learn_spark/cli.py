@@ -388,9 +388,9 @@ def compare(
         raise typer.BadParameter(f"--cut is test or validation, not {cut}")
 
     def work(workspace: Workspace, report: Reporter) -> None:
+        from learn_spark.evaluation.compare import compare as compare_models
         from learn_spark.report.comparison import as_json as to_json
         from learn_spark.report.comparison import show
-        from learn_spark.retrieval.compare import compare as compare_models
 
         name: Literal["test", "validation"] = "test" if cut == "test" else "validation"
         found = compare_models(workspace, runs, cut=name, k=k, samples=samples)

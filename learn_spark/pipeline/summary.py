@@ -16,8 +16,8 @@ from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.results import ResultKey, written_by
 from learn_spark.pipeline.runner import Outcome
-from learn_spark.retrieval.results import ResultKey, written_by
 
 METHODS = {
     "popularity": "popularity",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from learn_spark.evaluation.bootstrap import Difference, interval
 from learn_spark.ranking.cohorts import NAMES
 from learn_spark.ranking.metrics import (
     ResampledAuc,
@@ -19,7 +20,6 @@ from learn_spark.ranking.metrics import (
     log_losses,
     user_auc,
 )
-from learn_spark.retrieval.bootstrap import Difference, interval
 
 WHOLE = "all"
 METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")

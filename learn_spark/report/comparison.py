@@ -7,8 +7,8 @@ from dataclasses import asdict
 from itertools import groupby
 
 from learn_spark.core.console import Reporter
+from learn_spark.evaluation.compare import Comparison, SliceDifference
 from learn_spark.pipeline.summary import METHODS
-from learn_spark.retrieval.compare import Comparison, SliceDifference
 
 
 def as_json(found: Comparison) -> str:

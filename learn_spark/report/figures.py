@@ -11,10 +11,10 @@ from typing import Any
 from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.results import ResultKey, written_by
 from learn_spark.pipeline.summary import METHODS
 from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.svg import Plot, slug
-from learn_spark.retrieval.results import ResultKey, written_by
 
 CUTS = ("test", "validation")
 WHOLE = "all"

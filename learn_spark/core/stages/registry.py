@@ -53,7 +53,7 @@ _STAGES = (
     ),
     Stage(
         name="evaluate",
-        module="learn_spark.retrieval.evaluate",
+        module="learn_spark.evaluation.evaluate",
         summary="Full-catalogue ranking of the model beside popularity, Markov and the frozen embeddings",
         sections=("encoder", "text", "space", "histories", "evaluation"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from learn_spark.retrieval.popularity import check_histories
+from learn_spark.evaluation.baselines.popularity import check_histories
 
 SMOOTHING = 2.0
 SCALE = 100.0

@@ -12,13 +12,13 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Fusion
 from learn_spark.data.splits.cuts import cut_histories, event_counts
+from learn_spark.evaluation.contenders import trained
 from learn_spark.model.blending.fit import Offered, fit_levels
 from learn_spark.model.reranking.judge import asked_on
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import Model, ModelFusion
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
-from learn_spark.retrieval.contenders import trained
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.histories.protocols import TEST
 from learn_spark.data.splits.cuts import cut_histories
 from learn_spark.data.splits.known import KnownHistories
+from learn_spark.evaluation.compare import compare
+from learn_spark.evaluation.contenders import trained
 from learn_spark.model.content import bind_content
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import ModelError, load_model, read_curve, read_manifest
 from learn_spark.model.training.loop import Trained
 from learn_spark.model.training.task import TrainingTask
-from learn_spark.retrieval.compare import compare
-from learn_spark.retrieval.contenders import trained
 from tests.shelf import RIVAL, Event, Shelf, reading, role_of
 
 TIMING = {"samples_per_second", "waiting_share"}

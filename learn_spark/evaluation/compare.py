@@ -15,10 +15,10 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import CutName
+from learn_spark.evaluation.bootstrap import Difference, paired_differences
+from learn_spark.evaluation.results import ALONE, ResultKey, written_by
+from learn_spark.evaluation.slices import DIMENSIONS, slices
 from learn_spark.model.scoring.metrics import per_user
-from learn_spark.retrieval.bootstrap import Difference, paired_differences
-from learn_spark.retrieval.results import ALONE, ResultKey, written_by
-from learn_spark.retrieval.slices import DIMENSIONS, slices
 
 BASELINES = ("popularity", "markov", "frozen")
 NAMED_IN_ERRORS = 5

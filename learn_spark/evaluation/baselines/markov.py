@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from learn_spark.retrieval.counts import CountScores
-from learn_spark.retrieval.popularity import check_histories
+from learn_spark.evaluation.baselines.popularity import check_histories
+from learn_spark.evaluation.counts import CountScores
 
 
 def markov(values: np.ndarray, offsets: np.ndarray, n_items: int) -> CountScores:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from learn_spark.data.splits.cuts import Cut
+from learn_spark.evaluation import bands
+from learn_spark.evaluation.bootstrap import interval, resampled_means
 from learn_spark.model.scoring.metrics import per_user
-from learn_spark.retrieval import bands
-from learn_spark.retrieval.bootstrap import interval, resampled_means
 
 # Every dimension, with its slices in their order; those of time are named by their dates, which sort.
 DIMENSIONS: dict[str, tuple[str, ...]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from learn_spark.retrieval.counts import CountScores
+from learn_spark.evaluation.counts import CountScores
 
 
 def popularity(values: np.ndarray, offsets: np.ndarray, n_items: int) -> CountScores:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learn_spark.retrieval import bootstrap as module
-from learn_spark.retrieval.bootstrap import Difference, interval, paired_differences, resampled_means
+from learn_spark.evaluation import bootstrap as module
+from learn_spark.evaluation.bootstrap import Difference, interval, paired_differences, resampled_means
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, *, samples: int, seed: int) -> Difference:

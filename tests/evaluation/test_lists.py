@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.retrieval.lists import list_metrics
+from learn_spark.evaluation.lists import list_metrics
 
 
 def test_by_hand() -> None:

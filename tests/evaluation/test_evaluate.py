@@ -19,11 +19,11 @@ from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.data.splits.cuts import cut_histories, trained_counts
+from learn_spark.evaluation.results import ResultKey, written_by
 from learn_spark.model.content import bind_content
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import load_model
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
-from learn_spark.retrieval.results import ResultKey, written_by
 from tests.report.planted import plant
 from tests.shelf import BOOKS, COLD, RIVAL, Shelf, kind_of, reading
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.retrieval import counts as counts_module
-from learn_spark.retrieval.counts import CountScores
-from learn_spark.retrieval.markov import markov
-from learn_spark.retrieval.popularity import popularity
+from learn_spark.evaluation import counts as counts_module
+from learn_spark.evaluation.baselines.markov import markov
+from learn_spark.evaluation.baselines.popularity import popularity
+from learn_spark.evaluation.counts import CountScores
 from tests.model.scoring.dense import slow_ranks
 
 NOTHING = np.zeros(0, np.int64)

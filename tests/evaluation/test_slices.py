@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from learn_spark.data.splits.cuts import Cut, cut_histories, trained_counts, training_events
+from learn_spark.evaluation import bands
+from learn_spark.evaluation.slices import DIMENSIONS, slice_metrics, slices, target_labels
 from learn_spark.model.scoring.metrics import summarise
-from learn_spark.retrieval import bands
-from learn_spark.retrieval.slices import DIMENSIONS, slice_metrics, slices, target_labels
 
 DAY = 86_400_000_000
 

@@ -17,17 +17,17 @@ from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import Cut, CutName, cut_histories, trained_counts, training_events, with_validation
+from learn_spark.evaluation.baselines.markov import markov
+from learn_spark.evaluation.baselines.popularity import popularity
+from learn_spark.evaluation.contenders import Contender, counted, evident, frozen, trained
+from learn_spark.evaluation.lists import list_metrics
+from learn_spark.evaluation.results import ResultKey, protocol_of, user_rows, written_by
+from learn_spark.evaluation.slices import slice_metrics, target_labels
 from learn_spark.model.content import bind_content, fit_content
 from learn_spark.model.feed.item_matrix import item_matrix
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
-from learn_spark.retrieval.contenders import Contender, counted, evident, frozen, trained
-from learn_spark.retrieval.lists import list_metrics
-from learn_spark.retrieval.markov import markov
-from learn_spark.retrieval.popularity import popularity
-from learn_spark.retrieval.results import ResultKey, protocol_of, user_rows, written_by
-from learn_spark.retrieval.slices import slice_metrics, target_labels
 
 CUTS: tuple[CutName, ...] = ("validation", "test")
 LIST_USERS = 50_000  # whose lists are looked at; a search for the best few hundred costs more than ranks do

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from learn_spark.retrieval.bands import mass_band
+from learn_spark.evaluation.bands import mass_band
 
 
 def list_metrics(lists: np.ndarray, counts: np.ndarray) -> dict[str, float]:

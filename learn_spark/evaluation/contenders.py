@@ -11,6 +11,8 @@ import numpy as np
 
 from learn_spark.data.splits.cuts import Cut, of_rows
 from learn_spark.data.splits.folds import FOLDS, by_fold
+from learn_spark.evaluation.counts import CountScores
+from learn_spark.evaluation.results import ALONE
 from learn_spark.model.reranking.head import Heads
 from learn_spark.model.reranking.judge import Judge, asked_on
 from learn_spark.model.reranking.transitions import Transitions
@@ -19,8 +21,6 @@ from learn_spark.model.scoring.top_k import top_k
 from learn_spark.model.store import Model
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, user_vectors
-from learn_spark.retrieval.counts import CountScores
-from learn_spark.retrieval.results import ALONE
 
 Advance = Callable[[int], object]
 

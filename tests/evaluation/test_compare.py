@@ -13,7 +13,7 @@ import pytest
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
-from learn_spark.retrieval.compare import Comparison, SliceDifference, compare
+from learn_spark.evaluation.compare import Comparison, SliceDifference, compare
 from tests.report.planted import plant
 from tests.shelf import RIVAL, Shelf, reading
 

@@ -1,0 +1,1 @@
+"""Methods without training that every model is compared with."""
