@@ -268,7 +268,7 @@ def releases(config: ConfigOption = "quickstart", overrides: SetOption = None, v
     """List all releases: state, model, as-of time, when published, sizes."""
 
     def work(workspace: Workspace, report: Reporter) -> None:
-        from learn_spark.release.show import list_releases
+        from learn_spark.features.show import list_releases
 
         list_releases(workspace, report)
 
@@ -285,7 +285,7 @@ def show(
     """Show one release: its rows in the ledger, inputs and outputs with versions, and what its audit measured."""
 
     def work(workspace: Workspace, report: Reporter) -> None:
-        from learn_spark.release.show import show_release
+        from learn_spark.features.show import show_release
 
         show_release(workspace, release, report)
 
@@ -304,8 +304,8 @@ def withdraw(
     """Withdraw one release, by a new row; if it is the one that holds, consumers then read the one before it."""
 
     def work(workspace: Workspace, report: Reporter) -> None:
-        from learn_spark.release.ledger import ledger, release_called, withdraw
-        from learn_spark.release.show import show_change
+        from learn_spark.features.ledger import ledger, release_called, withdraw
+        from learn_spark.features.show import show_change
 
         if dry_run:
             report.line(f"would withdraw release {release_called(ledger(workspace), release)['release_id']}")
@@ -330,8 +330,8 @@ def rollback(
     """Withdraw the release that holds, by a new row; consumers then read the release before it."""
 
     def work(workspace: Workspace, report: Reporter) -> None:
-        from learn_spark.release.ledger import ledger, roll_back, to_withdraw
-        from learn_spark.release.show import show_change
+        from learn_spark.features.ledger import ledger, roll_back, to_withdraw
+        from learn_spark.features.show import show_change
 
         if dry_run:
             for row in to_withdraw(ledger(workspace), to):

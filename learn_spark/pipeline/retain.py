@@ -18,9 +18,9 @@ from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use
+from learn_spark.features.ledger import expire, ledger, states
+from learn_spark.features.read import KEYS
 from learn_spark.pipeline.runner import workspace_lock
-from learn_spark.release.ledger import expire, ledger, states
-from learn_spark.release.read import KEYS
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from learn_spark.core.settings.schema import from_micros
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import fixed_lists
+from learn_spark.features.point_in_time import Clock, releases_at
+from learn_spark.features.read import KEYS
 from learn_spark.ranking.exposures import Exposures
-from learn_spark.release.point_in_time import Clock, releases_at
-from learn_spark.release.read import KEYS
 
 BATCH_ROWS = 16_384
 MASKED = 0

@@ -39,7 +39,7 @@ only. **Times are UTC.** Timestamps have microseconds; an `as_of` stands for the
 **How a consumer reads.** Features are read through `releases`, never as a table's newest rows: take the newest row
 with the status `released` that no later row of the same release withdrew; its `outputs` name the version of
 `user_features` and `item_features`, and all rows of that version are the release (`VERSION AS OF` in SQL, `version=` of
-the `deltalake` package). `learn_spark.release.read` (Spark) and `released_arrow` in `learn_spark/release/read.py`
+the `deltalake` package). `learn_spark.features.read` (Spark) and `released_arrow` in `learn_spark/features/read.py`
 (without) do that. A rollback is a new row, so that asking again is all a consumer must do.
 
 **Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Row rules are judged while a row is

@@ -16,8 +16,8 @@ from learn_spark.core.settings.schema import from_micros
 from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import fixed_lists
-from learn_spark.release.faiss_index import load
-from learn_spark.release.read import read_release
+from learn_spark.features.faiss_index import load
+from learn_spark.features.read import read_release
 from learn_spark.report.scores import best, scores_of
 from learn_spark.report.titles import titles_of
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-import learn_spark.release
+import learn_spark.features
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.features.ledger import ledger as rows_of
+from learn_spark.features.ledger import states
+from learn_spark.features.models import usable_model
+from learn_spark.features.read import read_release
 from learn_spark.pipeline.backfill import backfill
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.release.ledger import ledger as rows_of
-from learn_spark.release.ledger import states
-from learn_spark.release.models import usable_model
-from learn_spark.release.read import read_release
-from tests.release.feature_world import FeatureWorld
+from tests.features.feature_world import FeatureWorld
 from tests.report.planted import FIRST_DAY
 
 SHORT = ("training.epochs=1", "training.passes_per_epoch=1", "tower.kind=sasrec", "space.kind=raw")
@@ -56,11 +56,11 @@ def test_a_day_gone_by_is_published_as_of_itself_and_the_latest_stays(spark: Spa
     # Training data gets its own day's; the latest is read as before.
     columns = "user_id string, item_id string, event_time timestamp"
     asked = spark.createDataFrame([("u1", "i1", datetime(2024, 1, day, 15, tzinfo=UTC)) for day in (5, 6, 7)], columns)
-    found = learn_spark.release.features_at(spark, asked, clock="as_of", workspace=world.workspace).collect()
+    found = learn_spark.features.features_at(spark, asked, clock="as_of", workspace=world.workspace).collect()
     ids = {row.event_time.day: row.release_id for row in found}
     assert [ids[6], ids[7]] == [row["release_id"] for row in backfilled]
     assert ids[5] is None
-    read = learn_spark.release.read(spark, "user_features", workspace=world.workspace).collect()
+    read = learn_spark.features.read(spark, "user_features", workspace=world.workspace).collect()
     assert {row.user_id: row.embedding for row in read}.keys() == before.keys()
     assert all(np.array_equal(np.float32(row.embedding), before[row.user_id]) for row in read)
     # The histories are today's again, and so is the model that a publishing of today takes.

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-import learn_spark.release
+import learn_spark.features
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.lineage import Run, record
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.encoder.identity import identify
+from learn_spark.features.ledger import NoRelease
 from learn_spark.pipeline.retain import retain
 from learn_spark.pipeline.runner import workspace_lock
-from learn_spark.release.ledger import NoRelease
-from tests.release.published import DAYS, Published
+from tests.features.published import DAYS, Published
 from tests.report.planted import plant
 from tests.world import write_config
 
@@ -86,10 +86,10 @@ def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSe
     assert of_r1 & before
     assert not of_r1 & files(path)
     assert {name: published.read(release=name) for name in ("r2", "r4")} == vectors
-    changed = learn_spark.release.changes(spark, "user_features", "r2", workspace=workspace).collect()
+    changed = learn_spark.features.changes(spark, "user_features", "r2", workspace=workspace).collect()
     assert {row.user_id: row.change for row in changed} == {"a": "update", "b": "update", "c": "insert", "d": "update"}
     with pytest.raises(NoRelease, match="release r1 was expired"):
         published.read(release="r1")
     with pytest.raises(LearnSparkError, match="changes since r1: it expired"):
-        learn_spark.release.changes(spark, "user_features", "r1", workspace=workspace)
+        learn_spark.features.changes(spark, "user_features", "r1", workspace=workspace)
     assert run(delete=False) == set()

@@ -22,7 +22,7 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import fixed_lists
-from learn_spark.release.read import read_release, released_arrow
+from learn_spark.features.read import read_release, released_arrow
 from tests.world import ITEMS, QUICK_JVM, USERS, event_lines, write_config, write_raw
 
 ROOT = Path(__file__).parents[2]

@@ -8,11 +8,11 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables import delta
+from learn_spark.features.point_in_time import Clock, features_at, releases_at
 from learn_spark.ranking.exposures import Exposures
 from learn_spark.ranking.features import Features, features_of
-from learn_spark.release.point_in_time import Clock, features_at, releases_at
+from tests.features.published import DAYS, Published
 from tests.ranking.ads_world import AdsWorld, exposure
-from tests.release.published import DAYS, Published
 
 LEAK = [9.0, 9.0]
 

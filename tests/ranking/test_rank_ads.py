@@ -16,9 +16,9 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import ContractError, contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.snapshot import current_version
+from learn_spark.features.point_in_time import features_at
 from learn_spark.pipeline.runner import Outcome
 from learn_spark.ranking.metrics import auc
-from learn_spark.release.point_in_time import features_at
 from tests.ranking.ads_world import AdsWorld, at, exposure, tastes
 
 Run = Callable[..., list[Outcome]]

@@ -11,7 +11,7 @@ import pytest
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.release.read import NoRelease
+from learn_spark.features.read import NoRelease
 from learn_spark.report.explain import Explanation, explain, moment
 from learn_spark.report.titles import plain_title
 from tests.report.planted import history_row, plant, release_row

@@ -62,7 +62,7 @@ _STAGES = (
     ),
     Stage(
         name="publish",
-        module="learn_spark.release.publish",
+        module="learn_spark.features.publish",
         summary="User and item features by the tower in Spark's workers: staged, gated, released",
         sections=("encoder", "text", "histories", "release"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
@@ -71,7 +71,7 @@ _STAGES = (
     ),
     Stage(
         name="export_index",
-        module="learn_spark.release.export_index",
+        module="learn_spark.features.export_index",
         summary="The released item features as a FAISS index: flat, HNSW or IVF, with what it measures",
         sections=("index",),
         reads=("releases", "item_features", "user_features"),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.release.ledger import ledger, states
-from learn_spark.release.read import key_of, read_release, workspace_of
+from learn_spark.features.ledger import ledger, states
+from learn_spark.features.read import key_of, read_release, workspace_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

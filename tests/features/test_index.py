@@ -17,10 +17,10 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.stage import SparkHolder, StageContext, StageResult
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.release.export_index import run
-from learn_spark.release.faiss_index import IndexFault, ItemIndex, load
-from learn_spark.release.ledger import add_row, roll_back
-from learn_spark.release.read import read_release
+from learn_spark.features.export_index import run
+from learn_spark.features.faiss_index import IndexFault, ItemIndex, load
+from learn_spark.features.ledger import add_row, roll_back
+from learn_spark.features.read import read_release
 from learn_spark.report.explain import explain
 from tests.report.planted import FIRST_DAY, history_row, plant, release_row
 from tests.world import write_config

@@ -17,15 +17,15 @@ from learn_spark.core.settings.schema import from_micros
 from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.release.alignment import fit_rotation, rotated
-from learn_spark.release.audit import Profile, release_rules, table_profile, validation_profile
-from learn_spark.release.commit import commit
-from learn_spark.release.entities import wanted_items, wanted_users
-from learn_spark.release.ledger import READABLE, add_row, holding, ledger, states
-from learn_spark.release.models import usable_model
-from learn_spark.release.read import KEYS
-from learn_spark.release.staging import Staged, stage, staged_folder
-from learn_spark.release.worker import TowerSpec
+from learn_spark.features.alignment import fit_rotation, rotated
+from learn_spark.features.audit import Profile, release_rules, table_profile, validation_profile
+from learn_spark.features.commit import commit
+from learn_spark.features.entities import wanted_items, wanted_users
+from learn_spark.features.ledger import READABLE, add_row, holding, ledger, states
+from learn_spark.features.models import usable_model
+from learn_spark.features.read import KEYS
+from learn_spark.features.staging import Staged, stage, staged_folder
+from learn_spark.features.worker import TowerSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

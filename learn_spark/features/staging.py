@@ -13,9 +13,9 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.release.entities import changed, seers
-from learn_spark.release.read import KEYS
-from learn_spark.release.worker import FEATURES, TowerSpec, item_features, user_features
+from learn_spark.features.entities import changed, seers
+from learn_spark.features.read import KEYS
+from learn_spark.features.worker import FEATURES, TowerSpec, item_features, user_features
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -10,7 +10,7 @@ import pyarrow as pa
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.release.ledger import NoRelease, current_release, ledger, release_called
+from learn_spark.features.ledger import NoRelease, current_release, ledger, release_called
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.release.staging import Staged
+from learn_spark.features.staging import Staged
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-import learn_spark.release
+import learn_spark.features
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows
@@ -65,6 +65,6 @@ class Published:
         return str(current_version(path))
 
     def read(self, table: str = "user_features", **which: Any) -> dict[str, list[float]]:
-        """id -> vector by ``learn_spark.release.read``."""
-        rows = learn_spark.release.read(self.spark, table, **which, workspace=self.workspace).collect()
+        """id -> vector by ``learn_spark.features.read``."""
+        rows = learn_spark.features.read(self.spark, table, **which, workspace=self.workspace).collect()
         return {row[0]: row.embedding for row in rows}

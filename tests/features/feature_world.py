@@ -26,11 +26,11 @@ from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.encoder.space import fit_space, remember_space
+from learn_spark.features.publish import release_id, run
+from learn_spark.features.read import KEYS
 from learn_spark.model.store import save_model
 from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.training.fusion import FittedFusion
-from learn_spark.release.publish import release_id, run
-from learn_spark.release.read import KEYS
 from tests.report.planted import FIRST_DAY, history_row
 from tests.world import write_config
 

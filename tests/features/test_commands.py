@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from learn_spark.cli import app
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.features.ledger import add_row, ledger
 from learn_spark.pipeline.runner import workspace_lock
-from learn_spark.release.ledger import add_row, ledger
 from tests.report.planted import FIRST_DAY, plant, release_row
 from tests.world import write_config
 

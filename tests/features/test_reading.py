@@ -10,13 +10,13 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-import learn_spark.release
+import learn_spark.features
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.release.ledger import NoRelease, held_during
-from learn_spark.release.read import read_release
-from tests.release.published import DAYS, Published, Vectors
+from learn_spark.features.ledger import NoRelease, held_during
+from learn_spark.features.read import read_release
+from tests.features.published import DAYS, Published, Vectors
 from tests.report.planted import release_row
 
 
@@ -45,10 +45,10 @@ def test_the_latest_a_named_one_and_one_that_knows_no_later_events(published: Pu
     with pytest.raises(LearnSparkError, match="'items' is not released; what is: user_features, item_features"):
         published.read("items")
     with pytest.raises(SettingsError, match=r"which workspace\? give workspace="):
-        learn_spark.release.read(published.spark, "user_features")
+        learn_spark.features.read(published.spark, "user_features")
     published.spark.conf.set("spark.learn_spark.workspace", str(published.workspace.root))
     try:
-        assert learn_spark.release.read(published.spark, "user_features").count() == 4
+        assert learn_spark.features.read(published.spark, "user_features").count() == 4
     finally:
         published.spark.conf.unset("spark.learn_spark.workspace")
 
@@ -85,7 +85,7 @@ EVENTS = [
 def joined(published: Published, rows: Iterable[tuple[Any, ...]], **how: Any) -> dict[str, tuple[Any, ...]]:
     columns = "event_id string, user_id string, item_id string, event_time timestamp"
     events = published.spark.createDataFrame([row[:4] for row in rows], columns)
-    found = learn_spark.release.features_at(published.spark, events, workspace=published.workspace, **how)
+    found = learn_spark.features.features_at(published.spark, events, workspace=published.workspace, **how)
     assert found.columns == [*events.columns, "release_id", "user_embedding", "item_embedding"]
     collected = found.collect()
     assert len(collected) == len(list(rows))
@@ -112,7 +112,7 @@ def test_by_the_clock_of_the_data_no_release_knows_of_the_event(published: Publi
     assert found["r3 is withdrawn"][1] == pytest.approx([0.8, 0.6])
     events = published.spark.createDataFrame([("u", DAYS[0])], "user_id string, event_time timestamp")
     with pytest.raises(LearnSparkError, match=r"lacks \['item_id'\]"):
-        learn_spark.release.features_at(published.spark, events, workspace=published.workspace)
+        learn_spark.features.features_at(published.spark, events, workspace=published.workspace)
 
 
 def test_what_held_when() -> None:
@@ -156,7 +156,7 @@ def test_changes_applied_to_the_old_copy_give_the_new_one(
         rows = delta.read(spark, workspace.table("user_features"), version).collect()
         return {row.user_id: tuple(row[name] for name in names) for row in rows}
 
-    found = learn_spark.release.changes(spark, "user_features", since, until=until, workspace=workspace)
+    found = learn_spark.features.changes(spark, "user_features", since, until=until, workspace=workspace)
     assert found.columns == [*names, "change"]
     rows = found.collect()
     assert {row.user_id: row.change for row in rows} == changed
@@ -173,7 +173,7 @@ def test_changes_applied_to_the_old_copy_give_the_new_one(
 
 def test_changes_of_what_is_not_there(published: Published) -> None:
     with pytest.raises(LearnSparkError, match="changes since 'r9': there was no such release"):
-        learn_spark.release.changes(published.spark, "user_features", "r9", workspace=published.workspace)
+        learn_spark.features.changes(published.spark, "user_features", "r9", workspace=published.workspace)
     with pytest.raises(NoRelease, match="r3 was withdrawn"):
-        learn_spark.release.changes(published.spark, "user_features", "r1", until="r3", workspace=published.workspace)
+        learn_spark.features.changes(published.spark, "user_features", "r1", until="r3", workspace=published.workspace)
     assert read_release(published.workspace)["release_id"] == "r4"

@@ -9,8 +9,8 @@ from typing import Any
 from learn_spark.core.console import Reporter
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.release.ledger import READABLE, current_release, holding, ledger
-from learn_spark.release.read import KEYS, read_release
+from learn_spark.features.ledger import READABLE, current_release, holding, ledger
+from learn_spark.features.read import KEYS, read_release
 
 
 def list_releases(workspace: Workspace, report: Reporter) -> None:

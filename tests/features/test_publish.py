@@ -19,9 +19,9 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.encoder.space import read_space
+from learn_spark.features.ledger import roll_back
+from learn_spark.features.read import NoRelease, current_release, read_release, released_arrow, released_features
 from learn_spark.model.store import load_model
-from learn_spark.release.ledger import roll_back
-from learn_spark.release.read import NoRelease, current_release, read_release, released_arrow, released_features
 
 SHORT = ("training.epochs=1", "training.passes_per_epoch=1")
 RANKED = (

@@ -18,19 +18,19 @@ from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.features import changes
+from learn_spark.features import publish as stage
+from learn_spark.features.alignment import rotation
+from learn_spark.features.audit import release_rules, table_profile, validation_profile
+from learn_spark.features.ledger import NoRelease, add_row, ledger, roll_back, withdraw
+from learn_spark.features.models import usable_model
+from learn_spark.features.read import read_release, released_arrow
 from learn_spark.model.blending.levels import Levels
 from learn_spark.model.content import bind_content
 from learn_spark.model.store import ModelFusion, load_model
 from learn_spark.model.towers.vectors import unit_rows
 from learn_spark.model.training.fusion import FittedFusion
-from learn_spark.release import changes
-from learn_spark.release import publish as stage
-from learn_spark.release.alignment import rotation
-from learn_spark.release.audit import release_rules, table_profile, validation_profile
-from learn_spark.release.ledger import NoRelease, add_row, ledger, roll_back, withdraw
-from learn_spark.release.models import usable_model
-from learn_spark.release.read import read_release, released_arrow
-from tests.release.feature_world import DIMS, HIDDEN, FeatureWorld
+from tests.features.feature_world import DIMS, HIDDEN, FeatureWorld
 from tests.report.planted import FIRST_DAY, release_row
 
 TEXTS = {f"i{n}": f"a text of film {n}" for n in range(1, 9)}

@@ -10,8 +10,8 @@ import numpy as np
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.release.ledger import READABLE, held_during, ledger, states
-from learn_spark.release.read import KEYS, workspace_of
+from learn_spark.features.ledger import READABLE, held_during, ledger, states
+from learn_spark.features.read import KEYS, workspace_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -19,9 +19,9 @@ from learn_spark.core.settings.schema import Index
 from learn_spark.core.stages.stage import StageContext, StageResult
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.splits.cuts import fixed_lists
-from learn_spark.release.faiss_index import IndexFault, ItemIndex, build, load, read_manifest, save
-from learn_spark.release.index_recall import measure
-from learn_spark.release.read import read_release
+from learn_spark.features.faiss_index import IndexFault, ItemIndex, build, load, read_manifest, save
+from learn_spark.features.index_recall import measure
+from learn_spark.features.read import read_release
 
 # What makes an index another one; the rest only says when to measure and when to build anew.
 _SHAPE = ("kind", "links", "ef_construction", "ef_search", "nlist", "nprobe")

@@ -1,0 +1,12 @@
+"""Publishing features: staged, gated, released; how consumers read them; the FAISS index.
+
+learn_spark.features.read(spark, "user_features", release="latest", as_of=None)   what a release holds
+learn_spark.features.features_at(spark, events)                                   training data, point in time
+learn_spark.features.changes(spark, "user_features", since=release_id)            for an online store
+"""
+
+from learn_spark.features.change_feed import changes
+from learn_spark.features.point_in_time import features_at
+from learn_spark.features.read import read
+
+__all__ = ["changes", "features_at", "read"]
