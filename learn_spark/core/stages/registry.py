@@ -80,7 +80,7 @@ _STAGES = (
     ),
     Stage(
         name="exposures",
-        module="learn_spark.exposures.write",
+        module="learn_spark.ads.exposures.write",
         summary="What was shown to whom and what came of it, for the ads ranker: from interactions, logs or promotions",
         sections=("exposures",),
         reads=("interactions",),

@@ -8,12 +8,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from learn_spark.ads.exposures.journey import Journey, Sample, exposure_rows, shops_day
+from learn_spark.ads.exposures.period import in_period
+from learn_spark.ads.exposures.sampling import is_kept
+from learn_spark.ads.exposures.staged import staged
 from learn_spark.core.settings.schema import Exposures
 from learn_spark.data.sources.complete_journey import SHOPS_ZONE, micros
-from learn_spark.exposures.journey import Journey, Sample, exposure_rows, shops_day
-from learn_spark.exposures.period import in_period
-from learn_spark.exposures.sampling import is_kept
-from learn_spark.exposures.staged import staged
 
 if TYPE_CHECKING:
     from pathlib import Path

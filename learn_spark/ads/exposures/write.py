@@ -8,6 +8,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from learn_spark.ads.exposures import from_interactions, from_journey, own_logs
+from learn_spark.ads.exposures.gathered import Gathered
+from learn_spark.ads.exposures.journey import journey_files
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.stage import StageContext, StageResult
@@ -17,9 +20,6 @@ from learn_spark.data.sources.deliveries import fingerprint
 from learn_spark.data.sources.exposure_log import log_files
 from learn_spark.data.sources.location import resolve
 from learn_spark.data.sources.source import RawFile
-from learn_spark.exposures import from_interactions, from_journey, own_logs
-from learn_spark.exposures.gathered import Gathered
-from learn_spark.exposures.journey import journey_files
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from learn_spark.ads.exposures.gathered import Gathered, write_exposures
+from learn_spark.ads.exposures.period import in_period
 from learn_spark.core.stages.stage import StageContext
-from learn_spark.exposures.gathered import Gathered, write_exposures
-from learn_spark.exposures.period import in_period
 
 
 def gather(context: StageContext) -> Gathered:

@@ -21,8 +21,8 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
-from tests.exposures.journey_world import exposure_settings, write_journey
-from tests.exposures.test_journey_exposures import CHOSEN, WORLD, exposures_of
+from tests.ads.exposures.journey_world import exposure_settings, write_journey
+from tests.ads.exposures.test_journey_exposures import CHOSEN, WORLD, exposures_of
 from tests.report.planted import plant
 
 Run = Callable[..., Any]

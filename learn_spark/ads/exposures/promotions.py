@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from learn_spark.ads.exposures.journey import Journey, Sample, exposure_rows
+from learn_spark.ads.exposures.period import in_period
+from learn_spark.ads.exposures.sampling import is_kept
+from learn_spark.ads.exposures.staged import staged
 from learn_spark.core.settings.schema import Exposures
-from learn_spark.exposures.journey import Journey, Sample, exposure_rows
-from learn_spark.exposures.period import in_period
-from learn_spark.exposures.sampling import is_kept
-from learn_spark.exposures.staged import staged
 
 if TYPE_CHECKING:
     from pathlib import Path

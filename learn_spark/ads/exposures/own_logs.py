@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from learn_spark.ads.exposures.gathered import Gathered, write_exposures
+from learn_spark.ads.exposures.period import in_period
+from learn_spark.ads.exposures.staged import staged
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.stages.stage import StageContext
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.exposure_log import once, read_logs
-from learn_spark.exposures.gathered import Gathered, write_exposures
-from learn_spark.exposures.period import in_period
-from learn_spark.exposures.staged import staged
 
 
 def gather(context: StageContext, folder: Path, place: Path) -> Gathered:

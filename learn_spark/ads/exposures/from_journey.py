@@ -7,13 +7,13 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.ads.exposures.coupons import coupon_sample
+from learn_spark.ads.exposures.gathered import Gathered, write_exposures
+from learn_spark.ads.exposures.journey import Journey, Sample
+from learn_spark.ads.exposures.promotions import promotion_sample
+from learn_spark.ads.exposures.sampling import check_weights
+from learn_spark.ads.exposures.staged import staged
 from learn_spark.core.stages.stage import StageContext
-from learn_spark.exposures.coupons import coupon_sample
-from learn_spark.exposures.gathered import Gathered, write_exposures
-from learn_spark.exposures.journey import Journey, Sample
-from learn_spark.exposures.promotions import promotion_sample
-from learn_spark.exposures.sampling import check_weights
-from learn_spark.exposures.staged import staged
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -43,6 +43,6 @@ def xxh64(data: bytes, seed: int) -> int:
 
 
 def is_kept(event_id: str, rate: float, seed: int) -> bool:
-    """What learn_spark/exposures/sampling.py decides: Spark hashes the columns one after the other from 42 on."""
+    """What learn_spark/ads/exposures/sampling.py decides: Spark hashes the columns one after the other from 42 on."""
     hashed = xxh64(seed.to_bytes(8, "little"), xxh64(event_id.encode(), 42))
     return (hashed >> 11) / 2**53 < rate

@@ -15,18 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from learn_spark.ads.exposures.coupons import coupon_sample
+from learn_spark.ads.exposures.journey import Journey
+from learn_spark.ads.exposures.promotions import promotion_sample
+from learn_spark.ads.exposures.sampling import check_weights
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.schema import Exposures
 from learn_spark.core.tables.log import read_rows
 from learn_spark.data.sources.location import LocationError, resolve
 from learn_spark.data.sources.source import UnreadableFile
 from learn_spark.data.sources.staging import CountsDoNotAddUp
-from learn_spark.exposures.coupons import coupon_sample
-from learn_spark.exposures.journey import Journey
-from learn_spark.exposures.promotions import promotion_sample
-from learn_spark.exposures.sampling import check_weights
-from tests.exposures.journey_world import COLUMNS, exposure_settings, write_journey
-from tests.exposures.xxh64 import is_kept, xxh64
+from tests.ads.exposures.journey_world import COLUMNS, exposure_settings, write_journey
+from tests.ads.exposures.xxh64 import is_kept, xxh64
 
 Run = Callable[..., Any]
 
