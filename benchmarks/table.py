@@ -37,6 +37,7 @@ import pyarrow.compute as pc
 import yaml
 
 from benchmarks.plots import Point, draw_lines, draw_points
+from learn_spark.ads.rankers.judge import over_seeds
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.lineage import Run, code_version, last_done
@@ -47,7 +48,6 @@ from learn_spark.evaluation.results import ALONE, ResultKey, written_by
 from learn_spark.evaluation.slices import DIMENSIONS
 from learn_spark.model.store import read_curve, read_manifest
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.ranking.judge import over_seeds
 from learn_spark.training.search import search
 
 COMMAND = [sys.executable, "-c", "from learn_spark.cli import main; main()"]

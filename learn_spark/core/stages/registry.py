@@ -90,7 +90,7 @@ _STAGES = (
     ),
     Stage(
         name="rank_ads",
-        module="learn_spark.ranking.rank_ads",
+        module="learn_spark.ads.rankers.rank_ads",
         summary="Ads rankers trained with and without the released features, or saved ones that score; their metrics",
         sections=("ranking",),
         reads=("releases", "exposures", "interactions", "user_features", "item_features"),

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from learn_spark.ads.rankers.inputs import Inputs
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.schema import Ranking, Trees
-from learn_spark.ranking.inputs import Inputs
 
 SMALL = {
     "hidden": [16],

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from pyspark.sql import SparkSession
 
+from learn_spark.ads.rankers.exposures import Exposures, read_exposures
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.ranking.exposures import Exposures, read_exposures
 from tests.report.planted import plant, release_row
 from tests.world import write_config
 

@@ -19,16 +19,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors.torch import load, save_file
 
+from learn_spark.ads.rankers.exposures import Split
+from learn_spark.ads.rankers.fit import score_network
+from learn_spark.ads.rankers.inputs import Inputs
+from learn_spark.ads.rankers.network import Network, Shape
+from learn_spark.ads.rankers.trees import score_trees
+from learn_spark.ads.rankers.vocabulary import Vocabulary, of_arrow, to_arrow
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.ranking.exposures import Split
-from learn_spark.ranking.fit import score_network
-from learn_spark.ranking.inputs import Inputs
-from learn_spark.ranking.network import Network, Shape
-from learn_spark.ranking.trees import score_trees
-from learn_spark.ranking.vocabulary import Vocabulary, of_arrow, to_arrow
 
 FORMAT = 1
 FOLDER, MANIFEST, VOCABULARIES = "rankings", "manifest.json", "vocabularies.parquet"

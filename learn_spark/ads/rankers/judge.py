@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learn_spark.evaluation.bootstrap import Difference, interval
-from learn_spark.ranking.cohorts import NAMES
-from learn_spark.ranking.metrics import (
+from learn_spark.ads.rankers.cohorts import NAMES
+from learn_spark.ads.rankers.metrics import (
     ResampledAuc,
     auc,
     calibration,
@@ -20,6 +19,7 @@ from learn_spark.ranking.metrics import (
     log_losses,
     user_auc,
 )
+from learn_spark.evaluation.bootstrap import Difference, interval
 
 WHOLE = "all"
 METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")

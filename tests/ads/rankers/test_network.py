@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.ranking.network import Adaptor, Batch, Cross, Network, Shape, Standard
-from tests.ranking.rankings import inputs
+from learn_spark.ads.rankers.network import Adaptor, Batch, Cross, Network, Shape, Standard
+from tests.ads.rankers.rankings import inputs
 
 SHAPE = Shape("learn", "dcn_v2", (5, 4), 3, 2, (8, 4), 2, None, 6)
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from learn_spark.ads.rankers.inputs import Inputs
+from learn_spark.ads.rankers.metrics import log_loss
+from learn_spark.ads.rankers.network import Batch, Network, Shape
 from learn_spark.core.console import Bar
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Ranking
-from learn_spark.ranking.inputs import Inputs
-from learn_spark.ranking.metrics import log_loss
-from learn_spark.ranking.network import Batch, Network, Shape
 
 SCORED_ROWS = 8192
 

@@ -11,20 +11,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings import Settings
-from learn_spark.core.settings.schema import Ranking, as_micros, from_micros
-from learn_spark.core.stages.stage import StageContext, StageResult
-from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, append_table, check_columns
-from learn_spark.core.tables.workspace import Workspace
-from learn_spark.ranking.cohorts import cohorts_of
-from learn_spark.ranking.exposures import OWN_FIELDS, Exposures, Split, read_exposures, split_by_time
-from learn_spark.ranking.features import Features, features_of
-from learn_spark.ranking.fit import best_epoch, shape_of, train_network
-from learn_spark.ranking.inputs import Inputs, inputs_of
-from learn_spark.ranking.judge import COMPARED, METRICS, WHOLE, Figure, Outcomes, judge
-from learn_spark.ranking.store import (
+from learn_spark.ads.rankers.cohorts import cohorts_of
+from learn_spark.ads.rankers.exposures import OWN_FIELDS, Exposures, Split, read_exposures, split_by_time
+from learn_spark.ads.rankers.features import Features, features_of
+from learn_spark.ads.rankers.fit import best_epoch, shape_of, train_network
+from learn_spark.ads.rankers.inputs import Inputs, inputs_of
+from learn_spark.ads.rankers.judge import COMPARED, METRICS, WHOLE, Figure, Outcomes, judge
+from learn_spark.ads.rankers.store import (
     FOLDER,
     WITH_FEATURES,
     Ranker,
@@ -34,8 +27,15 @@ from learn_spark.ranking.store import (
     save_rankings,
     saved_by,
 )
-from learn_spark.ranking.trees import train_trees
-from learn_spark.ranking.vocabulary import Hashed, Lookup, Vocabulary
+from learn_spark.ads.rankers.trees import train_trees
+from learn_spark.ads.rankers.vocabulary import Hashed, Lookup, Vocabulary
+from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.settings import Settings
+from learn_spark.core.settings.schema import Ranking, as_micros, from_micros
+from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import append_rows, append_table, check_columns
+from learn_spark.core.tables.workspace import Workspace
 
 TREES = "trees"
 WRITTEN_ROWS = 1 << 18

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learn_spark.ads.rankers.fit import best_epoch, score_network, shape_of, train_network
+from learn_spark.ads.rankers.inputs import Inputs
+from learn_spark.ads.rankers.metrics import auc, calibration, log_loss
+from learn_spark.ads.rankers.store import Ranker
+from learn_spark.ads.rankers.trees import score_trees, train_trees
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Ranking, Trees
-from learn_spark.ranking.fit import best_epoch, score_network, shape_of, train_network
-from learn_spark.ranking.inputs import Inputs
-from learn_spark.ranking.metrics import auc, calibration, log_loss
-from learn_spark.ranking.store import Ranker
-from learn_spark.ranking.trees import score_trees, train_trees
-from tests.ranking.ads_world import tastes
-from tests.ranking.rankings import inputs, ranking
+from tests.ads.rankers.ads_world import tastes
+from tests.ads.rankers.rankings import inputs, ranking
 
 USERS, ITEMS, DIMS = 40, 200, 3
 KNOWN_ITEMS = 100  # the rest comes in the test alone, as row 0 of the embeddings

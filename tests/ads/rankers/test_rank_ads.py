@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from learn_spark.ads.rankers.metrics import auc
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.tables import delta
@@ -18,8 +19,7 @@ from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.features.point_in_time import features_at
 from learn_spark.pipeline.runner import Outcome
-from learn_spark.ranking.metrics import auc
-from tests.ranking.ads_world import AdsWorld, at, exposure, tastes
+from tests.ads.rankers.ads_world import AdsWorld, at, exposure, tastes
 
 Run = Callable[..., list[Outcome]]
 USERS, ITEMS, ROWS = 30, 60, 2000

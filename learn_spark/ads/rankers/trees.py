@@ -8,9 +8,9 @@ from typing import Any
 import lightgbm
 import numpy as np
 
+from learn_spark.ads.rankers.inputs import Inputs
 from learn_spark.core.console import Bar
 from learn_spark.core.settings.schema import Ranking
-from learn_spark.ranking.inputs import Inputs
 
 SCORED_ROWS = 65_536
 

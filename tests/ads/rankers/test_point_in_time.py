@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from learn_spark.ads.rankers.exposures import Exposures
+from learn_spark.ads.rankers.features import Features, features_of
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables import delta
 from learn_spark.features.point_in_time import Clock, features_at, releases_at
-from learn_spark.ranking.exposures import Exposures
-from learn_spark.ranking.features import Features, features_of
+from tests.ads.rankers.ads_world import AdsWorld, exposure
 from tests.features.published import DAYS, Published
-from tests.ranking.ads_world import AdsWorld, exposure
 
 LEAK = [9.0, 9.0]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learn_spark.ranking.inputs import CIRCLE, Inputs
+from learn_spark.ads.rankers.inputs import CIRCLE, Inputs
 
 INITIAL_STD = 0.01
 

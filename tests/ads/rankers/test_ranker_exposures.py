@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from learn_spark.ads.rankers.cohorts import cohorts_of
+from learn_spark.ads.rankers.exposures import Coded, read_exposures, split_by_time
+from learn_spark.ads.rankers.features import features_of
+from learn_spark.ads.rankers.inputs import circle
+from learn_spark.ads.rankers.vocabulary import Hashed, Lookup, of_arrow, to_arrow
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.settings.schema import Cohorts, Ranking
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.ranking.cohorts import cohorts_of
-from learn_spark.ranking.exposures import Coded, read_exposures, split_by_time
-from learn_spark.ranking.features import features_of
-from learn_spark.ranking.inputs import circle
-from learn_spark.ranking.vocabulary import Hashed, Lookup, of_arrow, to_arrow
-from tests.ranking.ads_world import START, AdsWorld, exposure
+from tests.ads.rankers.ads_world import START, AdsWorld, exposure
 
 
 @pytest.fixture(scope="module")

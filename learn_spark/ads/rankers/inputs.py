@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learn_spark.ranking.exposures import Exposures
-from learn_spark.ranking.features import MASKED, Features
-from learn_spark.ranking.vocabulary import Vocabulary
+from learn_spark.ads.rankers.exposures import Exposures
+from learn_spark.ads.rankers.features import MASKED, Features
+from learn_spark.ads.rankers.vocabulary import Vocabulary
 
 DAY, WEEK = 86_400_000_000, 604_800_000_000  # microseconds
 MONDAY = 4 * DAY  # after 1970-01-01, a Thursday

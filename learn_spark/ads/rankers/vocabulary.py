@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from learn_spark.ranking.exposures import Coded
+from learn_spark.ads.rankers.exposures import Coded
 
 UNKNOWN, NULL, FIRST = 0, 1, 2
 

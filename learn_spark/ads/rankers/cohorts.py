@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from learn_spark.ads.rankers.exposures import Exposures
+from learn_spark.ads.rankers.features import Features
 from learn_spark.core.settings.schema import Cohorts
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.ranking.exposures import Exposures
-from learn_spark.ranking.features import Features
 
 NAMES = ("cold", "long-tail", "other")
 KEYS = {"item": "item_id", "user": "user_id"}

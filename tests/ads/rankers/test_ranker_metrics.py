@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learn_spark.ranking.judge import T95, Outcomes, difference, judge, metrics_of, over_seeds, resampled
-from learn_spark.ranking.metrics import (
+from learn_spark.ads.rankers.judge import T95, Outcomes, difference, judge, metrics_of, over_seeds, resampled
+from learn_spark.ads.rankers.metrics import (
     auc,
     calibration,
     calibration_error,
