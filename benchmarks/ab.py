@@ -3,7 +3,7 @@
     make bench-ab
     make bench-ab ARGS="--experiments 10000 --log-users 1000000"
 
-Simulated experiments whose truth is known (learn_spark/experiments/simulate.py): without an effect, how often p is
+Simulated experiments whose truth is known (learn_spark/ads/experiments/simulate.py): without an effect, how often p is
 below alpha (false alarms), by the user as the unit and, beside it, by the exposure as the unit; with one, how often an
 interval holds the truth, how far the mean estimate is from it, and how often it is found; all without and with CUPED.
 Then a log in Parquet goes through the whole command: rows a second, and the process's peak memory.
@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from learn_spark.experiments.cuped import coefficients
-from learn_spark.experiments.lift import contrast, effect
-from learn_spark.experiments.metrics import METRICS
-from learn_spark.experiments.moments import SUMS, WIDTH, Moments
-from learn_spark.experiments.simulate import simulated_log, simulated_users
+from learn_spark.ads.experiments.cuped import coefficients
+from learn_spark.ads.experiments.lift import contrast, effect
+from learn_spark.ads.experiments.metrics import METRICS
+from learn_spark.ads.experiments.moments import SUMS, WIDTH, Moments
+from learn_spark.ads.experiments.simulate import simulated_log, simulated_users
 
 SECONDS_BETWEEN_LINES = 10.0
 TOLD = ("revenue_per_user", "conversion_rate")  # a mean and a ratio; the planted lift is that of both
@@ -119,10 +119,10 @@ def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
     """The whole report over a simulated log: rows, seconds without Spark's start, rows a second, and peak memory."""
     import pyarrow.parquet as pq
 
+    from learn_spark.ads.experiments import ab_report
     from learn_spark.core.console import Reporter
     from learn_spark.core.settings.schema import Spark
     from learn_spark.core.tables.session import start_session
-    from learn_spark.experiments import ab_report
 
     with tempfile.TemporaryDirectory(prefix="bench-ab-") as folder:
         log = Path(folder) / "log.parquet"

@@ -453,8 +453,8 @@ def ab_report(
     _quiet_environment(verbose)
 
     def work() -> None:
+        from learn_spark.ads.experiments import ab_report as command
         from learn_spark.core.console import Reporter
-        from learn_spark.experiments import ab_report as command
         from learn_spark.report.experiment import show
 
         settings = command.settings_of(experiment, [*(overrides or []), *([f"aa_splits={aa}"] if aa else [])])

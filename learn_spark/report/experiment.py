@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 import yaml
 
+from learn_spark.ads.experiments.aa import QUANTILES
+from learn_spark.ads.experiments.lift import Effect
+from learn_spark.ads.experiments.metrics import METRICS
+from learn_spark.ads.experiments.power import power
+from learn_spark.ads.experiments.result import Comparison, Report
 from learn_spark.core.console import Reporter
-from learn_spark.experiments.aa import QUANTILES
-from learn_spark.experiments.lift import Effect
-from learn_spark.experiments.metrics import METRICS
-from learn_spark.experiments.power import power
-from learn_spark.experiments.result import Comparison, Report
 from learn_spark.report.curve import draw_curve
 from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.figures import wilson

@@ -22,8 +22,8 @@ OUTCOMES = ("arm", "converted", "revenue")
 
 
 class Assignment(Section):
-    """How users were assigned: ``learn_spark.experiments.assignment.arm`` under these names. Logged arms are checked
-    against it, and rows without an arm get theirs. ``experiment``: the report's ``name`` if left out.
+    """How users were assigned: ``learn_spark.ads.experiments.assignment.arm`` under these names. Logged arms are
+    checked against it, and rows without an arm get theirs. ``experiment``: the report's ``name`` if left out.
     """
 
     salt: str

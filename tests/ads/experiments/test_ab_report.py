@@ -22,16 +22,16 @@ import yaml
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from learn_spark.ads.experiments.ab_report import analyse, run, settings_of
+from learn_spark.ads.experiments.assignment import arm, arm_column
+from learn_spark.ads.experiments.result import Comparison, Report
+from learn_spark.ads.experiments.rows import Rows, prepare
+from learn_spark.ads.experiments.simulate import ITEMS, simulated_log
+from learn_spark.ads.experiments.users import Users, make_users
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
 from learn_spark.core.settings.experiment import Experiment
 from learn_spark.data.sources.exposure_log import read_logs
-from learn_spark.experiments.ab_report import analyse, run, settings_of
-from learn_spark.experiments.assignment import arm, arm_column
-from learn_spark.experiments.result import Comparison, Report
-from learn_spark.experiments.rows import Rows, prepare
-from learn_spark.experiments.simulate import ITEMS, simulated_log
-from learn_spark.experiments.users import Users, make_users
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 LIFT, USERS = 0.5, 2500

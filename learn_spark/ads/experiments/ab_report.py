@@ -10,6 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.ads.experiments.aa import false_alarms
+from learn_spark.ads.experiments.checks import checks_of
+from learn_spark.ads.experiments.comparisons import compare, resample
+from learn_spark.ads.experiments.moments import SUMS
+from learn_spark.ads.experiments.result import Check, Comparison, FalseAlarms, Report
+from learn_spark.ads.experiments.rows import Rows, prepare
+from learn_spark.ads.experiments.slices import UserTable
+from learn_spark.ads.experiments.users import Users, make_users
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
 from learn_spark.core.settings import load_experiment
@@ -18,14 +26,6 @@ from learn_spark.core.tables.lineage import code_version, new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.exposure_log import log_files
-from learn_spark.experiments.aa import false_alarms
-from learn_spark.experiments.checks import checks_of
-from learn_spark.experiments.comparisons import compare, resample
-from learn_spark.experiments.moments import SUMS
-from learn_spark.experiments.result import Check, Comparison, FalseAlarms, Report
-from learn_spark.experiments.rows import Rows, prepare
-from learn_spark.experiments.slices import UserTable
-from learn_spark.experiments.users import Users, make_users
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
-from learn_spark.experiments.assignment import EVEN, arm
-from learn_spark.experiments.moments import SUMS, WIDTH
+from learn_spark.ads.experiments.assignment import EVEN, arm
+from learn_spark.ads.experiments.moments import SUMS, WIDTH
 
 EXPOSURES = 12.0  # a user, in the experiment, on average; as many before it
 CONVERSION = 0.1

@@ -7,7 +7,7 @@ from math import exp, factorial
 
 import numpy as np
 
-from learn_spark.experiments.mixing import mixed, seeded
+from learn_spark.ads.experiments.mixing import mixed, seeded
 
 HELD = 1 << 22  # weights held at once
 _MOST = 12

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learn_spark.experiments.cuped import coefficients
-from learn_spark.experiments.lift import contrast
-from learn_spark.experiments.metrics import METRICS
-from learn_spark.experiments.mixing import mixed, seeded
-from learn_spark.experiments.moments import WIDTH, Moments
-from learn_spark.experiments.result import FalseAlarms
-from learn_spark.experiments.slices import UserTable
+from learn_spark.ads.experiments.cuped import coefficients
+from learn_spark.ads.experiments.lift import contrast
+from learn_spark.ads.experiments.metrics import METRICS
+from learn_spark.ads.experiments.mixing import mixed, seeded
+from learn_spark.ads.experiments.moments import WIDTH, Moments
+from learn_spark.ads.experiments.result import FalseAlarms
+from learn_spark.ads.experiments.slices import UserTable
 
 QUANTILES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 AT_ONCE = 128  # splits whose moments are computed together

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learn_spark.experiments.moments import SUMS
+from learn_spark.ads.experiments.moments import SUMS
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from learn_spark.experiments.lift import Effect
+from learn_spark.ads.experiments.lift import Effect
 
 Verdict = Literal["passed", "warning", "failed"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from learn_spark.experiments.moments import WIDTH, Moments
+from learn_spark.ads.experiments.moments import WIDTH, Moments
 
 BATCH = 1 << 15
 WHOLE = ("all", "all")
@@ -30,7 +30,7 @@ class Batch:
 
 
 class UserTable:
-    """The users of ``learn_spark.experiments.users.make_users``, without those in two arms."""
+    """The users of ``learn_spark.ads.experiments.users.make_users``, without those in two arms."""
 
     def __init__(self, path: Path, user_cohorts: Sequence[str], exposure_groups: Sequence[tuple[str, str]]) -> None:
         self._path, self.user_cohorts, self.exposure_groups = path, tuple(user_cohorts), tuple(exposure_groups)

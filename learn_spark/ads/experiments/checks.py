@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from learn_spark.ads.experiments.corrections import corrected
+from learn_spark.ads.experiments.lift import contrast
+from learn_spark.ads.experiments.metrics import METRICS
+from learn_spark.ads.experiments.moments import SUMS, WIDTH, Moments
+from learn_spark.ads.experiments.result import Check
+from learn_spark.ads.experiments.sample_ratio import sample_ratio_p
+from learn_spark.ads.experiments.slices import WHOLE, Key
+from learn_spark.ads.experiments.users import Users
 from learn_spark.core.settings.experiment import Experiment
-from learn_spark.experiments.corrections import corrected
-from learn_spark.experiments.lift import contrast
-from learn_spark.experiments.metrics import METRICS
-from learn_spark.experiments.moments import SUMS, WIDTH, Moments
-from learn_spark.experiments.result import Check
-from learn_spark.experiments.sample_ratio import sample_ratio_p
-from learn_spark.experiments.slices import WHOLE, Key
-from learn_spark.experiments.users import Users
 
 
 def checks_of(

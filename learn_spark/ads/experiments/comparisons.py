@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from learn_spark.ads.experiments.corrections import corrected
+from learn_spark.ads.experiments.cuped import coefficients
+from learn_spark.ads.experiments.lift import Effect, contrast, effect, values
+from learn_spark.ads.experiments.metrics import METRICS, Metric
+from learn_spark.ads.experiments.moments import WIDTH, Moments
+from learn_spark.ads.experiments.power import detectable, power, users_needed
+from learn_spark.ads.experiments.resampling import Resamples, interval
+from learn_spark.ads.experiments.result import Comparison
+from learn_spark.ads.experiments.slices import WHOLE, Key, UserTable
 from learn_spark.core.settings.experiment import Experiment
-from learn_spark.experiments.corrections import corrected
-from learn_spark.experiments.cuped import coefficients
-from learn_spark.experiments.lift import Effect, contrast, effect, values
-from learn_spark.experiments.metrics import METRICS, Metric
-from learn_spark.experiments.moments import WIDTH, Moments
-from learn_spark.experiments.power import detectable, power, users_needed
-from learn_spark.experiments.resampling import Resamples, interval
-from learn_spark.experiments.result import Comparison
-from learn_spark.experiments.slices import WHOLE, Key, UserTable
 
 NONE = np.zeros(WIDTH)
 

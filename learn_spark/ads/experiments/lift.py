@@ -8,8 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from learn_spark.experiments.metrics import Metric
-from learn_spark.experiments.moments import Moments
+from learn_spark.ads.experiments.metrics import Metric
+from learn_spark.ads.experiments.moments import Moments
 
 
 @dataclass(frozen=True)

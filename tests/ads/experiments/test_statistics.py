@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from learn_spark.experiments.assignment import arm
-from learn_spark.experiments.corrections import corrected
-from learn_spark.experiments.cuped import coefficients
-from learn_spark.experiments.lift import contrast, effect, values
-from learn_spark.experiments.metrics import METRICS, Metric
-from learn_spark.experiments.mixing import mixed
-from learn_spark.experiments.moments import SUMS, WIDTH, Moments
-from learn_spark.experiments.power import detectable, power, users_needed
-from learn_spark.experiments.resampling import Resamples, interval
-from learn_spark.experiments.sample_ratio import chi_squared_tail, sample_ratio_p
-from learn_spark.experiments.simulate import simulated_users
+from learn_spark.ads.experiments.assignment import arm
+from learn_spark.ads.experiments.corrections import corrected
+from learn_spark.ads.experiments.cuped import coefficients
+from learn_spark.ads.experiments.lift import contrast, effect, values
+from learn_spark.ads.experiments.metrics import METRICS, Metric
+from learn_spark.ads.experiments.mixing import mixed
+from learn_spark.ads.experiments.moments import SUMS, WIDTH, Moments
+from learn_spark.ads.experiments.power import detectable, power, users_needed
+from learn_spark.ads.experiments.resampling import Resamples, interval
+from learn_spark.ads.experiments.sample_ratio import chi_squared_tail, sample_ratio_p
+from learn_spark.ads.experiments.simulate import simulated_users
 
 NONE = np.zeros(WIDTH)
 REVENUE, RATE = METRICS["revenue_per_user"], METRICS["conversion_rate"]

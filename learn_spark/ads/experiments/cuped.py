@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from learn_spark.experiments.metrics import Metric
-from learn_spark.experiments.moments import Moments
+from learn_spark.ads.experiments.metrics import Metric
+from learn_spark.ads.experiments.moments import Moments
 
 
 def coefficients(control: Moments, treatment: Moments, metric: Metric) -> np.ndarray:
