@@ -48,7 +48,7 @@ from learn_spark.evaluation.results import ALONE, ResultKey, written_by
 from learn_spark.evaluation.slices import DIMENSIONS
 from learn_spark.model.store import read_curve, read_manifest
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.training.search import search
+from learn_spark.studies.search import search
 
 COMMAND = [sys.executable, "-c", "from learn_spark.cli import main; main()"]
 BASELINES = {"popularity": "popularity", "markov": "item-to-item Markov", "frozen": "frozen embeddings, untrained"}

@@ -420,7 +420,7 @@ def search(
     def work() -> None:
         from learn_spark.core.console import Reporter
         from learn_spark.core.settings import load_settings
-        from learn_spark.training.search import search as search_settings
+        from learn_spark.studies.search import search as search_settings
 
         search_settings(
             lambda more: load_settings(wanted, [*(overrides or []), *more]),

@@ -15,7 +15,7 @@ from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.workspace import alone
 from learn_spark.model.store import read_manifest
-from learn_spark.training.search import Found, search
+from learn_spark.studies.search import Found, search
 from tests.shelf import RIVAL, Shelf, reading
 
 SPACE = (
