@@ -46,7 +46,7 @@ class Log(Files):
 
 
 class Source(Section):
-    """Where the raw rows come from (learn_spark/sources: one file a format). ``items``, ``events``, ``event_type``
+    """Where the raw rows come from (learn_spark/data/sources: one file a format). ``items``, ``events``, ``event_type``
     and ``time_unit`` are for format ``files``: own data, described wholly here.
     """
 
@@ -113,7 +113,7 @@ class Quality(Section):
 
 
 class Text(Section):
-    """How an item becomes one text (learn_spark/text)."""
+    """How an item becomes one text (learn_spark/data/text)."""
 
     template: str = "learn-industrial"
     max_characters: Count = 8000
@@ -237,7 +237,7 @@ class Feed(Section):
 
 
 class Evidence(Section):
-    """Co-occurrence beside the tower (learn_spark/evidence), where validation likes it better than the tower alone:
+    """Co-occurrence beside the tower (learn_spark/model/reranking), where validation likes it better than the tower alone:
     pairs of events at most ``reach`` apart, each ``decay`` ^ (apart - 1), weighed by a small head that is fitted on the
     validation targets. ``rare``: a target of an item with n events weighs (1 + n) ^ -rare in the fit; above 0 it
     favours rare items. In each of ``epochs`` every user is scored against the whole catalogue: for some 100,000 items.
@@ -253,7 +253,7 @@ class Evidence(Section):
 
 
 class Fusion(Section):
-    """Content and popularity in the vectors (learn_spark/fusion), where validation likes them better than the tower's
+    """Content and popularity in the vectors (learn_spark/model/blending), where validation likes them better than the tower's
     own: the likeness of an item's text to that of the user's last ``reach`` events, and how often it was bought, each
     by how much is known of the item. Fitted on the validation targets of at most so many ``users``, each scored against
     the whole catalogue. ``rare`` as in Evidence. Vectors become longer by those of the content, and two.
@@ -265,7 +265,7 @@ class Fusion(Section):
 
 
 class Tower(Section):
-    """The preference tower: LEARN's over content, or a rival over item IDs (learn_spark/towers: one file a kind).
+    """The preference tower: LEARN's over content, or a rival over item IDs (learn_spark/model/towers: one file a kind).
 
     ``item_tower`` and ``output_dim`` are for learn; the vectors of the others are as wide as the tower. ``ids``,
     ``id_dropout`` and ``time_gaps`` are for learn-plus; ``similarity`` and ``positions`` for sasrec and hstu.

