@@ -19,9 +19,10 @@ quickstart: setup ## Set up, then run the whole road on MovieLens-100K (ARGS="--
 test: setup lint ## Set up, check style and types, run all tests, two files at a time (ARGS="-k contracts": these, one at a time)
 	@$(VENV)/bin/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --durations 30)
 
-lint: setup ## Check style (ruff) and types (mypy)
+lint: setup ## Check style (ruff), imports (import-linter) and types (mypy)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports --no-cache
 	@$(VENV)/bin/mypy
 
 format: setup ## Put the source into ruff's format

@@ -121,7 +121,7 @@ def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
 
     from learn_spark.ads.experiments import ab_report
     from learn_spark.core.console import Reporter
-    from learn_spark.core.settings.schema import Spark
+    from learn_spark.core.settings.platform import SparkSettings
     from learn_spark.core.tables.session import start_session
 
     with tempfile.TemporaryDirectory(prefix="bench-ab-") as folder:
@@ -130,7 +130,7 @@ def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
         made = [sys.executable, "-m", "benchmarks.ab", "--make-log", str(log), "--log-users", str(users)]
         subprocess.run(made, check=True)
         rows = pq.ParquetFile(log).metadata.num_rows
-        spark = start_session(Spark(), app="bench-ab", log_file=Path(folder) / "spark.log")
+        spark = start_session(SparkSettings(), app="bench-ab", log_file=Path(folder) / "spark.log")
         settings = ab_report.settings_of(
             str(log),
             [

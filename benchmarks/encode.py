@@ -65,11 +65,11 @@ def main(arguments: list[str]) -> int:
         texts = json.loads(chosen.items.read_text())
         print(json.dumps(_run(chosen.only, chosen.model_folder, texts)))
         return 0
-    from learn_spark.core.settings.schema import Encoder
+    from learn_spark.core.settings.encoder import EncoderSettings
     from learn_spark.encoder.api import prepared
 
     _install_peers(chosen.peers)
-    folder = chosen.model_folder or prepared(Encoder(model=MODELS[chosen.model]))
+    folder = chosen.model_folder or prepared(EncoderSettings(model=MODELS[chosen.model]))
     texts = _texts(chosen.items, chosen.texts)
     lengths, weights = _sizes(folder, texts)
     figures: dict[str, Any] = {
@@ -244,19 +244,20 @@ def _spark(folder: Path, texts: list[str], precision: str) -> dict[str, float]:
     """All texts as the stage takes them; each task also leaves a note of how long its model worked."""
     from pyspark.sql import functions as F
 
-    from learn_spark.core.settings.schema import Encoder, Spark
+    from learn_spark.core.settings.encoder import EncoderSettings
+    from learn_spark.core.settings.platform import SparkSettings
     from learn_spark.core.tables import delta
     from learn_spark.core.tables.contracts import contract
     from learn_spark.core.tables.session import start_session
     from learn_spark.encoder.worker import OUTPUT, WorkerSpec
 
     cores = os.cpu_count() or 1
-    encoder = Encoder(model=str(folder), max_tokens=MAX_TOKENS, normalise=False, precision=precision)  # type: ignore[arg-type]
+    encoder = EncoderSettings(model=str(folder), max_tokens=MAX_TOKENS, normalise=False, precision=precision)  # type: ignore[arg-type]
     chunks = math.ceil(len(texts) / CHUNK_ROWS)
     with tempfile.TemporaryDirectory() as root:
         notes = Path(root) / "notes"
         notes.mkdir()
-        settings = Spark(master=f"local[{cores}]", driver_memory="2g", shuffle_partitions=cores)
+        settings = SparkSettings(master=f"local[{cores}]", driver_memory="2g", shuffle_partitions=cores)
         session = start_session(settings, app="bench-encode", log_file=Path(root) / "spark.log")
         rows = [(f"{number:08d}", text) for number, text in enumerate(texts)]
         frame = session.createDataFrame(rows, "text_key string, text string")

@@ -145,11 +145,11 @@ def build(
     shape: str, attention: str, device: str, token_budget: int, max_tokens: int, *, compiled: bool = False
 ) -> TextEncoder:
     """The project's engine around a model that is made on the device: bf16, random weights."""
-    from learn_spark.core.settings.schema import Encoder
+    from learn_spark.core.settings.encoder import EncoderSettings
     from learn_spark.encoder import engine
     from learn_spark.encoder.api import prepared
 
-    folder = prepared(Encoder(model=TOKENIZER))
+    folder = prepared(EncoderSettings(model=TOKENIZER))
     read = engine.load
 
     def made(*_: object, **__: object) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

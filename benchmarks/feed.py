@@ -31,7 +31,8 @@ import torch
 from deltalake import write_deltalake
 
 from learn_spark.core.console import Reporter
-from learn_spark.core.settings.schema import Feed, Objective, Training
+from learn_spark.core.settings.histories import FeedSettings
+from learn_spark.core.settings.training import ObjectiveSettings, TrainingSettings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.feed.prefetch import prefetch
 from learn_spark.model.feed.stream import HistoryStream
@@ -146,7 +147,7 @@ def rate(batches: Batches) -> tuple[int, float]:
     return rows, rows / (time.perf_counter() - started)
 
 
-def waiting(snapshot: Snapshot, tower: Tower, objective: Objective, folder: Path) -> dict[str, float]:
+def waiting(snapshot: Snapshot, tower: Tower, objective: ObjectiveSettings, folder: Path) -> dict[str, float]:
     """One epoch of the training loop: the share of its time that it waited for batches, and its speed."""
     maker = BatchMaker(objective, n_items=ITEMS, seed=0, times=tower.needs_times)
     loop = TrainingLoop(
@@ -161,8 +162,8 @@ def waiting(snapshot: Snapshot, tower: Tower, objective: Objective, folder: Path
             length_column="train_length",
         ),
         maker=maker,
-        feed=Feed(batch_size=BATCH),
-        training=Training(epochs=1, passes_per_epoch=1),
+        feed=FeedSettings(batch_size=BATCH),
+        training=TrainingSettings(epochs=1, passes_per_epoch=1),
         validate=lambda _: {"NDCG@10": 0.0},
         folder=folder,
         report=Reporter(quiet=True),
@@ -174,7 +175,7 @@ def waiting(snapshot: Snapshot, tower: Tower, objective: Objective, folder: Path
     }
 
 
-def towers() -> Iterator[tuple[str, Tower, Objective]]:
+def towers() -> Iterator[tuple[str, Tower, ObjectiveSettings]]:
     """LEARN as the settings have it by default, and SASRec as it is published for Beauty (64-d, one block)."""
     torch.manual_seed(0)
     learn = ContentTower(
@@ -189,9 +190,9 @@ def towers() -> Iterator[tuple[str, Tower, Objective]]:
         item_tower="a",
     )
     learn.bind(np.random.default_rng(0).standard_normal((ITEMS + 1, 256), dtype=np.float32))
-    yield "learn", learn, Objective(history=40, targets=20)
+    yield "learn", learn, ObjectiveSettings(history=40, targets=20)
     sasrec = SASRec(n_items=ITEMS, max_length=50, width=64, layers=1, heads=1, ffn=64, dropout=0.2)
-    yield "sasrec", sasrec, Objective(predicts="next_item", negatives="uniform", history=50)
+    yield "sasrec", sasrec, ObjectiveSettings(predicts="next_item", negatives="uniform", history=50)
 
 
 def main(arguments: list[str]) -> int:

@@ -22,7 +22,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.core.settings.schema import Histories, Spark
+from learn_spark.core.settings.histories import HistoriesSettings
+from learn_spark.core.settings.platform import SparkSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -123,14 +124,14 @@ def _part(part: str, folder: Path, size: int, heavy: float) -> int:
     from learn_spark.core.tables.session import start_session
 
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Spark(master="local[*]", driver_memory=MEMORY, shuffle_partitions=max(8, size // 1_250_000))
+    settings = SparkSettings(master="local[*]", driver_memory=MEMORY, shuffle_partitions=max(8, size // 1_250_000))
     session = start_session(settings, app="bench-histories", log_file=folder / "spark.log")
     if part == "generate":
         print(json.dumps(generate(session, folder, size, heavy)))
         return 0
     from learn_spark.data.histories.events import indexed_events, usable_events
 
-    wanted = Histories(max_length=CAP)
+    wanted = HistoriesSettings(max_length=CAP)
     log = session.read.parquet(f"file:{folder / 'log'}")
     index = session.read.parquet(f"file:{folder / 'index'}")
     started = time.monotonic()
@@ -143,7 +144,7 @@ def _part(part: str, folder: Path, size: int, heavy: float) -> int:
     return 0
 
 
-def _ours(usable: DataFrame, events: DataFrame, wanted: Histories) -> DataFrame:
+def _ours(usable: DataFrame, events: DataFrame, wanted: HistoriesSettings) -> DataFrame:
     from learn_spark.data.histories.assemble import Size, assemble
 
     return assemble(events, wanted, Size.of(usable))

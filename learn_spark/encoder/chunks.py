@@ -9,7 +9,7 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from learn_spark.core.quality.quarantine import quarantine
-from learn_spark.core.stages.stage import StageContext
+from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed

@@ -11,7 +11,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.schema import Settings
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.workspace import Workspace

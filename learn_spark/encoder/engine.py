@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.loading import load
@@ -159,7 +159,7 @@ class TextEncoder:
             torch.cuda.empty_cache()
 
 
-def open_encoder(folder: Path, settings: Encoder, device: str) -> TextEncoder:
+def open_encoder(folder: Path, settings: EncoderSettings, device: str) -> TextEncoder:
     """The engine over a prepared folder (loading.prepare), as the settings say, on one of PyTorch's devices."""
     return TextEncoder(
         folder,

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.data.sources.location import resolve
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -53,7 +53,7 @@ class EncoderIdentity:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def identify(settings: Encoder) -> EncoderIdentity:
+def identify(settings: EncoderSettings) -> EncoderIdentity:
     """The identity of the configured model: ``package:NAME/file``, a local folder or GGUF file, or a hub name.
 
     Of local files the revision is a hash of the weights; of a hub name it is the commit. Raises EncoderError where

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.encoder.identity import EncoderError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class WorkerSpec:
     """What a worker needs to load its engine: a prepared folder, the settings, and the threads it may use."""
 
     folder: str
-    settings: Encoder
+    settings: EncoderSettings
     threads: int
 
 
@@ -96,7 +96,7 @@ def windows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def device_of_task(settings: Encoder) -> tuple[str, str]:
+def device_of_task(settings: EncoderSettings) -> tuple[str, str]:
     """(torch's device, what is told of it): the GPU whose address Spark gave this task, where it was asked for one.
 
     Raises EncoderError where a GPU was asked for and there is none.

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from learn_spark.data.splits.cuts import Cut, of_rows
-from learn_spark.data.splits.folds import FOLDS, by_fold
+from learn_spark.data.splits.cuts import Cut
+from learn_spark.data.splits.folds import FOLDS
 from learn_spark.evaluation.counts import CountScores
 from learn_spark.evaluation.results import ALONE
+from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.reranking.head import Heads
-from learn_spark.model.reranking.judge import Judge, asked_on
+from learn_spark.model.reranking.judge import Judge
 from learn_spark.model.reranking.transitions import Transitions
+from learn_spark.model.scoring.queries import asked_on
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k
 from learn_spark.model.store import Model
-from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, user_vectors
 
 Advance = Callable[[int], object]
@@ -82,50 +83,6 @@ class _Embedded:
         return top_k(self.users[rows], self.items, k, hidden)[1]
 
 
-@dataclass(frozen=True)
-class _Folded:
-    """Vectors by fold: the users of each are judged by a tower of their own."""
-
-    cut: Cut
-    towers: Sequence[Tower]
-    window: int
-
-    @cached_property
-    def _users(self) -> list[np.ndarray]:
-        """The vectors of each fold's users, in the order of by_fold."""
-        cut = self.cut
-        return [
-            user_vectors(tower, cut.items[own], cut.lengths[own], self.window, times=cut.times[own])
-            for tower, own in zip(self.towers, by_fold(cut.user_ids), strict=True)
-        ]
-
-    @cached_property
-    def _items(self) -> list[np.ndarray]:
-        return [item_vectors(tower) for tower in self.towers]
-
-    def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(its users by number, their vectors, the items') of each fold."""
-        return zip(by_fold(self.cut.user_ids), self._users, self._items, strict=True)
-
-    def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        every = self.cut.every_target
-        found = np.empty(len(every.positions))
-        for own, users, items in self._parts():
-            at, offsets = of_rows(every.offsets, own)
-            seen = [hidden[row] for row in own]
-            found[at] = ranks_from_vectors(users, items, every.positions[at], seen, offsets=offsets, advance=advance)
-        return found
-
-    def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
-        found = np.empty((len(rows), k), dtype=np.int64)
-        for own, users, items in self._parts():
-            part = np.flatnonzero(np.isin(rows, own))
-            if len(part):
-                of_part = users[np.searchsorted(own, rows[part])]
-                found[part] = top_k(of_part, items, k, [hidden[row] for row in part])[1]
-        return found
-
-
 def counted(method: str, scores: CountScores) -> Contender:
     """Popularity or Markov."""
     return Contender(method, method, lambda cut: _Counted(cut, scores))
@@ -148,7 +105,7 @@ def trained(model: Model, *, folded: bool = False) -> Contender:
     def scorer(cut: Cut) -> Scorer:
         if model.fusion is not None and folded:
             towers = [model.fusion.upon(model.tower, fold) for fold in range(FOLDS)]
-            return _Folded(cut, towers, model.window)
+            return FoldedVectors(cut, towers, model.window)
         tower = model.vectors()
         users = user_vectors(tower, cut.items, cut.lengths, model.window, times=cut.times)
         return _Embedded(cut, item_vectors(tower), users)

@@ -11,7 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
-from learn_spark.model.scoring.catalogue import check_positions, joined
+from learn_spark.core.ragged import concatenate_rows
+from learn_spark.model.scoring.catalogue import check_positions
 
 HELD = 1 << 22  # pairs of a target and another item looked at together
 
@@ -44,7 +45,7 @@ class CountScores:
         check_positions(users, n_items, targets, seen)
         self._check_contexts(contexts)
         owners = np.repeat(np.arange(users), np.diff(offsets))
-        seen_rows, seen_items = joined(seen)
+        seen_rows, seen_items = concatenate_rows(seen)
         hidden = np.setdiff1d(seen_rows * n_items + seen_items, owners * n_items + targets)  # each once
         hidden_starts = np.searchsorted(hidden, np.arange(users + 1) * n_items)
         in_order = np.sort(self.base)

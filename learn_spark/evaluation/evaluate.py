@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.log import append_rows, append_table, check_columns

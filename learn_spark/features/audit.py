@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.quality.gate import Rule
-from learn_spark.core.settings.schema import Release
+from learn_spark.core.settings.features import ReleaseSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -79,7 +79,7 @@ def validation_profile(metrics: Mapping[str, float], before: Mapping[str, float]
 
 
 def release_rules(
-    settings: Release,
+    settings: ReleaseSettings,
     profile: Mapping[str, float | None],
     *,
     output_dim: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.stages.stage import StageContext
+from learn_spark.core.stages.context import StageContext
 from learn_spark.data.text.templates import template
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import save_settings
-from learn_spark.core.settings.schema import Index
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.settings.features import IndexSettings
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.features.faiss_index import IndexFault, ItemIndex, build, load, read_manifest, save
 from learn_spark.features.index_recall import measure
 from learn_spark.features.read import read_release
@@ -136,7 +137,7 @@ def _extensible(
     return None, why
 
 
-def _overgrown(settings: Index, manifest: dict[str, Any], items: int) -> bool:
+def _overgrown(settings: IndexSettings, manifest: dict[str, Any], items: int) -> bool:
     return settings.kind == "ivf" and 1 - manifest["trained_on"]["vectors"] / items > settings.max_added_share
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Index
+from learn_spark.core.settings.features import IndexSettings
 
 FORMAT = 2
 INDEX_FILE, IDS_FILE, MANIFEST_FILE = "items.faiss", "item_ids.parquet", "manifest.json"
@@ -44,7 +44,7 @@ class ItemIndex:
         return scores, [self.item_ids.take(pa.array(row[row >= 0])).to_pylist() for row in found]
 
 
-def build(vectors: np.ndarray, settings: Index) -> Any:
+def build(vectors: np.ndarray, settings: IndexSettings) -> Any:
     """An index of the settings' kind over ``vectors`` [N, D] float32."""
     count, dim = vectors.shape
     if settings.kind == "flat":

@@ -7,7 +7,7 @@ from typing import Any
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.schema import Histories
+from learn_spark.core.settings.histories import HistoriesSettings
 from learn_spark.core.tables.lineage import trained_models
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
@@ -34,7 +34,7 @@ def usable_model(settings: Settings, workspace: Workspace) -> str:
         )
     wanted = settings.histories.as_of_micros()
     for model, manifest in fitting.items():
-        knows = Histories(as_of=manifest.get("as_of")).as_of_micros()
+        knows = HistoriesSettings(as_of=manifest.get("as_of")).as_of_micros()
         if (wanted is None and knows is None) or (wanted is not None and knows is not None and knows <= wanted):
             return model
     if wanted is None:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.gate import run_gate
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.schema import from_micros
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.core.times import from_micros
 from learn_spark.features.alignment import fit_rotation, rotated
 from learn_spark.features.audit import Profile, release_rules, table_profile, validation_profile
 from learn_spark.features.commit import commit

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.stages.stage import StageContext
+from learn_spark.core.stages.context import StageContext
 from learn_spark.data.splits.cuts import training_events
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify

@@ -8,8 +8,8 @@ from datetime import date, timedelta
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.schema import Quality, RuleChange
-from learn_spark.core.stages.stage import SparkHolder
+from learn_spark.core.settings.platform import QualitySettings, RuleSettings
+from learn_spark.core.stages.context import SparkHolder
 from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
@@ -64,9 +64,9 @@ def backfill(
 
 def _of_the_past(settings: Settings) -> Settings:
     """The same, but that the histories may have fewer users than the version before: that one was of a later time."""
-    change = RuleChange(least=None, severity="warn")
+    change = RuleSettings(least=None, severity="warn")
     rules = {**settings.quality.rules, "user_histories.volume": change}
-    return settings.model_copy(update={"quality": Quality(rules=rules)})
+    return settings.model_copy(update={"quality": QualitySettings(rules=rules)})
 
 
 def _show(workspace: Workspace, days: Sequence[str], report: Reporter) -> None:

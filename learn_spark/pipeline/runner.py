@@ -14,8 +14,9 @@ from learn_spark.core.quality.gate import GateReport
 from learn_spark.core.quality.table_gate import TableGate, check_rule_names
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
+from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
-from learn_spark.core.stages.stage import SparkHolder, Stage, StageContext, StageResult
+from learn_spark.core.stages.stage import Stage, StageResult
 from learn_spark.core.tables.lineage import Run, all_runs, code_version, new_run_id, record
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace, alone

@@ -6,20 +6,28 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import yaml
 
 from learn_spark.ads.experiments.aa import QUANTILES
+from learn_spark.ads.experiments.ab_report import require_sound, run
 from learn_spark.ads.experiments.lift import Effect
 from learn_spark.ads.experiments.metrics import METRICS
 from learn_spark.ads.experiments.power import power
-from learn_spark.ads.experiments.result import Comparison, Report
+from learn_spark.ads.experiments.result import Comparison, Report, as_json
 from learn_spark.core.console import Reporter
+from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.curve import draw_curve
 from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.figures import wilson
+from learn_spark.report.files import put
 from learn_spark.report.svg import Plot, number, slug
 from learn_spark.report.templates import Fact, environment
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 PLAIN, REDUCED, DRAWN = "the experiment alone", "with the time before (CUPED)", "bootstrap"
 STEPS = 24
@@ -33,6 +41,22 @@ class CohortView:
     title: str
     plot: Plot | None
     lines: tuple[Comparison, ...]
+
+
+def report_experiment(
+    settings: Experiment, console: Reporter, *, verbose: bool = False, spark: SparkSession | None = None
+) -> Report:
+    """Analyse the experiment and write ``reports/<name>.html`` and ``.json``; the analysis.
+
+    Raises GateFailed, after the page is written, where a check failed; LearnSparkError as ``ab_report.run``.
+    """
+    found = run(settings, console, verbose=verbose, spark=spark)
+    reports = Workspace.open(settings.workspace).folder("reports")
+    page = put(reports / f"{settings.name}.html", render(found))
+    put(reports / f"{settings.name}.json", as_json(found))
+    console.say(f"report  {page}")
+    require_sound(found, page)
+    return found
 
 
 def render(found: Report) -> str:

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError, SettingsError
-from learn_spark.core.settings.schema import from_micros
+from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import fixed_lists
+from learn_spark.core.times import from_micros
 from learn_spark.features.faiss_index import load
 from learn_spark.features.read import read_release
 from learn_spark.report.scores import best, scores_of

@@ -19,7 +19,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
-from learn_spark.core.settings.schema import Knob
+from learn_spark.core.settings.search import ParameterSettings
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.lineage import code_version
 from learn_spark.core.tables.workspace import Workspace, alone
@@ -155,7 +155,7 @@ def _retry_the_killed(study: Study) -> None:
                 study.enqueue_trial(trial.params)
 
 
-def _as_they_stand(settings: Settings, knobs: dict[str, Knob]) -> dict[str, Any] | None:
+def _as_they_stand(settings: Settings, knobs: dict[str, ParameterSettings]) -> dict[str, Any] | None:
     values = {}
     for key, knob in knobs.items():
         value: Any = settings.model_dump()
@@ -170,13 +170,13 @@ def _as_they_stand(settings: Settings, knobs: dict[str, Knob]) -> dict[str, Any]
     return values
 
 
-def _between(knob: Knob, value: Any) -> bool:
+def _between(knob: ParameterSettings, value: Any) -> bool:
     assert knob.low is not None
     assert knob.high is not None
     return isinstance(value, int | float) and knob.low <= value <= knob.high
 
 
-def _propose(trial: Trial, key: str, knob: Knob) -> Any:
+def _propose(trial: Trial, key: str, knob: ParameterSettings) -> Any:
     if knob.choices is not None:
         return trial.suggest_categorical(key, knob.choices)
     assert knob.low is not None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.encoder.gpus import WAIT, gpu_profile, require_gpu
 from learn_spark.encoder.identity import EncoderError
 
@@ -22,7 +22,7 @@ def places(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     from learn_spark.encoder.worker import device_of_task
 
     rows = sum(batch.num_rows for batch in batches)
-    device, told = device_of_task(Encoder(model="none", device="cpu"))
+    device, told = device_of_task(EncoderSettings(model="none", device="cpu"))
     yield pa.RecordBatch.from_pylist([{"rows": rows, "device": device, "told": told}])
 
 

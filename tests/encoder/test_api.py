@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.encoder.api import embed_text, encode
 from learn_spark.encoder.identity import EncoderError
 from tests.encoder.tiny import tiny_model
@@ -18,11 +18,11 @@ TEXTS = ["a film", "another, longer film about nothing", " ", "ספר", "a film"
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, llm_folder: Path) -> Encoder:
-    return Encoder(model=str(tiny_model("qwen3", tmp_path_factory.mktemp("tiny"), llm_folder)), max_tokens=64)
+def settings(tmp_path_factory: pytest.TempPathFactory, llm_folder: Path) -> EncoderSettings:
+    return EncoderSettings(model=str(tiny_model("qwen3", tmp_path_factory.mktemp("tiny"), llm_folder)), max_tokens=64)
 
 
-def test_a_list_and_a_column_give_the_same(spark: SparkSession, settings: Encoder) -> None:
+def test_a_list_and_a_column_give_the_same(spark: SparkSession, settings: EncoderSettings) -> None:
     vectors = encode(TEXTS, settings)
     assert vectors.shape == (5, 32)
     assert np.isnan(vectors[2]).all()
@@ -43,7 +43,7 @@ def test_a_list_and_a_column_give_the_same(spark: SparkSession, settings: Encode
             assert float(np.dot(row.vector, vectors[row.number])) >= 0.9999
 
 
-def test_a_gpu_that_is_not_there_is_named(settings: Encoder) -> None:
+def test_a_gpu_that_is_not_there_is_named(settings: EncoderSettings) -> None:
     import torch
 
     if torch.cuda.is_available():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.data.sources.location import resolve
 from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.engine import TextEncoder
@@ -119,7 +119,7 @@ def test_the_converted_gguf_gives_the_same_numbers(llm_folder: Path) -> None:
 def test_conversion_happens_once(llm_folder: Path) -> None:
     cache = llm_folder.parent
     before = {p: p.stat().st_mtime_ns for p in llm_folder.iterdir()}
-    assert prepare(identify(Encoder(model=SMOLLM)), cache) == llm_folder
+    assert prepare(identify(EncoderSettings(model=SMOLLM)), cache) == llm_folder
     assert {p: p.stat().st_mtime_ns for p in llm_folder.iterdir()} == before
     assert [p.name for p in cache.iterdir()] == [llm_folder.name]
 
@@ -151,7 +151,7 @@ def test_poolings_by_hand(name: str, expected: list[list[float]]) -> None:
 
 
 def test_the_key_follows_everything_that_changes_a_vector(llm_folder: Path, tmp_path: Path) -> None:
-    base = Encoder(model=str(llm_folder))
+    base = EncoderSettings(model=str(llm_folder))
     key = identify(base).key
     for change in (
         {"max_tokens": 64},
@@ -166,9 +166,9 @@ def test_the_key_follows_everything_that_changes_a_vector(llm_folder: Path, tmp_
     with pytest.raises(EncoderError, match="pins abc"):
         identify(base.model_copy(update={"revision": "abc"}))
     with pytest.raises(EncoderError, match=r"pin encoder\.revision"):
-        identify(Encoder(model="some/model"))
+        identify(EncoderSettings(model="some/model"))
     with pytest.raises(EncoderError, match="neither a file or folder"):
-        identify(Encoder(model="no such thing"))
+        identify(EncoderSettings(model="no such thing"))
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(EncoderError, match=r"neither \*\.safetensors"):
-        identify(Encoder(model=str(tmp_path)))
+        identify(EncoderSettings(model=str(tmp_path)))

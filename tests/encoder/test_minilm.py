@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from learn_spark.core.settings.schema import Encoder
+from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.data.sources.location import resolve
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import identify
@@ -72,5 +72,5 @@ def test_faster_precisions_stay_close(expected: np.ndarray, precision: str, leas
 
 
 def test_it_is_found_by_name(tmp_path: Path) -> None:
-    identity = identify(Encoder(model=MINILM))
+    identity = identify(EncoderSettings(model=MINILM))
     assert (identity.path, len(identity.revision)) == (resolve(MINILM), 64)

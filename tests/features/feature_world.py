@@ -15,14 +15,15 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
-from learn_spark.core.stages.stage import SparkHolder, StageContext, StageResult
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.encoder.space import fit_space, remember_space

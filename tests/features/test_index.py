@@ -15,7 +15,8 @@ import pytest
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
-from learn_spark.core.stages.stage import SparkHolder, StageContext, StageResult
+from learn_spark.core.stages.context import SparkHolder, StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.export_index import run
 from learn_spark.features.faiss_index import IndexFault, ItemIndex, load

@@ -13,11 +13,11 @@ import torch
 from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import GateFailed, LearnSparkError
+from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import Settings
 from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.encoder.space import read_space
 from learn_spark.features.ledger import roll_back
 from learn_spark.features.read import NoRelease, current_release, read_release, released_arrow, released_features

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import GateFailed, LearnSparkError
 from learn_spark.core.quality.gate import run_gate
-from learn_spark.core.settings.schema import Release
+from learn_spark.core.settings.features import ReleaseSettings
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
@@ -310,7 +310,7 @@ def test_a_planted_fault_breaks_its_rule_and_no_other(
     users = {"ids": 3, "repeated": 0, "missing": 0, "unknown": 0, "not_finite": 0}
     users |= {"min_dim": 2, "max_dim": 2, "min_norm": 1.0, "max_norm": 1.0}
     profile |= {f"user_{name}": float(value) for name, value in users.items()}
-    rules = release_rules(Release(), profile, output_dim=2, users=3, items=5)
+    rules = release_rules(ReleaseSettings(), profile, output_dim=2, users=3, items=5)
     report = run_gate("release", profile, rules, tmp_path)
     assert {r.measure for r in report.results if not r.passed} == broken
     assert {f"item_{name}" for name in same} < {rule.measure for rule in rules}

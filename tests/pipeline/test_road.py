@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import fixed_lists
 from learn_spark.features.read import read_release, released_arrow
 from tests.world import ITEMS, QUICK_JVM, USERS, event_lines, write_config, write_raw
 

@@ -1,83 +1,22 @@
-"""The rooms of docs/ARCHITECTURE.md: who may import whom, found by walking the imports."""
+"""What a new file must be named in: jobs, packages of the wheel; and what the command line must not load."""
 
 from __future__ import annotations
 
-import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import learn_spark
 
 PACKAGE = Path(learn_spark.__file__).parent
-SPARK_ROOMS = {"sources", "text", "histories", "quality", "tables", "release", "encoder", "experiments", "exposures"}
-TORCH_ROOMS = {"evidence", "fusion", "towers", "objectives", "feed", "training", "retrieval", "ranking", "report"}
-WORKER_CODE = {
-    "encoder/api.py",
-    "encoder/attention.py",
-    "encoder/engine.py",
-    "encoder/linear.py",
-    "encoder/loading.py",
-    "encoder/pooling.py",
-    "encoder/reader.py",
-    "encoder/worker.py",
-    "release/worker.py",
-}
-
-LAUNCHER = {"training/launch.py"}
+HEAVY = ("torch", "pyspark", "transformers", "great_expectations", "pyarrow", "numpy", "deltalake", "pandas")
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Every module that a file imports, inside functions too."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = set()
-    nodes = ast.iter_child_nodes(tree) if top_level_only else ast.walk(tree)
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
-
-
-def files(rooms: set[str]) -> list[Path]:
-    found = [path for room in rooms for path in (PACKAGE / room).rglob("*.py")]
-    assert len(found) > len(rooms)
-    return found
-
-
-def uses(names: set[str], library: str) -> bool:
-    return any(name == library or name.startswith(f"{library}.") for name in names)
-
-
-def test_spark_rooms_do_not_know_torch() -> None:
-    for path in files(SPARK_ROOMS):
-        if str(path.relative_to(PACKAGE)) not in WORKER_CODE:
-            found = imports(path)
-            assert not uses(found, "torch"), path
-            assert not uses(found, "transformers"), path
-
-
-def test_torch_rooms_do_not_know_pyspark() -> None:
-    for path in files(TORCH_ROOMS):
-        if str(path.relative_to(PACKAGE)) in LAUNCHER:
-            continue
-        assert not uses(imports(path), "pyspark"), path
-        assert not uses(imports(path), "learn_spark.core.tables.delta"), path
-
-
-def test_settings_tables_and_quality_know_nobody_above_them() -> None:
-    allowed = {"learn_spark", "learn_spark.core.errors", "learn_spark.core.resources", "learn_spark.core.install"}
-    known = {"settings": {"settings"}, "tables": {"tables", "settings"}, "quality": {"quality", "tables", "settings"}}
-    for room, below in known.items():
-        for path in files({room}):
-            ours = {name for name in imports(path) if uses({name}, "learn_spark")} - allowed
-            assert {name.split(".")[1] for name in ours} <= below, path
-
-
-def test_the_command_line_imports_nothing_heavy() -> None:
-    heavy = ("torch", "pyspark", "transformers", "great_expectations", "pyarrow", "numpy", "deltalake", "pandas")
-    for name in ("cli.py", "errors.py", "pipeline/registry.py"):
-        found = imports(PACKAGE / name, top_level_only=True)
-        assert not [library for library in heavy if uses(found, library)], name
+def test_the_command_line_loads_nothing_heavy_before_a_command_runs() -> None:
+    code = "import sys, learn_spark.commands.cli, learn_spark.core.stages.registry; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "learn_spark.commands.cli" in loaded
+    assert not set(HEAVY) & set(loaded)
 
 
 def test_every_stage_has_a_job_that_says_how_to_run_it() -> None:

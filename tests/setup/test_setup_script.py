@@ -50,9 +50,9 @@ def checkout(tmp_path: Path) -> Checkout:
     root, folder = tmp_path / "check out", tmp_path / "bin"
     for name in ("scripts", "requirements"):
         shutil.copytree(PROJECT / name, root / name)
-    (root / "learn_spark").mkdir()
+    (root / "learn_spark" / "core").mkdir(parents=True)
     shutil.copy(PROJECT / "pyproject.toml", root)
-    shutil.copy(PROJECT / "learn_spark" / "install.py", root / "learn_spark")
+    shutil.copy(PROJECT / "learn_spark" / "core" / "install.py", root / "learn_spark" / "core")
     folder.mkdir()
     for tool in TOOLS:
         found = shutil.which(tool)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,14 +90,11 @@ def show_plan(settings: Experiment, report: Reporter) -> None:
 
 
 def run(settings: Experiment, report: Reporter, *, verbose: bool = False, spark: SparkSession | None = None) -> Report:
-    """Read, check, compare, and write ``reports/<name>.html`` and ``.json``; the report.
+    """Read the logs, check them, and compare the arms.
 
-    Nothing of the logs is changed. GateFailed, after the page is written, where a check or the logs' gate said no.
+    The logs are not changed. A failed check does not raise: see ``Report.failed`` and ``require_sound``.
     Raises LearnSparkError where there is nothing to compare: no arm, one arm alone, an unknown control.
     """
-    from learn_spark.report.experiment import render
-    from learn_spark.report.files import put
-
     begun = time.monotonic()
     workspace = Workspace.open(settings.workspace)
     folder, reports = Path(settings.path).expanduser(), workspace.folder("reports")
@@ -123,16 +118,16 @@ def run(settings: Experiment, report: Reporter, *, verbose: bool = False, spark:
         shutil.rmtree(place, ignore_errors=True)
         if ours and spark is not None:
             spark.stop()
-    page, told = reports / f"{settings.name}.html", reports / f"{settings.name}.json"
-    put(page, render(found))
-    put(told, as_json(found))
-    report.say(f"report  {page}")
-    said_no = [f"{check.name}: {check.observed} ({check.meaning})" for check in found.failed]
-    if said_no:
-        raise GateFailed(
-            f"ab-report: {settings.name} cannot be believed: {'; '.join(said_no)}. The page tells all: {page}"
-        )
     return found
+
+
+def require_sound(found: Report, page: Path) -> None:
+    """Raise GateFailed where a check or the logs' gate failed; ``page`` is the report that shows them."""
+    failed = [f"{check.name}: {check.observed} ({check.meaning})" for check in found.failed]
+    if failed:
+        raise GateFailed(
+            f"ab-report: the results of {found.name} are not valid: {'; '.join(failed)}. See the report: {page}"
+        )
 
 
 def analyse(
@@ -311,8 +306,3 @@ def _title(name: str, cohort: Cohort) -> str:
         f"{name}: {cohort.history}s by exposures before the start: cold below {cold:,}, long-tail below {long_tail:,}, "
         "other from there on"
     )
-
-
-def as_json(found: Report) -> str:
-    """The report as one JSON object."""
-    return json.dumps(asdict(found), indent=1, default=str)

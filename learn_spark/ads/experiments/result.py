@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from learn_spark.ads.experiments.lift import Effect
@@ -95,3 +96,8 @@ class Report:
     def failed(self) -> list[Check]:
         """The checks that said no."""
         return [check for check in self.checks if check.verdict == "failed"]
+
+
+def as_json(found: Report) -> str:
+    """The report as one JSON object."""
+    return json.dumps(asdict(found), indent=1, default=str)

@@ -11,7 +11,7 @@ from learn_spark.ads.experiments.assignment import arm_column
 from learn_spark.ads.experiments.moments import SUMS
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.experiment import Cohort, Experiment
-from learn_spark.core.settings.schema import as_micros, from_micros
+from learn_spark.core.times import as_micros, from_micros
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from learn_spark.ads.exposures.gathered import Gathered, write_exposures
 from learn_spark.ads.exposures.period import in_period
-from learn_spark.core.stages.stage import StageContext
+from learn_spark.core.stages.context import StageContext
 
 
 def gather(context: StageContext) -> Gathered:

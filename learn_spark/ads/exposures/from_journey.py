@@ -13,7 +13,7 @@ from learn_spark.ads.exposures.journey import Journey, Sample
 from learn_spark.ads.exposures.promotions import promotion_sample
 from learn_spark.ads.exposures.sampling import check_weights
 from learn_spark.ads.exposures.staged import staged
-from learn_spark.core.stages.stage import StageContext
+from learn_spark.core.stages.context import StageContext
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -9,7 +9,7 @@ from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.staged import staged
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.quarantine import quarantine
-from learn_spark.core.stages.stage import StageContext
+from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.exposure_log import once, read_logs

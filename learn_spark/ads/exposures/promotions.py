@@ -11,7 +11,7 @@ from learn_spark.ads.exposures.journey import Journey, Sample, exposure_rows
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.sampling import is_kept
 from learn_spark.ads.exposures.staged import staged
-from learn_spark.core.settings.schema import Exposures
+from learn_spark.core.settings.ads import ExposuresSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ NOWHERE = "0"
 CONTEXT = ("store_id", "week", "display_location", "mailer_location")
 
 
-def promotion_sample(journey: Journey, settings: Exposures, place: Path) -> Sample:
+def promotion_sample(journey: Journey, settings: ExposuresSettings, place: Path) -> Sample:
     """Each visit of the period with each product promoted in its store and week is an exposure, at the visit's time.
 
     It is converted if the visit's basket has the product, and earns what was paid for it. All converted ones are

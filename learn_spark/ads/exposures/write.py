@@ -13,7 +13,8 @@ from learn_spark.ads.exposures.gathered import Gathered
 from learn_spark.ads.exposures.journey import journey_files
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.broken_files import first_broken
 from learn_spark.data.sources.deliveries import fingerprint

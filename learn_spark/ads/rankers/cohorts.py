@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from learn_spark.ads.rankers.exposures import Exposures
 from learn_spark.ads.rankers.features import Features
-from learn_spark.core.settings.schema import Cohorts
+from learn_spark.core.settings.ads import CohortsSettings
 from learn_spark.core.tables.snapshot import Snapshot
 
 NAMES = ("cold", "long-tail", "other")
@@ -19,7 +19,7 @@ BATCH_ROWS = 65_536
 
 
 def cohorts_of(
-    interactions: Snapshot, exposures: Exposures, features: Features, settings: Cohorts
+    interactions: Snapshot, exposures: Exposures, features: Features, settings: CohortsSettings
 ) -> dict[str, np.ndarray]:
     """``item`` and ``user``: the place in NAMES of each exposure [n], by the events of its item (user) before the as-of
     time of its release; of one without a release, before the first of all exposures.

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Ranking, as_micros
+from learn_spark.core.settings.ads import RankingSettings
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.times import as_micros
 
 OWN_FIELDS = ("user_id", "item_id", "position")
 BATCH_ROWS = 65_536
@@ -136,7 +137,7 @@ class Split:
         return {"train": train, "validation": ~train & ~test, "test": test}
 
 
-def split_by_time(time: np.ndarray, settings: Ranking) -> Split:
+def split_by_time(time: np.ndarray, settings: RankingSettings) -> Split:
     """Where to cut ``time`` [n], rising: at the settings' two times, or else by their shares of the rows. Exposures of
     one instant are on one side, the later.
 

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from learn_spark.ads.rankers.exposures import Exposures
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import from_micros
+from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import fixed_lists
+from learn_spark.core.times import from_micros
 from learn_spark.features.point_in_time import Clock, releases_at
 from learn_spark.features.read import KEYS
 

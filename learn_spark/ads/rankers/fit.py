@@ -15,7 +15,7 @@ from learn_spark.ads.rankers.metrics import log_loss
 from learn_spark.ads.rankers.network import Batch, Network, Shape
 from learn_spark.core.console import Bar
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Ranking
+from learn_spark.core.settings.ads import RankingSettings
 
 SCORED_ROWS = 8192
 
@@ -29,7 +29,7 @@ class Point:
     validation: float
 
 
-def shape_of(variant: str, sizes: list[int], dims: int, settings: Ranking) -> Shape:
+def shape_of(variant: str, sizes: list[int], dims: int, settings: RankingSettings) -> Shape:
     """The shape that the settings ask for."""
     return Shape(
         variant=variant,
@@ -45,7 +45,7 @@ def shape_of(variant: str, sizes: list[int], dims: int, settings: Ranking) -> Sh
 
 
 def train_network(
-    shape: Shape, train: Inputs, validation: Inputs, settings: Ranking, seed: int, bar: Bar | None = None
+    shape: Shape, train: Inputs, validation: Inputs, settings: RankingSettings, seed: int, bar: Bar | None = None
 ) -> tuple[Network, list[Point]]:
     """(the network of the epoch with the least log loss on validation, all epochs).
 

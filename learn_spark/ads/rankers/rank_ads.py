@@ -31,11 +31,13 @@ from learn_spark.ads.rankers.trees import train_trees
 from learn_spark.ads.rankers.vocabulary import Hashed, Lookup, Vocabulary
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.schema import Ranking, as_micros, from_micros
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.settings.ads import RankingSettings
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.core.times import as_micros, from_micros
 
 TREES = "trees"
 WRITTEN_ROWS = 1 << 18
@@ -113,7 +115,7 @@ def _score(context: StageContext) -> StageResult:
     return _judged(context, snapshot.rows, found.rankers, inputs, exposures, features, every, counts, None, note)
 
 
-def _since(settings: Ranking, split: Split) -> int:
+def _since(settings: RankingSettings, split: Split) -> int:
     since = split.test_from if settings.since is None else as_micros(settings.since)
     if since < split.test_from:
         raise RankerError(
@@ -127,7 +129,7 @@ def _needed(variants: Sequence[str]) -> bool:
     return not WITH_FEATURES.isdisjoint(variants)
 
 
-def _vocabulary(train: Exposures, name: str, settings: Ranking) -> Vocabulary:
+def _vocabulary(train: Exposures, name: str, settings: RankingSettings) -> Vocabulary:
     if settings.ids == "hashed":
         return Hashed(settings.buckets)
     return Lookup.of(train.fields[name], settings.min_count)

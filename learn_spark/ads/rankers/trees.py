@@ -10,7 +10,7 @@ import numpy as np
 
 from learn_spark.ads.rankers.inputs import Inputs
 from learn_spark.core.console import Bar
-from learn_spark.core.settings.schema import Ranking
+from learn_spark.core.settings.ads import RankingSettings
 
 SCORED_ROWS = 65_536
 
@@ -41,7 +41,7 @@ class _Wide(lightgbm.Sequence):
 
 
 def train_trees(
-    variant: str, train: Inputs, validation: Inputs, settings: Ranking, seed: int, bar: Bar | None = None
+    variant: str, train: Inputs, validation: Inputs, settings: RankingSettings, seed: int, bar: Bar | None = None
 ) -> tuple[str, int]:
     """(the model as LightGBM's text, the round that validation chose); weighted as ``train_network`` is.
 

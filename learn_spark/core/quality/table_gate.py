@@ -9,7 +9,7 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.core.quality.gate import GateReport, Rule, RuleResult, docs_page, run_gate
 from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.results import Results
-from learn_spark.core.settings.schema import Quality
+from learn_spark.core.settings.platform import QualitySettings
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def rules_of(table: str, settings: Quality) -> tuple[TableRule, ...]:
+def rules_of(table: str, settings: QualitySettings) -> tuple[TableRule, ...]:
     """The rules of the table's contract, changed as ``quality.rules`` says.
 
     Raises SettingsError where that names a table or rule that there is not.
@@ -39,7 +39,7 @@ def rules_of(table: str, settings: Quality) -> tuple[TableRule, ...]:
     return tuple(rule.model_copy(update=changes.get(rule.name, {})) for rule in own)
 
 
-def check_rule_names(settings: Quality) -> None:
+def check_rule_names(settings: QualitySettings) -> None:
     """SettingsError where ``quality.rules`` names a table or rule that there is not."""
     for name in settings.rules:
         rules_of(name.partition(".")[0], settings)
@@ -48,7 +48,7 @@ def check_rule_names(settings: Quality) -> None:
 class TableGate:
     """Judges table versions of one workspace. ``spark`` is asked for a session only if something must be measured."""
 
-    def __init__(self, workspace: Workspace, settings: Quality, spark: Callable[[], SparkSession]) -> None:
+    def __init__(self, workspace: Workspace, settings: QualitySettings, spark: Callable[[], SparkSession]) -> None:
         self._workspace, self._settings, self._spark = workspace, settings, spark
         self._known: Results | None = None
 

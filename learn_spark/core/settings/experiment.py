@@ -7,7 +7,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from learn_spark.core.settings.schema import Count, Log, Quality, Rate, Section, Spark, as_micros
+from learn_spark.core.settings.base import Count, Rate, Section
+from learn_spark.core.settings.platform import QualitySettings, SparkSettings
+from learn_spark.core.settings.source import LogSettings
+from learn_spark.core.times import as_micros
 
 MetricName = Literal[
     "revenue_per_user",
@@ -74,7 +77,7 @@ class Experiment(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     workspace: str = Field(default="var/experiments", min_length=1)
     path: str = Field(min_length=1)
-    logs: Annotated[list[Log], Field(min_length=1)]
+    logs: Annotated[list[LogSettings], Field(min_length=1)]
     control: str = "control"
     shares: dict[str, Rate] = Field(default_factory=dict)
     assignment: Assignment | None = None
@@ -95,8 +98,8 @@ class Experiment(Section):
     ratio_alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
     max_two_arms: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     aa_splits: Annotated[int, Field(ge=0)] = 0
-    spark: Spark = Spark()
-    quality: Quality = Quality()
+    spark: SparkSettings = SparkSettings()
+    quality: QualitySettings = QualitySettings()
 
     @field_validator("start", "end")
     @classmethod

@@ -1,22 +1,14 @@
-"""What a stage is: its name, what it reads and writes, and what it is given when it runs."""
+"""What a stage is: its name, the tables it reads and writes, and what a run of it returns."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.core.console import Reporter
-from learn_spark.core.settings.schema import Settings
-from learn_spark.core.tables.lineage import code_version
-from learn_spark.core.tables.workspace import Workspace
-
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
-    from learn_spark.core.tables.snapshot import Snapshot
+    from learn_spark.core.settings.schema import Settings
 
 
 @dataclass(frozen=True)
@@ -61,73 +53,3 @@ class StageResult:
     outputs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict)
-
-
-class SparkHolder:
-    """One Spark session for all stages of a process, started when the first one asks."""
-
-    def __init__(self, settings: Settings, *, verbose: bool) -> None:
-        self._settings, self._verbose = settings, verbose
-        self._session: SparkSession | None = None
-        self._ours = False
-
-    def get(self, workspace: Workspace) -> SparkSession:
-        """The session."""
-        if self._session is None:
-            from pyspark import SparkContext
-
-            from learn_spark.core.tables.session import start_session
-
-            self._ours = SparkContext._active_spark_context is None
-            log = None if self._verbose else workspace.folder("logs") / "spark.log"
-            self._session = start_session(self._settings.spark, app="learn-spark", log_file=log)
-        return self._session
-
-    def stop(self) -> None:
-        """Stop the session if it was started here; one that the caller had is left alone."""
-        if self._session is not None and self._ours:
-            self._session.stop()
-        self._session = None
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """What a running stage is given. ``inputs`` pins every table it reads to a version; ``forced``: all anew."""
-
-    settings: Settings
-    workspace: Workspace
-    run_id: str
-    inputs: Mapping[str, str]
-    report: Reporter
-    holder: SparkHolder
-    forced: bool = False
-
-    @property
-    def code_version(self) -> str:
-        """Version of the package and hash of its source."""
-        return code_version()
-
-    @property
-    def spark(self) -> SparkSession:
-        """The Spark session (started on first use)."""
-        return self.holder.get(self.workspace)
-
-    def path(self, table: str) -> str:
-        """Path of a table."""
-        return self.workspace.table(table)
-
-    def read(self, table: str) -> DataFrame:
-        """An input table at its pinned version, by Spark."""
-        from learn_spark.core.tables import delta
-
-        return delta.read(self.spark, self.path(table), int(self.inputs[table]))
-
-    def snapshot(self, table: str) -> Snapshot:
-        """An input table at its pinned version, without Spark."""
-        from learn_spark.core.tables.snapshot import Snapshot
-
-        return Snapshot.open(self.path(table), int(self.inputs[table]))
-
-    def folder(self, *parts: str) -> Path:
-        """A folder below the workspace."""
-        return self.workspace.folder(*parts)

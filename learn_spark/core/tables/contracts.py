@@ -64,7 +64,8 @@ class Column(BaseModel):
 class RowRule(BaseModel):
     """A row is refused with ``reason`` where the SQL expression ``broken`` is true (null counts as not broken).
 
-    It is judged while the row is on its way into the table; learn_spark/data/sources says which columns it may speak of.
+    It is judged while the row is on its way into the table. learn_spark/data/sources says which columns the
+    expression may use.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -17,7 +17,7 @@ from learn_spark.core.errors import LearnSparkError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from learn_spark.core.settings.schema import Spark
+    from learn_spark.core.settings.platform import SparkSettings
 
 JAVA_VERSIONS = (17, 21)
 # Without these the tables would not be the tables of the contracts.
@@ -44,7 +44,7 @@ def check_java() -> None:
         raise SessionError(f"{java} is Java {found[1] if found else 'of unknown version'}. {advice}")
 
 
-def start_session(settings: Spark, *, app: str, log_file: Path | None) -> SparkSession:
+def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -> SparkSession:
     """The running session, or a new one with Delta.
 
     ``log_file`` takes what the JVM would print on standard error; None leaves it on the terminal.

@@ -11,8 +11,9 @@ from pyspark.sql import Observation, Window
 from pyspark.sql import functions as F
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Histories
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.settings.histories import HistoriesSettings
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
@@ -43,7 +44,7 @@ class Size:
         return Size(max(1, row[0]), row[1])
 
 
-def assemble(events: DataFrame, settings: Histories, size: Size) -> DataFrame:
+def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> DataFrame:
     """Rows as schemas/user_histories.yaml says, in ``size.users / rows_per_file`` partitions.
 
     ``events`` are ``indexed_events``; ``size`` need only be about right. Events are sorted by user (Spark spills what
@@ -72,7 +73,7 @@ def assemble(events: DataFrame, settings: Histories, size: Size) -> DataFrame:
     return worked.coalesce(files)
 
 
-def _chunked(events: DataFrame, settings: Histories) -> DataFrame:
+def _chunked(events: DataFrame, settings: HistoriesSettings) -> DataFrame:
     """The events with their chunk: 0 holds the newest ``max_length``, others as many training events as it does."""
     newest_first = Window.partitionBy("user_id").orderBy(F.col("time").desc(), F.col("event_id").desc())
     place = F.row_number().over(newest_first)
@@ -82,7 +83,7 @@ def _chunked(events: DataFrame, settings: Histories) -> DataFrame:
     return events.withColumn("chunk", chunk).join(counts, "user_id")
 
 
-def _role(settings: Histories) -> Column:
+def _role(settings: HistoriesSettings) -> Column:
     """Users are held out by a hash of their id: the same ones whatever the log holds."""
     share = F.pmod(F.xxhash64("user_id", F.lit("held out")), F.lit(1_000_000)) / 1_000_000
     chosen = F.when(share < settings.held_out, TEST).when(share < 2 * settings.held_out, VALIDATION)

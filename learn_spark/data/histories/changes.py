@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.load import fingerprint
-from learn_spark.core.stages.stage import StageContext
+from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import last_done

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from learn_spark.core.settings.schema import Histories
+from learn_spark.core.settings.histories import HistoriesSettings
 from learn_spark.data.histories.protocols import core
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def usable_events(interactions: DataFrame, settings: Histories) -> DataFrame:
+def usable_events(interactions: DataFrame, settings: HistoriesSettings) -> DataFrame:
     """The rows of interactions before ``as_of``, of the wanted types and of enough value, in the protocol's core."""
     events = interactions
     if (as_of := settings.as_of_micros()) is not None:
@@ -28,7 +28,7 @@ def usable_events(interactions: DataFrame, settings: Histories) -> DataFrame:
     return events
 
 
-def indexed_events(events: DataFrame, item_index: DataFrame, settings: Histories) -> DataFrame:
+def indexed_events(events: DataFrame, item_index: DataFrame, settings: HistoriesSettings) -> DataFrame:
     """Of rows of interactions: user_id, item_index, time (microseconds), event_id, and weight where weights are set."""
     columns = [F.col("user_id"), F.col("item_index"), F.unix_micros("event_time").alias("time"), F.col("event_id")]
     if settings.weights:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learn_spark.core.settings.schema import Histories
+from learn_spark.core.settings.histories import HistoriesSettings
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def last_day_lengths(times: np.ndarray, length: np.ndarray) -> Lengths:
     return Lengths(np.zeros_like(length), np.where(days > 1, before, length), np.where(days > 1, last, length))
 
 
-def core(settings: Histories) -> int:
+def core(settings: HistoriesSettings) -> int:
     """The least events of users and items; 0 for no least."""
     return LEAVE_OUT[settings.protocol].core if settings.protocol in LEAVE_OUT else 0
 
 
-def targets_at_the_end(settings: Histories) -> int:
+def targets_at_the_end(settings: HistoriesSettings) -> int:
     """Events of chunk 0 that are targets and not training; a long user's older chunks are shorter by them."""
     rule = LEAVE_OUT.get(settings.protocol)
     return rule.validation + rule.test if rule else 0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from learn_spark.core.resources import resource_folder
-from learn_spark.core.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.source import SourceSettings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace

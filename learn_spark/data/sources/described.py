@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.core.settings.schema import Files
-from learn_spark.core.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.source import FilesSettings, SourceSettings
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import (
@@ -63,7 +62,7 @@ class Described:
         constant = {} if chosen else {"event_type": self._event_type}
         return self._read(spark, folder, of_kind(files, "events"), self._events, EVENT_COLUMNS, constant)
 
-    def _both(self) -> list[tuple[Holds, Files]]:
+    def _both(self) -> list[tuple[Holds, FilesSettings]]:
         return [("items", self._items), ("events", self._events)]
 
     def _read(
@@ -71,7 +70,7 @@ class Described:
         spark: SparkSession,
         folder: Path,
         files: Sequence[RawFile],
-        described: Files,
+        described: FilesSettings,
         wanted: Sequence[str],
         constant: dict[str, str],
     ) -> DataFrame:
@@ -110,7 +109,7 @@ def _value(theirs: str, fields: Sequence[str]) -> Column:
     return F.col(f"`{theirs}`") if theirs in fields else F.expr(theirs)
 
 
-def find_described(folder: Path, described: Files, kind: Holds) -> list[RawFile]:
+def find_described(folder: Path, described: FilesSettings, kind: Holds) -> list[RawFile]:
     """The files that ``described`` means, or its Delta table; LocationError where there is none."""
     if described.format != "delta":
         return find_files(folder, described.files, [kind])
@@ -121,7 +120,7 @@ def find_described(folder: Path, described: Files, kind: Holds) -> list[RawFile]
     return [RawFile(path, described.files, frozenset([kind]), f"version:{version}")]
 
 
-def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], described: Files) -> DataFrame:
+def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], described: FilesSettings) -> DataFrame:
     """Every column of the files as ``f_<name>`` (Parquet and Delta keep their types), and ROW_COLUMNS."""
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F

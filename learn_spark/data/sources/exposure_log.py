@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.quality.rows import judge
-from learn_spark.core.settings.schema import Log
+from learn_spark.core.settings.source import LogSettings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.data.sources.described import find_described, raw_rows
 from learn_spark.data.sources.source import RawFile
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 NEEDED = ("user_id", "item_id", "event_time", "converted")
 
 
-def log_files(folder: Path, logs: list[Log]) -> list[list[RawFile]]:
+def log_files(folder: Path, logs: list[LogSettings]) -> list[list[RawFile]]:
     """The files of each log; LocationError where a log has none."""
     return [find_described(folder, log, "events") for log in logs]
 
 
 def read_logs(
-    spark: SparkSession, folder: Path, logs: list[Log], cohorts: Mapping[str, str], *, section: str = "logs"
+    spark: SparkSession, folder: Path, logs: list[LogSettings], cohorts: Mapping[str, str], *, section: str = "logs"
 ) -> DataFrame:
     """All rows of all logs in the columns of exposures; ``reasons`` (array<string>, empty for a good row), the row as
     it came (``raw``, for refused ones), ``source_file``, and ``cohort_<name>`` (string) for each expression of
@@ -59,7 +59,7 @@ def once(rows: DataFrame) -> DataFrame:
 
 
 def _read(
-    spark: SparkSession, folder: Path, log: Log, files: list[RawFile], cohorts: Mapping[str, str], where: str
+    spark: SparkSession, folder: Path, log: LogSettings, files: list[RawFile], cohorts: Mapping[str, str], where: str
 ) -> DataFrame:
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F

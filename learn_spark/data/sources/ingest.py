@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.settings.schema import Settings
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
+from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import resolve
-from learn_spark.data.sources.source import RawFile, UnreadableFile, source
+from learn_spark.data.sources.source import RawFile, UnreadableFile
 from learn_spark.data.sources.staging import CountsDoNotAddUp, Staged, Stager, stage_all
 from learn_spark.data.sources.typed_rows import EVENT_ORDER
 from learn_spark.data.sources.waiting import Waiting
@@ -56,7 +58,7 @@ class Tally:
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
     """The raw files, by names, sizes and times of change."""
-    files = source(settings.source).files(resolve(settings.source.path))
+    files = source_of(settings.source).files(resolve(settings.source.path))
     return {f"files:{settings.source.path}": fingerprint(files)}
 
 
@@ -64,7 +66,7 @@ def run(context: StageContext) -> StageResult:
     """Read the files that are new, judge their rows, and bring the tables up to them."""
     settings = context.settings.source
     folder, reader = resolve(settings.path), reader_version(settings)
-    files = source(settings).files(folder)
+    files = source_of(settings).files(folder)
     if not context.forced and not _tables_went_back(context):
         files = not_read_yet(files, context.workspace, reader, skipped_too=settings.unreadable == "stop")
     for table in TABLES:
@@ -127,7 +129,7 @@ def _stage(
     errors: dict[str, str] = {}
     while True:
         readable = [file for file in files if file.name not in errors]
-        stager = Stager(context.spark, source(settings), folder, readable, place)
+        stager = Stager(context.spark, source_of(settings), folder, readable, place)
         try:
             return (errors, *stage_all(stager, context.path("items")))
         except UnreadableFile as error:

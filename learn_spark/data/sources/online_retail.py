@@ -5,8 +5,7 @@ Source: Chen, Sain and Guo 2012, UCI Machine Learning Repository (CC BY 4.0).
 
 from __future__ import annotations
 
-from learn_spark.core.settings.schema import Files
-from learn_spark.core.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.source import FilesSettings, SourceSettings
 from learn_spark.data.sources.described import Described
 
 # Lines without a customer are counter sales, and stock codes without five digits are postage, fees and samples:
@@ -25,7 +24,7 @@ def online_retail() -> Described:
             format="files",
             path=".",
             time_unit="iso",
-            items=Files(
+            items=FilesSettings(
                 files="*.csv*",
                 columns={
                     "item_id": "StockCode",
@@ -35,7 +34,7 @@ def online_retail() -> Described:
                 },
                 where=_OF_A_CUSTOMER,
             ),
-            events=Files(
+            events=FilesSettings(
                 files="*.csv*",
                 columns={
                     "event_id": "concat(InvoiceNo, '/', StockCode)",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from learn_spark.core.settings.schema import Source as SourceSettings
 from learn_spark.data.sources.location import LocationError
 
 if TYPE_CHECKING:
@@ -66,39 +65,6 @@ class Source(Protocol):
     def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
         """The events of these files."""
         ...
-
-
-def source(settings: SourceSettings) -> Source:
-    """The source that the settings name."""
-    match settings.format:
-        case "movielens-100k":
-            from learn_spark.data.sources.movielens_100k import MovieLens100K
-
-            return MovieLens100K()
-        case "movielens":
-            from learn_spark.data.sources.movielens import MovieLens
-
-            return MovieLens()
-        case "amazon-2014":
-            from learn_spark.data.sources.amazon_2014 import Amazon2014
-
-            return Amazon2014()
-        case "amazon-2018":
-            from learn_spark.data.sources.amazon_2018 import Amazon2018
-
-            return Amazon2018()
-        case "online-retail":
-            from learn_spark.data.sources.online_retail import online_retail
-
-            return online_retail()
-        case "complete-journey":
-            from learn_spark.data.sources.complete_journey import CompleteJourney
-
-            return CompleteJourney()
-        case "files":
-            from learn_spark.data.sources.described import Described
-
-            return Described(settings)
 
 
 def raw_file(folder: Path, path: Path, holds: Iterable[Holds]) -> RawFile:

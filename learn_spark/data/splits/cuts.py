@@ -9,18 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.model.scoring.catalogue import joined
+from learn_spark.core.ragged import concatenate_rows, fixed_lists
 
 CutName = Literal["validation", "test"]
-
-
-def of_rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where what the users ``rows`` [R] have stands, user i's being ``offsets[i] : offsets[i + 1]``, and the offsets
-    [R + 1] of it alone.
-    """
-    sizes = np.diff(offsets)[rows]
-    own = np.concatenate([[0], np.cumsum(sizes)])
-    return np.arange(own[-1]) + np.repeat(offsets[rows] - own[:-1], sizes), own
 
 
 @dataclass(frozen=True)
@@ -67,16 +58,9 @@ class Cut:
 
     def repeats(self) -> int:
         """How many targets their user has had before."""
-        row, position = joined(self.seen)
+        row, position = concatenate_rows(self.seen)
         size = 1 + max(position.max(initial=0), self.every_target.positions.max(initial=0))
         return int(np.isin(self.every_target.owners * size + self.every_target.positions, row * size + position).sum())
-
-
-def fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of equally long lists as an array [rows, L]."""
-    flat = column.combine_chunks()
-    rows = len(flat)
-    return flat.flatten().to_numpy(zero_copy_only=False).reshape(rows, -1) if rows else np.zeros((0, 0), np.int32)
 
 
 def cut_histories(histories: pa.Table, cut: CutName) -> Cut:

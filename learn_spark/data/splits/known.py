@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.splits.cuts import without_test
-from learn_spark.model.feed.stream import HistoryStream
 
+Stream = TypeVar("Stream")
 Until = Literal["train_length", "validation_length"]
 
 
@@ -38,8 +39,10 @@ class KnownHistories:
         """All rows; what lies behind ``validation_length`` is padding (cuts.without_test)."""
         return without_test(self._snapshot.to_arrow())
 
-    def stream(self, columns: list[str], *, until: Until = "train_length", **options: Any) -> HistoryStream:
-        """Epochs of rows in which what lies behind ``until``, train_length or validation_length, one of ``columns``, is
-        padding; ``options`` are HistoryStream's.
+    def stream(
+        self, open_stream: Callable[..., Stream], columns: list[str], *, until: Until = "train_length", **options: Any
+    ) -> Stream:
+        """``open_stream(snapshot, columns, until=..., length_column=..., **options)``, a HistoryStream in which every
+        event from ``until`` on is padding. ``until``, train_length or validation_length, must be one of ``columns``.
         """
-        return HistoryStream(self._snapshot, columns, until=until, length_column=until, **options)
+        return open_stream(self._snapshot, columns, until=until, length_column=until, **options)

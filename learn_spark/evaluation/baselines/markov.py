@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from learn_spark.evaluation.baselines.popularity import check_histories
+from learn_spark.core.ragged import check_ragged
 from learn_spark.evaluation.counts import CountScores
 
 
@@ -16,7 +16,7 @@ def markov(values: np.ndarray, offsets: np.ndarray, n_items: int) -> CountScores
 
     Raises ValueError for positions outside 0..n_items-1 and offsets that do not cover the values.
     """
-    check_histories(values, offsets, n_items)
+    check_ragged(values, offsets, n_items)
     items = values.astype(np.int64)
     same_user = np.ones(len(items), dtype=bool)  # [events]: does the event follow one of the same user?
     same_user[offsets[:-1][offsets[:-1] < len(items)]] = False

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Fusion
+from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
-from learn_spark.model.blending.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
-from learn_spark.model.reranking.judge import BLOCK_SCORES, Asked
+from learn_spark.model.blending.levels import Levels
+from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, between_knots
+from learn_spark.model.scoring.queries import BLOCK_SCORES, Asked
 
 RIDGE = 1.0  # of the distance from the tower alone: as much as one user
 LEAST_SHARE = 1e-3
@@ -46,7 +47,7 @@ class Offered:
 def fit_levels(
     offered: Offered,
     user_ids: Sequence[str],
-    settings: Fusion,
+    settings: BlendingSettings,
     *,
     seed: int,
 ) -> tuple[Levels, tuple[Levels, ...]]:

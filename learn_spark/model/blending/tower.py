@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learn_spark.model.blending.levels import LIKENESS_SCALE, Levels
+from learn_spark.model.blending.levels import Levels
+from learn_spark.model.scoring.frequency import LIKENESS_SCALE
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Evidence
+from learn_spark.core.settings.tower import RerankerSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
 from learn_spark.model.reranking.head import EvidenceHead, Heads
-from learn_spark.model.reranking.judge import Asked, Judge
+from learn_spark.model.reranking.judge import Judge
+from learn_spark.model.scoring.queries import Asked
 
 WEIGHT_DECAY = 1e-4
 LEVELS_RATE = 10.0  # times the perceptron's: what KNOTS have is few numbers, that gradients of many users agree on
@@ -28,7 +29,7 @@ def fit_heads(
     judge: Judge,
     asked: Asked,
     user_ids: Sequence[str],
-    settings: Evidence,
+    settings: RerankerSettings,
     *,
     seed: int,
     advance: Callable[[int], object] = lambda count: None,
@@ -64,7 +65,7 @@ def fit_heads(
     return Heads(whole.head.eval(), tuple(pupil.head.eval() for pupil in folds))
 
 
-def passes(users: int, settings: Evidence) -> int:
+def passes(users: int, settings: RerankerSettings) -> int:
     """Passes over ``users``: ``settings.epochs``, or more where these would be fewer than LEAST_STEPS batches."""
     return max(settings.epochs, -(-LEAST_STEPS // max(1, -(-users // settings.batch_size))))
 
@@ -72,7 +73,7 @@ def passes(users: int, settings: Evidence) -> int:
 class _Pupil:
     """A head, and where it stands on its way of ``steps``."""
 
-    def __init__(self, settings: Evidence, seed: int, steps: int) -> None:
+    def __init__(self, settings: RerankerSettings, seed: int, steps: int) -> None:
         torch.manual_seed(seed)
         self.head = EvidenceHead(hidden=settings.hidden).train()
         self.rate, self.steps, self.done = settings.learning_rate, steps, 0

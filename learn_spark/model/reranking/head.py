@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from learn_spark.data.splits.folds import FOLDS, by_fold
-from learn_spark.model.blending.levels import KNOTS, LIKENESS_SCALE
 from learn_spark.model.reranking.transitions import FEATURES, Candidates
+from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE
 
 COLD = -20.0  # log-probabilities below it are told apart by nobody
 LOG_SCALE = 5.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from learn_spark.evaluation.baselines.popularity import check_histories
+from learn_spark.core.ragged import check_ragged
 
 SMOOTHING = 2.0
 SCALE = 100.0
@@ -51,7 +51,7 @@ class Transitions:
 
         Raises ValueError for positions outside, and offsets that do not cover the values.
         """
-        check_histories(values, offsets, n_items)
+        check_ragged(values, offsets, n_items)
         items = values.astype(np.int32)
         user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         shape = (n_items, n_items)

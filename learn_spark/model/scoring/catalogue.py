@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from learn_spark.core.ragged import concatenate_rows
+
 EXACT_VALUES = 1 << 22  # products held at once when scores are computed in float64
 
 
@@ -42,17 +44,11 @@ class Catalogue:
         return scores
 
 
-def joined(seen: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(row of each seen position, the positions), end to end."""
-    rows = np.repeat(np.arange(len(seen), dtype=np.int64), [len(s) for s in seen])
-    return rows, np.concatenate([np.zeros(0, np.int64), *(np.asarray(s, dtype=np.int64) for s in seen)])
-
-
 def check_positions(users: int, items: int, targets: np.ndarray | None, seen: Sequence[np.ndarray]) -> None:
     """ValueError unless there is a ``seen`` for each user, and all positions lie in 0..items-1."""
     if len(seen) != users:
         raise ValueError(f"{users} users, but seen items of {len(seen)}")
-    for name, positions in {"target": targets, "seen": joined(seen)[1]}.items():
+    for name, positions in {"target": targets, "seen": concatenate_rows(seen)[1]}.items():
         if positions is not None and len(positions) and (positions.min() < 0 or positions.max() >= items):
             raise ValueError(
                 f"{name} positions {positions.min()}..{positions.max()} are outside the catalogue 0..{items - 1}"

@@ -19,7 +19,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from learn_spark.model.scoring.catalogue import Catalogue, check_positions, joined
+from learn_spark.core.ragged import concatenate_rows
+from learn_spark.model.scoring.catalogue import Catalogue, check_positions
 
 TIE_TOLERANCE = 1e-6
 ROUNDINGS = 4
@@ -109,7 +110,7 @@ class _Block:
         turn = np.repeat(np.arange(counts.max(initial=0)), [(counts > j).sum() for j in range(counts.max(initial=0))])
         row = np.arange(len(turn)) - np.searchsorted(turn, turn)
         position = targets[offsets[users][row] + turn].astype(np.int64)
-        hidden_row, hidden = joined(seen)
+        hidden_row, hidden = concatenate_rows(seen)
         n_items = len(catalogue.items)
         free = ~np.isin(hidden_row * n_items + hidden, row * n_items + position)
         by_item = np.argsort(hidden[free], kind="stable")

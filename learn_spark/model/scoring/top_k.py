@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import faiss
 import numpy as np
 
-from learn_spark.model.scoring.catalogue import Catalogue, check_positions, joined
+from learn_spark.core.ragged import concatenate_rows
+from learn_spark.model.scoring.catalogue import Catalogue, check_positions
 
 MARGIN = 16
 GROWTH = 4
@@ -70,7 +71,7 @@ def search(index: faiss.IndexFlatIP, users: np.ndarray, size: int) -> tuple[np.n
 
 def _is_seen(listed: np.ndarray, seen: Sequence[np.ndarray], items: int) -> np.ndarray:
     """Whether each position of ``listed`` [B, K] is among its row's seen positions; [B, K]."""
-    rows, positions = joined(seen)
+    rows, positions = concatenate_rows(seen)
     keys = np.sort(rows * items + positions)
     if not len(keys):
         return np.zeros(listed.shape, dtype=bool)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from learn_spark.core.settings.schema import Objective
-from learn_spark.core.settings.schema import Tower as TowerSettings
+from learn_spark.core.settings.tower import TowerSettings
+from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.towers.hstu import HSTU
 from learn_spark.model.towers.learn_plus import LearnPlus
@@ -33,7 +33,7 @@ def shape_of(tower: Tower) -> dict[str, Any]:
     return {"kind": tower.method, **tower.to_dict()}
 
 
-def tower_of_settings(tower: TowerSettings, objective: Objective, *, n_items: int, content_dim: int) -> Tower:
+def tower_of_settings(tower: TowerSettings, objective: ObjectiveSettings, *, n_items: int, content_dim: int) -> Tower:
     """The tower that the settings ask for, freshly initialised."""
     sizes = {"n_items": n_items, "width": tower.width, "layers": tower.layers, "heads": tower.heads}
     if tower.kind == "learn":

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learn_spark.core.settings.schema import Objective
+from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.data.splits.known import Until
 from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.objectives.negatives import uniform_negatives
@@ -72,7 +72,7 @@ class BatchMaker:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: ObjectiveSettings,
         *,
         n_items: int,
         catalogue: np.ndarray | None = None,

@@ -8,13 +8,14 @@ import pyarrow as pa
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.schema import Evidence
+from learn_spark.core.settings.tower import RerankerSettings
 from learn_spark.data.splits.cuts import cut_histories, training_events
 from learn_spark.model.reranking.fit import fit_heads, passes
 from learn_spark.model.reranking.head import Heads
-from learn_spark.model.reranking.judge import Judge, asked_on
+from learn_spark.model.reranking.judge import Judge
 from learn_spark.model.reranking.transitions import Transitions
 from learn_spark.model.scoring.metrics import summarise
+from learn_spark.model.scoring.queries import asked_on
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import user_vectors
 
@@ -28,7 +29,12 @@ class FittedEvidence:
 
 
 def fit_evidence(
-    tower: Tower, temperature: float, histories: pa.Table, wanted: Evidence, settings: Settings, report: Reporter
+    tower: Tower,
+    temperature: float,
+    histories: pa.Table,
+    wanted: RerankerSettings,
+    settings: Settings,
+    report: Reporter,
 ) -> FittedEvidence:
     """Heads for ``tower``, which must not have learnt the validation events of ``histories``; nor have the counts."""
     values, offsets = training_events(histories)

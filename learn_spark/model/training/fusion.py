@@ -10,13 +10,14 @@ import torch
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.schema import Fusion
+from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.cuts import cut_histories, event_counts
-from learn_spark.evaluation.contenders import trained
+from learn_spark.data.splits.folds import FOLDS
 from learn_spark.model.blending.fit import Offered, fit_levels
-from learn_spark.model.reranking.judge import asked_on
+from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.scoring.metrics import summarise
-from learn_spark.model.store import Model, ModelFusion
+from learn_spark.model.scoring.queries import asked_on
+from learn_spark.model.store import ModelFusion
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
 
@@ -40,7 +41,12 @@ class FittedFusion:
 
 
 def fit_fusion(
-    tower: BoundTower, temperature: float, histories: pa.Table, wanted: Fusion, settings: Settings, report: Reporter
+    tower: BoundTower,
+    temperature: float,
+    histories: pa.Table,
+    wanted: BlendingSettings,
+    settings: Settings,
+    report: Reporter,
 ) -> FittedFusion:
     """Levels for ``tower``, content bound, which must not have learnt the validation events of ``histories``."""
     window = settings.objective.history
@@ -59,7 +65,7 @@ def fit_fusion(
     report.say("fitting fusion")
     levels, folds = fit_levels(offered, cut.user_ids, wanted, seed=settings.training.seed)
     fusion = ModelFusion(levels, folds, offered.counts, wanted.reach, temperature)
-    judged = trained(Model("", tower, {"window": window}, fusion), folded=True)
-    ranks = judged.scorer(cut).ranks(hidden, lambda count: None)
+    towers = [fusion.upon(tower, fold) for fold in range(FOLDS)]
+    ranks = FoldedVectors(cut, towers, window).ranks(hidden, lambda count: None)
     ks = sorted({10, *settings.evaluation.ks})
     return FittedFusion(fusion, summarise(ranks, ks, cut.every_target.offsets))

@@ -15,7 +15,8 @@ from torch import nn
 
 from learn_spark.core.console import Bar, Reporter
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Feed, Training
+from learn_spark.core.settings.histories import FeedSettings
+from learn_spark.core.settings.training import TrainingSettings
 from learn_spark.model.feed.prefetch import prefetch
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.towers.tower import Tower
@@ -61,8 +62,8 @@ class TrainingLoop:
         loss: ObjectiveLoss,
         stream: HistoryStream,
         maker: BatchMaker,
-        feed: Feed,
-        training: Training,
+        feed: FeedSettings,
+        training: TrainingSettings,
         validate: Validate | None,
         folder: Path,
         report: Reporter,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learn_spark.core.settings.schema import Objective
+from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.objectives.dense_all_action import Others, dense_all_action_loss
 from learn_spark.model.objectives.softmax import full_softmax_loss, sampled_softmax_loss
 from learn_spark.model.towers.tower import Tower
@@ -34,7 +34,7 @@ class ObjectiveLoss(nn.Module):
     catalogue: Tensor | None
 
     def __init__(
-        self, settings: Objective, *, log_q: Tensor | None, ranks: Ranks, catalogue: Tensor | None = None
+        self, settings: ObjectiveSettings, *, log_q: Tensor | None, ranks: Ranks, catalogue: Tensor | None = None
     ) -> None:
         super().__init__()
         self.settings, self.ranks = settings, ranks

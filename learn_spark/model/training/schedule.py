@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from learn_spark.core.settings.schema import Training
+from learn_spark.core.settings.training import TrainingSettings
 
 
-def learning_rate(step: int, total: int, settings: Training) -> float:
+def learning_rate(step: int, total: int, settings: TrainingSettings) -> float:
     """Linear warm-up to the peak, then cosine to zero at ``total``, or constant; ``step`` from 0."""
     warmup = max(1, round(settings.warmup_share * total))
     if step < warmup:

@@ -15,6 +15,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
 from learn_spark.data.splits.cuts import Cut, cut_histories
 from learn_spark.data.splits.known import KnownHistories, Until
+from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.towers.bound import BoundTower
@@ -106,6 +107,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
         tower=tower,
         loss=ObjectiveLoss(settings.objective, log_q=log_q, ranks=ranks, catalogue=torch.from_numpy(catalogue)),
         stream=histories.stream(
+            HistoryStream,
             maker.columns,
             until=until,
             shuffle_rows=settings.feed.shuffle_rows,

@@ -14,8 +14,9 @@ import torch
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import save_settings
+from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
-from learn_spark.core.stages.stage import StageContext, StageResult
+from learn_spark.core.stages.stage import StageResult
 from learn_spark.data.splits.cuts import cut_histories, event_counts, trained_counts, training_events, with_validation
 from learn_spark.data.splits.known import KnownHistories
 from learn_spark.data.text.templates import template

@@ -22,7 +22,7 @@ import yaml
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.ads.experiments.ab_report import analyse, run, settings_of
+from learn_spark.ads.experiments.ab_report import analyse, settings_of
 from learn_spark.ads.experiments.assignment import arm, arm_column
 from learn_spark.ads.experiments.result import Comparison, Report
 from learn_spark.ads.experiments.rows import Rows, prepare
@@ -32,6 +32,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
 from learn_spark.core.settings.experiment import Experiment
 from learn_spark.data.sources.exposure_log import read_logs
+from learn_spark.report.experiment import report_experiment
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 LIFT, USERS = 0.5, 2500
@@ -48,7 +49,7 @@ def log() -> pa.Table:
 def go(spark: SparkSession, tmp_path: Path) -> Go:
     def go(named: Path, *overrides: str) -> Report:
         settings = settings_of(str(named), [f"workspace={tmp_path / 'workspace'}", *overrides])
-        return run(settings, Reporter(quiet=True), spark=spark)
+        return report_experiment(settings, Reporter(quiet=True), spark=spark)
 
     return go
 
@@ -112,7 +113,7 @@ def described(tmp_path_factory: pytest.TempPathFactory, log: pa.Table) -> Path:
 def found(described: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     workspace = tmp_path_factory.mktemp("workspace")
     settings = settings_of(str(described), [f"workspace={workspace}"])
-    return run(settings, Reporter(quiet=True), spark=spark), workspace
+    return report_experiment(settings, Reporter(quiet=True), spark=spark), workspace
 
 
 def of(comparisons: tuple[Comparison, ...], metric: str, group: str = "all") -> Comparison:
@@ -451,7 +452,7 @@ def test_settings_that_contradict_themselves_are_told(overrides: list[str], mess
 
 
 def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs/experiments.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/experiments.md").read_text(encoding="utf-8")
     example = page.partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "features.yaml").write_text(example, encoding="utf-8")
     settings = settings_of(str(tmp_path / "features.yaml"), [])

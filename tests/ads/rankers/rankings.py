@@ -8,7 +8,7 @@ import numpy as np
 
 from learn_spark.ads.rankers.inputs import Inputs
 from learn_spark.core.console import Reporter
-from learn_spark.core.settings.schema import Ranking, Trees
+from learn_spark.core.settings.ads import RankingSettings, TreesSettings
 
 SMALL = {
     "hidden": [16],
@@ -19,14 +19,14 @@ SMALL = {
     "learning_rate": 5e-3,
     "epochs": 8,
     "patience": 3,
-    "trees": Trees(leaves=15, rounds=60, min_leaf=20),
+    "trees": TreesSettings(leaves=15, rounds=60, min_leaf=20),
 }
 QUIET = Reporter(quiet=True)
 
 
-def ranking(**more: Any) -> Ranking:
+def ranking(**more: Any) -> RankingSettings:
     """Settings of a small ranker."""
-    return Ranking(**{**SMALL, **more})
+    return RankingSettings(**{**SMALL, **more})
 
 
 def inputs(

@@ -14,7 +14,7 @@ from learn_spark.ads.rankers.metrics import auc, calibration, log_loss
 from learn_spark.ads.rankers.store import Ranker
 from learn_spark.ads.rankers.trees import score_trees, train_trees
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.schema import Ranking, Trees
+from learn_spark.core.settings.ads import RankingSettings, TreesSettings
 from tests.ads.rankers.ads_world import tastes
 from tests.ads.rankers.rankings import inputs, ranking
 
@@ -44,7 +44,7 @@ def world_of_tastes(rows: int = 5000) -> tuple[Inputs, Inputs, Inputs, np.ndarra
 SIZES = [2 + USERS, 2 + KNOWN_ITEMS]
 
 
-def trained(variant: str, parts: tuple[Inputs, ...], settings: Ranking, seed: int = 1) -> Any:
+def trained(variant: str, parts: tuple[Inputs, ...], settings: RankingSettings, seed: int = 1) -> Any:
     shape = shape_of(variant, SIZES, parts[0].vectors.shape[1], settings)
     return train_network(shape, parts[0], parts[1], settings, seed)
 
@@ -152,7 +152,7 @@ def test_no_leaf_steps_further_than_it_may() -> None:
     train, validation = (every.take(mask) for mask in (np.arange(rows) < 11_000, np.arange(rows) >= 11_000))
     furthest = {}
     for step in (0.5, 1e9):
-        settings = ranking(trees=Trees(leaves=7, rounds=10, min_leaf=20, learning_rate=0.1, max_step=step))
+        settings = ranking(trees=TreesSettings(leaves=7, rounds=10, min_leaf=20, learning_rate=0.1, max_step=step))
         text, _ = train_trees("gbdt", train, validation, settings, 1)
         # The first tree's leaves hold the rate of all besides.
         leaves = [np.array(line.split(), dtype=float) for line in re.findall(r"leaf_value=(.*)", text)][1:]

@@ -15,7 +15,7 @@ from learn_spark.ads.rankers.features import features_of
 from learn_spark.ads.rankers.inputs import circle
 from learn_spark.ads.rankers.vocabulary import Hashed, Lookup, of_arrow, to_arrow
 from learn_spark.core.errors import LearnSparkError, SettingsError
-from learn_spark.core.settings.schema import Cohorts, Ranking
+from learn_spark.core.settings.ads import CohortsSettings, RankingSettings
 from learn_spark.core.tables.snapshot import Snapshot
 from tests.ads.rankers.ads_world import START, AdsWorld, exposure
 
@@ -70,18 +70,18 @@ def test_a_table_of_many_files_gives_every_row(world: AdsWorld, tmp_path: Path) 
 
 def test_the_cut_keeps_an_instant_together() -> None:
     time = np.repeat(np.arange(6), 4) * 1_000_000
-    split = split_by_time(time, Ranking(train_share=0.4, validation_share=0.2))
+    split = split_by_time(time, RankingSettings(train_share=0.4, validation_share=0.2))
     # 40 % of 24 rows end within the third instant, 60 % within the fourth.
     assert (split.validation_from, split.test_from) == (2_000_000, 3_000_000)
     masks = split.masks(time)
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {"train": 8, "validation": 4, "test": 12}
     assert np.array_equal(sum(mask.astype(int) for mask in masks.values()), np.ones(24))
     with pytest.raises(LearnSparkError, match=r"24 exposures cannot be cut by time: 0 for train, 0 for validation"):
-        split_by_time(np.zeros(24, dtype=np.int64), Ranking())
-    told = Ranking(validation_from="1970-01-01T00:00:01", test_from="1970-01-01T00:00:04")
+        split_by_time(np.zeros(24, dtype=np.int64), RankingSettings())
+    told = RankingSettings(validation_from="1970-01-01T00:00:01", test_from="1970-01-01T00:00:04")
     assert [int(mask.sum()) for mask in split_by_time(time, told).masks(time).values()] == [4, 12, 8]
     with pytest.raises(LearnSparkError, match="0 for test"):
-        split_by_time(time, Ranking(validation_from="1970-01-01T00:00:01", test_from="1980-01-01"))
+        split_by_time(time, RankingSettings(validation_from="1970-01-01T00:00:01", test_from="1980-01-01"))
 
 
 def test_values_that_training_did_not_have_share_the_unknown_row() -> None:
@@ -125,7 +125,7 @@ def test_cohorts_count_events_strictly_before_the_release(world: AdsWorld) -> No
     features = features_of(world.workspace, exposures, "as_of")
     assert features.release.tolist() == [-1, 0, 1, 1]
     interactions = Snapshot.open(world.workspace.table("interactions"))
-    found = cohorts_of(interactions, exposures, features, Cohorts(item=[3, 5], user=[1, 100]))
+    found = cohorts_of(interactions, exposures, features, CohortsSettings(item=[3, 5], user=[1, 100]))
     assert found["item"].tolist() == [0, 1, 2, 0]
     assert found["user"].tolist() == [1, 1, 1, 1]
 

@@ -16,7 +16,7 @@ from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.results import Results
 from learn_spark.core.quality.table_gate import TableGate, check_rule_names, rules_of
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.schema import Quality, RuleChange
+from learn_spark.core.settings.platform import QualitySettings, RuleSettings
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import Evenness, Reference, TableRule, contract
 from learn_spark.core.tables.lineage import all_runs
@@ -47,10 +47,10 @@ def put_items(spark: SparkSession, workspace: Workspace, count: int, *, untitled
     return version
 
 
-def gate_of(spark: SparkSession, workspace: Workspace, **changes: RuleChange) -> TableGate:
+def gate_of(spark: SparkSession, workspace: Workspace, **changes: RuleSettings) -> TableGate:
     """A gate whose settings change rules of items: ``volume=RuleChange(...)``."""
     rules = {f"items.{name}": change for name, change in changes.items()}
-    return TableGate(workspace, Quality(rules=rules), lambda: spark)
+    return TableGate(workspace, QualitySettings(rules=rules), lambda: spark)
 
 
 def judged(report: GateReport | None) -> dict[str, RuleResult]:
@@ -160,7 +160,7 @@ def test_drift_is_against_the_version_that_passed_before(spark: SparkSession, wo
 def test_of_several_judgements_of_a_version_the_newest_says_whether_it_is_compared_with(
     spark: SparkSession, workspace: Workspace
 ) -> None:
-    lax, strict = gate_of(spark, workspace), gate_of(spark, workspace, rows=RuleChange(least=15))
+    lax, strict = gate_of(spark, workspace), gate_of(spark, workspace, rows=RuleSettings(least=15))
     versions = [put_items(spark, workspace, count) for count in (20, 19, 14)]
     for version in versions:
         lax_seen = judged(lax.judge("items", version, f"lax-{version}"))
@@ -169,7 +169,7 @@ def test_of_several_judgements_of_a_version_the_newest_says_whether_it_is_compar
     report = strict.judge("items", versions[1], "strict")
     assert report is not None
     assert report.passed
-    strictest = gate_of(spark, workspace, rows=RuleChange(least=20))
+    strictest = gate_of(spark, workspace, rows=RuleSettings(least=20))
     with pytest.raises(GateFailed, match="rows is 19, expected at least 20"):
         strictest.require("items", versions[1], "strictest")
     # 14 failed by its volume, 19 by its last judgement: what is left is 20.
@@ -182,12 +182,12 @@ def test_of_several_judgements_of_a_version_the_newest_says_whether_it_is_compar
 
 def test_settings_change_bounds_and_severity_but_must_name_a_rule() -> None:
     own = {rule.name: rule for rule in contract("items").rules}
-    changed = Quality(
+    changed = QualitySettings(
         rules={
-            "items.rows": RuleChange(least=30),
-            "items.volume": RuleChange(severity="warn"),
-            "items.no_title": RuleChange(most=None),
-            "interactions.rows": RuleChange(least=99),
+            "items.rows": RuleSettings(least=30),
+            "items.volume": RuleSettings(severity="warn"),
+            "items.no_title": RuleSettings(most=None),
+            "interactions.rows": RuleSettings(least=99),
         }
     )
     found = {rule.name: rule for rule in rules_of("items", changed)}
@@ -208,7 +208,7 @@ def test_settings_change_bounds_and_severity_but_must_name_a_rule() -> None:
         ("runs.rows", "runs has no rule 'rows'"),
     ):
         with pytest.raises(SettingsError, match=said) as error:
-            check_rule_names(Quality(rules={name: RuleChange(least=1)}))
+            check_rule_names(QualitySettings(rules={name: RuleSettings(least=1)}))
         assert f"quality.rules.{name}" in str(error.value)
         assert error.value.exit_code == 2
 
@@ -242,10 +242,10 @@ def test_results_are_stored_and_only_a_changed_rule_is_judged_anew(spark: SparkS
     def no_spark() -> SparkSession:
         raise AssertionError("nothing is to be measured")
 
-    assert TableGate(workspace, Quality(), no_spark).require("items", version, "r2") is None
+    assert TableGate(workspace, QualitySettings(), no_spark).require("items", version, "r2") is None
     assert len(stored(workspace)) == len(rows)
 
-    stricter = gate_of(spark, workspace, rows=RuleChange(least=13))
+    stricter = gate_of(spark, workspace, rows=RuleSettings(least=13))
     with pytest.raises(GateFailed, match="rows is 12, expected at least 13"):
         stricter.require("items", version, "r3")
     again = [row for row in stored(workspace) if row["run_id"] == "r3"]
@@ -253,10 +253,10 @@ def test_results_are_stored_and_only_a_changed_rule_is_judged_anew(spark: SparkS
     changed = {row["rule"] for row in again if row["fingerprint"] != rows[row["rule"]]["fingerprint"]}
     assert changed == {"rows"}
     # The refusal is remembered too; so is what the rules as they were before said.
-    remembered = TableGate(workspace, Quality(rules={"items.rows": RuleChange(least=13)}), no_spark)
+    remembered = TableGate(workspace, QualitySettings(rules={"items.rows": RuleSettings(least=13)}), no_spark)
     with pytest.raises(GateFailed, match="rows is 12, expected at least 13"):
         remembered.require("items", version, "r4")
-    assert TableGate(workspace, Quality(), no_spark).require("items", version, "r5") is None
+    assert TableGate(workspace, QualitySettings(), no_spark).require("items", version, "r5") is None
     assert len(stored(workspace)) == 2 * len(rows)
 
 
@@ -288,7 +288,7 @@ def test_a_number_of_the_run_is_judged_though_the_run_wrote_no_version(
         gate.require("items", version, "r5")
     # A later judgement takes the number from the earlier one.
     with pytest.raises(GateFailed, match="refused_share is 1"):
-        gate_of(spark, workspace, rows=RuleChange(least=2)).require("items", version, "r6")
+        gate_of(spark, workspace, rows=RuleSettings(least=2)).require("items", version, "r6")
     assert judged(gate.require("items", version, "r7", {"items_refused_share": 0.0}))["refused_share"].passed
     assert gate.require("items", version, "r8") is None
 

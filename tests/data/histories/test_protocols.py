@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
-from learn_spark.core.settings.schema import Histories
+from learn_spark.core.settings.histories import HistoriesSettings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.data.histories import worker
 from learn_spark.data.histories.assemble import Size, assemble
@@ -30,7 +30,7 @@ def rows_of(spark: SparkSession, events: list[Event], **settings: Any) -> list[A
         "event_id string, user_id string, item_id string, event_time timestamp, event_type string, value double",
     )
     index = spark.createDataFrame([(f"i{n}", n) for n in range(1, 200)], "item_id string, item_index int")
-    wanted = Histories(**settings)
+    wanted = HistoriesSettings(**settings)
     found = assemble(indexed_events(usable_events(log, wanted), index, wanted), wanted, Size(2, 1)).collect()
     return sorted(found, key=lambda row: (row.user_id, row.chunk))
 
@@ -223,7 +223,7 @@ def test_event_types_filter_and_weigh(spark: SparkSession) -> None:
 )
 def test_settings_that_do_not_fit_are_named(settings: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
-        Histories(**settings)
+        HistoriesSettings(**settings)
 
 
 @pytest.mark.parametrize("plan", [Plan("leave_last_out", 4), Plan("time_cut", 6, cut=500, targets=2)])

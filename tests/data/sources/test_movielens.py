@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from learn_spark.core.settings.schema import Source as SourceSettings
+from learn_spark.core.settings.source import SourceSettings
+from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.movielens import MovieLens
-from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile, source
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile
 
 # 0xE9 is e acute in ISO-8859-1, and no UTF-8.
 MOVIES_1M = (
@@ -129,7 +130,7 @@ def test_a_letter_cut_in_two_by_the_chunk_is_utf_8_still(
 
 def test_25m_has_headers_and_quotes(spark: SparkSession, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, movies_csv=MOVIES_25M, ratings_csv=RATINGS_25M)
-    reader = source(SourceSettings(format="movielens", path=str(folder)))
+    reader = source_of(SourceSettings(format="movielens", path=str(folder)))
     assert isinstance(reader, MovieLens)
     files = reader.files(folder)
     items = rows(reader.items(spark, folder, files))

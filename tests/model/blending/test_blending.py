@@ -9,12 +9,13 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from learn_spark.core.settings.schema import Fusion
+from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import fold_of
 from learn_spark.model.blending.fit import RIDGE, FusionFailed, Offered, fit_levels
-from learn_spark.model.blending.levels import KNOTS, LIKENESS_SCALE, Levels, between_knots
+from learn_spark.model.blending.levels import Levels
 from learn_spark.model.blending.tower import FusedTower
-from learn_spark.model.reranking.judge import Asked
+from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, between_knots
+from learn_spark.model.scoring.queries import Asked
 from learn_spark.model.towers.learn_plus import LearnPlus
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
@@ -145,7 +146,7 @@ def _loss(offered: Offered, rows: np.ndarray, rare: float, at: np.ndarray) -> fl
 @pytest.mark.parametrize("rare", [0.0, 0.4])
 def test_levels_are_at_the_optimum_of_the_loss_spelt_out(rare: float) -> None:
     offered, users = _offered(), [f"user {i}" for i in range(90)]
-    whole, folds = fit_levels(offered, users, Fusion(rare=rare), seed=1)
+    whole, folds = fit_levels(offered, users, BlendingSettings(rare=rare), seed=1)
     fold = fold_of(users)
     for levels, rows in (
         (whole, np.arange(90)),
@@ -166,7 +167,7 @@ def test_levels_are_at_the_optimum_of_the_loss_spelt_out(rare: float) -> None:
 
 def test_nobody_is_judged_by_levels_that_knew_him() -> None:
     offered, users = _offered(), [f"user {i}" for i in range(90)]
-    _, folds = fit_levels(offered, users, Fusion(), seed=1)
+    _, folds = fit_levels(offered, users, BlendingSettings(), seed=1)
     fold = fold_of(users)
     # Other targets of one fold's users change the levels of the other fold's judges, and nobody's own.
     changed = offered.asked.targets.copy()
@@ -187,20 +188,20 @@ def test_nobody_is_judged_by_levels_that_knew_him() -> None:
         offered.counts,
         offered.temperature,
     )
-    _, after = fit_levels(other, users, Fusion(), seed=1)
+    _, after = fit_levels(other, users, BlendingSettings(), seed=1)
     assert np.array_equal(folds[0].weights, after[0].weights)
     assert not np.allclose(folds[1].weights, after[1].weights, atol=0.05)
 
 
 def test_so_many_users_are_drawn_and_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     offered, users = _offered(), [f"user {i}" for i in range(90)]
-    whole, _ = fit_levels(offered, users, Fusion(), seed=1)
-    few, _ = fit_levels(offered, users, Fusion(users=40), seed=1)
-    again, _ = fit_levels(offered, users, Fusion(users=40), seed=1)
+    whole, _ = fit_levels(offered, users, BlendingSettings(), seed=1)
+    few, _ = fit_levels(offered, users, BlendingSettings(users=40), seed=1)
+    again, _ = fit_levels(offered, users, BlendingSettings(users=40), seed=1)
     assert np.array_equal(few.weights, again.weights)
     assert not np.allclose(few.weights, whole.weights, atol=0.02)
     monkeypatch.setattr("learn_spark.model.blending.fit.BLOCK_SCORES", 7 * ITEMS)
-    blocked, _ = fit_levels(offered, users, Fusion(), seed=1)
+    blocked, _ = fit_levels(offered, users, BlendingSettings(), seed=1)
     assert blocked.weights == pytest.approx(whole.weights, abs=1e-4)
 
 
@@ -208,4 +209,4 @@ def test_what_is_not_finite_is_told() -> None:
     offered = _offered()
     offered.catalogue[3] = np.nan
     with pytest.raises(FusionFailed, match="not finite"):
-        fit_levels(offered, [f"user {i}" for i in range(90)], Fusion(), seed=1)
+        fit_levels(offered, [f"user {i}" for i in range(90)], BlendingSettings(), seed=1)

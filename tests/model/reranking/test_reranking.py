@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.core.settings.schema import Evidence
+from learn_spark.core.settings.tower import RerankerSettings
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.model.blending.levels import between_knots
 from learn_spark.model.reranking.fit import EvidenceFailed, fit_heads, passes
 from learn_spark.model.reranking.head import EvidenceHead, Heads
-from learn_spark.model.reranking.judge import HIDDEN, Asked, Judge
+from learn_spark.model.reranking.judge import HIDDEN, Judge
 from learn_spark.model.reranking.transitions import CHANNELS, FEATURES, Transitions
+from learn_spark.model.scoring.frequency import between_knots
+from learn_spark.model.scoring.queries import Asked
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 
 
@@ -235,7 +236,7 @@ def _followers(users: int = 400) -> tuple[Judge, Asked, list[str]]:
 
 
 def _fit(judge: Judge, asked: Asked, users: list[str], **change: Any) -> Heads:
-    settings = Evidence(**({"hidden": 8, "epochs": 6, "batch_size": 32, "learning_rate": 0.02} | change))
+    settings = RerankerSettings(**({"hidden": 8, "epochs": 6, "batch_size": 32, "learning_rate": 0.02} | change))
     return fit_heads(judge, asked, users, settings, seed=1)
 
 
@@ -296,7 +297,7 @@ def test_a_step_goes_down_the_loss_of_any_target_that_is_written_out(
     asked, counts = _asked(5), Transitions.of(*_log(5), 25, reach=3, decay=0.8)
     judge = Judge(_catalogue(5), 0.3, counts)
     same_fold = [name for name in (f"u{i}" for i in range(200)) if fold_of([name])[0] == 0][:40]
-    settings = Evidence(hidden=3, epochs=1, batch_size=64, learning_rate=0.02, rare=rare)
+    settings = RerankerSettings(hidden=3, epochs=1, batch_size=64, learning_rate=0.02, rare=rare)
     found = fit_heads(judge, asked, same_fold, settings, seed=3)
     head = _fresh(3, 3)
     losses = []
@@ -329,7 +330,7 @@ def _fresh(seed: int, hidden: int) -> EvidenceHead:
 
 
 def test_a_small_set_has_more_passes_and_a_large_one_those_of_the_settings() -> None:
-    settings = Evidence(epochs=8, batch_size=128)
+    settings = RerankerSettings(epochs=8, batch_size=128)
     assert passes(943, settings) == 38  # 8 batches a pass: 304 steps
     assert passes(22_363, settings) == 8
     assert passes(1, settings) == 300

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.evaluation import ranks as ranks_module
+from learn_spark.model.scoring import ranks as ranks_module
 from learn_spark.model.scoring.catalogue import Catalogue
 from learn_spark.model.scoring.ranks import BLOCK_ITEMS, BLOCK_USERS, TIE_TOLERANCE, ranks_from_vectors, ranks_in
 from tests.model.scoring.dense import slow_ranks

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.evaluation import top_k as module
+from learn_spark.model.scoring import top_k as module
 from learn_spark.model.scoring.catalogue import Catalogue
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k

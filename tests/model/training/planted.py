@@ -12,7 +12,8 @@ import torch
 from deltalake import write_deltalake
 
 from learn_spark.core.console import Reporter
-from learn_spark.core.settings.schema import Feed, Objective, Training
+from learn_spark.core.settings.histories import FeedSettings
+from learn_spark.core.settings.training import ObjectiveSettings, TrainingSettings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.towers.content import ContentTower
@@ -113,7 +114,7 @@ def make_loop(
     given = iter(scores or [])
     validate: Callable[[Tower], dict[str, float]] = (lambda _: {"NDCG@10": next(given)}) if scores else parity_apart
     chosen = {"history": 6, "targets": 3, "history_positions": 2, "target_positions": 2, "temperature": 0.2}
-    settings = Objective(**{**chosen, **(objective or {})})
+    settings = ObjectiveSettings(**{**chosen, **(objective or {})})
     tower, ranks = make_tower(kind), ranks or Ranks()
     maker = BatchMaker(settings, n_items=ITEMS, seed=3, rank=ranks.rank, times=tower.needs_times)
     stream = Interrupted(
@@ -130,8 +131,8 @@ def make_loop(
         loss=ObjectiveLoss(settings, log_q=None, ranks=ranks),
         stream=stream,
         maker=maker,
-        feed=Feed(batch_size=16 // ranks.size),
-        training=Training(
+        feed=FeedSettings(batch_size=16 // ranks.size),
+        training=TrainingSettings(
             seed=3,
             epochs=epochs,
             patience=patience,

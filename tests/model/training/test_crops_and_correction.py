@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learn_spark.core.settings.schema import Objective
+from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.training.batches import BatchMaker, NextItemBatch
 from learn_spark.model.training.objective import ObjectiveLoss
 from learn_spark.model.training.ranks import Ranks
@@ -20,7 +20,7 @@ LENGTHS = np.array([2, 5, 9, 0, 1])
 
 def batch(step: int, **objective: Any) -> NextItemBatch:
     """Of sequences in which item 10 u + t is event t of user u."""
-    settings = Objective(**{"predicts": "next_item", "negatives": "full", "history": 6, **objective})
+    settings = ObjectiveSettings(**{"predicts": "next_item", "negatives": "full", "history": 6, **objective})
     items = np.where(np.arange(9) < LENGTHS[:, None], 10 * np.arange(5)[:, None] + np.arange(1, 10), 0)
     rows = {"item_index": items, "train_length": LENGTHS, "cut_length": np.zeros(5, np.int64)}
     made = BatchMaker(settings, n_items=99, seed=1).make(rows, turn=0, step=step)
@@ -63,7 +63,7 @@ def test_a_share_of_the_sequences_is_cropped_and_without_it_none() -> None:
 def test_popularity_is_added_to_the_scores_of_the_catalogue(strength: float) -> None:
     """Against PyTorch's cross-entropy; what is not in the catalogue is in no sum."""
     tower = make_tower("sasrec").eval()
-    settings = Objective(
+    settings = ObjectiveSettings(
         predicts="next_item", negatives="full", history=6, temperature=0.2, popularity_correction=strength
     )
     shares = torch.log(torch.arange(ITEMS + 1.0).clamp(min=1.0) / 820.0)
@@ -90,4 +90,4 @@ def test_popularity_is_added_to_the_scores_of_the_catalogue(strength: float) -> 
 )
 def test_refuses_what_would_do_nothing(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Objective(**given)
+        ObjectiveSettings(**given)

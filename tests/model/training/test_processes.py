@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from learn_spark.core.settings.schema import Objective
+from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.training.batches import AllActionBatch, BatchMaker, NextItemBatch
 from learn_spark.model.training.objective import Batch, ObjectiveLoss
@@ -59,7 +59,7 @@ def part(batch: Batch, users: slice) -> Batch:
 
 def gradients(case: str, ranks: Ranks, users: slice) -> dict[str, torch.Tensor]:
     kind, changes = CASES[case]
-    objective = Objective(
+    objective = ObjectiveSettings(
         **{"history": 6, "targets": 3, "history_positions": 3, "target_positions": 2, "temperature": 0.5, **changes}
     )
     tower = make_tower(kind).eval()  # without dropout, which would differ

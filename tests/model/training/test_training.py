@@ -13,7 +13,7 @@ import torch
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
-from learn_spark.core.settings.schema import Training
+from learn_spark.core.settings.training import TrainingSettings
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.store import ModelError, load_model, read_curve, save_model
 from learn_spark.model.training.loop import TrainingFailed, TrainingLoop
@@ -148,7 +148,7 @@ def test_auto_is_bf16_where_the_device_has_it_and_says_which(
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    settings = Training(learning_rate=1.0, warmup_share=0.25)
+    settings = TrainingSettings(learning_rate=1.0, warmup_share=0.25)
     rates = [learning_rate(step, 8, settings) for step in range(8)]
     assert rates[:2] == [0.5, 1.0]
     assert rates[2:] == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 6)) for i in range(6)])

@@ -1,0 +1,28 @@
+"""What every section of the settings shares."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from learn_spark.core.times import as_micros
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Rate = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A part of the settings: no unknown keys, no silent conversion of types, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+
+
+def iso_time(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            as_micros(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not an ISO time such as 1998-03-01T00:00:00") from None
+    return value
