@@ -11,24 +11,31 @@ Correction = Literal["holm", "bonferroni", "benjamini-hochberg", "none"]
 
 
 def corrected(p: Sequence[float], how: Correction) -> list[float]:
-    """Adjusted p in the order of ``p``, one family: below alpha means found at alpha.
+    """Adjusted p in the order of ``p``, which is one family: a difference is significant at alpha if it is below alpha.
 
-    ``holm`` (1979) and ``bonferroni`` bound the chance of any false finding by alpha, ``benjamini-hochberg`` (1995) the
-    expected share of false ones among the findings. Raises ValueError for what is no probability.
+    ``holm`` (1979) and ``bonferroni`` bound the chance of any false positive by alpha, ``benjamini-hochberg`` (1995)
+    the expected share of false ones among the positives. Raises ValueError for a number outside [0, 1].
+
+    >>> corrected([0.01, 0.04, 0.5], "holm")
+    [0.03, 0.08, 0.5]
     """
-    found = np.asarray(p, np.float64)
-    if not ((found >= 0) & (found <= 1)).all():
+    raw = np.asarray(p, np.float64)
+    if not ((raw >= 0) & (raw <= 1)).all():
         raise ValueError(f"p-values lie between 0 and 1, got {list(p)}")
-    count = len(found)
-    if how == "none" or count == 0:
-        return found.tolist()
+    if how == "none" or len(raw) == 0:
+        return raw.tolist()
     if how == "bonferroni":
-        return np.minimum(1.0, count * found).tolist()
-    order = np.argsort(found, kind="stable")
+        return np.minimum(1.0, len(raw) * raw).tolist()
     if how == "holm":
-        steps = np.maximum.accumulate((count - np.arange(count)) * found[order])
-    else:
-        steps = np.minimum.accumulate(count / np.arange(count, 0, -1) * found[order][::-1])[::-1]
-    adjusted = np.empty(count)
+        return _holm(raw).tolist()
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(raw, method="bh").tolist()
+
+
+def _holm(raw: np.ndarray) -> np.ndarray:
+    order = np.argsort(raw, kind="stable")
+    steps = np.maximum.accumulate((len(raw) - np.arange(len(raw))) * raw[order])
+    adjusted = np.empty(len(raw))
     adjusted[order] = np.minimum(1.0, steps)
-    return adjusted.tolist()
+    return adjusted

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+from scipy import special
 
 from learn_spark.ads.experiments.metrics import Metric
 from learn_spark.ads.experiments.moments import Moments
@@ -30,7 +30,7 @@ class Contrast:
         error = np.sqrt(self.difference_variance)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where(self.difference == 0, 0.0, np.abs(self.difference) / error)
-        return np.vectorize(math.erfc, otypes=[np.float64])(z / math.sqrt(2))
+        return np.asarray(2 * special.ndtr(-z))
 
 
 def values(
@@ -104,7 +104,7 @@ class Effect:
 
 def effect(found: Contrast, alpha: float) -> Effect:
     """A contrast of scalars with two-sided intervals at 1 - ``alpha``."""
-    reach = NormalDist().inv_cdf(1 - alpha / 2)
+    reach = float(special.ndtri(1 - alpha / 2))
     error, lift_error = math.sqrt(float(found.difference_variance)), math.sqrt(float(found.lift_variance))
     difference, lift = float(found.difference), float(found.lift)
     known = math.isfinite(lift) and math.isfinite(lift_error)

@@ -1,4 +1,4 @@
-"""What the sample could have found. Of a true effect one cares for, never of the effect that was observed.
+"""The power of a sample to detect a true effect of a given size, never of the effect that was observed.
 
 (Power at the observed effect is p in other words: Hoenig and Heisey 2001.)
 """
@@ -6,38 +6,48 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
-_NORMAL = NormalDist()
+from scipy import special
 
 
 def power(effect: float, error: float, alpha: float) -> float:
-    """The chance that a two-sided test at ``alpha`` finds a true ``effect`` measured with a standard ``error``."""
+    """The chance that a two-sided z test at ``alpha`` rejects, given a true ``effect`` and its standard ``error``.
+
+    >>> round(power(2.8, 1.0, 0.05), 3)
+    0.8
+    """
     if error <= 0:
         return 1.0 if effect else alpha
-    reach, shift = _NORMAL.inv_cdf(1 - alpha / 2), abs(effect) / error
-    return _NORMAL.cdf(shift - reach) + _NORMAL.cdf(-shift - reach)
+    critical, shift = special.ndtri(1 - alpha / 2), abs(effect) / error
+    return float(special.ndtr(shift - critical) + special.ndtr(-shift - critical))
 
 
-def detectable(error: float, alpha: float, wanted: float) -> float:
-    """The smallest true effect that is found with the chance ``wanted`` (above ``alpha``), to 1e-9 of ``error``.
+def detectable(error: float, alpha: float, target_power: float) -> float:
+    """The smallest true effect that is detected with ``target_power`` (above ``alpha``), to 1e-9 of ``error``.
 
-    Raises ValueError where ``wanted`` is not between ``alpha`` and 1.
+    >>> round(detectable(1.0, 0.05, 0.8), 3)
+    2.802
+
+    Raises ValueError where ``target_power`` is not between ``alpha`` and 1.
     """
-    if not alpha < wanted < 1:
-        raise ValueError(f"the power wanted lies between alpha {alpha} and 1, got {wanted}")
-    low, high = 0.0, _NORMAL.inv_cdf(1 - alpha / 2) + _NORMAL.inv_cdf(max(wanted, 0.5)) + 1.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if power(middle, 1.0, alpha) < wanted else (low, middle)
-    return high * error
+    from scipy.optimize import brentq
+
+    if not alpha < target_power < 1:
+        raise ValueError(f"target_power must lie between alpha {alpha} and 1, got {target_power}")
+    # The one-tailed formula bounds the root: the far tail only adds power.
+    largest = special.ndtri(1 - alpha / 2) + special.ndtri(max(target_power, 0.5)) + 1.0
+    in_errors = brentq(lambda effect: power(effect, 1.0, alpha) - target_power, 0.0, largest, xtol=1e-9)
+    return float(in_errors) * error
 
 
-def users_needed(users: int, error: float, effect: float, alpha: float, wanted: float) -> int:
-    """How many users, in the same arms' ratio, find a true ``effect`` with the chance ``wanted``.
+def users_needed(users: int, error: float, effect: float, alpha: float, target_power: float) -> int:
+    """How many users, in the same ratio of arms, detect a true ``effect`` with ``target_power``.
 
-    ``error`` is what ``users`` gave. Raises ValueError for an effect of 0, and as ``detectable``.
+    ``error`` is the standard error that ``users`` gave. Raises ValueError for an effect of 0, and as ``detectable``.
+
+    >>> users_needed(1000, 1.0, 1.4, 0.05, 0.8)
+    4005
     """
     if effect == 0:
-        raise ValueError("no number of users finds an effect of 0")
-    return math.ceil(users * (detectable(error, alpha, wanted) / effect) ** 2)
+        raise ValueError("no number of users detects an effect of 0")
+    return math.ceil(users * (detectable(error, alpha, target_power) / effect) ** 2)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from learn_spark.ads.rankers.cohorts import NAMES
 from learn_spark.ads.rankers.metrics import (
@@ -26,8 +27,6 @@ METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
 COMPARED = METRICS[:4]
 # What the features do: to the network, and to the trees.
 CONTRASTS = (("learn", "base"), ("learn-adaptor", "base"), ("gbdt-learn", "gbdt"))
-# Two-sided 95 % quantiles of Student's t by degrees of freedom, from 1 on.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,8 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float | None, float | No
     mean = float(np.mean(values))
     if len(values) < 2 or not math.isfinite(mean):
         return mean, None, None
-    reach = T95[len(values) - 2] * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    quantile = float(special.stdtrit(len(values) - 1, 0.975))  # of Student's t
+    reach = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean, mean - reach, mean + reach
 
 

@@ -112,9 +112,7 @@ class RankingSettings(Section):
     clock: Literal["published", "as_of"] = "published"
     variants: list[Variant] = Field(default_factory=lambda: list(get_args(Variant)), min_length=1)
     model: Literal["mlp", "dcn_v2"] = "dcn_v2"
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        default_factory=lambda: [2024, 2025, 2026], min_length=1, max_length=10
-    )
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [2024, 2025, 2026], min_length=1)
     train_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     validation_from: str | None = None

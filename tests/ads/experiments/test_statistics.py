@@ -22,7 +22,7 @@ from learn_spark.ads.experiments.mixing import mixed
 from learn_spark.ads.experiments.moments import SUMS, WIDTH, Moments
 from learn_spark.ads.experiments.power import detectable, power, users_needed
 from learn_spark.ads.experiments.resampling import Resamples, interval
-from learn_spark.ads.experiments.sample_ratio import chi_squared_tail, sample_ratio_p
+from learn_spark.ads.experiments.sample_ratio import sample_ratio_p
 from learn_spark.ads.experiments.simulate import simulated_users
 
 NONE = np.zeros(WIDTH)
@@ -282,9 +282,12 @@ def test_a_known_lift_is_given_back(metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9])
-def test_the_tail_of_chi_squared_is_scipys(degrees: int) -> None:
-    for x in (0.0, 0.1, 1.0, 3.84, 20.0, 300.0):
-        assert chi_squared_tail(x, degrees) == pytest.approx(stats.chi2.sf(x, degrees), rel=1e-9)
+def test_the_p_of_a_sample_ratio_is_scipys(degrees: int) -> None:
+    for moved in (0, 20, 60, 100, 260, 999):
+        users = {f"arm{number}": 1000 for number in range(degrees + 1)}
+        users |= {"arm0": 1000 + moved, "arm1": 1000 - moved}
+        expected = stats.chisquare(list(users.values())).pvalue
+        assert sample_ratio_p(users, dict.fromkeys(users, 0.5)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_sample_ratio_mismatch_is_seen() -> None:
@@ -348,9 +351,9 @@ def test_power_is_what_simulation_gives() -> None:
 
 REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: detectable(1.0, 0.05, 0.04), "between alpha 0.05 and 1"),
-    (lambda: users_needed(10, 1.0, 0.0, 0.05, 0.8), "no number of users"),
+    (lambda: users_needed(10, 1.0, 0.0, 0.05, 0.8), "no number of users detects"),
     (lambda: Resamples(0, 1), "at least one sample"),
-    (lambda: chi_squared_tail(-1.0, 1), "x >= 0"),
+    (lambda: sample_ratio_p({"a": -1, "b": 3}, {"a": 1.0, "b": 1.0}), "needs two arms with users"),
 ]
 
 

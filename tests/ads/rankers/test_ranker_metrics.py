@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learn_spark.ads.rankers.judge import T95, Outcomes, difference, judge, metrics_of, over_seeds, resampled
+from learn_spark.ads.rankers.judge import Outcomes, difference, judge, metrics_of, over_seeds, resampled
 from learn_spark.ads.rankers.metrics import (
     auc,
     calibration,
@@ -96,7 +96,11 @@ def outcomes(labels: np.ndarray, weights: np.ndarray, users: np.ndarray) -> Outc
 
 
 def test_the_interval_over_seeds_is_students() -> None:
-    assert list(T95) == pytest.approx([stats.t.ppf(0.975, degrees) for degrees in range(1, 10)], abs=5e-4)
+    for seeds in range(2, 13):
+        values = np.random.default_rng(seeds).normal(0.7, 0.02, seeds)
+        error = values.std(ddof=1) / np.sqrt(seeds)
+        expected = (values.mean(), *stats.t.interval(0.95, seeds - 1, values.mean(), error))
+        assert over_seeds(values.tolist()) == pytest.approx(expected, abs=1e-12), seeds
     mean, low, high = over_seeds([0.70, 0.72, 0.74])
     assert (mean, low, high) == pytest.approx((0.72, *stats.t.interval(0.95, 2, 0.72, 0.02 / np.sqrt(3))), abs=1e-5)
     assert over_seeds([0.7]) == (0.7, None, None)
