@@ -127,7 +127,7 @@ def _make(config: str, overrides: Sequence[str], stages: Sequence[str]) -> None:
 
 def _searched(row: Row, overrides: Sequence[str], trials: int | None) -> str:
     """The best settings that the row's search found, or its own where it has nothing to search over."""
-    if not load_settings(row.config, overrides).search.space:
+    if not load_settings(row.config, overrides).search.parameters:
         return row.config
     found = search(lambda more: load_settings(row.config, [*overrides, *more]), report=Reporter(), trials=trials)
     assert found is not None

@@ -37,7 +37,7 @@ SETTINGS = (
     "objective={history: 6, targets: 3, history_positions: 3, target_positions: 2, temperature: 0.1}",
     "training={epochs: 2, passes_per_epoch: 1, learning_rate: 0.01, seed: 3, threads: 1, device: cpu}",
     "evaluation={ks: [5, 10], bootstrap_samples: 50}",
-    "space={kind: centred}",
+    "embedding_space={kind: centred}",
 )
 RIVAL = ("tower.kind=sasrec", "tower.similarity=dot", "objective.predicts=next_item", "objective.temperature=1.0")
 
@@ -69,7 +69,7 @@ def role_of(user: int) -> int:
 
 
 class Shelf:
-    """The workspace, and its stages without their gates. ``protocol`` is time_cut or leave_last_out."""
+    """The workspace, and its stages without their gates. ``protocol`` is time_split or leave_last_out."""
 
     def __init__(self, folder: Path, log: Sequence[Sequence[Event]], protocol: str = "leave_last_out") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +78,8 @@ class Shelf:
         (llm / "model.safetensors").write_bytes(b"weights that nobody loads")
         self.workspace = Workspace.open(str(folder / "workspace"))
         self.config = write_config(folder / "shelf.yaml", raw=folder, workspace=self.workspace.root, model=llm)
-        cut = [f"histories={{max_length: {WIDTH}, protocol: time_cut, cut: '{CUT:%Y-%m-%d}', targets: 4}}"]
-        self._settings = (*SETTINGS, *(cut if protocol == "time_cut" else ()))
+        cut = [f"histories={{max_length: {WIDTH}, protocol: time_split, split_time: '{CUT:%Y-%m-%d}', targets: 4}}"]
+        self._settings = (*SETTINGS, *(cut if protocol == "time_split" else ()))
         self.protocol = protocol
         self._clock = CUT
         self._plant_items()
@@ -159,7 +159,7 @@ def histories(log: Sequence[Sequence[Event]], protocol: str) -> pa.Table:
         "event_id": [f"e{number:05}" for number in range(len(flat))],
         "role": pa.array([role_of(user) for user, _, _ in flat], pa.int32()),
     }
-    timed = protocol == "time_cut"
+    timed = protocol == "time_split"
     plan = Plan(protocol, WIDTH, cut if timed else None, 4 if timed else 0)
     work: Callable[..., Any] = assemble_stream(plan, contract("user_histories").arrow_schema())
     return pa.Table.from_batches(list(work(pa.table(columns).to_batches())))

@@ -413,7 +413,7 @@ def search(
     dry_run: DryRunOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Search over search.space for the settings that validation likes best; call it again to go on."""
+    """Search over search.parameters for the settings that validation likes best; call it again to go on."""
     wanted = _one_of(name, config, "learn-spark search beauty-sasrec")
     _quiet_environment(verbose)
 

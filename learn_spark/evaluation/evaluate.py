@@ -101,14 +101,14 @@ def run(context: StageContext) -> StageResult:
         chosen = load_model(folder, chosen=True)
         bind_content(context, chosen)
         fields = {
-            "validation": _Field.of(histories, n_items, untrained, chosen, "validation", evidence=settings.evidence),
+            "validation": _Field.of(histories, n_items, untrained, chosen, "validation", evidence=settings.reranker),
             "test": _Field.of(
-                with_validation(histories), n_items, untrained, model, "test", evidence=settings.evidence
+                with_validation(histories), n_items, untrained, model, "test", evidence=settings.reranker
             ),
         }
     else:
         fields = {
-            name: _Field.of(histories, n_items, untrained, model, name, evidence=settings.evidence) for name in CUTS
+            name: _Field.of(histories, n_items, untrained, model, name, evidence=settings.reranker) for name in CUTS
         }
     told = {"protocol": protocol, "settings_hash": key.settings_hash, "tables": key.tables, "catalogue": n_items}
     rows: list[dict[str, Any]] = []

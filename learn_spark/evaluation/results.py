@@ -48,8 +48,8 @@ def _tables(inputs: Mapping[str, str]) -> dict[str, str]:
 def protocol_of(settings: Settings) -> str:
     """How histories are cut and targets ranked, for people. A ranking by another rule must have another name here."""
     histories = settings.histories
-    cut = f" at {histories.cut}" if histories.cut is not None else ""
-    cut += "" if histories.train_behind_cut else ", nobody trained behind it"
+    cut = f" at {histories.split_time}" if histories.split_time is not None else ""
+    cut += "" if histories.train_after_split else ", nobody trained behind it"
     masked = "masked" if settings.evaluation.mask_history else "not masked"
     return f"{histories.protocol}{cut}; whole catalogue, history {masked}, ties by half"
 

@@ -28,7 +28,7 @@ def target_labels(cut: Cut, trained: np.ndarray, known: np.ndarray) -> dict[str,
     """The slice of each target [T] in every one of DIMENSIONS.
 
     ``trained`` [N] counts the events of an item that a tower may have learnt from, ``known`` [N] those before the cut
-    (cuts.trained_counts, cuts.training_events); they differ under time_cut alone.
+    (cuts.trained_counts, cuts.training_events); they differ under time_split alone.
     """
     targets = cut.every_target
     items, owners = targets.positions, targets.owners

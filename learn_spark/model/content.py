@@ -27,7 +27,7 @@ def matrix_path(context: StageContext, space: Space | None = None) -> Path:
         template_version=template(context.settings.text.template).key,
         encoder_key=identify(context.settings.encoder).key,
         cache=context.folder("cache", "item_matrix"),
-        dtype=context.settings.space.dtype if space is not None else "float32",
+        dtype=context.settings.embedding_space.dtype if space is not None else "float32",
         space=space,
         report=context.report,
     )
@@ -35,7 +35,7 @@ def matrix_path(context: StageContext, space: Space | None = None) -> Path:
 
 def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
     """(the item matrix in the settings' space, its space_key): fitted on items with a training event, written down."""
-    settings = context.settings.space
+    settings = context.settings.embedding_space
     positions, _ = training_events(histories)
     space = fit_space(
         item_matrix(matrix_path(context)),

@@ -167,7 +167,7 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
             template_version=model.manifest["template_version"],
             encoder_key=model.manifest["encoder_key"],
             cache=workspace.folder("cache", "item_matrix"),
-            dtype="float32" if space is None else saved["space"]["dtype"],
+            dtype="float32" if space is None else saved["embedding_space"]["dtype"],
             space=space,
         )
         return item_matrix(path)

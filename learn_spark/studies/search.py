@@ -55,7 +55,7 @@ def search(
     dry_run: bool = False,
     verbose: bool = False,
 ) -> Found | None:
-    """Train with ``search.trials`` settings (``trials`` comes first) out of ``search.space``; the best by validation.
+    """Train with ``search.trials`` settings (``trials`` comes first) of ``search.parameters``; the best by validation.
 
     ``load`` gives the settings with more overrides. The first trial is the settings as they stand, where they lie in
     the space. No trial is trained anew on validation events, nor sees a test event. What was found stays in
@@ -66,9 +66,9 @@ def search(
     for an empty space; LearnSparkError where no trial gave a figure, and where the same search runs already.
     """
     own = load(())
-    knobs = own.search.space
+    knobs = own.search.parameters
     if not knobs:
-        raise SettingsError("search.space is empty: name the settings to search over, such as tower.dropout")
+        raise SettingsError("search.parameters is empty: name the settings to search over, such as tower.dropout")
     workspace = Workspace.open(own.workspace)
     wanted = trials or own.search.trials
     key = _key(own, workspace)
@@ -89,7 +89,7 @@ def _search(
     report: Reporter,
     verbose: bool,
 ) -> Found:
-    knobs = own.search.space
+    knobs = own.search.parameters
     _retry_the_killed(study)
     if not study.trials and (start := _as_they_stand(own, knobs)) is not None:
         study.enqueue_trial(start)
@@ -118,7 +118,7 @@ def _key(settings: Settings, workspace: Workspace) -> str:
     stage = find_stage("train")
     plan = {
         "settings": fingerprint(settings, stage.sections),
-        "space": settings.search.model_dump(exclude={"trials"}),
+        "search": settings.search.model_dump(exclude={"trials"}),
         "inputs": dict(plan_stage(stage, settings, workspace).inputs),
         "code": code_version(),
     }
@@ -161,7 +161,7 @@ def _as_they_stand(settings: Settings, knobs: dict[str, ParameterSettings]) -> d
         value: Any = settings.model_dump()
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:
-                raise SettingsError(f"search.space names {key}, and there is no such setting")
+                raise SettingsError(f"search.parameters names {key}, and there is no such setting")
             value = value[part]
         inside = value in knob.choices if knob.choices is not None else _between(knob, value)
         if not inside:

@@ -20,7 +20,7 @@ from tests.shelf import Shelf, reading
 
 PLUS = (
     "tower.kind=learn-plus",
-    "tower.evidence={hidden: 4, batch_size: 16}",
+    "tower.reranker={hidden: 4, batch_size: 16}",
     "objective.predicts=next_item",
     "training.epochs=2",
     "evaluation={ks: [10, 100], bootstrap_samples: 20}",
@@ -33,7 +33,7 @@ def test_seeds_with_and_without_evidence_make_one_row(
 ) -> None:
     shelf = Shelf(tmp_path / "shelf", reading())
     done = []
-    for seed, overrides in ((2024, PLUS), (2025, (*PLUS, "tower.evidence=null", "training.seed=2025"))):
+    for seed, overrides in ((2024, PLUS), (2025, (*PLUS, "tower.reranker=null", "training.seed=2025"))):
         trained, _ = shelf.run("train", *overrides)
         model = next(iter(trained.outputs)).removeprefix("models/")
         run, _ = shelf.run("evaluate", *overrides)

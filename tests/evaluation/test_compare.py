@@ -22,7 +22,7 @@ class World:
     """A shelf with three models, each evaluated: LEARN with item tower a, SASRec, LEARN with item tower b."""
 
     def __init__(self, folder: Path) -> None:
-        self.shelf = Shelf(folder, reading(), "time_cut")
+        self.shelf = Shelf(folder, reading(), "time_split")
         self.trained: list[Run] = []
         self.evaluated: list[Run] = []
         for overrides in ((), RIVAL, ("tower.item_tower=b",)):
@@ -140,7 +140,7 @@ def test_the_command_prints_tables_or_json(world: World) -> None:
 
     told = learn_spark(world.models[0], "--k", "5", "--samples", "200")
     assert told.returncode == 0, told.stderr
-    assert f"LEARN {world.models[0]} on the test cut (24 users; time_cut at 2024-06-01;" in told.stdout
+    assert f"LEARN {world.models[0]} on the test cut (24 users; time_split at 2024-06-01;" in told.stdout
     assert f"NDCG@5: LEARN {world.models[0]} against SASRec {world.models[1]}" in told.stdout
     assert "cold: no event before the cut" in told.stdout
     answer = json.loads(learn_spark(world.models[0], "--samples", "200", "--json").stdout)

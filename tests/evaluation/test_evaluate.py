@@ -36,7 +36,7 @@ class World:
     """A shelf cut in time, with a LEARN model and a SASRec model, both evaluated."""
 
     def __init__(self, folder: Path) -> None:
-        self.shelf = Shelf(folder, reading(), "time_cut")
+        self.shelf = Shelf(folder, reading(), "time_split")
         self.shelf.run("train", "training.epochs=12")
         self.learn, self.learn_result = self.shelf.run("evaluate")
         self.shelf.run("train", "training.epochs=8", *RIVAL)
@@ -102,7 +102,7 @@ def test_a_row_tells_what_it_hangs_on(world: World) -> None:
             (tower, run.inputs["model"]),
         }
         (protocol,) = {row["protocol"] for row in rows}
-        assert protocol == "time_cut at 2024-06-01; whole catalogue, history masked, ties by half"
+        assert protocol == "time_split at 2024-06-01; whole catalogue, history masked, ties by half"
         assert {row["settings_hash"] for row in rows} == {run.config_hash}
         assert all(row["tables"] == {k: v for k, v in run.inputs.items() if k != "model"} for row in rows)
         assert {row["catalogue"] for row in rows} == {N}
@@ -137,7 +137,7 @@ def test_a_result_is_written_once(world: World) -> None:
     assert all(unmasked[key] >= rank for key, rank in masked.items())
     assert sum(unmasked.values()) > sum(masked.values())
     assert {row["protocol"] for row in world.rows("evaluations", run)} == {
-        "time_cut at 2024-06-01; whole catalogue, history not masked, ties by half"
+        "time_split at 2024-06-01; whole catalogue, history not masked, ties by half"
     }
 
 
@@ -185,7 +185,7 @@ def test_training_chooses_by_the_figures_that_evaluation_finds_on_validation(tmp
 
 
 def test_untrained_embeddings_are_read_in_the_models_own_space(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path / "shelf", reading(), "time_cut")
+    shelf = Shelf(tmp_path / "shelf", reading(), "time_split")
     trained, _ = shelf.run("train", "training.epochs=1")
     space = shelf.workspace.table("embedding_spaces")
     (own,) = read_rows(space)
@@ -193,7 +193,7 @@ def test_untrained_embeddings_are_read_in_the_models_own_space(tmp_path: Path) -
     assert json.loads((folder / "manifest.json").read_text())["space_key"] == own["space_key"]
     ranks = []
     for kind in ("centred", "raw"):
-        run, _ = shelf.run("evaluate", f"space.kind={kind}")
+        run, _ = shelf.run("evaluate", f"embedding_space.kind={kind}")
         rows = read_rows(shelf.workspace.table("evaluation_users"))
         ranks.append([r["rank"] for r in rows if (r["run_id"], r["method"]) == (run.run_id, "frozen")])
     assert ranks[0] == ranks[1] != []

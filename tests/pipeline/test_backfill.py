@@ -22,7 +22,7 @@ from learn_spark.pipeline.runner import run_stages
 from tests.features.feature_world import FeatureWorld
 from tests.report.planted import FIRST_DAY
 
-SHORT = ("training.epochs=1", "training.passes_per_epoch=1", "tower.kind=sasrec", "space.kind=raw")
+SHORT = ("training.epochs=1", "training.passes_per_epoch=1", "tower.kind=sasrec", "embedding_space.kind=raw")
 DAYS = ("2024-01-06", "2024-01-07")
 
 

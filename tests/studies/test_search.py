@@ -19,7 +19,7 @@ from learn_spark.studies.search import Found, search
 from tests.shelf import RIVAL, Shelf, reading
 
 SPACE = (
-    "search.space={training.learning_rate: {low: 1e-3, high: 0.1, log: true}, tower.layers: {choices: [1, 2]}, "
+    "search.parameters={training.learning_rate: {low: 1e-3, high: 0.1, log: true}, tower.layers: {choices: [1, 2]}, "
     "objective.history: {low: 2, high: 6}}"
 )
 
@@ -90,7 +90,7 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
 
 def test_a_training_that_fails_is_a_trial_and_not_the_end(tmp_path: Path, spark: object) -> None:
     shelf = Shelf(tmp_path / "here", reading())
-    rates = "search.space={training.learning_rate: {choices: [0.01, 1e30]}}"
+    rates = "search.parameters={training.learning_rate: {choices: [0.01, 1e30]}}"
     found = searched(shelf, rates, "search.seed=1", trials=6)
     failed = [trial for trial in trials_of(found) if trial["NDCG@10"] is None]
     assert {trial["values"]["training.learning_rate"] for trial in failed} == {1e30}
@@ -98,12 +98,12 @@ def test_a_training_that_fails_is_a_trial_and_not_the_end(tmp_path: Path, spark:
     assert found.values == {"training.learning_rate": 0.01}
     assert len(trials_of(found)) == 6
     with pytest.raises(LearnSparkError, match="none of 1 trials gave a figure"):
-        searched(shelf, "search.space={training.learning_rate: {choices: [1e30]}}", trials=1)
+        searched(shelf, "search.parameters={training.learning_rate: {choices: [1e30]}}", trials=1)
 
 
 def test_values_that_contradict_each_other_are_a_trial_without_a_figure(tmp_path: Path, spark: object) -> None:
     shelf = Shelf(tmp_path / "here", reading())
-    found = searched(shelf, "search.space={tower.heads: {choices: [2, 3]}}", "search.seed=1", trials=5)
+    found = searched(shelf, "search.parameters={tower.heads: {choices: [2, 3]}}", "search.seed=1", trials=5)
     failed = [trial for trial in trials_of(found) if trial["NDCG@10"] is None]
     assert {trial["values"]["tower.heads"] for trial in failed} == {3}
     assert "not a multiple of heads 3" in failed[0]["failure"]
@@ -121,7 +121,7 @@ def test_the_same_search_runs_once_at_a_time(tmp_path: Path, spark: object) -> N
 @pytest.mark.parametrize(
     ("space", "wrong"),
     [
-        ("{}", "search.space is empty"),
+        ("{}", "search.parameters is empty"),
         ("{histories.max_length: {low: 3, high: 9}}", "histories.max_length cannot be searched over"),
         ("{tower.size: {choices: [1]}}", "no such setting"),
         ("{tower.layers: {low: 3, high: 1}}", "low must be below high"),
@@ -131,4 +131,4 @@ def test_the_same_search_runs_once_at_a_time(tmp_path: Path, spark: object) -> N
 )
 def test_a_space_that_is_wrong_is_told(tmp_path: Path, space: str, wrong: str) -> None:
     with pytest.raises(SettingsError, match=wrong):
-        searched(Shelf(tmp_path / "here", reading()), f"search.space={space}")
+        searched(Shelf(tmp_path / "here", reading()), f"search.parameters={space}")

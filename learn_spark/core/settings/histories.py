@@ -13,11 +13,11 @@ from learn_spark.core.times import as_micros
 class HistoriesSettings(Section):
     """How a user's log is filtered, ordered, capped and cut (docs/protocols.md shows the protocols side by side).
 
-    ``cut``, ``targets``, ``held_out``, ``sample`` and ``train_behind_cut`` are for protocol ``time_cut``. Without
-    ``train_behind_cut`` all users, held-out ones too, train on what lies before the cut and on nothing else.
+    ``split_time``, ``targets``, ``held_out``, ``sample`` and ``train_after_split`` are for protocol ``time_split``.
+    Without ``train_after_split`` all users, held-out ones too, train on the events before ``split_time`` alone.
     """
 
-    protocol: Literal["leave_last_out", "last_day", "time_cut", "books_meta", "books_hllm"] = "leave_last_out"
+    protocol: Literal["leave_last_out", "last_day", "time_split", "books_meta", "books_hllm"] = "leave_last_out"
     max_length: Annotated[int, Field(ge=3)] = 256
     long_users: Literal["newest", "chunks"] = "newest"
     rows_per_file: Count = 65536
@@ -25,24 +25,26 @@ class HistoriesSettings(Section):
     min_value: float | None = None
     weights: dict[str, Rate] = Field(default_factory=dict)
     as_of: str | None = None
-    cut: str | None = None
+    split_time: str | None = None
     targets: Count = 40
     held_out: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
     sample: Literal["newest", "uniform"] = "newest"
-    train_behind_cut: bool = True
+    train_after_split: bool = True
 
-    @field_validator("as_of", "cut")
+    @field_validator("as_of", "split_time")
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
         return iso_time(value)
 
     @model_validator(mode="after")
     def _fits_the_protocol(self) -> HistoriesSettings:
-        if (self.protocol == "time_cut") != (self.cut is not None):
-            raise ValueError("cut is the time T of protocol time_cut: it needs it, and no other protocol takes it")
-        if self.protocol != "time_cut" and not self.train_behind_cut:
-            raise ValueError("train_behind_cut is for protocol time_cut; no other has a cut in time")
-        if self.protocol == "time_cut" and self.targets >= self.max_length:
+        if (self.protocol == "time_split") != (self.split_time is not None):
+            raise ValueError(
+                "split_time is the time T of protocol time_split: it needs it, and no other protocol takes it"
+            )
+        if self.protocol != "time_split" and not self.train_after_split:
+            raise ValueError("train_after_split is for protocol time_split; no other has a split in time")
+        if self.protocol == "time_split" and self.targets >= self.max_length:
             raise ValueError(f"targets {self.targets} leave no room for history in max_length {self.max_length}")
         if self.long_users == "chunks" and self.protocol not in ("leave_last_out", "books_hllm"):
             raise ValueError(f"long_users chunks is for leave_last_out and books_hllm, not for {self.protocol}")
@@ -56,9 +58,9 @@ class HistoriesSettings(Section):
         """``as_of`` in microseconds since 1970 (UTC unless it names a zone); events at or after it don't exist."""
         return None if self.as_of is None else as_micros(self.as_of)
 
-    def cut_micros(self) -> int | None:
-        """``cut`` in microseconds since 1970 (UTC unless it names a zone): targets are the events at or after it."""
-        return None if self.cut is None else as_micros(self.cut)
+    def split_micros(self) -> int | None:
+        """``split_time`` in microseconds since 1970 (UTC unless it names a zone): events from it on are targets."""
+        return None if self.split_time is None else as_micros(self.split_time)
 
 
 class FeedSettings(Section):

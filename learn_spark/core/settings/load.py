@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.resources import resource_folder
 from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.renamed import as_tree, refuse_old_keys
 from learn_spark.core.settings.schema import Settings
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -79,6 +80,7 @@ def _read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise SettingsError(f"{path} must hold settings as 'key: value', not {type(tree).__name__}")
+    refuse_old_keys(tree, str(path))
     named = tree.pop("extends", None)
     if named is None:
         return tree
@@ -105,6 +107,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w.-]+)*", key):
         raise SettingsError(f"--set {override!r} is not of the form key=value (for example training.epochs=5)")
     value = _parse(text, f"--set {key}") if text else None
+    refuse_old_keys(as_tree(key, value), f"--set {key}")
     parts = ["spark", "conf", key.removeprefix("spark.conf.")] if key.startswith("spark.conf.") else key.split(".")
     node = tree
     for part in parts[:-1]:
@@ -116,19 +119,20 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node[parts[-1]] = value
 
 
-def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+def all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    """The dotted names of all settings of ``model``, sections among them."""
     for attribute, field in model.model_fields.items():
         name = field.alias or attribute
         yield prefix + name
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _all_keys(kind, f"{prefix}{name}.")
+                yield from all_keys(kind, f"{prefix}{name}.")
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
-    keys = list(_all_keys(model))
+    keys = list(all_keys(model))
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":

@@ -25,7 +25,7 @@ class Settings(Section):
     quality: QualitySettings = QualitySettings()
     text: TextSettings = TextSettings()
     encoder: EncoderSettings
-    space: EmbeddingSpaceSettings = EmbeddingSpaceSettings()
+    embedding_space: EmbeddingSpaceSettings = EmbeddingSpaceSettings()
     histories: HistoriesSettings = HistoriesSettings()
     feed: FeedSettings = FeedSettings()
     tower: TowerSettings = TowerSettings()

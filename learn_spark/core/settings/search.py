@@ -34,18 +34,18 @@ class ParameterSettings(Section):
 
 
 class SearchSettings(Section):
-    """``learn-spark search``: trainings with other settings, judged by validation alone. ``space`` names the settings
-    to vary (``{tower.dropout: {low: 0.1, high: 0.5}}``) in the sections that training reads.
+    """``learn-spark search``: trainings with other settings, judged by validation alone. ``parameters`` names the
+    settings to vary (``{tower.dropout: {low: 0.1, high: 0.5}}``) in the sections that training reads.
     """
 
     trials: Count = 10
     seed: Annotated[int, Field(ge=0)] = 2024
-    space: dict[str, ParameterSettings] = Field(default_factory=dict)
+    parameters: dict[str, ParameterSettings] = Field(default_factory=dict)
 
-    @field_validator("space")
+    @field_validator("parameters")
     @classmethod
-    def _only_what_training_reads(cls, space: dict[str, ParameterSettings]) -> dict[str, ParameterSettings]:
-        allowed = ("space", "feed", "tower", "objective", "training")
-        if wrong := sorted(key for key in space if key.partition(".")[0] not in allowed or "." not in key):
+    def _only_what_training_reads(cls, parameters: dict[str, ParameterSettings]) -> dict[str, ParameterSettings]:
+        allowed = ("embedding_space", "feed", "tower", "objective", "training")
+        if wrong := sorted(key for key in parameters if key.partition(".")[0] not in allowed or "." not in key):
             raise ValueError(f"{', '.join(wrong)} cannot be searched over: name settings of {', '.join(allowed)}")
-        return space
+        return parameters

@@ -29,7 +29,7 @@ class BlendingSettings(Section):
     """Content and popularity in the vectors (model/blending), where validation likes them better than the tower's
     own: the likeness of an item's text to that of the user's last ``reach`` events, and how often it was bought, each
     by how much is known of the item. Fitted on the validation targets of at most so many ``users``, each scored against
-    the whole catalogue. ``rare`` as in Evidence. Vectors become longer by those of the content, and two.
+    the whole catalogue. ``rare`` as in ``reranker``. Vectors become longer by those of the content, and two.
     """
 
     reach: Count = 10
@@ -42,7 +42,7 @@ class TowerSettings(Section):
 
     ``item_tower`` and ``output_dim`` are for learn; the vectors of the others are as wide as the tower. ``ids``,
     ``id_dropout`` and ``time_gaps`` are for learn-plus; ``similarity`` and ``positions`` for sasrec and hstu.
-    ``evidence`` is for all, ``fusion`` for those over content. ``positions`` count from the window's first event or
+    ``reranker`` is for all, ``blending`` for those over content. ``positions`` count from the window's first event or
     from its last; null: as its authors do, sasrec from the last, hstu from the first.
     """
 
@@ -59,8 +59,8 @@ class TowerSettings(Section):
     ids: bool = True
     id_dropout: Share = 0.0
     time_gaps: bool = False
-    fusion: BlendingSettings | None = None
-    evidence: RerankerSettings | None = None
+    blending: BlendingSettings | None = None
+    reranker: RerankerSettings | None = None
 
     @property
     def reads_content(self) -> bool:
@@ -74,7 +74,9 @@ class TowerSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _fusion_has_content(self) -> TowerSettings:
-        if self.fusion is not None and not self.reads_content:
-            raise ValueError(f"fusion is of content, which a {self.kind} tower does not read; set tower.fusion to null")
+    def _blending_has_content(self) -> TowerSettings:
+        if self.blending is not None and not self.reads_content:
+            raise ValueError(
+                f"blending is of content, which a {self.kind} tower does not read; set tower.blending to null"
+            )
         return self

@@ -97,11 +97,11 @@ class TrainingSettings(Section):
 
 class EvaluationSettings(Section):
     """Full-catalogue ranking, ties counted against the model by half. ``mask_history``: items that a user had before
-    the targets do not compete with them. ``evidence``: a model that has evidence of co-occurrence is judged with it
+    the targets do not compete with them. ``reranker``: a model that has a reranker is judged with it
     and, as its released vectors rank, by its tower alone; false: by its tower alone.
     """
 
     ks: list[Count] = Field(default_factory=lambda: [10, 50, 100, 200], min_length=1)
     mask_history: bool = True
-    evidence: bool = True
+    reranker: bool = True
     bootstrap_samples: Count = 500

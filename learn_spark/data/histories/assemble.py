@@ -52,7 +52,7 @@ def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> Data
     the heaviest user.
     """
     table = contract("user_histories")
-    cut = settings.cut_micros()
+    cut = settings.split_micros()
     files = max(1, math.ceil(size.users / settings.rows_per_file))
     partitions = files * max(1, math.ceil(size.events / files / EVENTS_A_PARTITION))
     user_hash = F.xxhash64("user_id")
@@ -68,7 +68,7 @@ def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> Data
         # One number to sort by: many times faster than the text of the user's id.
         placed = rows.repartition(partitions, "user_id").sortWithinPartitions("run")
     targets = settings.targets if cut is not None else 0
-    plan = Plan(settings.protocol, settings.max_length, cut, targets, settings.train_behind_cut)
+    plan = Plan(settings.protocol, settings.max_length, cut, targets, settings.train_after_split)
     worked = placed.mapInArrow(assemble_stream(plan, table.arrow_schema()), table.spark_schema())
     return worked.coalesce(files)
 

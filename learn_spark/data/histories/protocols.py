@@ -91,7 +91,7 @@ def before_cut_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray
     return Lengths(np.zeros_like(length), history.copy(), np.where(role == VALIDATION, length, history))
 
 
-def time_cut_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
+def time_split_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
     """Cuts of rows [rows] whose first ``history`` events lie before T (LEARN section 4, industrial data set).
 
     Training users are cut at T, history into target. Held-out users (role VALIDATION or TEST) train on nothing

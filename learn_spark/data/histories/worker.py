@@ -18,7 +18,7 @@ from learn_spark.data.histories.protocols import (
     Lengths,
     before_cut_lengths,
     last_day_lengths,
-    time_cut_lengths,
+    time_split_lengths,
 )
 
 BLOCK_EVENTS = 131_072
@@ -28,7 +28,7 @@ _CONSTANTS = {"weight": np.float32(1), "chunk": np.int32(0), "n_events": np.int6
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker needs to know. ``cut`` is T in microseconds where the protocol is time_cut; with ``train_behind``
+    """What a worker needs to know. ``cut`` is T in microseconds where the protocol is time_split; with ``train_behind``
     training users have their targets behind it, without nobody trains on anything from there.
     """
 
@@ -59,7 +59,7 @@ def assemble_stream(plan: Plan, schema: pa.Schema) -> Callable[[Iterable[pa.Reco
     """For ``mapInArrow`` over events in runs of equal ``run``, a run holding whole rows to be.
 
     Columns in: run, user_id, item_index, time, event_id; where they are not the same for all (every column costs),
-    weight (else 1), chunk (else 0) and n_events (else they are counted); for time_cut role, for uniform sampling draw.
+    weight (else 1), chunk (else 0) and n_events (else they are counted); role for time_split, draw for uniform sample.
     Out: ``schema``, the contract's.
     """
 
@@ -189,7 +189,7 @@ def _rows(
     elif plan.cut is None:
         cuts = LEAVE_OUT[plan.protocol].lengths(lengths, chunk)
     else:
-        lengths_of = time_cut_lengths if plan.train_behind else before_cut_lengths
+        lengths_of = time_split_lengths if plan.train_behind else before_cut_lengths
         cuts = lengths_of(history, lengths, block.first("role"))
     starts = np.concatenate([[0], np.cumsum(lengths)])
     for at in range(0, len(lengths), ROWS_OUT):

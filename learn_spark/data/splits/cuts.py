@@ -39,7 +39,7 @@ class Cut:
 
     ``items`` [B, L] item_index, ``times`` [B, L] microseconds, ``lengths`` [B] how many of them lie before the targets,
     ``fresh`` [B] how many of these are no ``training_events``: on the test cut the validation events; ``targets`` [B]
-    positions of the first one, ``seen`` the positions of every event before it. Under time_cut a user has several
+    positions of the first one, ``seen`` the positions of every event before it. Under time_split a user has several
     targets: ``every_target`` has them all.
     """
 
@@ -159,8 +159,8 @@ def event_counts(histories: pa.Table, n_items: int) -> np.ndarray:
 def trained_counts(histories: pa.Table, n_items: int) -> np.ndarray:
     """Events of each item [N] in training samples, their targets among them: an item with 0 has trained no tower.
 
-    Under time_cut this differs from ``training_events``, which statistics are made from: targets of training users lie
-    behind the cut, and held-out users are no samples.
+    Under time_split this differs from ``training_events``, which statistics are made from: targets of training users
+    lie behind the cut, and held-out users are no samples.
     """
     items, lengths = fixed_lists(histories["item_index"]), histories["train_length"].to_numpy()
     cuts = histories["cut_length"].to_numpy()

@@ -106,7 +106,7 @@ def _teach(pupils: Sequence[_Pupil], judge: Judge, asked: Asked, batch: np.ndarr
             loss = -(any_of * users).sum() / whole
             if not torch.isfinite(loss):
                 raise EvidenceFailed(
-                    f"the evidence's loss is {loss.item()} after {pupil.done} steps; lower tower.evidence.learning_rate"
+                    f"the evidence's loss is {loss.item()} after {pupil.done} steps; lower tower.reranker.learning_rate"
                 )
             loss.backward()
     for pupil in pupils:

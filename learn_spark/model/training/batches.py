@@ -100,7 +100,7 @@ class BatchMaker:
 
     def _next_item(self, rows: Rows, generator: np.random.Generator) -> NextItemBatch:
         lengths = rows[self.until].astype(np.int64)
-        # A row behind its cut is no training sample (protocol time_cut's held-out users).
+        # A row behind its cut is no training sample (protocol time_split's held-out users).
         usable = np.flatnonzero((lengths > 1) & ((rows["cut_length"] == 0) | (rows["cut_length"] < lengths)))
         start, stretch = self._crops(lengths[usable], generator)
         inputs = np.minimum(stretch - 1, self.objective.history)

@@ -75,7 +75,7 @@ def run(context: StageContext) -> StageResult:
     point = trained.curve[trained.best_epoch - 1]
     validation = {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")}
     beside = _Beside(None, None, validation)
-    if settings.tower.fusion is not None or settings.tower.evidence is not None:
+    if settings.tower.blending is not None or settings.tower.reranker is not None:
         temperatures = {
             "temperature": final.get("temperature", settings.objective.temperature),
             "chosen_temperature": point.get("temperature", settings.objective.temperature),
@@ -141,14 +141,14 @@ def _fit_beside(
     """
     settings, temperature = context.settings, temperatures["chosen_temperature"]
     tensors, heads = None, None
-    if (fusion := settings.tower.fusion) is not None:
+    if (fusion := settings.tower.blending) is not None:
         assert isinstance(tower, BoundTower)
         fused = fit_fusion(tower, temperature, histories, fusion, settings, context.report)
         if _better("fusion", fused.validation, validation, context):
             learnt = with_validation(histories) if settings.training.refit else histories
             tensors, validation = fused.tensors(event_counts(learnt, tower.n_items)), fused.validation
             manifest["fusion"] = {"reach": fusion.reach, **temperatures}
-    if (evidence := settings.tower.evidence) is not None:
+    if (evidence := settings.tower.reranker) is not None:
         fitted = fit_evidence(tower, temperature, histories, evidence, settings, context.report)
         if _better("evidence", fitted.validation, validation, context):
             heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation

@@ -53,7 +53,7 @@ def test_no_knob_is_left_out() -> None:
         ("training.seed=true", "training.seed"),
         ("encoder.model=3", "encoder.model: input should be a valid string"),
         ("tower.item_tower=d", "tower.item_tower"),
-        ("space={kind: raw, dims: 8}", "space: dims 8 is for a whitened space, not for a raw one"),
+        ("embedding_space={kind: raw, dims: 8}", "embedding_space: dims 8 is for a whitened space, not for a raw one"),
         ("tower.width=130", "tower: width 130 is not a multiple of heads 4"),
         ("objective.history=1000", "objective.history 1000 is longer than histories.max_length 768"),
         ("objective.target_positions=41", "objective.target_positions 41 cannot be sampled"),

@@ -112,7 +112,7 @@ def test_the_cut_at_a_time(spark: SparkSession) -> None:
     cut = (BASE + timedelta(seconds=100)).isoformat()
     events = [event for n in range(60) for event in line(f"u{n:02}", range(96, 105))]
     events += [("past", "i1", 1, "buy"), ("future", "i2", 150, "buy")]
-    rows = rows_of(spark, events, protocol="time_cut", cut=cut, max_length=5, targets=2, held_out=0.2)
+    rows = rows_of(spark, events, protocol="time_split", split_time=cut, max_length=5, targets=2, held_out=0.2)
     by_user = {r.user_id: r for r in rows}
     roles = {"training": 0, "validation": 0, "test": 0}
     for user, row in by_user.items():
@@ -129,15 +129,21 @@ def test_the_cut_at_a_time(spark: SparkSession) -> None:
     # Nothing to contrast for these two: no training sample, no target
     assert (by_user["past"].train_length, by_user["past"].cut_length) == (1, 1)
     assert (by_user["future"].train_length, by_user["future"].cut_length) == (0, 1)
-    again = rows_of(spark, events[::-1], protocol="time_cut", cut=cut, max_length=5, targets=2, held_out=0.2)
+    again = rows_of(spark, events[::-1], protocol="time_split", split_time=cut, max_length=5, targets=2, held_out=0.2)
     assert {r.user_id: r.validation_length for r in again} == {r.user_id: r.validation_length for r in rows}
 
 
 def test_training_on_what_lies_before_the_cut_alone(spark: SparkSession) -> None:
     cut = (BASE + timedelta(seconds=100)).isoformat()
     events = [event for n in range(60) for event in line(f"u{n:02}", range(96, 105))] + line("new", range(101, 104))
-    settings: dict[str, Any] = {"protocol": "time_cut", "cut": cut, "max_length": 5, "targets": 2, "held_out": 0.2}
-    rows = rows_of(spark, events, **settings, train_behind_cut=False)
+    settings: dict[str, Any] = {
+        "protocol": "time_split",
+        "split_time": cut,
+        "max_length": 5,
+        "targets": 2,
+        "held_out": 0.2,
+    }
+    rows = rows_of(spark, events, **settings, train_after_split=False)
     roles = {"training": 0, "validation": 0, "test": 0}
     # A training user with nothing before the cut has no row.
     assert {r.user_id for r in rows} == {f"u{n:02}" for n in range(60)}
@@ -160,7 +166,13 @@ def test_training_on_what_lies_before_the_cut_alone(spark: SparkSession) -> None
 def test_uniform_sampling_draws_from_both_sides_of_the_cut(spark: SparkSession) -> None:
     cut = (BASE + timedelta(seconds=100)).isoformat()
     events = [event for n in range(80) for event in line(f"u{n:02}", range(60, 140))]
-    settings: dict[str, Any] = {"protocol": "time_cut", "cut": cut, "max_length": 6, "targets": 2, "sample": "uniform"}
+    settings: dict[str, Any] = {
+        "protocol": "time_split",
+        "split_time": cut,
+        "max_length": 6,
+        "targets": 2,
+        "sample": "uniform",
+    }
     rows = rows_of(spark, events, **settings)
     for row in rows:
         items = kept(row)
@@ -178,7 +190,13 @@ def test_planted_future_events_reach_no_statistic_input_or_weight(spark: SparkSe
     cut = (BASE + timedelta(seconds=100)).isoformat()
     past = [event for n in range(40) for event in line(f"u{n:02}", range(90 + n % 5, 100), "click" if n % 2 else "buy")]
     future = [(f"u{n:02}", f"i{150 + n % 7}", 100 + n, "buy") for n in range(40)] + line("new", range(101, 109))
-    settings: dict[str, Any] = {"protocol": "time_cut", "cut": cut, "max_length": 12, "targets": 4, "held_out": 0.3}
+    settings: dict[str, Any] = {
+        "protocol": "time_split",
+        "split_time": cut,
+        "max_length": 12,
+        "targets": 4,
+        "held_out": 0.3,
+    }
     settings["weights"] = {"click": 0.5}
 
     def known(events: list[Event]) -> tuple[Any, ...]:
@@ -211,10 +229,13 @@ def test_event_types_filter_and_weigh(spark: SparkSession) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"protocol": "time_cut"}, "it needs it"),
-        ({"cut": "2024-01-01"}, "no other protocol takes it"),
-        ({"train_behind_cut": False}, "train_behind_cut is for protocol time_cut"),
-        ({"protocol": "time_cut", "cut": "2024-01-01", "max_length": 40, "targets": 40}, "no room for history"),
+        ({"protocol": "time_split"}, "it needs it"),
+        ({"split_time": "2024-01-01"}, "no other protocol takes it"),
+        ({"train_after_split": False}, "train_after_split is for protocol time_split"),
+        (
+            {"protocol": "time_split", "split_time": "2024-01-01", "max_length": 40, "targets": 40},
+            "no room for history",
+        ),
         ({"protocol": "books_meta", "long_users": "chunks"}, "not for books_meta"),
         ({"protocol": "books_hllm"}, "set long_users: chunks"),
         ({"event_types": ["buy"], "weights": {"click": 0.5}}, "weights names click"),
@@ -226,7 +247,7 @@ def test_settings_that_do_not_fit_are_named(settings: dict[str, Any], expected: 
         HistoriesSettings(**settings)
 
 
-@pytest.mark.parametrize("plan", [Plan("leave_last_out", 4), Plan("time_cut", 6, cut=500, targets=2)])
+@pytest.mark.parametrize("plan", [Plan("leave_last_out", 4), Plan("time_split", 6, cut=500, targets=2)])
 @pytest.mark.parametrize("sampled", [False, True])
 def test_a_stream_in_any_portions_gives_what_one_block_gives(
     plan: Plan, sampled: bool, monkeypatch: pytest.MonkeyPatch

@@ -89,7 +89,7 @@ def test_statistics_stop_at_the_time_of_the_cut() -> None:
     assert (values.tolist(), offsets.tolist()) == ([4, 5], [0, 2])
 
 
-# time_cut: "a" trains on both sides of the cut; "b" has three test targets, item 7 twice; "c" a validation target.
+# time_split: "a" trains on both sides of the cut; "b" has three test targets, item 7 twice; "c" a validation target.
 CUT_IN_TIME = table(
     ("c", [2, 3, 8], 3, 2, 3), ("b", [1, 2, 7, 4, 7, 2], 6, 2, 2), ("a", [1, 3, 9], 3, 3, 3), cuts=[3, 6, 2]
 )

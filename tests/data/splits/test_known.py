@@ -36,17 +36,17 @@ from tests.shelf import RIVAL, Event, Shelf, reading, role_of
 TIMING = {"samples_per_second", "waiting_share"}
 PLUS = (
     "tower.kind=learn-plus",
-    "tower.evidence={hidden: 4, epochs: 2}",
+    "tower.reranker={hidden: 4, epochs: 2}",
     "objective.predicts=next_item",
     "objective.negatives=full",
     "objective.learn_temperature=true",
 )
-FUSED = (*PLUS, "tower.evidence=null", "tower.fusion={}", "training.epochs=3")
+FUSED = (*PLUS, "tower.reranker=null", "tower.blending={}", "training.epochs=3")
 COLUMNS = ["item_index", "event_time", "cut_length", "train_length"]
 
 
 def other_test_events(log: Sequence[Sequence[Event]], protocol: str) -> list[list[Event]]:
-    """Another last book and another time of it; under time_cut all that test users read from the cut on, and more."""
+    """Another last book and another time of it; under time_split all that test users read from the cut on, and more."""
     changed = []
     for user, events in enumerate(log):
         last = max(day for day, _ in events)
@@ -59,7 +59,7 @@ def other_test_events(log: Sequence[Sequence[Event]], protocol: str) -> list[lis
     return changed
 
 
-@pytest.mark.parametrize("protocol", ["leave_last_out", "time_cut"])
+@pytest.mark.parametrize("protocol", ["leave_last_out", "time_split"])
 def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol: str) -> None:
     log = reading()
     here = Shelf(tmp_path / "here", log, protocol)
@@ -72,7 +72,7 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
     streams = [k.stream(HistoryStream, COLUMNS, shuffle_rows=40, seed=1).epoch(0, 20) for k in known]
     for ours, theirs in zip(*streams, strict=True):
         for name in COLUMNS:
-            # Under time_cut the cut of a test user's row tells how long the row is; the row is no sample.
+            # Under time_split the cut of a test user's row tells how long the row is; the row is no sample.
             sample = ours["cut_length"] < ours["train_length"]
             assert np.array_equal(ours[name][sample], theirs[name][sample]), name
         behind = np.arange(ours["item_index"].shape[1]) >= ours["train_length"][:, None]
@@ -213,7 +213,7 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
     assert set(against) == {"popularity", "markov", "frozen", "learn-plus-alone"}
     expected = (told["learn-plus", "validation", "NDCG@10"], tower_alone)
     assert against["learn-plus-alone"] == pytest.approx(expected, abs=1e-6)
-    second, _ = shelf.run("evaluate", *settings, "evaluation.evidence=false")
+    second, _ = shelf.run("evaluate", *settings, "evaluation.reranker=false")
     ranks, path = contract("evaluation_users").rules, shelf.workspace.table("evaluation_users")
     written = delta.read(spark, path)
     measured = profile(written, ranks, lambda name: delta.read(spark, name))
@@ -298,4 +298,4 @@ def test_a_damaged_head_or_level_is_refused(tmp_path: Path, settings: tuple[str,
 
 def test_a_refit_needs_a_validation_event_of_every_user(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"training\.refit is for protocols whose validation target"):
-        Shelf(tmp_path, reading(), "time_cut").settings("training.refit=true")
+        Shelf(tmp_path, reading(), "time_split").settings("training.refit=true")
