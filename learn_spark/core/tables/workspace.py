@@ -11,6 +11,7 @@ from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.layout import check_layout
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
@@ -34,12 +35,13 @@ class Workspace:
 
     @staticmethod
     def open(root: str) -> Workspace:
-        """A workspace at ``root``; made if it is not there."""
+        """A workspace at ``root``; made if it is not there. WorkspaceLayoutError for one of another layout."""
         if _REMOTE.match(root):
             raise SettingsError(f"workspace: {root!r} must be a folder that driver and workers share, not an address")
         path = Path(root).expanduser().resolve()
         try:
             path.mkdir(parents=True, exist_ok=True)
+            check_layout(path)
         except OSError as error:
             raise SettingsError(f"workspace: the folder {path} cannot be made: {error.strerror}") from None
         return Workspace(path)
