@@ -16,7 +16,9 @@ Rate = Annotated[float, Field(gt=0.0)]
 class Section(BaseModel):
     """A part of the settings: no unknown keys, no silent conversion of types, no change after loading."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, serialize_by_alias=True, use_attribute_docstrings=True
+    )
 
 
 def iso_time(value: str | None) -> str | None:
