@@ -39,10 +39,10 @@ def test_an_old_workspace_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", [["run", "learn"], ["histories", "--config", "learn"], ["status", "--config", "learn"]])
-def test_every_command_ends_with_one_sentence(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run --config learn", "histories --config learn", "status --config learn"])
+def test_every_command_ends_with_one_sentence(command: str, tmp_path: Path) -> None:
     plant_old_histories(tmp_path)
-    result = CliRunner().invoke(app, [*command, "--set", f"workspace={tmp_path}"])
+    result = CliRunner().invoke(app, [*command.split(), "--set", f"workspace={tmp_path}"])
     assert result.exit_code == 1, result.output
     assert "layout 1" in result.output
     assert "Traceback" not in result.output
