@@ -42,10 +42,10 @@ from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.batches import BatchMaker
 from learn_spark.model.training.loop import TrainingLoop
 from learn_spark.model.training.objective import ObjectiveLoss
-from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.process_group import ProcessGroup
 
 LENGTH, ITEMS, BATCH, SHUFFLE_ROWS, FILE_ROWS = 64, 20_000, 256, 65_536, 65_536
-COLUMNS = ["item_index", "cut_length", "train_length"]
+COLUMNS = ["item_index", "train_end", "train_length"]
 Batches = Iterator[Mapping[str, torch.Tensor]]
 
 
@@ -61,7 +61,7 @@ def generate(path: Path, rows: int) -> Snapshot:
             {
                 "user_id": [f"user{start + i}" for i in range(n)],
                 "item_index": pa.FixedSizeListArray.from_arrays(items.ravel(), LENGTH).cast(pa.list_(pa.int32())),
-                "cut_length": np.zeros(n, np.int32),
+                "train_end": np.zeros(n, np.int32),
                 "train_length": lengths,
             }
         )
@@ -152,7 +152,7 @@ def waiting(snapshot: Snapshot, tower: Tower, objective: ObjectiveSettings, fold
     maker = BatchMaker(objective, n_items=ITEMS, seed=0, times=tower.needs_times)
     loop = TrainingLoop(
         tower=tower,
-        loss=ObjectiveLoss(objective, log_q=None, ranks=Ranks()),
+        loss=ObjectiveLoss(objective, log_q=None, ranks=ProcessGroup()),
         stream=HistoryStream(
             snapshot,
             maker.columns,

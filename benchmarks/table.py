@@ -9,7 +9,7 @@ The first settings file makes the tables (its stages up to histories); every oth
 evaluated. A plan (benchmarks/plans) has rows that are a settings file with some of its keys set otherwise, for all rows
 or for one, trained as they stand; each row then has its gain over the first, too. Each training and evaluation is a
 ``learn-spark`` process of its own; its seconds and its largest memory are those of the training. What is done is
-written down beside the tables, and a run that was cut off goes on. At the end: metrics on the test cut, mean and half
+written down beside the tables, and a run that was cut off goes on. At the end: metrics on the test split, mean and half
 of the 95 % interval over seeds (Student's t); parts of the cut; with --slices those of ``evaluation_slices``; costs;
 quality against cost, on rare items against all, and on validation by epoch, as SVG files (--plot, --front, --curves);
 and one line of JSON.
@@ -187,7 +187,7 @@ def _command(stage: str, config: str, overrides: Sequence[str], *flags: str) -> 
 
 def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namespace, *, gains: bool) -> None:
     rows = read_rows(workspace.table("evaluations"))
-    values = {(r["run_id"], r["method"], r["metric"]): r["value"] for r in rows if r["cut"] == "test"}
+    values = {(r["run_id"], r["method"], r["metric"]): r["value"] for r in rows if r["split"] == "test"}
     parts = _parts(workspace, {one.run_id for one in done})
     table: list[list[str]] = []
     split: list[list[str]] = []
@@ -280,7 +280,7 @@ def _show_slices(workspace: Workspace, measured: Mapping[str, tuple[str, str]], 
     found = {
         (r["run_id"], r["method"], r["slice"]): r
         for r in read_rows(workspace.table("evaluation_slices"))
-        if r["cut"] == "test" and r["metric"] == "NDCG@10" and r["dimension"] in (dimension, "all")
+        if r["split"] == "test" and r["metric"] == "NDCG@10" and r["dimension"] in (dimension, "all")
     }
     parts = sorted({part for _, _, part in found}, key=lambda part: (part == "all", *_order(dimension, part)))
     first = next(iter(measured.values()))
@@ -299,11 +299,11 @@ def _order(dimension: str, part: str) -> tuple[int, str]:
 
 
 def _parts(workspace: Workspace, runs: set[str]) -> dict[tuple[str, str, str], float]:
-    """NDCG@10 of each run and method on PARTS of the test cut: the mean over targets of each one's own."""
+    """NDCG@10 of each run and method on PARTS of the test split: the mean over targets of each one's own."""
     ranks = Snapshot.open(workspace.table("evaluation_users")).to_arrow(
-        ["run_id", "method", "cut", "rank", "popularity", "same_day"]
+        ["run_id", "method", "split", "rank", "popularity", "same_day"]
     )
-    ranks = ranks.filter(pc.equal(ranks["cut"], "test"))
+    ranks = ranks.filter(pc.equal(ranks["split"], "test"))
     found = {}
     for run in sorted(runs):
         of_run = ranks.filter(pc.equal(ranks["run_id"], run))

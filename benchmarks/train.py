@@ -154,7 +154,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
     from learn_spark.model.training.batches import BatchMaker
     from learn_spark.model.training.loop import TrainingLoop
     from learn_spark.model.training.objective import ObjectiveLoss
-    from learn_spark.model.training.ranks import Ranks
+    from learn_spark.model.training.process_group import ProcessGroup
 
     n_items = len(content) - 1
     if "LEARN" in name:
@@ -191,7 +191,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
         table = pa.table(
             {
                 "item_index": pa.FixedSizeListArray.from_arrays(rows.ravel(), STORED).cast(pa.list_(pa.int32())),
-                "cut_length": np.zeros(len(rows), np.int32),
+                "train_end": np.zeros(len(rows), np.int32),
                 "train_length": np.array([len(history) - 2 for history in histories], np.int32),
             }
         )
@@ -214,7 +214,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
 
         loop = TrainingLoop(
             tower=tower,
-            loss=ObjectiveLoss(objective, log_q=None, ranks=Ranks()),
+            loss=ObjectiveLoss(objective, log_q=None, ranks=ProcessGroup()),
             stream=stream,
             maker=maker,
             feed=feed,

@@ -7,8 +7,8 @@ They learn every event before the test target (the validation event too, as a to
 catalogue whole, and are scored as ours are: history masked, ties by half. RecTools has its own environment, --peers.
 Nothing is tuned: SASRec has the recipe of eSASRec's authors (arXiv 2508.06450: 64 wide, 1 block, 1 head, dropout .2,
 256 negatives, sampled softmax, rate 1e-3), HSTU the same sizes and 2 blocks. One training goes to the last of --epochs,
-and is scored after each of them: a curve on the test cut, by which nothing is chosen. An item that only the test target
-knows is ranked by neither, and counts as last. They learn from users with a test target alone.
+and is scored after each of them: a curve on the test split, by which nothing is chosen. An item that only the test
+target knows is ranked by neither, and counts as last. They learn from users with a test target alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.train import install_peers
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import Cut, cut_histories
+from learn_spark.data.splits.split import Split, split_histories
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.scoring.ranks import ranks_in
 
@@ -54,7 +54,7 @@ def main() -> None:
     workspace = Workspace.open(settings.workspace)
     histories = Snapshot.open(workspace.table("user_histories")).to_arrow()
     n_items = int(max(Snapshot.open(workspace.table("item_index")).to_arrow()["item_index"].to_numpy()))
-    cut = cut_histories(histories, "test")
+    cut = split_histories(histories, "test")
     python = install_peers(arguments.peers)
     for name in [arguments.only] if arguments.only else list(RECIPES):
         with tempfile.TemporaryDirectory() as made:
@@ -86,14 +86,14 @@ def _scored(command: list[str]) -> Iterator[dict[str, Any]]:
         raise SystemExit(f"{' '.join(command[1:3])} ended with {peer.returncode}")
 
 
-def _write(cut: Cut, n_items: int, path: Path) -> None:
+def _write(cut: Split, n_items: int, path: Path) -> None:
     inside = np.arange(cut.items.shape[1]) < cut.lengths[:, None]
     offsets = np.concatenate([[0], np.cumsum(cut.lengths)])
     items = cut.items[inside].astype(np.int64) - 1
     np.savez(path, items=items, times=cut.times[inside], offsets=offsets, n_items=np.int64(n_items))
 
 
-def _ranks(scores: np.ndarray, cut: Cut) -> np.ndarray:
+def _ranks(scores: np.ndarray, cut: Split) -> np.ndarray:
     """Ranks [T] by the rule of retrieval/ranks.py, from scores [B, N]."""
     every = cut.every_target
     found = np.empty(len(every.positions))

@@ -375,7 +375,7 @@ def compare(
         list[str],
         typer.Argument(metavar="RUN...", help="Runs of evaluate or train, or model ids; the first is compared."),
     ],
-    cut: Annotated[str, typer.Option("--cut", help="test, or validation (to choose by).")] = "test",
+    split: Annotated[str, typer.Option("--split", help="test, or validation (to choose by).")] = "test",
     k: Annotated[int, typer.Option("--k", min=1, help="HR@k and NDCG@k are compared.")] = 10,
     samples: Annotated[int, typer.Option("--samples", min=100, help="Resamples of users.")] = 2000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -384,16 +384,16 @@ def compare(
     verbose: VerboseOption = False,
 ) -> None:
     """Compare the first RUN with the others and the baselines: paired differences, intervals, p, slice by slice."""
-    if cut not in ("test", "validation"):
-        raise typer.BadParameter(f"--cut is test or validation, not {cut}")
+    if split not in ("test", "validation"):
+        raise typer.BadParameter(f"--split is test or validation, not {split}")
 
     def work(workspace: Workspace, report: Reporter) -> None:
         from learn_spark.evaluation.compare import compare as compare_models
         from learn_spark.report.comparison import as_json as to_json
         from learn_spark.report.comparison import show
 
-        name: Literal["test", "validation"] = "test" if cut == "test" else "validation"
-        found = compare_models(workspace, runs, cut=name, k=k, samples=samples)
+        name: Literal["test", "validation"] = "test" if split == "test" else "validation"
+        found = compare_models(workspace, runs, split=name, k=k, samples=samples)
         if as_json:
             print(to_json(found))
         else:

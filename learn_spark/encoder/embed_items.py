@@ -20,8 +20,8 @@ from learn_spark.data.text.templates import template
 from learn_spark.encoder.chunks import ChunkEncoder, Totals
 from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
 from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
-from learn_spark.encoder.known import remember_encoder
 from learn_spark.encoder.loading import prepare
+from learn_spark.encoder.registered_encoders import register_encoder
 from learn_spark.encoder.worker import WorkerSpec
 
 
@@ -53,7 +53,7 @@ def run(context: StageContext) -> StageResult:
     total = missing.count()
     totals = Totals()
     if total:
-        remember_encoder(context.workspace, identity)
+        register_encoder(context.workspace, identity)
         totals = _encode(context, identity, missing, total, profile)
     wanted = item_text.where(F.col("template_version") == version).select("text_key").distinct()
     have = delta.read(context.spark, path).where(F.col("encoder_key") == identity.key)

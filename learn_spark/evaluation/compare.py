@@ -14,7 +14,7 @@ from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import CutName
+from learn_spark.data.splits.split import SplitName
 from learn_spark.evaluation.bootstrap import Difference, paired_differences
 from learn_spark.evaluation.results import ALONE, ResultKey, written_by
 from learn_spark.evaluation.slices import DIMENSIONS, slices
@@ -57,7 +57,7 @@ class Comparison:
     """``first`` against everybody else, whole cut first, then its slices."""
 
     first: Evaluated
-    cut: CutName
+    split: SplitName
     users: int
     samples: int
     differences: tuple[SliceDifference, ...]
@@ -67,7 +67,7 @@ def compare(
     workspace: Workspace,
     names: Sequence[str],
     *,
-    cut: CutName = "test",
+    split: SplitName = "test",
     k: int = 10,
     samples: int = 2000,
     seed: int = 0,
@@ -94,7 +94,7 @@ def compare(
         if one.method not in kinds and (one.protocol, one.tables) == (first.protocol, first.tables)
     }
     others = [*chosen[1:], *(rivals[kind] for kind in sorted(rivals))]
-    ranked = _ranks(workspace, [first, *others], cut)
+    ranked = _ranks(workspace, [first, *others], split)
     mine = ranked[first.run_id, first.method]
     opponents = [(method, method, ranked[first.run_id, method]) for method in BASELINES]
     without = f"{first.method}{ALONE}"
@@ -104,7 +104,7 @@ def compare(
     for method, model_id, rows in opponents:
         _check_same_targets(first, mine, method if model_id == method else f"{method} {model_id}", rows)
     differences = _differences(mine, opponents, k, samples, seed)
-    return Comparison(first, cut, len(pc.unique(mine["user_id"])), samples, tuple(differences))
+    return Comparison(first, split, len(pc.unique(mine["user_id"])), samples, tuple(differences))
 
 
 def _evaluated(workspace: Workspace) -> list[Evaluated]:
@@ -149,10 +149,10 @@ def _check_comparable(first: Evaluated, other: Evaluated) -> None:
             )
 
 
-def _ranks(workspace: Workspace, chosen: Iterable[Evaluated], cut: CutName) -> dict[tuple[str, str], pa.Table]:
+def _ranks(workspace: Workspace, chosen: Iterable[Evaluated], split: SplitName) -> dict[tuple[str, str], pa.Table]:
     """Rows of evaluation_users by (run, method), ordered by user and target."""
     runs = sorted({one.run_id for one in chosen})
-    rows = scan(workspace, "evaluation_users", where=pc.field("run_id").isin(runs) & (pc.field("cut") == cut))
+    rows = scan(workspace, "evaluation_users", where=pc.field("run_id").isin(runs) & (pc.field("split") == split))
     rows = rows.sort_by([(name, "ascending") for name in ("run_id", "method", "user_id", "item_id")])
     keys = pc.binary_join_element_wise(rows["run_id"], rows["method"], "\n").dictionary_encode().combine_chunks()
     starts = np.flatnonzero(np.diff(keys.indices.to_numpy(), prepend=-1))

@@ -9,15 +9,15 @@ from typing import Protocol
 
 import numpy as np
 
-from learn_spark.data.splits.cuts import Cut
 from learn_spark.data.splits.folds import FOLDS
+from learn_spark.data.splits.split import Split
 from learn_spark.evaluation.counts import CountScores
 from learn_spark.evaluation.results import ALONE
 from learn_spark.model.blending.folded import FoldedVectors
-from learn_spark.model.reranking.head import Heads
-from learn_spark.model.reranking.judge import Judge
-from learn_spark.model.reranking.transitions import Transitions
-from learn_spark.model.scoring.queries import asked_on
+from learn_spark.model.reranking.co_visitation import Transitions
+from learn_spark.model.reranking.head import CrossFittedHeads
+from learn_spark.model.reranking.reranker import Reranker
+from learn_spark.model.scoring.queries import query_batch
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k
 from learn_spark.model.store import Model
@@ -42,21 +42,21 @@ class Contender:
 
     method: str
     model_id: str
-    scorer: Callable[[Cut], Scorer]
+    scorer: Callable[[Split], Scorer]
 
 
 @dataclass(frozen=True)
 class _Counted:
-    cut: Cut
+    split: Split
     scores: CountScores
 
     @cached_property
     def _last(self) -> np.ndarray:
         """The position of each user's last item [B]."""
-        return self.cut.items[np.arange(len(self.cut.lengths)), self.cut.lengths - 1].astype(np.int64) - 1
+        return self.split.items[np.arange(len(self.split.lengths)), self.split.lengths - 1].astype(np.int64) - 1
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        every = self.cut.every_target
+        every = self.split.every_target
         found = self.scores.ranks(self._last, every.positions, hidden, offsets=every.offsets)
         advance(len(hidden))
         return found
@@ -69,12 +69,12 @@ class _Counted:
 class _Embedded:
     """Vectors of users [B, D] and items [N, D]."""
 
-    cut: Cut
+    split: Split
     items: np.ndarray
     users: np.ndarray
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        every = self.cut.every_target
+        every = self.split.every_target
         return ranks_from_vectors(
             self.users, self.items, every.positions, hidden, offsets=every.offsets, advance=advance
         )
@@ -85,30 +85,30 @@ class _Embedded:
 
 def counted(method: str, scores: CountScores) -> Contender:
     """Popularity or Markov."""
-    return Contender(method, method, lambda cut: _Counted(cut, scores))
+    return Contender(method, method, lambda split: _Counted(split, scores))
 
 
 def frozen(unit: np.ndarray, window: int) -> Contender:
     """The untrained user: the mean of the L2-normalised content [N + 1, C] of its last ``window`` items."""
 
-    def scorer(cut: Cut) -> Scorer:
-        return _Embedded(cut, unit[1:], mean_vectors(unit, cut.items, cut.lengths, window))
+    def scorer(split: Split) -> Scorer:
+        return _Embedded(split, unit[1:], mean_vectors(unit, split.items, split.lengths, window))
 
     return Contender("frozen", "frozen", scorer)
 
 
 def trained(model: Model, *, folded: bool = False) -> Contender:
     """A model's vectors, its content bound; one that has evidence is judged without it, under another name. ``folded``:
-    of one with fusion each user is judged by levels that were not fitted on him, as the validation cut must be.
+    of one with fusion each user is judged by levels that were not fitted on him, as the validation split must be.
     """
 
-    def scorer(cut: Cut) -> Scorer:
+    def scorer(split: Split) -> Scorer:
         if model.fusion is not None and folded:
             towers = [model.fusion.upon(model.tower, fold) for fold in range(FOLDS)]
-            return FoldedVectors(cut, towers, model.window)
+            return FoldedVectors(split, towers, model.window)
         tower = model.vectors()
-        users = user_vectors(tower, cut.items, cut.lengths, model.window, times=cut.times)
-        return _Embedded(cut, item_vectors(tower), users)
+        users = user_vectors(tower, split.items, split.lengths, model.window, times=split.times)
+        return _Embedded(split, item_vectors(tower), users)
 
     method = model.method if model.evidence is None else f"{model.method}{ALONE}"
     return Contender(method, model.model_id, scorer)
@@ -116,40 +116,42 @@ def trained(model: Model, *, folded: bool = False) -> Contender:
 
 @dataclass(frozen=True)
 class _Evident:
-    cut: Cut
-    judge: Judge
+    split: Split
+    reranker: Reranker
     users: np.ndarray
-    heads: Heads
+    heads: CrossFittedHeads
     folded: bool
     reach: int
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        asked = asked_on(self.cut, self.users, hidden, self.reach)
-        return self.judge.ranks_by(self.heads.judges(self.cut.user_ids, folded=self.folded), asked, advance)
+        queries = query_batch(self.split, self.users, hidden, self.reach)
+        return self.reranker.cross_fitted_ranks(
+            self.heads.heads_of_users(self.split.user_ids, folded=self.folded), queries, advance
+        )
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
         every: list[np.ndarray] = [np.zeros(0, np.int64)] * len(self.users)
         for row, own in zip(rows, hidden, strict=True):
             every[row] = own
-        asked = asked_on(self.cut, self.users, every, self.reach)
+        queries = query_batch(self.split, self.users, every, self.reach)
         found = np.empty((len(rows), k), dtype=np.int64)
-        for part, head in self.heads.judges([self.cut.user_ids[row] for row in rows], folded=self.folded):
-            found[part] = self.judge.top(head, asked.take(rows[part]), k)
+        for part, head in self.heads.heads_of_users([self.split.user_ids[row] for row in rows], folded=self.folded):
+            found[part] = self.reranker.top(head, queries.take(rows[part]), k)
         return found
 
 
 def evident(model: Model, values: np.ndarray, offsets: np.ndarray, *, folded: bool) -> Contender:
     """A trained tower with its evidence, counted in ``values`` and ``offsets``: cuts.training_events of the histories
-    that its cuts are of. ``folded``: each user is judged by a head that was not fitted on him, as the validation cut
+    that its cuts are of. ``folded``: each user is judged by a head that was not fitted on him, as the validation split
     must be.
     """
     found = model.evidence
     assert found is not None
     transitions = Transitions.of(values, offsets, model.tower.n_items, reach=found.reach, decay=found.decay)
-    judge = Judge.of(model.tower, found.temperature, transitions)
+    reranker = Reranker.of(model.tower, found.temperature, transitions)
 
-    def scorer(cut: Cut) -> Scorer:
-        users = user_vectors(model.tower, cut.items, cut.lengths, model.window, times=cut.times)
-        return _Evident(cut, judge, users, found.heads, folded, found.reach)
+    def scorer(split: Split) -> Scorer:
+        users = user_vectors(model.tower, split.items, split.lengths, model.window, times=split.times)
+        return _Evident(split, reranker, users, found.heads, folded, found.reach)
 
     return Contender(model.method, model.model_id, scorer)

@@ -17,7 +17,14 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import Cut, CutName, cut_histories, trained_counts, training_events, with_validation
+from learn_spark.data.splits.split import (
+    Split,
+    SplitName,
+    split_histories,
+    trained_counts,
+    training_events,
+    with_validation,
+)
 from learn_spark.evaluation.baselines.markov import markov
 from learn_spark.evaluation.baselines.popularity import popularity
 from learn_spark.evaluation.contenders import Contender, counted, evident, frozen, trained
@@ -30,7 +37,7 @@ from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
 
-CUTS: tuple[CutName, ...] = ("validation", "test")
+SPLITS: tuple[SplitName, ...] = ("validation", "test")
 LIST_USERS = 50_000  # whose lists are looked at; a search for the best few hundred costs more than ranks do
 
 
@@ -40,14 +47,14 @@ class _Field:
     ``learnt`` those in training samples (cuts.training_events, cuts.trained_counts).
     """
 
-    cut: Cut
+    split: Split
     contenders: tuple[Contender, ...]
     known: np.ndarray
     learnt: np.ndarray
 
     @staticmethod
     def of(
-        histories: pa.Table, n_items: int, untrained: Contender, model: Model, name: CutName, *, evidence: bool
+        histories: pa.Table, n_items: int, untrained: Contender, model: Model, name: SplitName, *, evidence: bool
     ) -> _Field:
         values, offsets = training_events(histories)
         told = model.evidence is not None and evidence
@@ -59,7 +66,7 @@ class _Field:
             trained(model, folded=name == "validation"),
         )
         return _Field(
-            cut_histories(histories, name),
+            split_histories(histories, name),
             contenders,
             np.bincount(values, minlength=n_items),
             trained_counts(histories, n_items),
@@ -108,7 +115,7 @@ def run(context: StageContext) -> StageResult:
         }
     else:
         fields = {
-            name: _Field.of(histories, n_items, untrained, model, name, evidence=settings.reranker) for name in CUTS
+            name: _Field.of(histories, n_items, untrained, model, name, evidence=settings.reranker) for name in SPLITS
         }
     told = {"protocol": protocol, "settings_hash": key.settings_hash, "tables": key.tables, "catalogue": n_items}
     rows: list[dict[str, Any]] = []
@@ -116,24 +123,24 @@ def run(context: StageContext) -> StageResult:
     users: list[pa.Table] = []
     notes: list[str] = []
     ranked = 0
-    for name in CUTS:
+    for name in SPLITS:
         field = fields[name]
-        cut = field.cut
-        if not len(cut.targets):
+        split = field.split
+        if not len(split.targets):
             raise LearnSparkError(f"evaluate: no user has a target on the {name} cut")
-        ranked += len(cut.targets)
-        if settings.mask_history and (repeats := cut.repeats()):
+        ranked += len(split.targets)
+        if settings.mask_history and (repeats := split.repeats()):
             notes.append(
-                f"{repeats:,} of {len(cut.every_target.positions):,} {name} targets are items that their user had "
+                f"{repeats:,} of {len(split.every_target.positions):,} {name} targets are items that their user had "
                 "before: with histories masked, these alone of a history are ranked, which flatters what favours the "
                 "familiar; evaluation.mask_history false ranks all"
             )
-        ranks, lists, listed = _rank(context, field.contenders, cut, name, field.learnt)
-        labels, every = target_labels(cut, field.learnt, field.known), cut.every_target
+        ranks, lists, listed = _rank(context, field.contenders, split, name, field.learnt)
+        labels, every = target_labels(split, field.learnt, field.known), split.every_target
         for contender in field.contenders:
-            own = {"run_id": context.run_id, "method": contender.method, "model_id": contender.model_id, "cut": name}
+            own = {"run_id": context.run_id, "method": contender.method, "model_id": contender.model_id, "split": name}
             means = summarise(ranks[contender.method], settings.ks, every.offsets)
-            for found, counted_users in ((means, len(cut.targets)), (lists[contender.method], listed)):
+            for found, counted_users in ((means, len(split.targets)), (lists[contender.method], listed)):
                 rows += [{**told, **own, "metric": m, "value": v, "users": counted_users} for m, v in found.items()]
         ids = {contender.method: contender.model_id for contender in field.contenders}
         found_parts = slice_metrics(
@@ -146,11 +153,11 @@ def run(context: StageContext) -> StageResult:
             seed=model.manifest["seed"],
         )
         parts += [
-            {"run_id": context.run_id, "model_id": ids[part.method], "cut": name, **asdict(part)}
+            {"run_id": context.run_id, "model_id": ids[part.method], "split": name, **asdict(part)}
             for part in found_parts
         ]
         of_methods = [(method, ids[method], found) for method, found in ranks.items()]
-        users.append(user_rows(context.run_id, name, cut, item_ids, labels, of_methods))
+        users.append(user_rows(context.run_id, name, split, item_ids, labels, of_methods))
     append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
     append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), parts)
     # Last: only now the result counts as written.
@@ -175,18 +182,18 @@ def _item_ids(context: StageContext, model: Model) -> np.ndarray:
 
 
 def _rank(
-    context: StageContext, contenders: Sequence[Contender], cut: Cut, name: CutName, learnt: np.ndarray
+    context: StageContext, contenders: Sequence[Contender], split: Split, name: SplitName, learnt: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]], int]:
     """(ranks [T] by method, list metrics by method, how many users' lists these are of)."""
     settings = context.settings.evaluation
-    hidden = cut.hidden(settings.mask_history)
+    hidden = split.hidden(settings.mask_history)
     listed = np.sort(np.random.default_rng(0).permutation(len(hidden))[:LIST_USERS])
     hidden_of_listed = [hidden[row] for row in listed]
     ranks: dict[str, np.ndarray] = {}
     lists: dict[str, dict[str, float]] = {}
     with context.report.bar(f"{name} cut", len(contenders) * len(hidden), "users") as bar:
         for contender in contenders:
-            scorer = contender.scorer(cut)
+            scorer = contender.scorer(split)
             ranks[contender.method] = scorer.ranks(hidden, bar.advance)
             top = scorer.top(listed, max(settings.ks), hidden_of_listed)
             lists[contender.method] = {

@@ -16,7 +16,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import Cut, CutName
+from learn_spark.data.splits.split import Split, SplitName
 
 STAGE = find_stage("evaluate")
 ALONE = "-alone"  # ends the method of a tower that has evidence and is judged without it
@@ -48,10 +48,10 @@ def _tables(inputs: Mapping[str, str]) -> dict[str, str]:
 def protocol_of(settings: Settings) -> str:
     """How histories are cut and targets ranked, for people. A ranking by another rule must have another name here."""
     histories = settings.histories
-    cut = f" at {histories.split_time}" if histories.split_time is not None else ""
-    cut += "" if histories.train_after_split else ", nobody trained behind it"
+    split = f" at {histories.split_time}" if histories.split_time is not None else ""
+    split += "" if histories.train_after_split else ", nobody trained behind it"
     masked = "masked" if settings.evaluation.mask_history else "not masked"
-    return f"{histories.protocol}{cut}; whole catalogue, history {masked}, ties by half"
+    return f"{histories.protocol}{split}; whole catalogue, history {masked}, ties by half"
 
 
 def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None) -> str | None:
@@ -69,25 +69,25 @@ def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None
 
 def user_rows(
     run_id: str,
-    name: CutName,
-    cut: Cut,
+    name: SplitName,
+    split: Split,
     item_ids: np.ndarray,
     labels: Mapping[str, np.ndarray],
     ranks: Sequence[tuple[str, str, np.ndarray]],
 ) -> pa.Table:
-    """Rows of evaluation_users: of every (method, model_id, ranks [T]) one for each target of ``cut``.
+    """Rows of evaluation_users: of every (method, model_id, ranks [T]) one for each target of ``split``.
 
     ``item_ids`` [N] by position, ``labels`` [T] the slices of the targets by dimension.
     """
-    table, every = contract("evaluation_users"), cut.every_target
+    table, every = contract("evaluation_users"), split.every_target
     shared: dict[str, Any] = {
-        "user_id": pa.array(cut.user_ids, pa.string()).take(pa.array(every.owners)),
+        "user_id": pa.array(split.user_ids, pa.string()).take(pa.array(every.owners)),
         "item_id": pa.array(item_ids[every.positions], pa.string()),
         **{dimension: pa.array(values, pa.string()) for dimension, values in labels.items()},
     }
     parts = []
     for method, model_id, found in ranks:
-        told = {"run_id": run_id, "model_id": model_id, "method": method, "cut": name}
+        told = {"run_id": run_id, "model_id": model_id, "method": method, "split": name}
         columns = {column: pa.array([value] * len(found), pa.string()) for column, value in told.items()}
         columns |= {**shared, "rank": pa.array(found, pa.float64())}
         parts.append(pa.table([columns[column] for column in table.names], names=table.names))

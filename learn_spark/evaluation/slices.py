@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learn_spark.data.splits.cuts import Cut
+from learn_spark.data.splits.split import Split
 from learn_spark.evaluation import bands
 from learn_spark.evaluation.bootstrap import interval, resampled_means
 from learn_spark.model.scoring.metrics import per_user
@@ -24,21 +24,21 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def target_labels(cut: Cut, trained: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
+def target_labels(split: Split, trained: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
     """The slice of each target [T] in every one of DIMENSIONS.
 
     ``trained`` [N] counts the events of an item that a tower may have learnt from, ``known`` [N] those before the cut
     (cuts.trained_counts, cuts.training_events); they differ under time_split alone.
     """
-    targets = cut.every_target
+    targets = split.every_target
     items, owners = targets.positions, targets.owners
-    last = cut.times[np.arange(len(cut.lengths)), cut.lengths - 1]
+    last = split.times[np.arange(len(split.lengths)), split.lengths - 1]
     first = targets.times[targets.offsets[:-1]]
     return {
         "popularity": bands.popularity_band(trained)[items],
         "mass": bands.mass_band(trained)[items],
         "cold": np.where(known[items] == 0, *DIMENSIONS["cold"]),
-        "history": bands.history_band(cut.lengths)[owners],
+        "history": bands.history_band(split.lengths)[owners],
         "recency": bands.recency_band(last, first)[owners],
         "time": bands.quarter(targets.times),
         "same_day": bands.same_day(targets.times_before, targets.times),

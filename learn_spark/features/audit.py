@@ -72,7 +72,7 @@ def _dot(a: str, b: str) -> Column:
 
 
 def validation_profile(metrics: Mapping[str, float], before: Mapping[str, float] | None) -> Profile:
-    """NDCG@10 of the model on its validation cut, and the share of it that the release before had more (0 if less)."""
+    """NDCG@10 of the model on its validation split, and the share by which it is below the previous release's."""
     now, then = metrics["NDCG@10"], (before or {}).get("NDCG@10")
     lost = None if not then else max(0.0, 1 - now / then)
     return {"validation_ndcg10": now, "validation_lost": lost}
@@ -106,7 +106,7 @@ def release_rules(
             "validation_ndcg10",
             settings.min_validation_ndcg10,
             1.0,
-            "NDCG@10 of the model on its validation cut (release.min_validation_ndcg10)",
+            "NDCG@10 of the model on its validation split (release.min_validation_ndcg10)",
         ),
         Rule(
             "validation_lost",

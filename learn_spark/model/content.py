@@ -9,16 +9,21 @@ import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.stages.context import StageContext
-from learn_spark.data.splits.cuts import training_events
+from learn_spark.data.splits.split import training_events
 from learn_spark.data.text.templates import template
+from learn_spark.encoder.embedding_space import (
+    EmbeddingSpace,
+    fit_embedding_space,
+    read_embedding_space,
+    register_embedding_space,
+)
 from learn_spark.encoder.identity import identify
-from learn_spark.encoder.space import Space, fit_space, read_space, remember_space
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.model.store import Model
 from learn_spark.model.towers.bound import BoundTower
 
 
-def matrix_path(context: StageContext, space: Space | None = None) -> Path:
+def matrix_path(context: StageContext, space: EmbeddingSpace | None = None) -> Path:
     """The item matrix of the pinned tables under the settings' encoder and template, raw or in a space."""
     return item_matrix_path(
         context.snapshot("item_index"),
@@ -37,14 +42,14 @@ def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
     """(the item matrix in the settings' space, its space_key): fitted on items with a training event, written down."""
     settings = context.settings.embedding_space
     positions, _ = training_events(histories)
-    space = fit_space(
+    space = fit_embedding_space(
         item_matrix(matrix_path(context)),
         settings.kind,
         ridge=settings.ridge if settings.kind == "whitened" else 0.0,
         dims=settings.dims,
         rows=np.unique(positions) + 1,
     )
-    key = remember_space(context.workspace, space, identify(context.settings.encoder).key, context.inputs)
+    key = register_embedding_space(context.workspace, space, identify(context.settings.encoder).key, context.inputs)
     return matrix_path(context, space), key
 
 
@@ -61,6 +66,6 @@ def bind_content(context: StageContext, model: Model) -> Path | None:
             f"the model {model.model_id} was trained on the encoder {model.manifest['encoder_key'][:12]}, the settings "
             f"name {key[:12]}; train again or name the model's encoder"
         )
-    path = matrix_path(context, read_space(context.workspace, model.manifest["space_key"]))
+    path = matrix_path(context, read_embedding_space(context.workspace, model.manifest["space_key"]))
     model.tower.bind(item_matrix(path))
     return path

@@ -24,9 +24,9 @@ from safetensors.torch import load, save_file
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.model.blending.levels import Levels
-from learn_spark.model.blending.tower import FusedTower
-from learn_spark.model.reranking.head import Heads
+from learn_spark.model.blending.frequency_weights import FrequencyWeights
+from learn_spark.model.blending.tower import BlendedTower
+from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.registry import shape_of, tower_of_shape
 from learn_spark.model.towers.tower import Tower
@@ -44,29 +44,31 @@ class ModelError(LearnSparkError):
 class ModelEvidence:
     """How a model reads co-occurrence: its heads, the transitions' ``reach`` and ``decay``, the tower's temperature."""
 
-    heads: Heads
+    heads: CrossFittedHeads
     reach: int
     decay: float
     temperature: float
 
 
 @dataclass(frozen=True)
-class ModelFusion:
-    """How a model's vectors hold content and popularity: ``levels`` fitted on all validation users, ``folds[f]`` on
-    those of other folds than f, the ``counts`` [N] of what the tower has learnt from, its temperature and ``reach``.
+class ModelBlending:
+    """How content and popularity are blended into a model's vectors.
+
+    ``frequency_weights`` were fitted on all validation users, ``folds[f]`` on those of other folds than f. ``counts``
+    [N]: training events per item. ``temperature``: of the tower. ``reach``: number of recent events averaged.
     """
 
-    levels: Levels
-    folds: tuple[Levels, ...]
+    frequency_weights: FrequencyWeights
+    folds: tuple[FrequencyWeights, ...]
     counts: np.ndarray
     reach: int
     temperature: float
 
-    def upon(self, tower: Tower, fold: int | None = None) -> FusedTower:
+    def upon(self, tower: Tower, fold: int | None = None) -> BlendedTower:
         """``tower``, content bound, with the levels of all, or those that may judge the users of ``fold``."""
         assert isinstance(tower, BoundTower)
-        levels = self.levels if fold is None else self.folds[fold]
-        return FusedTower(tower, levels, self.counts, temperature=self.temperature, reach=self.reach)
+        frequency_weights = self.frequency_weights if fold is None else self.folds[fold]
+        return BlendedTower(tower, frequency_weights, self.counts, temperature=self.temperature, reach=self.reach)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Model:
     model_id: str
     tower: Tower
     manifest: dict[str, Any]
-    fusion: ModelFusion | None = None
+    fusion: ModelBlending | None = None
     evidence: ModelEvidence | None = None
 
     def vectors(self) -> Tower:
@@ -109,11 +111,11 @@ def save_model(
     logs: Path | None = None,
     chosen: dict[str, torch.Tensor] | None = None,
     fusion: Mapping[str, torch.Tensor] | None = None,
-    heads: Heads | None = None,
+    heads: CrossFittedHeads | None = None,
 ) -> str:
     """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id (a hash of weights
     and manifest). ``chosen`` are the weights that validation chose, where ``tower`` was trained anew. Of ``fusion``
-    (FittedFusion.tensors) the manifest has the rest in "fusion" (reach, temperature, chosen_temperature), of
+    (FittedBlending.tensors) the manifest has the rest in "fusion" (reach, temperature, chosen_temperature), of
     ``heads`` in "evidence" (these, decay and hidden).
     """
     tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
@@ -194,20 +196,20 @@ def _load_beside(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str,
     return load(content)
 
 
-def _load_fusion(folder: Path, manifest: dict[str, Any], *, chosen: bool) -> ModelFusion | None:
+def _load_fusion(folder: Path, manifest: dict[str, Any], *, chosen: bool) -> ModelBlending | None:
     if "fusion" not in manifest:
         return None
     told, found = manifest["fusion"], _load_beside(folder, FUSION, manifest)
-    levels, *folds = (Levels(weights) for weights in found["levels"].numpy())
+    frequency_weights, *folds = (FrequencyWeights(weights) for weights in found["levels"].numpy())
     counts = found["chosen_counts" if chosen else "counts"].numpy()
-    return ModelFusion(levels, tuple(folds), counts, told["reach"], _temperature(told, chosen=chosen))
+    return ModelBlending(frequency_weights, tuple(folds), counts, told["reach"], _temperature(told, chosen=chosen))
 
 
 def _load_evidence(folder: Path, manifest: dict[str, Any], *, chosen: bool) -> ModelEvidence | None:
     if "evidence" not in manifest:
         return None
     told = manifest["evidence"]
-    heads = Heads.of_tensors(_load_beside(folder, EVIDENCE, manifest), hidden=told["hidden"])
+    heads = CrossFittedHeads.of_tensors(_load_beside(folder, EVIDENCE, manifest), hidden=told["hidden"])
     return ModelEvidence(heads, told["reach"], told["decay"], _temperature(told, chosen=chosen))
 
 

@@ -47,10 +47,10 @@ def show_outcomes(outcomes: Sequence[Outcome], report: Reporter) -> None:
     report.table("Stages", ["stage", "state", "rows in", "rows out", "refused", "seconds"], rows)
 
 
-def show_metrics(workspace: Workspace, run: Run, report: Reporter, cut: str = "test") -> None:
+def show_metrics(workspace: Workspace, run: Run, report: Reporter, split: str = "test") -> None:
     """One row a method of what an evaluating run wrote, or found written: HR and NDCG at the two smallest k."""
     run_id = written_by(workspace, ResultKey.of_run(run))
-    found = [r for r in read_rows(workspace.table("evaluations")) if r["run_id"] == run_id and r["cut"] == cut]
+    found = [r for r in read_rows(workspace.table("evaluations")) if r["run_id"] == run_id and r["split"] == split]
     if not found:
         return
     ks = sorted({int(row["metric"].removeprefix("HR@")) for row in found if row["metric"].startswith("HR@")})[:2]
@@ -61,7 +61,7 @@ def show_metrics(workspace: Workspace, run: Run, report: Reporter, cut: str = "t
         if values:
             rows.append([label, *(f"{values[m]:.4f}" if m in values else "" for m in metrics)])
     size = f"{found[0]['users']:,} users, {found[0]['catalogue']:,} items"
-    report.table(f"Metrics on the {cut} cut ({size})", ["method", *metrics], rows)
+    report.table(f"Metrics on the {split} split ({size})", ["method", *metrics], rows)
 
 
 def show_places(settings: Settings, workspace: Workspace, report: Reporter) -> None:

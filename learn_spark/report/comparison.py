@@ -18,14 +18,14 @@ def as_json(found: Comparison) -> str:
         difference = one.pop("difference")
         one |= {"difference": difference.pop("value"), **difference}
     first = asdict(found.first) | {"tables": dict(found.first.tables)}
-    told = {"cut": found.cut, "users": found.users, "samples": found.samples, "differences": differences}
+    told = {"split": found.split, "users": found.users, "samples": found.samples, "differences": differences}
     return json.dumps({"first": first, **told})
 
 
 def show(found: Comparison, report: Reporter) -> None:
     """The whole cut with both metrics, then a table a contender with NDCG on every slice."""
     mine = _label(found.first.method, found.first.model_id)
-    title = f"{mine} on the {found.cut} cut ({found.users:,} users; {found.first.protocol})"
+    title = f"{mine} on the {found.split} split ({found.users:,} users; {found.first.protocol})"
     whole = [one for one in found.differences if one.dimension == "all"]
     columns = ["against", "metric", "first", "other", "difference", "95 % interval", "p"]
     report.table(title, columns, [[_label(one.against, one.model_id), one.metric, *_figures(one)] for one in whole])

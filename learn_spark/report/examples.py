@@ -1,7 +1,7 @@
 """What a model does, by example: users with what they are offered, items with their neighbours, popular and rare items.
 
-Everything is seen from the test cut, by the trained tower and the tables that its evaluation read: no user vector here
-knows the target. (Released vectors do: they are for serving.)
+Everything is seen from the test split, by the trained tower and the tables that its evaluation read: no user vector
+here knows the target. (Released vectors do: they are for serving.)
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import yaml
 
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.cuts import Cut, cut_histories, event_counts
-from learn_spark.encoder.space import read_space
+from learn_spark.data.splits.split import Split, event_counts, split_histories
+from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.bound import BoundTower
@@ -47,7 +47,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class ExampleUser:
-    """A user of the test cut. ``history`` is the newest ``SHOWN_EVENTS`` of ``events``, newest first."""
+    """A user of the test split. ``history`` is the newest ``SHOWN_EVENTS`` of ``events``, newest first."""
 
     user_id: str
     events: int
@@ -106,7 +106,7 @@ class _World:
 
 
 def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) -> Examples | None:
-    """Examples of a model over the table versions ``inputs``; None where no user has a target on the test cut.
+    """Examples of a model over the table versions ``inputs``; None where no user has a target on the test split.
 
     Users are ``SAMPLED_USERS`` at most (and ``MOST_PRODUCTS`` or fewer by the catalogue's size), evenly spaced in the
     order of user_id. Raises LearnSparkError where the model
@@ -124,19 +124,19 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
     world = _world(workspace, model, tables, histories)
     count = max(1, min(SAMPLED_USERS, len(eligible), MOST_PRODUCTS // world.vectors.size))
     users = [eligible[i * len(eligible) // count] for i in range(count)]
-    cut = cut_histories(histories.filter(pc.is_in(histories["user_id"], pa.array(users))), "test")
-    seen = [np.unique(world.place[one]) for one in cut.seen]
-    targets = world.place[cut.targets]
-    vectors = user_vectors(model.vectors(), cut.items, cut.lengths, model.window, times=cut.times)
+    split = split_histories(histories.filter(pc.is_in(histories["user_id"], pa.array(users))), "test")
+    seen = [np.unique(world.place[one]) for one in split.seen]
+    targets = world.place[split.targets]
+    vectors = user_vectors(model.vectors(), split.items, split.lengths, model.window, times=split.times)
     scored = (scores_of(world.vectors, vector, own) for vector, own in zip(vectors, seen, strict=True))
     offered = [best(scores, OFFERED) for scores in scored]
-    chosen = _spread(np.lexsort((np.array(cut.user_ids), cut.lengths)), EXAMPLE_USERS)
+    chosen = _spread(np.lexsort((np.array(split.user_ids), split.lengths)), EXAMPLE_USERS)
     # A target counts even if the user had it before.
     others = {i: seen[i][seen[i] != targets[i]] for i in chosen}
     ranks = [rank_of(scores_of(world.vectors, vectors[i], others[i]), targets[i]) for i in chosen]
     all_offered = np.concatenate(offered)
     return Examples(
-        users=_users(workspace, world, cut, chosen, offered, targets, ranks),
+        users=_users(workspace, world, split, chosen, offered, targets, ranks),
         items=_items(workspace, world),
         popularity=_popularity(world.counts, all_offered, targets),
         sampled=len(users),
@@ -147,7 +147,7 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
 
 
 def _users_with_target(histories: pa.Table) -> list[str]:
-    """The users that have a target on the test cut, in order."""
+    """The users that have a target on the test split, in order."""
     has_target = pc.and_(
         pc.and_(pc.equal(histories["chunk"], 0), pc.greater(histories["validation_length"], 0)),
         pc.greater(histories["length"], histories["validation_length"]),
@@ -159,7 +159,7 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
     saved = yaml.safe_load((workspace.root / "models" / model.model_id / "settings.yaml").read_text(encoding="utf-8"))
 
     def matrix(space_key: str | None) -> np.ndarray:
-        space = None if space_key is None else read_space(workspace, space_key)
+        space = None if space_key is None else read_embedding_space(workspace, space_key)
         path = item_matrix_path(
             tables["item_index"],
             tables["item_text"],
@@ -194,23 +194,23 @@ def _spread(order: np.ndarray, shares: Sequence[float]) -> list[int]:
 def _users(
     workspace: Workspace,
     world: _World,
-    cut: Cut,
+    split: Split,
     chosen: Sequence[int],
     offered: Sequence[np.ndarray],
     targets: np.ndarray,
     ranks: Sequence[float],
 ) -> tuple[ExampleUser, ...]:
     def places_of(user: int) -> list[int]:
-        length = int(cut.lengths[user])
-        newest = cut.items[user, max(0, length - SHOWN_EVENTS) : length][::-1].astype(np.int64)
+        length = int(split.lengths[user])
+        newest = split.items[user, max(0, length - SHOWN_EVENTS) : length][::-1].astype(np.int64)
         return [int(at) for at in world.place[newest - 1]]
 
     named = {at for i in chosen for at in (*places_of(i), *offered[i], targets[i])}
     titles = titles_of(workspace, [world.ids[at] for at in named])
     return tuple(
         ExampleUser(
-            user_id=cut.user_ids[i],
-            events=int(cut.lengths[i]),
+            user_id=split.user_ids[i],
+            events=int(split.lengths[i]),
             history=tuple(titles[world.ids[at]] for at in places_of(i)),
             offers=tuple(Offer(titles[world.ids[at]], bool(at == targets[i])) for at in offered[i]),
             target=titles[world.ids[targets[i]]],

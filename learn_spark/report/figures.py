@@ -16,7 +16,7 @@ from learn_spark.pipeline.summary import METHODS
 from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.svg import Plot, slug
 
-CUTS = ("test", "validation")
+SPLITS = ("test", "validation")
 WHOLE = "all"
 FIRST_METRIC = "NDCG@10"
 OF_LISTS = ("coverage@", "Gini@", "head@", "novelty@")  # of what is offered: not the better the higher
@@ -55,7 +55,7 @@ class OfferedLine:
 class MetricTable:
     """All methods on one cut: ``lines`` are (label, a cell or None for each of ``names``)."""
 
-    cut: str
+    split: str
     names: tuple[str, ...]
     lines: tuple[tuple[str, tuple[Cell | None, ...]], ...]
     users: int
@@ -71,17 +71,17 @@ def label_of(method: str) -> str:
 
 
 def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
-    """One table a cut, the test cut first; none where the run's figures are not there."""
+    """One table a cut, the test split first; none where the run's figures are not there."""
     every = _rows_of(workspace, "evaluations", evaluated)
     rows = [row for row in every if not row["metric"].startswith(OF_LISTS)]
     whole = {
-        (row["method"], row["cut"], row["metric"]): row
+        (row["method"], row["split"], row["metric"]): row
         for row in _rows_of(workspace, "evaluation_slices", evaluated)
         if row["dimension"] == WHOLE
     }
     tables = []
-    for cut in CUTS:
-        found = [row for row in rows if row["cut"] == cut]
+    for split in SPLITS:
+        found = [row for row in rows if row["split"] == split]
         if not found:
             continue
         names = tuple(dict.fromkeys(row["metric"] for row in found))
@@ -95,12 +95,12 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
                 if row is None:
                     cells.append(None)
                     continue
-                low, high = _interval(row, whole.get((method, cut, name)))
+                low, high = _interval(row, whole.get((method, split, name)))
                 cells.append(Cell(row["value"], low, high, row["value"] == best[name] > 0))
             lines.append((label_of(method), tuple(cells)))
         tables.append(
             MetricTable(
-                cut,
+                split,
                 names,
                 tuple(lines),
                 found[0]["users"],
@@ -108,20 +108,20 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
                 "95 % intervals by the bootstrap over users"
                 if whole
                 else "Wilson's 95 % intervals, for hit rates alone",
-                tuple(_metric_plots(cut, names, lines)),
-                tuple(_offered([row for row in every if row["cut"] == cut])),
+                tuple(_metric_plots(split, names, lines)),
+                tuple(_offered([row for row in every if row["split"] == split])),
             )
         )
     return tables
 
 
 def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
-    """A plot for each dimension of the run's slices, on the test cut where it has slices; none where there are none."""
+    """A plot for each dimension of the run's slices, on the test split if it has slices."""
     rows = [row for row in _rows_of(workspace, "evaluation_slices", evaluated) if row["dimension"] != WHOLE]
-    cut = next((cut for cut in CUTS if any(row["cut"] == cut for row in rows)), None)
+    split = next((split for split in SPLITS if any(row["split"] == split for row in rows)), None)
     metrics = {row["metric"] for row in rows}
     metric = FIRST_METRIC if FIRST_METRIC in metrics else min(metrics, default=None)
-    shown = [row for row in rows if row["cut"] == cut and row["metric"] == metric]
+    shown = [row for row in rows if row["split"] == split and row["metric"] == metric]
     plots = []
     for dimension in sorted({row["dimension"] for row in shown}, key=_place_of_dimension):
         mine = [row for row in shown if row["dimension"] == dimension]
@@ -139,7 +139,7 @@ def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
                 [label_of(method) for method in methods],
                 groups,
                 group_name="slice",
-                x_name=f"{metric} on the {cut} cut, 95 % interval",
+                x_name=f"{metric} on the {split} split, 95 % interval",
             )
         )
     return plots
@@ -178,7 +178,7 @@ def wilson(share: float, users: int) -> tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-def _metric_plots(cut: str, names: Sequence[str], lines: Sequence[tuple[str, tuple[Cell | None, ...]]]) -> list[Plot]:
+def _metric_plots(split: str, names: Sequence[str], lines: Sequence[tuple[str, tuple[Cell | None, ...]]]) -> list[Plot]:
     """The two metrics that a reader looks at first, method by method."""
     plots = []
     for name in [wanted for wanted in (FIRST_METRIC, "HR@10") if wanted in names]:
@@ -190,8 +190,8 @@ def _metric_plots(cut: str, names: Sequence[str], lines: Sequence[tuple[str, tup
         ]
         plots.append(
             draw_dots(
-                f"metric-{cut}-{slug(name)}",
-                f"{name} on the {cut} cut",
+                f"metric-{split}-{slug(name)}",
+                f"{name} on the {split} split",
                 [name],
                 groups,
                 group_name="method",

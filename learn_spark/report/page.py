@@ -73,7 +73,7 @@ def _examples(workspace: Workspace, road: Road) -> tuple[Examples | None, str]:
         found = examples_of(workspace, model_id, run.inputs)
     except LearnSparkError as error:
         return None, str(error)
-    return found, "" if found else "No user has a target on the test cut."
+    return found, "" if found else "No user has a target on the test split."
 
 
 def _curves(workspace: Workspace, model_id: str | None) -> list[Plot]:
@@ -99,7 +99,7 @@ def _facts(road: Road, metrics: list[MetricTable], gates: list[Gate], release: R
             if others:
                 best = max(others, key=lambda name: others[name])
                 note = f"best of the others: {best}, {others[best]:.4f}"
-            facts.append(Fact(f"{own}: {table.names[at]} on {table.cut}", f"{values[own]:.4f}", note))
+            facts.append(Fact(f"{own}: {table.names[at]} on {table.split}", f"{values[own]:.4f}", note))
         facts.append(Fact("Ranked", f"{table.users:,} users", f"against {table.catalogue:,} items"))
     judged = [judgement for gate in gates for judgement in gate.judgements]
     if judged:

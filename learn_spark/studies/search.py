@@ -23,7 +23,7 @@ from learn_spark.core.settings.search import ParameterSettings
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.lineage import code_version
 from learn_spark.core.tables.workspace import Workspace, alone
-from learn_spark.model.reranking.fit import EvidenceFailed
+from learn_spark.model.reranking.fit import RerankerFailed
 from learn_spark.model.store import read_manifest
 from learn_spark.model.training.loop import TrainingFailed
 from learn_spark.pipeline.runner import plan_stage, run_stages
@@ -197,7 +197,7 @@ def _train(study: Study, trial: Trial, load: Callable[[], Settings], report: Rep
     try:
         settings = load()
         (outcome,) = run_stages(["train"], settings, report=report, verbose=verbose)
-    except (SettingsError, TrainingFailed, EvidenceFailed) as error:
+    except (SettingsError, TrainingFailed, RerankerFailed) as error:
         trial.set_user_attr("failure", str(error)[:500])
         trial.set_user_attr("seconds", time.monotonic() - clock)
         study.tell(trial, state=TrialState.FAIL)

@@ -47,7 +47,7 @@ def test_seeds_with_and_without_evidence_make_one_row(
     values = {
         (r["run_id"], r["method"]): r["value"]
         for r in read_rows(shelf.workspace.table("evaluations"))
-        if (r["cut"], r["metric"]) == ("test", "NDCG@10")
+        if (r["split"], r["metric"]) == ("test", "NDCG@10")
     }
     told = json.loads(printed.splitlines()[-1])
     evident, plain = (next(one.run_id for one in done if one.seed == seed) for seed in (2024, 2025))

@@ -57,11 +57,11 @@ def ndcg(rows: list[dict], k: int) -> float:  # type: ignore[type-arg]
     return sum(found) / len(found)
 
 
-@pytest.mark.parametrize("cut", ["test", "validation"])
-def test_means_and_differences_are_those_of_the_ranks(world: World, cut: str) -> None:
-    found = world.compare(world.models[0], world.models[2], cut=cut, k=7)
-    rows = [row for row in read_rows(world.shelf.workspace.table("evaluation_users")) if row["cut"] == cut]
-    assert (found.cut, found.users) == (cut, 24)
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_means_and_differences_are_those_of_the_ranks(world: World, split: str) -> None:
+    found = world.compare(world.models[0], world.models[2], split=split, k=7)
+    rows = [row for row in read_rows(world.shelf.workspace.table("evaluation_users")) if row["split"] == split]
+    assert (found.split, found.users) == (split, 24)
     for dimension, name in (("all", "all"), ("popularity", "5-19"), ("mass", "tail"), ("history", "1-4")):
         inside = [row for row in rows if dimension == "all" or row[dimension] == name]
         for model in (*world.models[1:], "popularity", "markov", "frozen"):
@@ -123,7 +123,7 @@ def test_what_cannot_be_compared_is_refused(world: World, tmp_path: Path) -> Non
         "run_id": first.run_id,
         "model_id": "markov",
         "method": "markov",
-        "cut": "test",
+        "split": "test",
         "user_id": "zz",
         "rank": 1.0,
     }
@@ -140,7 +140,7 @@ def test_the_command_prints_tables_or_json(world: World) -> None:
 
     told = learn_spark(world.models[0], "--k", "5", "--samples", "200")
     assert told.returncode == 0, told.stderr
-    assert f"LEARN {world.models[0]} on the test cut (24 users; time_split at 2024-06-01;" in told.stdout
+    assert f"LEARN {world.models[0]} on the test split (24 users; time_split at 2024-06-01;" in told.stdout
     assert f"NDCG@5: LEARN {world.models[0]} against SASRec {world.models[1]}" in told.stdout
     assert "cold: no event before the cut" in told.stdout
     answer = json.loads(learn_spark(world.models[0], "--samples", "200", "--json").stdout)
@@ -148,4 +148,4 @@ def test_the_command_prints_tables_or_json(world: World) -> None:
     assert len(answer["differences"]) == len(expected.differences)
     one, same = answer["differences"][0], expected.differences[0]
     assert (one["difference"], one["p"], one["slice"]) == (same.difference.value, same.difference.p, "all")
-    assert learn_spark(world.models[0], "--cut", "training").returncode == 2
+    assert learn_spark(world.models[0], "--split", "training").returncode == 2

@@ -18,7 +18,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import current_version
-from learn_spark.data.splits.cuts import cut_histories, trained_counts
+from learn_spark.data.splits.split import split_histories, trained_counts
 from learn_spark.evaluation.results import ResultKey, written_by
 from learn_spark.model.content import bind_content
 from learn_spark.model.scoring.metrics import summarise
@@ -59,16 +59,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_figures_are_means_of_the_ranks_that_are_kept(world: World) -> None:
     for run, tower in ((world.learn, "learn"), (world.sasrec, "sasrec")):
-        for cut in ("validation", "test"):
+        for split in ("validation", "test"):
             for method in (*BASELINES, tower):
-                kept = world.rows("evaluation_users", run, cut=cut, method=method)
+                kept = world.rows("evaluation_users", run, split=split, method=method)
                 # 24 held-out users of each cut, with two books that others read too and a new one.
                 assert len({row["user_id"] for row in kept}) == 24
                 kept.sort(key=lambda row: row["user_id"])
                 users = [row["user_id"] for row in kept]
                 offsets = [*(n for n, user in enumerate(users) if n == 0 or users[n - 1] != user), len(users)]
                 expected = summarise(np.array([row["rank"] for row in kept]), [5, 10], np.array(offsets))
-                told = {r["metric"]: r["value"] for r in world.rows("evaluations", run, cut=cut, method=method)}
+                told = {r["metric"]: r["value"] for r in world.rows("evaluations", run, split=split, method=method)}
                 for metric, value in expected.items():
                     assert told[metric] == pytest.approx(value, abs=1e-12), (method, metric)
 
@@ -78,20 +78,20 @@ def test_lists_are_those_of_a_full_sort(world: World) -> None:
     model = load_model(world.shelf.workspace.root / "models" / world.learn.inputs["model"])
     bind_content(context, model)
     histories = context.snapshot("user_histories").to_arrow()
-    cut, counts = cut_histories(histories, "test"), trained_counts(histories, N)
-    users = user_vectors(model.tower, cut.items, cut.lengths, model.window)
+    split, counts = split_histories(histories, "test"), trained_counts(histories, N)
+    users = user_vectors(model.tower, split.items, split.lengths, model.window)
     scores = users.astype(np.float64) @ item_vectors(model.tower).T
-    for row, seen in enumerate(cut.seen):
+    for row, seen in enumerate(split.seen):
         scores[row, seen] = -np.inf
     offers = np.argsort(-scores, axis=1)[:, :10]
-    told = {r["metric"]: r["value"] for r in world.rows("evaluations", world.learn, cut="test", method="learn")}
+    told = {r["metric"]: r["value"] for r in world.rows("evaluations", world.learn, split="test", method="learn")}
     assert told["coverage@10"] == pytest.approx(len(np.unique(offers)) / N)
     assert told["coverage@5"] == pytest.approx(len(np.unique(offers[:, :5])) / N)
     bits = -np.log2((counts[offers] + 1) / (counts.sum() + N))
     assert told["novelty@10"] == pytest.approx(bits.mean())
     named = {f"{name}@{k}" for name in ("coverage", "Gini", "head", "novelty") for k in (5, 10)}
     for method in (*BASELINES, "learn"):
-        assert named <= {r["metric"] for r in world.rows("evaluations", world.learn, cut="test", method=method)}
+        assert named <= {r["metric"] for r in world.rows("evaluations", world.learn, split="test", method=method)}
 
 
 def test_a_row_tells_what_it_hangs_on(world: World) -> None:
@@ -122,7 +122,7 @@ def test_a_result_is_written_once(world: World) -> None:
     assert result.rows_out == 48
     assert written_by(world.shelf.workspace, ResultKey.of_run(world.sasrec)) == forced.run_id
     told = [
-        {(r["method"], r["cut"], r["metric"]): r["value"] for r in world.rows("evaluations", run)}
+        {(r["method"], r["split"], r["metric"]): r["value"] for r in world.rows("evaluations", run)}
         for run in (world.sasrec, forced)
     ]
     assert told[0] == told[1]
@@ -130,7 +130,7 @@ def test_a_result_is_written_once(world: World) -> None:
     run, result = world.shelf.run("evaluate", "evaluation.mask_history=false")
     assert result.rows_out == 48
     masked, unmasked = (
-        {(r["user_id"], r["item_id"]): r["rank"] for r in world.rows("evaluation_users", one, cut="test", method=m)}
+        {(r["user_id"], r["item_id"]): r["rank"] for r in world.rows("evaluation_users", one, split="test", method=m)}
         for one, m in ((world.sasrec, "sasrec"), (run, "sasrec"))
     )
     assert masked.keys() == unmasked.keys()
@@ -145,7 +145,7 @@ def test_items_that_came_after_the_cut_are_scored_by_content_and_by_ids_no_bette
     """Books 47 and 48, which test users alone read: LEARN puts them before most others, SASRec anywhere."""
 
     def mean_rank(run: Run, method: str) -> float:
-        rows = world.rows("evaluation_users", run, cut="test", method=method, popularity="unseen")
+        rows = world.rows("evaluation_users", run, split="test", method=method, popularity="unseen")
         assert {(r["item_id"], r["cold"]) for r in rows} == {
             (f"b{book}", "no event before the cut") for book in (BOOKS + COLD - 1, BOOKS + COLD)
         }
@@ -159,10 +159,10 @@ def test_items_that_came_after_the_cut_are_scored_by_content_and_by_ids_no_bette
     assert mean_rank(world.learn, "popularity") > 0.9 * unmasked
     for run, tower in ((world.learn, "learn"), (world.sasrec, "sasrec")):
         for dimension, name in (("popularity", "unseen"), ("cold", "no event before the cut")):
-            parts = world.rows("evaluation_slices", run, cut="test", dimension=dimension, slice=name, method=tower)
+            parts = world.rows("evaluation_slices", run, split="test", dimension=dimension, slice=name, method=tower)
             assert {part["metric"] for part in parts} == {"HR@5", "NDCG@5"}
             assert all((part["users"], part["items"]) == (24, 2) for part in parts)
-    unseen = {"cut": "test", "dimension": "popularity", "slice": "unseen", "method": "learn", "metric": "HR@5"}
+    unseen = {"split": "test", "dimension": "popularity", "slice": "unseen", "method": "learn", "metric": "HR@5"}
     (told,) = world.rows("evaluation_slices", world.learn, **unseen)
     assert told["low"] <= told["value"] <= told["high"]
     assert told["value"] > 0.25
@@ -178,7 +178,7 @@ def test_training_chooses_by_the_figures_that_evaluation_finds_on_validation(tmp
         "validation"
     ]
     rows = read_rows(shelf.workspace.table("evaluations"))
-    told = {r["metric"]: r["value"] for r in rows if (r["method"], r["cut"]) == ("learn", "validation")}
+    told = {r["metric"]: r["value"] for r in rows if (r["method"], r["split"]) == ("learn", "validation")}
     assert {f"{name}@{k}" for name in ("HR", "recall", "NDCG") for k in (5, 10)} | {"MRR"} == set(chosen)
     assert chosen == pytest.approx({metric: told[metric] for metric in chosen}, abs=1e-12)
     assert {row["run_id"] for row in rows} == {run.run_id}

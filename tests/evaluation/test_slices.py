@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from learn_spark.data.splits.cuts import Cut, cut_histories, trained_counts, training_events
+from learn_spark.data.splits.split import Split, split_histories, trained_counts, training_events
 from learn_spark.evaluation import bands
 from learn_spark.evaluation.slices import DIMENSIONS, slice_metrics, slices, target_labels
 from learn_spark.model.scoring.metrics import summarise
@@ -57,7 +57,9 @@ def test_the_same_day_is_the_calendars() -> None:
     assert bands.same_day(before, target).tolist() == ["yes", "yes", "no", "no"]
 
 
-def _history(user: str, items: list[int], days: list[int], train: int, validation: int, cut: int) -> dict[str, object]:
+def _history(
+    user: str, items: list[int], days: list[int], train: int, validation: int, split: int
+) -> dict[str, object]:
     padding = [0] * (8 - len(items))
     return {
         "user_id": user,
@@ -65,7 +67,7 @@ def _history(user: str, items: list[int], days: list[int], train: int, validatio
         "item_index": items + padding,
         "event_time": [day * DAY for day in days] + padding,
         "length": len(items),
-        "cut_length": cut,
+        "train_end": split,
         "train_length": train,
         "validation_length": validation,
     }
@@ -84,12 +86,12 @@ def histories() -> pa.Table:
 
 
 def test_labels_by_hand(histories: pa.Table) -> None:
-    cut = cut_histories(histories, "test")
+    split = split_histories(histories, "test")
     trained = trained_counts(histories, 6)
     known = np.bincount(training_events(histories)[0], minlength=6)
-    labels = target_labels(cut, trained, known)
+    labels = target_labels(split, trained, known)
     assert list(labels) == list(DIMENSIONS)
-    assert cut.every_target.positions.tolist() == [4, 5, 0]  # h: items 5 and 6; k: item 1
+    assert split.every_target.positions.tolist() == [4, 5, 0]  # h: items 5 and 6; k: item 1
     # Item 5 was a training target, yet nobody had it before the cut; item 6 is all new.
     assert labels["popularity"].tolist() == ["1-4", "unseen", "1-4"]
     assert labels["cold"].tolist() == ["no event before the cut"] * 2 + ["known before the cut"]
@@ -103,9 +105,9 @@ def test_labels_by_hand(histories: pa.Table) -> None:
 
 
 def test_slices_hold_the_users_that_have_a_target_there(histories: pa.Table) -> None:
-    cut: Cut = cut_histories(histories, "test")
+    split: Split = split_histories(histories, "test")
     labels = {"mass": np.array(["head", "tail", "head"]), "time": np.array(["b", "b", "a"])}
-    found = {(s.dimension, s.name): s for s in slices(labels, cut.every_target.owners)}
+    found = {(s.dimension, s.name): s for s in slices(labels, split.every_target.owners)}
     assert list(found) == [("all", "all"), ("mass", "head"), ("mass", "tail"), ("time", "a"), ("time", "b")]
     head, tail = found["mass", "head"], found["mass", "tail"]
     assert (head.users.tolist(), head.offsets.tolist()) == ([0, 1], [0, 1, 2])

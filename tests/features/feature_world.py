@@ -25,13 +25,13 @@ from learn_spark.core.tables.lineage import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.text.templates import template
+from learn_spark.encoder.embedding_space import fit_embedding_space, register_embedding_space
 from learn_spark.encoder.identity import identify
-from learn_spark.encoder.space import fit_space, remember_space
 from learn_spark.features.publish import release_id, run
 from learn_spark.features.read import KEYS
 from learn_spark.model.store import save_model
 from learn_spark.model.towers.content import ContentTower
-from learn_spark.model.training.fusion import FittedFusion
+from learn_spark.model.training.fusion import FittedBlending
 from tests.report.planted import FIRST_DAY, history_row
 from tests.world import write_config
 
@@ -100,17 +100,17 @@ class FeatureWorld:
         self.put("user_histories", [history_row(user, items) for user, items in self.histories.items()])
 
     def train(
-        self, seed: int = 1, ndcg: float = 0.1, encoder_key: str | None = None, fusion: FittedFusion | None = None
+        self, seed: int = 1, ndcg: float = 0.1, encoder_key: str | None = None, fusion: FittedBlending | None = None
     ) -> None:
         """A model of weights drawn by ``seed``, over the settings' encoder or another; ``fusion`` upon it."""
         encoder_key = encoder_key or self.encoder_key
         torch.manual_seed(seed)
         shape: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "ffn": 16, "dropout": 0.0, "item_tower": "a"}
         tower = ContentTower(n_items=len(self.texts), content_dim=HIDDEN, output_dim=DIMS, **shape)
-        space = fit_space(np.eye(HIDDEN, dtype=np.float32), "raw")
+        space = fit_embedding_space(np.eye(HIDDEN, dtype=np.float32), "raw")
         manifest = {
             "encoder_key": encoder_key,
-            "space_key": remember_space(self.workspace, space, encoder_key, {}),
+            "space_key": register_embedding_space(self.workspace, space, encoder_key, {}),
             "window": WINDOW,
             "validation": {"NDCG@10": ndcg},
             "method": "learn",

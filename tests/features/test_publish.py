@@ -18,7 +18,7 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.encoder.space import read_space
+from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.features.ledger import roll_back
 from learn_spark.features.read import NoRelease, current_release, read_release, released_arrow, released_features
 from learn_spark.model.store import load_model
@@ -78,7 +78,7 @@ def test_publishing_a_real_model(
 
     # The vectors that the workers wrote are the tower's own.
     model = load_model(workspace.root / "models" / newest_model(workspace))
-    space = read_space(workspace, model.manifest["space_key"])
+    space = read_embedding_space(workspace, model.manifest["space_key"])
     cached = (workspace.root / "cache").glob("item_matrix/*/matrix.json")
     described = {path.parent: json.loads(path.read_text()) for path in cached}
     (raw,) = (np.load(f / "embeddings.npy") for f, told in described.items() if told["space_key"] is None)

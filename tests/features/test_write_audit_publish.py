@@ -25,11 +25,11 @@ from learn_spark.features.audit import release_rules, table_profile, validation_
 from learn_spark.features.ledger import NoRelease, add_row, ledger, roll_back, withdraw
 from learn_spark.features.models import usable_model
 from learn_spark.features.read import read_release, released_arrow
-from learn_spark.model.blending.levels import Levels
+from learn_spark.model.blending.frequency_weights import Levels
 from learn_spark.model.content import bind_content
-from learn_spark.model.store import ModelFusion, load_model
+from learn_spark.model.store import ModelBlending, load_model
 from learn_spark.model.towers.vectors import unit_rows
-from learn_spark.model.training.fusion import FittedFusion
+from learn_spark.model.training.fusion import FittedBlending
 from tests.features.feature_world import DIMS, HIDDEN, FeatureWorld
 from tests.report.planted import FIRST_DAY, release_row
 
@@ -137,8 +137,8 @@ def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
     chance = np.random.default_rng(3)
     levels = Levels(chance.uniform(0.2, 1.0, size=(3, 5)))
     # Items 7 and 8 are newer than the counts.
-    fusion = ModelFusion(levels, (levels, levels), np.array([3, 0, 40, 7, 1, 300]), reach=2, temperature=0.1)
-    world.train(seed=2, fusion=FittedFusion(fusion, {}))
+    fusion = ModelBlending(levels, (levels, levels), np.array([3, 0, 40, 7, 1, 300]), reach=2, temperature=0.1)
+    world.train(seed=2, fusion=FittedBlending(fusion, {}))
     world.publish()
     model = load_model(world.workspace.root / "models" / world.model_id)
     bind_content(world.context(), model)

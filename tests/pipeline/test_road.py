@@ -181,17 +181,17 @@ def test_the_release_the_index_and_the_evaluation_agree(by_submit: World) -> Non
     assert release["as_of"].timestamp() == pytest.approx(last, abs=1e-3)
     assert release["as_of"].timestamp() > last
     rows = read_rows(by_submit.workspace.table("evaluations"))
-    assert {(r["method"], r["cut"]) for r in rows} == {
+    assert {(r["method"], r["split"]) for r in rows} == {
         (m, c) for m in ("popularity", "markov", "frozen", "learn") for c in ("validation", "test")
     }
-    validation = {r["metric"]: r["value"] for r in rows if (r["method"], r["cut"]) == ("learn", "validation")}
+    validation = {r["metric"]: r["value"] for r in rows if (r["method"], r["split"]) == ("learn", "validation")}
     assert validation["NDCG@10"] == pytest.approx(release["metrics"]["NDCG@10"], abs=1e-9)
 
 
 def test_the_report_is_one_page_that_needs_no_network(by_submit: World) -> None:
     page = (by_submit.workspace.root / "reports" / "index.html").read_text(encoding="utf-8")
     assert not re.search(r'(?:src|href)\s*=\s*"(?!#)|https?://|@import|<script', page)
-    for word in ("Ranking on the test cut", "item-to-item Markov", "The release", "NDCG@10 on validation"):
+    for word in ("Ranking on the test split", "item-to-item Markov", "The release", "NDCG@10 on validation"):
         assert word in page
     drawn = re.findall(r'aria-labelledby="([\w-]+)-title"', page)
     assert {"metric-test-ndcg-10", "curve-0", "curve-1", "popularity"} <= set(drawn)

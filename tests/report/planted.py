@@ -39,7 +39,7 @@ def history_row(
         "event_time": [*(start + DAY * day for day in range(len(items))), *padding],
         "weight": [*(1.0 for _ in items), *(0.0 for _ in padding)],
         "length": len(items),
-        "cut_length": 0,
+        "train_end": 0,
         "train_length": max(0, len(items) - 2) if chunk == 0 else len(items),
         "validation_length": max(0, len(items) - 1) if chunk == 0 else len(items),
         "n_events": len(items),

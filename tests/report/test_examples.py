@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from learn_spark.commands.cli import app
 from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.snapshot import SnapshotError
-from learn_spark.encoder.space import read_space
+from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.model.store import load_model
 from learn_spark.report.examples import OFFERED, examples_of
 from learn_spark.report.gates import release_of, table_gates
@@ -40,7 +40,7 @@ def title(index: int) -> str:
 def scores(planted: Planted) -> dict[str, dict[int, float]]:
     """Each user's score of every item by item_index, one user at a time and from the events before the target alone."""
     model = load_model(planted.workspace.root / "models" / planted.model_id)
-    space = read_space(planted.workspace, model.manifest["space_key"])
+    space = read_embedding_space(planted.workspace, model.manifest["space_key"])
     content = np.vstack([np.zeros((1, space.dims), np.float32), space.apply(embeddings()[1:])])
     model.tower.bind(content)  # type: ignore[operator]
     found = {}
@@ -146,7 +146,7 @@ def test_a_table_that_is_gone_is_said_and_the_rest_is_told(planted: Planted) -> 
     finally:
         texts.with_name("away").rename(texts)
     assert re.search(r"There are no examples. there is no Delta table at .*item_text", page)
-    assert "Ranking on the test cut" in page
+    assert "Ranking on the test split" in page
 
 
 def test_gates_tell_the_newest_judgement_and_a_release_its_newest_state(planted: Planted) -> None:

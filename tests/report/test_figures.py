@@ -22,13 +22,13 @@ def evaluation(run_id: str, model: str = "m", settings: str = "c", **tables: str
     return Run(run_id, "evaluate", "done", settings, "v", inputs, {}, {}, 1.0, FIRST_DAY)
 
 
-def row(method: str, metric: str, value: float, cut: str = "test", **more: Any) -> dict[str, Any]:
-    found = {**HELD, "method": method, "metric": metric, "value": value, "cut": cut, "catalogue": 50}
+def row(method: str, metric: str, value: float, split: str = "test", **more: Any) -> dict[str, Any]:
+    found = {**HELD, "method": method, "metric": metric, "value": value, "split": split, "catalogue": 50}
     return {**found, "protocol": "p", "settings_hash": "c", "tables": TABLES, **more}
 
 
 def part(method: str, dimension: str, name: str, value: float, metric: str = "NDCG@10") -> dict[str, Any]:
-    held = {**HELD, "cut": "test", "items": 1, "low": value / 2, "high": value * 2}
+    held = {**HELD, "split": "test", "items": 1, "low": value / 2, "high": value * 2}
     return {**held, "method": method, "dimension": dimension, "slice": name, "metric": metric, "value": value}
 
 
@@ -40,7 +40,7 @@ def planted(tmp_path: Path) -> Callable[..., Workspace]:
         rows += [
             row("learn", f"{name}@{k}", k / 100) for name in ("novelty", "head", "coverage", "Gini") for k in (50, 10)
         ]
-        plant(workspace, "evaluations", [*rows, row("learn", "HR@10", 0.6, cut="validation")])
+        plant(workspace, "evaluations", [*rows, row("learn", "HR@10", 0.6, split="validation")])
         if slices:
             plant(workspace, "evaluation_slices", slices)
         return workspace
@@ -53,7 +53,7 @@ def test_without_slices_hit_rates_have_wilsons_interval_and_other_metrics_none(
 ) -> None:
     workspace = planted()
     test, validation = metric_tables(workspace, evaluation("1"))
-    assert (test.cut, validation.cut) == ("test", "validation")
+    assert (test.split, validation.split) == ("test", "validation")
     assert (test.users, test.catalogue, test.names) == (100, 50, ("HR@10", "NDCG@10"))
     # A method that nobody has named for people comes last, under its own name.
     assert [label for label, _ in test.lines] == ["LEARN", "newcomer"]

@@ -16,7 +16,7 @@ import torch
 from learn_spark.core.settings import load_settings, save_settings
 from learn_spark.core.tables.lineage import Run, record
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.encoder.space import fit_space, remember_space
+from learn_spark.encoder.embedding_space import fit_embedding_space, register_embedding_space
 from learn_spark.model.store import save_model
 from learn_spark.model.towers.content import ContentTower
 from tests.report.planted import FIRST_DAY, history_row, plant, release_row
@@ -120,12 +120,12 @@ class Planted:
             dropout=0.0,
             item_tower="a",
         )
-        space = fit_space(embeddings()[1:], "centred")
+        space = fit_embedding_space(embeddings()[1:], "centred")
         inputs = self._of("user_histories", "item_index", "item_text", "text_embeddings")
         manifest = {
             "encoder_key": ENCODER,
             "template_version": TEMPLATE,
-            "space_key": remember_space(self.workspace, space, ENCODER, inputs),
+            "space_key": register_embedding_space(self.workspace, space, ENCODER, inputs),
             "window": WINDOW,
             "inputs": inputs,
             "seed": 7,
@@ -174,7 +174,7 @@ class Planted:
         told = {"protocol": "leave_last_out", "settings_hash": "c" * 64, "tables": tables, "catalogue": N_ITEMS}
         for method, value in METHODS.items():
             model = self.model_id if method == "learn" else method
-            base = {"run_id": run_id, "model_id": model, "method": method, "cut": "test", "users": N_USERS}
+            base = {"run_id": run_id, "model_id": model, "method": method, "split": "test", "users": N_USERS}
             for number, name in enumerate(("coverage", "Gini", "head", "novelty")):
                 rows.append({**base, **told, "metric": f"{name}@10", "value": 0.25 * (1 + number)})
             for metric, share in (("HR@10", 2 * value), ("NDCG@10", value)):

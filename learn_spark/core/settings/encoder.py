@@ -28,7 +28,7 @@ class EncoderSettings(Section):
 
 
 class EmbeddingSpaceSettings(Section):
-    """The space in which towers read embeddings, fitted on the training catalogue alone (learn_spark/encoder/space.py).
+    """The space in which towers read embeddings, fitted on the training catalogue alone.
 
     ``ridge`` and ``dims`` (None: all) are for whitened. ``dtype`` is that of the item matrix's file.
     """

@@ -64,11 +64,11 @@ class TrainingSettings(Section):
     """The training loop.
 
     ``refit``: once validation has chosen the epoch, the tower is trained anew for as many epochs on the validation
-    events too. What is released, and judged on the test cut, has then learnt from all but the test events; validation
+    events too. What is released, and judged on the test split, has then learnt from all but the test events; validation
     is judged with the tower that was chosen. ``trial``: one of a search (which sets it); it is neither judged on the
-    test cut nor released. ``average``: the weights that are judged and kept are the moving average of all steps', each
-    step weighing ``average`` times the next one; 0: the last step's. ``precision``: bf16 makes products in bf16, the
-    rest in fp32; auto does so where the device has instructions for them.
+    test split nor released. ``average``: the weights that are judged and kept are the moving average of all steps',
+    each step weighing ``average`` times the next one; 0: the last step's. ``precision``: bf16 makes products in bf16,
+    the rest in fp32; auto does so where the device has instructions for them.
     """
 
     seed: Annotated[int, Field(ge=0)] = 2024

@@ -235,7 +235,7 @@ def _padded(
         "event_time",
         "weight",
         "length",
-        "cut_length",
+        "train_end",
         "train_length",
         "validation_length",
         "n_events",

@@ -11,73 +11,76 @@ import torch
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
-from learn_spark.model.blending.levels import Levels
+from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, between_knots
-from learn_spark.model.scoring.queries import BLOCK_SCORES, Asked
+from learn_spark.model.scoring.queries import BLOCK_SCORES, QueryBatch
 
 RIDGE = 1.0  # of the distance from the tower alone: as much as one user
 LEAST_SHARE = 1e-3
 CLOSE = 1e-6  # a step that promises less a user is the last
 
 
-class FusionFailed(LearnSparkError):
+class BlendingFailed(LearnSparkError):
     """A fit whose loss is not finite."""
 
 
 @dataclass(frozen=True)
-class Offered:
-    """Users as ``Asked``, and what is weighed: ``means`` [B, C] the unit mean content of each one's last events, and of
-    all items ``catalogue`` [N, D], ``content`` [N, C] of length 1 and ``counts`` [N]; the tower's ``temperature``.
+class CoVisits:
+    """What the scores of some users are made of.
+
+    ``queries``: B users. ``means`` [B, C]: unit mean content of each user's last events. Of all items: ``catalogue``
+    [N, D], the tower's vectors; ``content`` [N, C] of length 1; ``counts`` [N], training events. ``temperature``: the
+    tower's.
     """
 
-    asked: Asked
+    queries: QueryBatch
     means: np.ndarray
     catalogue: np.ndarray
     content: np.ndarray
     counts: np.ndarray
     temperature: float
 
-    def take(self, rows: np.ndarray) -> Offered:
+    def take(self, rows: np.ndarray) -> CoVisits:
         """The users ``rows`` [R]."""
-        return Offered(
-            self.asked.take(rows), self.means[rows], self.catalogue, self.content, self.counts, self.temperature
+        return CoVisits(
+            self.queries.take(rows), self.means[rows], self.catalogue, self.content, self.counts, self.temperature
         )
 
 
-def fit_levels(
-    offered: Offered,
+def fit_frequency_weights(
+    candidates: CoVisits,
     user_ids: Sequence[str],
     settings: BlendingSettings,
     *,
     seed: int,
-) -> tuple[Levels, tuple[Levels, ...]]:
+) -> tuple[FrequencyWeights, tuple[FrequencyWeights, ...]]:
     """(levels of the targets of all users, and those of each fold's that were fitted on the others' only).
 
     A user's loss is -log softmax over what he may be offered, the mean of his targets'; a target of an item with n
     events weighs (1 + n) ^ -``settings.rare``, among the user's and, by their mean, the user among all. Of more than
     ``settings.users`` users so many are drawn. The tower must not have learnt the targets, nor ``offered.counts``
-    counted them. Deterministic in ``seed``. Raises FusionFailed where a score is not finite.
+    counted them. Deterministic in ``seed``. Raises BlendingFailed where a score is not finite.
     """
     chosen = np.arange(len(user_ids))
     if len(chosen) > settings.users:
         chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[: settings.users])
-        offered = offered.take(chosen)
+        candidates = candidates.take(chosen)
     fold = fold_of([user_ids[row] for row in chosen])
     others = (np.flatnonzero(fold != f) for f in range(FOLDS))
     # A fold's levels do not begin with those of all: they would know something of its users.
-    whole, *folds = (_fit(offered.take(rows), settings.rare) for rows in (np.arange(len(chosen)), *others))
+    whole, *folds = (_fit(candidates.take(rows), settings.rare) for rows in (np.arange(len(chosen)), *others))
     return whole, tuple(folds)
 
 
-def _fit(offered: Offered, rare: float) -> Levels:
+def _fit(candidates: CoVisits, rare: float) -> FrequencyWeights:
     # What is far from the optimum is brought near it by an eighth of the users.
-    few = offered.take(np.arange(0, len(offered.means), 8))
-    return _newton(offered, _newton(few, Levels.start(), rare), rare)
+    few = candidates.take(np.arange(0, len(candidates.means), 8))
+    return _newton(candidates, _newton(few, FrequencyWeights.start(), rare), rare)
 
 
-def _newton(offered: Offered, start: Levels, rare: float) -> Levels:
-    at, origin = start.weights.reshape(-1), Levels.start().weights.reshape(-1)
-    blocks = list(_blocks(offered, rare))
+def _newton(candidates: CoVisits, start: FrequencyWeights, rare: float) -> FrequencyWeights:
+    at, origin = start.weights.reshape(-1), FrequencyWeights.start().weights.reshape(-1)
+    blocks = list(_blocks(candidates, rare))
     loss, gradient, curvature = _derivatives(blocks, at, origin)
     step = np.linalg.solve(curvature, gradient)
     share = 1.0
@@ -90,7 +93,7 @@ def _newton(offered: Offered, start: Levels, rare: float) -> Levels:
             continue
         at, (loss, gradient, curvature), share = tried, found, 1.0
         step = np.linalg.solve(curvature, gradient)
-    return Levels(at.reshape(3, len(KNOTS)))
+    return FrequencyWeights(at.reshape(3, len(KNOTS)))
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class _Block:
     ``users`` [b] what each weighs, and the sum of these.
     """
 
-    offered: Offered
+    candidates: CoVisits
     events: torch.Tensor
     hidden: tuple[torch.Tensor, torch.Tensor]
     wanted: np.ndarray
@@ -108,27 +111,27 @@ class _Block:
 
     def measures(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The tower's scores and the likeness, [b, N]."""
-        own = self.offered
-        score = torch.from_numpy(own.asked.users) @ torch.from_numpy(own.catalogue).T / own.temperature
+        own = self.candidates
+        score = torch.from_numpy(own.queries.users) @ torch.from_numpy(own.catalogue).T / own.temperature
         likeness = torch.from_numpy(own.means) @ torch.from_numpy(own.content).T * LIKENESS_SCALE
         return score, likeness
 
 
-def _blocks(offered: Offered, rare: float) -> Iterator[_Block]:
-    events = between_knots(offered.counts)
-    size = max(1, BLOCK_SCORES // len(offered.catalogue))
-    for start in range(0, len(offered.means), size):
-        part = offered.take(np.arange(start, min(start + size, len(offered.means))))
-        asked = part.asked
-        owners, targets = asked.owners, asked.targets
-        shares, users = asked.weights(offered.counts, rare)
-        score = np.einsum("td,td->t", asked.users[owners], offered.catalogue[targets]) / offered.temperature
-        likeness = np.einsum("tc,tc->t", part.means[owners], offered.content[targets]) * LIKENESS_SCALE
+def _blocks(candidates: CoVisits, rare: float) -> Iterator[_Block]:
+    events = between_knots(candidates.counts)
+    size = max(1, BLOCK_SCORES // len(candidates.catalogue))
+    for start in range(0, len(candidates.means), size):
+        part = candidates.take(np.arange(start, min(start + size, len(candidates.means))))
+        queries = part.queries
+        owners, targets = queries.owners, queries.targets
+        shares, users = queries.weights(candidates.counts, rare)
+        score = np.einsum("td,td->t", queries.users[owners], candidates.catalogue[targets]) / candidates.temperature
+        likeness = np.einsum("tc,tc->t", part.means[owners], candidates.content[targets]) * LIKENESS_SCALE
         measures = np.stack([score, np.ones(len(targets)), likeness]) * shares * users[owners]
         yield _Block(
             part,
             torch.from_numpy(events),
-            asked.unranked(len(offered.catalogue)),
+            queries.unranked(len(candidates.catalogue)),
             measures @ events[targets].astype(np.float64),
             torch.from_numpy(users).float(),
             float(users.sum()),
@@ -151,7 +154,7 @@ def _derivatives(blocks: Sequence[_Block], at: np.ndarray, origin: np.ndarray) -
         chance = torch.exp(utility - norm.unsqueeze(1))
         loss += float((norm.double() * block.users).sum()) - float((block.wanted.reshape(-1) * at).sum())
         if not np.isfinite(loss):
-            raise FusionFailed("the fusion's loss is not finite; is a vector of the tower or of the content not?")
+            raise BlendingFailed("the fusion's loss is not finite; is a vector of the tower or of the content not?")
         measures = (score, None, likeness)
         # E[x] and E[x x'] over what may be offered, x being a measure between its item's knots.
         times = [chance if measure is None else chance * measure for measure in measures]

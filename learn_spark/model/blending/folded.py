@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from learn_spark.core.ragged import take_rows
-from learn_spark.data.splits.cuts import Cut
 from learn_spark.data.splits.folds import by_fold
+from learn_spark.data.splits.split import Split
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k
 from learn_spark.model.towers.tower import Tower
@@ -21,17 +21,17 @@ from learn_spark.model.towers.vectors import item_vectors, user_vectors
 class FoldedVectors:
     """Users of a split ranked by fold: fold f's users by ``towers[f]``, with histories of at most ``window`` events."""
 
-    cut: Cut
+    split: Split
     towers: Sequence[Tower]
     window: int
 
     @cached_property
     def _users(self) -> list[np.ndarray]:
         """The vectors of each fold's users, in the order of by_fold."""
-        cut = self.cut
+        split = self.split
         return [
-            user_vectors(tower, cut.items[own], cut.lengths[own], self.window, times=cut.times[own])
-            for tower, own in zip(self.towers, by_fold(cut.user_ids), strict=True)
+            user_vectors(tower, split.items[own], split.lengths[own], self.window, times=split.times[own])
+            for tower, own in zip(self.towers, by_fold(split.user_ids), strict=True)
         ]
 
     @cached_property
@@ -40,10 +40,10 @@ class FoldedVectors:
 
     def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(its users by number, their vectors, the items') of each fold."""
-        return zip(by_fold(self.cut.user_ids), self._users, self._items, strict=True)
+        return zip(by_fold(self.split.user_ids), self._users, self._items, strict=True)
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Callable[[int], object]) -> np.ndarray:
-        every = self.cut.every_target
+        every = self.split.every_target
         found = np.empty(len(every.positions))
         for own, users, items in self._parts():
             at, offsets = take_rows(every.offsets, own)

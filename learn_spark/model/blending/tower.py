@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learn_spark.model.blending.levels import Levels
+from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.scoring.frequency import LIKENESS_SCALE
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 
 
-class FusedTower(Tower):
-    """``tower`` (its content bound, its vectors of length 1) with ``levels``: for any user the order of items by inner
-    product is that of Levels' score.
+class BlendedTower(Tower):
+    """``tower`` (its content bound, its vectors of length 1) with ``frequency_weights``.
+
+    For any user the inner product orders items as ``FrequencyWeights`` scores them.
 
     A user is (tower's vector, mean content of the last ``reach`` events, 1, 0), an item (a(n) / temperature times the
     tower's vector, c(n) times its content, b(n), filler): D + C + 2 numbers. The filler brings all items to one length,
@@ -27,7 +28,13 @@ class FusedTower(Tower):
     """
 
     def __init__(
-        self, tower: BoundTower, levels: Levels, counts: np.ndarray, *, temperature: float, reach: int
+        self,
+        tower: BoundTower,
+        frequency_weights: FrequencyWeights,
+        counts: np.ndarray,
+        *,
+        temperature: float,
+        reach: int,
     ) -> None:
         super().__init__()
         if not tower.normalised or temperature <= 0:
@@ -38,9 +45,9 @@ class FusedTower(Tower):
         every = np.zeros(tower.n_items + 1, np.int64)
         every[1 : 1 + len(counts)] = counts[: tower.n_items]
         scales = np.array([1.0 / temperature, 1.0, LIKENESS_SCALE])[:, None]
-        self._parts = torch.from_numpy((levels.of(every) * scales).astype(np.float32))
+        self._parts = torch.from_numpy((frequency_weights.of(every) * scales).astype(np.float32))
         # Linear between knots, so that no item is longer than one at a knot.
-        self._longest = float(np.linalg.norm(levels.weights * scales, axis=0).max())
+        self._longest = float(np.linalg.norm(frequency_weights.weights * scales, axis=0).max())
 
     def items(self, items: Tensor) -> Tensor:
         """Item vectors [..., D + C + 2], L2-normalised."""

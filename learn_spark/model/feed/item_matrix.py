@@ -24,7 +24,7 @@ _FILE = "embeddings.npy"
 
 
 class VectorSpace(Protocol):
-    """What is done to embeddings before they are stored (learn_spark/encoder/space.py)."""
+    """What is done to embeddings before they are stored (learn_spark/encoder/embedding_space.py)."""
 
     def key(self, encoder_key: str) -> str:
         """Names the space and what it was fitted on."""

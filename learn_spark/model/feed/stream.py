@@ -183,8 +183,8 @@ class HistoryStream:
                         f"column {name} of {group.file} has lists of {values.shape[1:]} values, other files of "
                         f"{shapes[name]}; histories of one table must be padded to one length"
                     )
-            cut = {name: values[part.start : part.stop] for name, values in rows.items()}
-            yield cut if self.until is None else _until(cut, cut[self.until])
+            split = {name: values[part.start : part.stop] for name, values in rows.items()}
+            yield split if self.until is None else _until(split, split[self.until])
         if next(read, None) is not None:
             raise RowsLost(f"{self._name}: Petastorm gave more row groups than the {len(wanted):,} wanted")
 

@@ -21,14 +21,14 @@ class CutBatch:
     targets: np.ndarray
     target_length: np.ndarray
     rows: np.ndarray
-    cuts: np.ndarray
+    splits: np.ndarray
 
     def align(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Another column of the same rows [B, L], such as weights, as history [B', H] and targets [B', T]."""
-        start = self.cuts - self.history_length
+        start = self.splits - self.history_length
         return (
             _window(values, self.rows, start, self.history_length, self.history.shape[1]),
-            _window(values, self.rows, self.cuts, self.target_length, self.targets.shape[1]),
+            _window(values, self.rows, self.splits, self.target_length, self.targets.shape[1]),
         )
 
 
@@ -62,12 +62,12 @@ def cut_sequences(
     targets: int,
     generator: np.random.Generator,
     min_history: int = 1,
-    cuts: np.ndarray | None = None,
+    splits: np.ndarray | None = None,
 ) -> CutBatch:
     """Cut each row of ``items`` [B, L] at p, uniform in min_history .. length - 1 (LEARN section 3, twin towers).
 
     History is the last ``history`` items before p, targets the first ``targets`` items from p on. Nothing at or
-    beyond a row's length of ``lengths`` [B] is used. Rows shorter than min_history + 1 are left out. Where ``cuts``
+    beyond a row's length of ``lengths`` [B] is used. Rows shorter than min_history + 1 are left out. Where ``splits``
     [B] is not 0 it is p; a row with p below min_history or with nothing behind it is left out.
 
     Raises ValueError for shapes that do not fit, lengths outside 0..L and sizes below 1.
@@ -78,7 +78,7 @@ def cut_sequences(
         if size < 1:
             raise ValueError(f"{name} {size} must be at least 1")
     _check_lengths(lengths, items.shape[1])
-    fixed = np.zeros_like(lengths) if cuts is None else cuts
+    fixed = np.zeros_like(lengths) if splits is None else splits
     if fixed.shape != lengths.shape:
         raise ValueError(f"expected cuts of the shape {lengths.shape}, got {fixed.shape}")
     usable = (lengths > min_history) & ((fixed == 0) | ((fixed >= min_history) & (fixed < lengths)))
@@ -94,7 +94,7 @@ def cut_sequences(
         targets=_window(items, rows, at, target_length, targets),
         target_length=target_length,
         rows=rows,
-        cuts=at,
+        splits=at,
     )
 
 

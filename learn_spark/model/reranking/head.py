@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from learn_spark.data.splits.folds import FOLDS, by_fold
-from learn_spark.model.reranking.transitions import FEATURES, Candidates
+from learn_spark.model.reranking.co_visitation import FEATURES, CoVisits
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE
 
 COLD = -20.0  # log-probabilities below it are told apart by nobody
 LOG_SCALE = 5.0
 
 
-class EvidenceHead(nn.Module):
+class RerankerHead(nn.Module):
     """score(user, item) = a(n) * l + b(n) + c(n) * s + f(evidence, similarity, l) where there is evidence.
 
     l is the tower's log-probability of the item: its inner product / temperature, less the log-sum-exp over what is
@@ -46,7 +46,7 @@ class EvidenceHead(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(
-        self, logits: Tensor, events: Tensor, found: Candidates, similarity: Tensor, likeness: Tensor | None
+        self, logits: Tensor, events: Tensor, found: CoVisits, similarity: Tensor, likeness: Tensor | None
     ) -> Tensor:
         """Scores [B, N] of ``logits`` [B, N] (log-probabilities), ``events`` [N, K] (``between_knots`` of the items'
         counts), ``similarity`` [M] of the candidates, and ``likeness`` [B, N], a cosine, where there is content.
@@ -62,15 +62,15 @@ class EvidenceHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class Heads:
+class CrossFittedHeads:
     """``whole`` was fitted on all validation users; ``folds[f]`` on those whose ``fold_of`` is not f, so that each user
-    of the validation cut can be judged by a head that has not seen him.
+    of the validation split can be judged by a head that has not seen him.
     """
 
-    whole: EvidenceHead
-    folds: tuple[EvidenceHead, ...]
+    whole: RerankerHead
+    folds: tuple[RerankerHead, ...]
 
-    def judges(self, user_ids: Sequence[str], *, folded: bool) -> list[tuple[np.ndarray, EvidenceHead]]:
+    def heads_of_users(self, user_ids: Sequence[str], *, folded: bool) -> list[tuple[np.ndarray, RerankerHead]]:
         """Which of ``user_ids`` [B], by number, each head judges: all by ``whole``, or ``folded`` nobody by a head that
         was fitted on him.
         """
@@ -84,14 +84,14 @@ class Heads:
         return {f"{part}.{name}": t for part, head in parts.items() for name, t in head.state_dict().items()}
 
     @staticmethod
-    def of_tensors(tensors: Mapping[str, Tensor], *, hidden: int) -> Heads:
+    def of_tensors(tensors: Mapping[str, Tensor], *, hidden: int) -> CrossFittedHeads:
         """What ``tensors`` gave; a RuntimeError where they are of other heads."""
 
-        def head(part: str) -> EvidenceHead:
-            made = EvidenceHead(hidden=hidden)
+        def head(part: str) -> RerankerHead:
+            made = RerankerHead(hidden=hidden)
             made.load_state_dict(
                 {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
             )
             return made.eval()
 
-        return Heads(head("whole"), tuple(head(f"fold{f}") for f in range(FOLDS)))
+        return CrossFittedHeads(head("whole"), tuple(head(f"fold{f}") for f in range(FOLDS)))

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from learn_spark.core.ragged import concatenate_rows, take_rows
-from learn_spark.data.splits.cuts import Cut
+from learn_spark.data.splits.split import Split
 from learn_spark.model.towers.vectors import windows
 
 BLOCK_SCORES = 1 << 22  # users x items that are scored at once
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryBatch:
     """Users before what they are to be offered: ``users`` [B, D] the tower's vectors, ``items`` [B, L] positions of
     their histories, ``lengths`` [B]; ``targets`` [T], user i's being ``targets[offsets[i] : offsets[i + 1]]``;
     ``hidden`` [B] the positions that are not ranked, targets always being; ``fresh`` [B] how many of a user's newest
@@ -31,12 +31,14 @@ class Asked:
     hidden: Sequence[np.ndarray]
     fresh: np.ndarray | None = None
 
-    def take(self, rows: np.ndarray) -> Asked:
+    def take(self, rows: np.ndarray) -> QueryBatch:
         """The users ``rows`` [R], and their targets."""
         at, offsets = take_rows(self.offsets, rows)
         hidden = [self.hidden[row] for row in rows]
         fresh = None if self.fresh is None else self.fresh[rows]
-        return Asked(self.users[rows], self.items[rows], self.lengths[rows], self.targets[at], offsets, hidden, fresh)
+        return QueryBatch(
+            self.users[rows], self.items[rows], self.lengths[rows], self.targets[at], offsets, hidden, fresh
+        )
 
     @property
     def owners(self) -> np.ndarray:
@@ -58,10 +60,11 @@ class Asked:
         return rarity / sums[self.owners], sums / np.diff(self.offsets)
 
 
-def asked_on(cut: Cut, users: np.ndarray, hidden: Sequence[np.ndarray], reach: int) -> Asked:
-    """The users of ``cut`` by their vectors ``users`` [B, D], with the last ``reach`` events of each; transitions must
-    have counted the training events of the cut's histories.
+def query_batch(split: Split, users: np.ndarray, hidden: Sequence[np.ndarray], reach: int) -> QueryBatch:
+    """The users of ``split`` with their vectors ``users`` [B, D] and the last ``reach`` events of each.
+
+    Co-visitation counts that are combined with it must be of the training events of the same histories.
     """
-    lengths, items = windows(cut.lengths, reach, cut.items)
-    every = cut.every_target
-    return Asked(users, items.astype(np.int64) - 1, lengths, every.positions, every.offsets, hidden, cut.fresh)
+    lengths, items = windows(split.lengths, reach, split.items)
+    every = split.every_target
+    return QueryBatch(users, items.astype(np.int64) - 1, lengths, every.positions, every.offsets, hidden, split.fresh)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class ContentAdaptor(nn.Module):
     """A learned linear layer content_dim -> width (LEARN section 3).
 
-    The space of the content (centred, whitened) is not its business: see learn_spark/encoder/space.py. Raises
+    The space of the content (centred, whitened) is not its business: see learn_spark/encoder/embedding_space.py. Raises
     ValueError for sizes below 1.
     """
 

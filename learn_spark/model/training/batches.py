@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from learn_spark.core.settings.training import ObjectiveSettings
-from learn_spark.data.splits.known import Until
+from learn_spark.data.splits.training_view import Until
 from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.objectives.negatives import uniform_negatives
 from learn_spark.model.objectives.sampling import RecencyWeights, cut_sequences, sample_positions
@@ -91,7 +91,7 @@ class BatchMaker:
     def columns(self) -> list[str]:
         """The columns of user_histories that are needed."""
         named = {"event_time": self.times, "weight": self.weights}
-        return ["item_index", "cut_length", self.until, *(name for name, wanted in named.items() if wanted)]
+        return ["item_index", "train_end", self.until, *(name for name, wanted in named.items() if wanted)]
 
     def make(self, rows: Rows, *, turn: int, step: int) -> NextItemBatch | AllActionBatch:
         """The batch of ``rows``; users with fewer than two usable events are left out."""
@@ -101,7 +101,7 @@ class BatchMaker:
     def _next_item(self, rows: Rows, generator: np.random.Generator) -> NextItemBatch:
         lengths = rows[self.until].astype(np.int64)
         # A row behind its cut is no training sample (protocol time_split's held-out users).
-        usable = np.flatnonzero((lengths > 1) & ((rows["cut_length"] == 0) | (rows["cut_length"] < lengths)))
+        usable = np.flatnonzero((lengths > 1) & ((rows["train_end"] == 0) | (rows["train_end"] < lengths)))
         start, stretch = self._crops(lengths[usable], generator)
         inputs = np.minimum(stretch - 1, self.objective.history)
         # A history longer than the window shows another part of itself each time.
@@ -133,30 +133,30 @@ class BatchMaker:
 
     def _all_action(self, rows: Rows, generator: np.random.Generator) -> AllActionBatch:
         objective = self.objective
-        cut = cut_sequences(
+        split = cut_sequences(
             rows["item_index"],
             rows[self.until],
             history=objective.history,
             targets=objective.targets,
             generator=generator,
-            cuts=rows["cut_length"],
+            splits=rows["train_end"],
         )
-        history_weights, target_weights = cut.align(rows["weight"]) if self.weights else (None, None)
+        history_weights, target_weights = split.align(rows["weight"]) if self.weights else (None, None)
         drawn: dict[str, Any] = {"generator": generator, "weights": self._recency or "uniform"}
         user_at, user_mask = sample_positions(
-            cut.history_length, objective.history_positions, event_weights=history_weights, **drawn
+            split.history_length, objective.history_positions, event_weights=history_weights, **drawn
         )
         target_at, target_mask = sample_positions(
-            cut.target_length, objective.target_positions, event_weights=target_weights, nearest="start", **drawn
+            split.target_length, objective.target_positions, event_weights=target_weights, nearest="start", **drawn
         )
         pairs = int((user_mask.sum(1) * target_mask.sum(1)).sum())
         # No longer than the batch's longest: padding is work for nothing.
-        longest, furthest = int(cut.history_length.max(initial=1)), int(cut.target_length.max(initial=1))
+        longest, furthest = int(split.history_length.max(initial=1)), int(split.target_length.max(initial=1))
         return AllActionBatch(
-            items=_long(cut.history[:, :longest]),
-            times=_long(cut.align(rows["event_time"])[0][:, :longest]) if self.times else None,
+            items=_long(split.history[:, :longest]),
+            times=_long(split.align(rows["event_time"])[0][:, :longest]) if self.times else None,
             negatives=self._negatives(pairs, generator),
-            targets=_long(cut.targets[:, :furthest]),
+            targets=_long(split.targets[:, :furthest]),
             user_at=torch.from_numpy(user_at),
             user_mask=torch.from_numpy(user_mask),
             target_at=torch.from_numpy(target_at),

@@ -16,7 +16,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.loop import Trained, TrainingFailed
-from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.process_group import ProcessGroup
 from learn_spark.model.training.task import TrainingTask, train_rank
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PATIENCE = timedelta(hours=2)  # the others wait while the first process validat
 
 def train_alone(task: TrainingTask, report: Reporter) -> Trained:
     """Train in this process."""
-    return train_rank(task, Ranks(), report)[0]
+    return train_rank(task, ProcessGroup(), report)[0]
 
 
 def train_here(task: TrainingTask, processes: int) -> Trained:
@@ -71,7 +71,7 @@ def train_as_told(task: str) -> None:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        ranks = Ranks(dist.get_rank(), dist.get_world_size())
+        ranks = ProcessGroup(dist.get_rank(), dist.get_world_size())
         train_rank(TrainingTask(**json.loads(task)), ranks, Reporter(quiet=not ranks.first))
         dist.barrier()
     finally:

@@ -25,7 +25,7 @@ from learn_spark.model.training.batches import BatchMaker
 from learn_spark.model.training.checkpoint import Checkpoints, Progress
 from learn_spark.model.training.objective import Batch, ObjectiveLoss
 from learn_spark.model.training.precision import mixed, multiplies_bf16
-from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.process_group import ProcessGroup
 from learn_spark.model.training.schedule import learning_rate
 from learn_spark.model.training.tracking import Tracker
 
@@ -71,7 +71,7 @@ class TrainingLoop:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.tower, self.loss = tower.to(self.device), loss.to(self.device)
-        self.ranks: Ranks = loss.ranks
+        self.ranks: ProcessGroup = loss.ranks
         self.stream, self.maker, self.feed, self.training = stream, maker, feed, training
         self.validate, self.folder, self.report = validate, folder, report
         self.mixed = mixed(training.precision, self.device)

@@ -13,7 +13,7 @@ from learn_spark.model.objectives.dense_all_action import Others, dense_all_acti
 from learn_spark.model.objectives.softmax import full_softmax_loss, sampled_softmax_loss
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.batches import AllActionBatch, NextItemBatch
-from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.process_group import ProcessGroup
 
 Batch = NextItemBatch | AllActionBatch
 COLDEST, HOTTEST = 0.01, 2.0
@@ -34,7 +34,7 @@ class ObjectiveLoss(nn.Module):
     catalogue: Tensor | None
 
     def __init__(
-        self, settings: ObjectiveSettings, *, log_q: Tensor | None, ranks: Ranks, catalogue: Tensor | None = None
+        self, settings: ObjectiveSettings, *, log_q: Tensor | None, ranks: ProcessGroup, catalogue: Tensor | None = None
     ) -> None:
         super().__init__()
         self.settings, self.ranks = settings, ranks

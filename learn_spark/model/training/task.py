@@ -13,8 +13,8 @@ import torch
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
-from learn_spark.data.splits.cuts import Cut, cut_histories
-from learn_spark.data.splits.known import KnownHistories, Until
+from learn_spark.data.splits.split import Split, split_histories
+from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.scoring.ranks import ranks_from_vectors
@@ -25,7 +25,7 @@ from learn_spark.model.towers.vectors import item_vectors, user_vectors
 from learn_spark.model.training.batches import BatchMaker
 from learn_spark.model.training.loop import Trained, TrainingLoop, Validate
 from learn_spark.model.training.objective import ObjectiveLoss
-from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,28 @@ def build_tower(task: TrainingTask) -> Tower:
     return tower
 
 
-def validation(settings: Settings, cut: Cut) -> Validate:
+def validation(settings: Settings, split: Split) -> Validate:
     """Metrics of a tower on a cut: the whole catalogue ranked, history masked or not as ``evaluation`` has it."""
-    hidden = cut.hidden(settings.evaluation.mask_history)
+    hidden = split.hidden(settings.evaluation.mask_history)
 
     def validate(tower: Tower) -> dict[str, float]:
         window = settings.objective.history
-        users = user_vectors(tower, cut.items, cut.lengths, window, times=cut.times)
+        users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
         ks = sorted({10, *settings.evaluation.ks})
-        every = cut.every_target
+        every = split.every_target
         ranks = ranks_from_vectors(users, item_vectors(tower), every.positions, hidden, offsets=every.offsets)
         return summarise(ranks, ks, every.offsets)
 
     return validate
 
 
-def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trained, Tower]:
+def train_rank(task: TrainingTask, ranks: ProcessGroup, report: Reporter) -> tuple[Trained, Tower]:
     """Train as one of ``ranks``; the tower that comes back has the best epoch's weights, on the CPU."""
     settings = Settings.model_validate(task.settings)
     training = settings.training
     device = training_device(training.device, ranks)
     torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // ranks.size))
-    histories = KnownHistories.open(task.histories, task.version)
+    histories = TrainingView.open(task.histories, task.version)
     tower = build_tower(task)
     catalogue = np.load(task.catalogue, allow_pickle=False)
     until: Until = "validation_length" if task.refit else "train_length"
@@ -101,7 +101,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
     )
     known: Validate | None = None if task.refit else _nobody
     if ranks.first and not task.refit:
-        known = validation(settings, cut_histories(histories.to_arrow(), "validation"))
+        known = validation(settings, split_histories(histories.to_arrow(), "validation"))
     log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
     loop = TrainingLoop(
         tower=tower,
@@ -128,7 +128,7 @@ def train_rank(task: TrainingTask, ranks: Ranks, report: Reporter) -> tuple[Trai
     return trained, tower.cpu().eval()
 
 
-def training_device(wanted: str, ranks: Ranks) -> torch.device:
+def training_device(wanted: str, ranks: ProcessGroup) -> torch.device:
     """The device of a process: a GPU of its own where there are any. LearnSparkError where ``wanted`` is not there."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:

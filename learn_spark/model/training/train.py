@@ -17,19 +17,25 @@ from learn_spark.core.settings import save_settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.data.splits.cuts import cut_histories, event_counts, trained_counts, training_events, with_validation
-from learn_spark.data.splits.known import KnownHistories
+from learn_spark.data.splits.split import (
+    event_counts,
+    split_histories,
+    trained_counts,
+    training_events,
+    with_validation,
+)
+from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.model.content import fit_content
 from learn_spark.model.objectives.negatives import item_log_q
-from learn_spark.model.reranking.head import Heads
+from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.store import save_model
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.checkpoint import Checkpoints
-from learn_spark.model.training.evidence import fit_evidence
-from learn_spark.model.training.fusion import fit_fusion
+from learn_spark.model.training.evidence import fit_reranker
+from learn_spark.model.training.fusion import fit_blending
 from learn_spark.model.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingFailed
 from learn_spark.model.training.task import TrainingTask, build_tower
@@ -49,7 +55,7 @@ def run(context: StageContext) -> StageResult:
     """Train, resuming a run of the same settings and inputs that was cut off."""
     settings = context.settings
     version = int(context.inputs["user_histories"])
-    histories = KnownHistories.open(context.path("user_histories"), version)
+    histories = TrainingView.open(context.path("user_histories"), version)
     task, manifest = _prepare(context, histories.to_arrow(), version)
     trained = _train(context, task)
     unfinished = Path(task.folder)
@@ -124,7 +130,7 @@ class _Beside:
     """What a model has beside its tower, for save_model, and the ``validation`` figures of all of it together."""
 
     fusion: dict[str, torch.Tensor] | None
-    heads: Heads | None
+    heads: CrossFittedHeads | None
     validation: dict[str, float]
 
 
@@ -143,13 +149,13 @@ def _fit_beside(
     tensors, heads = None, None
     if (fusion := settings.tower.blending) is not None:
         assert isinstance(tower, BoundTower)
-        fused = fit_fusion(tower, temperature, histories, fusion, settings, context.report)
+        fused = fit_blending(tower, temperature, histories, fusion, settings, context.report)
         if _better("fusion", fused.validation, validation, context):
             learnt = with_validation(histories) if settings.training.refit else histories
             tensors, validation = fused.tensors(event_counts(learnt, tower.n_items)), fused.validation
             manifest["fusion"] = {"reach": fusion.reach, **temperatures}
     if (evidence := settings.tower.reranker) is not None:
-        fitted = fit_evidence(tower, temperature, histories, evidence, settings, context.report)
+        fitted = fit_reranker(tower, temperature, histories, evidence, settings, context.report)
         if _better("evidence", fitted.validation, validation, context):
             heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
             manifest["evidence"] = {
@@ -172,7 +178,7 @@ def _better(what: str, found: dict[str, float], before: dict[str, float], contex
 def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[TrainingTask, dict[str, object]]:
     """What the processes are told, and the manifest's first part; ``histories`` are the rows of ``version``."""
     settings = context.settings
-    if not len(cut_histories(histories, "validation").targets):
+    if not len(split_histories(histories, "validation").targets):
         raise LearnSparkError("train: no user has a validation target; histories need users with three events or more")
     n_items = int(max(context.snapshot("item_index").to_arrow(["item_index"])["item_index"].to_numpy()))
     plan = {

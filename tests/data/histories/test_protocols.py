@@ -18,7 +18,7 @@ from learn_spark.data.histories import worker
 from learn_spark.data.histories.assemble import Size, assemble
 from learn_spark.data.histories.events import indexed_events, usable_events
 from learn_spark.data.histories.worker import Plan, assemble_stream
-from learn_spark.data.splits.cuts import cut_histories, trained_counts, training_events
+from learn_spark.data.splits.split import split_histories, trained_counts, training_events
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 Event = tuple[str, str, int, str]  # user_id, item_id, second, event_type
@@ -93,7 +93,7 @@ def test_all_of_the_last_day_is_one_target_set(spark: SparkSession) -> None:
         ("heavy", "i99", 5, "buy"),
     ]
     rows = {row.user_id: row for row in rows_of(spark, events, protocol="last_day", max_length=8)}
-    lengths = {u: (r.cut_length, r.train_length, r.validation_length, r.length) for u, r in rows.items()}
+    lengths = {u: (r.train_end, r.train_length, r.validation_length, r.length) for u, r in rows.items()}
     assert lengths == {
         "three": (0, 3, 5, 7),
         "two": (0, 2, 2, 3),  # no day is left for validation
@@ -101,7 +101,7 @@ def test_all_of_the_last_day_is_one_target_set(spark: SparkSession) -> None:
         "heavy": (0, 8, 8, 8),  # the newest 8 events are of one day
     }
     table = pa.Table.from_pylist([r.asDict() for r in rows.values()], schema=contract("user_histories").arrow_schema())
-    test, validation = cut_histories(table, "test"), cut_histories(table, "validation")
+    test, validation = split_histories(table, "test"), split_histories(table, "validation")
     assert (test.user_ids, validation.user_ids) == (["three", "two"], ["three"])
     assert (test.every_target.positions + 1).tolist() == [6, 7, 3]
     assert (validation.every_target.positions + 1).tolist() == [4, 5]
@@ -120,15 +120,15 @@ def test_the_cut_at_a_time(spark: SparkSession) -> None:
             continue
         # the three newest before T, the two oldest from T on
         assert kept(row) == [97, 98, 99, 100, 101]
-        lengths = (row.cut_length, row.train_length, row.validation_length, row.length)
+        lengths = (row.train_end, row.train_length, row.validation_length, row.length)
         role = {(3, 5, 5, 5): "training", (5, 3, 5, 5): "validation", (5, 3, 3, 5): "test"}[lengths]
         roles[role] += 1
         assert row.n_events == 9
     assert roles["training"] > 24
     assert min(roles.values()) >= 3
     # Nothing to contrast for these two: no training sample, no target
-    assert (by_user["past"].train_length, by_user["past"].cut_length) == (1, 1)
-    assert (by_user["future"].train_length, by_user["future"].cut_length) == (0, 1)
+    assert (by_user["past"].train_length, by_user["past"].train_end) == (1, 1)
+    assert (by_user["future"].train_length, by_user["future"].train_end) == (0, 1)
     again = rows_of(spark, events[::-1], protocol="time_split", split_time=cut, max_length=5, targets=2, held_out=0.2)
     assert {r.user_id: r.validation_length for r in again} == {r.user_id: r.validation_length for r in rows}
 
@@ -148,7 +148,7 @@ def test_training_on_what_lies_before_the_cut_alone(spark: SparkSession) -> None
     # A training user with nothing before the cut has no row.
     assert {r.user_id for r in rows} == {f"u{n:02}" for n in range(60)}
     for row in rows:
-        lengths = (row.cut_length, row.train_length, row.validation_length, row.length)
+        lengths = (row.train_end, row.train_length, row.validation_length, row.length)
         role = {(0, 3, 3, 3): "training", (0, 3, 5, 5): "validation", (0, 3, 3, 5): "test"}[lengths]
         roles[role] += 1
         assert kept(row) == [97, 98, 99] + [100, 101] * (role != "training")
@@ -215,7 +215,7 @@ def test_planted_future_events_reach_no_statistic_input_or_weight(spark: SparkSe
 
 
 def _seen(table: pa.Table, cut: Any) -> list[tuple[str, np.ndarray]]:
-    found = cut_histories(table, cut)
+    found = split_histories(table, cut)
     return list(zip(found.user_ids, found.seen, strict=True))
 
 

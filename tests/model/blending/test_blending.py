@@ -11,11 +11,11 @@ from scipy.optimize import minimize
 
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.model.blending.fit import RIDGE, FusionFailed, Offered, fit_levels
-from learn_spark.model.blending.levels import Levels
-from learn_spark.model.blending.tower import FusedTower
+from learn_spark.model.blending.fit import RIDGE, BlendingFailed, CoVisits, fit_frequency_weights
+from learn_spark.model.blending.frequency_weights import FrequencyWeights
+from learn_spark.model.blending.tower import BlendedTower
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, between_knots
-from learn_spark.model.scoring.queries import Asked
+from learn_spark.model.scoring.queries import QueryBatch
 from learn_spark.model.towers.learn_plus import LearnPlus
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
@@ -35,8 +35,8 @@ def _tower(seed: int = 0, n_items: int = ITEMS) -> LearnPlus:
     return tower
 
 
-def _levels(seed: int = 1) -> Levels:
-    return Levels(np.random.default_rng(seed).normal(size=(3, len(KNOTS))))
+def _levels(seed: int = 1) -> FrequencyWeights:
+    return FrequencyWeights(np.random.default_rng(seed).normal(size=(3, len(KNOTS))))
 
 
 def _histories(seed: int = 2, users: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -47,9 +47,9 @@ def _histories(seed: int = 2, users: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_inner_products_order_items_as_the_score_does() -> None:
-    tower, levels, reach, temperature = _tower(), _levels(), 3, 0.1
+    tower, frequency_weights, reach, temperature = _tower(), _levels(), 3, 0.1
     counts = np.random.default_rng(3).integers(0, 400, ITEMS)
-    fused = FusedTower(tower, levels, counts, temperature=temperature, reach=reach)
+    fused = BlendedTower(tower, frequency_weights, counts, temperature=temperature, reach=reach)
     items, lengths = _histories()
     users, catalogue = user_vectors(fused, items, lengths, 50), item_vectors(fused)
     assert users.shape[1] == catalogue.shape[1] == fused.output_dim == 8 + CONTENT + 2
@@ -62,7 +62,7 @@ def test_inner_products_order_items_as_the_score_does() -> None:
         mean = sum(v / max(np.linalg.norm(v), 1e-12) for v in last)
         scores = []
         for item in range(ITEMS):
-            a, b, c = (np.interp(np.log1p(counts[item]), np.log1p(KNOTS), row) for row in levels.weights)
+            a, b, c = (np.interp(np.log1p(counts[item]), np.log1p(KNOTS), row) for row in frequency_weights.weights)
             text = tower.bound[item + 1].astype(np.float64)
             norms = np.linalg.norm(mean) * np.linalg.norm(text)
             cosine = float(mean @ text) / norms if norms > 0 else 0.0
@@ -74,7 +74,7 @@ def test_inner_products_order_items_as_the_score_does() -> None:
 
 
 def test_all_positions_and_the_last_alone_agree() -> None:
-    fused = FusedTower(_tower(), _levels(), np.arange(ITEMS), temperature=0.2, reach=3)
+    fused = BlendedTower(_tower(), _levels(), np.arange(ITEMS), temperature=0.2, reach=3)
     items, lengths = (torch.from_numpy(x) for x in _histories())
     with torch.inference_mode():
         every = fused.user(items)
@@ -89,10 +89,10 @@ def test_all_positions_and_the_last_alone_agree() -> None:
 
 def test_an_item_that_came_after_the_fit_has_no_events() -> None:
     counts = np.full(ITEMS - 5, 40)
-    fused = FusedTower(_tower(), _levels(), counts, temperature=0.2, reach=3)
-    told = FusedTower(_tower(), _levels(), np.append(counts, np.zeros(5, int)), temperature=0.2, reach=3)
+    fused = BlendedTower(_tower(), _levels(), counts, temperature=0.2, reach=3)
+    told = BlendedTower(_tower(), _levels(), np.append(counts, np.zeros(5, int)), temperature=0.2, reach=3)
     assert np.array_equal(item_vectors(fused), item_vectors(told))
-    wrong = FusedTower(_tower(), _levels(), np.append(counts, np.full(5, 9)), temperature=0.2, reach=3)
+    wrong = BlendedTower(_tower(), _levels(), np.append(counts, np.full(5, 9)), temperature=0.2, reach=3)
     assert not np.allclose(item_vectors(fused)[-5:], item_vectors(wrong)[-5:])
 
 
@@ -101,10 +101,10 @@ def test_a_tower_without_unit_vectors_is_refused() -> None:
         n_items=5, max_length=4, width=4, layers=1, heads=1, ffn=4, dropout=0.0, similarity="dot", positions="last"
     )
     with pytest.raises(ValueError, match="vectors of length 1"):
-        FusedTower(tower, Levels.start(), np.ones(5), temperature=1.0, reach=2)
+        BlendedTower(tower, FrequencyWeights.start(), np.ones(5), temperature=1.0, reach=2)
 
 
-def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> Offered:
+def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> CoVisits:
     chance = np.random.default_rng(seed)
     tower = _tower(seed)
     counts = chance.integers(0, 300, ITEMS)
@@ -121,92 +121,92 @@ def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> Offered:
     wanted = np.concatenate([row[:size] for row, size in zip(own, sizes, strict=True)])
     # Some of what is hidden is a target all the same.
     hidden = [np.unique(np.append(chance.integers(0, ITEMS, 4), row[0])) for row in own]
-    asked = Asked(vectors, items.astype(np.int64) - 1, lengths, wanted, np.append(0, np.cumsum(sizes)), hidden)
-    return Offered(asked, means, item_vectors(tower), unit[1:], counts, 0.2)
+    queries = QueryBatch(vectors, items.astype(np.int64) - 1, lengths, wanted, np.append(0, np.cumsum(sizes)), hidden)
+    return CoVisits(queries, means, item_vectors(tower), unit[1:], counts, 0.2)
 
 
-def _loss(offered: Offered, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
+def _loss(candidates: CoVisits, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
     """The fit's objective, a user and a target at a time."""
-    a, b, c = at.reshape(3, -1) @ between_knots(offered.counts).T.astype(np.float64)
-    total = RIDGE / 2 * float(((at - Levels.start().weights.ravel()) ** 2).sum())
-    asked = offered.asked
+    a, b, c = at.reshape(3, -1) @ between_knots(candidates.counts).T.astype(np.float64)
+    total = RIDGE / 2 * float(((at - FrequencyWeights.start().weights.ravel()) ** 2).sum())
+    queries = candidates.queries
     for user in rows:
-        utility = a * (offered.catalogue @ asked.users[user]).astype(np.float64) / offered.temperature
-        utility += b + c * LIKENESS_SCALE * (offered.content @ offered.means[user])
-        own = asked.targets[asked.offsets[user] : asked.offsets[user + 1]]
+        utility = a * (candidates.catalogue @ queries.users[user]).astype(np.float64) / candidates.temperature
+        utility += b + c * LIKENESS_SCALE * (candidates.content @ candidates.means[user])
+        own = queries.targets[queries.offsets[user] : queries.offsets[user + 1]]
         free = np.ones(ITEMS, dtype=bool)
-        free[asked.hidden[user]] = False
+        free[queries.hidden[user]] = False
         free[own] = True
         log_sum = np.log(np.exp(utility[free]).sum())
-        rarity = (1.0 + offered.counts[own]) ** -rare
+        rarity = (1.0 + candidates.counts[own]) ** -rare
         total -= float((rarity * (utility[own] - log_sum)).sum()) / len(own)
     return total
 
 
 @pytest.mark.parametrize("rare", [0.0, 0.4])
 def test_levels_are_at_the_optimum_of_the_loss_spelt_out(rare: float) -> None:
-    offered, users = _offered(), [f"user {i}" for i in range(90)]
-    whole, folds = fit_levels(offered, users, BlendingSettings(rare=rare), seed=1)
+    candidates, users = _offered(), [f"user {i}" for i in range(90)]
+    whole, folds = fit_frequency_weights(candidates, users, BlendingSettings(rare=rare), seed=1)
     fold = fold_of(users)
-    for levels, rows in (
+    for frequency_weights, rows in (
         (whole, np.arange(90)),
         (folds[0], np.flatnonzero(fold != 0)),
         (folds[1], np.flatnonzero(fold != 1)),
     ):
         expected = minimize(
-            lambda at, rows=rows: _loss(offered, rows, rare, at), Levels.start().weights.ravel(), tol=1e-9
+            lambda at, rows=rows: _loss(candidates, rows, rare, at), FrequencyWeights.start().weights.ravel(), tol=1e-9
         )
-        assert _loss(offered, rows, rare, levels.weights.ravel()) == pytest.approx(expected.fun, rel=1e-5)
-        assert levels.weights.ravel() == pytest.approx(expected.x, abs=0.02)
+        assert _loss(candidates, rows, rare, frequency_weights.weights.ravel()) == pytest.approx(expected.fun, rel=1e-5)
+        assert frequency_weights.weights.ravel() == pytest.approx(expected.x, abs=0.02)
     assert not np.allclose(folds[0].weights, folds[1].weights, atol=0.05)
     # Something was to be learnt.
-    assert _loss(offered, np.arange(90), rare, whole.weights.ravel()) < 0.8 * _loss(
-        offered, np.arange(90), rare, Levels.start().weights.ravel()
+    assert _loss(candidates, np.arange(90), rare, whole.weights.ravel()) < 0.8 * _loss(
+        candidates, np.arange(90), rare, FrequencyWeights.start().weights.ravel()
     )
 
 
 def test_nobody_is_judged_by_levels_that_knew_him() -> None:
-    offered, users = _offered(), [f"user {i}" for i in range(90)]
-    _, folds = fit_levels(offered, users, BlendingSettings(), seed=1)
+    candidates, users = _offered(), [f"user {i}" for i in range(90)]
+    _, folds = fit_frequency_weights(candidates, users, BlendingSettings(), seed=1)
     fold = fold_of(users)
     # Other targets of one fold's users change the levels of the other fold's judges, and nobody's own.
-    changed = offered.asked.targets.copy()
-    of_first = fold[offered.asked.owners] == 0
+    changed = candidates.queries.targets.copy()
+    of_first = fold[candidates.queries.owners] == 0
     changed[of_first] = (changed[of_first] + 7) % ITEMS
-    other = Offered(
-        Asked(
-            offered.asked.users,
-            offered.asked.items,
-            offered.asked.lengths,
+    other = CoVisits(
+        QueryBatch(
+            candidates.queries.users,
+            candidates.queries.items,
+            candidates.queries.lengths,
             changed,
-            offered.asked.offsets,
-            offered.asked.hidden,
+            candidates.queries.offsets,
+            candidates.queries.hidden,
         ),
-        offered.means,
-        offered.catalogue,
-        offered.content,
-        offered.counts,
-        offered.temperature,
+        candidates.means,
+        candidates.catalogue,
+        candidates.content,
+        candidates.counts,
+        candidates.temperature,
     )
-    _, after = fit_levels(other, users, BlendingSettings(), seed=1)
+    _, after = fit_frequency_weights(other, users, BlendingSettings(), seed=1)
     assert np.array_equal(folds[0].weights, after[0].weights)
     assert not np.allclose(folds[1].weights, after[1].weights, atol=0.05)
 
 
 def test_so_many_users_are_drawn_and_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    offered, users = _offered(), [f"user {i}" for i in range(90)]
-    whole, _ = fit_levels(offered, users, BlendingSettings(), seed=1)
-    few, _ = fit_levels(offered, users, BlendingSettings(users=40), seed=1)
-    again, _ = fit_levels(offered, users, BlendingSettings(users=40), seed=1)
+    candidates, users = _offered(), [f"user {i}" for i in range(90)]
+    whole, _ = fit_frequency_weights(candidates, users, BlendingSettings(), seed=1)
+    few, _ = fit_frequency_weights(candidates, users, BlendingSettings(users=40), seed=1)
+    again, _ = fit_frequency_weights(candidates, users, BlendingSettings(users=40), seed=1)
     assert np.array_equal(few.weights, again.weights)
     assert not np.allclose(few.weights, whole.weights, atol=0.02)
     monkeypatch.setattr("learn_spark.model.blending.fit.BLOCK_SCORES", 7 * ITEMS)
-    blocked, _ = fit_levels(offered, users, BlendingSettings(), seed=1)
+    blocked, _ = fit_frequency_weights(candidates, users, BlendingSettings(), seed=1)
     assert blocked.weights == pytest.approx(whole.weights, abs=1e-4)
 
 
 def test_what_is_not_finite_is_told() -> None:
-    offered = _offered()
-    offered.catalogue[3] = np.nan
-    with pytest.raises(FusionFailed, match="not finite"):
-        fit_levels(offered, [f"user {i}" for i in range(90)], BlendingSettings(), seed=1)
+    candidates = _offered()
+    candidates.catalogue[3] = np.nan
+    with pytest.raises(BlendingFailed, match="not finite"):
+        fit_frequency_weights(candidates, [f"user {i}" for i in range(90)], BlendingSettings(), seed=1)

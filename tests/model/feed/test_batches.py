@@ -33,10 +33,10 @@ def slowly(lengths: list[int], batch_size: int, steps: int, buckets: int) -> lis
     full = [list(range(i * batch_size, (i + 1) * batch_size)) for i in range(steps - 1)]
     for pool, first in enumerate(range(0, steps - 1, buckets)):
         rows = sorted((row for batch in full[first : first + buckets] for row in batch), key=lambda r: (lengths[r], r))
-        cut = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+        split = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
         if buckets == 1:
-            cut = full[first : first + 1]
-        batches += [cut[i] for i in POOLS(pool).permutation(len(cut))]
+            split = full[first : first + 1]
+        batches += [split[i] for i in POOLS(pool).permutation(len(split))]
     return [*batches, list(range((steps - 1) * batch_size, len(lengths)))]
 
 

@@ -24,7 +24,7 @@ SCHEMA = contract("user_histories").arrow_schema()
 def histories(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Six files of sixteen users; user n has the item n + 1 first. One more file is written and removed again."""
     path = str(tmp_path_factory.mktemp("feed") / "user_histories")
-    lengths = {"length": 2, "cut_length": 0, "train_length": 2, "validation_length": 2, "n_events": 2}
+    lengths = {"length": 2, "train_end": 0, "train_length": 2, "validation_length": 2, "n_events": 2}
     for start in (*range(0, ROWS, 16), 1000):
         users = [
             {

@@ -1,4 +1,4 @@
-"""Cuts keep past and future apart and use every cut point; positions are drawn with the stated weights."""
+"""Cuts keep past and future apart and use every split point; positions are drawn with the stated weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_cut_is_the_past_then_the_future(
     lengths: list[int], history: int, targets: int, min_history: int, seed: int
 ) -> None:
     items, given_lengths = _rows(lengths, 12)
-    cut = cut_sequences(
+    split = cut_sequences(
         items,
         given_lengths,
         history=history,
@@ -44,15 +44,15 @@ def test_cut_is_the_past_then_the_future(
         generator=np.random.default_rng(seed),
         min_history=min_history,
     )
-    assert cut.rows.tolist() == [row for row, length in enumerate(lengths) if length > min_history]
-    assert cut.history.shape == (len(cut.rows), history)
-    assert cut.targets.shape == (len(cut.rows), targets)
-    assert cut.history.dtype == cut.targets.dtype == np.int32
-    for at, row in enumerate(cut.rows):
-        past = cut.history[at, : cut.history_length[at]].tolist()
-        future = cut.targets[at, : cut.target_length[at]].tolist()
-        assert not cut.history[at, cut.history_length[at] :].any()
-        assert not cut.targets[at, cut.target_length[at] :].any()
+    assert split.rows.tolist() == [row for row, length in enumerate(lengths) if length > min_history]
+    assert split.history.shape == (len(split.rows), history)
+    assert split.targets.shape == (len(split.rows), targets)
+    assert split.history.dtype == split.targets.dtype == np.int32
+    for at, row in enumerate(split.rows):
+        past = split.history[at, : split.history_length[at]].tolist()
+        future = split.targets[at, : split.target_length[at]].tolist()
+        assert not split.history[at, split.history_length[at] :].any()
+        assert not split.targets[at, split.target_length[at] :].any()
         events = items[row, : lengths[row]].tolist()
         point = events.index(future[0])
         assert min_history <= point < lengths[row]
@@ -62,8 +62,8 @@ def test_cut_is_the_past_then_the_future(
 
 def test_every_cut_point_is_equally_likely() -> None:
     items, lengths = _rows([6] * 20_000, 8)
-    cut = cut_sequences(items, lengths, history=8, targets=8, generator=np.random.default_rng(0), min_history=2)
-    counts = Counter(cut.history_length.tolist())
+    split = cut_sequences(items, lengths, history=8, targets=8, generator=np.random.default_rng(0), min_history=2)
+    counts = Counter(split.history_length.tolist())
     assert set(counts) == {2, 3, 4, 5}
     sigma = math.sqrt(20_000 * 0.25 * 0.75)
     assert all(abs(count - 5000) < 5 * sigma for count in counts.values())

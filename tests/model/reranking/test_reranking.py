@@ -12,12 +12,12 @@ import torch
 
 from learn_spark.core.settings.tower import RerankerSettings
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.model.reranking.fit import EvidenceFailed, fit_heads, passes
-from learn_spark.model.reranking.head import EvidenceHead, Heads
-from learn_spark.model.reranking.judge import HIDDEN, Judge
-from learn_spark.model.reranking.transitions import CHANNELS, FEATURES, Transitions
+from learn_spark.model.reranking.co_visitation import CHANNELS, FEATURES, Transitions
+from learn_spark.model.reranking.fit import RerankerFailed, fit_heads, passes
+from learn_spark.model.reranking.head import CrossFittedHeads, RerankerHead
+from learn_spark.model.reranking.reranker import HIDDEN, Reranker
 from learn_spark.model.scoring.frequency import between_knots
-from learn_spark.model.scoring.queries import Asked
+from learn_spark.model.scoring.queries import QueryBatch
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 
 
@@ -27,11 +27,11 @@ def _log(seed: int, users: int = 60, n_items: int = 25) -> tuple[np.ndarray, np.
     return chance.integers(0, n_items, sizes.sum()), np.concatenate([[0], np.cumsum(sizes)])
 
 
-def _asked(seed: int, users: int = 40, n_items: int = 25, targets: int = 3, width: int = 6) -> Asked:
+def _asked(seed: int, users: int = 40, n_items: int = 25, targets: int = 3, width: int = 6) -> QueryBatch:
     chance = np.random.default_rng(seed)
     counts = chance.integers(1, targets + 1, users)
     own = [chance.permutation(n_items)[: count + 5] for count in counts]
-    return Asked(
+    return QueryBatch(
         chance.normal(size=(users, width)).astype(np.float32),
         chance.integers(0, n_items, (users, 4)),
         chance.integers(1, 5, users),
@@ -105,9 +105,9 @@ def test_a_slow_count_of_candidates_gives_the_same(seed: int) -> None:
     assert len(CHANNELS) * 2 + 2 == len(FEATURES)
 
 
-def _noisy_head(seed: int = 0) -> EvidenceHead:
+def _noisy_head(seed: int = 0) -> RerankerHead:
     torch.manual_seed(seed)
-    head = EvidenceHead(hidden=8)
+    head = RerankerHead(hidden=8)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
@@ -130,8 +130,8 @@ def test_a_score_worked_out_by_hand(with_content: bool) -> None:
     """
     catalogue, transitions, head = _catalogue(8), Transitions.of(*_log(9), 25, reach=3, decay=0.8), _noisy_head(3)
     content = _catalogue(10, width=4)
-    judge = Judge(catalogue, 0.4, transitions, content if with_content else None)
-    asked = Asked(
+    reranker = Reranker(catalogue, 0.4, transitions, content if with_content else None)
+    queries = QueryBatch(
         np.array([[0.3, -1.0, 0.5, 0.2, 0.1, -0.4]], np.float32),
         np.array([[4, 11, 2]]),
         np.array([2]),  # the last event is of item 11
@@ -140,11 +140,11 @@ def test_a_score_worked_out_by_hand(with_content: bool) -> None:
         [np.array([4, 7, 11])],
     )
     with torch.inference_mode():
-        found = judge.score(head, asked)[0]
-    products = catalogue.astype(float) @ asked.users[0] / 0.4
+        found = reranker.score(head, queries)[0]
+    products = catalogue.astype(float) @ queries.users[0] / 0.4
     shown = [i for i in range(25) if i not in (7, 11)]
     logits = products - np.log(np.exp(products[shown]).sum())
-    told = transitions.candidates(asked.items, asked.lengths)
+    told = transitions.candidates(queries.items, queries.lengths)
     seen_with = dict(zip(told.position.tolist(), told.features, strict=True))
     assert 0 < len(set(seen_with) & set(shown)) < len(shown)
     unit = content / np.linalg.norm(content, axis=1, keepdims=True)
@@ -164,30 +164,30 @@ def test_a_score_worked_out_by_hand(with_content: bool) -> None:
 
 
 def test_a_head_at_its_start_is_the_tower_alone() -> None:
-    judge, asked = Judge(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
-    alone = ranks_from_vectors(asked.users, _catalogue(3), asked.targets, asked.hidden, offsets=asked.offsets)
-    assert judge.ranks(EvidenceHead(hidden=4).eval(), asked).tolist() == alone.tolist()
+    reranker, queries = Reranker(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
+    alone = ranks_from_vectors(queries.users, _catalogue(3), queries.targets, queries.hidden, offsets=queries.offsets)
+    assert reranker.ranks(RerankerHead(hidden=4).eval(), queries).tolist() == alone.tolist()
 
 
 def test_events_that_were_not_counted_are_weighed_as_such() -> None:
-    transitions, asked = Transitions.of(*_log(1), 25, reach=3, decay=0.8), _asked(2)
-    judge, fresh = Judge(_catalogue(3), 0.3, transitions), np.arange(len(asked.users)) % 2
-    told = judge.see(replace(asked, fresh=fresh).take(np.arange(len(fresh)))).found
-    expected = transitions.candidates(asked.items, asked.lengths, fresh)
+    transitions, queries = Transitions.of(*_log(1), 25, reach=3, decay=0.8), _asked(2)
+    reranker, fresh = Reranker(_catalogue(3), 0.3, transitions), np.arange(len(queries.users)) % 2
+    told = reranker.see(replace(queries, fresh=fresh).take(np.arange(len(fresh)))).found
+    expected = transitions.candidates(queries.items, queries.lengths, fresh)
     assert np.array_equal(told.features, expected.features)
-    assert not np.array_equal(told.features, judge.see(asked).found.features)
+    assert not np.array_equal(told.features, reranker.see(queries).found.features)
 
 
 @pytest.mark.parametrize("scale", [-0.05, 0.0])
 def test_what_is_hidden_stays_hidden_whatever_a_head_makes_of_scores(scale: float) -> None:
-    judge, asked = Judge(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
-    head = EvidenceHead(hidden=4).eval()
+    reranker, queries = Reranker(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8)), _asked(2)
+    head = RerankerHead(hidden=4).eval()
     with torch.no_grad():
         head.scale.fill_(scale)
-    ranks = judge.ranks(head, asked)
-    for user, hidden in enumerate(asked.hidden):
-        own = slice(asked.offsets[user], asked.offsets[user + 1])
-        shown = 25 - len(set(hidden.tolist()) - set(asked.targets[own].tolist()))
+    ranks = reranker.ranks(head, queries)
+    for user, hidden in enumerate(queries.hidden):
+        own = slice(queries.offsets[user], queries.offsets[user + 1])
+        shown = 25 - len(set(hidden.tolist()) - set(queries.targets[own].tolist()))
         # Weighed by nothing all are equal, and a target stands in their middle.
         assert all(ranks[own] <= shown)
         assert scale or all(ranks[own] == (1 + shown) / 2)
@@ -195,36 +195,36 @@ def test_what_is_hidden_stays_hidden_whatever_a_head_makes_of_scores(scale: floa
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_ranks_and_tops_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr("learn_spark.model.reranking.judge.BLOCK_SCORES", 25 * block)
+    monkeypatch.setattr("learn_spark.model.reranking.reranker.BLOCK_SCORES", 25 * block)
     catalogue = _catalogue(4)
     catalogue[3] = catalogue[9]
     transitions = Transitions.of(*_log(5), 25, reach=3, decay=0.8)
-    judge, asked, head = Judge(catalogue, 0.3, transitions), _asked(6), _noisy_head()
+    reranker, queries, head = Reranker(catalogue, 0.3, transitions), _asked(6), _noisy_head()
     told: list[int] = []
-    ranks, top = judge.ranks(head, asked, told.append), judge.top(head, asked, 30)
-    assert sum(told) == len(asked.users)
+    ranks, top = reranker.ranks(head, queries, told.append), reranker.top(head, queries, 30)
+    assert sum(told) == len(queries.users)
     with torch.inference_mode():
-        scores = judge.score(head, asked).numpy()
-    for user, hidden in enumerate(asked.hidden):
-        own = slice(asked.offsets[user], asked.offsets[user + 1])
-        shown = sorted(set(range(25)) - (set(hidden.tolist()) - set(asked.targets[own].tolist())))
+        scores = reranker.score(head, queries).numpy()
+    for user, hidden in enumerate(queries.hidden):
+        own = slice(queries.offsets[user], queries.offsets[user + 1])
+        shown = sorted(set(range(25)) - (set(hidden.tolist()) - set(queries.targets[own].tolist())))
         for at in range(own.start, own.stop):
-            target = asked.targets[at]
+            target = queries.targets[at]
             by = [scores[user, other] - scores[user, target] for other in shown if other != target]
             assert ranks[at] == 1 + sum(b > 1e-6 for b in by) + 0.5 * sum(abs(b) <= 1e-6 for b in by)
         listed = [p for p in top[user].tolist() if p >= 0]
         assert listed == sorted(set(range(25)) - set(hidden.tolist()), key=lambda p: (-scores[user, p], p))
 
 
-def _followers(users: int = 400) -> tuple[Judge, Asked, list[str]]:
+def _followers(users: int = 400) -> tuple[Reranker, QueryBatch, list[str]]:
     """Item i is followed by i + 20 in the log, and so in the targets; the tower's vectors say nothing."""
     chance = np.random.default_rng(0)
     first = np.tile(np.arange(20), 6)
     values = np.stack([first, first + 20], axis=1).ravel()
     offsets = np.arange(0, len(values) + 1, 2)
-    judge = Judge(_catalogue(7, 40), 0.3, Transitions.of(values, offsets, 40, reach=4, decay=0.8))
+    reranker = Reranker(_catalogue(7, 40), 0.3, Transitions.of(values, offsets, 40, reach=4, decay=0.8))
     last = chance.integers(0, 20, users)
-    asked = Asked(
+    queries = QueryBatch(
         chance.normal(size=(users, 6)).astype(np.float32),
         last[:, None],
         np.ones(users, np.int64),
@@ -232,38 +232,38 @@ def _followers(users: int = 400) -> tuple[Judge, Asked, list[str]]:
         np.arange(users + 1),
         [last[i : i + 1] for i in range(users)],
     )
-    return judge, asked, [f"u{i}" for i in range(users)]
+    return reranker, queries, [f"u{i}" for i in range(users)]
 
 
-def _fit(judge: Judge, asked: Asked, users: list[str], **change: Any) -> Heads:
+def _fit(reranker: Reranker, queries: QueryBatch, users: list[str], **change: Any) -> CrossFittedHeads:
     settings = RerankerSettings(**({"hidden": 8, "epochs": 6, "batch_size": 32, "learning_rate": 0.02} | change))
-    return fit_heads(judge, asked, users, settings, seed=1)
+    return fit_heads(reranker, queries, users, settings, seed=1)
 
 
 def test_a_head_learns_what_evidence_is_worth_to_users_it_has_not_seen() -> None:
-    judge, asked, users = _followers()
-    before = judge.ranks(EvidenceHead(hidden=8).eval(), asked)
-    heads, fold = _fit(judge, asked, users), fold_of(users)
+    reranker, queries, users = _followers()
+    before = reranker.ranks(RerankerHead(hidden=8).eval(), queries)
+    heads, fold = _fit(reranker, queries, users), fold_of(users)
     assert before.mean() > 15
     for f, head in enumerate(heads.folds):
         rows = np.flatnonzero(fold == f)
         assert 150 < len(rows) < 250
-        assert judge.ranks(head, asked.take(rows)).mean() < 2
-    again = _fit(judge, asked, users)
+        assert reranker.ranks(head, queries.take(rows)).mean() < 2
+    again = _fit(reranker, queries, users)
     assert all(torch.equal(a, b) for a, b in zip(heads.tensors().values(), again.tensors().values(), strict=True))
-    back = Heads.of_tensors(heads.tensors(), hidden=8)
-    assert judge.ranks(back.whole, asked).tolist() == judge.ranks(heads.whole, asked).tolist()
+    back = CrossFittedHeads.of_tensors(heads.tensors(), hidden=8)
+    assert reranker.ranks(back.whole, queries).tolist() == reranker.ranks(heads.whole, queries).tolist()
 
 
 def test_no_user_is_judged_by_a_head_that_was_fitted_on_him() -> None:
     """Other targets for the users of a fold change no bit of that fold's head; they change the others'."""
-    judge, asked, users = _followers(60)
+    reranker, queries, users = _followers(60)
     fold = fold_of(users)
-    targets = np.where(fold == 0, (asked.targets + 3) % 40, asked.targets)
-    other = Asked(asked.users, asked.items, asked.lengths, targets, asked.offsets, asked.hidden)
-    ours, theirs = _fit(judge, asked, users, epochs=2), _fit(judge, other, users, epochs=2)
+    targets = np.where(fold == 0, (queries.targets + 3) % 40, queries.targets)
+    other = QueryBatch(queries.users, queries.items, queries.lengths, targets, queries.offsets, queries.hidden)
+    ours, theirs = _fit(reranker, queries, users, epochs=2), _fit(reranker, other, users, epochs=2)
 
-    def same(a: EvidenceHead, b: EvidenceHead) -> bool:
+    def same(a: RerankerHead, b: RerankerHead) -> bool:
         pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
         return all(torch.equal(x, y) for x, y in pairs)
 
@@ -274,14 +274,14 @@ def test_no_user_is_judged_by_a_head_that_was_fitted_on_him() -> None:
 
 def test_rare_targets_weigh_more_where_asked() -> None:
     """Half of the users follow the log to an item seen 6 times, half buy one that the log never saw."""
-    _, asked, users = _followers(200)
-    unseen = Judge(
+    _, queries, users = _followers(200)
+    unseen = Reranker(
         _catalogue(7, 60),
         0.3,
         Transitions.of(np.repeat(np.arange(40), 3), np.arange(0, 121, 3), 60, reach=2, decay=0.8),
     )
-    targets = np.where(np.arange(200) % 2 == 0, asked.targets, 40 + asked.targets - 20)
-    mixed = Asked(asked.users, asked.items, asked.lengths, targets, asked.offsets, asked.hidden)
+    targets = np.where(np.arange(200) % 2 == 0, queries.targets, 40 + queries.targets - 20)
+    mixed = QueryBatch(queries.users, queries.items, queries.lengths, targets, queries.offsets, queries.hidden)
     plain, rare = (_fit(unseen, mixed, users, rare=rare).whole for rare in (0.0, 1.0))
     # What unseen items get beyond those seen a few times.
     extra = [float((head.popularity[0] - head.popularity[1]).detach()) for head in (rare, plain)]
@@ -294,16 +294,16 @@ def test_a_step_goes_down_the_loss_of_any_target_that_is_written_out(
 ) -> None:
     """One step over users of several targets, beside AdamW on probabilities that are added up one by one."""
     monkeypatch.setattr("learn_spark.model.reranking.fit.LEAST_STEPS", 1)
-    asked, counts = _asked(5), Transitions.of(*_log(5), 25, reach=3, decay=0.8)
-    judge = Judge(_catalogue(5), 0.3, counts)
+    queries, counts = _asked(5), Transitions.of(*_log(5), 25, reach=3, decay=0.8)
+    reranker = Reranker(_catalogue(5), 0.3, counts)
     same_fold = [name for name in (f"u{i}" for i in range(200)) if fold_of([name])[0] == 0][:40]
     settings = RerankerSettings(hidden=3, epochs=1, batch_size=64, learning_rate=0.02, rare=rare)
-    found = fit_heads(judge, asked, same_fold, settings, seed=3)
+    found = fit_heads(reranker, queries, same_fold, settings, seed=3)
     head = _fresh(3, 3)
     losses = []
-    probabilities = torch.softmax(judge.score(head, asked), dim=1)
+    probabilities = torch.softmax(reranker.score(head, queries), dim=1)
     for user in range(40):
-        own = asked.targets[asked.offsets[user] : asked.offsets[user + 1]]
+        own = queries.targets[queries.offsets[user] : queries.offsets[user + 1]]
         worth = [(1.0 + counts.counts[target]) ** -rare for target in own]
         any_of = sum(w / sum(worth) * probabilities[user, target] for w, target in zip(worth, own, strict=True))
         losses.append((sum(worth) / len(own), -torch.log(any_of)))
@@ -324,9 +324,9 @@ def test_a_step_goes_down_the_loss_of_any_target_that_is_written_out(
     assert all(torch.equal(a, b) for a, b in zip(found.folds[0].parameters(), _fresh(3, 3).parameters(), strict=True))
 
 
-def _fresh(seed: int, hidden: int) -> EvidenceHead:
+def _fresh(seed: int, hidden: int) -> RerankerHead:
     torch.manual_seed(seed)
-    return EvidenceHead(hidden=hidden)
+    return RerankerHead(hidden=hidden)
 
 
 def test_a_small_set_has_more_passes_and_a_large_one_those_of_the_settings() -> None:
@@ -338,20 +338,20 @@ def test_a_small_set_has_more_passes_and_a_large_one_those_of_the_settings() -> 
 
 def test_unseen_items_are_told_apart_by_their_content() -> None:
     """Half of the users buy items that neither counts nor vectors know, but whose text is like that of their last."""
-    _, asked, users = _followers(400)
+    _, queries, users = _followers(400)
     log = np.repeat(np.arange(40), 3), np.arange(0, 121, 3)
     transitions = Transitions.of(*log, 60, reach=2, decay=0.8)
     content = np.concatenate([np.eye(20), np.eye(20)[::-1], np.eye(20)]).astype(np.float32)
     unlike = np.random.default_rng(3).permutation(20)
-    targets = np.where(np.arange(400) % 2 == 0, unlike[asked.targets - 20] + 20, asked.targets + 20)
-    mixed = Asked(asked.users, asked.items, asked.lengths, targets, asked.offsets, asked.hidden)
+    targets = np.where(np.arange(400) % 2 == 0, unlike[queries.targets - 20] + 20, queries.targets + 20)
+    mixed = QueryBatch(queries.users, queries.items, queries.lengths, targets, queries.offsets, queries.hidden)
     fold = np.flatnonzero(fold_of(users) == 0)
     unseen = fold[fold % 2 == 1]
     ranks = []
     for own in (content, None):
-        judge = Judge(_catalogue(7, 60), 0.3, transitions, own)
-        heads = _fit(judge, mixed, users, epochs=10)
-        ranks.append(judge.ranks(heads.folds[0], mixed.take(unseen)).mean())
+        reranker = Reranker(_catalogue(7, 60), 0.3, transitions, own)
+        heads = _fit(reranker, mixed, users, epochs=10)
+        ranks.append(reranker.ranks(heads.folds[0], mixed.take(unseen)).mean())
         if own is not None:
             assert float(heads.whole.likeness[0].detach()) > float(heads.whole.likeness[1:3].detach().max())
     assert ranks[0] < 3
@@ -360,25 +360,27 @@ def test_unseen_items_are_told_apart_by_their_content() -> None:
 
 def test_a_fit_in_small_blocks_is_the_fit_and_one_that_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("learn_spark.model.reranking.fit.LEAST_STEPS", 1)
-    judge, asked, users = _followers(60)
-    whole = _fit(judge, asked, users, epochs=2).whole
-    monkeypatch.setattr("learn_spark.model.reranking.judge.BLOCK_SCORES", 40 * 7)
-    small = _fit(judge, asked, users, epochs=2).whole
+    reranker, queries, users = _followers(60)
+    whole = _fit(reranker, queries, users, epochs=2).whole
+    monkeypatch.setattr("learn_spark.model.reranking.reranker.BLOCK_SCORES", 40 * 7)
+    small = _fit(reranker, queries, users, epochs=2).whole
     with torch.inference_mode():  # Adam makes much of what rounding leaves of a small gradient
         # Nor does any gradient say what all scores have in common.
-        ours, theirs = (torch.log_softmax(judge.score(head, asked), dim=1) for head in (whole, small))
+        ours, theirs = (torch.log_softmax(reranker.score(head, queries), dim=1) for head in (whole, small))
         assert torch.allclose(ours, theirs, atol=0.05)
-    with pytest.raises(EvidenceFailed, match=r"lower tower\.evidence\.learning_rate"):
-        _fit(judge, asked, users, learning_rate=1e30)
+    with pytest.raises(RerankerFailed, match=r"lower tower\.evidence\.learning_rate"):
+        _fit(reranker, queries, users, learning_rate=1e30)
 
 
 def test_catalogue_and_transitions_must_be_of_the_same_items() -> None:
     with pytest.raises(ValueError, match="24 items, but transitions of 25"):
-        Judge(_catalogue(0, 24), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8))
+        Reranker(_catalogue(0, 24), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8))
     with pytest.raises(ValueError, match="25 items, but content of 26"):
-        Judge(_catalogue(0), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8), _catalogue(0, 26))
-    judge = Judge(_catalogue(0), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8))
-    asked = _asked(0)
-    wrong = Asked(asked.users, asked.items, asked.lengths, asked.targets + 25, asked.offsets, asked.hidden)
+        Reranker(_catalogue(0), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8), _catalogue(0, 26))
+    reranker = Reranker(_catalogue(0), 0.3, Transitions.of(*_log(0), 25, reach=3, decay=0.8))
+    queries = _asked(0)
+    wrong = QueryBatch(
+        queries.users, queries.items, queries.lengths, queries.targets + 25, queries.offsets, queries.hidden
+    )
     with pytest.raises(ValueError, match="outside the catalogue"):
-        judge.ranks(_noisy_head(), wrong)
+        reranker.ranks(_noisy_head(), wrong)

@@ -23,7 +23,7 @@ from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.batches import BatchMaker
 from learn_spark.model.training.loop import TrainingLoop
 from learn_spark.model.training.objective import ObjectiveLoss
-from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.process_group import ProcessGroup
 
 ITEMS, WIDTH = 40, 10
 
@@ -46,7 +46,7 @@ def planted_rows(users: int, length: int) -> pa.Table:
         {
             "item_index": pa.array(items.tolist(), pa.list_(pa.int32())),
             "event_time": pa.array(times.tolist(), pa.list_(pa.int64())),
-            "cut_length": pa.array(np.zeros(users), pa.int32()),
+            "train_end": pa.array(np.zeros(users), pa.int32()),
             "train_length": pa.array(np.full(users, length), pa.int32()),
         }
     )
@@ -106,7 +106,7 @@ def make_loop(
     length: int = 8,
     break_after: int | None = None,
     objective: dict[str, Any] | None = None,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
     report: Reporter | None = None,
     **training: Any,
 ) -> TrainingLoop:
@@ -115,7 +115,7 @@ def make_loop(
     validate: Callable[[Tower], dict[str, float]] = (lambda _: {"NDCG@10": next(given)}) if scores else parity_apart
     chosen = {"history": 6, "targets": 3, "history_positions": 2, "target_positions": 2, "temperature": 0.2}
     settings = ObjectiveSettings(**{**chosen, **(objective or {})})
-    tower, ranks = make_tower(kind), ranks or Ranks()
+    tower, ranks = make_tower(kind), ranks or ProcessGroup()
     maker = BatchMaker(settings, n_items=ITEMS, seed=3, rank=ranks.rank, times=tower.needs_times)
     stream = Interrupted(
         planted_snapshot(folder.parent / f"length-{length}", length=length),

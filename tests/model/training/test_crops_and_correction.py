@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.training.batches import BatchMaker, NextItemBatch
 from learn_spark.model.training.objective import ObjectiveLoss
-from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.process_group import ProcessGroup
 from tests.model.training.planted import ITEMS, make_tower
 
 LENGTHS = np.array([2, 5, 9, 0, 1])
@@ -22,7 +22,7 @@ def batch(step: int, **objective: Any) -> NextItemBatch:
     """Of sequences in which item 10 u + t is event t of user u."""
     settings = ObjectiveSettings(**{"predicts": "next_item", "negatives": "full", "history": 6, **objective})
     items = np.where(np.arange(9) < LENGTHS[:, None], 10 * np.arange(5)[:, None] + np.arange(1, 10), 0)
-    rows = {"item_index": items, "train_length": LENGTHS, "cut_length": np.zeros(5, np.int64)}
+    rows = {"item_index": items, "train_length": LENGTHS, "train_end": np.zeros(5, np.int64)}
     made = BatchMaker(settings, n_items=99, seed=1).make(rows, turn=0, step=step)
     assert isinstance(made, NextItemBatch)
     return made
@@ -72,7 +72,7 @@ def test_popularity_is_added_to_the_scores_of_the_catalogue(strength: float) -> 
     valid = items != 0
     following = torch.tensor([9, 20, 40, 11, 5])
     made = NextItemBatch(items=items, times=None, negatives=None, valid=valid, following=following, weight=None)
-    loss = ObjectiveLoss(settings, log_q=shares, ranks=Ranks(), catalogue=catalogue)
+    loss = ObjectiveLoss(settings, log_q=shares, ranks=ProcessGroup(), catalogue=catalogue)
     total, count = loss(tower, made)
     scores = tower.user(items)[valid] @ tower.items(catalogue).T / 0.2 + strength * shares[catalogue]
     assert float(count) == 5

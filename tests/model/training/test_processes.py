@@ -18,7 +18,7 @@ from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.training.batches import AllActionBatch, BatchMaker, NextItemBatch
 from learn_spark.model.training.objective import Batch, ObjectiveLoss
-from learn_spark.model.training.ranks import Ranks
+from learn_spark.model.training.process_group import ProcessGroup
 from tests.model.training.planted import ITEMS, make_tower
 
 # Of five users the first process has three, the second two: what they gather is of unequal length.
@@ -39,7 +39,7 @@ def rows() -> Rows:
     return {
         "item_index": items.astype(np.int32),
         "event_time": np.cumsum(generator.integers(1, 10**10, (5, 10)), axis=1),
-        "cut_length": np.zeros(5, np.int32),
+        "train_end": np.zeros(5, np.int32),
         "train_length": lengths.astype(np.int32),
     }
 
@@ -49,15 +49,15 @@ def part(batch: Batch, users: slice) -> Batch:
     names = ["items", "times"]
     if isinstance(batch, AllActionBatch):
         names += ["targets", "user_at", "user_mask", "target_at", "target_mask"]
-    cut: dict[str, Any] = {n: None if getattr(batch, n) is None else getattr(batch, n)[users] for n in names}
+    split: dict[str, Any] = {n: None if getattr(batch, n) is None else getattr(batch, n)[users] for n in names}
     if isinstance(batch, NextItemBatch):
         ends = batch.valid.sum(1).cumsum(0)
         start = 0 if users.start == 0 else int(ends[users.start - 1])
-        cut |= {"valid": batch.valid[users], "following": batch.following[start : int(ends[users.stop - 1])]}
-    return replace(batch, **cut)
+        split |= {"valid": batch.valid[users], "following": batch.following[start : int(ends[users.stop - 1])]}
+    return replace(batch, **split)
 
 
-def gradients(case: str, ranks: Ranks, users: slice) -> dict[str, torch.Tensor]:
+def gradients(case: str, ranks: ProcessGroup, users: slice) -> dict[str, torch.Tensor]:
     kind, changes = CASES[case]
     objective = ObjectiveSettings(
         **{"history": 6, "targets": 3, "history_positions": 3, "target_positions": 2, "temperature": 0.5, **changes}
@@ -79,7 +79,7 @@ def work(rank: int, port: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    ranks = Ranks(rank, 2)
+    ranks = ProcessGroup(rank, 2)
     torch.save({case: gradients(case, ranks, SPLIT[rank]) for case in CASES}, Path(folder) / f"{rank}.pt")
     assert ranks.share(rank) == 0
     # An empty share is gathered too.
@@ -101,11 +101,11 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str,
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_two_processes_are_as_one_on_the_joined_batch(of_two: list[Any], case: str) -> None:
-    alone = gradients(case, Ranks(), slice(0, 5))
+    alone = gradients(case, ProcessGroup(), slice(0, 5))
     assert alone["pairs"] > 5
     for name, expected in alone.items():
         for rank in (0, 1):
             torch.testing.assert_close(of_two[rank][case][name], expected, rtol=1e-4, atol=1e-6, msg=f"{case}: {name}")
     # Each alone would be another loss: the negatives of the other's users matter.
-    own = gradients(case, Ranks(), SPLIT[0])
+    own = gradients(case, ProcessGroup(), SPLIT[0])
     assert abs(float(own["loss"] - alone["loss"])) > 1e-3

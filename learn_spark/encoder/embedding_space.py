@@ -22,7 +22,7 @@ SMALLEST_SHARE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Space:
+class EmbeddingSpace:
     """``(vectors - mean) @ matrix``: ``mean`` [hidden] and ``matrix`` [hidden, dims] in float64, None for no matrix.
 
     ``rows`` distinct vectors were fitted on, and ``fitted_on`` is the hash of their set. ``ridge`` is 0 where it plays
@@ -56,14 +56,14 @@ class Space:
         return (moved if self.matrix is None else moved @ self.matrix).astype(np.float32)
 
 
-def fit_space(
+def fit_embedding_space(
     vectors: np.ndarray,
     kind: SpaceKind,
     *,
     ridge: float = 0.0,
     dims: int | None = None,
     rows: np.ndarray | None = None,
-) -> Space:
+) -> EmbeddingSpace:
     """The space of ``vectors`` [n, hidden], fitted on the distinct ones among ``rows`` (positions; None: all).
 
     Give the rows of items with a training event (retrieval.cuts.training_events): an item that appears only after the
@@ -82,10 +82,10 @@ def fit_space(
     if dims is not None and (kind != "whitened" or not 1 <= dims <= hidden):
         raise ValueError(f"dims {dims} must be 1 to {hidden}, and only a whitened space takes them (this one: {kind})")
     if kind == "raw":
-        return Space("raw", np.zeros(hidden), None, 0.0, 0, hashlib.sha256(b"").hexdigest())
+        return EmbeddingSpace("raw", np.zeros(hidden), None, 0.0, 0, hashlib.sha256(b"").hexdigest())
     order, fitted_on = _distinct(vectors, rows)
     if kind == "centred":
-        return Space("centred", _mean(vectors, order), None, 0.0, len(order), fitted_on)
+        return EmbeddingSpace("centred", _mean(vectors, order), None, 0.0, len(order), fitted_on)
     if len(order) < 2:
         raise ValueError(f"whitening needs 2 distinct vectors at least, got {len(order)}")
     mean, values, directions = _principal(vectors, order, ridge, dims)
@@ -95,10 +95,12 @@ def fit_space(
         top = directions[:, ::-1][:, :dims]
         signs = np.sign(np.take_along_axis(top, np.abs(top).argmax(0)[None], axis=0))
         matrix = top * signs / np.sqrt(values[::-1][:dims])
-    return Space("whitened", mean, matrix, ridge, len(order), fitted_on)
+    return EmbeddingSpace("whitened", mean, matrix, ridge, len(order), fitted_on)
 
 
-def remember_space(workspace: Workspace, space: Space, encoder_key: str, inputs: Mapping[str, str]) -> str:
+def register_embedding_space(
+    workspace: Workspace, space: EmbeddingSpace, encoder_key: str, inputs: Mapping[str, str]
+) -> str:
     """Write the space down in embedding_spaces, once, with the table versions it came from; returns its space_key."""
     path, key = workspace.table("embedding_spaces"), space.key(encoder_key)
     if any(row["space_key"] == key for row in read_rows(path)):
@@ -121,14 +123,16 @@ def remember_space(workspace: Workspace, space: Space, encoder_key: str, inputs:
     return key
 
 
-def read_space(workspace: Workspace, space_key: str) -> Space:
+def read_embedding_space(workspace: Workspace, space_key: str) -> EmbeddingSpace:
     """The space that was written down under ``space_key``, bit for bit; LearnSparkError where there is none."""
     for row in read_rows(workspace.table("embedding_spaces")):
         if row["space_key"] == space_key:
             matrix = None
             if row["matrix"] is not None:
                 matrix = np.asarray(row["matrix"]).reshape(row["hidden"], row["dims"])
-            return Space(row["kind"], np.asarray(row["mean"]), matrix, row["ridge"], row["rows"], row["fitted_on"])
+            return EmbeddingSpace(
+                row["kind"], np.asarray(row["mean"]), matrix, row["ridge"], row["rows"], row["fitted_on"]
+            )
     raise LearnSparkError(
         f"embedding_spaces in {workspace.root} has no space {space_key}: the model that names it was trained "
         "elsewhere, or the row was removed; train anew"

@@ -11,7 +11,7 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import EncoderIdentity
 
 
-def remember_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:
+def register_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:
     """Write down what the key stands for, once."""
     path = workspace.table("encoders")
     if any(row["encoder_key"] == identity.key for row in read_rows(path)):

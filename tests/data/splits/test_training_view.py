@@ -21,8 +21,8 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.histories.protocols import TEST
-from learn_spark.data.splits.cuts import cut_histories
-from learn_spark.data.splits.known import KnownHistories
+from learn_spark.data.splits.split import split_histories
+from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.evaluation.compare import compare
 from learn_spark.evaluation.contenders import trained
 from learn_spark.model.content import bind_content
@@ -42,7 +42,7 @@ PLUS = (
     "objective.learn_temperature=true",
 )
 FUSED = (*PLUS, "tower.reranker=null", "tower.blending={}", "training.epochs=3")
-COLUMNS = ["item_index", "event_time", "cut_length", "train_length"]
+COLUMNS = ["item_index", "event_time", "train_end", "train_length"]
 
 
 def other_test_events(log: Sequence[Sequence[Event]], protocol: str) -> list[list[Event]]:
@@ -67,13 +67,13 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
     paths = [shelf.workspace.table("user_histories") for shelf in (here, there)]
     whole = [next(HistoryStream(Snapshot.open(p), COLUMNS, shuffle_rows=99, seed=1).epoch(0, 96)) for p in paths]
     assert not np.array_equal(whole[0]["item_index"], whole[1]["item_index"])
-    known = [KnownHistories.open(path, 0) for path in paths]
+    known = [TrainingView.open(path, 0) for path in paths]
     assert known[0].to_arrow().equals(known[1].to_arrow())
     streams = [k.stream(HistoryStream, COLUMNS, shuffle_rows=40, seed=1).epoch(0, 20) for k in known]
     for ours, theirs in zip(*streams, strict=True):
         for name in COLUMNS:
             # Under time_split the cut of a test user's row tells how long the row is; the row is no sample.
-            sample = ours["cut_length"] < ours["train_length"]
+            sample = ours["train_end"] < ours["train_length"]
             assert np.array_equal(ours[name][sample], theirs[name][sample]), name
         behind = np.arange(ours["item_index"].shape[1]) >= ours["train_length"][:, None]
         assert not ours["item_index"][behind].any()
@@ -107,10 +107,12 @@ def test_another_validation_target_does_change_the_figures(tmp_path: Path) -> No
 
 
 def test_the_training_room_has_no_other_way_to_histories() -> None:
-    """Only known.py opens a snapshot; a stream is opened through it; nobody asks the context for the table."""
+    """Only training_view.py opens a snapshot; a stream is opened through it; nobody asks the context for the table."""
     package = Path(learn_spark.__file__).parent
     opened = []
-    for path in sorted([*(package / "model" / "training").glob("*.py"), package / "data" / "splits" / "known.py"]):
+    for path in sorted(
+        [*(package / "model" / "training").glob("*.py"), package / "data" / "splits" / "training_view.py"]
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
@@ -119,7 +121,7 @@ def test_the_training_room_has_no_other_way_to_histories() -> None:
             by_context = name.endswith((".snapshot", ".read", "scan")) and "user_histories" in asked
             if by_context or name in ("Snapshot.open", "HistoryStream", "Snapshot"):
                 opened.append((path.name, name))
-    assert sorted(opened) == [("known.py", "Snapshot.open")]
+    assert sorted(opened) == [("training_view.py", "Snapshot.open")]
 
 
 def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) -> None:
@@ -146,9 +148,10 @@ def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) 
     best = max(point["validation NDCG@10"] for point in read_curve(shelf.workspace.root / model))
     assert new.manifest["validation"]["NDCG@10"] == best
     shelf.run("evaluate", *refit)
-    told = {(r["method"], r["cut"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
+    told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
     assert told["sasrec", "validation", "NDCG@10"] == pytest.approx(best, abs=1e-9)
-    # On the test cut the baselines know what the tower knows: a quarter of all users have read 43, as many 44, 45, 46.
+    # On the test split the baselines know what the tower knows: a quarter of all users have read 43, as many 44, 45,
+    # 46.
     assert told["popularity", "test", "novelty@5"] < told["popularity", "validation", "novelty@5"]
 
 
@@ -198,7 +201,7 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
     assert chosen.evidence.temperature == best["temperature"]
     assert (model.evidence.temperature == chosen.evidence.temperature) is not refit
     shelf.run("evaluate", *settings)
-    told = {(r["method"], r["cut"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
+    told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
     # The figure that the search chooses by is the one that evaluate finds again, head by head.
     assert told["learn-plus", "validation", "NDCG@10"] == pytest.approx(
         model.manifest["validation"]["NDCG@10"], abs=1e-6
@@ -207,7 +210,7 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
     assert tower_alone == pytest.approx(model.manifest["validation_tower"]["NDCG@10"], abs=1e-6)
     against = {
         d.against: (d.first, d.other)
-        for d in compare(shelf.workspace, [model.model_id], cut="validation", samples=100).differences
+        for d in compare(shelf.workspace, [model.model_id], split="validation", samples=100).differences
         if (d.dimension, d.metric) == ("all", "NDCG@10")
     }
     assert set(against) == {"popularity", "markov", "frozen", "learn-plus-alone"}
@@ -222,7 +225,7 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
         # One rank lost, of a run that has the tower twice.
         user = written.where(f"method = 'learn-plus' and run_id != '{second.run_id}'").first()
         assert user is not None
-        lost = f"method = '{method}' and " + " and ".join(f"{c} = '{user[c]}'" for c in ("run_id", "cut", "user_id"))
+        lost = f"method = '{method}' and " + " and ".join(f"{c} = '{user[c]}'" for c in ("run_id", "split", "user_id"))
         fewer = written.where(f"not ({lost})")
         assert profile(fewer, ranks, lambda name: delta.read(spark, name))["uneven"] == 1
     rows = [r for r in read_rows(shelf.workspace.table("evaluations")) if r["run_id"] == second.run_id]
@@ -246,26 +249,26 @@ def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_p
     # What the released tower has learnt from is counted: with refit each user's validation event, too.
     assert model.fusion.counts.sum() - chosen.fusion.counts.sum() == (len(reading()) if refit else 0)
     shelf.run("evaluate", *settings)
-    told = {(r["method"], r["cut"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
+    told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
     expected = pytest.approx(model.manifest["validation"]["NDCG@10"], abs=1e-6)
     assert told["learn-plus", "validation", "NDCG@10"] == expected
     # By levels that were fitted on all of them it would be another figure.
     histories = Snapshot.open(shelf.workspace.table("user_histories")).to_arrow()
-    cut = cut_histories(histories, "validation")
+    split = split_histories(histories, "validation")
     bind_content(shelf.context("evaluate", *settings), chosen)
-    hidden = cut.hidden(mask_history=True)
-    unfolded = trained(chosen).scorer(cut).ranks(hidden, lambda count: None)
-    folded = trained(chosen, folded=True).scorer(cut)
+    hidden = split.hidden(mask_history=True)
+    unfolded = trained(chosen).scorer(split).ranks(hidden, lambda count: None)
+    folded = trained(chosen, folded=True).scorer(split)
     ranks = folded.ranks(hidden, lambda count: None)
-    assert summarise(ranks, [10], cut.every_target.offsets)["NDCG@10"] == expected
+    assert summarise(ranks, [10], split.every_target.offsets)["NDCG@10"] == expected
     assert not np.array_equal(ranks, unfolded)
     # Lists are the ranks' own: who stands at r in a list has the rank r.
-    rows = np.arange(0, len(cut.targets), 3)
+    rows = np.arange(0, len(split.targets), 3)
     top = folded.top(rows, 10, [hidden[row] for row in rows])
-    firsts = cut.every_target.positions[cut.every_target.offsets[rows]]
+    firsts = split.every_target.positions[split.every_target.offsets[rows]]
     row, place = np.nonzero(top == firsts[:, None])
     assert len(row) > 10
-    assert ranks[cut.every_target.offsets[rows[row]]].tolist() == (place + 1).tolist()
+    assert ranks[split.every_target.offsets[rows[row]]].tolist() == (place + 1).tolist()
 
 
 @pytest.mark.parametrize("negatives", ["negatives=full", "negatives=uniform", "negatives=mixed"])

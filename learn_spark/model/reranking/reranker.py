@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from learn_spark.model.reranking.head import EvidenceHead
-from learn_spark.model.reranking.transitions import Candidates, Transitions
+from learn_spark.model.reranking.co_visitation import CoVisits, Transitions
+from learn_spark.model.reranking.head import RerankerHead
 from learn_spark.model.scoring.catalogue import check_positions
 from learn_spark.model.scoring.frequency import between_knots
-from learn_spark.model.scoring.queries import BLOCK_SCORES, Asked
+from learn_spark.model.scoring.queries import BLOCK_SCORES, QueryBatch
 from learn_spark.model.scoring.ranks import ranks_in
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
@@ -22,20 +22,20 @@ HIDDEN = -1e4  # the score of what is not ranked: finite, for a gradient passes 
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScoredBatch:
     """What is known of some users before a head weighs it: the tower's log-probabilities ``logits`` [B, N], the items
     ``found`` beside their events, ``similarity`` [M] of each to the user's last item, ``likeness`` [B, N] of the
     content, where there is any, and what is ``hidden``: rows and positions [H].
     """
 
     logits: torch.Tensor
-    found: Candidates
+    found: CoVisits
     similarity: torch.Tensor
     likeness: torch.Tensor | None
     hidden: tuple[torch.Tensor, torch.Tensor]
 
 
-class Judge:
+class Reranker:
     """Scores users by the tower's ``catalogue`` [N, D], its ``temperature``, ``transitions`` and, where there is any,
     the items' frozen ``content`` [N, C]: a user's is the mean of that of his last events.
 
@@ -60,7 +60,7 @@ class Judge:
         self._content = None if content is None else torch.from_numpy(unit_rows(content.astype(np.float32)))
 
     @classmethod
-    def of(cls, tower: Tower, temperature: float, transitions: Transitions) -> Judge:
+    def of(cls, tower: Tower, temperature: float, transitions: Transitions) -> Reranker:
         """Of a tower's item vectors and, where it reads any, its content."""
         content = tower.bound[1:] if isinstance(tower, BoundTower) else None
         return cls(item_vectors(tower), temperature, transitions, content)
@@ -70,74 +70,74 @@ class Judge:
         """Users that are scored at once."""
         return max(1, BLOCK_SCORES // len(self.catalogue))
 
-    def score(self, head: EvidenceHead, asked: Asked) -> torch.Tensor:
+    def score(self, head: RerankerHead, queries: QueryBatch) -> torch.Tensor:
         """Scores [B, N]; HIDDEN where nothing is ranked."""
-        return self.weigh(head, self.see(asked))
+        return self.weigh(head, self.see(queries))
 
-    def weigh(self, head: EvidenceHead, seen: Seen) -> torch.Tensor:
+    def weigh(self, head: RerankerHead, seen: ScoredBatch) -> torch.Tensor:
         """``score`` of what ``see`` gave."""
         scores = head(seen.logits, self._events, seen.found, seen.similarity, seen.likeness)
         # Once more: a head may have weighed HIDDEN away.
         return scores.index_put(seen.hidden, scores.new_tensor(HIDDEN))
 
-    def see(self, asked: Asked) -> Seen:
+    def see(self, queries: QueryBatch) -> ScoredBatch:
         """What a head weighs, whichever it is."""
-        check_positions(len(asked.users), len(self.catalogue), asked.targets, asked.hidden)
-        products = torch.from_numpy(asked.users) @ self.catalogue.T / self.temperature
-        unranked = asked.unranked(len(self.catalogue))
+        check_positions(len(queries.users), len(self.catalogue), queries.targets, queries.hidden)
+        products = torch.from_numpy(queries.users) @ self.catalogue.T / self.temperature
+        unranked = queries.unranked(len(self.catalogue))
         products[unranked] = HIDDEN
         logits = torch.log_softmax(products, dim=1)
-        found = self.transitions.candidates(asked.items, asked.lengths, asked.fresh)
-        last = asked.items[np.arange(len(asked.lengths)), np.maximum(asked.lengths, 1) - 1]
+        found = self.transitions.candidates(queries.items, queries.lengths, queries.fresh)
+        last = queries.items[np.arange(len(queries.lengths)), np.maximum(queries.lengths, 1) - 1]
         alike = self._unit[torch.from_numpy(last)] @ self._unit.T
         similarity = alike[torch.from_numpy(found.row), torch.from_numpy(found.position)]
-        return Seen(logits, found, similarity, self._likeness(asked), unranked)
+        return ScoredBatch(logits, found, similarity, self._likeness(queries), unranked)
 
-    def _likeness(self, asked: Asked) -> torch.Tensor | None:
+    def _likeness(self, queries: QueryBatch) -> torch.Tensor | None:
         """Cosines [B, N] of the mean content of each user's events with the catalogue's; 0 without events."""
         if self._content is None:
             return None
-        inside = torch.from_numpy(np.arange(asked.items.shape[1]) < asked.lengths[:, None])
-        events = torch.from_numpy(np.where(inside.numpy(), asked.items, 0))
+        inside = torch.from_numpy(np.arange(queries.items.shape[1]) < queries.lengths[:, None])
+        events = torch.from_numpy(np.where(inside.numpy(), queries.items, 0))
         means = (self._content[events] * inside.unsqueeze(2)).sum(dim=1)
         return torch.nn.functional.normalize(means, dim=1) @ self._content.T
 
     def ranks(
-        self, head: EvidenceHead, asked: Asked, advance: Callable[[int], object] = lambda count: None
+        self, head: RerankerHead, queries: QueryBatch, advance: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
         """Ranks [T] float64 of the targets by the rule of retrieval/ranks.py, of scores in float32; ``advance`` is told
         how many users are done. Raises ValueError for positions outside the catalogue.
         """
-        found = np.empty(len(asked.targets))
-        for rows, scores in self._blocks(head, asked):
-            part = asked.take(rows)
-            at = np.arange(asked.offsets[rows[0]], asked.offsets[rows[-1] + 1])
+        found = np.empty(len(queries.targets))
+        for rows, scores in self._blocks(head, queries):
+            part = queries.take(rows)
+            at = np.arange(queries.offsets[rows[0]], queries.offsets[rows[-1] + 1])
             for begin in range(0, len(at), self.block):
                 some = slice(begin, begin + self.block)
                 found[at[some]] = ranks_in(scores[part.owners[some]], part.targets[some])
             advance(len(rows))
         return found
 
-    def ranks_by(
+    def cross_fitted_ranks(
         self,
-        judges: Sequence[tuple[np.ndarray, EvidenceHead]],
-        asked: Asked,
+        heads_of_users: Sequence[tuple[np.ndarray, RerankerHead]],
+        queries: QueryBatch,
         advance: Callable[[int], object] = lambda count: None,
     ) -> np.ndarray:
-        """``ranks`` where each of ``judges`` (Heads.judges) has users of its own."""
-        found = np.empty(len(asked.targets))
-        for rows, head in judges:
-            found[np.isin(asked.owners, rows)] = self.ranks(head, asked.take(rows), advance)
+        """``ranks`` where each of ``heads_of_users`` (Heads.judges) has users of its own."""
+        found = np.empty(len(queries.targets))
+        for rows, head in heads_of_users:
+            found[np.isin(queries.owners, rows)] = self.ranks(head, queries.take(rows), advance)
         return found
 
-    def top(self, head: EvidenceHead, asked: Asked, k: int) -> np.ndarray:
+    def top(self, head: RerankerHead, queries: QueryBatch, k: int) -> np.ndarray:
         """Positions [B, k] of the best items that are not hidden, best first, equal ones by position; -1 where there
         are fewer. Raises ValueError for positions outside the catalogue.
         """
         size = min(k, len(self.catalogue))
-        found = np.full((len(asked.users), k), -1, dtype=np.int64)
-        for rows, scores in self._blocks(head, asked):
-            for row, hidden in zip(rows, asked.take(rows).hidden, strict=True):
+        found = np.full((len(queries.users), k), -1, dtype=np.int64)
+        for rows, scores in self._blocks(head, queries):
+            for row, hidden in zip(rows, queries.take(rows).hidden, strict=True):
                 own = scores[row - rows[0]]
                 own[hidden] = -np.inf
                 # All that score as the size-th does, so that equal ones go by position.
@@ -148,7 +148,7 @@ class Judge:
         return found
 
     @torch.inference_mode()
-    def _blocks(self, head: EvidenceHead, asked: Asked) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, len(asked.users), self.block):
-            rows = np.arange(start, min(start + self.block, len(asked.users)))
-            yield rows, self.score(head, asked.take(rows)).numpy()
+    def _blocks(self, head: RerankerHead, queries: QueryBatch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(queries.users), self.block):
+            rows = np.arange(start, min(start + self.block, len(queries.users)))
+            yield rows, self.score(head, queries.take(rows)).numpy()

@@ -16,7 +16,7 @@ FEATURES = (*(f"{slot} {channel}" for channel in CHANNELS for slot in ("last", "
 
 
 @dataclass(frozen=True)
-class Candidates:
+class CoVisits:
     """The items that co-occur with what some users have: pairs of ``row`` [M], rising, and ``position`` [M], rising in
     a row, with ``features`` [M, len(FEATURES)] float32. All others have no evidence.
 
@@ -70,7 +70,7 @@ class Transitions:
             matrix.sort_indices()
         return cls((near, far, back), np.bincount(items, minlength=n_items), reach, decay)
 
-    def candidates(self, items: np.ndarray, lengths: np.ndarray, fresh: np.ndarray | None = None) -> Candidates:
+    def candidates(self, items: np.ndarray, lengths: np.ndarray, fresh: np.ndarray | None = None) -> CoVisits:
         """What co-occurs with histories ``items`` [B, L] (positions; the last ``reach`` of each user's ``lengths`` [B]
         events count). Of these the newest ``fresh`` [B] are not among the events that were counted (None: all are).
         Users without an event have none.
@@ -107,4 +107,4 @@ class Transitions:
         seed[row[slot == 0]] = others[slot == 0]
         features[:, count] = np.log1p(seed)[rows]
         features[:, count + 1] = np.log1p(self.counts[places])
-        return Candidates(rows, places, features)
+        return CoVisits(rows, places, features)

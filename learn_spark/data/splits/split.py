@@ -1,4 +1,4 @@
-"""The validation and test cuts of user histories, as arrays."""
+"""The validation and test splits of user histories, as arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from learn_spark.core.ragged import concatenate_rows, fixed_lists
 
-CutName = Literal["validation", "test"]
+SplitName = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Cut:
+class Split:
     """Users with a target on this cut. Positions count items from 0 (item_index - 1).
 
     ``items`` [B, L] item_index, ``times`` [B, L] microseconds, ``lengths`` [B] how many of them lie before the targets,
-    ``fresh`` [B] how many of these are no ``training_events``: on the test cut the validation events; ``targets`` [B]
+    ``fresh`` [B] how many of these are no ``training_events``: on the test split the validation events; ``targets`` [B]
     positions of the first one, ``seen`` the positions of every event before it. Under time_split a user has several
     targets: ``every_target`` has them all.
     """
@@ -63,16 +63,16 @@ class Cut:
         return int(np.isin(self.every_target.owners * size + self.every_target.positions, row * size + position).sum())
 
 
-def cut_histories(histories: pa.Table, cut: CutName) -> Cut:
-    """The users of user_histories that have a target on ``cut``, in the order of user_id.
+def split_histories(histories: pa.Table, split: SplitName) -> Split:
+    """The users of user_histories that have a target on ``split``, in the order of user_id.
 
-    The targets are the events of the cut. What lies after the first is neither input nor masked: on the validation cut
-    nobody knows the test event. Masked is all that lies before, a long user's older chunks too.
+    The targets are the events of the cut. What lies after the first is neither input nor masked: on the validation
+    split nobody knows the test event. Masked is all that lies before, a long user's older chunks too.
     """
     newest = _in_order(histories.filter(pc.equal(histories["chunk"], 0)))
     items = fixed_lists(newest["item_index"])
-    before = newest["train_length" if cut == "validation" else "validation_length"].to_numpy()
-    until = newest["validation_length" if cut == "validation" else "length"].to_numpy()
+    before = newest["train_length" if split == "validation" else "validation_length"].to_numpy()
+    until = newest["validation_length" if split == "validation" else "length"].to_numpy()
     chosen = np.flatnonzero((until > before) & (before > 0))
     times = fixed_lists(newest["event_time"])[chosen]
     items, lengths = items[chosen], before[chosen].astype(np.int64)
@@ -85,7 +85,7 @@ def cut_histories(histories: pa.Table, cut: CutName) -> Cut:
         for user, row, length in zip(users, items, lengths, strict=True)
     ]
     fresh = lengths - np.minimum(lengths, _counted(newest)[chosen])
-    return Cut(users, items, times, lengths, fresh, targets, seen, _targets(items, times, lengths, until[chosen]))
+    return Split(users, items, times, lengths, fresh, targets, seen, _targets(items, times, lengths, until[chosen]))
 
 
 def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: np.ndarray) -> Targets:
@@ -102,10 +102,10 @@ def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: n
 
 def without_test(histories: pa.Table) -> pa.Table:
     """``histories`` [rows] as training may know them: what lies behind ``validation_length`` is padding, and no number
-    tells that there was more. On the result the test cut has no users, and everything else is as it was.
+    tells that there was more. On the result the test split has no users, and everything else is as it was.
     """
     kept = histories["validation_length"].to_numpy()
-    changed = {"length": pa.array(kept), "cut_length": pa.array(np.minimum(histories["cut_length"].to_numpy(), kept))}
+    changed = {"length": pa.array(kept), "train_end": pa.array(np.minimum(histories["train_end"].to_numpy(), kept))}
     if "n_events" in histories.column_names:
         gone = histories["length"].to_numpy() - kept
         changed["n_events"] = pa.array(histories["n_events"].to_numpy() - gone)
@@ -146,8 +146,8 @@ def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 def _counted(histories: pa.Table) -> np.ndarray:
     """How many events of each row [rows] are training events."""
     lengths = histories["train_length"].to_numpy().astype(np.int64)
-    cuts = histories["cut_length"].to_numpy().astype(np.int64)
-    counted: np.ndarray = np.where(cuts > 0, np.minimum(cuts, lengths), lengths)
+    splits = histories["train_end"].to_numpy().astype(np.int64)
+    counted: np.ndarray = np.where(splits > 0, np.minimum(splits, lengths), lengths)
     return counted
 
 
@@ -163,8 +163,8 @@ def trained_counts(histories: pa.Table, n_items: int) -> np.ndarray:
     lie behind the cut, and held-out users are no samples.
     """
     items, lengths = fixed_lists(histories["item_index"]), histories["train_length"].to_numpy()
-    cuts = histories["cut_length"].to_numpy()
-    lengths = np.where((cuts > 0) & (cuts >= lengths), 0, lengths)
+    splits = histories["train_end"].to_numpy()
+    lengths = np.where((splits > 0) & (splits >= lengths), 0, lengths)
     inside = np.arange(items.shape[1]) < lengths[:, None]
     return np.bincount(items[inside].astype(np.int64) - 1, minlength=n_items)
 

@@ -10,7 +10,13 @@ import pytest
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.encoder.space import Space, SpaceKind, fit_space, read_space, remember_space
+from learn_spark.encoder.embedding_space import (
+    EmbeddingSpace,
+    SpaceKind,
+    fit_embedding_space,
+    read_embedding_space,
+    register_embedding_space,
+)
 
 
 def cone(rows: int, width: int) -> np.ndarray:
@@ -23,31 +29,31 @@ def cone(rows: int, width: int) -> np.ndarray:
 def test_by_hand() -> None:
     # Variances 4 and 1 on the axes, mean eigenvalue 2.5: a ridge of 0.4 adds 1 to each.
     rows = np.array([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]]) + np.array([3.0, 7.0])
-    assert np.allclose(fit_space(rows, "centred").apply(rows), rows - [3.0, 7.0])
-    white = fit_space(rows, "whitened", ridge=0.4).apply(rows)
+    assert np.allclose(fit_embedding_space(rows, "centred").apply(rows), rows - [3.0, 7.0])
+    white = fit_embedding_space(rows, "whitened", ridge=0.4).apply(rows)
     assert np.allclose(white, (rows - [3.0, 7.0]) / np.sqrt([5.0, 2.0]))
     # One direction: the first axis, its variance the larger.
-    assert np.allclose(fit_space(rows, "whitened", dims=1).apply(rows)[:, 0], [1, 1, -1, -1])
-    assert np.array_equal(fit_space(rows, "raw").apply(rows), rows.astype(np.float32))
+    assert np.allclose(fit_embedding_space(rows, "whitened", dims=1).apply(rows)[:, 0], [1, 1, -1, -1])
+    assert np.array_equal(fit_embedding_space(rows, "raw").apply(rows), rows.astype(np.float32))
 
 
 def test_the_covariance_of_what_was_fitted_is_the_identity() -> None:
     rows = cone(400, 6)
     for dims in (None, 4):
-        white = fit_space(rows, "whitened", dims=dims).apply(rows).astype(np.float64)
+        white = fit_embedding_space(rows, "whitened", dims=dims).apply(rows).astype(np.float64)
         assert np.allclose(white.mean(axis=0), 0, atol=1e-5)
         assert np.allclose(white.T @ white / 400, np.eye(dims or 6), atol=1e-4)
-    space = fit_space(rows, "whitened", ridge=0.1)
+    space = fit_embedding_space(rows, "whitened", ridge=0.1)
     assert (space.rows, space.dims) == (400, 6)
 
 
 def test_zca_is_symmetric_and_follows_the_columns() -> None:
     rows = cone(300, 5)
-    matrix = fit_space(rows, "whitened", ridge=0.1).matrix
+    matrix = fit_embedding_space(rows, "whitened", ridge=0.1).matrix
     assert matrix is not None
     assert np.allclose(matrix, matrix.T, atol=1e-12)
     order = [3, 0, 4, 1, 2]
-    permuted = fit_space(rows[:, order], "whitened", ridge=0.1).matrix
+    permuted = fit_embedding_space(rows[:, order], "whitened", ridge=0.1).matrix
     # A sign or order left to the eigensolver would not survive a permutation of the columns.
     assert np.allclose(permuted, matrix[np.ix_(order, order)], atol=1e-9)
 
@@ -55,7 +61,7 @@ def test_zca_is_symmetric_and_follows_the_columns() -> None:
 def test_half_precision_rows_are_summed_in_double() -> None:
     rows = (2000 + np.random.default_rng(0).normal(size=(5000, 2)) * 100).astype(np.float16)
     # In float16 the sum overflows at 65,504.
-    assert np.allclose(fit_space(rows, "centred").mean, np.unique(rows, axis=0).astype(np.float64).mean(0))
+    assert np.allclose(fit_embedding_space(rows, "centred").mean, np.unique(rows, axis=0).astype(np.float64).mean(0))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +76,7 @@ def test_half_precision_rows_are_summed_in_double() -> None:
 )
 def test_refuses_what_cannot_be_whitened(rows: np.ndarray, ridge: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fit_space(rows, "whitened", ridge=ridge)
+        fit_embedding_space(rows, "whitened", ridge=ridge)
 
 
 @pytest.mark.parametrize("kind", ["centred", "whitened"])
@@ -79,11 +85,11 @@ def test_an_item_that_came_after_the_cut_shapes_nothing(kind: SpaceKind) -> None
     far_off = np.full((1, 4), 1e4, np.float32)
     catalogue = np.concatenate([np.zeros((1, 4), np.float32), known, far_off])
     trained = np.arange(1, 61)
-    alone = fit_space(known, kind, ridge=0.01)
-    within = fit_space(catalogue, kind, ridge=0.01, rows=trained)
+    alone = fit_embedding_space(known, kind, ridge=0.01)
+    within = fit_embedding_space(catalogue, kind, ridge=0.01, rows=trained)
     assert np.array_equal(within.apply(catalogue), alone.apply(catalogue))
     assert within.key("e") == alone.key("e")
-    leaking = fit_space(catalogue, kind, ridge=0.01, rows=np.arange(1, 62))
+    leaking = fit_embedding_space(catalogue, kind, ridge=0.01, rows=np.arange(1, 62))
     assert np.abs(leaking.mean - alone.mean).min() > 100
     assert leaking.key("e") != alone.key("e")
 
@@ -92,14 +98,17 @@ def test_neither_order_nor_repeats_change_a_bit() -> None:
     rows = cone(50, 3)
     order = np.random.default_rng(0).permutation(50)
     for kind in ("centred", "whitened"):
-        one, other = fit_space(rows, kind), fit_space(np.concatenate([rows[order], rows[:20]]), kind)
+        one, other = (
+            fit_embedding_space(rows, kind),
+            fit_embedding_space(np.concatenate([rows[order], rows[:20]]), kind),
+        )
         assert np.array_equal(one.apply(rows), other.apply(rows))
         assert (one.rows, one.fitted_on) == (other.rows, other.fitted_on) == (50, one.fitted_on)
 
 
 def test_signs_of_directions_are_settled() -> None:
     rows = cone(80, 5)
-    space = fit_space(rows, "whitened", dims=3)
+    space = fit_embedding_space(rows, "whitened", dims=3)
     assert space.matrix is not None
     assert (np.take_along_axis(space.matrix, np.abs(space.matrix).argmax(0)[None], axis=0) > 0).all()
 
@@ -108,25 +117,27 @@ def test_written_down_once_and_read_back_bit_for_bit(tmp_path: Path) -> None:
     workspace = Workspace.open(str(tmp_path))
     rows = cone(40, 4)
     spaces = [
-        fit_space(rows, "raw"),
-        fit_space(rows, "centred"),
-        fit_space(rows, "whitened", ridge=0.01),
-        fit_space(rows, "whitened", ridge=0.01, dims=2),
-        fit_space(rows, "whitened", ridge=0.02),
+        fit_embedding_space(rows, "raw"),
+        fit_embedding_space(rows, "centred"),
+        fit_embedding_space(rows, "whitened", ridge=0.01),
+        fit_embedding_space(rows, "whitened", ridge=0.01, dims=2),
+        fit_embedding_space(rows, "whitened", ridge=0.02),
     ]
-    keys = [remember_space(workspace, space, "encoder a", {"user_histories": "7"}) for space in spaces]
-    assert keys == [remember_space(workspace, space, "encoder a", {"user_histories": "8"}) for space in spaces]
+    keys = [register_embedding_space(workspace, space, "encoder a", {"user_histories": "7"}) for space in spaces]
+    assert keys == [
+        register_embedding_space(workspace, space, "encoder a", {"user_histories": "8"}) for space in spaces
+    ]
     assert len(set(keys)) == len(spaces)
     assert spaces[1].key("encoder b") not in keys
     written = read_rows(workspace.table("embedding_spaces"))
     assert [row["inputs"] for row in written] == [{"user_histories": "7"}] * len(spaces)
     assert {(row["rows"], row["dims"]) for row in written} == {(0, 4), (40, 4), (40, 2)}
     for key, space in zip(keys, spaces, strict=True):
-        again = read_space(workspace, key)
+        again = read_embedding_space(workspace, key)
         assert again.key("encoder a") == key
         assert np.array_equal(again.apply(rows), space.apply(rows))
     with pytest.raises(LearnSparkError, match="no space abc"):
-        read_space(workspace, "abc")
+        read_embedding_space(workspace, "abc")
 
 
 @pytest.mark.parametrize(
@@ -142,10 +153,10 @@ def test_written_down_once_and_read_back_bit_for_bit(tmp_path: Path) -> None:
 )
 def test_refuses_what_cannot_be_fitted(rows: np.ndarray, kind: SpaceKind, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fit_space(rows, kind, **options)
+        fit_embedding_space(rows, kind, **options)
 
 
 def test_refuses_vectors_of_another_width() -> None:
-    space: Space = fit_space(np.eye(3), "centred")
+    space: EmbeddingSpace = fit_embedding_space(np.eye(3), "centred")
     with pytest.raises(ValueError, match=r"vectors \[..., 3\], got \[2, 4\]"):
         space.apply(np.zeros((2, 4)))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """Process ``rank`` of ``size``. With one process every method gives back what it was given."""
 
     rank: int = 0

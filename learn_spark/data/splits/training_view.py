@@ -9,14 +9,14 @@ from typing import Any, Literal, TypeVar
 import pyarrow as pa
 
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.data.splits.cuts import without_test
+from learn_spark.data.splits.split import without_test
 
 Stream = TypeVar("Stream")
 Until = Literal["train_length", "validation_length"]
 
 
 @dataclass(frozen=True)
-class KnownHistories:
+class TrainingView:
     """One version of user_histories, through which no test event can be read.
 
     Whoever trains, or chooses an epoch by validation, is given this and no snapshot, so that neither batches nor
@@ -26,9 +26,9 @@ class KnownHistories:
     _snapshot: Snapshot = field(repr=False)
 
     @staticmethod
-    def open(path: str, version: int) -> KnownHistories:
+    def open(path: str, version: int) -> TrainingView:
         """Raises SnapshotError as ``Snapshot.open``."""
-        return KnownHistories(Snapshot.open(path, version))
+        return TrainingView(Snapshot.open(path, version))
 
     @property
     def rows(self) -> int:

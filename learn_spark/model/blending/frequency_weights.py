@@ -10,7 +10,7 @@ from learn_spark.model.scoring.frequency import KNOTS, between_knots
 
 
 @dataclass(frozen=True)
-class Levels:
+class FrequencyWeights:
     """score(user, item) = a(n) * l + b(n) + c(n) * LIKENESS_SCALE * s: l is the tower's inner product / temperature, s
     the cosine of the item's frozen content with the mean of that of the user's last events, n the item's events.
 
@@ -20,9 +20,9 @@ class Levels:
     weights: np.ndarray
 
     @staticmethod
-    def start() -> Levels:
+    def start() -> FrequencyWeights:
         """The tower alone."""
-        return Levels(np.stack([np.ones(len(KNOTS)), np.zeros(len(KNOTS)), np.zeros(len(KNOTS))]))
+        return FrequencyWeights(np.stack([np.ones(len(KNOTS)), np.zeros(len(KNOTS)), np.zeros(len(KNOTS))]))
 
     def of(self, counts: np.ndarray) -> np.ndarray:
         """a, b and c [3, N] of items with ``counts`` [N] events."""

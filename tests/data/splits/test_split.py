@@ -1,4 +1,4 @@
-"""Cuts: inputs, targets and masks by hand; the test event is unknown on the validation cut."""
+"""Splits: inputs, targets and masks by hand; the test event is unknown on the validation split."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from learn_spark.data.splits.cuts import (
-    cut_histories,
+from learn_spark.data.splits.split import (
+    split_histories,
     trained_counts,
     training_events,
     with_validation,
@@ -21,15 +21,15 @@ from learn_spark.model.towers.vectors import item_vectors, mean_vectors, user_ve
 
 
 def table(
-    *rows: tuple[str, list[int], int, int, int], chunks: list[int] | None = None, cuts: int | list[int] = 0
+    *rows: tuple[str, list[int], int, int, int], chunks: list[int] | None = None, splits: int | list[int] = 0
 ) -> pa.Table:
     width = 6
-    cuts = cuts if isinstance(cuts, list) else [cuts] * len(rows)
+    splits = splits if isinstance(splits, list) else [splits] * len(rows)
     return pa.table(
         {
             "user_id": [r[0] for r in rows],
             "chunk": pa.array(chunks or [0] * len(rows), pa.int32()),
-            "cut_length": pa.array(cuts, pa.int32()),
+            "train_end": pa.array(splits, pa.int32()),
             "item_index": pa.array([r[1] + [0] * (width - len(r[1])) for r in rows], pa.list_(pa.int32())),
             "event_time": pa.array(
                 [[10 * i for i in r[1]] + [0] * (width - len(r[1])) for r in rows], pa.list_(pa.int64())
@@ -45,7 +45,7 @@ HISTORIES = table(("b", [5, 6, 5, 7], 4, 2, 3), ("a", [1, 2, 3, 4, 9], 5, 3, 4),
 
 
 def test_by_hand() -> None:
-    validation, test = cut_histories(HISTORIES, "validation"), cut_histories(HISTORIES, "test")
+    validation, test = split_histories(HISTORIES, "validation"), split_histories(HISTORIES, "test")
     assert validation.user_ids == test.user_ids == ["a", "b"]
     assert validation.lengths.tolist() == [3, 2]
     assert validation.targets.tolist() == [3, 4]
@@ -57,7 +57,7 @@ def test_by_hand() -> None:
     # The third event of b is his first item again.
     assert (validation.repeats(), test.repeats()) == (1, 0)
     assert (validation.fresh.tolist(), test.fresh.tolist()) == ([0, 0], [1, 1])
-    assert cut_histories(with_validation(HISTORIES), "test").fresh.tolist() == [0, 0]
+    assert split_histories(with_validation(HISTORIES), "test").fresh.tolist() == [0, 0]
     values, offsets = training_events(HISTORIES)
     assert values.tolist() == [0, 1, 2, 4, 5, 7, 8]
     assert offsets.tolist() == [0, 3, 5, 7]
@@ -75,7 +75,7 @@ def test_older_chunks_are_masked_and_trained_on() -> None:
         ("a", [8, 9, 1], 3, 1, 2),
         chunks=[0, 1, 2, 0],
     )
-    test = cut_histories(histories, "test")
+    test = split_histories(histories, "test")
     assert test.user_ids == ["a", "b"]
     assert [s.tolist() for s in test.seen] == [[7, 8], [0, 1, 2, 4, 5]]
     values, offsets = training_events(histories)
@@ -85,18 +85,18 @@ def test_older_chunks_are_masked_and_trained_on() -> None:
 
 def test_statistics_stop_at_the_time_of_the_cut() -> None:
     """Two events before T, one training target after it: popularity may not count the target."""
-    values, offsets = training_events(table(("u", [5, 6, 7], 3, 3, 3), cuts=2))
+    values, offsets = training_events(table(("u", [5, 6, 7], 3, 3, 3), splits=2))
     assert (values.tolist(), offsets.tolist()) == ([4, 5], [0, 2])
 
 
 # time_split: "a" trains on both sides of the cut; "b" has three test targets, item 7 twice; "c" a validation target.
 CUT_IN_TIME = table(
-    ("c", [2, 3, 8], 3, 2, 3), ("b", [1, 2, 7, 4, 7, 2], 6, 2, 2), ("a", [1, 3, 9], 3, 3, 3), cuts=[3, 6, 2]
+    ("c", [2, 3, 8], 3, 2, 3), ("b", [1, 2, 7, 4, 7, 2], 6, 2, 2), ("a", [1, 3, 9], 3, 3, 3), splits=[3, 6, 2]
 )
 
 
 def test_many_targets_by_hand() -> None:
-    test, validation = cut_histories(CUT_IN_TIME, "test"), cut_histories(CUT_IN_TIME, "validation")
+    test, validation = split_histories(CUT_IN_TIME, "test"), split_histories(CUT_IN_TIME, "validation")
     assert (test.user_ids, validation.user_ids) == (["b"], ["c"])
     every = test.every_target
     # An item counts once, where it came first; item 2 was seen before and is a target all the same.
@@ -104,7 +104,7 @@ def test_many_targets_by_hand() -> None:
     assert (every.times.tolist(), every.times_before.tolist()) == ([70, 40, 20], [20, 70, 70])
     assert (test.targets.tolist(), [s.tolist() for s in test.seen]) == ([6], [[0, 1]])
     assert validation.every_target.positions.tolist() == [7]
-    both = cut_histories(HISTORIES, "test").every_target
+    both = split_histories(HISTORIES, "test").every_target
     assert (both.positions.tolist(), both.offsets.tolist(), both.owners.tolist()) == ([8, 6], [0, 1, 2], [0, 1])
     assert (both.times.tolist(), both.times_before.tolist()) == ([90, 70], [40, 50])
 
@@ -120,8 +120,8 @@ def test_what_towers_were_trained_on_and_what_was_known_before_the_cut() -> None
 def test_without_the_test_events_everything_else_is_as_it_was(histories: pa.Table) -> None:
     kept = without_test(histories)
     assert kept.schema == histories.schema
-    assert not cut_histories(kept, "test").user_ids
-    ours, theirs = cut_histories(kept, "validation"), cut_histories(histories, "validation")
+    assert not split_histories(kept, "test").user_ids
+    ours, theirs = split_histories(kept, "validation"), split_histories(histories, "validation")
     assert ours.user_ids == theirs.user_ids != []
     assert ours.every_target.positions.tolist() == theirs.every_target.positions.tolist()
     assert [s.tolist() for s in ours.seen] == [s.tolist() for s in theirs.seen]
@@ -146,8 +146,8 @@ def towers(n_items: int, content: np.ndarray) -> list[Tower]:
 def test_the_future_reaches_neither_input_nor_mask() -> None:
     other = table(("b", [5, 6, 5, 1], 4, 2, 3), ("a", [1, 2, 3, 4, 7], 5, 3, 4), ("short", [8, 9], 2, 2, 2))
     content = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
-    for cut in ("validation", "test"):
-        ours, theirs = cut_histories(HISTORIES, cut), cut_histories(other, cut)  # type: ignore[arg-type]
+    for split in ("validation", "test"):
+        ours, theirs = split_histories(HISTORIES, split), split_histories(other, split)  # type: ignore[arg-type]
         assert [s.tolist() for s in ours.seen] == [s.tolist() for s in theirs.seen]
         for tower in towers(9, content):
             one, two = (user_vectors(tower, c.items, c.lengths, 5, times=c.times) for c in (ours, theirs))
