@@ -107,7 +107,7 @@ def _deliver(settings: Settings, deliveries: list[list[Path]], *, again: bool) -
             for file in sorted(raw.iterdir())[number % 10 :: 10]:
                 os.utime(file)
         start = time.monotonic()
-        run_stages(["ingest"], settings, report=Reporter(quiet=True))
+        run_stages(["ingest"], settings, console=Reporter(quiet=True))
         seconds.append(time.monotonic() - start)
         print(f"{len(seconds)}/{len(deliveries)}: {seconds[-1]:.1f} s", file=sys.stderr, flush=True)
     return seconds

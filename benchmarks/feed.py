@@ -166,7 +166,7 @@ def waiting(snapshot: Snapshot, tower: Tower, objective: ObjectiveSettings, fold
         training=TrainingSettings(epochs=1, passes_per_epoch=1),
         validate=lambda _: {"NDCG@10": 0.0},
         folder=folder,
-        report=Reporter(quiet=True),
+        console=Reporter(quiet=True),
     )
     (point,) = loop.fit().curve
     return {

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
         # The imports of Great Expectations are paid once a process, not once a gate.
         import great_expectations  # noqa: F401
 
-        outcomes = run_stages(list(GUARDS), settings, report=Reporter(quiet=True))
+        outcomes = run_stages(list(GUARDS), settings, console=Reporter(quiet=True))
         workspace = Workspace.open(settings.workspace)
         gate = TableGate(workspace, settings.quality, lambda: session)
         figures: dict[str, object] = {"benchmark": "gates", "events": events, "cores": os.cpu_count()}

@@ -122,14 +122,14 @@ def _overrides(own: dict[str, Any]) -> list[str]:
 
 
 def _make(config: str, overrides: Sequence[str], stages: Sequence[str]) -> None:
-    run_stages(list(stages), load_settings(config, overrides), report=Reporter())
+    run_stages(list(stages), load_settings(config, overrides), console=Reporter())
 
 
 def _searched(row: Row, overrides: Sequence[str], trials: int | None) -> str:
     """The best settings that the row's search found, or its own where it has nothing to search over."""
     if not load_settings(row.config, overrides).search.parameters:
         return row.config
-    found = search(lambda more: load_settings(row.config, [*overrides, *more]), report=Reporter(), trials=trials)
+    found = search(lambda more: load_settings(row.config, [*overrides, *more]), console=Reporter(), trials=trials)
     assert found is not None
     return str(found.folder / "settings.yaml")
 

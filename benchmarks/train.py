@@ -223,7 +223,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
             ),
             validate=epoch_ended,
             folder=Path(folder) / "run",
-            report=Reporter(quiet=True),
+            console=Reporter(quiet=True),
         )
         rate = loop.fit().curve[1]["samples_per_second"]
     cpu_rate = len(histories) / (ends[1] - ends[0])

@@ -97,6 +97,6 @@ def run(spark: object) -> Callable[..., list[Outcome]]:
     """Run stages quietly in the tests' Spark session."""
 
     def go(settings: Settings, *names: str, force: bool = False) -> list[Outcome]:
-        return run_stages(names, settings, report=Reporter(quiet=True), force=force)
+        return run_stages(names, settings, console=Reporter(quiet=True), force=force)
 
     return go

@@ -106,22 +106,22 @@ def run_stages_command(
         settings = load_settings(config, overrides)
         workspace = Workspace.open(settings.workspace)
         folder.append(workspace.folder("logs"))
-        report = Reporter()
+        console = Reporter()
         outcomes = run_stages(
             names if names is not None else settings.pipeline.stages,
             settings,
-            report=report,
+            console=console,
             dry_run=dry_run,
             force=force,
             verbose=verbose,
         )
         if dry_run:
             return
-        show_outcomes(outcomes, report)
+        show_outcomes(outcomes, console)
         for outcome in outcomes:
             if outcome.stage.name == "evaluate":
-                show_metrics(workspace, outcome.run, report)
-        show_places(settings, workspace, report)
+                show_metrics(workspace, outcome.run, console)
+        show_places(settings, workspace, console)
 
     return _guarded(work, verbose, lambda: folder[0] if folder else None)
 
@@ -236,7 +236,7 @@ def check(
 
         settings = load_settings(config, overrides or [])
         folder.append(Workspace.open(settings.workspace).folder("logs"))
-        check_table(table, settings, report=Reporter(), version=version, verbose=verbose)
+        check_table(table, settings, console=Reporter(), version=version, verbose=verbose)
 
     raise typer.Exit(_guarded(work, verbose, lambda: folder[0] if folder else None))
 
@@ -267,10 +267,10 @@ def _in_workspace(
 def releases(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
     """List all releases: state, model, as-of time, when published, sizes."""
 
-    def work(workspace: Workspace, report: Reporter) -> None:
+    def work(workspace: Workspace, console: Reporter) -> None:
         from learn_spark.features.show import list_releases
 
-        list_releases(workspace, report)
+        list_releases(workspace, console)
 
     _in_workspace(config, overrides, verbose, work, lock=False)
 
@@ -284,10 +284,10 @@ def show(
 ) -> None:
     """Show one release: its rows in the ledger, inputs and outputs with versions, and what its audit measured."""
 
-    def work(workspace: Workspace, report: Reporter) -> None:
+    def work(workspace: Workspace, console: Reporter) -> None:
         from learn_spark.features.show import show_release
 
-        show_release(workspace, release, report)
+        show_release(workspace, release, console)
 
     _in_workspace(config, overrides, verbose, work, lock=False)
 
@@ -303,15 +303,15 @@ def withdraw(
 ) -> None:
     """Withdraw one release, by a new row; if it is the one that holds, consumers then read the one before it."""
 
-    def work(workspace: Workspace, report: Reporter) -> None:
+    def work(workspace: Workspace, console: Reporter) -> None:
         from learn_spark.features.ledger import ledger, release_called, withdraw
         from learn_spark.features.show import show_change
 
         if dry_run:
-            report.line(f"would withdraw release {release_called(ledger(workspace), release)['release_id']}")
+            console.line(f"would withdraw release {release_called(ledger(workspace), release)['release_id']}")
             return
         gone, holds = withdraw(workspace, release, reason)
-        show_change([gone], holds, report)
+        show_change([gone], holds, console)
 
     _in_workspace(config, overrides, verbose, work, lock=True)
 
@@ -329,16 +329,16 @@ def rollback(
 ) -> None:
     """Withdraw the release that holds, by a new row; consumers then read the release before it."""
 
-    def work(workspace: Workspace, report: Reporter) -> None:
+    def work(workspace: Workspace, console: Reporter) -> None:
         from learn_spark.features.ledger import ledger, roll_back, to_withdraw
         from learn_spark.features.show import show_change
 
         if dry_run:
             for row in to_withdraw(ledger(workspace), to):
-                report.line(f"would withdraw release {row['release_id']}")
+                console.line(f"would withdraw release {row['release_id']}")
             return
         gone, holds = roll_back(workspace, to, reason)
-        show_change(gone, holds, report)
+        show_change(gone, holds, console)
 
     _in_workspace(config, overrides, verbose, work, lock=True)
 
@@ -360,11 +360,11 @@ def recommend(
 ) -> None:
     """Explain a user from the released features: history, recommendations, and what of the history is near them."""
 
-    def work(workspace: Workspace, report: Reporter) -> None:
+    def work(workspace: Workspace, console: Reporter) -> None:
         from learn_spark.report.explain import explain, moment, show
 
         moment_as_of = None if as_of is None else moment(as_of)
-        show(explain(workspace, user, k=k, as_of=moment_as_of, by_index=by_index), report)
+        show(explain(workspace, user, k=k, as_of=moment_as_of, by_index=by_index), console)
 
     _in_workspace(config, overrides, verbose, work, lock=False)
 
@@ -387,7 +387,7 @@ def compare(
     if split not in ("test", "validation"):
         raise typer.BadParameter(f"--split is test or validation, not {split}")
 
-    def work(workspace: Workspace, report: Reporter) -> None:
+    def work(workspace: Workspace, console: Reporter) -> None:
         from learn_spark.evaluation.compare import compare as compare_models
         from learn_spark.report.comparison import as_json as to_json
         from learn_spark.report.comparison import show
@@ -397,7 +397,7 @@ def compare(
         if as_json:
             print(to_json(found))
         else:
-            show(found, report)
+            show(found, console)
 
     _in_workspace(config, overrides, verbose, work, lock=False)
 
@@ -424,7 +424,7 @@ def search(
 
         search_settings(
             lambda more: load_settings(wanted, [*(overrides or []), *more]),
-            report=Reporter(),
+            console=Reporter(),
             trials=trials,
             dry_run=dry_run,
             verbose=verbose,
@@ -489,21 +489,21 @@ def forget_embeddings(
         from learn_spark.pipeline.runner import workspace_lock
 
         settings = load_settings(config, overrides or [])
-        workspace, report = Workspace.open(settings.workspace), Reporter()
+        workspace, console = Workspace.open(settings.workspace), Reporter()
         with workspace_lock(workspace):
             kept = keys_in_use(workspace, settings)
             rows = [
                 [k.encoder_key[:12], k.model, k.detail, f"{k.rows:,}", ", ".join(k.used_by) or "nothing: to be deleted"]
                 for k in kept
             ]
-            report.table("Embeddings by encoder", ["key", "model", "how", "rows", "used by"], rows)
+            console.table("Embeddings by encoder", ["key", "model", "how", "rows", "used by"], rows)
             unused = [k for k in kept if not k.used_by]
             if not unused:
-                report.line("nothing to delete")
+                console.line("nothing to delete")
             elif delete:
-                report.line(f"deleted {forget(workspace, [k.encoder_key for k in unused]):,} rows")
+                console.line(f"deleted {forget(workspace, [k.encoder_key for k in unused]):,} rows")
             else:
-                report.line(f"--delete would delete {sum(k.rows for k in unused):,} rows of {len(unused)} encoders")
+                console.line(f"--delete would delete {sum(k.rows for k in unused):,} rows of {len(unused)} encoders")
 
     raise typer.Exit(_guarded(work, verbose, lambda: None))
 
@@ -517,10 +517,10 @@ def lineage(
 ) -> None:
     """Show what a table version was made from, up to the raw files, and all that read it."""
 
-    def work(workspace: Workspace, report: Reporter) -> None:
+    def work(workspace: Workspace, console: Reporter) -> None:
         from learn_spark.pipeline.lineage import show_lineage
 
-        show_lineage(workspace, what, report)
+        show_lineage(workspace, what, console)
 
     _in_workspace(config, overrides, verbose, work, lock=False)
 
@@ -546,7 +546,7 @@ def backfill(
         backfill(
             lambda more: load_settings(config, [*(overrides or []), *more]),
             days_between(first, last, every),
-            report=Reporter(),
+            console=Reporter(),
             dry_run=dry_run,
             verbose=verbose,
         )
@@ -571,7 +571,7 @@ def retain(
         from learn_spark.core.settings import load_settings
         from learn_spark.pipeline.retain import retain
 
-        retain(load_settings(config, overrides or []), releases=keep, days=days, delete=delete, report=Reporter())
+        retain(load_settings(config, overrides or []), releases=keep, days=days, delete=delete, console=Reporter())
 
     raise typer.Exit(_guarded(work, verbose, lambda: None))
 

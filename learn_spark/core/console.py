@@ -18,8 +18,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class Bar:
     """A running count towards a total."""
 
-    def __init__(self, report: Reporter, label: str, total: int, unit: str) -> None:
-        self._report, self._label, self._total, self._unit = report, label, total, unit
+    def __init__(self, console: Reporter, label: str, total: int, unit: str) -> None:
+        self._console, self._label, self._total, self._unit = console, label, total, unit
         self._start = self._last = time.monotonic()
         self.done = 0
         self._rich: Progress | None = None
@@ -35,7 +35,7 @@ class Bar:
             self._last = now
             rate = self.done / max(now - self._start, 1e-9)
             left = (self._total - self.done) / max(rate, 1e-9)
-            self._report.say(
+            self._console.say(
                 f"{self._label}: {self.done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left:,.0f} s left"
                 + (f", {note}" if note else "")
             )

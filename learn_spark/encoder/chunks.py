@@ -83,7 +83,7 @@ class ChunkEncoder:
                 raise
             self.totals.retries += 1
             smaller = max(1, self._spec.settings.token_budget // 4)
-            self._context.report.say(
+            self._context.console.say(
                 f"a worker died or ran out of memory; trying again with a token budget of {smaller}"
             )
             settings = self._spec.settings.model_copy(update={"token_budget": smaller})

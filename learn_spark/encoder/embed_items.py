@@ -110,7 +110,7 @@ def _encode(
     encoder = ChunkEncoder(context, identity.key, spec, tasks, profile)
     start = time.monotonic()
     try:
-        with context.report.bar("encoding", total, "texts") as bar:
+        with context.console.bar("encoding", total, "texts") as bar:
             for folder in sorted(plan.glob("chunk=*")):
                 encoder.encode(context.spark.read.schema("text_key string, text string").parquet(f"file:{folder}"))
                 encoder.totals.seconds = time.monotonic() - start

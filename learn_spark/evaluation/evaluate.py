@@ -191,7 +191,7 @@ def _rank(
     hidden_of_listed = [hidden[row] for row in listed]
     ranks: dict[str, np.ndarray] = {}
     lists: dict[str, dict[str, float]] = {}
-    with context.report.bar(f"{name} cut", len(contenders) * len(hidden), "users") as bar:
+    with context.console.bar(f"{name} cut", len(contenders) * len(hidden), "users") as bar:
         for contender in contenders:
             scorer = contender.scorer(split)
             ranks[contender.method] = scorer.ranks(hidden, bar.advance)

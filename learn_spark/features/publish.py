@@ -116,7 +116,7 @@ def run(context: StageContext) -> StageResult:
     row["gate_results"] = json.dumps(gate.as_dicts())
     if not gate.passed:
         add_row(context.workspace, {**row, "status": "refused"})
-        context.report.say(f"what was staged stays in {staged_folder(context.workspace, release)}")
+        context.console.say(f"what was staged stays in {staged_folder(context.workspace, release)}")
     gate.require()
     # Users first: were the items' new texts there already, a run killed in between would not find who saw them.
     row["outputs"] = {

@@ -13,11 +13,11 @@ from learn_spark.features.ledger import READABLE, current_release, holding, ledg
 from learn_spark.features.read import KEYS, read_release
 
 
-def list_releases(workspace: Workspace, report: Reporter) -> None:
+def list_releases(workspace: Workspace, console: Reporter) -> None:
     """One line a release, newest first: its newest state, whether it is the one that holds, and what it is made of."""
     rows = ledger(workspace)
     if not rows:
-        report.line("nothing was released yet; run the publish stage")
+        console.line("nothing was released yet; run the publish stage")
         return
     current = holding(rows)
     holds = None if current is None else current["release_id"]
@@ -36,11 +36,11 @@ def list_releases(workspace: Workspace, report: Reporter) -> None:
             ]
         )
     columns = ["release", "state", "as of (UTC)", "since (UTC)", "model", "NDCG@10", "users", "items"]
-    report.table(f"Releases of {workspace.root}", columns, lines)
-    report.line("* is what consumers read" if holds else "no release holds: consumers read nothing")
+    console.table(f"Releases of {workspace.root}", columns, lines)
+    console.line("* is what consumers read" if holds else "no release holds: consumers read nothing")
 
 
-def show_release(workspace: Workspace, release: str, report: Reporter) -> None:
+def show_release(workspace: Workspace, release: str, console: Reporter) -> None:
     """All rows of one release (``latest``: the one that holds), its versions, and the rules of its last audit.
 
     Raises NoRelease where there is none of that id.
@@ -53,28 +53,28 @@ def show_release(workspace: Workspace, release: str, report: Reporter) -> None:
         read_release(workspace, release=wanted)
     last = mine[-1]
     lines = [[r["status"], f"{r['written_at']:%Y-%m-%d %H:%M:%S}", r["run_id"], r["note"] or ""] for r in mine]
-    report.table(f"Release {wanted}", ["state", "since (UTC)", "run", "what and why"], lines)
-    report.line()
-    report.line(f"as of    {last['as_of']:%Y-%m-%d %H:%M:%S} UTC: no event at or after it is known")
-    report.line(f"model    {last['model_id']}, code {last['code_version']}, encoder {last['encoder_key'][:12]}")
+    console.table(f"Release {wanted}", ["state", "since (UTC)", "run", "what and why"], lines)
+    console.line()
+    console.line(f"as of    {last['as_of']:%Y-%m-%d %H:%M:%S} UTC: no event at or after it is known")
+    console.line(f"model    {last['model_id']}, code {last['code_version']}, encoder {last['encoder_key'][:12]}")
     for title, pairs in (("inputs", last["inputs"]), ("outputs", last["outputs"])):
-        report.line(f"{title:<8} {', '.join(f'{name} @ {version}' for name, version in sorted(pairs.items()))}")
-    report.line(f"metrics  {', '.join(f'{n} {v:.4f}' for n, v in sorted(last['metrics'].items()))}")
+        console.line(f"{title:<8} {', '.join(f'{name} @ {version}' for name, version in sorted(pairs.items()))}")
+    console.line(f"metrics  {', '.join(f'{n} {v:.4f}' for n, v in sorted(last['metrics'].items()))}")
     audited = next((row["gate_results"] for row in reversed(mine) if row["gate_results"]), None)
     if audited:
         rules = [_rule(result) for result in json.loads(audited)]
-        report.table("Audit", ["rule", "observed", "least", "most", "verdict", "meaning"], rules)
+        console.table("Audit", ["rule", "observed", "least", "most", "verdict", "meaning"], rules)
 
 
-def show_change(gone: Sequence[Mapping[str, Any]], holds: Mapping[str, Any] | None, report: Reporter) -> None:
+def show_change(gone: Sequence[Mapping[str, Any]], holds: Mapping[str, Any] | None, console: Reporter) -> None:
     """What was withdrawn, and what consumers read now."""
     for row in gone:
-        report.line(f"withdrawn: release {row['release_id']} (model {row['model_id']})")
+        console.line(f"withdrawn: release {row['release_id']} (model {row['model_id']})")
     if holds is None:
-        report.line("released:  nothing any more")
+        console.line("released:  nothing any more")
     else:
         as_of = f"{holds['as_of']:%Y-%m-%d %H:%M}"
-        report.line(f"released:  release {holds['release_id']} (model {holds['model_id']}, as of {as_of})")
+        console.line(f"released:  release {holds['release_id']} (model {holds['model_id']}, as of {as_of})")
 
 
 def _published(row: Mapping[str, Any]) -> bool:

@@ -34,7 +34,7 @@ def matrix_path(context: StageContext, space: EmbeddingSpace | None = None) -> P
         cache=context.folder("cache", "item_matrix"),
         dtype=context.settings.embedding_space.dtype if space is not None else "float32",
         space=space,
-        report=context.report,
+        console=context.console,
     )
 
 

@@ -32,7 +32,7 @@ def backfill(
     load: Callable[[Sequence[str]], Settings],
     days: Sequence[str],
     *,
-    report: Reporter,
+    console: Reporter,
     dry_run: bool = False,
     verbose: bool = False,
 ) -> None:
@@ -45,19 +45,19 @@ def backfill(
     own = load(())
     workspace = Workspace.open(own.workspace)
     if dry_run:
-        _show(workspace, days, report)
+        _show(workspace, days, console)
         return
     holder = SparkHolder(own, verbose=verbose)
     # One session for all days.
     holder.get(workspace)
     try:
         for number, day in enumerate(days):
-            report.heading(f"{day} ({number + 1} of {len(days)})")
+            console.heading(f"{day} ({number + 1} of {len(days)})")
             settings = _of_the_past(load([f"histories.as_of={day}", "release.backfill=true"]))
-            run_stages(LATER_DAY if number else FIRST_DAY, settings, report=report, verbose=verbose)
+            run_stages(LATER_DAY if number else FIRST_DAY, settings, console=console, verbose=verbose)
     finally:
         try:
-            run_stages(["histories"], own, report=report, verbose=verbose)
+            run_stages(["histories"], own, console=console, verbose=verbose)
         finally:
             holder.stop()
 
@@ -69,18 +69,18 @@ def _of_the_past(settings: Settings) -> Settings:
     return settings.model_copy(update={"quality": QualitySettings(rules=rules)})
 
 
-def _show(workspace: Workspace, days: Sequence[str], report: Reporter) -> None:
+def _show(workspace: Workspace, days: Sequence[str], console: Reporter) -> None:
     seconds = {}
     for job in FIRST_DAY:
         run = last_done(workspace, job)
         seconds[job] = None if run is None else run.seconds
     for number, day in enumerate(days):
-        report.line(f"{day}: {', '.join(LATER_DAY if number else FIRST_DAY)}, one backfilled release as of {day}")
-    report.line("then histories as the settings say")
+        console.line(f"{day}: {', '.join(LATER_DAY if number else FIRST_DAY)}, one backfilled release as of {day}")
+    console.line("then histories as the settings say")
     if None in seconds.values():
         never = ", ".join(job for job, took in seconds.items() if took is None)
-        report.line(f"time unknown: {never} never ran here")
+        console.line(f"time unknown: {never} never ran here")
     else:
         a_day = sum(seconds[job] or 0 for job in LATER_DAY)
         total = a_day * len(days) + (seconds["train"] or 0) + (seconds["histories"] or 0)
-        report.line(f"about {total:,.0f} s by the last runs")
+        console.line(f"about {total:,.0f} s by the last runs")

@@ -15,7 +15,7 @@ from learn_spark.pipeline.runner import workspace_lock
 
 
 def check_table(
-    table: str, settings: Settings, *, report: Reporter, version: int | None = None, verbose: bool = False
+    table: str, settings: Settings, *, console: Reporter, version: int | None = None, verbose: bool = False
 ) -> GateReport:
     """Judge the table, store the results, write the Data Docs, show every rule.
 
@@ -41,7 +41,7 @@ def check_table(
         observed = "" if result.observed is None else f"{result.observed:g}"
         bounds = [f"{bound:g}" if bound is not None else "" for bound in (result.least, result.most)]
         rows.append([result.measure, observed, *bounds, verdict, result.meaning])
-    report.table(f"Gate of {judged.gate}", ["rule", "observed", "least", "most", "verdict", "meaning"], rows)
-    report.line(f"Data Docs  {judged.docs}")
+    console.table(f"Gate of {judged.gate}", ["rule", "observed", "least", "most", "verdict", "meaning"], rows)
+    console.line(f"Data Docs  {judged.docs}")
     judged.require()
     return judged

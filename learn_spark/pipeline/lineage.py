@@ -78,34 +78,34 @@ def _outputs(run: Run) -> Iterator[Artifact]:
         yield Artifact("model", name.removeprefix("models/")) if name.startswith("models/") else Artifact(name, value)
 
 
-def show_lineage(workspace: Workspace, text: str, report: Reporter) -> None:
+def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
     """Print two trees: upwards to the raw files, downwards to everything that read it, directly or not."""
     what = parse(text, workspace)
     lineage = Lineage(all_runs(workspace))
-    report.heading(f"{what}: made from")
+    console.heading(f"{what}: made from")
     seen: set[Artifact] = set()
 
     def up(artifact: Artifact, depth: int) -> None:
         indent = "  " * depth
         if artifact.name.startswith("files:"):
-            report.line(f"{indent}raw files {artifact.name.removeprefix('files:')}")
+            console.line(f"{indent}raw files {artifact.name.removeprefix('files:')}")
             return
         run = lineage.maker(artifact)
         if run is None:
-            report.line(f"{indent}{artifact}, written by no run of this workspace")
+            console.line(f"{indent}{artifact}, written by no run of this workspace")
             return
         known = artifact in seen
-        report.line(f"{indent}{artifact}, by {run.job} ({run.run_id}){', as above' if known else ''}")
+        console.line(f"{indent}{artifact}, by {run.job} ({run.run_id}){', as above' if known else ''}")
         if known:
             return
         seen.add(artifact)
         for file in _raw_files(workspace, run):
-            report.line(f"{indent}    {file}")
+            console.line(f"{indent}    {file}")
         for name, value in sorted(run.inputs.items()):
             up(Artifact(name, value), depth + 1)
 
     up(what, 1)
-    report.heading(f"{what}: read by")
+    console.heading(f"{what}: read by")
     shown: set[str] = set()
 
     def down(artifact: Artifact, depth: int) -> None:
@@ -113,7 +113,7 @@ def show_lineage(workspace: Workspace, text: str, report: Reporter) -> None:
             made = lineage.made_by(run)
             told = ", ".join(map(str, made)) or "nothing new"
             known = run.run_id in shown
-            report.line(f"{'  ' * depth}{run.job} ({run.run_id}) -> {told}{', as above' if known else ''}")
+            console.line(f"{'  ' * depth}{run.job} ({run.run_id}) -> {told}{', as above' if known else ''}")
             if known:
                 continue
             shown.add(run.run_id)
@@ -122,7 +122,7 @@ def show_lineage(workspace: Workspace, text: str, report: Reporter) -> None:
 
     down(what, 1)
     if not shown:
-        report.line("  nothing yet")
+        console.line("  nothing yet")
 
 
 def _raw_files(workspace: Workspace, run: Run) -> list[str]:

@@ -76,7 +76,7 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
     return Retention(tuple(going), versions, days * 24)
 
 
-def retain(settings: Settings, *, releases: int, days: int, delete: bool, report: Reporter) -> Retention:
+def retain(settings: Settings, *, releases: int, days: int, delete: bool, console: Reporter) -> Retention:
     """Show what may go, and delete it if asked to. LearnSparkError while a run is at work, which may need any of it."""
     workspace = Workspace.open(settings.workspace)
     with workspace_lock(workspace):
@@ -86,14 +86,14 @@ def retain(settings: Settings, *, releases: int, days: int, delete: bool, report
             [one.kind, one.name, f"{one.size:,} {units.get(one.kind, 'bytes')}" if one.size else "", one.why]
             for one in plan.going
         ]
-        report.table("Not needed any more", ["what", "name", "size", "why"], rows)
+        console.table("Not needed any more", ["what", "name", "size", "why"], rows)
         if not rows:
-            report.line("nothing to delete")
+            console.line("nothing to delete")
         elif delete:
             apply_retention(workspace, plan)
-            report.line("deleted")
+            console.line("deleted")
         else:
-            report.line("--delete would delete this")
+            console.line("--delete would delete this")
     return plan
 
 

@@ -88,7 +88,7 @@ def run_stages(
     names: Sequence[str],
     settings: Settings,
     *,
-    report: Reporter,
+    console: Reporter,
     dry_run: bool = False,
     force: bool = False,
     verbose: bool = False,
@@ -101,30 +101,30 @@ def run_stages(
     check_rule_names(settings.quality)
     workspace = Workspace.open(settings.workspace)
     if dry_run:
-        _show_plans(stages, settings, workspace, report, force=force)
+        _show_plans(stages, settings, workspace, console, force=force)
         return []
     holder = SparkHolder(settings, verbose=verbose)
     outcomes = []
     with workspace_lock(workspace):
         try:
             for number, stage in enumerate(stages, 1):
-                report.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")
-                outcomes.append(_run_stage(stage, settings, workspace, report, holder, force=force))
+                console.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")
+                outcomes.append(_run_stage(stage, settings, workspace, console, holder, force=force))
         finally:
             holder.stop()
     return outcomes
 
 
 def _run_stage(
-    stage: Stage, settings: Settings, workspace: Workspace, report: Reporter, holder: SparkHolder, *, force: bool
+    stage: Stage, settings: Settings, workspace: Workspace, console: Reporter, holder: SparkHolder, *, force: bool
 ) -> Outcome:
     plan = plan_stage(stage, settings, workspace)
     if plan.done_by and not force:
-        report.say(f"up to date (run {plan.done_by.run_id})")
+        console.say(f"up to date (run {plan.done_by.run_id})")
         return Outcome(stage, plan.done_by, rested=True)
-    report.say(f"running: {'asked to (--force)' if plan.done_by else plan.reason}")
+    console.say(f"running: {'asked to (--force)' if plan.done_by else plan.reason}")
     run_id = new_run_id()
-    context = StageContext(settings, workspace, run_id, plan.inputs, report, holder, forced=force)
+    context = StageContext(settings, workspace, run_id, plan.inputs, console, holder, forced=force)
     started, clock = datetime.now(UTC), time.monotonic()
     save_settings(settings, workspace.folder("runs", run_id))
 
@@ -159,13 +159,13 @@ def _run_stage(
     result: StageResult | None = None
     try:
         for table in stage.reads:
-            _say(gate.require(table, int(plan.inputs[table]), run_id), report)
+            _say(gate.require(table, int(plan.inputs[table]), run_id), console)
         result = stage.load().run(context)
         for note in result.notes:
-            report.say(note)
+            console.say(note)
         for table in stage.writes:
             if (version := current_version(workspace.table(table))) is not None:
-                _say(gate.require(table, version, run_id, result.measures), report)
+                _say(gate.require(table, version, run_id, result.measures), console)
     except GateFailed as error:
         finished("refused", result, str(error))
         raise
@@ -175,22 +175,22 @@ def _run_stage(
     return Outcome(stage, finished("done", result), rested=False)
 
 
-def _say(judged: GateReport | None, report: Reporter) -> None:
+def _say(judged: GateReport | None, console: Reporter) -> None:
     if judged is None:
         return
-    report.say(f"gate {judged.gate}: {len(judged.results)} rules, {len(judged.broken('warn'))} warnings")
+    console.say(f"gate {judged.gate}: {len(judged.results)} rules, {len(judged.broken('warn'))} warnings")
     for result in judged.broken("warn"):
-        report.say(f"warning: {result.sentence()}")
+        console.say(f"warning: {result.sentence()}")
 
 
 def _show_plans(
-    stages: Sequence[Stage], settings: Settings, workspace: Workspace, report: Reporter, *, force: bool
+    stages: Sequence[Stage], settings: Settings, workspace: Workspace, console: Reporter, *, force: bool
 ) -> None:
     will_write: set[str] = set()
     for stage in stages:
         missing = [t for t in stage.reads if current_version(workspace.table(t)) is None and t not in will_write]
         if missing:
-            report.line(f"{stage.name}: cannot run, there is no table {', '.join(missing)}")
+            console.line(f"{stage.name}: cannot run, there is no table {', '.join(missing)}")
             continue
         upstream = sorted(will_write.intersection({*stage.reads, "model" if _reads_model(stage) else ""}))
         if upstream:
@@ -199,11 +199,11 @@ def _show_plans(
             plan = plan_stage(stage, settings, workspace)
             reason = "asked to (--force)" if plan.done_by and force else None if plan.done_by else plan.reason
         if reason is None:
-            report.line(f"{stage.name}: up to date")
+            console.line(f"{stage.name}: up to date")
             continue
-        report.line(f"{stage.name}: would run, because {reason}")
+        console.line(f"{stage.name}: would run, because {reason}")
         for sentence in forecast(stage, settings, workspace):
-            report.say(sentence)
+            console.say(sentence)
         will_write.update(stage.writes)
         if stage.name == "train":
             will_write.add("model")

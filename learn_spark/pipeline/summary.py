@@ -31,7 +31,7 @@ METHODS = {
 }
 
 
-def show_outcomes(outcomes: Sequence[Outcome], report: Reporter) -> None:
+def show_outcomes(outcomes: Sequence[Outcome], console: Reporter) -> None:
     """One row a stage: rows in, out, refused, seconds. A rested stage shows its last run's figures."""
     rows = []
     for outcome in outcomes:
@@ -44,10 +44,10 @@ def show_outcomes(outcomes: Sequence[Outcome], report: Reporter) -> None:
                 f"{outcome.run.seconds:.1f}",
             ]
         )
-    report.table("Stages", ["stage", "state", "rows in", "rows out", "refused", "seconds"], rows)
+    console.table("Stages", ["stage", "state", "rows in", "rows out", "refused", "seconds"], rows)
 
 
-def show_metrics(workspace: Workspace, run: Run, report: Reporter, split: str = "test") -> None:
+def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str = "test") -> None:
     """One row a method of what an evaluating run wrote, or found written: HR and NDCG at the two smallest k."""
     run_id = written_by(workspace, ResultKey.of_run(run))
     found = [r for r in read_rows(workspace.table("evaluations")) if r["run_id"] == run_id and r["split"] == split]
@@ -61,21 +61,21 @@ def show_metrics(workspace: Workspace, run: Run, report: Reporter, split: str = 
         if values:
             rows.append([label, *(f"{values[m]:.4f}" if m in values else "" for m in metrics)])
     size = f"{found[0]['users']:,} users, {found[0]['catalogue']:,} items"
-    report.table(f"Metrics on the {split} split ({size})", ["method", *metrics], rows)
+    console.table(f"Metrics on the {split} split ({size})", ["method", *metrics], rows)
 
 
-def show_places(settings: Settings, workspace: Workspace, report: Reporter) -> None:
+def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> None:
     """Where the tables, the newest model and the report are."""
-    report.line()
-    report.line(f"tables  {workspace.root / 'tables'}")
+    console.line()
+    console.line(f"tables  {workspace.root / 'tables'}")
     newest = {run.job: run for run in all_runs(workspace) if run.status == "done"}
     for job, label in (("train", "model"), ("export_index", "index"), ("report", "report")):
         for name in newest[job].outputs if job in newest else ():
             if "/" in name:
-                report.line(f"{label:<7} {workspace.root / name}")
+                console.line(f"{label:<7} {workspace.root / name}")
 
 
-def show_status(workspace: Workspace, report: Reporter) -> None:
+def show_status(workspace: Workspace, console: Reporter) -> None:
     """Every stage's last run; every table's version, rows, age, last run and what its gate last said."""
     runs = all_runs(workspace)
     rows = []
@@ -86,7 +86,7 @@ def show_status(workspace: Workspace, report: Reporter) -> None:
             continue
         when = last.started_at.strftime("%Y-%m-%d %H:%M")
         rows.append([stage.name, last.status, when, f"{last.counts.get('rows_out', 0):,}", f"{last.seconds:.1f}"])
-    report.table(f"Stages of {workspace.root}", ["stage", "last run", "at (UTC)", "rows out", "seconds"], rows)
+    console.table(f"Stages of {workspace.root}", ["stage", "last run", "at (UTC)", "rows out", "seconds"], rows)
     gates = _last_gates(workspace)
     now = datetime.now(UTC)
     tables = []
@@ -107,7 +107,7 @@ def show_status(workspace: Workspace, report: Reporter) -> None:
                 gates.get((name, version), "not judged" if contract(name).rules else "no rules"),
             ]
         )
-    report.table("Tables", ["table", "version", "rows", "age", "last run", "last gate"], tables)
+    console.table("Tables", ["table", "version", "rows", "age", "last run", "last gate"], tables)
 
 
 def age(passed: timedelta) -> str:

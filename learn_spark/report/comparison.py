@@ -22,13 +22,13 @@ def as_json(found: Comparison) -> str:
     return json.dumps({"first": first, **told})
 
 
-def show(found: Comparison, report: Reporter) -> None:
+def show(found: Comparison, console: Reporter) -> None:
     """The whole cut with both metrics, then a table a contender with NDCG on every slice."""
     mine = _label(found.first.method, found.first.model_id)
     title = f"{mine} on the {found.split} split ({found.users:,} users; {found.first.protocol})"
     whole = [one for one in found.differences if one.dimension == "all"]
     columns = ["against", "metric", "first", "other", "difference", "95 % interval", "p"]
-    report.table(title, columns, [[_label(one.against, one.model_id), one.metric, *_figures(one)] for one in whole])
+    console.table(title, columns, [[_label(one.against, one.model_id), one.metric, *_figures(one)] for one in whole])
     parts = [one for one in found.differences if one.dimension != "all" and one.metric.startswith("NDCG")]
     parts.sort(key=lambda one: [(w.against, w.model_id) for w in whole].index((one.against, one.model_id)))
     for (against, model_id, metric), group in groupby(parts, lambda one: (one.against, one.model_id, one.metric)):
@@ -37,9 +37,9 @@ def show(found: Comparison, report: Reporter) -> None:
             for one in group
         ]
         columns = ["slice", "users", "items", "first", "other", "difference", "95 % interval", "p"]
-        report.table(f"{metric}: {mine} against {_label(against, model_id)}", columns, rows)
-    report.line()
-    report.line(
+        console.table(f"{metric}: {mine} against {_label(against, model_id)}", columns, rows)
+    console.line()
+    console.line(
         f"Differences are first minus other: paired bootstrap over users, {found.samples:,} resamples; p is two-sided, "
         "and not corrected for how many slices are looked at."
     )

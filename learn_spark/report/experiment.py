@@ -77,14 +77,14 @@ def render(found: Report) -> str:
     )
 
 
-def show(found: Report, report: Reporter) -> None:
+def show(found: Report, console: Reporter) -> None:
     """Checks, then the whole, then cohorts in the primary metric, for the terminal."""
     title = f"Experiment {found.name}: checks"
-    report.table(title, ["check", "verdict", "observed"], [[c.name, c.verdict, c.observed] for c in found.checks])
+    console.table(title, ["check", "verdict", "observed"], [[c.name, c.verdict, c.observed] for c in found.checks])
     columns = ["metric", "control", "treated", "lift", "interval", "p", "corrected", "MDE"]
     for treatment in dict.fromkeys(one.treatment for one in found.whole):
         rows = [_line(METRICS[one.metric].label, one) for one in found.whole if one.treatment == treatment]
-        report.table(f"{treatment} against {found.control}", columns, rows)
+        console.table(f"{treatment} against {found.control}", columns, rows)
         rows = [
             _line(f"{one.cohort}: {one.group}", one)
             for one in found.cohorts
@@ -92,21 +92,21 @@ def show(found: Report, report: Reporter) -> None:
         ]
         if rows:
             name = METRICS[found.primary].label
-            report.table(f"{name} by cohort: {treatment} against {found.control}", ["group", *columns[1:]], rows)
+            console.table(f"{name} by cohort: {treatment} against {found.control}", ["group", *columns[1:]], rows)
     if found.false_alarms:
         rows = [
             [METRICS[a.metric].label, f"{a.splits:,}", _share(a.plain, a.splits), _share(a.reduced, a.splits)]
             for a in found.false_alarms
         ]
-        report.table("False alarms", ["metric", "splits", "the experiment alone", "with CUPED"], rows)
-    report.line()
+        console.table("False alarms", ["metric", "splits", "the experiment alone", "with CUPED"], rows)
+    console.line()
     if found.whole:
-        report.line(
+        console.line(
             f"MDE: the smallest lift that is found with {100 * found.settings['power']:g} % power. p is corrected by "
             f"{found.settings['correction']}; intervals are not."
         )
     for note in found.notes:
-        report.line(note)
+        console.line(note)
 
 
 def percent(value: float | None) -> str:

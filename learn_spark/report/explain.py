@@ -127,20 +127,20 @@ def explain(
     )
 
 
-def show(found: Explanation, report: Reporter) -> None:
+def show(found: Explanation, console: Reporter) -> None:
     """Print the newest events, then each recommendation with what of the history is near it."""
-    report.line(
+    console.line(
         f"user {found.user_id}, release {found.release_id}: knows the events before {found.as_of:%Y-%m-%d %H:%M:%S} UTC"
     )
     newest = found.history[: -SHOWN_EVENTS - 1 : -1]
     title = f"History (the newest {len(newest)} of {len(found.history)} events)"
-    report.table(title, ["title", "item", "when (UTC)"], [[e.title, e.item_id, f"{e.time:%Y-%m-%d}"] for e in newest])
-    report.line()
-    report.heading("Recommendations (score; near: items of the history, cosine of the released vectors)")
+    console.table(title, ["title", "item", "when (UTC)"], [[e.title, e.item_id, f"{e.time:%Y-%m-%d}"] for e in newest])
+    console.line()
+    console.heading("Recommendations (score; near: items of the history, cosine of the released vectors)")
     for place, offer in enumerate(found.recommendations, 1):
-        report.line(f"{place:>3}  {offer.score:.4f}  {offer.title} [{offer.item_id}]")
+        console.line(f"{place:>3}  {offer.score:.4f}  {offer.title} [{offer.item_id}]")
         near = "; ".join(f"{n.title} [{n.item_id}] {n.cosine:.3f}" for n in offer.near)
-        report.line(f"             near {near or 'nothing: the history has no released item'}")
+        console.line(f"             near {near or 'nothing: the history has no released item'}")
 
 
 def _features(

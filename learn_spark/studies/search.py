@@ -50,7 +50,7 @@ class Found:
 def search(
     load: Callable[[Sequence[str]], Settings],
     *,
-    report: Reporter,
+    console: Reporter,
     trials: int | None = None,
     dry_run: bool = False,
     verbose: bool = False,
@@ -74,10 +74,10 @@ def search(
     key = _key(own, workspace)
     folder = workspace.root / "searches" / key if dry_run else workspace.folder("searches", key)
     if dry_run:
-        _show_plan(folder, wanted, report)
+        _show_plan(folder, wanted, console)
         return None
     with alone(folder, f"this search is at work already, in {folder}; wait for it to end"):
-        return _search(_study(folder), folder, own, load, wanted, report, verbose)
+        return _search(_study(folder), folder, own, load, wanted, console, verbose)
 
 
 def _search(
@@ -86,7 +86,7 @@ def _search(
     own: Settings,
     load: Callable[[Sequence[str]], Settings],
     wanted: int,
-    report: Reporter,
+    console: Reporter,
     verbose: bool,
 ) -> Found:
     knobs = own.search.parameters
@@ -98,20 +98,20 @@ def _search(
         trial = study.ask()
         values = {key: _propose(trial, key, knob) for key, knob in knobs.items()}
         named = ", ".join(f"{key} {_short(value)}" for key, value in values.items())
-        report.heading(f"trial {len(_finished(study)) + 1} of {wanted}: {named}")
-        _train(study, trial, partial(load, [*_overrides(values), *OF_TRIALS]), report, verbose)
+        console.heading(f"trial {len(_finished(study)) + 1} of {wanted}: {named}")
+        _train(study, trial, partial(load, [*_overrides(values), *OF_TRIALS]), console, verbose)
     found = _best(study, folder)
     save_settings(load(_overrides(found.values)), folder)
-    _show(study, found, report)
+    _show(study, found, console)
     return found
 
 
-def _show_plan(folder: Path, wanted: int, report: Reporter) -> None:
+def _show_plan(folder: Path, wanted: int, console: Reporter) -> None:
     done = _finished(_study(folder)) if (folder / "study.db").is_file() else []
-    report.line(f"{len(done)} of {wanted} trials are done, in {folder}")
+    console.line(f"{len(done)} of {wanted} trials are done, in {folder}")
     seconds = [trial.user_attrs["seconds"] for trial in done]
     if seconds and len(done) < wanted:
-        report.line(f"about {(wanted - len(done)) * sum(seconds) / len(seconds):,.0f} s by those")
+        console.line(f"about {(wanted - len(done)) * sum(seconds) / len(seconds):,.0f} s by those")
 
 
 def _key(settings: Settings, workspace: Workspace) -> str:
@@ -190,18 +190,18 @@ def _overrides(values: dict[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def _train(study: Study, trial: Trial, load: Callable[[], Settings], report: Reporter, verbose: bool) -> None:
+def _train(study: Study, trial: Trial, load: Callable[[], Settings], console: Reporter, verbose: bool) -> None:
     from optuna.trial import TrialState
 
     clock = time.monotonic()
     try:
         settings = load()
-        (outcome,) = run_stages(["train"], settings, report=report, verbose=verbose)
+        (outcome,) = run_stages(["train"], settings, console=console, verbose=verbose)
     except (SettingsError, TrainingFailed, RerankerFailed) as error:
         trial.set_user_attr("failure", str(error)[:500])
         trial.set_user_attr("seconds", time.monotonic() - clock)
         study.tell(trial, state=TrialState.FAIL)
-        report.say(f"failed: {error}")
+        console.say(f"failed: {error}")
         return
     model_id = next(name.removeprefix("models/") for name in outcome.run.outputs if name.startswith("models/"))
     manifest = read_manifest(Workspace.open(settings.workspace).root / "models" / model_id)
@@ -232,10 +232,10 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _show(study: Study, found: Found, report: Reporter) -> None:
+def _show(study: Study, found: Found, console: Reporter) -> None:
     finished = sorted(_finished(study), key=lambda t: -1.0 if t.value is None else -t.value)
     names = list(found.values)
-    report.table(
+    console.table(
         f"Search: {len(finished)} trials by {METRIC} on validation",
         ["trial", *names, METRIC, "epoch", "seconds"],
         [
@@ -249,4 +249,4 @@ def _show(study: Study, found: Found, report: Reporter) -> None:
             for t in finished
         ],
     )
-    report.line(f"best   {found.folder / 'settings.yaml'}  (model {found.model_id}, {METRIC} {found.validation:.4f})")
+    console.line(f"best   {found.folder / 'settings.yaml'}  (model {found.model_id}, {METRIC} {found.validation:.4f})")

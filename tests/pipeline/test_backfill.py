@@ -39,12 +39,12 @@ def test_a_day_gone_by_is_published_as_of_itself_and_the_latest_stays(spark: Spa
             event = {"event_id": f"{user}-{number}", "user_id": f"u{user}", "item_id": f"i{1 + (user + number) % 8}"}
             events.append({**event, "event_type": "buy", "event_time": at, "event_date": at.date()})
     world.put("interactions", events)
-    run_stages(["histories"], world.settings(*SHORT), report=Reporter(quiet=True))
+    run_stages(["histories"], world.settings(*SHORT), console=Reporter(quiet=True))
     world.train()
     live, _ = world.publish()
     before = world.vectors("user_features")
 
-    backfill(lambda more: world.settings(*SHORT, *more), DAYS, report=Reporter(quiet=True))
+    backfill(lambda more: world.settings(*SHORT, *more), DAYS, console=Reporter(quiet=True))
     assert read_release(world.workspace)["release_id"] == live
     backfilled = [row for row in states(rows_of(world.workspace)).values() if row["status"] == "backfilled"]
     assert [row["as_of"] for row in backfilled] == [datetime(2024, 1, n, tzinfo=UTC) for n in (6, 7)]

@@ -156,7 +156,7 @@ def test_a_dry_run_says_what_is_read_encoded_and_how_long_it_takes(
     assert f"item_index @ 1 ({2 * N_ITEMS} rows)" in said[0]
     assert said[2] == "time   about 80 s (the last run took 40 s)"
     before = {path for path in workspace.root.rglob("*") if path.is_file()}
-    run_stages(["histories"], settings, report=Reporter(), dry_run=True)
+    run_stages(["histories"], settings, console=Reporter(), dry_run=True)
     out = capsys.readouterr().out
     assert "histories: would run" in out
     assert {path for path in workspace.root.rglob("*") if path.is_file()} == before
@@ -168,7 +168,7 @@ def test_the_days_of_a_backfill(world: Planted, capsys: pytest.CaptureFixture[st
         days_between("2024-02-02", "2024-02-01", 1)
     with pytest.raises(SettingsError, match="backfill needs days such as 2024-01-31"):
         days_between("yesterday", "2024-02-01", 1)
-    backfill(lambda more: world.settings, ["2024-01-01", "2024-01-02"], report=Reporter(), dry_run=True)
+    backfill(lambda more: world.settings, ["2024-01-01", "2024-01-02"], console=Reporter(), dry_run=True)
     lines = squeezed(capsys.readouterr().out)
     assert lines[0] == "2024-01-01: histories, train, publish, one backfilled release as of 2024-01-01"
     assert lines[1] == "2024-01-02: histories, publish, one backfilled release as of 2024-01-02"

@@ -61,7 +61,7 @@ def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSe
     before, vectors = files(path), {name: published.read(release=name) for name in ("r2", "r4")}
 
     def run(*, delete: bool) -> set[tuple[str, str]]:
-        plan = retain(settings, releases=2, days=0 if delete else 7, delete=delete, report=Reporter(quiet=True))
+        plan = retain(settings, releases=2, days=0 if delete else 7, delete=delete, console=Reporter(quiet=True))
         return {(one.kind, one.name) for one in plan.going}
 
     with workspace_lock(workspace), pytest.raises(LearnSparkError, match="another run is at work"):

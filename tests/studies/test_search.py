@@ -36,11 +36,11 @@ class Interrupting(Reporter):
             raise KeyboardInterrupt
 
 
-def searched(shelf: Shelf, *overrides: str, trials: int = 3, report: Reporter | None = None) -> Found:
+def searched(shelf: Shelf, *overrides: str, trials: int = 3, console: Reporter | None = None) -> Found:
     def load(more: Sequence[str]) -> Settings:
         return shelf.settings(*RIVAL, *overrides, *more)
 
-    found = search(load, report=report or Reporter(quiet=True), trials=trials)
+    found = search(load, console=console or Reporter(quiet=True), trials=trials)
     assert found is not None
     return found
 
@@ -75,7 +75,7 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
     # The same, stopped as the second trial began, and again after it.
     broken = Shelf(tmp_path / "broken", reading())
     with pytest.raises(KeyboardInterrupt):
-        searched(broken, SPACE, "training.refit=true", report=Interrupting(2))
+        searched(broken, SPACE, "training.refit=true", console=Interrupting(2))
     searched(broken, SPACE, "training.refit=true", trials=2)
     again = trials_of(searched(broken, SPACE, "training.refit=true"))
     figures = [[(t["values"], t["NDCG@10"], t["model_id"]) for t in rows] for rows in (trials, again)]

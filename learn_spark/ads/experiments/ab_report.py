@@ -79,17 +79,17 @@ def _format_of(path: Path) -> str:
     return _SUFFIXES[inner]
 
 
-def show_plan(settings: Experiment, report: Reporter) -> None:
+def show_plan(settings: Experiment, console: Reporter) -> None:
     """What would be read and written; nothing is."""
     folder = Path(settings.path)
     for log, files in zip(settings.logs, log_files(folder, settings.logs), strict=True):
         size = sum(file.path.stat().st_size for file in files)
-        report.line(f"would read   {len(files):,} of {log.files} in {folder} ({log.format}, {size / 1e6:,.1f} MB)")
+        console.line(f"would read   {len(files):,} of {log.files} in {folder} ({log.format}, {size / 1e6:,.1f} MB)")
     reports = Path(settings.workspace).expanduser().resolve() / "reports"
-    report.line(f"would write  {reports / settings.name}.html and .json")
+    console.line(f"would write  {reports / settings.name}.html and .json")
 
 
-def run(settings: Experiment, report: Reporter, *, verbose: bool = False, spark: SparkSession | None = None) -> Report:
+def run(settings: Experiment, console: Reporter, *, verbose: bool = False, spark: SparkSession | None = None) -> Report:
     """Read the logs, check them, and compare the arms.
 
     The logs are not changed. A failed check does not raise: see ``Report.failed`` and ``require_sound``.
@@ -107,12 +107,12 @@ def run(settings: Experiment, report: Reporter, *, verbose: bool = False, spark:
             log = None if verbose else workspace.folder("logs") / "spark.log"
             spark = start_session(settings.spark, app="learn-spark ab-report", log_file=log)
         rows = prepare(spark, settings, folder, place, reports)
-        report.say(
+        console.say(
             f"{rows.read:,} rows: {rows.kept:,} kept, {rows.refused_rows:,} refused, {rows.repeated:,} repeated "
             f"({rows.read / (time.monotonic() - begun):,.0f} rows/s)"
         )
         users = make_users(rows.frame, settings, place)
-        report.say(f"{users.users:,} users in the experiment ({time.monotonic() - begun:,.0f} s)")
+        console.say(f"{users.users:,} users in the experiment ({time.monotonic() - begun:,.0f} s)")
         found = analyse(settings, rows, users, files, run_id, begun)
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -72,7 +72,7 @@ def _check_and_tell(context: StageContext, sampled: DataFrame, samples: list[Sam
         of_kind = [row for row in rows if row["kind"] == sample.kind]
         weight, converted = (sum(row[name] for row in of_kind) for name in ("weight", "converted"))
         check_weights(sample.kind, weight, sample.population, sample.population - converted, sample.rate)
-    context.report.table(
+    context.console.table(
         "Exposures by placement (simulated)",
         ["kind", "placement", "rows", "exposures", "converted", "converted share", "revenue"],
         [

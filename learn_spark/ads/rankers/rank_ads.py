@@ -146,15 +146,15 @@ def _fit(
     settings = context.settings.ranking
     label = f"{variant}, seed {seed}"
     if variant.startswith("gbdt"):
-        with context.report.bar(label, settings.trees.rounds, "rounds") as bar:
+        with context.console.bar(label, settings.trees.rounds, "rounds") as bar:
             text, rounds = train_trees(variant, train, validation, settings, seed, bar)
-        context.report.say(f"{label}: {rounds} rounds chosen by validation")
+        context.console.say(f"{label}: {rounds} rounds chosen by validation")
         return Ranker(variant, TREES, seed, {"rounds": rounds}, trees=text)
     shape = shape_of(variant, [v.size for v in vocabularies.values()], train.vectors.shape[1], settings)
-    with context.report.bar(label, settings.epochs * len(train), "exposures") as bar:
+    with context.console.bar(label, settings.epochs * len(train), "exposures") as bar:
         network, points = train_network(shape, train, validation, settings, seed, bar)
     best = best_epoch(points)
-    context.report.say(
+    context.console.say(
         f"{label}: epoch {best} of {len(points)}, log loss {points[best - 1].validation:.5f} on validation"
     )
     told = {"best_epoch": best, "epochs": [asdict(point) for point in points]}
@@ -272,7 +272,7 @@ def _show(context: StageContext, figures: Sequence[Figure]) -> None:
     means = {(f.variant, f.metric): f for f in whole if f.seed is None and f.against is None}
     variants = list(dict.fromkeys(f.variant for f in whole))
     lines = [[variant, *(_told(means[variant, metric]) for metric in METRICS)] for variant in variants]
-    context.report.table(title, ["variant", *METRICS], lines)
+    context.console.table(title, ["variant", *METRICS], lines)
     gaps = [f for f in figures if f.against is not None and f.metric in COMPARED[:2]]
     lines = []
     for f in [f for f in gaps if f.metric == COMPARED[0]]:
@@ -280,7 +280,7 @@ def _show(context: StageContext, figures: Sequence[Figure]) -> None:
         name = f"{f.variant} - {f.against}, {f.cohort if f.dimension == WHOLE else f'{f.dimension} {f.cohort}'}"
         lines.append([name, f"{f.size['exposures']:,.0f}", f"{f.size['conversions']:,.0f}", _gap(f), _gap(same)])
     if lines:
-        context.report.table(
+        context.console.table(
             "What the features change (95 % interval, bootstrap over users)",
             ["difference, cohort", "exposures", "conversions", *COMPARED[:2]],
             lines,

@@ -53,7 +53,7 @@ class StageContext:
     workspace: Workspace
     run_id: str
     inputs: Mapping[str, str]
-    report: Reporter
+    console: Reporter
     holder: SparkHolder
     forced: bool = False
 

@@ -72,7 +72,7 @@ def changed_users(context: StageContext) -> Changed | None:
         feed.write.mode("overwrite").parquet(place)
     except Exception as error:
         # The feed is kept as long as the log's old files: after VACUUM there is none to ask.
-        context.report.say(f"rebuilding all users: the change feed cannot be read ({type(error).__name__})")
+        context.console.say(f"rebuilding all users: the change feed cannot be read ({type(error).__name__})")
         return None
     users = context.spark.read.schema("user_id string").parquet(place)
     number = users.count()

@@ -48,7 +48,7 @@ def item_matrix_path(
     cache: Path,
     dtype: Literal["float16", "float32"] = "float32",
     space: VectorSpace | None = None,
-    report: Reporter | None = None,
+    console: Reporter | None = None,
 ) -> Path:
     """Where the matrix of these snapshots lies; it is built if it is not there yet.
 
@@ -88,7 +88,7 @@ def item_matrix_path(
             temporary.mkdir()
             try:
                 texts = TextsOfItems.read(item_index, item_text, template_version)
-                _build(temporary / _FILE, texts, embeddings, encoder_key, np.dtype(dtype), space, report)
+                _build(temporary / _FILE, texts, embeddings, encoder_key, np.dtype(dtype), space, console)
                 (temporary / "matrix.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
                 temporary.rename(cache / key)
             finally:
@@ -103,11 +103,11 @@ def _build(
     encoder_key: str,
     dtype: np.dtype,
     space: VectorSpace | None,
-    report: Reporter | None,
+    console: Reporter | None,
 ) -> None:
     matrix: np.memmap | None = None
     found = np.zeros(texts.distinct, dtype=bool)
-    with (report or Reporter(quiet=True)).bar("item matrix", texts.distinct, "texts") as bar:
+    with (console or Reporter(quiet=True)).bar("item matrix", texts.distinct, "texts") as bar:
         for keys, vectors in embeddings_by_text(embeddings, encoder_key):
             text, at = texts.find(keys)
             new = ~found[text]

@@ -34,7 +34,7 @@ def fit_reranker(
     histories: pa.Table,
     wanted: RerankerSettings,
     settings: Settings,
-    report: Reporter,
+    console: Reporter,
 ) -> FittedReranker:
     """Heads for ``tower``, which must not have learnt the validation events of ``histories``; nor have the counts."""
     values, offsets = training_events(histories)
@@ -43,7 +43,7 @@ def fit_reranker(
     users = user_vectors(tower, split.items, split.lengths, settings.objective.history, times=split.times)
     queries = query_batch(split, users, split.hidden(settings.evaluation.mask_history), wanted.reach)
     reranker = Reranker.of(tower, temperature, transitions)
-    with report.bar("fitting evidence", passes(len(users), wanted) * len(users), "users") as bar:
+    with console.bar("fitting evidence", passes(len(users), wanted) * len(users), "users") as bar:
         heads = fit_heads(reranker, queries, split.user_ids, wanted, seed=settings.training.seed, advance=bar.advance)
     every = split.every_target
     ranks = reranker.cross_fitted_ranks(heads.heads_of_users(split.user_ids, folded=True), queries)

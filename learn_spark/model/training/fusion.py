@@ -46,7 +46,7 @@ def fit_blending(
     histories: pa.Table,
     wanted: BlendingSettings,
     settings: Settings,
-    report: Reporter,
+    console: Reporter,
 ) -> FittedBlending:
     """Levels for ``tower``, content bound, which must not have learnt the validation events of ``histories``."""
     window = settings.objective.history
@@ -62,7 +62,7 @@ def fit_blending(
         event_counts(histories, tower.n_items),
         temperature,
     )
-    report.say("fitting fusion")
+    console.say("fitting fusion")
     frequency_weights, folds = fit_frequency_weights(candidates, split.user_ids, wanted, seed=settings.training.seed)
     fusion = ModelBlending(frequency_weights, folds, candidates.counts, wanted.reach, temperature)
     towers = [fusion.upon(tower, fold) for fold in range(FOLDS)]

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(hours=2)  # the others wait while the first process validates
 
 
-def train_alone(task: TrainingTask, report: Reporter) -> Trained:
+def train_alone(task: TrainingTask, console: Reporter) -> Trained:
     """Train in this process."""
-    return train_rank(task, ProcessGroup(), report)[0]
+    return train_rank(task, ProcessGroup(), console)[0]
 
 
 def train_here(task: TrainingTask, processes: int) -> Trained:

@@ -66,21 +66,21 @@ class TrainingLoop:
         training: TrainingSettings,
         validate: Validate | None,
         folder: Path,
-        report: Reporter,
+        console: Reporter,
         device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.tower, self.loss = tower.to(self.device), loss.to(self.device)
         self.ranks: ProcessGroup = loss.ranks
         self.stream, self.maker, self.feed, self.training = stream, maker, feed, training
-        self.validate, self.folder, self.report = validate, folder, report
+        self.validate, self.folder, self.console = validate, folder, console
         self.mixed = mixed(training.precision, self.device)
         if self.mixed and not multiplies_bf16(self.device):
-            report.say(
+            console.say(
                 "training.precision bf16: this device has no products in bf16, fp32 (or auto) is several times faster"
             )
         elif training.precision == "auto":
-            report.say(f"training.precision auto: {'bf16' if self.mixed else 'fp32'} on this device")
+            console.say(f"training.precision auto: {'bf16' if self.mixed else 'fp32'} on this device")
         self.modules = nn.ModuleDict({"tower": self.tower, "loss": self.loss})
         self.average = WeightAverage(self.tower, training.average) if training.average else None
         if self.average is not None:
@@ -117,7 +117,7 @@ class TrainingLoop:
         epochs = self.training.epochs if epochs is None else epochs
         total = self.batches_per_epoch * epochs
         try:
-            with self.report.bar("training", total, "batches") as bar:
+            with self.console.bar("training", total, "batches") as bar:
                 bar.advance(progress.epoch * self.batches_per_epoch + progress.batch)
                 while progress.epoch < epochs and not self._out_of_patience(progress):
                     self._epoch(progress, bar, tracker)
@@ -137,7 +137,7 @@ class TrainingLoop:
         found = self.checkpoints.load_last(self.modules, self.optimizer) if self.training.resume == "auto" else None
         if found is None:
             return Progress()
-        self.report.say(
+        self.console.say(
             f"resuming in epoch {found.epoch + 1}, batch {found.batch + 1} (from {self.checkpoints.folder})"
         )
         return found

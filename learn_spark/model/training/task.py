@@ -79,7 +79,7 @@ def validation(settings: Settings, split: Split) -> Validate:
     return validate
 
 
-def train_rank(task: TrainingTask, ranks: ProcessGroup, report: Reporter) -> tuple[Trained, Tower]:
+def train_rank(task: TrainingTask, ranks: ProcessGroup, console: Reporter) -> tuple[Trained, Tower]:
     """Train as one of ``ranks``; the tower that comes back has the best epoch's weights, on the CPU."""
     settings = Settings.model_validate(task.settings)
     training = settings.training
@@ -121,7 +121,7 @@ def train_rank(task: TrainingTask, ranks: ProcessGroup, report: Reporter) -> tup
         training=training,
         validate=known,
         folder=Path(task.folder),
-        report=report,
+        console=console,
         device=device,
     )
     trained = loop.fit(epochs=task.refit or None)

@@ -63,7 +63,7 @@ def run(context: StageContext) -> StageResult:
     final = trained.curve[trained.best_epoch - 1]
     samples = sum(epoch["samples"] for epoch in trained.curve)
     if settings.training.refit:
-        context.report.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
+        context.console.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
         learnt = with_validation(histories.to_arrow())
         anew = replace(
             task,
@@ -149,13 +149,13 @@ def _fit_beside(
     tensors, heads = None, None
     if (fusion := settings.tower.blending) is not None:
         assert isinstance(tower, BoundTower)
-        fused = fit_blending(tower, temperature, histories, fusion, settings, context.report)
+        fused = fit_blending(tower, temperature, histories, fusion, settings, context.console)
         if _better("fusion", fused.validation, validation, context):
             learnt = with_validation(histories) if settings.training.refit else histories
             tensors, validation = fused.tensors(event_counts(learnt, tower.n_items)), fused.validation
             manifest["fusion"] = {"reach": fusion.reach, **temperatures}
     if (evidence := settings.tower.reranker) is not None:
-        fitted = fit_reranker(tower, temperature, histories, evidence, settings, context.report)
+        fitted = fit_reranker(tower, temperature, histories, evidence, settings, context.console)
         if _better("evidence", fitted.validation, validation, context):
             heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
             manifest["evidence"] = {
@@ -171,7 +171,7 @@ def _better(what: str, found: dict[str, float], before: dict[str, float], contex
     """Whether validation likes ``found`` better, which is told."""
     better = found["NDCG@10"] > before["NDCG@10"]
     told = f"{what}: NDCG@10 on validation is {found['NDCG@10']:.4f} with it, {before['NDCG@10']:.4f} without"
-    context.report.say(told if better else f"{told}; the model goes without it")
+    context.console.say(told if better else f"{told}; the model goes without it")
     return better
 
 
@@ -241,4 +241,4 @@ def _train(context: StageContext, task: TrainingTask) -> Trained:
         return train_on_spark(task, training.processes, lambda: context.spark)
     if training.processes > 1:
         return train_here(task, training.processes)
-    return train_alone(task, context.report)
+    return train_alone(task, context.console)

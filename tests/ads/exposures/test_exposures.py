@@ -163,7 +163,7 @@ def test_interactions_as_exposures(tmp_path: Path, run: Run) -> None:
 def test_a_dry_run_tells_what_it_would_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_journey(tmp_path / "raw", WORLD)
     settings = exposure_settings(tmp_path, {**CHOSEN, "path": str(folder)})
-    run_stages(["exposures"], settings, report=Reporter(), dry_run=True)
+    run_stages(["exposures"], settings, console=Reporter(), dry_run=True)
     said = capsys.readouterr().out
     assert "exposures: would run, because it has not run yet" in said
     assert f"reads  {folder}" in said

@@ -84,7 +84,7 @@ def trained(world: AdsWorld, settings: Settings, spark: SparkSession) -> Outcome
     from learn_spark.core.console import Reporter
     from learn_spark.pipeline.runner import run_stages
 
-    return run_stages(["rank_ads"], settings, report=Reporter(quiet=True))[0]
+    return run_stages(["rank_ads"], settings, console=Reporter(quiet=True))[0]
 
 
 def scores_of(world: AdsWorld, run_id: str) -> dict[tuple[str, int], list[dict[str, Any]]]:

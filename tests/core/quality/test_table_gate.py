@@ -354,14 +354,14 @@ def test_a_check_alone(
     workspace = Workspace.open(settings.workspace)
     quiet = Reporter(quiet=True)
     with pytest.raises(SettingsError, match=r"there is no table items in .* yet"):
-        check_table("items", settings, report=quiet)
+        check_table("items", settings, console=quiet)
     with pytest.raises(SettingsError, match="the contract of runs lists no rules to check"):
-        check_table("runs", settings, report=quiet)
+        check_table("runs", settings, console=quiet)
     with pytest.raises(SettingsError, match="there is no table 'itemz'"):
-        check_table("itemz", settings, report=quiet)
+        check_table("itemz", settings, console=quiet)
 
     old, new = put_items(spark, workspace, 30), put_items(spark, workspace, 6, untitled=6)
-    assert check_table("items", settings, report=quiet, version=old).gate == f"items @ {old}"
+    assert check_table("items", settings, console=quiet, version=old).gate == f"items @ {old}"
     with pytest.raises(GateFailed, match=r"volume is 0\.2, expected at least 0\.9") as error:
         check_table("items", settings, report=Reporter())
     assert error.value.exit_code == 3
@@ -376,10 +376,10 @@ def test_a_check_alone(
         assert lines[rule].split()[1 : 1 + len(words)] == words
     assert Path(lines["Data"].partition("Docs")[2].strip()).is_file()
     with pytest.raises(SnapshotError, match="version 99"):
-        check_table("items", settings, report=quiet, version=99)
+        check_table("items", settings, console=quiet, version=99)
     # Checked again, it is judged again, whatever was said before; under milder rules it passes.
     mild = small_settings("quality.rules={items.volume: {least: 0.1}}")
-    assert check_table("items", mild, report=quiet).passed
+    assert check_table("items", mild, console=quiet).passed
     runs = {row["run_id"]: row["judged_version"] for row in stored(workspace)}
     assert sorted(runs.values()) == [old, new, new]
     assert all_runs(workspace) == []

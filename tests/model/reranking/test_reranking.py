@@ -368,7 +368,7 @@ def test_a_fit_in_small_blocks_is_the_fit_and_one_that_diverges_is_told(monkeypa
         # Nor does any gradient say what all scores have in common.
         ours, theirs = (torch.log_softmax(reranker.score(head, queries), dim=1) for head in (whole, small))
         assert torch.allclose(ours, theirs, atol=0.05)
-    with pytest.raises(RerankerFailed, match=r"lower tower\.evidence\.learning_rate"):
+    with pytest.raises(RerankerFailed, match=r"lower tower\.reranker\.learning_rate"):
         _fit(reranker, queries, users, learning_rate=1e30)
 
 

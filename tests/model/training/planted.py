@@ -107,7 +107,7 @@ def make_loop(
     break_after: int | None = None,
     objective: dict[str, Any] | None = None,
     ranks: ProcessGroup | None = None,
-    report: Reporter | None = None,
+    console: Reporter | None = None,
     **training: Any,
 ) -> TrainingLoop:
     folder.mkdir(exist_ok=True)
@@ -140,5 +140,5 @@ def make_loop(
         ),
         validate=validate,
         folder=folder,
-        report=report or Reporter(quiet=True),
+        console=console or Reporter(quiet=True),
     )

@@ -135,7 +135,7 @@ def test_auto_is_bf16_where_the_device_has_it_and_says_which(
     has_it = any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
     same = {"auto": "bf16" if has_it else "fp32"}
     losses = {
-        precision: make_loop(tmp_path / precision, epochs=1, precision=precision, report=Reporter())
+        precision: make_loop(tmp_path / precision, epochs=1, precision=precision, console=Reporter())
         .fit()
         .curve[-1]["loss"]
         for precision in ("auto", "fp32", "bf16")
