@@ -87,9 +87,10 @@ def _read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     bases = named if isinstance(named, list) else [named]
     merged: dict[str, Any] = {}
     for base in bases:
-        base_path = path.parent / str(base)
+        beside, preset = path.parent / str(base), resource_folder("conf") / str(base)
+        base_path = beside if beside.is_file() else preset
         if not base_path.is_file():
-            raise SettingsError(f"{path} extends {base}, but there is no file {base_path}")
+            raise SettingsError(f"{path} extends {base}, but there is no file {beside}, and no preset {base} in conf/")
         merged = _merge(merged, _read_tree(base_path, (*above, path.resolve())))
     return _merge(merged, tree)
 

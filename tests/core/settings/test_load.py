@@ -110,6 +110,14 @@ def test_a_file_extends_several_the_last_first(tmp_path: Path) -> None:
     assert own.tower.heads == load_settings("learn").tower.heads
 
 
+def test_a_file_anywhere_extends_a_preset_by_name_but_a_file_beside_it_first(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text("extends: [learn.yaml, learn-plus.yaml]\n")
+    assert load_settings(tmp_path / "shop.yaml").tower.kind == "learn-plus"
+    (tmp_path / "learn-plus.yaml").write_text("tower: {layers: 1}\n")
+    shop = load_settings(tmp_path / "shop.yaml")
+    assert (shop.tower.kind, shop.tower.layers) == ("learn", 1)
+
+
 def test_bad_files_are_named(tmp_path: Path) -> None:
     cases = {
         "loop.yaml": ("extends: loop.yaml\n", "extends itself"),
