@@ -5,7 +5,7 @@ VENV := .venv
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup quickstart test lint format docs lock clean distclean
+.PHONY: help setup quickstart test check lint format docs site lock clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ quickstart: setup ## Set up, then run the whole road on MovieLens-100K (ARGS="--
 
 test: setup lint ## Set up, check style and types, run all tests, two files at a time (ARGS="-k contracts": these, one at a time)
 	@$(VENV)/bin/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --durations 30)
+
+check: setup lint ## Style, imports, types, and the unit tests, which start neither Spark nor a model
+	@$(VENV)/bin/python -m pytest -m unit $(ARGS)
 
 lint: setup ## Check style (ruff), imports (import-linter) and types (mypy)
 	@$(VENV)/bin/ruff check .
@@ -33,6 +36,10 @@ docs: setup ## Write docs/data.md anew from the contracts in schemas/
 	@$(VENV)/bin/python -m learn_spark.report.data_page > docs/data.md.new
 	@mv docs/data.md.new docs/data.md
 
+site: setup ## Build the documentation as a site in site/ (strict: a dead link fails)
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 bench-%: setup ## Run benchmarks/%.py (bench-histories; bench-daily ARGS="--folder DIR")
 	@$(VENV)/bin/python -m benchmarks.$* $(ARGS)
 
@@ -42,7 +49,7 @@ lock: setup ## Resolve the dependencies anew into requirements/*.txt
 	@$(LOCK) --no-deps requirements/demo.in -o requirements/demo.txt
 
 clean: ## Remove build artefacts and caches; keep .venv and var/
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environment too; keep var/ (tables, models, reports)

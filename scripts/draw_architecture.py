@@ -59,7 +59,9 @@ def text(x: int, y: int, words: str, kind: str = "", anchor: str = "start") -> s
 
 def rooms() -> str:
     """The rooms from top to bottom, with the direction of imports."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     (layers,) = (contract["layers"] for contract in contracts if contract["id"] == "layers")
     parts = [text(20, 28, "A room imports only rooms below it.", "name")]
     for number, name in enumerate(layers):
