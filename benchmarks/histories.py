@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.core.settings.histories import HistoriesSettings
+from learn_spark.core.settings.histories import HistoriesSettings, LastEventsHistoriesSettings
 from learn_spark.core.settings.platform import SparkSettings
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _part(part: str, folder: Path, size: int, heavy: float) -> int:
         return 0
     from learn_spark.data.histories.events import indexed_events, usable_events
 
-    wanted = HistoriesSettings(max_length=CAP)
+    wanted = LastEventsHistoriesSettings(max_length=CAP)
     log = session.read.parquet(f"file:{folder / 'log'}")
     index = session.read.parquet(f"file:{folder / 'index'}")
     started = time.monotonic()

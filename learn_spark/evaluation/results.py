@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from learn_spark.core.settings import Settings
+from learn_spark.core.settings.histories import TimeSplitHistoriesSettings
 from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.contracts import contract
@@ -48,8 +49,9 @@ def _tables(inputs: Mapping[str, str]) -> dict[str, str]:
 def protocol_of(settings: Settings) -> str:
     """How histories are cut and targets ranked, for people. A ranking by another rule must have another name here."""
     histories = settings.histories
-    split = f" at {histories.split_time}" if histories.split_time is not None else ""
-    split += "" if histories.train_after_split else ", nobody trained behind it"
+    split = ""
+    if isinstance(histories, TimeSplitHistoriesSettings):
+        split = f" at {histories.split_time}{'' if histories.train_after_split else ', nobody trained behind it'}"
     masked = "masked" if settings.evaluation.mask_history else "not masked"
     return f"{histories.protocol}{split}; whole catalogue, history {masked}, ties by half"
 

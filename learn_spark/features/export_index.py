@@ -24,8 +24,8 @@ from learn_spark.features.faiss_index import IndexFault, ItemIndex, build, load,
 from learn_spark.features.index_recall import measure
 from learn_spark.features.read import read_release
 
-# What makes an index another one; the rest only says when to measure and when to build anew.
-_SHAPE = ("kind", "links", "ef_construction", "ef_search", "nlist", "nprobe")
+# Settings of which another value makes no other index: what is measured, and when it is built anew.
+_NOT_OF_ITS_SHAPE = {"queries", "max_added_share"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run(context: StageContext) -> StageResult:
         "release_id": name,
         "model_id": release["model_id"],
         "kind": settings.kind,
-        "settings": {key: getattr(settings, key) for key in _SHAPE},
+        "settings": settings.model_dump(exclude=_NOT_OF_ITS_SHAPE),
         "metric": "inner product",
         "normalised": bool(np.allclose(norms, 1.0, atol=context.settings.release.norm_tolerance)),
         "features_version": version,
@@ -111,7 +111,7 @@ def _extensible(
     """The largest earlier index to which only items must be added, or None and why there is none."""
     if context.forced:
         return None, "asked to (--force)"
-    wanted = {key: getattr(context.settings.index, key) for key in _SHAPE}
+    wanted = context.settings.index.model_dump(exclude=_NOT_OF_ITS_SHAPE)
     why, found = "there is no earlier index of this model and these settings", []
     for folder in sorted(path for path in indexes.iterdir() if not path.name.startswith(".")):
         try:

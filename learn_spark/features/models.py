@@ -7,9 +7,9 @@ from typing import Any
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.histories import HistoriesSettings
 from learn_spark.core.tables.lineage import trained_models
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.core.times import as_micros
 from learn_spark.encoder.identity import identify
 
 
@@ -34,7 +34,7 @@ def usable_model(settings: Settings, workspace: Workspace) -> str:
         )
     wanted = settings.histories.as_of_micros()
     for model, manifest in fitting.items():
-        knows = HistoriesSettings(as_of=manifest.get("as_of")).as_of_micros()
+        knows = None if manifest.get("as_of") is None else as_micros(manifest["as_of"])
         if (wanted is None and knows is None) or (wanted is not None and knows is not None and knows <= wanted):
             return model
     if wanted is None:

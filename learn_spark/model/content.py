@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.settings.encoder import WhitenedSpaceSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.data.splits.split import training_events
 from learn_spark.data.text.templates import template
@@ -42,11 +43,12 @@ def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
     """(the item matrix in the settings' space, its space_key): fitted on items with a training event, written down."""
     settings = context.settings.embedding_space
     positions, _ = training_events(histories)
+    whitening = settings if isinstance(settings, WhitenedSpaceSettings) else None
     space = fit_embedding_space(
         item_matrix(matrix_path(context)),
         settings.kind,
-        ridge=settings.ridge if settings.kind == "whitened" else 0.0,
-        dims=settings.dims,
+        ridge=whitening.ridge if whitening else 0.0,
+        dims=whitening.dims if whitening else None,
         rows=np.unique(positions) + 1,
     )
     key = register_embedding_space(context.workspace, space, identify(context.settings.encoder).key, context.inputs)

@@ -10,62 +10,103 @@ from learn_spark.core.settings.base import Count, Rate, Section, iso_time
 from learn_spark.core.times import as_micros
 
 
-class HistoriesSettings(Section):
-    """How a user's log is filtered, ordered, capped and cut (docs/protocols.md shows the protocols side by side).
-
-    ``split_time``, ``targets``, ``held_out``, ``sample`` and ``train_after_split`` are for protocol ``time_split``.
-    Without ``train_after_split`` all users, held-out ones too, train on the events before ``split_time`` alone.
-    """
-
-    protocol: Literal["leave_last_out", "last_day", "time_split", "books_meta", "books_hllm"] = "leave_last_out"
+class _HistoriesSettings(Section):
     max_length: Annotated[int, Field(ge=3)] = 256
+    """Events kept of a user."""
     long_users: Literal["newest", "chunks"] = "newest"
+    """Users with more events than max_length: newest keeps their newest; chunks adds rows that are training alone."""
     rows_per_file: Count = 65536
+    """Users a file, the unit in which the feed reads and shuffles."""
     event_types: Annotated[list[str], Field(min_length=1)] | None = None
+    """Event types that count; null: all."""
     min_value: float | None = None
+    """Least value of an event that counts; null: no bound."""
     weights: dict[str, Rate] = Field(default_factory=dict)
+    """Weight of an event by its type, kept beside the event; a type that is not named has 1."""
     as_of: str | None = None
-    split_time: str | None = None
-    targets: Count = 40
-    held_out: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
-    sample: Literal["newest", "uniform"] = "newest"
-    train_after_split: bool = True
+    """ISO time from which on events are ignored, for point-in-time work; null: none is ignored."""
 
-    @field_validator("as_of", "split_time")
+    @field_validator("as_of")
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
         return iso_time(value)
 
     @model_validator(mode="after")
-    def _fits_the_protocol(self) -> HistoriesSettings:
-        if (self.protocol == "time_split") != (self.split_time is not None):
-            raise ValueError(
-                "split_time is the time T of protocol time_split: it needs it, and no other protocol takes it"
-            )
-        if self.protocol != "time_split" and not self.train_after_split:
-            raise ValueError("train_after_split is for protocol time_split; no other has a split in time")
-        if self.protocol == "time_split" and self.targets >= self.max_length:
-            raise ValueError(f"targets {self.targets} leave no room for history in max_length {self.max_length}")
-        if self.long_users == "chunks" and self.protocol not in ("leave_last_out", "books_hllm"):
-            raise ValueError(f"long_users chunks is for leave_last_out and books_hllm, not for {self.protocol}")
-        if self.long_users == "newest" and self.protocol == "books_hllm":
-            raise ValueError("books_hllm trains on all events of long users: set long_users: chunks")
+    def _weights_are_of_used_types(self) -> _HistoriesSettings:
         if self.event_types is not None and (unknown := sorted(set(self.weights) - set(self.event_types))):
             raise ValueError(f"weights names {', '.join(unknown)}, which event_types leaves out")
         return self
 
     def as_of_micros(self) -> int | None:
-        """``as_of`` in microseconds since 1970 (UTC unless it names a zone); events at or after it don't exist."""
+        """``as_of`` in microseconds since 1970 (UTC unless it names a zone)."""
         return None if self.as_of is None else as_micros(self.as_of)
 
     def split_micros(self) -> int | None:
-        """``split_time`` in microseconds since 1970 (UTC unless it names a zone): events from it on are targets."""
-        return None if self.split_time is None else as_micros(self.split_time)
+        """The split time in microseconds since 1970 (UTC unless it names a zone); None if the protocol has none."""
+        return None
+
+
+class LastEventsHistoriesSettings(_HistoriesSettings):
+    """Targets are the last events of each user (docs/protocols.md compares the protocols)."""
+
+    protocol: Literal["leave_last_out", "last_day", "books_meta", "books_hllm"] = "leave_last_out"
+    """leave_last_out: the last event is the test target, the one before the validation target. last_day: the events of
+    the last day, and of the day before. books_meta, books_hllm: as these authors split Amazon Books."""
+
+    @model_validator(mode="after")
+    def _long_users_fit_the_protocol(self) -> LastEventsHistoriesSettings:
+        if self.long_users == "chunks" and self.protocol not in ("leave_last_out", "books_hllm"):
+            raise ValueError(f"long_users chunks is for leave_last_out and books_hllm, not for {self.protocol}")
+        if self.long_users == "newest" and self.protocol == "books_hllm":
+            raise ValueError("books_hllm trains on all events of long users: set long_users: chunks")
+        return self
+
+
+class TimeSplitHistoriesSettings(_HistoriesSettings):
+    """Targets are the events from a time on; some users are left out of training for validation and test."""
+
+    protocol: Literal["time_split"] = "time_split"
+    """Events before split_time are history, those from it on are targets (LEARN, industrial data set)."""
+    split_time: str
+    """ISO time from which on events are targets."""
+    targets: Count = 40
+    """Targets a user at most."""
+    held_out: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
+    """Share of the users for validation, and as many for test."""
+    sample: Literal["newest", "uniform"] = "newest"
+    """Which events of a long log: the newest, or a uniform sample (the paper's stage 1)."""
+    train_after_split: bool = True
+    """Whether training users' events from split_time on are training targets. false: all users, held-out ones too,
+    train on events before split_time alone, so that items that appear later are cold."""
+
+    @field_validator("split_time")
+    @classmethod
+    def _split_is_a_time(cls, value: str) -> str:
+        iso_time(value)
+        return value
+
+    @model_validator(mode="after")
+    def _leaves_room_for_history(self) -> TimeSplitHistoriesSettings:
+        if self.targets >= self.max_length:
+            raise ValueError(f"targets {self.targets} leave no room for history in max_length {self.max_length}")
+        if self.long_users == "chunks":
+            raise ValueError("long_users chunks is for leave_last_out and books_hllm, not for time_split")
+        return self
+
+    def split_micros(self) -> int:
+        """``split_time`` in microseconds since 1970 (UTC unless it names a zone)."""
+        return as_micros(self.split_time)
+
+
+HistoriesSettings = Annotated[LastEventsHistoriesSettings | TimeSplitHistoriesSettings, Field(discriminator="protocol")]
 
 
 class FeedSettings(Section):
-    """Petastorm over one Delta snapshot."""
+    """How training reads histories: Petastorm over one Delta snapshot."""
 
     batch_size: Annotated[int, Field(ge=2)] = 256
+    """Users a step. With in-batch negatives each user's targets are the others' negatives."""
     shuffle_rows: Count = 65536
+    """Rows that the shuffle buffer holds. More mixes better and takes more memory."""
     bucket_batches: Count = 1
+    """Batches that are sorted by length together. More means less padding, and likelier neighbours in a batch."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -17,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.resources import resource_folder
 from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.explain import explain
+from learn_spark.core.settings.kinds import drop_settings_of_other_kinds, with_kinds_named
 from learn_spark.core.settings.renamed import as_tree, refuse_old_keys
 from learn_spark.core.settings.schema import Settings
 
@@ -70,7 +71,7 @@ def find_config(name: str) -> Path:
     raise SettingsError(f"no settings file {name!r}; there are {', '.join(known)}, or give the path of a YAML file")
 
 
-def _read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise SettingsError(f"{path} extends itself")
     try:
@@ -91,8 +92,15 @@ def _read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         base_path = beside if beside.is_file() else preset
         if not base_path.is_file():
             raise SettingsError(f"{path} extends {base}, but there is no file {beside}, and no preset {base} in conf/")
-        merged = _merge(merged, _read_tree(base_path, (*above, path.resolve())))
-    return _merge(merged, tree)
+        merged = _upon(merged, _read_tree(base_path, model, (*above, path.resolve())), model)
+    return _upon(merged, tree, model)
+
+
+def _upon(base: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """``over`` merged into ``base``, key by key. Where it changes a section's kind, base's settings of that section
+    that the new kind does not have fall away; those that ``over`` gives itself stay, to be checked.
+    """
+    return _merge(drop_settings_of_other_kinds(base, over, model), over)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,12 +111,16 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w.-]+)*", key):
         raise SettingsError(f"--set {override!r} is not of the form key=value (for example training.epochs=5)")
     value = _parse(text, f"--set {key}") if text else None
     refuse_old_keys(as_tree(key, value), f"--set {key}")
+    return key, value
+
+
+def _apply_override(tree: dict[str, Any], key: str, value: Any) -> None:
     parts = ["spark", "conf", key.removeprefix("spark.conf.")] if key.startswith("spark.conf.") else key.split(".")
     node = tree
     for part in parts[:-1]:
@@ -120,46 +132,13 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node[parts[-1]] = value
 
 
-def all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    """The dotted names of all settings of ``model``, sections among them."""
-    for attribute, field in model.model_fields.items():
-        name = field.alias or attribute
-        yield prefix + name
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from all_keys(kind, f"{prefix}{name}.")
-
-
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    lines = []
-    keys = list(all_keys(model))
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
-            near = difflib.get_close_matches(key, siblings, 1, 0.5) or difflib.get_close_matches(key, keys, 1, 0.5)
-            if not near:
-                leaf = key.rpartition(".")[2]
-                near = [k for k in keys if k.rpartition(".")[2] == leaf][:1]
-            lines.append(f"{key}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
-        elif item["type"] == "missing":
-            lines.append(f"{key}: must be given")
-        elif item["type"] == "value_error":
-            lines.append(f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"]))
-        else:
-            reason = item["msg"][0].lower() + item["msg"][1:]
-            lines.append(f"{key}: {reason} (got {item['input']!r})")
-    return "\n".join(lines)
-
-
 def load_settings(config: str | Path, overrides: Iterable[str] = ()) -> Settings:
     """Settings of ``config`` (a path, or a name in conf/) with ``key=value`` overrides on top.
 
     Raises SettingsError for an unknown key (with the nearest right one), a wrong type, or a contradiction.
     """
     path = find_config(str(config))
-    return _validated(Settings, _read_tree(path), overrides, str(path))
+    return _validated(Settings, _read_tree(path, Settings), overrides, str(path))
 
 
 def load_experiment(described: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Experiment:
@@ -169,16 +148,21 @@ def load_experiment(described: str | Path | Mapping[str, Any], overrides: Iterab
     """
     if isinstance(described, Mapping):
         return _validated(Experiment, _merge({}, described), overrides, "the experiment")
-    return _validated(Experiment, _read_tree(Path(described)), overrides, str(described))
+    return _validated(Experiment, _read_tree(Path(described), Experiment), overrides, str(described))
 
 
 def _validated(model: type[_Model], tree: dict[str, Any], overrides: Iterable[str], where: str) -> _Model:
+    given: list[str] = []
     for override in overrides:
-        _apply_override(tree, override)
+        key, value = _parse_override(override)
+        # Settings that were set one by one stay, so that one of another kind is an error and not passed over.
+        tree = drop_settings_of_other_kinds(tree, as_tree(key, value), model, keep=given)
+        _apply_override(tree, key, value)
+        given.append(key)
     try:
-        return model.model_validate(tree)
+        return model.model_validate(with_kinds_named(tree, model))
     except ValidationError as error:
-        raise SettingsError(f"settings of {where} are wrong:\n{_explain(error, model)}") from None
+        raise SettingsError(f"settings of {where} are wrong:\n{explain(error, model)}") from None
 
 
 def redacted(settings: Settings) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from pydantic import Field, model_validator
 
 from learn_spark.core.settings.ads import ExposuresSettings, RankingSettings
 from learn_spark.core.settings.base import Section
-from learn_spark.core.settings.encoder import EmbeddingSpaceSettings, EncoderSettings
-from learn_spark.core.settings.features import IndexSettings, ReleaseSettings
-from learn_spark.core.settings.histories import FeedSettings, HistoriesSettings
+from learn_spark.core.settings.encoder import EmbeddingSpaceSettings, EncoderSettings, WhitenedSpaceSettings
+from learn_spark.core.settings.features import FlatIndexSettings, IndexSettings, ReleaseSettings
+from learn_spark.core.settings.histories import FeedSettings, HistoriesSettings, LastEventsHistoriesSettings
 from learn_spark.core.settings.platform import PipelineSettings, QualitySettings, SparkSettings
 from learn_spark.core.settings.search import SearchSettings
 from learn_spark.core.settings.source import SourceSettings, TextSettings
-from learn_spark.core.settings.tower import TowerSettings
+from learn_spark.core.settings.tower import LearnTowerSettings, TowerSettings
 from learn_spark.core.settings.training import EvaluationSettings, ObjectiveSettings, TrainingSettings
 
 
@@ -20,24 +20,44 @@ class Settings(Section):
     """All settings of one workspace."""
 
     workspace: str = Field(min_length=1)
+    """Folder of all tables, models, indexes and reports, relative to the folder you run in. Another folder is another,
+    separate workspace."""
     source: SourceSettings
+    """Where the raw rows come from."""
     spark: SparkSettings = SparkSettings()
+    """The Spark session."""
     quality: QualitySettings = QualitySettings()
+    """The quality gates."""
     text: TextSettings = TextSettings()
+    """How an item becomes one text."""
     encoder: EncoderSettings
-    embedding_space: EmbeddingSpaceSettings = EmbeddingSpaceSettings()
-    histories: HistoriesSettings = HistoriesSettings()
+    """The frozen LLM."""
+    embedding_space: EmbeddingSpaceSettings = WhitenedSpaceSettings()
+    """The space in which towers read embeddings, fitted on the training catalogue alone; nothing is encoded again."""
+    histories: HistoriesSettings = LastEventsHistoriesSettings()
+    """How a user's log is filtered, ordered, truncated and split."""
     feed: FeedSettings = FeedSettings()
-    tower: TowerSettings = TowerSettings()
+    """How training reads histories."""
+    tower: TowerSettings = LearnTowerSettings()
+    """The preference tower: LEARN's over content, or a rival over item IDs."""
     objective: ObjectiveSettings = ObjectiveSettings()
+    """What is predicted, and against which negatives."""
     training: TrainingSettings = TrainingSettings()
+    """The training loop."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """Ranking of the whole catalogue."""
     release: ReleaseSettings = ReleaseSettings()
-    index: IndexSettings = IndexSettings()
+    """Publishing user and item features."""
+    index: IndexSettings = FlatIndexSettings()
+    """The FAISS index of the released items, by inner product."""
     exposures: ExposuresSettings = ExposuresSettings()
+    """The exposures that ads are ranked on (docs/exposures.md)."""
     ranking: RankingSettings = RankingSettings()
+    """The ads rankers (docs/ranking.md)."""
     search: SearchSettings = SearchSettings()
+    """The search over settings."""
     pipeline: PipelineSettings
+    """What learn-spark run does."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Settings:

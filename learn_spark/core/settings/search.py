@@ -10,14 +10,16 @@ from learn_spark.core.settings.base import Count, Section
 
 
 class ParameterSettings(Section):
-    """What the search may set one setting to: one of ``choices``, or a number from ``low`` to ``high`` (both included),
-    drawn evenly on the logarithm with ``log``. Whole numbers where both ends are.
-    """
+    """The values that a search may give one setting: ``choices``, or numbers from ``low`` to ``high``."""
 
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
+    """The values; instead of low and high."""
     low: int | float | None = None
+    """Smallest number; whole numbers are drawn if low and high are whole."""
     high: int | float | None = None
+    """Largest number, itself included."""
     log: bool = False
+    """Whether numbers are drawn evenly on the logarithm."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ParameterSettings:
@@ -34,13 +36,14 @@ class ParameterSettings(Section):
 
 
 class SearchSettings(Section):
-    """``learn-spark search``: trainings with other settings, judged by validation alone. ``parameters`` names the
-    settings to vary (``{tower.dropout: {low: 0.1, high: 0.5}}``) in the sections that training reads.
-    """
+    """``learn-spark search``: trainings with other settings, compared on validation alone."""
 
     trials: Count = 10
+    """Trainings, the first with the settings as they are."""
     seed: Annotated[int, Field(ge=0)] = 2024
+    """Seed of the sampler that proposes values."""
     parameters: dict[str, ParameterSettings] = Field(default_factory=dict)
+    """The settings to vary, of the sections that training reads: {tower.dropout: {low: 0.1, high: 0.5}}."""
 
     @field_validator("parameters")
     @classmethod

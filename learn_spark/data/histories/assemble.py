@@ -11,7 +11,7 @@ from pyspark.sql import Observation, Window
 from pyspark.sql import functions as F
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.histories import HistoriesSettings
+from learn_spark.core.settings.histories import HistoriesSettings, TimeSplitHistoriesSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
@@ -52,7 +52,7 @@ def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> Data
     the heaviest user.
     """
     table = contract("user_histories")
-    cut = settings.split_micros()
+    split = settings if isinstance(settings, TimeSplitHistoriesSettings) else None
     files = max(1, math.ceil(size.users / settings.rows_per_file))
     partitions = files * max(1, math.ceil(size.events / files / EVENTS_A_PARTITION))
     user_hash = F.xxhash64("user_id")
@@ -61,14 +61,15 @@ def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> Data
         placed = rows.repartition(partitions, "user_id").sortWithinPartitions(user_hash, "user_id", "chunk")
     else:
         rows = events.withColumn("run", user_hash)
-        if cut is not None:
-            rows = rows.withColumn("role", _role(settings))
-            if settings.sample == "uniform":
+        if split is not None:
+            rows = rows.withColumn("role", _role(split))
+            if split.sample == "uniform":
                 rows = rows.withColumn("draw", F.xxhash64("event_id", F.lit("stage 1")))
         # One number to sort by: many times faster than the text of the user's id.
         placed = rows.repartition(partitions, "user_id").sortWithinPartitions("run")
-    targets = settings.targets if cut is not None else 0
-    plan = Plan(settings.protocol, settings.max_length, cut, targets, settings.train_after_split)
+    plan = Plan(settings.protocol, settings.max_length)
+    if split is not None:
+        plan = Plan(split.protocol, split.max_length, split.split_micros(), split.targets, split.train_after_split)
     worked = placed.mapInArrow(assemble_stream(plan, table.arrow_schema()), table.spark_schema())
     return worked.coalesce(files)
 
@@ -83,7 +84,7 @@ def _chunked(events: DataFrame, settings: HistoriesSettings) -> DataFrame:
     return events.withColumn("chunk", chunk).join(counts, "user_id")
 
 
-def _role(settings: HistoriesSettings) -> Column:
+def _role(settings: TimeSplitHistoriesSettings) -> Column:
     """Users are held out by a hash of their id: the same ones whatever the log holds."""
     share = F.pmod(F.xxhash64("user_id", F.lit("held out")), F.lit(1_000_000)) / 1_000_000
     chosen = F.when(share < settings.held_out, TEST).when(share < 2 * settings.held_out, VALIDATION)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.core.settings.source import FilesSettings, SourceSettings
+from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings, SourceSettings
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import (
@@ -32,8 +32,8 @@ class Described:
     """``source.items`` and ``source.events``. Rows that do not meet ``where`` are passed over (null counts as no)."""
 
     def __init__(self, settings: SourceSettings) -> None:
-        if settings.items is None or settings.events is None:
-            raise ValueError("format files needs items and events")
+        if not isinstance(settings, FilesSourceSettings):
+            raise ValueError(f"format files needs items and events, which format {settings.format} does not have")
         self._items, self._events = settings.items, settings.events
         self._event_type, self._unit = settings.event_type, settings.time_unit
 

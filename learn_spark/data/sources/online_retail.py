@@ -5,7 +5,7 @@ Source: Chen, Sain and Guo 2012, UCI Machine Learning Repository (CC BY 4.0).
 
 from __future__ import annotations
 
-from learn_spark.core.settings.source import FilesSettings, SourceSettings
+from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings
 from learn_spark.data.sources.described import Described
 
 # Lines without a customer are counter sales, and stock codes without five digits are postage, fees and samples:
@@ -20,7 +20,7 @@ def online_retail() -> Described:
     most pieces stands. Times have minutes; all lines of an invoice share one.
     """
     return Described(
-        SourceSettings(
+        FilesSourceSettings(
             format="files",
             path=".",
             time_unit="iso",

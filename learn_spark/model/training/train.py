@@ -14,6 +14,7 @@ import torch
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import save_settings
+from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
@@ -81,7 +82,7 @@ def run(context: StageContext) -> StageResult:
     point = trained.curve[trained.best_epoch - 1]
     validation = {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")}
     beside = _Beside(None, None, validation)
-    if settings.tower.blending is not None or settings.tower.reranker is not None:
+    if blending_of(settings.tower) is not None or settings.tower.reranker is not None:
         temperatures = {
             "temperature": final.get("temperature", settings.objective.temperature),
             "chosen_temperature": point.get("temperature", settings.objective.temperature),
@@ -147,7 +148,7 @@ def _fit_beside(
     """
     settings, temperature = context.settings, temperatures["chosen_temperature"]
     tensors, heads = None, None
-    if (fusion := settings.tower.blending) is not None:
+    if (fusion := blending_of(settings.tower)) is not None:
         assert isinstance(tower, BoundTower)
         fused = fit_blending(tower, temperature, histories, fusion, settings, context.console)
         if _better("fusion", fused.validation, validation, context):

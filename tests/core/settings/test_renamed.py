@@ -11,7 +11,7 @@ import yaml
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.resources import resource_folder
 from learn_spark.core.settings import load_settings
-from learn_spark.core.settings.load import all_keys
+from learn_spark.core.settings.kinds import all_keys
 from learn_spark.core.settings.renamed import RENAMED_KEYS, RENAMED_VALUES, as_tree
 from learn_spark.core.settings.schema import Settings
 

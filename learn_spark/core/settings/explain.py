@@ -1,0 +1,77 @@
+"""What is wrong with settings, a line a fault: the setting, the reason, and the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from learn_spark.core.settings.kinds import Kinds, all_keys, fields_of, kinds_of, models_of
+
+
+@dataclass(frozen=True)
+class _Section:
+    """The section that a fault is in: its dotted name, class (None: not a section of settings), kinds and kind."""
+
+    name: str
+    model: type[BaseModel] | None
+    kinds: Kinds | None = None
+    kind: str | None = None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The faults of a tree of settings of ``model``, one a line."""
+    return "\n".join(_sentence(item, *_place(item["loc"], model), model) for item in error.errors())
+
+
+def _place(location: Sequence[int | str], model: type[BaseModel]) -> tuple[str, _Section]:
+    """(the setting's dotted name, the section that it is in) of Pydantic's location, which names kinds too."""
+    parts: list[str] = []
+    section = inner = _Section("", model)
+    rest = list(location)
+    while rest:
+        section = inner
+        parts.append(str(rest.pop(0)))
+        field = fields_of(section.model).get(parts[-1]) if section.model is not None else None
+        inner = _Section(".".join(parts), None)
+        if field is not None and (kinds := kinds_of(field)) is not None:
+            kind = str(rest.pop(0)) if rest else None
+            inner = _Section(inner.name, kinds.classes.get(kind or ""), kinds, kind)
+        elif field is not None and len(models := models_of(field)) == 1:
+            inner = _Section(inner.name, models[0])
+    return ".".join(parts), section
+
+
+def _sentence(item: Mapping[str, Any], key: str, section: _Section, model: type[BaseModel]) -> str:
+    if item["type"] == "extra_forbidden":
+        return f"{key}: {_no_such_setting(key, section, model)}"
+    if item["type"] == "missing":
+        return f"{key}: must be given"
+    if item["type"] == "value_error":
+        return f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"])
+    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kinds = kinds_of(fields_of(section.model)[key.rpartition(".")[2]]) if section.model is not None else None
+        assert kinds is not None
+        if item["type"] == "union_tag_not_found":
+            return f"{key}.{kinds.key}: must be given, one of {', '.join(kinds.classes)}"
+        return f"{key}.{kinds.key}: must be one of {', '.join(kinds.classes)} (got {item['input'][kinds.key]!r})"
+    if item["type"] in ("model_type", "model_attributes_type"):
+        return f"{key}: must be a section, settings as 'key: value' (got {item['input']!r})"
+    reason = item["msg"][0].lower() + item["msg"][1:]
+    return f"{key}: {reason} (got {item['input']!r})"
+
+
+def _no_such_setting(key: str, section: _Section, model: type[BaseModel]) -> str:
+    name = key.rpartition(".")[2]
+    if section.kinds is not None and (having := section.kinds.having(name)):
+        which = f"{section.name}.{section.kinds.key}"
+        return f"a setting of {which} {' or '.join(having)}, and {which} is {section.kind}"
+    keys = list(all_keys(model))
+    prefix = f"{section.name}." if section.name else ""
+    siblings = [prefix + field for field in fields_of(section.model)] if section.model is not None else []
+    near = difflib.get_close_matches(key, siblings, 1, 0.5) or difflib.get_close_matches(key, keys, 1, 0.5)
+    near = near or [other for other in keys if other.rpartition(".")[2] == name][:1]
+    return "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")

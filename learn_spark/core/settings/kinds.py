@@ -1,0 +1,116 @@
+"""Sections of several kinds (``tower.kind``, ``histories.protocol``): which settings a kind has, and which fall away
+where a file or a ``--set`` changes the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The kinds of one section: the class of each value of its setting ``key``; ``default``: the kind if it is left out
+    (None: it must be given).
+    """
+
+    key: str
+    default: str | None
+    classes: Mapping[str, type[BaseModel]]
+
+    def of(self, section: Mapping[str, Any]) -> Any:
+        """The kind that ``section`` has."""
+        return section.get(self.key, self.default)
+
+    def fields(self, kind: Any) -> Mapping[str, FieldInfo] | None:
+        """The settings of ``kind`` by name; None if there is no such kind."""
+        found = self.classes.get(kind) if isinstance(kind, str) else None
+        return None if found is None else fields_of(found)
+
+    def having(self, setting: str) -> list[str]:
+        """The kinds that have ``setting``."""
+        return [kind for kind, cls in self.classes.items() if setting in fields_of(cls)]
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The settings of a section by their names in YAML."""
+    return {field.alias or attribute: field for attribute, field in model.model_fields.items()}
+
+
+def models_of(field: FieldInfo) -> list[type[BaseModel]]:
+    """The sections that a setting may be: one a kind, one for a plain section, none for a value."""
+    found = [field.annotation, *get_args(field.annotation)]
+    return [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
+
+
+def kinds_of(field: FieldInfo) -> Kinds | None:
+    """The kinds of a section; None if it has but one."""
+    if not isinstance(field.discriminator, str):
+        return None
+    classes: dict[str, type[BaseModel]] = {}
+    key = field.discriminator
+    for model in models_of(field):
+        tag = model.model_fields[field.discriminator]
+        key = tag.alias or field.discriminator
+        classes |= dict.fromkeys(get_args(tag.annotation), model)
+    default = field.get_default(call_default_factory=True, validated_data={})
+    kind = getattr(default, field.discriminator) if isinstance(default, BaseModel) else None
+    return Kinds(key, kind, classes)
+
+
+@cache
+def sections_with_kinds(model: type[BaseModel]) -> Mapping[str, Kinds]:
+    """The sections of ``model`` that have several kinds."""
+    return {name: kinds for name, field in fields_of(model).items() if (kinds := kinds_of(field))}
+
+
+def drop_settings_of_other_kinds(
+    base: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel], *, keep: Collection[str] = ()
+) -> dict[str, Any]:
+    """``base`` as far as ``over`` may be merged into it: where ``over`` changes the kind of a section, without the
+    settings of that section that the new kind does not have. Those that ``keep`` names (``tower.ids``) stay.
+    """
+    kept = dict(base)
+    for name, kinds in sections_with_kinds(model).items():
+        below, above = base.get(name), over.get(name)
+        if not isinstance(below, Mapping) or not isinstance(above, Mapping) or kinds.key not in above:
+            continue
+        fields = kinds.fields(above[kinds.key])
+        if fields is not None and kinds.of(below) != above[kinds.key]:
+            named = {key.split(".")[1] for key in keep if key.startswith(f"{name}.")}
+            kept[name] = {setting: value for setting, value in below.items() if setting in {*fields, *named}}
+    return kept
+
+
+def with_kinds_named(tree: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """``tree`` with the default kind where a section names none, and without nulls for settings of other kinds."""
+    named = dict(tree)
+    for name, kinds in sections_with_kinds(model).items():
+        section = named.get(name)
+        if not isinstance(section, Mapping):
+            continue
+        section = dict(section)
+        if kinds.default is not None:
+            section.setdefault(kinds.key, kinds.default)
+        fields = kinds.fields(section.get(kinds.key)) or {}
+        for setting in [s for s, value in section.items() if value is None and s not in fields and kinds.having(s)]:
+            del section[setting]
+        named[name] = section
+    return named
+
+
+def all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    """The dotted names of all settings of ``model``, of every kind, sections among them; each once."""
+    seen = set()
+    for name, field in fields_of(model).items():
+        yield prefix + name
+        for inner in models_of(field):
+            for key in all_keys(inner, f"{prefix}{name}."):
+                if key not in seen:
+                    seen.add(key)
+                    yield key
