@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.histories import HistoriesSettings
+from learn_spark.core.settings.histories import HistoriesSettings, LastEventsHistoriesSettings
 from learn_spark.data.histories.assemble import Size, assemble
 from learn_spark.data.histories.events import indexed_events, usable_events
 
@@ -27,7 +27,7 @@ def histories(spark: SparkSession, events: list[Event], **settings: Any) -> dict
         "event_id string, user_id string, item_id string, event_time timestamp, value double",
     )
     index = spark.createDataFrame([(f"i{n}", n) for n in range(1, 100)], "item_id string, item_index int")
-    wanted = HistoriesSettings(**{"max_length": 5, **settings})
+    wanted = LastEventsHistoriesSettings(**{"max_length": 5, **settings})
     return {row.user_id: row for row in rows_of(log, index, wanted) if row.chunk == 0}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
-from learn_spark.core.settings.histories import HistoriesSettings
+from learn_spark.core.errors import SettingsError
+from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.data.histories import worker
 from learn_spark.data.histories.assemble import Size, assemble
@@ -30,7 +31,7 @@ def rows_of(spark: SparkSession, events: list[Event], **settings: Any) -> list[A
         "event_id string, user_id string, item_id string, event_time timestamp, event_type string, value double",
     )
     index = spark.createDataFrame([(f"i{n}", n) for n in range(1, 200)], "item_id string, item_index int")
-    wanted = HistoriesSettings(**settings)
+    wanted = load_settings("learn", [f"histories={json.dumps(settings)}"]).histories
     found = assemble(indexed_events(usable_events(log, wanted), index, wanted), wanted, Size(2, 1)).collect()
     return sorted(found, key=lambda row: (row.user_id, row.chunk))
 
@@ -229,9 +230,9 @@ def test_event_types_filter_and_weigh(spark: SparkSession) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"protocol": "time_split"}, "it needs it"),
-        ({"split_time": "2024-01-01"}, "no other protocol takes it"),
-        ({"train_after_split": False}, "train_after_split is for protocol time_split"),
+        ({"protocol": "time_split"}, "split_time: must be given"),
+        ({"split_time": "2024-01-01"}, "split_time: a setting of histories.protocol time_split"),
+        ({"train_after_split": False}, "train_after_split: a setting of histories.protocol time_split"),
         (
             {"protocol": "time_split", "split_time": "2024-01-01", "max_length": 40, "targets": 40},
             "no room for history",
@@ -243,8 +244,8 @@ def test_event_types_filter_and_weigh(spark: SparkSession) -> None:
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ValidationError, match=expected):
-        HistoriesSettings(**settings)
+    with pytest.raises(SettingsError, match=expected):
+        load_settings("learn", [f"histories={json.dumps(settings)}"])
 
 
 @pytest.mark.parametrize("plan", [Plan("leave_last_out", 4), Plan("time_split", 6, cut=500, targets=2)])

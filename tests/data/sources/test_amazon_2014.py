@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from learn_spark.core.settings.source import SourceSettings
+from learn_spark.core.settings.source import KnownSourceSettings
 from learn_spark.data.sources import amazon_2014
 from learn_spark.data.sources.amazon_2014 import Amazon2014, literal_to_json
 from learn_spark.data.sources.formats import source_of
@@ -97,7 +97,7 @@ def test_reviews_and_ratings_of_several_categories(spark: SparkSession, tmp_path
         reviews_Beauty_5__json__gz=REVIEWS,
         ratings_Baby__csv=RATINGS,
     )
-    reader = source_of(SourceSettings(format="amazon-2014", path=str(folder)))
+    reader = source_of(KnownSourceSettings(format="amazon-2014", path=str(folder)))
     assert isinstance(reader, Amazon2014)
     files = reader.files(folder)
     assert [(file.name, set(file.holds)) for file in files] == [

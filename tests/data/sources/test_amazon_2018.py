@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from learn_spark.core.settings.source import SourceSettings
+from learn_spark.core.settings.source import KnownSourceSettings
 from learn_spark.data.sources.amazon_2018 import Amazon2018
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import LocationError
@@ -70,7 +70,7 @@ def one_field(spark: SparkSession, folder: Path, field: str, values: list[Any]) 
 
 def test_products_and_reviews(spark: SparkSession, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"meta_All_Beauty.json.gz": META, "All_Beauty_5.json.gz": REVIEWS})
-    reader = source_of(SourceSettings(format="amazon-2018", path=str(folder)))
+    reader = source_of(KnownSourceSettings(format="amazon-2018", path=str(folder)))
     assert isinstance(reader, Amazon2018)
     files = reader.files(folder)
     assert [(file.name, set(file.holds)) for file in files] == [

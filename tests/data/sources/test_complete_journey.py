@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.core.settings.source import SourceSettings
+from learn_spark.core.settings.source import KnownSourceSettings
 from learn_spark.data.sources.complete_journey import CompleteJourney
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import LocationError, resolve
@@ -93,7 +93,7 @@ def rows(frame: DataFrame) -> list[tuple[Any, ...]]:
 
 
 def test_all_products_of_the_package(spark: SparkSession, folder: Path) -> None:
-    reader = source_of(SourceSettings(format="complete-journey", path=PATH))
+    reader = source_of(KnownSourceSettings(format="complete-journey", path=PATH))
     assert isinstance(reader, CompleteJourney)
     files = reader.files(folder)
     assert [(file.name, set(file.holds)) for file in files] == [

@@ -127,10 +127,13 @@ def test_what_is_described_wrongly_is_named(own_settings: Callable[..., Settings
     with pytest.raises(LocationError, match=r"there is no Delta table log\.csv"):
         run(own_settings(events=events(format="delta")), "ingest")
     for change, expected in (
-        ({"items": None}, "needs items"),
+        ({"items": None}, "source.items: must be a section"),
         ({"events": {"files": "log.csv", "columns": {"item_id": "sku"}}}, "must name event_time, user_id"),
         ({"items": {"files": "i", "columns": {"item_id": "sku", "colour": "c"}}}, "items.columns has colour"),
-        ({"format": "movielens-100k"}, "items is for format files"),
+        (
+            {"format": "movielens-100k"},
+            "source.items: a setting of source.format files, and source.format is movielens-100k",
+        ),
     ):
         with pytest.raises(SettingsError, match=expected):
             own_settings(**change)

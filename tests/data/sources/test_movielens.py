@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from learn_spark.core.settings.source import SourceSettings
+from learn_spark.core.settings.source import KnownSourceSettings
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.movielens import MovieLens
@@ -130,7 +130,7 @@ def test_a_letter_cut_in_two_by_the_chunk_is_utf_8_still(
 
 def test_25m_has_headers_and_quotes(spark: SparkSession, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, movies_csv=MOVIES_25M, ratings_csv=RATINGS_25M)
-    reader = source_of(SourceSettings(format="movielens", path=str(folder)))
+    reader = source_of(KnownSourceSettings(format="movielens", path=str(folder)))
     assert isinstance(reader, MovieLens)
     files = reader.files(folder)
     items = rows(reader.items(spark, folder, files))
