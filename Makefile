@@ -32,9 +32,11 @@ format: setup ## Put the source into ruff's format
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-docs: setup ## Write docs/data.md anew from the contracts in schemas/
+docs: setup ## Write docs/data.md (from schemas/) and docs/settings.md (from learn_spark/core/settings/) anew
 	@$(VENV)/bin/python -m learn_spark.report.data_page > docs/data.md.new
 	@mv docs/data.md.new docs/data.md
+	@$(VENV)/bin/python -m learn_spark.report.settings_page > docs/settings.md.new
+	@mv docs/settings.md.new docs/settings.md
 
 site: setup ## Build the documentation as a site in site/ (strict: a dead link fails)
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet

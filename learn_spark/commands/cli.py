@@ -577,6 +577,22 @@ def retain(
 
 
 @app.command()
+def settings(
+    section: Annotated[str | None, typer.Argument(help="A section, such as tower; all if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of text.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show every setting with its type, default, range and effect."""
+
+    def work() -> None:
+        from learn_spark.commands.settings_page import settings_json, settings_text
+
+        print(settings_json(section) if as_json else settings_text(section))
+
+    raise typer.Exit(_guarded(work, verbose, lambda: None))
+
+
+@app.command()
 def setup(verbose: VerboseOption = False) -> None:
     """Fetch the two Delta JARs (once) and tell Spark about this environment."""
 
