@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from learn_spark.core.errors import LearnSparkError
+
 HEADER = "# written by learn_spark.core.install"
 
 
-class InstallError(Exception):
-    """Something is missing or damaged, and what to do about it."""
+class InstallError(LearnSparkError):
+    """A part of the installation is missing or damaged."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def changes(
     insert and update carry the new row; delete carries the key alone. An entity whose row is the same in both is not
     there. ``since`` is what the store holds, so it may be withdrawn by now: after a rollback the changes lead back.
 
-    Raises NoRelease where ``until`` does not hold, LearnSparkError where ``since`` was never released or the feed
+    Raises NoReleaseError where ``until`` does not hold, LearnSparkError where ``since`` was never released or the feed
     between the two is gone (then read ``until`` as a whole).
     """
     from pyspark.sql import functions as F

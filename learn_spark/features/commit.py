@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from learn_spark.core.errors import RowCountError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def commit(spark: SparkSession, path: str, part: Staged, rows: int) -> int:
     """Bring the table to what was audited, in one commit or in none where nothing changed; its version then.
 
-    RowsLost where it does not hold the ``rows`` that were audited.
+    RowCountError where it does not hold the ``rows`` that were audited.
     """
     table = contract(part.table)
     if not part.nothing:
@@ -26,7 +27,7 @@ def commit(spark: SparkSession, path: str, part: Staged, rows: int) -> int:
             _merge(spark, path, part)
     now = Snapshot.open(path)
     if now.rows != rows:
-        raise delta.RowsLost(
+        raise RowCountError(
             f"{part.table}: {rows:,} rows were audited, version {now.version} holds {now.rows:,}; nothing is released"
         )
     return now.version

@@ -20,7 +20,7 @@ from learn_spark.core.settings.features import IndexSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.features.faiss_index import IndexFault, ItemIndex, build, load, read_manifest, save
+from learn_spark.features.faiss_index import ItemIndex, ItemIndexError, build, load, read_manifest, save
 from learn_spark.features.index_recall import measure
 from learn_spark.features.read import read_release
 
@@ -116,7 +116,7 @@ def _extensible(
     for folder in sorted(path for path in indexes.iterdir() if not path.name.startswith(".")):
         try:
             manifest = read_manifest(folder)
-        except IndexFault:
+        except ItemIndexError:
             continue
         if manifest["model_id"] == release["model_id"] and manifest["settings"] == wanted:
             found.append((manifest["items"], folder, manifest))
@@ -132,7 +132,7 @@ def _extensible(
         else:
             try:
                 return load(folder), ""
-            except IndexFault as fault:
+            except ItemIndexError as fault:
                 why = str(fault)
     return None, why
 

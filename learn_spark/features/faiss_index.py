@@ -23,7 +23,7 @@ KINDS = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSWFlat, "ivf": faiss.Inde
 SEED = 1234
 
 
-class IndexFault(LearnSparkError):
+class ItemIndexError(LearnSparkError):
     """An index folder that is not whole, or not the one that was asked for."""
 
 
@@ -83,22 +83,22 @@ def save(folder: Path, index: Any, item_ids: pa.Array, manifest: Mapping[str, An
 def load(folder: Path, *, release_id: str | None = None) -> ItemIndex:
     """The index in ``folder``.
 
-    Raises IndexFault where a file is missing or is not the one that the manifest speaks of, where the manifest was
+    Raises ItemIndexError where a file is missing or is not the one that the manifest speaks of, where the manifest was
     changed or does not fit its index, and where it is not of ``release_id``.
     """
     manifest = read_manifest(folder)
     if release_id is not None and manifest["release_id"] != release_id:
-        raise IndexFault(f"{folder} is an index of release {manifest['release_id']}, not of {release_id}")
+        raise ItemIndexError(f"{folder} is an index of release {manifest['release_id']}, not of {release_id}")
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
-            raise IndexFault(f"{folder} lacks {name}; run export_index again")
+            raise ItemIndexError(f"{folder} lacks {name}; run export_index again")
         if _sha256(folder / name) != expected:
-            raise IndexFault(f"{folder / name} is not the file that its manifest speaks of; run export_index again")
+            raise ItemIndexError(f"{folder / name} is not the file that its manifest speaks of; run export_index again")
     index = faiss.read_index(str(folder / INDEX_FILE))
     item_ids = pq.read_table(folder / IDS_FILE)["item_id"].combine_chunks()
     told = (manifest["items"], manifest["items"], manifest["dim"])
     if (index.ntotal, len(item_ids), index.d) != told or not isinstance(index, KINDS[manifest["kind"]]):
-        raise IndexFault(
+        raise ItemIndexError(
             f"{folder}: the manifest tells of a {manifest['kind']} index of {told[0]:,} items x {told[2]}, there are "
             f"{index.ntotal:,} vectors and {len(item_ids):,} ids x {index.d} in a {type(index).__name__}"
         )
@@ -106,15 +106,15 @@ def load(folder: Path, *, release_id: str | None = None) -> ItemIndex:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest in ``folder``; IndexFault where there is none, it was changed, or is of another format."""
+    """The manifest in ``folder``; ItemIndexError where there is none, it was changed, or is of another format."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise IndexFault(f"{folder} is no index folder: {error}") from None
+        raise ItemIndexError(f"{folder} is no index folder: {error}") from None
     if manifest.get("format") != FORMAT:
-        raise IndexFault(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
+        raise ItemIndexError(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
     if manifest.get("checksum") != _checksum(manifest):
-        raise IndexFault(f"{folder / MANIFEST_FILE} was changed after it was written; run export_index again")
+        raise ItemIndexError(f"{folder / MANIFEST_FILE} was changed after it was written; run export_index again")
     return manifest
 
 

@@ -17,7 +17,7 @@ READABLE = ("released", "backfilled")
 STATES = (*READABLE, "withdrawn", "expired")
 
 
-class NoRelease(LearnSparkError):
+class NoReleaseError(LearnSparkError):
     """Nothing is released, or not what was asked for."""
 
 
@@ -44,18 +44,18 @@ def current_release(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = 
     """Of all rows of ``releases``, the one that holds now: the newest ``released`` row that no later row withdrew.
 
     With ``as_of`` (aware) the one with the latest as_of that is not after it, backfilled ones too: it knows nothing of
-    what came then. Staging a release again, and an audit that refuses it then, take nothing away from it. NoRelease
-    where there is none.
+    what came then. Staging a release again, and an audit that refuses it then, take nothing away from it.
+    NoReleaseError where there is none.
     """
     wanted = ("released",) if as_of is None else READABLE
     released = [row for row in states(rows).values() if row["status"] in wanted]
     if not released:
-        raise NoRelease("nothing is released; run the publish stage, and look at its gate if it ran")
+        raise NoReleaseError("nothing is released; run the publish stage, and look at its gate if it ran")
     if as_of is not None:
         earliest = min(row["as_of"] for row in released)
         released = [row for row in released if row["as_of"] <= as_of]
         if not released:
-            raise NoRelease(
+            raise NoReleaseError(
                 f"no release is as of {as_of:%Y-%m-%d %H:%M:%S} UTC or earlier; the earliest of those that hold is as "
                 f"of {earliest:%Y-%m-%d %H:%M:%S}"
             )
@@ -67,21 +67,23 @@ def holding(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = None) ->
     """``current_release``, or None where there is none."""
     try:
         return current_release(rows, as_of)
-    except NoRelease:
+    except NoReleaseError:
         return None
 
 
 def release_called(rows: Sequence[Mapping[str, Any]], release_id: str) -> dict[str, Any]:
-    """The row of one release that may be read; NoRelease where it is unknown, was taken away, or never published."""
+    """The row of one release that may be read; NoReleaseError where it is unknown, gone, or never published."""
     found = states(rows).get(release_id)
     if found is None:
         there = [row["status"] for row in rows if row["release_id"] == release_id]
         if there:
-            raise NoRelease(f"release {release_id} was {there[-1]}, but never released")
+            raise NoReleaseError(f"release {release_id} was {there[-1]}, but never released")
         known = ", ".join(list(states(rows))[-3:]) or "none"
-        raise NoRelease(f"there is no release {release_id!r}; the newest are {known} (learn-spark releases lists all)")
+        raise NoReleaseError(
+            f"there is no release {release_id!r}; the newest are {known} (learn-spark releases lists all)"
+        )
     if found["status"] not in READABLE:
-        raise NoRelease(
+        raise NoReleaseError(
             f"release {release_id} was {found['status']} on {found['written_at']:%Y-%m-%d %H:%M} UTC"
             + (f": {found['note']}" if found.get("note") else "")
         )
@@ -115,7 +117,7 @@ def withdraw(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Withdraw one release by a new row; (what was withdrawn, what holds now; None: nothing is released any more).
 
-    Raises NoRelease where it does not hold.
+    Raises NoReleaseError where it does not hold.
     """
     row = release_called(ledger(workspace), release_id)
     _add(workspace, [_taken_away(row, "withdrawn", reason)])
@@ -127,8 +129,8 @@ def roll_back(
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """Withdraw the release that holds, or with ``to`` every release newer than that one, by new rows in one commit.
 
-    Returns (what was withdrawn, newest first; what holds now, None: nothing is released any more). Raises NoRelease
-    where nothing is released, ``to`` does not hold, or nothing is newer.
+    Returns (what was withdrawn, newest first; what holds now, None: nothing is released any more). Raises
+    NoReleaseError where nothing is released, ``to`` does not hold, or nothing is newer.
     """
     gone = to_withdraw(ledger(workspace), to)
     note = reason or ("rolled back" if to is None else f"rolled back to {to}")
@@ -145,7 +147,7 @@ def to_withdraw(rows: Sequence[Mapping[str, Any]], to: str | None = None) -> lis
     held = [row for row in states(rows).values() if row["status"] == "released"]
     gone = sorted((r for r in held if r["sequence"] > kept["sequence"]), key=lambda r: -int(r["sequence"]))
     if not gone:
-        raise NoRelease(f"release {to} is the one that holds already")
+        raise NoReleaseError(f"release {to} is the one that holds already")
     return gone
 
 

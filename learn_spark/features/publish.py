@@ -54,7 +54,7 @@ def release_id(context: StageContext) -> str:
 def run(context: StageContext) -> StageResult:
     """Stage the vectors of the users and items that changed, audit the tables as they will be, release them.
 
-    Raises GateFailed where the audit says no: nothing but a row of releases is written then, and what was staged stays
+    Raises GateError where the audit says no: nothing but a row of releases is written then, and what was staged stays
     in staged/<release_id>. A release that was withdrawn, or that holds and is as it should be, is left alone.
     """
     from learn_spark.model.content import bind_content

@@ -10,7 +10,7 @@ import pyarrow as pa
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import NoRelease, current_release, ledger, release_called
+from learn_spark.features.ledger import NoReleaseError, current_release, ledger, release_called
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KEYS",
     "FeatureTable",
-    "NoRelease",
+    "NoReleaseError",
     "current_release",
     "key_of",
     "read",
@@ -47,7 +47,7 @@ def read(
     that know of no event at or after that time; of a named release, that it doesn't is checked. ``workspace``: its
     folder, else the Spark setting spark.learn_spark.workspace.
 
-    Raises NoRelease where no release fits, LearnSparkError for another table.
+    Raises NoReleaseError where no release fits, LearnSparkError for another table.
     """
     from learn_spark.core.tables import delta
 
@@ -58,14 +58,14 @@ def read(
 
 
 def read_release(workspace: Workspace, as_of: datetime | None = None, release: str = "latest") -> dict[str, Any]:
-    """The row of ``releases`` that holds now, or as of a time, or of one release; NoRelease where there is none."""
+    """The row of ``releases`` that holds now, or as of a time, or of one release; NoReleaseError if none."""
     if as_of is not None and as_of.tzinfo is None:
         as_of = as_of.replace(tzinfo=UTC)
     if release == "latest":
         return current_release(ledger(workspace), as_of)
     row = release_called(ledger(workspace), release)
     if as_of is not None and row["as_of"] > as_of:
-        raise NoRelease(
+        raise NoReleaseError(
             f"release {release} is as of {row['as_of']:%Y-%m-%d %H:%M:%S}: it may know of events at or after "
             f"{as_of:%Y-%m-%d %H:%M:%S}"
         )

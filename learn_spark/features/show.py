@@ -43,7 +43,7 @@ def list_releases(workspace: Workspace, console: Reporter) -> None:
 def show_release(workspace: Workspace, release: str, console: Reporter) -> None:
     """All rows of one release (``latest``: the one that holds), its versions, and the rules of its last audit.
 
-    Raises NoRelease where there is none of that id.
+    Raises NoReleaseError where there is none of that id.
     """
     rows = ledger(workspace)
     wanted = current_release(rows)["release_id"] if release == "latest" else release

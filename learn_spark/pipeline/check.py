@@ -19,7 +19,7 @@ def check_table(
 ) -> GateReport:
     """Judge the table, store the results, write the Data Docs, show every rule.
 
-    Raises GateFailed where a rule of severity fail is broken, SettingsError for a table that is not there or has no
+    Raises GateError where a rule of severity fail is broken, SettingsError for a table that is not there or has no
     rules, SnapshotError for a version that is not there.
     """
     check_rule_names(settings.quality)

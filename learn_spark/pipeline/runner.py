@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from learn_spark.core.console import Reporter
-from learn_spark.core.errors import GateFailed, LearnSparkError
+from learn_spark.core.errors import GateError, LearnSparkError
 from learn_spark.core.quality.gate import GateReport
 from learn_spark.core.quality.table_gate import TableGate, check_rule_names
 from learn_spark.core.settings import Settings, save_settings
@@ -166,7 +166,7 @@ def _run_stage(
         for table in stage.writes:
             if (version := current_version(workspace.table(table))) is not None:
                 _say(gate.require(table, version, run_id, result.measures), console)
-    except GateFailed as error:
+    except GateError as error:
         finished("refused", result, str(error))
         raise
     except Exception as error:

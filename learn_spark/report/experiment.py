@@ -48,7 +48,7 @@ def report_experiment(
 ) -> Report:
     """Analyse the experiment and write ``reports/<name>.html`` and ``.json``; the analysis.
 
-    Raises GateFailed, after the page is written, where a check failed; LearnSparkError as ``ab_report.run``.
+    Raises GateError, after the page is written, where a check failed; LearnSparkError as ``ab_report.run``.
     """
     found = run(settings, console, verbose=verbose, spark=spark)
     reports = Workspace.open(settings.workspace).folder("reports")

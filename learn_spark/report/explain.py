@@ -82,8 +82,8 @@ def explain(
     approximate index may miss some).
 
     The history is the one that the release's vector was made of: user_histories at the release's version, all chunks.
-    Equal scores are in the order of item_id. Raises NoRelease, IndexFault where the release has no whole index, and
-    LearnSparkError for a user that the release does not have.
+    Equal scores are in the order of item_id. Raises NoReleaseError, ItemIndexError where the release has no whole
+    index, and LearnSparkError for a user that the release does not have.
     """
     release = read_release(workspace, as_of)
     user = _features(workspace, "user_features", release, pc.field("user_id") == user_id)

@@ -23,9 +23,9 @@ from learn_spark.core.settings.search import ParameterSettings
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.lineage import code_version
 from learn_spark.core.tables.workspace import Workspace, alone
-from learn_spark.model.reranking.fit import RerankerFailed
+from learn_spark.model.reranking.fit import RerankerError
 from learn_spark.model.store import read_manifest
-from learn_spark.model.training.loop import TrainingFailed
+from learn_spark.model.training.loop import TrainingError
 from learn_spark.pipeline.runner import plan_stage, run_stages
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _train(study: Study, trial: Trial, load: Callable[[], Settings], console: Re
     try:
         settings = load()
         (outcome,) = run_stages(["train"], settings, console=console, verbose=verbose)
-    except (SettingsError, TrainingFailed, RerankerFailed) as error:
+    except (SettingsError, TrainingError, RerankerError) as error:
         trial.set_user_attr("failure", str(error)[:500])
         trial.set_user_attr("seconds", time.monotonic() - clock)
         study.tell(trial, state=TrialState.FAIL)

@@ -19,7 +19,7 @@ from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.export_index import run
-from learn_spark.features.faiss_index import IndexFault, ItemIndex, load
+from learn_spark.features.faiss_index import ItemIndex, ItemIndexError, load
 from learn_spark.features.ledger import add_row, roll_back
 from learn_spark.features.read import read_release
 from learn_spark.report.explain import explain
@@ -157,7 +157,7 @@ def test_the_loader_refuses_what_its_manifest_does_not_speak_of(tmp_path: Path) 
     manifest = json.loads((folder / "manifest.json").read_text())
 
     def refused(match: str, **which: Any) -> None:
-        with pytest.raises(IndexFault, match=match):
+        with pytest.raises(ItemIndexError, match=match):
             load(copy, **which)
         shutil.rmtree(copy)
         shutil.copytree(folder, copy)
@@ -193,7 +193,7 @@ def test_recommend_by_the_index_gives_what_scoring_every_item_gives(tmp_path: Pa
     numbers = {item: n for n, item in enumerate(items, 1)}
     plant(world.workspace, "user_histories", [history_row("u3", [numbers[item] for item in best[:5]])])
     world.release("r1", items, user_histories="0", item_index="0")
-    with pytest.raises(IndexFault, match="is no index folder"):
+    with pytest.raises(ItemIndexError, match="is no index folder"):
         explain(world.workspace, "u3", by_index=True)
     world.export("index.kind=hnsw")
     found = explain(world.workspace, "u3", k=7, by_index=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from pyspark.sql import SparkSession
 
-from learn_spark.core.errors import GateFailed, LearnSparkError
+from learn_spark.core.errors import GateError, LearnSparkError
 from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import Settings
 from learn_spark.core.tables.lineage import newest_model
@@ -20,7 +20,7 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.features.ledger import roll_back
-from learn_spark.features.read import NoRelease, current_release, read_release, released_arrow, released_features
+from learn_spark.features.read import NoReleaseError, current_release, read_release, released_arrow, released_features
 from learn_spark.model.store import load_model
 
 SHORT = ("training.epochs=1", "training.passes_per_epoch=1")
@@ -54,7 +54,7 @@ def test_the_current_release_follows_the_newest_rows() -> None:
     assert current(("a", "released"), ("b", "released"), ("b", "withdrawn")) == "a"
     assert current(("a", "released"), ("b", "released"), ("a", "released")) == "a"
     for rows in ([], [("a", "staged")], [("a", "released"), ("a", "withdrawn")]):
-        with pytest.raises(NoRelease, match="nothing is released"):
+        with pytest.raises(NoReleaseError, match="nothing is released"):
             current(*rows)
 
 
@@ -64,12 +64,12 @@ def test_publishing_a_real_model(
     settings = small_settings(*SHORT)
     run(settings, *UP_TO_TRAIN)
     workspace = Workspace.open(settings.workspace)
-    with pytest.raises(GateFailed, match="validation_ndcg10"):
+    with pytest.raises(GateError, match="validation_ndcg10"):
         run(
             small_settings(*SHORT, "release.min_validation_ndcg10=0.999"),
             "publish",
         )
-    with pytest.raises(NoRelease):
+    with pytest.raises(NoReleaseError):
         read_release(workspace)
     (outcome,) = run(settings, "publish")
     assert not outcome.rested
@@ -133,5 +133,5 @@ def test_publishing_a_real_model(
     assert scores.num_rows == ranked.run.counts["rows_out"] == 3 * ranked.run.counts["test"]
     assert set(scores["release_id"].to_pylist()) == {scores_of}
     assert roll_back(workspace)[1] is None
-    with pytest.raises(NoRelease):
+    with pytest.raises(NoReleaseError):
         roll_back(workspace)

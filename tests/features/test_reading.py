@@ -14,7 +14,7 @@ import learn_spark.features
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.features.ledger import NoRelease, held_during
+from learn_spark.features.ledger import NoReleaseError, held_during
 from learn_spark.features.read import read_release
 from tests.features.published import DAYS, Published, Vectors
 from tests.report.planted import release_row
@@ -36,11 +36,11 @@ def test_the_latest_a_named_one_and_one_that_knows_no_later_events(published: Pu
     # r3 would be the newest by that time, but it was withdrawn.
     noon = datetime(2024, 1, 2, 12)
     assert published.read(as_of=noon) == approximately({"a": [1.0, 0.0], "b": [0.8, 0.6], "d": [0.0, 1.0]})
-    with pytest.raises(NoRelease, match=r"release r4 is as of 2024-01-03 00:00:00: it may know of events"):
+    with pytest.raises(NoReleaseError, match=r"release r4 is as of 2024-01-03 00:00:00: it may know of events"):
         published.read(release="r4", as_of=noon)
-    with pytest.raises(NoRelease, match="r3 was withdrawn on 2024-01-05"):
+    with pytest.raises(NoReleaseError, match="r3 was withdrawn on 2024-01-05"):
         published.read(release="r3")
-    with pytest.raises(NoRelease, match="there is no release 'r9'; the newest are r2, r3, r4"):
+    with pytest.raises(NoReleaseError, match="there is no release 'r9'; the newest are r2, r3, r4"):
         published.read(release="r9")
     with pytest.raises(LearnSparkError, match="'items' is not released; what is: user_features, item_features"):
         published.read("items")
@@ -174,6 +174,6 @@ def test_changes_applied_to_the_old_copy_give_the_new_one(
 def test_changes_of_what_is_not_there(published: Published) -> None:
     with pytest.raises(LearnSparkError, match="changes since 'r9': there was no such release"):
         learn_spark.features.changes(published.spark, "user_features", "r9", workspace=published.workspace)
-    with pytest.raises(NoRelease, match="r3 was withdrawn"):
+    with pytest.raises(NoReleaseError, match="r3 was withdrawn"):
         learn_spark.features.changes(published.spark, "user_features", "r1", until="r3", workspace=published.workspace)
     assert read_release(published.workspace)["release_id"] == "r4"

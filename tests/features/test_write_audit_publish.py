@@ -11,7 +11,7 @@ import pytest
 import torch
 from pyspark.sql import SparkSession
 
-from learn_spark.core.errors import GateFailed, LearnSparkError
+from learn_spark.core.errors import GateError, LearnSparkError
 from learn_spark.core.quality.gate import run_gate
 from learn_spark.core.settings.features import ReleaseSettings
 from learn_spark.core.stages.stage import StageResult
@@ -22,7 +22,7 @@ from learn_spark.features import changes
 from learn_spark.features import publish as stage
 from learn_spark.features.alignment import rotation
 from learn_spark.features.audit import release_rules, table_profile, validation_profile
-from learn_spark.features.ledger import NoRelease, add_row, ledger, roll_back, withdraw
+from learn_spark.features.ledger import NoReleaseError, add_row, ledger, roll_back, withdraw
 from learn_spark.features.models import usable_model
 from learn_spark.features.read import read_release, released_arrow
 from learn_spark.model.blending.frequency_weights import Levels
@@ -176,7 +176,7 @@ def test_a_failed_audit_leaves_the_release_before_and_keeps_what_was_staged(worl
     versions = {table: world.version(table) for table in read}
     # Most users are gone: no day does that.
     world.users({"u1": [4, 4, 4]}, gone=[f"u{n}" for n in range(2, 90)])
-    with pytest.raises(GateFailed, match=r"user_vanished_share is 0\.88, expected at most 0\.1") as failed:
+    with pytest.raises(GateError, match=r"user_vanished_share is 0\.88, expected at most 0\.1") as failed:
         world.publish()
     assert failed.value.exit_code == 3
     assert read_release(world.workspace)["release_id"] == first
@@ -230,17 +230,17 @@ def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
     assert [row["sequence"] for row in before] == [1, 2, 3]
     gone, holds = withdraw(workspace, ids[1], "wrong prices")
     assert (gone["release_id"], holds and holds["release_id"]) == (ids[1], ids[2])
-    with pytest.raises(NoRelease, match=f"release {ids[1]} was withdrawn on .*: wrong prices"):
+    with pytest.raises(NoReleaseError, match=f"release {ids[1]} was withdrawn on .*: wrong prices"):
         read_release(workspace, release=ids[1])
-    with pytest.raises(NoRelease, match="was withdrawn"):
+    with pytest.raises(NoReleaseError, match="was withdrawn"):
         withdraw(workspace, ids[1])
-    with pytest.raises(NoRelease, match="there is no release 'r9'; the newest are r0, r1, r2"):
+    with pytest.raises(NoReleaseError, match="there is no release 'r9'; the newest are r0, r1, r2"):
         withdraw(workspace, "r9")
     withdrawn, holds = roll_back(workspace)
     assert ([row["release_id"] for row in withdrawn], holds and holds["release_id"]) == ([ids[2]], ids[0])
     assert ledger(workspace)[: len(before)] == before
     assert len(ledger(workspace)) == len(before) + 2
-    with pytest.raises(NoRelease, match="is the one that holds already"):
+    with pytest.raises(NoReleaseError, match="is the one that holds already"):
         roll_back(workspace, to=ids[0])
     for release in ("r3", "r4"):
         add_row(workspace, release_row(0, release, "released", FIRST_DAY))
@@ -249,7 +249,7 @@ def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
     assert holds is not None
     assert holds["release_id"] == ids[0]
     assert roll_back(workspace)[1] is None
-    with pytest.raises(NoRelease, match="nothing is released"):
+    with pytest.raises(NoReleaseError, match="nothing is released"):
         roll_back(workspace)
 
 

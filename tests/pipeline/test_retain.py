@@ -16,7 +16,7 @@ from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.lineage import Run, record
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.encoder.identity import identify
-from learn_spark.features.ledger import NoRelease
+from learn_spark.features.ledger import NoReleaseError
 from learn_spark.pipeline.retain import retain
 from learn_spark.pipeline.runner import workspace_lock
 from tests.features.published import DAYS, Published
@@ -88,7 +88,7 @@ def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSe
     assert {name: published.read(release=name) for name in ("r2", "r4")} == vectors
     changed = learn_spark.features.changes(spark, "user_features", "r2", workspace=workspace).collect()
     assert {row.user_id: row.change for row in changed} == {"a": "update", "b": "update", "c": "insert", "d": "update"}
-    with pytest.raises(NoRelease, match="release r1 was expired"):
+    with pytest.raises(NoReleaseError, match="release r1 was expired"):
         published.read(release="r1")
     with pytest.raises(LearnSparkError, match="changes since r1: it expired"):
         learn_spark.features.changes(spark, "user_features", "r1", workspace=workspace)

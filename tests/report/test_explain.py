@@ -11,7 +11,7 @@ import pytest
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.read import NoRelease
+from learn_spark.features.read import NoReleaseError
 from learn_spark.report.explain import Explanation, explain, moment
 from learn_spark.report.titles import plain_title
 from tests.report.planted import history_row, plant, release_row
@@ -74,7 +74,7 @@ def test_an_earlier_as_of_is_the_earlier_release_with_its_history_and_its_vector
     assert offers(found) == [("b", pytest.approx(0.8)), ("c", pytest.approx(0.6))]
     assert explain(workspace, "u", as_of=EARLY).release_id == "r1"
     assert explain(workspace, "u", as_of=LATE).release_id == "r2"
-    with pytest.raises(NoRelease, match=r"no release is as of 2024-01-31 .* or earlier; .* as of 2024-02-01"):
+    with pytest.raises(NoReleaseError, match=r"no release is as of 2024-01-31 .* or earlier; .* as of 2024-02-01"):
         explain(workspace, "u", as_of=datetime(2024, 1, 31, tzinfo=UTC))
     # A user that came between the two releases.
     with pytest.raises(LearnSparkError, match=r"release r1 .* has no user 'v'; it has 1, such as 'u'"):

@@ -17,7 +17,7 @@ from learn_spark.ads.experiments.rows import Rows, prepare
 from learn_spark.ads.experiments.slices import UserTable
 from learn_spark.ads.experiments.users import Users, make_users
 from learn_spark.core.console import Reporter
-from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
+from learn_spark.core.errors import GateError, LearnSparkError, SettingsError
 from learn_spark.core.settings import load_experiment
 from learn_spark.core.settings.experiment import Cohort, Experiment
 from learn_spark.core.tables.lineage import code_version, new_run_id
@@ -122,10 +122,10 @@ def run(settings: Experiment, console: Reporter, *, verbose: bool = False, spark
 
 
 def require_sound(found: Report, page: Path) -> None:
-    """Raise GateFailed where a check or the logs' gate failed; ``page`` is the report that shows them."""
+    """Raise GateError where a check or the logs' gate failed; ``page`` is the report that shows them."""
     failed = [f"{check.name}: {check.observed} ({check.meaning})" for check in found.failed]
     if failed:
-        raise GateFailed(
+        raise GateError(
             f"ab-report: the results of {found.name} are not valid: {'; '.join(failed)}. See the report: {page}"
         )
 

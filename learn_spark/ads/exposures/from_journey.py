@@ -47,7 +47,7 @@ def gather(context: StageContext, folder: Path, place: Path) -> Gathered:
 
 
 def _check_and_tell(context: StageContext, sampled: DataFrame, samples: list[Sample]) -> None:
-    """One row a placement; CountsDoNotAddUp where the weights do not stand for all exposures."""
+    """One row a placement; RowCountError where the weights do not stand for all exposures."""
     from pyspark.sql import functions as F
 
     display, mailer = (F.col("context")[f"{where}_location"] != "0" for where in ("display", "mailer"))

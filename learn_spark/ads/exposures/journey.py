@@ -59,7 +59,7 @@ class Journey:
     folder: Path
 
     def table(self, name: str) -> DataFrame:
-        """The columns that are needed of ``<name>.parquet``; UnreadableFile where it has them not."""
+        """The columns that are needed of ``<name>.parquet``; UnreadableFileError where it has them not."""
         (file,) = find_files(self.folder, f"{name}.parquet", ["events"])
         return read_columns(self.spark, file, _COLUMNS[name])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from learn_spark.data.sources.staging import CountsDoNotAddUp
+from learn_spark.core.errors import RowCountError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -24,13 +24,13 @@ def is_kept(event_id: Column, rate: float, seed: int) -> Column:
 
 
 def check_weights(kind: str, weights: float, population: int, unconverted: int, rate: float) -> None:
-    """CountsDoNotAddUp where the ``weights`` of the sampled rows are no longer those of the ``population``: further
+    """RowCountError where the ``weights`` of the sampled rows are no longer those of the ``population``: further
     away than six standard deviations of the sampling of ``unconverted`` exposures at ``rate`` (Horvitz-Thompson).
     """
     reach = 6 * sqrt(unconverted * (1 - rate) / rate) + 10 * (1 - rate) / rate
     # Sums of floating-point weights such as 1 / 0.3 are not whole.
     if abs(weights - population) > reach + 1e-6 * population:
-        raise CountsDoNotAddUp(
+        raise RowCountError(
             f"exposures: by their weights the rows of {kind} stand for {weights:,.0f} exposures, but there were "
             f"{population:,}; sampling at a rate of {rate:g} explains {reach:,.0f} more or less"
         )

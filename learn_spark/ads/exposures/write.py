@@ -32,7 +32,7 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 def run(context: StageContext) -> StageResult:
     """Write the exposures that ``exposures.from`` names, and count where every row went.
 
-    Raises UnreadableFile where a file cannot be read to its end; then nothing was written.
+    Raises UnreadableFileError where a file cannot be read to its end; then nothing was written.
     """
     place = context.folder("cache", "exposures", context.run_id)
     try:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from learn_spark.core.errors import GateFailed
+from learn_spark.core.errors import GateError
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class GateReport:
         return [asdict(result) for result in self.results]
 
     def require(self) -> None:
-        """GateFailed, naming each broken rule with the observed and the expected, unless the gate passed."""
+        """GateError, naming each broken rule with the observed and the expected, unless the gate passed."""
         broken = [result.sentence() for result in self.broken("fail")]
         if broken:
-            raise GateFailed(f"the gate {self.gate} said no: " + "; ".join(broken) + f". Data Docs: {self.docs}")
+            raise GateError(f"the gate {self.gate} said no: " + "; ".join(broken) + f". Data Docs: {self.docs}")
 
 
 def docs_page(folder: Path, gate: str, title: str | None = None) -> Path:

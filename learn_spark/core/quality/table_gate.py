@@ -116,7 +116,7 @@ class TableGate:
     def require(
         self, table: str, version: int, run_id: str, given: Mapping[str, float] | None = None
     ) -> GateReport | None:
-        """GateFailed unless this version passed its gate; one that the rules have not judged yet is judged now.
+        """GateError unless this version passed its gate; one that the rules have not judged yet is judged now.
 
         So is one that was judged by other numbers than ``given``: a run whose rows were all refused writes no version.
         The report if it was judged now; None if it is an older judgement, or the table has no rules.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import deltalake
 
-from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.errors import RowCountError
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.snapshot import Snapshot, current_version
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 
 FOR_GOOD = "interval 36500 days"
-
-
-class RowsLost(LearnSparkError):
-    """A commit does not hold the number of rows that were to be written."""
 
 
 def create_if_missing(spark: SparkSession, path: str, contract: Contract) -> None:
@@ -80,7 +76,7 @@ def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str |
     """Insert rows whose key is new; update known ones where ``update_when`` holds (``t`` the table, ``s`` the row).
 
     Writes no commit when nothing changes, and only appends where nothing is updated. Returns the numbers of rows
-    ``inserted`` and ``updated``; RowsLost where the log tells other numbers than were planned.
+    ``inserted`` and ``updated``; RowCountError where the log tells other numbers than were planned.
     """
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
@@ -118,7 +114,7 @@ def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str |
         "updated": int(metrics.get("numTargetRowsUpdated", 0)),
     }
     if done != planned:
-        raise RowsLost(f"{contract.table}: {planned} rows were to be written, the log says {done}")
+        raise RowCountError(f"{contract.table}: {planned} rows were to be written, the log says {done}")
     return done
 
 
@@ -132,7 +128,7 @@ def _append_counted(rows: DataFrame, path: str, contract: Contract) -> int:
     written = int(_newest_metrics(path).get("numOutputRows", -1))
     planned = (observed(seen, rows.sparkSession) or {"rows": 0})["rows"]
     if written != planned:
-        raise RowsLost(f"{contract.table}: {planned:,} rows were to be appended, the log says {written:,}")
+        raise RowCountError(f"{contract.table}: {planned:,} rows were to be appended, the log says {written:,}")
     return written
 
 

@@ -9,16 +9,16 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learn_spark.data.sources.source import RawFile, UnreadableFile
+from learn_spark.data.sources.source import RawFile, UnreadableFileError
 
 CHUNK_BYTES = 1 << 24
 
 
-def first_broken(files: Iterable[RawFile]) -> UnreadableFile | None:
+def first_broken(files: Iterable[RawFile]) -> UnreadableFileError | None:
     """The first file that its archive or Parquet footer belies; None where all can be read."""
     for file in files:
         if why := _what_is_wrong(file):
-            return UnreadableFile(file.name, why)
+            return UnreadableFileError(file.name, why)
     return None
 
 

@@ -23,7 +23,7 @@ from learn_spark.data.sources.source import (
     Holds,
     RawFile,
     TimeUnit,
-    UnreadableFile,
+    UnreadableFileError,
     find_files,
     of_kind,
 )
@@ -174,31 +174,31 @@ def _read(spark: SparkSession, folder: Path, file: RawFile) -> DataFrame:
 
 
 def read_columns(spark: SparkSession, file: RawFile, columns: Sequence[str]) -> DataFrame:
-    """These columns of one of the package's files; UnreadableFile where it has them not."""
+    """These columns of one of the package's files; UnreadableFileError where it has them not."""
     _check([file], {file.name: columns})
     return spark.read.parquet(spark_path(file.path)).select(*columns)
 
 
 def _check(files: Iterable[RawFile], needed_of: Mapping[str, Sequence[str]] = _NEEDED) -> None:
-    """UnreadableFile for one that is no Parquet, or lacks a column, or has times that are none."""
+    """UnreadableFileError for one that is no Parquet, or lacks a column, or has times that are none."""
     for file in files:
         try:
             schema = pq.read_schema(file.path)
         except (OSError, pa.ArrowException) as error:
             why = f"it cannot be read as Parquet: {' '.join(str(error).split())[:200]}"
-            raise UnreadableFile(file.name, why) from None
+            raise UnreadableFileError(file.name, why) from None
         needed = needed_of[file.name]
         if missing := [name for name in needed if name not in schema.names]:
-            raise UnreadableFile(file.name, f"no column {', '.join(missing)} ({', '.join(schema.names)})")
+            raise UnreadableFileError(file.name, f"no column {', '.join(missing)} ({', '.join(schema.names)})")
         for name in needed:
             kind = schema.field(name).type
             if name in _TIMES and not pa.types.is_timestamp(kind):
-                raise UnreadableFile(file.name, f"{name} is {kind}, not a time")
+                raise UnreadableFileError(file.name, f"{name} is {kind}, not a time")
 
 
 def _is_broken(files: Sequence[RawFile]) -> bool:
     try:
         _check(files)
-    except UnreadableFile:
+    except UnreadableFileError:
         return True
     return first_broken(files) is not None

@@ -16,7 +16,7 @@ from learn_spark.data.sources.source import (
     Holds,
     RawFile,
     TimeUnit,
-    UnreadableFile,
+    UnreadableFileError,
     find_files,
     of_kind,
 )
@@ -151,7 +151,7 @@ def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], descri
         try:
             rows = with_source_file(spark.read.option("mergeSchema", "true").parquet(*paths), folder)
         except AnalysisException as error:
-            raise UnreadableFile(files[0].name, f"it cannot be read as Parquet: {error.getCondition()}") from None
+            raise UnreadableFileError(files[0].name, f"it cannot be read as Parquet: {error.getCondition()}") from None
     else:
         (table,) = files
         version = int(table.state.removeprefix("version:"))

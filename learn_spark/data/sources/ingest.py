@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.errors import RowCountError
 from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
@@ -24,8 +25,8 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import resolve
-from learn_spark.data.sources.source import RawFile, UnreadableFile
-from learn_spark.data.sources.staging import CountsDoNotAddUp, Staged, Stager, stage_all
+from learn_spark.data.sources.source import RawFile, UnreadableFileError
+from learn_spark.data.sources.staging import Staged, Stager, stage_all
 from learn_spark.data.sources.typed_rows import EVENT_ORDER
 from learn_spark.data.sources.waiting import Waiting
 
@@ -46,11 +47,11 @@ class Tally:
     duplicates: int = 0
 
     def check(self, table: str) -> None:
-        """CountsDoNotAddUp unless every row is accounted for."""
+        """RowCountError unless every row is accounted for."""
         total = self.accepted + self.refused + self.duplicates
         if total != self.read + self.waited or self.duplicates < 0:
             waited = f" and {self.waited:,} came out of quarantine" if self.waited else ""
-            raise CountsDoNotAddUp(
+            raise RowCountError(
                 f"{table}: {self.read:,} rows were read{waited}, but {self.accepted:,} accepted + {self.refused:,} "
                 f"refused + {self.duplicates:,} duplicates = {total:,}"
             )
@@ -124,7 +125,7 @@ def _tables_went_back(context: StageContext) -> bool:
 def _stage(
     context: StageContext, folder: Path, files: Sequence[RawFile], place: Path
 ) -> tuple[dict[str, str], Staged | None, Staged | None]:
-    """What was skipped and why, and the judged rows. UnreadableFile where source.unreadable is stop."""
+    """What was skipped and why, and the judged rows. UnreadableFileError where source.unreadable is stop."""
     settings = context.settings.source
     errors: dict[str, str] = {}
     while True:
@@ -132,7 +133,7 @@ def _stage(
         stager = Stager(context.spark, source_of(settings), folder, readable, place)
         try:
             return (errors, *stage_all(stager, context.path("items")))
-        except UnreadableFile as error:
+        except UnreadableFileError as error:
             if settings.unreadable == "stop" or error.name in errors:
                 raise
             errors[error.name] = error.why

@@ -33,7 +33,7 @@ class RawFile:
     state: str
 
 
-class UnreadableFile(LocationError):
+class UnreadableFileError(LocationError):
     """A file that is not of its format at all: a wrong header, a broken archive."""
 
     def __init__(self, name: str, why: str) -> None:
@@ -46,7 +46,7 @@ class Source(Protocol):
 
     ``items`` gives ITEM_COLUMNS and ``events`` EVENT_COLUMNS, all strings, null where the source has none; both also
     give ROW_COLUMNS. Times are in ``time_unit``. ``files`` are some of those that ``files()`` named, never none;
-    both raise UnreadableFile for one that is not of the format.
+    both raise UnreadableFileError for one that is not of the format.
     """
 
     @property

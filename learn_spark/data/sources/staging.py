@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.core.errors import LearnSparkError, SettingsError
+from learn_spark.core.errors import RowCountError, SettingsError
 from learn_spark.core.quality.rows import judge
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 UNKNOWN_ITEM = "unknown item"
-
-
-class CountsDoNotAddUp(LearnSparkError):
-    """Rows in differ from rows accepted, refused and duplicate: something was lost."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Stager:
     place: Path
 
     def items(self) -> Staged | None:
-        """The items; None where no file holds any. UnreadableFile names a file that cannot be read to its end."""
+        """The items; None where no file holds any. UnreadableFileError names a file that cannot be read to its end."""
         from pyspark.sql import functions as F
 
         files = of_kind(self.files, "items")
@@ -135,7 +131,7 @@ class Stager:
         counted = staged.groupBy("source_file").agg(F.count("*"), F.count_if(F.size("reasons") > 0)).collect()
         by_file = {row[0]: (row[1], row[2]) for row in counted}
         if strange := by_file.keys() - {file.name for file in files}:
-            raise CountsDoNotAddUp(f"{table}: rows came of files that were not asked for: {sorted(strange, key=str)}")
+            raise RowCountError(f"{table}: rows came of files that were not asked for: {sorted(strange, key=str)}")
         # Of files without any rows nothing is seen.
         metrics = observed(seen, self.spark) or {"rows": 0}
         return Staged(staged, metrics["rows"], by_file)

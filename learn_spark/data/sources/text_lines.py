@@ -15,7 +15,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.data.sources.source import ROW_COLUMNS, RawFile, UnreadableFile
+from learn_spark.data.sources.source import ROW_COLUMNS, RawFile, UnreadableFileError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -25,17 +25,17 @@ _BROKEN = "_broken_line"
 
 
 def first_line(file: RawFile, encoding: str = "utf-8-sig") -> str:
-    """The first line, gzip or plain; UnreadableFile for an empty file, a broken archive or a line without end."""
+    """The first line, gzip or plain; UnreadableFileError for an empty file, a broken archive or a line without end."""
     opener: Any = gzip.open if file.path.suffix == ".gz" else open
     try:
         with opener(file.path, "rb") as stream:
             line: bytes = stream.readline(HEADER_BYTES)
     except (OSError, EOFError, zlib.error) as error:
-        raise UnreadableFile(file.name, f"it cannot be read: {error}") from None
+        raise UnreadableFileError(file.name, f"it cannot be read: {error}") from None
     if not line.strip():
-        raise UnreadableFile(file.name, "it is empty")
+        raise UnreadableFileError(file.name, "it is empty")
     if len(line) == HEADER_BYTES:
-        raise UnreadableFile(file.name, "its first line has no end; this is not a text file of lines")
+        raise UnreadableFileError(file.name, "its first line has no end; this is not a text file of lines")
     return line.decode(encoding, "replace").rstrip("\r\n")
 
 
@@ -70,7 +70,7 @@ def read_csv(
     inside quotes are part of the field only with ``multiline``; without it such a line is malformed.
 
     ``header`` names the fields of files that have no header line. Files with different header lines are matched by
-    name, not by position: a field that a file does not have is null. Raises UnreadableFile where a file's header
+    name, not by position: a field that a file does not have is null. Raises UnreadableFileError where a file's header
     lacks a ``needed`` field.
     """
     groups: dict[tuple[str, ...], list[RawFile]] = defaultdict(list)
@@ -78,7 +78,7 @@ def read_csv(
         fields = tuple(header) if header is not None else _header(file, separator, quote)
         missing = [name for name in needed if name not in fields]
         if missing:
-            raise UnreadableFile(file.name, f"no column {', '.join(missing)} in its header ({', '.join(fields)})")
+            raise UnreadableFileError(file.name, f"no column {', '.join(missing)} in its header ({', '.join(fields)})")
         groups[fields].append(file)
     frames = []
     for fields, group in groups.items():

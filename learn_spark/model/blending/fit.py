@@ -20,7 +20,7 @@ LEAST_SHARE = 1e-3
 CLOSE = 1e-6  # a step that promises less a user is the last
 
 
-class BlendingFailed(LearnSparkError):
+class BlendingError(LearnSparkError):
     """A fit whose loss is not finite."""
 
 
@@ -59,7 +59,7 @@ def fit_frequency_weights(
     A user's loss is -log softmax over what he may be offered, the mean of his targets'; a target of an item with n
     events weighs (1 + n) ^ -``settings.rare``, among the user's and, by their mean, the user among all. Of more than
     ``settings.users`` users so many are drawn. The tower must not have learnt the targets, nor ``offered.counts``
-    counted them. Deterministic in ``seed``. Raises BlendingFailed where a score is not finite.
+    counted them. Deterministic in ``seed``. Raises BlendingError where a score is not finite.
     """
     chosen = np.arange(len(user_ids))
     if len(chosen) > settings.users:
@@ -154,7 +154,7 @@ def _derivatives(blocks: Sequence[_Block], at: np.ndarray, origin: np.ndarray) -
         chance = torch.exp(utility - norm.unsqueeze(1))
         loss += float((norm.double() * block.users).sum()) - float((block.wanted.reshape(-1) * at).sum())
         if not np.isfinite(loss):
-            raise BlendingFailed("the fusion's loss is not finite; is a vector of the tower or of the content not?")
+            raise BlendingError("the fusion's loss is not finite; is a vector of the tower or of the content not?")
         measures = (score, None, likeness)
         # E[x] and E[x x'] over what may be offered, x being a measure between its item's knots.
         times = [chance if measure is None else chance * measure for measure in measures]

@@ -57,8 +57,8 @@ def item_matrix_path(
     read a few thousand at a time and go straight to the file; in memory are only the ids and text keys of the items.
     Of several builders at once one builds and the others wait.
 
-    Raises MissingEmbeddings naming how many items lack a text or an embedding, and some of them, and LearnSparkError
-    for values that are not finite or that ``dtype`` does not reach.
+    Raises MissingEmbeddingsError naming how many items lack a text or an embedding, and some of them, and
+    LearnSparkError for values that are not finite or that ``dtype`` does not reach.
     """
     description = {
         "encoder_key": encoder_key,

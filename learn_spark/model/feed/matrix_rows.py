@@ -17,7 +17,7 @@ _ROWS = 2048
 _BUFFER = 1 << 20
 
 
-class MissingEmbeddings(LearnSparkError):
+class MissingEmbeddingsError(LearnSparkError):
     """Items without an embedding under the wanted encoder."""
 
 
@@ -38,10 +38,10 @@ class TextsOfItems:
 
     @staticmethod
     def read(item_index: Snapshot, item_text: Snapshot, template_version: str) -> TextsOfItems:
-        """From the two tables' narrow columns; MissingEmbeddings where there is no item at all."""
+        """From the two tables' narrow columns; MissingEmbeddingsError where there is no item at all."""
         items = item_index.to_arrow(["item_id", "item_index"])
         if not items.num_rows:
-            raise MissingEmbeddings(f"{item_index.path} @ {item_index.version} has no items; run ingest first")
+            raise MissingEmbeddingsError(f"{item_index.path} @ {item_index.version} has no items; run ingest first")
         texts = item_text.to_arrow(["item_id", "template_version", "text_key"])
         texts = texts.filter(pc.equal(texts["template_version"], template_version))
         item_ids = items["item_id"].combine_chunks()
@@ -81,12 +81,12 @@ class TextsOfItems:
         return self.indexes[self.by_text[self.starts[texts][source] + within]], source
 
     def refuse_missing(self, found: np.ndarray) -> None:
-        """MissingEmbeddings unless every item has a text and every text was ``found`` [distinct]."""
+        """MissingEmbeddingsError unless every item has a text and every text was ``found`` [distinct]."""
         lacking = self.without.copy()
         lacking[self.by_text[~np.repeat(found, np.diff(self.starts))]] = True
         if lacking.any():
             some = ", ".join(self.item_ids.filter(pa.array(lacking)).slice(0, 3).to_pylist())
-            raise MissingEmbeddings(
+            raise MissingEmbeddingsError(
                 f"{int(lacking.sum()):,} of {len(lacking):,} items have no embedding of this encoder and template "
                 f"(such as {some}); run item_text and embed_items, and look into quarantine"
             )
@@ -95,8 +95,8 @@ class TextsOfItems:
 def embeddings_by_text(embeddings: Snapshot, encoder_key: str) -> Iterator[tuple[pa.Array, np.ndarray]]:
     """(text keys [m], vectors [m, hidden]) of one encoder, file by file, at most 2,048 at a time.
 
-    Raises SnapshotError for a file that holds another number of rows than the log says, and MissingEmbeddings where
-    vectors have different lengths.
+    Raises SnapshotError for a file that holds another number of rows than the log says, and MissingEmbeddingsError
+    where vectors have different lengths.
     """
     width: int | None = None
     for path, promised in zip(embeddings.files, embeddings.file_rows, strict=True):
@@ -116,7 +116,7 @@ def embeddings_by_text(embeddings: Snapshot, encoder_key: str) -> Iterator[tuple
                 lengths = pc.min_max(pc.list_value_length(vectors)).as_py()
                 width = lengths["min"] if width is None else width
                 if lengths != {"min": width, "max": width}:
-                    raise MissingEmbeddings(
+                    raise MissingEmbeddingsError(
                         f"the embeddings of encoder {encoder_key} have different lengths, see {path}"
                     )
                 yield batch["text_key"], vectors.flatten().to_numpy().reshape(-1, width)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError, RowCountError
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.feed.batches import cut_batches
 from learn_spark.model.feed.order import (
@@ -23,10 +23,6 @@ from learn_spark.model.feed.order import (
     steps_per_epoch,
 )
 from learn_spark.model.feed.shuffle import Rows, ShuffleBuffer, row_count
-
-
-class RowsLost(LearnSparkError):
-    """Files or an epoch that gave another number of rows than the snapshot has."""
 
 
 class HistoryStream:
@@ -86,8 +82,8 @@ class HistoryStream:
         All have ``batch_size`` rows but the last, which on some ranks has one row less than on others (none, if the
         others have one). A later ``start`` gives the batches that an unbroken epoch would have given, equal to the bit.
 
-        Raises RowsLost, before the last batch at the latest, if any row of the rank was not seen or a file does not
-        hold the rows that the Delta log promises.
+        Raises RowCountError, before the last batch at the latest, if any row of the rank was not seen or a file does
+        not hold the rows that the Delta log promises.
         """
         steps = self.steps(batch_size)
         if not 0 <= start <= steps:
@@ -112,7 +108,7 @@ class HistoryStream:
             seen += row_count(rows)
             yield from buffer.push(rows)
         if seen != high - low:
-            raise RowsLost(
+            raise RowCountError(
                 f"epoch {epoch} gave rank {self.rank} of {self.world} {seen:,} rows, but it has {high - low:,} of "
                 f"{self._name} (rows {low:,} to {high:,} of {self.snapshot.rows:,})"
             )
@@ -148,13 +144,15 @@ class HistoryStream:
             try:
                 footer = pq.read_metadata(path)
             except FileNotFoundError:
-                raise RowsLost(
+                raise RowCountError(
                     f"{path} of {self._name} is gone: it was vacuumed or removed; open a newer version"
                 ) from None
             except (pa.ArrowInvalid, OSError) as error:
-                raise RowsLost(f"{path} of {self._name} is no readable Parquet file: {error}") from None
+                raise RowCountError(f"{path} of {self._name} is no readable Parquet file: {error}") from None
             if footer.num_rows != promised:
-                raise RowsLost(f"{path} holds {footer.num_rows:,} rows, but the log of {self._name} says {promised:,}")
+                raise RowCountError(
+                    f"{path} holds {footer.num_rows:,} rows, but the log of {self._name} says {promised:,}"
+                )
             missing = set(self.columns) - set(footer.schema.to_arrow_schema().names)
             if missing:
                 raise LearnSparkError(f"{path} of {self._name} has no column {', '.join(sorted(missing))}")
@@ -171,10 +169,10 @@ class HistoryStream:
         for (part, number), group in zip(groups, wanted, strict=True):
             given, rows = next(read, (None, {}))
             if given != group:
-                raise RowsLost(f"{self._name}: wanted row group {number} of {group.file}, Petastorm gave {given}")
+                raise RowCountError(f"{self._name}: wanted row group {number} of {group.file}, Petastorm gave {given}")
             promised = self._rows_of_groups(part.file)[number]
             if row_count(rows) != promised:
-                raise RowsLost(
+                raise RowCountError(
                     f"row group {number} of {group.file} gave {row_count(rows):,} rows, its footer says {promised:,}"
                 )
             for name, values in rows.items():
@@ -186,7 +184,7 @@ class HistoryStream:
             split = {name: values[part.start : part.stop] for name, values in rows.items()}
             yield split if self.until is None else _until(split, split[self.until])
         if next(read, None) is not None:
-            raise RowsLost(f"{self._name}: Petastorm gave more row groups than the {len(wanted):,} wanted")
+            raise RowCountError(f"{self._name}: Petastorm gave more row groups than the {len(wanted):,} wanted")
 
 
 def _until(rows: Rows, lengths: np.ndarray) -> Rows:

@@ -21,7 +21,7 @@ LEAST_STEPS = 300
 CLIP = 5.0
 
 
-class RerankerFailed(LearnSparkError):
+class RerankerError(LearnSparkError):
     """A fit whose loss is not finite."""
 
 
@@ -42,7 +42,7 @@ def fit_heads(
     ``advance`` is told how many users are done, of ``passes`` times all.
 
     The tower must not have learnt the targets, nor ``judge.transitions`` counted them. Deterministic in ``seed``.
-    Raises RerankerFailed where the loss is not finite.
+    Raises RerankerError where the loss is not finite.
     """
     fold = fold_of(user_ids)
     size = settings.batch_size
@@ -110,7 +110,7 @@ def train_step(
             any_of = best + own.new_zeros(len(users)).index_add(0, owners, torch.exp(own - best[owners])).log()
             loss = -(any_of * users).sum() / whole
             if not torch.isfinite(loss):
-                raise RerankerFailed(
+                raise RerankerError(
                     f"reranker: the loss is {loss.item()} after {trainer.done} steps; "
                     "lower tower.reranker.learning_rate"
                 )

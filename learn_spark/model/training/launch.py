@@ -15,7 +15,7 @@ import torch
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.model.training.checkpoint import Checkpoints
-from learn_spark.model.training.loop import Trained, TrainingFailed
+from learn_spark.model.training.loop import Trained, TrainingError
 from learn_spark.model.training.process_group import ProcessGroup
 from learn_spark.model.training.task import TrainingTask, train_rank
 
@@ -46,7 +46,7 @@ def train_here(task: TrainingTask, processes: int) -> Trained:
         )
     except (ProcessRaisedException, ProcessExitedException) as error:
         last = next((line for line in reversed(str(error).splitlines()) if line.strip()), str(error)).strip()
-        kind = TrainingFailed if "TrainingFailed" in last else LearnSparkError
+        kind = TrainingError if "TrainingError" in last else LearnSparkError
         raise kind(f"train: one of {processes} processes failed: {last}") from error
     return _result(task)
 

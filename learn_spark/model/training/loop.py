@@ -34,7 +34,7 @@ AHEAD = 4  # batches made while the model works
 STEPS_A_LINE = 20
 
 
-class TrainingFailed(LearnSparkError):
+class TrainingError(LearnSparkError):
     """Training that cannot go on: no usable sequence, or a loss that is not finite."""
 
 
@@ -109,7 +109,7 @@ class TrainingLoop:
         ``epochs`` ends it sooner than the settings do, the learning rate being what it is in their longer training.
         Where nobody validates, the newest epoch is the best.
 
-        Raises TrainingFailed where an epoch held nothing to learn from, or the loss is not finite.
+        Raises TrainingError where an epoch held nothing to learn from, or the loss is not finite.
         """
         progress = self._resume()
         resumed_at = progress.epoch
@@ -156,7 +156,7 @@ class TrainingLoop:
                 batch = next(batches, None)
                 running["waited"] += time.perf_counter() - asked
                 if batch is None:
-                    raise TrainingFailed(
+                    raise TrainingError(
                         f"epoch {progress.epoch + 1} ended after {progress.batch} of {self.batches_per_epoch} batches"
                     )
                 self._batch(progress, batch)
@@ -176,7 +176,7 @@ class TrainingLoop:
                     last_saved = now
             # Asked once more, the stream proves that it gave every row.
             if next(batches, None) is not None:
-                raise TrainingFailed(f"epoch {progress.epoch + 1} has more than {self.batches_per_epoch} batches")
+                raise TrainingError(f"epoch {progress.epoch + 1} has more than {self.batches_per_epoch} batches")
         finally:
             batches.close()
 
@@ -200,7 +200,7 @@ class TrainingLoop:
         sums = self.ranks.total(torch.stack([terms.detach().double(), count.double(), users]))
         value, pairs, samples = (float(x) for x in sums)
         if not math.isfinite(value):
-            raise TrainingFailed(
+            raise TrainingError(
                 f"the loss is {value} in epoch {progress.epoch + 1}, batch {progress.batch + 1}; lower "
                 "training.learning_rate or raise objective.temperature"
             )
@@ -233,7 +233,7 @@ class TrainingLoop:
     def _validate(self, progress: Progress, tracker: Tracker | None) -> None:
         running = progress.running
         if not running["pairs"]:
-            raise TrainingFailed(
+            raise TrainingError(
                 "no batch held two users with at least two training events each; there is nothing to contrast"
             )
         self.tower.eval()

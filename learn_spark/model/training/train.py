@@ -38,7 +38,7 @@ from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.evidence import fit_reranker
 from learn_spark.model.training.fusion import fit_blending
 from learn_spark.model.training.launch import train_alone, train_here, train_on_spark
-from learn_spark.model.training.loop import Trained, TrainingFailed
+from learn_spark.model.training.loop import Trained, TrainingError
 from learn_spark.model.training.task import TrainingTask, build_tower
 
 STAGE = find_stage("train")
@@ -229,10 +229,10 @@ def _save_shares(histories: pa.Table, n_items: int, path: Path) -> str:
 
 
 def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:
-    """The weights of a training's best epoch; TrainingFailed where it has none."""
+    """The weights of a training's best epoch; TrainingError where it has none."""
     weights = Checkpoints(Path(task.folder) / "checkpoints").load_best()
     if weights is None:
-        raise TrainingFailed(f"no epoch of {len(trained.curve)} gave a validation NDCG@10; there is no model to save")
+        raise TrainingError(f"no epoch of {len(trained.curve)} gave a validation NDCG@10; there is no model to save")
     return weights
 
 

@@ -29,7 +29,7 @@ from learn_spark.ads.experiments.rows import Rows, prepare
 from learn_spark.ads.experiments.simulate import ITEMS, simulated_log
 from learn_spark.ads.experiments.users import Users, make_users
 from learn_spark.core.console import Reporter
-from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
+from learn_spark.core.errors import GateError, LearnSparkError, SettingsError
 from learn_spark.core.settings.experiment import Experiment
 from learn_spark.data.sources.exposure_log import read_logs
 from learn_spark.report.experiment import report_experiment
@@ -298,7 +298,7 @@ def test_users_in_two_arms_or_another_than_assigned_are_told(log: pa.Table, tmp_
     arms[moved] = [other[one] for one in arms[moved]]
     pq.write_table(column(during, "arm", pa.array(arms)), tmp_path / "mixed.parquet")
     people = len(set(users))
-    with pytest.raises(GateFailed, match=rf"one arm a user: 3 of {people:,} users .*logged as assigned: "):
+    with pytest.raises(GateError, match=rf"one arm a user: 3 of {people:,} users .*logged as assigned: "):
         go(
             tmp_path / "mixed.parquet",
             "bootstrap_samples=0",
@@ -321,7 +321,7 @@ def test_lost_users_are_a_mismatch_and_the_page_is_written_all_the_same(log: pa.
     pq.write_table(log.filter(pc.invert(pc.fill_null(lost, False))), tmp_path / "lost.parquet")
     gate = "quality.rules={exposures.rows: {least: 1000000}}"
     message = "the logs' gate: rows is .*sample ratio: p = .*the arms cannot be compared"
-    with pytest.raises(GateFailed, match=message) as raised:
+    with pytest.raises(GateError, match=message) as raised:
         go(tmp_path / "lost.parquet", "bootstrap_samples=0", gate)
     assert raised.value.exit_code == 3
     page = (tmp_path / "workspace/reports/lost.html").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.core.errors import GateFailed
+from learn_spark.core.errors import GateError
 from learn_spark.core.quality.gate import Rule, docs_page, run_gate
 from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.quality.rows import judge
@@ -44,7 +44,7 @@ def test_a_good_profile_passes_and_leaves_data_docs(tmp_path: Path) -> None:
 def test_a_bad_profile_is_refused_by_name(tmp_path: Path, profile: dict[str, float | None], expected: str) -> None:
     report = run_gate("demo", profile, RULES, tmp_path)
     assert not report.passed
-    with pytest.raises(GateFailed) as error:
+    with pytest.raises(GateError) as error:
         report.require()
     assert expected in str(error.value)
     assert error.value.exit_code == 3
@@ -75,7 +75,7 @@ def test_a_warning_does_not_break_a_gate_and_a_measure_without_bounds_is_only_re
     assert [r.measure for r in report.broken("warn")] == ["rows"]
     assert report.broken("fail") == []
     worse = run_gate("demo", {"rows": 1, "age": None, "norm": 2.0}, rules, tmp_path)
-    with pytest.raises(GateFailed, match="norm is 2") as error:
+    with pytest.raises(GateError, match="norm is 2") as error:
         worse.require()
     assert "rows" not in str(error.value)
 

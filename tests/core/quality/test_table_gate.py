@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.core.console import Reporter
-from learn_spark.core.errors import GateFailed, SettingsError
+from learn_spark.core.errors import GateError, SettingsError
 from learn_spark.core.quality.gate import GateReport, RuleResult
 from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.results import Results
@@ -131,7 +131,7 @@ def test_drift_is_against_the_version_that_passed_before(spark: SparkSession, wo
 
     # Half of the rows vanish.
     half = put_items(spark, workspace, 10)
-    with pytest.raises(GateFailed, match=r"volume is 0\.5, expected at least 0\.9") as error:
+    with pytest.raises(GateError, match=r"volume is 0\.5, expected at least 0\.9") as error:
         gate.require("items", half, "r2")
     assert str(error.value).count("expected") == 1
     assert f"items @ {half}" in str(error.value)
@@ -170,7 +170,7 @@ def test_of_several_judgements_of_a_version_the_newest_says_whether_it_is_compar
     assert report is not None
     assert report.passed
     strictest = gate_of(spark, workspace, rows=RuleSettings(least=20))
-    with pytest.raises(GateFailed, match="rows is 19, expected at least 20"):
+    with pytest.raises(GateError, match="rows is 19, expected at least 20"):
         strictest.require("items", versions[1], "strictest")
     # 14 failed by its volume, 19 by its last judgement: what is left is 20.
     found = Results(workspace).passed_before("items", small)
@@ -246,7 +246,7 @@ def test_results_are_stored_and_only_a_changed_rule_is_judged_anew(spark: SparkS
     assert len(stored(workspace)) == len(rows)
 
     stricter = gate_of(spark, workspace, rows=RuleSettings(least=13))
-    with pytest.raises(GateFailed, match="rows is 12, expected at least 13"):
+    with pytest.raises(GateError, match="rows is 12, expected at least 13"):
         stricter.require("items", version, "r3")
     again = [row for row in stored(workspace) if row["run_id"] == "r3"]
     assert len(again) == len(rows)
@@ -254,7 +254,7 @@ def test_results_are_stored_and_only_a_changed_rule_is_judged_anew(spark: SparkS
     assert changed == {"rows"}
     # The refusal is remembered too; so is what the rules as they were before said.
     remembered = TableGate(workspace, QualitySettings(rules={"items.rows": RuleSettings(least=13)}), no_spark)
-    with pytest.raises(GateFailed, match="rows is 12, expected at least 13"):
+    with pytest.raises(GateError, match="rows is 12, expected at least 13"):
         remembered.require("items", version, "r4")
     assert TableGate(workspace, QualitySettings(), no_spark).require("items", version, "r5") is None
     assert len(stored(workspace)) == 2 * len(rows)
@@ -282,12 +282,12 @@ def test_a_number_of_the_run_is_judged_though_the_run_wrote_no_version(
     assert gate.require("items", version, "r2", {"items_refused_share": 0.1}) is None
     assert gate.require("items", version, "r3") is None
     # All rows of a delivery were refused, so that the table stayed as it was.
-    with pytest.raises(GateFailed, match=r"refused_share is 1, expected at most 0\.5"):
+    with pytest.raises(GateError, match=r"refused_share is 1, expected at most 0\.5"):
         gate.require("items", version, "r4", {"items_refused_share": 1.0})
-    with pytest.raises(GateFailed, match="refused_share is 1"):
+    with pytest.raises(GateError, match="refused_share is 1"):
         gate.require("items", version, "r5")
     # A later judgement takes the number from the earlier one.
-    with pytest.raises(GateFailed, match="refused_share is 1"):
+    with pytest.raises(GateError, match="refused_share is 1"):
         gate_of(spark, workspace, rows=RuleSettings(least=2)).require("items", version, "r6")
     assert judged(gate.require("items", version, "r7", {"items_refused_share": 0.0}))["refused_share"].passed
     assert gate.require("items", version, "r8") is None
@@ -304,7 +304,7 @@ def test_a_broken_gate_after_ingest_holds_back_what_is_downstream(
     # A delivery of one new event among two that are bad: two thirds are refused.
     (tmp_path / "raw" / "ml-100k.inter").unlink()
     write_raw(tmp_path / "raw", events=["1\t2\t3\t889999999", BAD_EVENT, BAD_EVENT.replace("3", "4")])
-    with pytest.raises(GateFailed, match=r"refused_share is 0\.66\d+, expected at most 0\.5 \(share of") as error:
+    with pytest.raises(GateError, match=r"refused_share is 0\.66\d+, expected at most 0\.5 \(share of") as error:
         run(settings, "ingest", "histories")
     assert error.value.exit_code == 3
     written = current_version(workspace.table("interactions"))
@@ -322,7 +322,7 @@ def test_a_broken_gate_after_ingest_holds_back_what_is_downstream(
 
     # Asked for alone, histories finds the same; so does ingest, which has nothing new to read.
     for stage in ("histories", "ingest"):
-        with pytest.raises(GateFailed, match="refused_share"):
+        with pytest.raises(GateError, match="refused_share"):
             run(settings, stage)
     assert [(r.job, r.status) for r in all_runs(workspace)[3:]] == [("histories", "refused"), ("ingest", "refused")]
     assert current_version(workspace.table("user_histories")) == before["user_histories"]
@@ -362,7 +362,7 @@ def test_a_check_alone(
 
     old, new = put_items(spark, workspace, 30), put_items(spark, workspace, 6, untitled=6)
     assert check_table("items", settings, console=quiet, version=old).gate == f"items @ {old}"
-    with pytest.raises(GateFailed, match=r"volume is 0\.2, expected at least 0\.9") as error:
+    with pytest.raises(GateError, match=r"volume is 0\.2, expected at least 0\.9") as error:
         check_table("items", settings, report=Reporter())
     assert error.value.exit_code == 3
     said = capsys.readouterr().out

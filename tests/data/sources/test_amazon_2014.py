@@ -15,7 +15,7 @@ from learn_spark.data.sources import amazon_2014
 from learn_spark.data.sources.amazon_2014 import Amazon2014, literal_to_json
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import LocationError
-from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFileError
 
 META = (
     rb"""{'asin': '0205616461', 'description': "Nature's \"own\" cream.\nFor the\tskin &amp; hair", """
@@ -161,7 +161,7 @@ def test_a_broken_archive_is_named(spark: SparkSession, tmp_path: Path) -> None:
     folder = write(tmp_path, meta_Baby__json=META, reviews_Baby__json=REVIEWS)
     (folder / "meta_Beauty.json.gz").write_bytes(META)
     reader = Amazon2014()
-    with pytest.raises(UnreadableFile, match=r"meta_Beauty\.json\.gz: it cannot be read"):
+    with pytest.raises(UnreadableFileError, match=r"meta_Beauty\.json\.gz: it cannot be read"):
         reader.items(spark, folder, reader.files(folder))
 
 

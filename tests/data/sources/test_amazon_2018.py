@@ -14,7 +14,7 @@ from learn_spark.core.settings.source import KnownSourceSettings
 from learn_spark.data.sources.amazon_2018 import Amazon2018
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import LocationError
-from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFileError
 
 META = (
     rb"""{"category": ["Beauty", "Hair Care", "</span></span></span>", "<b>100% Cotton</b>", "I <3 Hair"], """
@@ -208,5 +208,5 @@ def test_products_and_reviews_must_be_there(tmp_path: Path) -> None:
 def test_an_empty_file_is_named(spark: SparkSession, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"meta_A.json": META, "A.json": REVIEWS, "B.json.gz": b""})
     reader = Amazon2018()
-    with pytest.raises(UnreadableFile, match=r"B\.json\.gz: it is empty"):
+    with pytest.raises(UnreadableFileError, match=r"B\.json\.gz: it is empty"):
         reader.events(spark, folder, reader.files(folder))

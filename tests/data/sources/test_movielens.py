@@ -13,7 +13,7 @@ from learn_spark.core.settings.source import KnownSourceSettings
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.movielens import MovieLens
-from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFile
+from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, ROW_COLUMNS, UnreadableFileError
 
 # 0xE9 is e acute in ISO-8859-1, and no UTF-8.
 MOVIES_1M = (
@@ -170,10 +170,10 @@ def test_the_layout_must_be_one_and_whole(tmp_path: Path) -> None:
 def test_a_file_that_is_not_of_the_format_is_named(spark: SparkSession, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, movies_csv=b"movieId,name\n1,x\n", ratings_csv=RATINGS_25M)
     reader = MovieLens()
-    with pytest.raises(UnreadableFile, match=r"movies\.csv: no column title, genres"):
+    with pytest.raises(UnreadableFileError, match=r"movies\.csv: no column title, genres"):
         reader.items(spark, folder, reader.files(folder))
     other = tmp_path / "other"
     other.mkdir()
     folder_of(other, movies_dat=b"", ratings_dat=RATINGS_1M)
-    with pytest.raises(UnreadableFile, match=r"movies\.dat: it is empty"):
+    with pytest.raises(UnreadableFileError, match=r"movies\.dat: it is empty"):
         reader.items(spark, other, reader.files(other))

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.model.blending.fit import RIDGE, BlendingFailed, CoVisits, fit_frequency_weights
+from learn_spark.model.blending.fit import RIDGE, BlendingError, CoVisits, fit_frequency_weights
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, between_knots
@@ -208,5 +208,5 @@ def test_so_many_users_are_drawn_and_small_blocks_change_nothing(monkeypatch: py
 def test_what_is_not_finite_is_told() -> None:
     candidates = _offered()
     candidates.catalogue[3] = np.nan
-    with pytest.raises(BlendingFailed, match="not finite"):
+    with pytest.raises(BlendingError, match="not finite"):
         fit_frequency_weights(candidates, [f"user {i}" for i in range(90)], BlendingSettings(), seed=1)

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.errors import LearnSparkError, RowCountError
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
 from learn_spark.model.feed.row_groups import _TableWorker
-from learn_spark.model.feed.stream import HistoryStream, RowsLost
+from learn_spark.model.feed.stream import HistoryStream
 from tests.model.feed.files import COLUMNS, WIDTH, rows_of, write_files
 
 FILE_ROWS = (40, 7, 0, 93, 25, 1, 64)
@@ -101,17 +101,17 @@ def test_batches_do_not_change_when_later_ones_are_read(snapshot: Snapshot) -> N
 @pytest.mark.parametrize("change", [1, -1])
 def test_a_file_that_is_not_what_the_log_says_is_named_with_both_numbers(snapshot: Snapshot, change: int) -> None:
     counts = (*FILE_ROWS[:3], 93 + change, *FILE_ROWS[4:])
-    with pytest.raises(RowsLost, match=rf"part 00003.parquet holds 93 rows, but the log .* says {93 + change}"):
+    with pytest.raises(RowCountError, match=rf"part 00003.parquet holds 93 rows, but the log .* says {93 + change}"):
         list(stream(replace(snapshot, file_rows=counts)).epoch(0, 10))
 
 
 def test_a_file_that_is_gone_or_cut_short_is_named(tmp_path: Path) -> None:
     snapshot = write_files(tmp_path, [5, 5])
     Path(snapshot.files[1]).write_bytes(Path(snapshot.files[1]).read_bytes()[:-1])
-    with pytest.raises(RowsLost, match=r"part 00001.parquet .* is no readable Parquet file"):
+    with pytest.raises(RowCountError, match=r"part 00001.parquet .* is no readable Parquet file"):
         list(stream(snapshot).epoch(0, 10))
     Path(snapshot.files[1]).unlink()
-    with pytest.raises(RowsLost, match=r"part 00001.parquet .* is gone"):
+    with pytest.raises(RowCountError, match=r"part 00001.parquet .* is gone"):
         list(stream(snapshot).epoch(0, 10))
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_changes_between_epochs_is_noticed(tmp_path: Path) -> None:
     feed = stream(snapshot)
     list(feed.epoch(0, 10))
     write_files(tmp_path, [5, 4])
-    with pytest.raises(RowsLost, match=r"part 00001.parquet gave 4 rows, its footer says 5"):
+    with pytest.raises(RowCountError, match=r"part 00001.parquet gave 4 rows, its footer says 5"):
         list(feed.epoch(1, 10))
 
 
@@ -154,7 +154,7 @@ def test_a_row_group_that_petastorm_drops_or_repeats_ends_the_epoch(
     feed = stream(write_files(tmp_path, file_rows, row_group=20))
     assert len(rows_of(feed.epoch(0, 10))) == sum(file_rows)
     monkeypatch.setattr(_TableWorker, "process", faulty)
-    with pytest.raises(RowsLost, match=match):
+    with pytest.raises(RowCountError, match=match):
         list(feed.epoch(0, 10))
 
 

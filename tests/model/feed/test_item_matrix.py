@@ -20,7 +20,7 @@ from deltalake import write_deltalake
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
-from learn_spark.model.feed.matrix_rows import MissingEmbeddings
+from learn_spark.model.feed.matrix_rows import MissingEmbeddingsError
 
 
 def key_of(text: int) -> str:
@@ -216,13 +216,13 @@ def test_values_beyond_half_precision_and_broken_tables_are_refused(tmp_path: Pa
     with pytest.raises(SnapshotError, match=r"holds 2 rows, but the log of .* says 3"):
         build((index, text, Snapshot(large.path, 0, large.files, (3,))), tmp_path / "other")
     uneven = [vectors_table("mine", np.array([n]), np.ones((1, n + 1))) for n in range(2)]
-    with pytest.raises(MissingEmbeddings, match="different lengths"):
+    with pytest.raises(MissingEmbeddingsError, match="different lengths"):
         build((index, text, write(tmp_path / "uneven", *uneven)), tmp_path / "other")
     assert not list((tmp_path / "other").glob("*.npy"))
     none = write(
         tmp_path / "none", pa.table({"item_id": pa.array([], pa.string()), "item_index": pa.array([], pa.int32())})
     )
-    with pytest.raises(MissingEmbeddings, match="has no items; run ingest"):
+    with pytest.raises(MissingEmbeddingsError, match="has no items; run ingest"):
         build((none, text, large), tmp_path / "other")
 
 
@@ -235,14 +235,14 @@ def test_items_without_a_text_or_an_embedding_are_counted_and_named(tmp_path: Pa
         vectors_table("yours", np.arange(3), np.ones((3, 5))),
     )
     cache = tmp_path / "cache"
-    with pytest.raises(MissingEmbeddings, match=r"1 of 4 items have no embedding .*\(such as item 3\)"):
+    with pytest.raises(MissingEmbeddingsError, match=r"1 of 4 items have no embedding .*\(such as item 3\)"):
         build((index, text, embeddings), cache)
-    with pytest.raises(MissingEmbeddings, match=r"4 of 4 items .*\(such as item 0, item 1, item 2\)"):
+    with pytest.raises(MissingEmbeddingsError, match=r"4 of 4 items .*\(such as item 0, item 1, item 2\)"):
         build((index, text, embeddings), cache, template_version="t/2")
-    with pytest.raises(MissingEmbeddings, match="4 of 4 items"):
+    with pytest.raises(MissingEmbeddingsError, match="4 of 4 items"):
         build((index, text, embeddings), cache, encoder_key="nobody")
     more = write(tmp_path / "item_index", pa.table({"item_id": ["new"], "item_index": pa.array([7], pa.int32())}))
-    with pytest.raises(MissingEmbeddings, match=r"2 of 5 items .*item 3.*new|2 of 5 items .*new.*item 3"):
+    with pytest.raises(MissingEmbeddingsError, match=r"2 of 5 items .*item 3.*new|2 of 5 items .*new.*item 3"):
         build((more, text, embeddings), cache)
     assert not [path for path in cache.iterdir() if path.suffix != ".lock"]
     # A text more, and an index beyond a gap: rows that no item has are zero.

@@ -13,7 +13,7 @@ import torch
 from learn_spark.core.settings.tower import RerankerSettings
 from learn_spark.data.splits.folds import fold_of
 from learn_spark.model.reranking.co_visitation import CHANNELS, FEATURES, Transitions
-from learn_spark.model.reranking.fit import RerankerFailed, fit_heads, passes
+from learn_spark.model.reranking.fit import RerankerError, fit_heads, passes
 from learn_spark.model.reranking.head import CrossFittedHeads, RerankerHead
 from learn_spark.model.reranking.reranker import HIDDEN, Reranker
 from learn_spark.model.scoring.frequency import between_knots
@@ -368,7 +368,7 @@ def test_a_fit_in_small_blocks_is_the_fit_and_one_that_diverges_is_told(monkeypa
         # Nor does any gradient say what all scores have in common.
         ours, theirs = (torch.log_softmax(reranker.score(head, queries), dim=1) for head in (whole, small))
         assert torch.allclose(ours, theirs, atol=0.05)
-    with pytest.raises(RerankerFailed, match=r"lower tower\.reranker\.learning_rate"):
+    with pytest.raises(RerankerError, match=r"lower tower\.reranker\.learning_rate"):
         _fit(reranker, queries, users, learning_rate=1e30)
 
 

@@ -16,7 +16,7 @@ from learn_spark.core.settings import load_settings
 from learn_spark.core.settings.training import TrainingSettings
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.store import ModelError, load_model, read_curve, save_model
-from learn_spark.model.training.loop import TrainingFailed, TrainingLoop
+from learn_spark.model.training.loop import TrainingError, TrainingLoop
 from learn_spark.model.training.schedule import learning_rate
 from tests.model.training.planted import content, make_loop, make_tower, parity_apart
 
@@ -109,7 +109,7 @@ def test_it_stops_when_patience_is_out_and_keeps_the_best_epoch(tmp_path: Path) 
 
 
 def test_users_with_one_training_event_teach_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TrainingFailed, match="nothing to contrast"):
+    with pytest.raises(TrainingError, match="nothing to contrast"):
         make_loop(tmp_path / "run", length=1).fit()
 
 
