@@ -39,7 +39,7 @@ docs: setup ## Write docs/data.md (from schemas/) and docs/settings.md (from lea
 	@mv docs/settings.md.new docs/settings.md
 
 site: setup ## Build the documentation as a site in site/ (strict: a dead link fails)
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 	@echo "open site/index.html"
 
 bench-%: setup ## Run benchmarks/%.py (bench-histories; bench-daily ARGS="--folder DIR")

@@ -8,20 +8,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.pages import ROOT
 
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 
 
-def test_the_site_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """The command of ``make site``, on another configuration and into another folder."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (options,) = re.findall(r"-m (mkdocs build.*)$", makefile, re.M)
+    command = [sys.executable, "-m", *options.split(), "--config-file", str(config), "--site-dir", str(site)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    built = build(ROOT / "mkdocs.yml", tmp_path / "site")
     assert built.returncode == 0, built.stdout + built.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
     assert len(pages) > 40
@@ -30,6 +34,18 @@ def test_the_site_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path: P
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"?(https?:[^\"\s>]+)", text)
         loaded += re.findall(r"<link[^>]*rel=\"?(?:stylesheet|preconnect)\"?[^>]*href=\"?(https?:[^\"\s>]+)", text)
         assert loaded == [], page.name
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "data.md#no-such-table", "images/nothing.svg"])
+def test_a_dead_link_fails_the_build(link: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# Start\n\n[there]({link}), [data](data.md)\n")
+    (tmp_path / "docs" / "data.md").write_text("# Data\n")
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:\n")[0]
+    (tmp_path / "mkdocs.yml").write_text(settings)
+    built = build(tmp_path / "mkdocs.yml", tmp_path / "site")
+    assert built.returncode == 1
+    assert link in built.stderr + built.stdout
 
 
 def test_the_links_of_readme_and_contributing_lead_to_files() -> None:
