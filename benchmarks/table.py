@@ -44,7 +44,7 @@ from learn_spark.core.tables.lineage import Run, code_version, last_done
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.evaluation.results import ALONE, ResultKey, written_by
+from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, written_by
 from learn_spark.evaluation.slices import DIMENSIONS
 from learn_spark.model.store import read_curve, read_manifest
 from learn_spark.pipeline.runner import run_stages
@@ -206,7 +206,7 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
     for row in dict.fromkeys(one.row for one in done):
         own = [one for one in done if one.row == row]
         manifests = [read_manifest(workspace.root / "models" / one.model_id) for one in own]
-        plain, alone = manifests[0]["method"], f"{manifests[0]['method']}{ALONE}"
+        plain, alone = manifests[0]["method"], f"{manifests[0]['method']}{VECTORS_ONLY}"
         told_of = {one.run_id: [m for m in (plain, alone) if (one.run_id, m, METRICS[0]) in values] for one in own}
         by, measured[row] = _figures(values, parts, {run: methods[0] for run, methods in told_of.items()})
         table.append([row, *(_interval(by[metric]) for metric in METRICS)])

@@ -63,5 +63,5 @@ def quarter(times: np.ndarray) -> np.ndarray:
 
 
 def same_day(before: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Whether targets came on the day (UTC) of the event before them, both [T] in microseconds: yes or no."""
+    """yes or no [T]: whether a target is on the same day (UTC) as the event before it; both [T] in microseconds."""
     return np.where(before // DAY == target // DAY, "yes", "no")

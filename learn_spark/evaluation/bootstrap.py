@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.95
-HELD = 1 << 22  # draws held at once
+BLOCK_DRAWS = 1 << 22  # draws in memory at once
 
 
 def resampled_means(values: np.ndarray, *, samples: int, seed: int) -> np.ndarray:
@@ -20,7 +20,7 @@ def resampled_means(values: np.ndarray, *, samples: int, seed: int) -> np.ndarra
         raise ValueError(f"a bootstrap needs samples (got {samples}) of values [n >= 1, M] (got {values.shape})")
     rows = len(values)
     generator = np.random.default_rng(seed)
-    step = max(1, HELD // rows)
+    step = max(1, BLOCK_DRAWS // rows)
     means = np.empty((samples, values.shape[1]))
     for start in range(0, samples, step):
         size = min(step, samples - start)

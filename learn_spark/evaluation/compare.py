@@ -16,7 +16,7 @@ from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import SplitName
 from learn_spark.evaluation.bootstrap import Difference, paired_differences
-from learn_spark.evaluation.results import ALONE, ResultKey, written_by
+from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, written_by
 from learn_spark.evaluation.slices import DIMENSIONS, slices
 from learn_spark.model.scoring.metrics import per_user
 
@@ -72,12 +72,12 @@ def compare(
     samples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """The first of ``names`` (runs of evaluate or train, or model ids) against the others, the baselines of its own
-    evaluation (its own tower without evidence among them, if it has some), and the newest result of every other kind
-    of tower on the same users.
+    """Compare the first of ``names`` (runs of evaluate or train, or model ids) with the other names, with the baselines
+    of the same evaluation (its vectors without the reranker among them), and with the newest result of every other
+    kind of tower on the same users.
 
-    Metrics are HR@k and NDCG@k. Raises LearnSparkError where a name is not of an evaluated model or stands twice, and
-    where protocols, versions of the tables, users or targets differ.
+    Metrics are HR@k and NDCG@k. Raises LearnSparkError for a name that is not of an evaluated model or is given twice,
+    and where protocols, table versions, users or targets differ.
     """
     every = _evaluated(workspace)
     runs = {run.run_id: run for run in all_runs(workspace)}
@@ -85,7 +85,9 @@ def compare(
     first = chosen[0]
     for number, other in enumerate(chosen[1:], 1):
         if other in chosen[:number]:
-            raise LearnSparkError(f"compare: {names[number]} is the {other.method} model {other.model_id} once more")
+            raise LearnSparkError(
+                f"compare: {names[number]} names the {other.method} model {other.model_id} a second time"
+            )
         _check_comparable(first, other)
     kinds = {one.method for one in chosen}
     rivals = {
@@ -97,7 +99,7 @@ def compare(
     ranked = _ranks(workspace, [first, *others], split)
     mine = ranked[first.run_id, first.method]
     opponents = [(method, method, ranked[first.run_id, method]) for method in BASELINES]
-    without = f"{first.method}{ALONE}"
+    without = f"{first.method}{VECTORS_ONLY}"
     if (first.run_id, without) in ranked and without not in {other.method for other in others}:
         opponents.append((without, first.model_id, ranked[first.run_id, without]))
     opponents += [(other.method, other.model_id, ranked[other.run_id, other.method]) for other in others]
@@ -108,11 +110,11 @@ def compare(
 
 
 def _evaluated(workspace: Workspace) -> list[Evaluated]:
-    """Every result there is, oldest first; LearnSparkError where there is none."""
+    """Every evaluation result, oldest first; LearnSparkError where there is none."""
     found = {}
     for row in read_rows(workspace.table("evaluations")):
-        alone = row["method"].endswith(ALONE) and row["run_id"] in found
-        if row["method"] not in BASELINES and not alone:
+        repeats_model = row["method"].endswith(VECTORS_ONLY) and row["run_id"] in found
+        if row["method"] not in BASELINES and not repeats_model:
             tables = tuple((name, row["tables"][name]) for name in ("user_histories", "item_index"))
             found[row["run_id"]] = Evaluated(row["run_id"], row["method"], row["model_id"], row["protocol"], tables)
     if not found:

@@ -1,4 +1,4 @@
-"""What is judged beside each other: baselines made of counts, the untrained embeddings, a trained tower."""
+"""The methods that an evaluation compares: count-based baselines, untrained embeddings, a trained model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from learn_spark.data.splits.folds import FOLDS
 from learn_spark.data.splits.split import Split
 from learn_spark.evaluation.counts import CountScores
-from learn_spark.evaluation.results import ALONE
+from learn_spark.evaluation.results import VECTORS_ONLY
 from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.head import CrossFittedHeads
@@ -27,18 +27,18 @@ Advance = Callable[[int], object]
 
 
 class Scorer(Protocol):
-    """A contender before the users of one cut. ``hidden`` positions of each user are not ranked."""
+    """A method applied to the users of one split. Each user's ``hidden`` positions are not ranked."""
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        """Ranks [T] of the cut's targets by the rule of ranks.py; ``advance`` is told how many users are done."""
+        """Ranks [T] of the split's targets by the rule of ranks.py; ``advance`` takes numbers of users done."""
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
-        """Positions [R, k] of what the users ``rows`` [R] are offered, -1 for nothing; ``hidden`` is theirs."""
+        """Positions [R, k] of the best items of the users ``rows`` [R], whose ``hidden`` is given; -1: none left."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """``model_id`` of the tower; the method's name for one without a tower."""
+    """A method. ``model_id``: of the model; the method's name for one without a model."""
 
     method: str
     model_id: str
@@ -46,7 +46,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class _Counted:
+class _CountScorer:
     split: Split
     scores: CountScores
 
@@ -66,7 +66,7 @@ class _Counted:
 
 
 @dataclass(frozen=True)
-class _Embedded:
+class _VectorScorer:
     """Vectors of users [B, D] and items [N, D]."""
 
     split: Split
@@ -84,49 +84,50 @@ class _Embedded:
 
 
 def counted(method: str, scores: CountScores) -> Contender:
-    """Popularity or Markov."""
-    return Contender(method, method, lambda split: _Counted(split, scores))
+    """A baseline that scores by counts: popularity or Markov."""
+    return Contender(method, method, lambda split: _CountScorer(split, scores))
 
 
 def frozen(unit: np.ndarray, window: int) -> Contender:
-    """The untrained user: the mean of the L2-normalised content [N + 1, C] of its last ``window`` items."""
+    """A user is the mean of the L2-normalised content [N + 1, C] of their last ``window`` items; nothing is trained."""
 
     def scorer(split: Split) -> Scorer:
-        return _Embedded(split, unit[1:], mean_vectors(unit, split.items, split.lengths, window))
+        return _VectorScorer(split, unit[1:], mean_vectors(unit, split.items, split.lengths, window))
 
     return Contender("frozen", "frozen", scorer)
 
 
-def trained(model: Model, *, folded: bool = False) -> Contender:
-    """A model's vectors, its content bound; one that has evidence is judged without it, under another name. ``folded``:
-    of one with fusion each user is judged by levels that were not fitted on him, as the validation split must be.
+def trained(model: Model, *, cross_fitted: bool = False) -> Contender:
+    """The model's vectors, without its reranker: what is released. The model's content must be bound.
+
+    ``cross_fitted``: blending weights that were fitted on a user do not rank that user, as validation needs.
     """
 
     def scorer(split: Split) -> Scorer:
-        if model.fusion is not None and folded:
-            towers = [model.fusion.upon(model.tower, fold) for fold in range(FOLDS)]
+        if model.blending is not None and cross_fitted:
+            towers = [model.blending.upon(model.tower, fold) for fold in range(FOLDS)]
             return FoldedVectors(split, towers, model.window)
         tower = model.vectors()
         users = user_vectors(tower, split.items, split.lengths, model.window, times=split.times)
-        return _Embedded(split, item_vectors(tower), users)
+        return _VectorScorer(split, item_vectors(tower), users)
 
-    method = model.method if model.evidence is None else f"{model.method}{ALONE}"
+    method = model.method if model.reranker is None else f"{model.method}{VECTORS_ONLY}"
     return Contender(method, model.model_id, scorer)
 
 
 @dataclass(frozen=True)
-class _Evident:
+class _RerankedScorer:
     split: Split
     reranker: Reranker
     users: np.ndarray
     heads: CrossFittedHeads
-    folded: bool
+    cross_fitted: bool
     reach: int
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
         queries = query_batch(self.split, self.users, hidden, self.reach)
         return self.reranker.cross_fitted_ranks(
-            self.heads.heads_of_users(self.split.user_ids, folded=self.folded), queries, advance
+            self.heads.heads_of_users(self.split.user_ids, folded=self.cross_fitted), queries, advance
         )
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
@@ -135,23 +136,26 @@ class _Evident:
             every[row] = own
         queries = query_batch(self.split, self.users, every, self.reach)
         found = np.empty((len(rows), k), dtype=np.int64)
-        for part, head in self.heads.heads_of_users([self.split.user_ids[row] for row in rows], folded=self.folded):
+        for part, head in self.heads.heads_of_users(
+            [self.split.user_ids[row] for row in rows], folded=self.cross_fitted
+        ):
             found[part] = self.reranker.top(head, queries.take(rows[part]), k)
         return found
 
 
-def evident(model: Model, values: np.ndarray, offsets: np.ndarray, *, folded: bool) -> Contender:
-    """A trained tower with its evidence, counted in ``values`` and ``offsets``: cuts.training_events of the histories
-    that its cuts are of. ``folded``: each user is judged by a head that was not fitted on him, as the validation split
-    must be.
+def reranked(model: Model, values: np.ndarray, offsets: np.ndarray, *, cross_fitted: bool) -> Contender:
+    """The model's vectors with its reranker, whose co-visitation is counted in ``values`` and ``offsets``
+    (``training_events`` of the histories that the splits are of).
+
+    ``cross_fitted``: no user is ranked by a head that was fitted on them, as validation needs.
     """
-    found = model.evidence
+    found = model.reranker
     assert found is not None
     transitions = Transitions.of(values, offsets, model.tower.n_items, reach=found.reach, decay=found.decay)
     reranker = Reranker.of(model.tower, found.temperature, transitions)
 
     def scorer(split: Split) -> Scorer:
         users = user_vectors(model.tower, split.items, split.lengths, model.window, times=split.times)
-        return _Evident(split, reranker, users, found.heads, folded, found.reach)
+        return _RerankedScorer(split, reranker, users, found.heads, cross_fitted, found.reach)
 
     return Contender(model.method, model.model_id, scorer)

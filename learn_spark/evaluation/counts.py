@@ -1,6 +1,6 @@
-"""Scores made of counts, one an item and more for the few that followed a context: ranks and tops without [B, N].
+"""Ranks and top-k lists by counts: a base count an item, and extra counts for the items that followed a context.
 
-The rules are those of ranks.py; counts are whole numbers, so that the same score is the same number.
+No [B, N] array is built. The tie rule is that of ranks.py; counts are integers, so that ties are exact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from learn_spark.core.ragged import concatenate_rows
 from learn_spark.model.scoring.catalogue import check_positions
 
-HELD = 1 << 22  # pairs of a target and another item looked at together
+BLOCK_PAIRS = 1 << 22  # pairs of a target and another item that are compared at once
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ class CountScores:
 
 
 def _ranges(starts: np.ndarray, stops: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(i, place) for every place of ``starts[i] : stops[i]``, about HELD at a time."""
+    """(i, place) for every place of ``starts[i] : stops[i]``, about BLOCK_PAIRS at a time."""
     ends = np.cumsum(stops - starts)
     begin = 0
     while begin < len(starts):
-        held = ends[begin - 1] if begin else 0
-        end = max(begin + 1, int(np.searchsorted(ends, held + HELD, side="right")))
+        before = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + BLOCK_PAIRS, side="right")))
         sizes = (stops - starts)[begin:end]
         pair = np.repeat(np.arange(begin, end), sizes)
         yield pair, np.arange(len(pair)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + starts[pair]

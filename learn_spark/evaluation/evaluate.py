@@ -1,9 +1,10 @@
-"""The evaluate stage: a model beside popularity, Markov and untrained embeddings, over the whole catalogue, once."""
+"""The evaluate stage: a model and its baselines rank every user's targets against the whole catalogue."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from learn_spark.data.splits.split import (
 )
 from learn_spark.evaluation.baselines.markov import markov
 from learn_spark.evaluation.baselines.popularity import popularity
-from learn_spark.evaluation.contenders import Contender, counted, evident, frozen, trained
+from learn_spark.evaluation.contenders import Contender, counted, frozen, reranked, trained
 from learn_spark.evaluation.lists import list_metrics
 from learn_spark.evaluation.results import ResultKey, protocol_of, user_rows, written_by
 from learn_spark.evaluation.slices import slice_metrics, target_labels
@@ -38,39 +39,58 @@ from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
-LIST_USERS = 50_000  # whose lists are looked at; a search for the best few hundred costs more than ranks do
+LIST_USERS = 50_000  # users whose lists are measured: a search for the best few hundred items costs more than ranks
 
 
 @dataclass(frozen=True)
-class _Field:
-    """Who is judged on which cut, and what each item [N] counts: ``known`` the events that statistics are made from,
-    ``learnt`` those in training samples (cuts.training_events, cuts.trained_counts).
+class Statistics:
+    """Counts of one table of histories: ``values`` and ``offsets`` as ``training_events`` gives them, and ``trained``
+    [N], the events of each item in training samples (``trained_counts``).
     """
 
-    split: Split
-    contenders: tuple[Contender, ...]
-    known: np.ndarray
-    learnt: np.ndarray
+    values: np.ndarray
+    offsets: np.ndarray
+    trained: np.ndarray
 
     @staticmethod
-    def of(
-        histories: pa.Table, n_items: int, untrained: Contender, model: Model, name: SplitName, *, evidence: bool
-    ) -> _Field:
-        values, offsets = training_events(histories)
-        told = model.evidence is not None and evidence
-        contenders = (
-            counted("popularity", popularity(values, offsets, n_items)),
-            counted("markov", markov(values, offsets, n_items)),
-            untrained,
-            *((evident(model, values, offsets, folded=name == "validation"),) if told else ()),
-            trained(model, folded=name == "validation"),
+    def of(histories: pa.Table, n_items: int) -> Statistics:
+        """The statistics of ``histories`` over a catalogue of ``n_items``."""
+        return Statistics(*training_events(histories), trained_counts(histories, n_items))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Training events of each item [N]."""
+        return np.bincount(self.values, minlength=len(self.trained))
+
+    @cached_property
+    def baselines(self) -> tuple[Contender, ...]:
+        """Popularity and item-to-item Markov."""
+        n_items = len(self.trained)
+        return (
+            counted("popularity", popularity(self.values, self.offsets, n_items)),
+            counted("markov", markov(self.values, self.offsets, n_items)),
         )
-        return _Field(
-            split_histories(histories, name),
-            contenders,
-            np.bincount(values, minlength=n_items),
-            trained_counts(histories, n_items),
-        )
+
+
+@dataclass(frozen=True)
+class SplitTask:
+    """A split to evaluate: its users, the contenders, and the statistics that both may know."""
+
+    name: SplitName
+    split: Split
+    contenders: tuple[Contender, ...]
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """``ranks`` [T] of the targets and metrics of lists, both by method; ``list_users``: users whose lists were
+    measured.
+    """
+
+    ranks: Mapping[str, np.ndarray]
+    list_metrics: Mapping[str, Mapping[str, float]]
+    list_users: int
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
@@ -79,124 +99,158 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 
 
 def run(context: StageContext) -> StageResult:
-    """Rank every user's targets on both cuts with every method: metrics go to ``evaluations``, those of parts of a cut,
-    with bootstrap intervals, to ``evaluation_slices``, every rank to ``evaluation_users``.
+    """Rank every user's targets on both splits with every method.
 
-    A model's result on the same tables, protocol and settings is written once: a second run writes nothing and says so,
-    unless it is forced; then the newer result counts.
+    Writes metrics to ``evaluations``, metrics of slices with bootstrap intervals to ``evaluation_slices``, and every
+    rank to ``evaluation_users``. The result of a model on the same table versions, protocol and settings is written
+    once: a second run writes nothing and says so, unless it is forced; then the newer result counts.
     """
     for table in ("evaluations", "evaluation_slices", "evaluation_users"):
-        check_columns(context.path(table), contract(table))  # now, not after the work
+        check_columns(context.path(table), contract(table))  # before the work, not after it
     key, protocol = ResultKey.of_settings(context.inputs, context.settings), protocol_of(context.settings)
     histories = context.snapshot("user_histories").to_arrow()
     if (before := written_by(context.workspace, key, protocol)) is not None and not context.forced:
         note = (
-            f"run {before} has evaluated the model {key.model_id} on these tables and settings; nothing is written "
-            "(--force writes anew)"
+            f"model {key.model_id} was evaluated on these tables and settings by run {before}; nothing is written "
+            "(--force evaluates again)"
         )
         return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
-    settings = context.settings.evaluation
-    folder = context.workspace.root / "models" / key.model_id
-    model = load_model(folder)
+    model = load_model(context.workspace.root / "models" / key.model_id)
     # The untrained embeddings are read in the model's own space, if it has one.
     matrix = bind_content(context, model) or fit_content(context, histories)[0]
     item_ids = _item_ids(context, model)
-    n_items = len(item_ids)
     untrained = frozen(unit_rows(item_matrix(matrix)), model.window)
-    if model.refit:
-        # On validation the tower that it chose is judged; on test all know the validation events, baselines too.
-        chosen = load_model(folder, chosen=True)
-        bind_content(context, chosen)
-        fields = {
-            "validation": _Field.of(histories, n_items, untrained, chosen, "validation", evidence=settings.reranker),
-            "test": _Field.of(
-                with_validation(histories), n_items, untrained, model, "test", evidence=settings.reranker
-            ),
-        }
-    else:
-        fields = {
-            name: _Field.of(histories, n_items, untrained, model, name, evidence=settings.reranker) for name in SPLITS
-        }
-    told = {"protocol": protocol, "settings_hash": key.settings_hash, "tables": key.tables, "catalogue": n_items}
-    rows: list[dict[str, Any]] = []
-    parts: list[dict[str, Any]] = []
+    shared = {
+        "protocol": protocol,
+        "settings_hash": key.settings_hash,
+        "tables": key.tables,
+        "catalogue": len(item_ids),
+    }
+    metrics: list[dict[str, Any]] = []
+    slices: list[dict[str, Any]] = []
     users: list[pa.Table] = []
     notes: list[str] = []
-    ranked = 0
-    for name in SPLITS:
-        field = fields[name]
-        split = field.split
+    targets = 0
+    for task in _tasks(context, histories, model, untrained, len(item_ids)):
+        split = task.split
         if not len(split.targets):
-            raise LearnSparkError(f"evaluate: no user has a target on the {name} cut")
-        ranked += len(split.targets)
-        if settings.mask_history and (repeats := split.repeats()):
-            notes.append(
-                f"{repeats:,} of {len(split.every_target.positions):,} {name} targets are items that their user had "
-                "before: with histories masked, these alone of a history are ranked, which flatters what favours the "
-                "familiar; evaluation.mask_history false ranks all"
-            )
-        ranks, lists, listed = _rank(context, field.contenders, split, name, field.learnt)
-        labels, every = target_labels(split, field.learnt, field.known), split.every_target
-        for contender in field.contenders:
-            own = {"run_id": context.run_id, "method": contender.method, "model_id": contender.model_id, "split": name}
-            means = summarise(ranks[contender.method], settings.ks, every.offsets)
-            for found, counted_users in ((means, len(split.targets)), (lists[contender.method], listed)):
-                rows += [{**told, **own, "metric": m, "value": v, "users": counted_users} for m, v in found.items()]
-        ids = {contender.method: contender.model_id for contender in field.contenders}
-        found_parts = slice_metrics(
-            ranks,
-            every.positions,
-            every.owners,
-            labels,
-            settings.ks,
-            samples=settings.bootstrap_samples,
-            seed=model.manifest["seed"],
-        )
-        parts += [
-            {"run_id": context.run_id, "model_id": ids[part.method], "split": name, **asdict(part)}
-            for part in found_parts
-        ]
-        of_methods = [(method, ids[method], found) for method, found in ranks.items()]
-        users.append(user_rows(context.run_id, name, split, item_ids, labels, of_methods))
+            raise LearnSparkError(f"evaluate: no user has a target on the {task.name} split")
+        targets += len(split.targets)
+        notes += _repeat_notes(context, task)
+        result = _rank(context, task)
+        labels = target_labels(split, task.statistics.trained, task.statistics.counts)
+        metrics += [shared | row for row in _metric_rows(context, task, result)]
+        slices += _slice_rows(context, task, result, labels, model.manifest["seed"])
+        of_methods = [(one.method, one.model_id, result.ranks[one.method]) for one in task.contenders]
+        users.append(user_rows(context.run_id, task.name, split, item_ids, labels, of_methods))
     append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
-    append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), parts)
-    # Last: only now the result counts as written.
-    append_rows(context.path("evaluations"), contract("evaluations"), rows)
+    append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), slices)
+    # Last: a result counts as written from here on.
+    append_rows(context.path("evaluations"), contract("evaluations"), metrics)
     return StageResult(
         rows_in=len(histories),
-        rows_out=ranked,
-        counts={"metrics": len(rows), "slice_metrics": len(parts)},
+        rows_out=targets,
+        counts={"metrics": len(metrics), "slice_metrics": len(slices)},
         notes=tuple(notes),
     )
 
 
+def _tasks(
+    context: StageContext, histories: pa.Table, model: Model, untrained: Contender, n_items: int
+) -> Iterator[SplitTask]:
+    """Validation, then test. After a refit, validation is ranked by the model that it chose; on test, the model and the
+    baselines alike know the validation events.
+    """
+    statistics = Statistics.of(histories, n_items)
+    chosen, of_test = model, histories
+    if model.refit:
+        chosen = load_model(context.workspace.root / "models" / model.model_id, chosen=True)
+        bind_content(context, chosen)
+    yield _task("validation", histories, statistics, untrained, chosen, context.settings)
+    if model.refit:
+        of_test = with_validation(histories)
+        statistics = Statistics.of(of_test, n_items)
+    yield _task("test", of_test, statistics, untrained, model, context.settings)
+
+
+def _task(
+    name: SplitName, histories: pa.Table, statistics: Statistics, untrained: Contender, model: Model, settings: Settings
+) -> SplitTask:
+    cross_fitted = name == "validation"  # whatever was fitted on validation users must not rank its own users there
+    by_model = [trained(model, cross_fitted=cross_fitted)]
+    if model.reranker is not None and settings.evaluation.reranker:
+        by_model.insert(0, reranked(model, statistics.values, statistics.offsets, cross_fitted=cross_fitted))
+    contenders = (*statistics.baselines, untrained, *by_model)
+    return SplitTask(name, split_histories(histories, name), contenders, statistics)
+
+
 def _item_ids(context: StageContext, model: Model) -> np.ndarray:
-    """The ids of all items [N] by position; LearnSparkError where the model does not know them all."""
+    """The ids of all items [N] by position; LearnSparkError where the model has not learnt all of them."""
     index = context.snapshot("item_index").to_arrow(["item_index", "item_id"]).sort_by("item_index")
     if len(index) > model.tower.n_items:
         raise LearnSparkError(
-            f"evaluate: the {model.method} model {model.model_id} knows items by their IDs, {model.tower.n_items:,} of "
-            f"them, but item_index goes up to {len(index):,}; train again (a learn tower needs not: it reads content)"
+            f"evaluate: the {model.method} model {model.model_id} was trained on the IDs of {model.tower.n_items:,} "
+            f"items, but item_index has {len(index):,}; train again (towers over content do not need to)"
         )
     return np.array(index["item_id"].to_pylist())
 
 
-def _rank(
-    context: StageContext, contenders: Sequence[Contender], split: Split, name: SplitName, learnt: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]], int]:
-    """(ranks [T] by method, list metrics by method, how many users' lists these are of)."""
+def _repeat_notes(context: StageContext, task: SplitTask) -> Iterator[str]:
+    if context.settings.evaluation.mask_history and (repeats := task.split.repeats()):
+        yield (
+            f"{repeats:,} of {len(task.split.every_target.positions):,} {task.name} targets are items that their user "
+            "had before. They are ranked although the rest of the history is masked, so that methods which favour "
+            "repeats look too good. Set evaluation.mask_history: false"
+        )
+
+
+def _rank(context: StageContext, task: SplitTask) -> SplitResult:
     settings = context.settings.evaluation
-    hidden = split.hidden(settings.mask_history)
+    hidden = task.split.hidden(settings.mask_history)
     listed = np.sort(np.random.default_rng(0).permutation(len(hidden))[:LIST_USERS])
     hidden_of_listed = [hidden[row] for row in listed]
     ranks: dict[str, np.ndarray] = {}
     lists: dict[str, dict[str, float]] = {}
-    with context.console.bar(f"{name} cut", len(contenders) * len(hidden), "users") as bar:
-        for contender in contenders:
-            scorer = contender.scorer(split)
+    with context.console.bar(f"{task.name} split", len(task.contenders) * len(hidden), "users") as bar:
+        for contender in task.contenders:
+            scorer = contender.scorer(task.split)
             ranks[contender.method] = scorer.ranks(hidden, bar.advance)
             top = scorer.top(listed, max(settings.ks), hidden_of_listed)
             lists[contender.method] = {
-                metric: value for k in settings.ks for metric, value in list_metrics(top[:, :k], learnt).items()
+                metric: value
+                for k in settings.ks
+                for metric, value in list_metrics(top[:, :k], task.statistics.trained).items()
             }
-    return ranks, lists, len(listed)
+    return SplitResult(ranks, lists, len(listed))
+
+
+def _metric_rows(context: StageContext, task: SplitTask, result: SplitResult) -> Iterator[dict[str, Any]]:
+    """Rows of ``evaluations`` without what all of them share."""
+    offsets = task.split.every_target.offsets
+    for one in task.contenders:
+        row = {"run_id": context.run_id, "method": one.method, "model_id": one.model_id, "split": task.name}
+        of_ranks = summarise(result.ranks[one.method], context.settings.evaluation.ks, offsets)
+        for values, users in (
+            (of_ranks, len(task.split.targets)),
+            (result.list_metrics[one.method], result.list_users),
+        ):
+            yield from ({**row, "metric": metric, "value": value, "users": users} for metric, value in values.items())
+
+
+def _slice_rows(
+    context: StageContext, task: SplitTask, result: SplitResult, labels: Mapping[str, np.ndarray], seed: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of ``evaluation_slices``; ``labels`` [T] by dimension."""
+    settings, targets = context.settings.evaluation, task.split.every_target
+    model_ids = {one.method: one.model_id for one in task.contenders}
+    found = slice_metrics(
+        result.ranks,
+        targets.positions,
+        targets.owners,
+        labels,
+        settings.ks,
+        samples=settings.bootstrap_samples,
+        seed=seed,
+    )
+    for one in found:
+        yield {"run_id": context.run_id, "model_id": model_ids[one.method], "split": task.name, **asdict(one)}

@@ -1,4 +1,4 @@
-"""Which run's rows tell what a model was worth: a result is written once, and found again by what it hangs on."""
+"""The identity of an evaluation result (model, table versions, protocol, settings), and the rows that hold it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import Split, SplitName
 
 STAGE = find_stage("evaluate")
-ALONE = "-alone"  # ends the method of a tower that has evidence and is judged without it
+VECTORS_ONLY = "-vectors"  # suffix of the method name where a model with a reranker is ranked without it
 
 
 @dataclass(frozen=True)
 class ResultKey:
-    """What the figures of a model hang on: its id, the versions of the tables read, a hash of the settings."""
+    """What identifies a result: the model id, the versions of the tables read, and a hash of the settings."""
 
     model_id: str
     tables: Mapping[str, str]
@@ -33,12 +33,12 @@ class ResultKey:
 
     @staticmethod
     def of_run(run: Run) -> ResultKey:
-        """The key of what an evaluating run wrote, or found written."""
+        """The key of the result that an evaluate run wrote, or found written."""
         return ResultKey(run.inputs["model"], _tables(run.inputs), run.config_hash)
 
     @staticmethod
     def of_settings(inputs: Mapping[str, str], settings: Settings) -> ResultKey:
-        """The key of what a run with these ``inputs`` is going to write."""
+        """The key of the result that a run with these ``inputs`` will write."""
         return ResultKey(inputs["model"], _tables(inputs), fingerprint(settings, STAGE.sections))
 
 
@@ -47,17 +47,17 @@ def _tables(inputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def protocol_of(settings: Settings) -> str:
-    """How histories are cut and targets ranked, for people. A ranking by another rule must have another name here."""
+    """How histories are split and targets ranked, in words. Another rule of ranking must have another name here."""
     histories = settings.histories
     split = ""
     if isinstance(histories, TimeSplitHistoriesSettings):
-        split = f" at {histories.split_time}{'' if histories.train_after_split else ', nobody trained behind it'}"
+        split = f" at {histories.split_time}{'' if histories.train_after_split else ', no training after it'}"
     masked = "masked" if settings.evaluation.mask_history else "not masked"
     return f"{histories.protocol}{split}; whole catalogue, history {masked}, ties by half"
 
 
 def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None) -> str | None:
-    """The run that wrote the evaluations of ``key`` (by ``protocol``; None: by any); None where nobody did."""
+    """The run that wrote the evaluations of ``key`` (by ``protocol``; None: by any); None where no run did."""
     found = {
         row["run_id"]
         for row in read_rows(workspace.table("evaluations"))
@@ -77,7 +77,7 @@ def user_rows(
     labels: Mapping[str, np.ndarray],
     ranks: Sequence[tuple[str, str, np.ndarray]],
 ) -> pa.Table:
-    """Rows of evaluation_users: of every (method, model_id, ranks [T]) one for each target of ``split``.
+    """Rows of evaluation_users: for each (method, model_id, ranks [T]), one row a target of ``split``.
 
     ``item_ids`` [N] by position, ``labels`` [T] the slices of the targets by dimension.
     """
@@ -88,9 +88,9 @@ def user_rows(
         **{dimension: pa.array(values, pa.string()) for dimension, values in labels.items()},
     }
     parts = []
-    for method, model_id, found in ranks:
-        told = {"run_id": run_id, "model_id": model_id, "method": method, "split": name}
-        columns = {column: pa.array([value] * len(found), pa.string()) for column, value in told.items()}
-        columns |= {**shared, "rank": pa.array(found, pa.float64())}
+    for method, model_id, of_method in ranks:
+        shared_values = {"run_id": run_id, "model_id": model_id, "method": method, "split": name}
+        columns = {column: pa.array([value] * len(of_method), pa.string()) for column, value in shared_values.items()}
+        columns |= {**shared, "rank": pa.array(of_method, pa.float64())}
         parts.append(pa.table([columns[column] for column in table.names], names=table.names))
     return pa.concat_tables(parts)

@@ -1,4 +1,4 @@
-"""A cut in slices: which targets belong to which, and the metrics of each with an interval."""
+"""Slices of a split: which targets belong to each, and their metrics with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from learn_spark.model.scoring.metrics import per_user
 DIMENSIONS: dict[str, tuple[str, ...]] = {
     "popularity": tuple(bands.POPULARITY.values()),
     "mass": tuple(bands.MASS.values()),
-    "cold": ("no event before the cut", "known before the cut"),
+    "cold": ("no event before the split", "event before the split"),
     "history": tuple(bands.HISTORY.values()),
     "recency": tuple(bands.RECENCY.values()),
     "time": (),
@@ -27,8 +27,8 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 def target_labels(split: Split, trained: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
     """The slice of each target [T] in every one of DIMENSIONS.
 
-    ``trained`` [N] counts the events of an item that a tower may have learnt from, ``known`` [N] those before the cut
-    (cuts.trained_counts, cuts.training_events); they differ under time_split alone.
+    ``trained`` [N] counts the events of an item that a tower may have learnt from, ``known`` [N] those before the split
+    (split.trained_counts, split.training_events). They differ only under protocol time_split.
     """
     targets = split.every_target
     items, owners = targets.positions, targets.owners
@@ -47,8 +47,8 @@ def target_labels(split: Split, trained: np.ndarray, known: np.ndarray) -> dict[
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice's targets ``mask`` [T], its n ``users`` by number in the cut, and where each one's targets start among
-    the slice's, ``offsets`` [n + 1]. A user belongs to it with the targets that do, and only these are relevant.
+    """A slice's targets ``mask`` [T], its n ``users`` by number in the split, and where each one's targets start among
+    the slice's, ``offsets`` [n + 1]. Of a user, only the targets in the slice count as relevant.
     """
 
     dimension: str
@@ -59,7 +59,7 @@ class Slice:
 
 
 def slices(labels: Mapping[str, np.ndarray], owners: np.ndarray) -> Iterator[Slice]:
-    """The whole cut (``all`` of the dimension ``all``), then every slice that has a target; ``owners`` [T] rise."""
+    """The whole split (``all`` of the dimension ``all``), then every slice that has a target; ``owners`` [T] rise."""
     yield _slice("all", "all", np.ones(len(owners), dtype=bool), owners)
     for dimension, of_targets in labels.items():
         order = DIMENSIONS.get(dimension) or np.unique(of_targets).tolist()
@@ -101,7 +101,7 @@ def slice_metrics(
 ) -> Iterator[SliceMetric]:
     """Metrics of every method, whose targets [T] have ``ranks[method]`` [T] and are ``items`` [T] of users ``owners``.
 
-    The whole cut has all metrics, its parts HR and NDCG at the smallest k. All methods and metrics of a slice see the
+    The whole split has all metrics, its parts HR and NDCG at the smallest k. All methods and metrics of a slice see the
     same resamples of its users.
     """
     least = min(ks)

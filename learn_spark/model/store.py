@@ -78,12 +78,12 @@ class Model:
     model_id: str
     tower: Tower
     manifest: dict[str, Any]
-    fusion: ModelBlending | None = None
-    evidence: ModelEvidence | None = None
+    blending: ModelBlending | None = None
+    reranker: ModelEvidence | None = None
 
     def vectors(self) -> Tower:
         """What is released and searched: the tower itself, or with fusion upon it, once content is bound."""
-        return self.tower if self.fusion is None else self.fusion.upon(self.tower)
+        return self.tower if self.blending is None else self.blending.upon(self.tower)
 
     @property
     def method(self) -> str:

@@ -26,7 +26,7 @@ METHODS = {
     "sasrec": "SASRec",
     "hstu": "HSTU",
     "learn-plus": "LEARN+",
-    "learn-plus-alone": "LEARN+, its vectors alone",
+    "learn-plus-vectors": "LEARN+, its vectors alone",
     "learn": "LEARN",
 }
 

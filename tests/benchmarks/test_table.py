@@ -53,7 +53,7 @@ def test_seeds_with_and_without_evidence_make_one_row(
     evident, plain = (next(one.run_id for one in done if one.seed == seed) for seed in (2024, 2025))
     expected = {
         "LEARN+": {2024: values[evident, "learn-plus"], 2025: values[plain, "learn-plus"]},
-        "LEARN+, its vectors alone": {2024: values[evident, "learn-plus-alone"], 2025: values[plain, "learn-plus"]},
+        "LEARN+, its vectors alone": {2024: values[evident, "learn-plus-vectors"], 2025: values[plain, "learn-plus"]},
     }
     for row, of_seeds in expected.items():
         assert told[row]["NDCG@10"] == [of_seeds[one.seed] for one in done]

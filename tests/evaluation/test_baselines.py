@@ -87,7 +87,7 @@ def test_ranks_and_tops_are_those_of_a_whole_matrix(data: st.DataObject, n_items
         scores = model(*_laid_end_to_end(histories), n_items)
         whole = _dense(scores, contexts.tolist())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(counts_module, "HELD", held)
+            patch.setattr(counts_module, "BLOCK_PAIRS", held)
             found = scores.ranks(contexts, targets, seen, offsets=offsets)
         assert found.tolist() == slow_ranks(whole, targets, seen, offsets)
         for row, top in enumerate(scores.top_k(contexts, k, seen).tolist()):

@@ -26,7 +26,7 @@ def test_means_are_those_of_rows_drawn_one_by_one() -> None:
 def test_what_is_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random((50, 2))
     whole = resampled_means(values, samples=31, seed=2)
-    monkeypatch.setattr(module, "HELD", 3 * 50)
+    monkeypatch.setattr(module, "BLOCK_DRAWS", 3 * 50)
     assert np.allclose(resampled_means(values, samples=31, seed=2), whole)
     assert not np.allclose(resampled_means(values, samples=31, seed=3), whole)
 

@@ -104,7 +104,7 @@ def test_what_cannot_be_compared_is_refused(world: World, tmp_path: Path) -> Non
         LearnSparkError, match=rf"nothing was evaluated under 'nobody'; .*{world.models[1]} \(sasrec, run"
     ):
         world.compare("nobody")
-    with pytest.raises(LearnSparkError, match=r"is the learn model \w+ once more"):
+    with pytest.raises(LearnSparkError, match=r"names the learn model \w+ a second time"):
         world.compare(world.models[0], world.trained[0].run_id)
     shelf = Shelf(tmp_path / "shelf", reading())
     with pytest.raises(LearnSparkError, match="no model has been evaluated"):
@@ -142,7 +142,7 @@ def test_the_command_prints_tables_or_json(world: World) -> None:
     assert told.returncode == 0, told.stderr
     assert f"LEARN {world.models[0]} on the test split (24 users; time_split at 2024-06-01;" in told.stdout
     assert f"NDCG@5: LEARN {world.models[0]} against SASRec {world.models[1]}" in told.stdout
-    assert "cold: no event before the cut" in told.stdout
+    assert "cold: no event before the split" in told.stdout
     answer = json.loads(learn_spark(world.models[0], "--samples", "200", "--json").stdout)
     expected = world.compare(world.models[0])
     assert len(answer["differences"]) == len(expected.differences)

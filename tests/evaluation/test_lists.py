@@ -57,7 +57,7 @@ def test_agrees_with_slow_definitions(lists: list[list[int]], counts: list[int])
 
 @pytest.mark.parametrize(
     ("lists", "message"),
-    [([[-1, -1]], "1 users offer nothing"), ([[0, 5]], r"0\.\.5 are outside -1\.\.4"), ([[-2, 0]], r"-2\.\.0")],
+    [([[-1, -1]], "1 users are all empty"), ([[0, 5]], r"0\.\.5 are outside -1\.\.4"), ([[-2, 0]], r"-2\.\.0")],
 )
 def test_refuses(lists: list[list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -94,7 +94,7 @@ def test_labels_by_hand(histories: pa.Table) -> None:
     assert split.every_target.positions.tolist() == [4, 5, 0]  # h: items 5 and 6; k: item 1
     # Item 5 was a training target, yet nobody had it before the cut; item 6 is all new.
     assert labels["popularity"].tolist() == ["1-4", "unseen", "1-4"]
-    assert labels["cold"].tolist() == ["no event before the cut"] * 2 + ["known before the cut"]
+    assert labels["cold"].tolist() == ["no event before the split"] * 2 + ["event before the split"]
     assert labels["mass"].tolist() == ["head", "tail", "head"]
     assert labels["history"].tolist() == ["1-4"] * 3
     assert labels["recency"].tolist() == ["1-6", "1-6", "30-89"]

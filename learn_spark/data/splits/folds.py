@@ -1,4 +1,4 @@
-"""Users in parts, so that each can be judged by what was fitted on the others."""
+"""Folds of users for cross-fitting: each user is scored by what was fitted on the other fold."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def fold_of(user_ids: Sequence[str]) -> np.ndarray:
 
 
 def by_fold(user_ids: Sequence[str]) -> list[np.ndarray]:
-    """The numbers of each fold's users."""
+    """The row numbers of each fold's users."""
     fold = fold_of(user_ids)
     return [np.flatnonzero(fold == number) for number in range(FOLDS)]

@@ -16,7 +16,7 @@ SplitName = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Targets:
-    """All targets of a cut, user after user, each item of a user once (where it came first).
+    """All targets of a split, user after user, each item of a user once (where it came first).
 
     ``positions`` [T]; user i's are ``offsets[i] : offsets[i + 1]`` (``offsets`` [B + 1]); ``times`` [T] and
     ``times_before`` [T]: of the target's event and of the same user's event before it, microseconds.
@@ -35,7 +35,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Split:
-    """Users with a target on this cut. Positions count items from 0 (item_index - 1).
+    """Users with a target on this split. Positions count items from 0 (item_index - 1).
 
     ``items`` [B, L] item_index, ``times`` [B, L] microseconds, ``lengths`` [B] how many of them lie before the targets,
     ``fresh`` [B] how many of these are no ``training_events``: on the test split the validation events; ``targets`` [B]
@@ -66,8 +66,9 @@ class Split:
 def split_histories(histories: pa.Table, split: SplitName) -> Split:
     """The users of user_histories that have a target on ``split``, in the order of user_id.
 
-    The targets are the events of the cut. What lies after the first is neither input nor masked: on the validation
-    split nobody knows the test event. Masked is all that lies before, a long user's older chunks too.
+    The targets are the events of the split. Events after the first target are neither input nor masked, so that the
+    test event stays unknown on the validation split. All earlier events are masked, those of a long user's older chunks
+    too.
     """
     newest = _in_order(histories.filter(pc.equal(histories["chunk"], 0)))
     items = fixed_lists(newest["item_index"])
@@ -101,8 +102,8 @@ def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: n
 
 
 def without_test(histories: pa.Table) -> pa.Table:
-    """``histories`` [rows] as training may know them: what lies behind ``validation_length`` is padding, and no number
-    tells that there was more. On the result the test split has no users, and everything else is as it was.
+    """``histories`` [rows] as training may read them: events from ``validation_length`` on become padding, and the
+    length columns no longer count them. The test split of the result has no users; everything else is unchanged.
     """
     kept = histories["validation_length"].to_numpy()
     changed = {"length": pa.array(kept), "train_end": pa.array(np.minimum(histories["train_end"].to_numpy(), kept))}
@@ -125,7 +126,7 @@ def without_test(histories: pa.Table) -> pa.Table:
 
 
 def with_validation(histories: pa.Table) -> pa.Table:
-    """``histories`` [rows] as a tower sees them that is trained anew on the validation events too (training.refit)."""
+    """``histories`` [rows] with validation events as training events, for a refit (training.refit)."""
     column = histories.column_names.index("train_length")
     return histories.set_column(column, histories.schema.field("train_length"), histories["validation_length"])
 
@@ -133,8 +134,8 @@ def with_validation(histories: pa.Table) -> pa.Table:
 def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """All training events: positions one row after the other, and the offsets [rows + 1] of each row's.
 
-    A long user's chunks follow each other, oldest first. Where training samples are cut at a fixed time, only the
-    events before it count: statistics made of these know nothing of the time in which targets lie.
+    A long user's chunks follow each other, oldest first. Where training samples are split at a fixed time, only
+    events before it count, so that statistics contain nothing from the time of the targets.
     """
     histories = _in_order(histories)
     items = fixed_lists(histories["item_index"])
@@ -146,8 +147,8 @@ def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 def _counted(histories: pa.Table) -> np.ndarray:
     """How many events of each row [rows] are training events."""
     lengths = histories["train_length"].to_numpy().astype(np.int64)
-    splits = histories["train_end"].to_numpy().astype(np.int64)
-    counted: np.ndarray = np.where(splits > 0, np.minimum(splits, lengths), lengths)
+    ends = histories["train_end"].to_numpy().astype(np.int64)
+    counted: np.ndarray = np.where(ends > 0, np.minimum(ends, lengths), lengths)
     return counted
 
 
@@ -157,14 +158,14 @@ def event_counts(histories: pa.Table, n_items: int) -> np.ndarray:
 
 
 def trained_counts(histories: pa.Table, n_items: int) -> np.ndarray:
-    """Events of each item [N] in training samples, their targets among them: an item with 0 has trained no tower.
+    """Events of each item [N] in training samples, targets included: an item with 0 was in no training sample.
 
-    Under time_split this differs from ``training_events``, which statistics are made from: targets of training users
-    lie behind the cut, and held-out users are no samples.
+    Under time_split this differs from the counts of ``training_events``: targets of training users lie after the split
+    time, and held-out users are no samples.
     """
     items, lengths = fixed_lists(histories["item_index"]), histories["train_length"].to_numpy()
-    splits = histories["train_end"].to_numpy()
-    lengths = np.where((splits > 0) & (splits >= lengths), 0, lengths)
+    ends = histories["train_end"].to_numpy()
+    lengths = np.where((ends > 0) & (ends >= lengths), 0, lengths)
     inside = np.arange(items.shape[1]) < lengths[:, None]
     return np.bincount(items[inside].astype(np.int64) - 1, minlength=n_items)
 

@@ -1,4 +1,4 @@
-"""User histories as training may know them: the training room's only way to user_histories."""
+"""User histories without test events: the only way in which training reads user_histories."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Until = Literal["train_length", "validation_length"]
 
 @dataclass(frozen=True)
 class TrainingView:
-    """One version of user_histories, through which no test event can be read.
+    """One version of user_histories from which no test event can be read.
 
-    Whoever trains, or chooses an epoch by validation, is given this and no snapshot, so that neither batches nor
-    weights nor the choice can hang on a test event, whatever is done with what is read.
+    Training and the choice of an epoch get this view and no snapshot, so that neither batches nor weights nor the
+    choice can depend on a test event.
     """
 
     _snapshot: Snapshot = field(repr=False)
@@ -36,7 +36,7 @@ class TrainingView:
         return self._snapshot.rows
 
     def to_arrow(self) -> pa.Table:
-        """All rows; what lies behind ``validation_length`` is padding (cuts.without_test)."""
+        """All rows; events from ``validation_length`` on are padding (``without_test``)."""
         return without_test(self._snapshot.to_arrow())
 
     def stream(

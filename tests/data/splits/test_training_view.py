@@ -193,35 +193,35 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
     (folder,) = run.outputs
     model = load_model(shelf.workspace.root / folder)
     chosen = load_model(shelf.workspace.root / folder, chosen=True)
-    assert model.evidence is not None
-    assert chosen.evidence is not None
+    assert model.reranker is not None
+    assert chosen.reranker is not None
     curve = read_curve(shelf.workspace.root / folder)
     best = curve[model.manifest["best_epoch"] - 1]
     assert model.manifest["validation_tower"]["NDCG@10"] == best["validation NDCG@10"]
-    assert chosen.evidence.temperature == best["temperature"]
-    assert (model.evidence.temperature == chosen.evidence.temperature) is not refit
+    assert chosen.reranker.temperature == best["temperature"]
+    assert (model.reranker.temperature == chosen.reranker.temperature) is not refit
     shelf.run("evaluate", *settings)
     told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
     # The figure that the search chooses by is the one that evaluate finds again, head by head.
     assert told["learn-plus", "validation", "NDCG@10"] == pytest.approx(
         model.manifest["validation"]["NDCG@10"], abs=1e-6
     )
-    tower_alone = told["learn-plus-alone", "validation", "NDCG@10"]
+    tower_alone = told["learn-plus-vectors", "validation", "NDCG@10"]
     assert tower_alone == pytest.approx(model.manifest["validation_tower"]["NDCG@10"], abs=1e-6)
     against = {
         d.against: (d.first, d.other)
         for d in compare(shelf.workspace, [model.model_id], split="validation", samples=100).differences
         if (d.dimension, d.metric) == ("all", "NDCG@10")
     }
-    assert set(against) == {"popularity", "markov", "frozen", "learn-plus-alone"}
+    assert set(against) == {"popularity", "markov", "frozen", "learn-plus-vectors"}
     expected = (told["learn-plus", "validation", "NDCG@10"], tower_alone)
-    assert against["learn-plus-alone"] == pytest.approx(expected, abs=1e-6)
+    assert against["learn-plus-vectors"] == pytest.approx(expected, abs=1e-6)
     second, _ = shelf.run("evaluate", *settings, "evaluation.reranker=false")
     ranks, path = contract("evaluation_users").rules, shelf.workspace.table("evaluation_users")
     written = delta.read(spark, path)
     measured = profile(written, ranks, lambda name: delta.read(spark, name))
     assert (measured["uneven"], measured["absent"], measured["repeated_keys"]) == (0, 0, 0)
-    for method in ("learn-plus", "learn-plus-alone", "frozen"):
+    for method in ("learn-plus", "learn-plus-vectors", "frozen"):
         # One rank lost, of a run that has the tower twice.
         user = written.where(f"method = 'learn-plus' and run_id != '{second.run_id}'").first()
         assert user is not None
@@ -229,7 +229,7 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
         fewer = written.where(f"not ({lost})")
         assert profile(fewer, ranks, lambda name: delta.read(spark, name))["uneven"] == 1
     rows = [r for r in read_rows(shelf.workspace.table("evaluations")) if r["run_id"] == second.run_id]
-    assert {r["method"] for r in rows} == {"popularity", "markov", "frozen", "learn-plus-alone"}
+    assert {r["method"] for r in rows} == {"popularity", "markov", "frozen", "learn-plus-vectors"}
     assert tower_alone in {r["value"] for r in rows}
 
 
@@ -241,13 +241,13 @@ def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_p
     (name,) = run.outputs
     folder = shelf.workspace.root / name
     model, chosen = load_model(folder), load_model(folder, chosen=True)
-    assert model.fusion is not None
-    assert chosen.fusion is not None
+    assert model.blending is not None
+    assert chosen.blending is not None
     best = read_curve(folder)[model.manifest["best_epoch"] - 1]
     assert model.manifest["validation"]["NDCG@10"] > best["validation NDCG@10"]
-    assert chosen.fusion.temperature == best["temperature"]
+    assert chosen.blending.temperature == best["temperature"]
     # What the released tower has learnt from is counted: with refit each user's validation event, too.
-    assert model.fusion.counts.sum() - chosen.fusion.counts.sum() == (len(reading()) if refit else 0)
+    assert model.blending.counts.sum() - chosen.blending.counts.sum() == (len(reading()) if refit else 0)
     shelf.run("evaluate", *settings)
     told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
     expected = pytest.approx(model.manifest["validation"]["NDCG@10"], abs=1e-6)
@@ -258,7 +258,7 @@ def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_p
     bind_content(shelf.context("evaluate", *settings), chosen)
     hidden = split.hidden(mask_history=True)
     unfolded = trained(chosen).scorer(split).ranks(hidden, lambda count: None)
-    folded = trained(chosen, folded=True).scorer(split)
+    folded = trained(chosen, cross_fitted=True).scorer(split)
     ranks = folded.ranks(hidden, lambda count: None)
     assert summarise(ranks, [10], split.every_target.offsets)["NDCG@10"] == expected
     assert not np.array_equal(ranks, unfolded)
