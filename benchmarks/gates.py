@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
             seconds = 0.0
             for table in GUARDS[outcome.stage.name]:
                 started = time.monotonic()
-                gate.judge(table, gate.newest(table), new_run_id())
+                gate.evaluate(table, gate.newest(table), new_run_id())
                 seconds += time.monotonic() - started
             whole = outcome.run.seconds
             figures[outcome.stage.name] = {

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from jinja2 import Environment
 
 os.environ.update(
     GX_ANALYTICS_ENABLED="false",
@@ -47,23 +46,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     session = start_session(SMALL_SPARK, app="tests", log_file=tmp_path_factory.mktemp("spark") / "spark.log")
     yield session
     session.stop()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def templates_compiled_once() -> Iterator[None]:
-    """Great Expectations compiles the templates of its pages anew for every gate: half of what a gate takes."""
-    compile_anew = Environment.compile
-    known: dict[tuple[object, ...], object] = {}
-
-    def compile_once(self: Environment, source: object, *arguments: object, **named: object) -> object:
-        key = (type(self), tuple(self.extensions), source, arguments, tuple(sorted(named.items())))
-        if key not in known:
-            known[key] = compile_anew(self, source, *arguments, **named)  # type: ignore[call-overload]
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Environment, "compile", compile_once)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -218,13 +218,14 @@ def status(config: ConfigOption = "quickstart", overrides: SetOption = None, ver
 
 @app.command()
 def check(
-    table: Annotated[str, typer.Argument(help="The table whose rules (schemas/) are to be judged.")],
+    table: Annotated[str, typer.Argument(help="The table whose rules (schemas/) are evaluated.")],
     config: ConfigOption,
     overrides: SetOption = None,
     version: Annotated[int | None, typer.Option(help="A version of the table; the newest if left out.")] = None,
+    docs: Annotated[bool, typer.Option("--docs", help="Write the Data Docs page even if the gate passes.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run one table's quality gate alone; exit code 3 if it says no."""
+    """Run one table's quality gate alone; exit code 3 if it fails."""
     _quiet_environment(verbose)
     folder: list[Path] = []
 
@@ -236,7 +237,7 @@ def check(
 
         settings = load_settings(config, overrides or [])
         folder.append(Workspace.open(settings.workspace).folder("logs"))
-        check_table(table, settings, console=Reporter(), version=version, verbose=verbose)
+        check_table(table, settings, console=Reporter(), version=version, docs=docs, verbose=verbose)
 
     raise typer.Exit(_guarded(work, verbose, lambda: folder[0] if folder else None))
 

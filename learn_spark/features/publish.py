@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.quality.gate import run_gate
+from learn_spark.core.quality.gate import evaluate_rules
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
@@ -112,7 +112,8 @@ def run(context: StageContext) -> StageResult:
         items=parts["item_features"].entities,
         alignment=alignment,
     )
-    gate = run_gate("release", profile, rules, context.folder("reports", "quality"))
+    gate = evaluate_rules("release", profile, rules, context.folder("reports", "quality"), title=f"release {release}")
+    gate.write_docs()
     row["gate_results"] = json.dumps(gate.as_dicts())
     if not gate.passed:
         add_row(context.workspace, {**row, "status": "refused"})

@@ -1,4 +1,4 @@
-"""One table's gate alone, at any version, whatever was judged before."""
+"""One table's gate alone, at any version, whatever was evaluated before."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from learn_spark.pipeline.runner import workspace_lock
 
 
 def check_table(
-    table: str, settings: Settings, *, console: Reporter, version: int | None = None, verbose: bool = False
+    table: str,
+    settings: Settings,
+    *,
+    console: Reporter,
+    version: int | None = None,
+    docs: bool = False,
+    verbose: bool = False,
 ) -> GateReport:
-    """Judge the table, store the results, write the Data Docs, show every rule.
+    """Evaluate the table's rules, store the results, show every rule; write the Data Docs if asked to or if one failed.
 
-    Raises GateError where a rule of severity fail is broken, SettingsError for a table that is not there or has no
-    rules, SnapshotError for a version that is not there.
+    An old version's references are read as they were when it was committed. Raises GateError where a rule of severity
+    fail is broken, SettingsError for a table that does not exist or has no rules, SnapshotError for a version that does
+    not exist.
     """
     check_rule_names(settings.quality)
     if not rules_of(table, settings.quality):
@@ -31,17 +38,18 @@ def check_table(
     chosen = Snapshot.open(workspace.table(table), version if version is not None else gate.newest(table)).version
     with workspace_lock(workspace):
         try:
-            judged = gate.judge(table, chosen, new_run_id())
+            evaluated = gate.evaluate(table, chosen, new_run_id())
         finally:
             holder.stop()
-    assert judged is not None
+    assert evaluated is not None
     rows = []
-    for result in judged.results:
+    for result in evaluated.results:
         verdict = "passed" if result.passed else "broken" if result.severity == "fail" else "warning"
         observed = "" if result.observed is None else f"{result.observed:g}"
         bounds = [f"{bound:g}" if bound is not None else "" for bound in (result.least, result.most)]
         rows.append([result.measure, observed, *bounds, verdict, result.meaning])
-    console.table(f"Gate of {judged.gate}", ["rule", "observed", "least", "most", "verdict", "meaning"], rows)
-    console.line(f"Data Docs  {judged.docs}")
-    judged.require()
-    return judged
+    console.table(f"Gate of {evaluated.title}", ["rule", "observed", "least", "most", "verdict", "meaning"], rows)
+    if docs or not evaluated.passed:
+        console.line(f"Data Docs  {evaluated.write_docs()}")
+    evaluated.require()
+    return evaluated

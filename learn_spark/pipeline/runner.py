@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError, LearnSparkError
-from learn_spark.core.quality.gate import GateReport
-from learn_spark.core.quality.table_gate import TableGate, check_rule_names
+from learn_spark.core.quality.table_gate import check_rule_names
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.stages.context import SparkHolder, StageContext
@@ -21,6 +20,7 @@ from learn_spark.core.tables.lineage import Run, all_runs, code_version, new_run
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace, alone
 from learn_spark.pipeline.forecast import forecast
+from learn_spark.pipeline.gates import Gates
 
 # Written by more than one run of a job without that making an earlier run's other outputs out of date.
 _SHARED = frozenset({"quarantine", "raw_files", "encoders"})
@@ -104,19 +104,28 @@ def run_stages(
         _show_plans(stages, settings, workspace, console, force=force)
         return []
     holder = SparkHolder(settings, verbose=verbose)
+    gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     outcomes = []
     with workspace_lock(workspace):
         try:
             for number, stage in enumerate(stages, 1):
                 console.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")
-                outcomes.append(_run_stage(stage, settings, workspace, console, holder, force=force))
+                outcomes.append(_run_stage(stage, settings, workspace, console, holder, gates, force=force))
         finally:
             holder.stop()
+            gates.write_docs()
     return outcomes
 
 
 def _run_stage(
-    stage: Stage, settings: Settings, workspace: Workspace, console: Reporter, holder: SparkHolder, *, force: bool
+    stage: Stage,
+    settings: Settings,
+    workspace: Workspace,
+    console: Reporter,
+    holder: SparkHolder,
+    gates: Gates,
+    *,
+    force: bool,
 ) -> Outcome:
     plan = plan_stage(stage, settings, workspace)
     if plan.done_by and not force:
@@ -155,17 +164,18 @@ def _run_stage(
         record(workspace, run)
         return run
 
-    gate = TableGate(workspace, settings.quality, lambda: holder.get(workspace))
     result: StageResult | None = None
+    pinned = {table: int(plan.inputs[table]) for table in stage.reads}
     try:
-        for table in stage.reads:
-            _say(gate.require(table, int(plan.inputs[table]), run_id), console)
+        for table, version in pinned.items():
+            gates.require(table, version, run_id, pinned)
         result = stage.load().run(context)
         for note in result.notes:
             console.say(note)
-        for table in stage.writes:
-            if (version := current_version(workspace.table(table))) is not None:
-                _say(gate.require(table, version, run_id, result.measures), console)
+        versions = {table: current_version(workspace.table(table)) for table in stage.writes}
+        written = {table: version for table, version in versions.items() if version is not None}
+        for table, version in written.items():
+            gates.require(table, version, run_id, pinned | written, result.measures)
     except GateError as error:
         finished("refused", result, str(error))
         raise
@@ -173,14 +183,6 @@ def _run_stage(
         finished("failed", result, str(error)[:2000])
         raise
     return Outcome(stage, finished("done", result), rested=False)
-
-
-def _say(judged: GateReport | None, console: Reporter) -> None:
-    if judged is None:
-        return
-    console.say(f"gate {judged.gate}: {len(judged.results)} rules, {len(judged.broken('warn'))} warnings")
-    for result in judged.broken("warn"):
-        console.say(f"warning: {result.sentence()}")
 
 
 def _show_plans(

@@ -211,7 +211,7 @@ def test_exit_codes_and_one_sentence_for_each_fault(by_submit: World) -> None:
     released = read_release(by_submit.workspace)
     gate = (*SUBMIT, "jobs/publish.py", "--config", config, "--set", "release.min_validation_ndcg10=0.999")
     said = execute(*gate, code=3)
-    assert re.search(r"the gate release said no: validation_ndcg10 is [\d.e-]+, expected at least 0\.999", said)
+    assert re.search(r"Quality gate 'release \w+' failed: validation_ndcg10 = [\d.e-]+, expected >= 0\.999", said)
     assert "Java" not in said
     assert read_release(by_submit.workspace) == released
     assert [run.status for run in all_runs(by_submit.workspace) if run.job == "publish"] == ["done", "refused"]

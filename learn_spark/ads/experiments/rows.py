@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.quality.gate import GateReport, Rule, run_gate
+from learn_spark.core.quality.gate import GateReport, Rule, evaluate_rules
 from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.table_gate import check_rule_names, rules_of
 from learn_spark.core.settings.experiment import Experiment
@@ -85,4 +85,6 @@ def _gate(frame: DataFrame, settings: Experiment, refused_share: float, reports:
     measured = profile(frame, rules, lambda name: frame)
     known = {**measured, **{rule.name: refused_share for rule in rules if rule.given is not None}}
     judged = [Rule(r.name, r.least, r.most, r.meaning, r.severity) for r in rules if r.name in known]
-    return run_gate("exposures", known, judged, reports / "quality", title=f"exposures of {settings.name}")
+    gate = evaluate_rules("exposures", known, judged, reports / "quality", title=f"exposures of {settings.name}")
+    gate.write_docs()
+    return gate

@@ -1,22 +1,23 @@
-"""Gates: a one-row profile judged by Great Expectations, with Data Docs for people."""
+"""Quality gates: rules that bound the measures of a profile, evaluated by Great Expectations."""
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from learn_spark.core.errors import GateError
+from learn_spark.core.errors import BrokenRule, GateError
+from learn_spark.core.quality.data_docs import page_path, plain_name, write_page
+from learn_spark.core.quality.expectations import validate
+
+if TYPE_CHECKING:
+    from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The profile's ``measure`` must lie in [least, most] (None: no bound; neither: it is only reported)."""
+    """The profile's ``measure`` must lie in [least, most] (None: no bound; without any bound it is only reported)."""
 
     measure: str
     least: float | None
@@ -24,10 +25,15 @@ class Rule:
     meaning: str
     severity: str = "fail"
 
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound to break."""
+        return self.least is not None or self.most is not None
+
 
 @dataclass(frozen=True)
 class RuleResult:
-    """A rule, what was observed, and whether that passed."""
+    """A rule, the observed value, and whether it is within the bounds."""
 
     measure: str
     least: float | None
@@ -37,24 +43,28 @@ class RuleResult:
     passed: bool
     severity: str = "fail"
 
+    @property
+    def rule(self) -> Rule:
+        """The rule alone."""
+        return Rule(self.measure, self.least, self.most, self.meaning, self.severity)
+
     def sentence(self) -> str:
-        """What was expected and observed, for a person."""
-        bounds = []
-        if self.least is not None:
-            bounds.append(f"at least {self.least:g}")
-        if self.most is not None:
-            bounds.append(f"at most {self.most:g}")
-        observed = "nothing" if self.observed is None else f"{self.observed:g}"
-        return f"{self.measure} is {observed}, expected {' and '.join(bounds)} ({self.meaning})"
+        """For example ``rows = 0, expected >= 1 (a catalogue has items)``."""
+        return str(self._as_broken())
+
+    def _as_broken(self) -> BrokenRule:
+        return BrokenRule(self.measure, self.observed, self.least, self.most, self.meaning)
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """The results of one gate and the Data Docs page that shows them."""
+    """The results of one gate. ``title`` is the gate with what it judged; ``docs`` is its page once that is written."""
 
     gate: str
+    title: str
     results: tuple[RuleResult, ...]
     docs: Path
+    validation: ExpectationSuiteValidationResult | None = field(default=None, repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -69,91 +79,50 @@ class GateReport:
         """The results as plain values."""
         return [asdict(result) for result in self.results]
 
+    def write_docs(self) -> Path:
+        """Write the Data Docs page; its path. Results that were stored by an earlier process are validated again."""
+        validation = self.validation
+        if validation is None:
+            rules = [result.rule for result in self.results if result.rule.bounded and not _unmeasured(result)]
+            profile = {result.measure: result.observed for result in self.results}
+            validation = validate(plain_name(self.gate), plain_name(self.title), rules, profile)
+        write_page(self.docs, validation)
+        return self.docs
+
     def require(self) -> None:
-        """GateError, naming each broken rule with the observed and the expected, unless the gate passed."""
-        broken = [result.sentence() for result in self.broken("fail")]
-        if broken:
-            raise GateError(f"the gate {self.gate} said no: " + "; ".join(broken) + f". Data Docs: {self.docs}")
+        """Raise GateError, with every broken rule of severity ``fail`` and the page that shows them, if there is one.
+
+        The page is written first.
+        """
+        broken = [result._as_broken() for result in self.broken("fail")]
+        if not broken:
+            return
+        if self.validation is not None or not self.docs.is_file():
+            self.write_docs()
+        rules = "; ".join(str(rule) for rule in broken)
+        raise GateError(f"Quality gate '{self.title}' failed: {rules}. Data Docs: {self.docs}", self.title, broken)
 
 
-def docs_page(folder: Path, gate: str, title: str | None = None) -> Path:
-    """The newest page about ``title`` (else the gate) in the Data Docs below ``folder``.
-
-    Not the index unless there is no page: its lists are drawn by scripts from the network.
-    """
-    site = folder / "gx" / "uncommitted" / "data_docs" / "local_site"
-    pages = sorted((site / "validations" / _plain_name(gate) / _plain_name(title or gate)).rglob("*.html"))
-    return pages[-1] if pages else site / "index.html"
-
-
-def run_gate(
+def evaluate_rules(
     gate: str, profile: Mapping[str, float | None], rules: Sequence[Rule], folder: Path, *, title: str | None = None
 ) -> GateReport:
-    """Judge ``profile`` (measure -> value) by ``rules``; the Data Docs are written below ``folder``.
+    """Evaluate ``rules`` on ``profile`` (measure -> value) by Great Expectations; nothing is written.
 
-    A measure that is null fails its rule, unless the rule has no bound. ``title`` is what errors call the gate.
+    A measure that is null or NaN fails its rule, unless the rule has no bound. ``folder`` is where
+    ``GateReport.write_docs`` puts the page; ``title`` (default: the gate) is what page and errors call the gate.
+    Raises ValueError where the profile lacks a measure.
     """
-    unknown = [rule.measure for rule in rules if rule.measure not in profile]
-    if unknown:
-        raise ValueError(f"gate {gate}: the profile has no {', '.join(unknown)}")
-    import pandas as pd
-
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import great_expectations as gx
-        from great_expectations import expectations as gxe
-        from great_expectations.data_context.types.base import ProgressBarsConfig
-
-        logging.getLogger("great_expectations").setLevel(logging.ERROR)
-        context = gx.get_context(mode="file", project_root_dir=folder)
-        context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        # Great Expectations knows no expectation without a bound.
-        bounded = [rule for rule in rules if rule.least is not None or rule.most is not None]
-        frame = pd.DataFrame([{rule.measure: profile[rule.measure] for rule in rules}], dtype="float64")
-        asset_name = _plain_name(gate)
-        try:
-            asset = context.data_sources.get("profiles").get_asset(asset_name)
-        except (KeyError, LookupError, ValueError):
-            source = context.data_sources.add_or_update_pandas("profiles")
-            asset = source.add_dataframe_asset(asset_name)
-            asset.add_batch_definition_whole_dataframe("profile")
-        suite = gx.ExpectationSuite(
-            name=asset_name,
-            expectations=[
-                expectation
-                for rule in bounded
-                for expectation in (
-                    gxe.ExpectColumnValuesToNotBeNull(column=rule.measure),
-                    gxe.ExpectColumnMaxToBeBetween(
-                        column=rule.measure,
-                        min_value=rule.least,
-                        max_value=rule.most,
-                        meta={"notes": {"format": "string", "content": [f"{rule.meaning} ({rule.severity})"]}},
-                    ),
-                )
-            ],
-        )
-        validation = gx.ValidationDefinition(
-            name=asset_name,
-            data=asset.get_batch_definition("profile"),
-            suite=context.suites.add_or_update(suite),
-        )
-        checkpoint = gx.Checkpoint(
-            name=asset_name,
-            validation_definitions=[context.validation_definitions.add_or_update(validation)],
-            actions=[gx.checkpoint.UpdateDataDocsAction(name="docs")],
-            result_format="COMPLETE",
-        )
-        outcome = context.checkpoints.add_or_update(checkpoint).run(
-            batch_parameters={"dataframe": frame}, run_id=gx.RunIdentifier(run_name=_plain_name(title or gate))
-        )
-    verdicts: dict[str, bool] = {rule.measure: True for rule in rules}
-    for run in outcome.run_results.values():
-        for result in run.results:
-            assert result.expectation_config is not None
-            measure = result.expectation_config.kwargs["column"]
-            verdicts[measure] = verdicts[measure] and bool(result.success)
+    missing = [rule.measure for rule in rules if rule.measure not in profile]
+    if missing:
+        raise ValueError(f"gate {gate}: the profile has no {', '.join(missing)}")
+    title = title or gate
+    bounded = [rule for rule in rules if rule.bounded]
+    validation = validate(plain_name(gate), plain_name(title), bounded, profile)
+    # One expectation a bounded rule, each about its own column; the order of the results is not that of the suite.
+    success = {rule.measure: True for rule in rules}
+    for result in validation.results:
+        assert result.expectation_config is not None
+        success[result.expectation_config.kwargs["column"]] &= bool(result.success)
     results = tuple(
         RuleResult(
             rule.measure,
@@ -161,17 +130,18 @@ def run_gate(
             rule.most,
             rule.meaning,
             _plain(profile[rule.measure]),
-            verdicts[rule.measure],
+            success[rule.measure],
             rule.severity,
         )
         for rule in rules
     )
-    return GateReport(title or gate, results, docs_page(folder, gate, title))
-
-
-def _plain_name(text: str) -> str:
-    return re.sub(r"\W+", "-", text)
+    return GateReport(gate, title, results, page_path(folder, gate, title), validation)
 
 
 def _plain(value: float | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _unmeasured(result: RuleResult) -> bool:
+    """Whether the rule had nothing to look at, such as a drift without an earlier version."""
+    return result.observed is None and result.passed

@@ -1,4 +1,4 @@
-"""The quality_results table: what each gate saw, and whether a table version may be read."""
+"""The quality_results table: what each gate observed, and whether a table version may be read."""
 
 from __future__ import annotations
 
@@ -17,39 +17,41 @@ class Results:
 
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.table("quality_results")
-        rows = read_rows(self._path)
-        self._rows = sorted(rows, key=lambda row: (row["judged_at"], row["run_id"]))
+        # Table -> version -> run -> rows, each in the order of evaluation.
+        self._by_table: dict[str, dict[int, dict[str, list[dict[str, Any]]]]] = {}
+        self._add(sorted(read_rows(self._path), key=lambda row: (row["judged_at"], row["run_id"])))
+
+    def _add(self, rows: Iterable[dict[str, Any]]) -> None:
+        for row in rows:
+            versions = self._by_table.setdefault(row["judged_table"], {})
+            versions.setdefault(row["judged_version"], {}).setdefault(row["run_id"], []).append(row)
+
+    def _runs(self, table: str, version: int) -> list[list[dict[str, Any]]]:
+        return list(self._by_table.get(table, {}).get(version, {}).values())
 
     def of_version(self, table: str, version: int, rules: Iterable[TableRule]) -> list[dict[str, Any]] | None:
-        """The newest judgement of a table version by exactly these rules; None where there is none."""
-        wanted = {rule.fingerprint() for rule in rules}
-        runs: dict[str, dict[str, dict[str, Any]]] = {}
-        for row in self._rows:
-            if row["judged_table"] == table and row["judged_version"] == version:
-                runs.setdefault(row["run_id"], {})[row["fingerprint"]] = row
-        for found in reversed(list(runs.values())):
-            if wanted == set(found):
-                return list(found.values())
+        """The newest evaluation of a table version by exactly these rules; None where there is none."""
+        fingerprints = {rule.fingerprint() for rule in rules}
+        for rows in reversed(self._runs(table, version)):
+            newest = {row["fingerprint"]: row for row in rows}
+            if fingerprints == set(newest):
+                return list(newest.values())
         return None
 
     def passed_before(self, table: str, version: int) -> tuple[int, dict[str, float | None]] | None:
         """(version, rule -> observed) of the newest older version whose gate passed; None where there is none.
 
-        Of several judgements of a version the newest counts.
+        Of several evaluations of a version the newest counts.
         """
-        judged: dict[int, dict[str, list[dict[str, Any]]]] = {}
-        for row in self._rows:
-            if row["judged_table"] == table and row["judged_version"] < version:
-                judged.setdefault(row["judged_version"], {}).setdefault(row["run_id"], []).append(row)
-        for older in sorted(judged, reverse=True):
-            rows = list(judged[older].values())[-1]
-            if all(row["passed"] or row["severity"] == "warn" for row in rows):
+        for older in sorted(self._by_table.get(table, {}), reverse=True):
+            rows = self._runs(table, older)[-1]
+            if older < version and all(row["passed"] or row["severity"] == "warn" for row in rows):
                 return older, {row["rule"]: row["observed"] for row in rows}
         return None
 
-    def last_given(self, table: str, version: int) -> dict[str, float]:
-        """Rule -> observed of the newest judgement of this very version."""
-        rows = [r for r in self._rows if r["judged_table"] == table and r["judged_version"] == version]
+    def last_observed(self, table: str, version: int) -> dict[str, float]:
+        """Rule -> the last value, but null, that was observed of this very version."""
+        rows = [row for run in self._runs(table, version) for row in run]
         return {row["rule"]: row["observed"] for row in rows if row["observed"] is not None}
 
     def store(
@@ -83,4 +85,4 @@ class Results:
             for result in results
         ]
         append_rows(self._path, contract("quality_results"), rows)
-        self._rows += rows
+        self._add(rows)

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def judge(frame: DataFrame, rules: Sequence[RowRule]) -> DataFrame:
+def check_rows(frame: DataFrame, rules: Sequence[RowRule]) -> DataFrame:
     """The frame with a column ``reasons`` (array<string> in alphabetical order, empty for a good row)."""
     from pyspark.sql import functions as F
 
-    found = F.array(*[F.expr(f"if({rule.broken}, {_literal(rule.reason)}, null)") for rule in rules])
-    return frame.withColumn("reasons", F.array_sort(F.array_compact(found)))
+    reasons = F.array(*[F.expr(f"if({rule.broken}, {_literal(rule.reason)}, null)") for rule in rules])
+    return frame.withColumn("reasons", F.array_sort(F.array_compact(reasons)))
 
 
 def _literal(text: str) -> str:

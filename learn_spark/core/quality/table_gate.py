@@ -1,70 +1,81 @@
-"""A table's gate: the rules of its contract over one version, judged, stored, and asked again before anybody reads."""
+"""A table's gate: the rules of its contract, evaluated on one version; the stored results decide who may read it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.core.quality.gate import GateReport, Rule, RuleResult, docs_page, run_gate
+from learn_spark.core.quality.data_docs import page_path
+from learn_spark.core.quality.gate import GateReport, Rule, RuleResult, evaluate_rules
 from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.results import Results
 from learn_spark.core.settings.platform import QualitySettings
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
-from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.snapshot import commit_time, current_version, version_at
 from learn_spark.core.tables.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def rules_of(table: str, settings: QualitySettings) -> tuple[TableRule, ...]:
     """The rules of the table's contract, changed as ``quality.rules`` says.
 
-    Raises SettingsError where that names a table or rule that there is not.
+    Raises SettingsError where that names a table or a rule that does not exist.
     """
     changes: dict[str, dict[str, object]] = {}
     for name, change in settings.rules.items():
-        judged, _, rule = name.partition(".")
+        changed_table, _, rule = name.partition(".")
         try:
-            contract(judged).rule(rule)
+            contract(changed_table).rule(rule)
         except ContractError as error:
             raise SettingsError(f"quality.rules.{name}: {error}") from None
-        if judged == table:
+        if changed_table == table:
             changes[rule] = change.model_dump(exclude_unset=True)
     try:
-        own = contract(table).rules
+        rules = contract(table).rules
     except ContractError as error:
         raise SettingsError(str(error)) from None
-    return tuple(rule.model_copy(update=changes.get(rule.name, {})) for rule in own)
+    return tuple(rule.model_copy(update=changes.get(rule.name, {})) for rule in rules)
 
 
 def check_rule_names(settings: QualitySettings) -> None:
-    """SettingsError where ``quality.rules`` names a table or rule that there is not."""
+    """SettingsError where ``quality.rules`` names a table or a rule that does not exist."""
     for name in settings.rules:
         rules_of(name.partition(".")[0], settings)
 
 
 class TableGate:
-    """Judges table versions of one workspace. ``spark`` is asked for a session only if something must be measured."""
+    """Evaluates rules on table versions of one workspace. ``spark`` gives a session where rows must be measured."""
 
     def __init__(self, workspace: Workspace, settings: QualitySettings, spark: Callable[[], SparkSession]) -> None:
         self._workspace, self._settings, self._spark = workspace, settings, spark
-        self._known: Results | None = None
+        self._loaded: Results | None = None
 
     @property
     def _results(self) -> Results:
-        if self._known is None:
-            self._known = Results(self._workspace)
-        return self._known
+        if self._loaded is None:
+            self._loaded = Results(self._workspace)
+        return self._loaded
 
-    def judge(
-        self, table: str, version: int, run_id: str, given: Mapping[str, float] | None = None
+    def evaluate(
+        self,
+        table: str,
+        version: int,
+        run_id: str,
+        given: Mapping[str, float] | None = None,
+        *,
+        versions: Mapping[str, int] | None = None,
     ) -> GateReport | None:
-        """Measure a version, judge it, store the results, write the Data Docs. None where the table has no rules.
+        """Measure a version, evaluate its rules, store the results. None where the table has no rules.
 
-        ``given`` are numbers of the run that wrote the version; a later judgement takes them from the earlier one.
-        Nothing is raised for a broken rule: ``GateReport.require`` does that.
+        ``given`` are numbers of the run that wrote the version; without them those of the version's last evaluation
+        count. A table that a rule refers to is read at its version in ``versions``, the ones a run has pinned; else at
+        the version that was current when ``version`` was committed. Nothing is raised for a broken rule
+        (``GateReport.require`` does that), and no page is written.
         """
         from learn_spark.core.tables import delta
 
@@ -73,35 +84,37 @@ class TableGate:
             return None
         results, spark = self._results, self._spark()
 
-        measured = profile(
-            delta.read(spark, self._workspace.table(table), version),
-            rules,
-            lambda name: delta.read(spark, self._workspace.table(name)),
-        )
-        earlier = results.last_given(table, version)
+        def read_referenced(name: str) -> DataFrame:
+            path = self._workspace.table(name)
+            pinned = (versions or {}).get(name)
+            if pinned is None:
+                pinned = version_at(path, commit_time(self._workspace.table(table), version))
+            return delta.read(spark, path, pinned)
+
+        measured = profile(delta.read(spark, self._workspace.table(table), version), rules, read_referenced)
+        earlier = results.last_observed(table, version)
         before = results.passed_before(table, version)
         observed: dict[str, float | None] = dict(measured)
         for rule in rules:
-            if rule.given is not None and (given is not None or rule.name in earlier):
-                found = (given or {}).get(rule.given, earlier.get(rule.name))
-                if found is not None:
-                    observed[rule.name] = found
+            if rule.given is not None:
+                number = (given or {}).get(rule.given, earlier.get(rule.name))
+                if number is not None:
+                    observed[rule.name] = number
             if rule.drift_of is not None:
                 then = before[1].get(rule.drift_of) if before else None
                 observed[rule.name] = _change(rule, measured.get(rule.drift_of), then)
-        # A drift without an earlier version, and a number that nobody gave, are nothing to judge by.
-        silent = {r.name for r in rules if (r.drift_of or r.given) and observed.get(r.name) is None}
-        report = run_gate(
+        # A drift without an earlier version, and a number that no run gave, cannot be evaluated.
+        unmeasured = {r.name for r in rules if (r.drift_of or r.given) and observed.get(r.name) is None}
+        report = evaluate_rules(
             table,
             observed,
-            [_judged(rule) for rule in rules if rule.name not in silent],
-            self._workspace.folder("reports", "quality"),
-            title=f"{table} @ {version}",
+            [_bounds(rule) for rule in rules if rule.name not in unmeasured],
+            self._folder,
+            title=_title(table, version),
         )
-        unjudged = [
-            RuleResult(r.name, r.least, r.most, r.meaning, None, True, r.severity) for r in rules if r.name in silent
-        ]
-        report = GateReport(report.gate, (*report.results, *unjudged), report.docs)
+        left = [rule for rule in rules if rule.name in unmeasured]
+        passed = [RuleResult(r.name, r.least, r.most, r.meaning, None, True, r.severity) for r in left]
+        report = replace(report, results=(*report.results, *passed))
         results.store(
             run_id,
             table,
@@ -114,19 +127,26 @@ class TableGate:
         return report
 
     def require(
-        self, table: str, version: int, run_id: str, given: Mapping[str, float] | None = None
+        self,
+        table: str,
+        version: int,
+        run_id: str,
+        given: Mapping[str, float] | None = None,
+        *,
+        versions: Mapping[str, int] | None = None,
     ) -> GateReport | None:
-        """GateError unless this version passed its gate; one that the rules have not judged yet is judged now.
+        """GateError unless this version passed its gate; it is evaluated now if today's rules have not been.
 
-        So is one that was judged by other numbers than ``given``: a run whose rows were all refused writes no version.
-        The report if it was judged now; None if it is an older judgement, or the table has no rules.
+        So is one that was evaluated with other numbers than ``given``: a run whose rows were all refused writes no
+        version. Returns the report of an evaluation made now; None where the stored one counts, or where the table has
+        no rules. ``versions`` as in ``evaluate``.
         """
         rules = rules_of(table, self._settings)
         if not rules:
             return None
-        known = self._results.of_version(table, version, rules)
-        if known is None or _given_otherwise(known, rules, given or {}):
-            report = self.judge(table, version, run_id, given)
+        stored = self._results.of_version(table, version, rules)
+        if stored is None or _given_differs(stored, rules, given or {}):
+            report = self.evaluate(table, version, run_id, given, versions=versions)
             assert report is not None
             report.require()
             return report
@@ -134,11 +154,15 @@ class TableGate:
             RuleResult(
                 row["rule"], row["least"], row["most"], row["meaning"], row["observed"], row["passed"], row["severity"]
             )
-            for row in known
+            for row in stored
         )
-        title, folder = f"{table} @ {version}", self._workspace.folder("reports", "quality")
-        GateReport(title, results, docs_page(folder, table, title)).require()
+        title = _title(table, version)
+        GateReport(table, title, results, page_path(self._folder, table, title)).require()
         return None
+
+    @property
+    def _folder(self) -> Path:
+        return self._workspace.folder("reports", "quality")
 
     def newest(self, table: str) -> int:
         """The newest version of a table; SettingsError where there is none."""
@@ -148,14 +172,16 @@ class TableGate:
         return version
 
 
-def _given_otherwise(
-    known: Iterable[Mapping[str, Any]], rules: Iterable[TableRule], given: Mapping[str, float]
-) -> bool:
-    observed = {row["rule"]: row["observed"] for row in known}
+def _given_differs(stored: Iterable[Mapping[str, Any]], rules: Iterable[TableRule], given: Mapping[str, float]) -> bool:
+    observed = {row["rule"]: row["observed"] for row in stored}
     return any(r.given is not None and r.given in given and given[r.given] != observed[r.name] for r in rules)
 
 
-def _judged(rule: TableRule) -> Rule:
+def _title(table: str, version: int) -> str:
+    return f"{table} @ {version}"
+
+
+def _bounds(rule: TableRule) -> Rule:
     return Rule(rule.name, rule.least, rule.most, rule.meaning, rule.severity)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -29,6 +30,30 @@ def current_version(path: str) -> int | None:
         return DeltaTable(path, without_files=True).version()
     except TableNotFoundError:
         return None
+
+
+def commit_time(path: str, version: int) -> datetime:
+    """When a version was committed (UTC), from the log; SnapshotError where the log no longer has it."""
+    for candidate, time in _commits(path):
+        if candidate == version:
+            return time
+    raise SnapshotError(f"the log of {path} has no commit of version {version}")
+
+
+def version_at(path: str, time: datetime) -> int:
+    """The version that was current at ``time``; the oldest one in the log where all are younger."""
+    oldest = 0
+    for version, committed in _commits(path):
+        if committed <= time:
+            return version
+        oldest = version
+    return oldest
+
+
+def _commits(path: str) -> Iterator[tuple[int, datetime]]:
+    """(version, time) of all commits, newest first. Of a table opened at an old version deltalake mislabels them."""
+    for commit in DeltaTable(path, without_files=True).history():
+        yield int(commit["version"]), datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
 
 
 def read_arrow(table: DeltaTable, columns: list[str] | None = None) -> pa.Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.core.quality.rows import judge
+from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.settings.source import LogSettings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.data.sources.described import find_described, raw_rows
@@ -101,7 +101,7 @@ def _read(
             f"{', '.join(fields)}"
         ) from None
     unit = "iso" if kinds["event_time"].startswith(("timestamp", "date")) else log.time_unit
-    judged = judge(_typed(raw, unit), described.row_rules)
+    judged = check_rows(_typed(raw, unit), described.row_rules)
     try:
         return judged.select(
             *described.names,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import RowCountError, SettingsError
-from learn_spark.core.quality.rows import judge
+from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.broken_files import first_broken
@@ -106,7 +106,7 @@ class Stager:
 
         described, seen = contract(table), Observation()
         frame = typed(raw.observe(seen, F.count(F.lit(1)).alias("rows")))
-        judged = judge(frame, described.row_rules)
+        judged = check_rows(frame, described.row_rules)
         kept = judged.select(
             *described.names,
             "reasons",
