@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import load_settings
+from learn_spark.core.settings.histories import HistoriesSettings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.data.histories import worker
 from learn_spark.data.histories.assemble import Size, assemble
@@ -22,6 +24,7 @@ from learn_spark.data.histories.worker import Plan, assemble_stream
 from learn_spark.data.splits.split import split_histories, trained_counts, training_events
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
+HISTORIES: TypeAdapter[HistoriesSettings] = TypeAdapter(HistoriesSettings)
 Event = tuple[str, str, int, str]  # user_id, item_id, second, event_type
 
 
@@ -31,7 +34,7 @@ def rows_of(spark: SparkSession, events: list[Event], **settings: Any) -> list[A
         "event_id string, user_id string, item_id string, event_time timestamp, event_type string, value double",
     )
     index = spark.createDataFrame([(f"i{n}", n) for n in range(1, 200)], "item_id string, item_index int")
-    wanted = load_settings("learn", [f"histories={json.dumps(settings)}"]).histories
+    wanted = HISTORIES.validate_python({"protocol": "leave_last_out", **settings})
     found = assemble(indexed_events(usable_events(log, wanted), index, wanted), wanted, Size(2, 1)).collect()
     return sorted(found, key=lambda row: (row.user_id, row.chunk))
 
