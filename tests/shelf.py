@@ -20,7 +20,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import Run, code_version, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION
-from learn_spark.data.histories.worker import Plan, assemble_stream
+from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.pipeline.runner import plan_stage
@@ -160,6 +160,6 @@ def histories(log: Sequence[Sequence[Event]], protocol: str) -> pa.Table:
         "role": pa.array([role_of(user) for user, _, _ in flat], pa.int32()),
     }
     timed = protocol == "time_split"
-    plan = Plan(protocol, WIDTH, cut if timed else None, 4 if timed else 0)
+    plan = AssemblyPlan(protocol, WIDTH, cut if timed else None, 4 if timed else 0)
     work: Callable[..., Any] = assemble_stream(plan, contract("user_histories").arrow_schema())
     return pa.Table.from_batches(list(work(pa.table(columns).to_batches())))

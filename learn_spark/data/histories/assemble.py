@@ -1,4 +1,4 @@
-"""The histories stage: the log into padded rows, all users or only those whose events changed."""
+"""The histories stage: interactions become one padded row a user, for all users or for those whose events changed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from learn_spark.core.tables.observed import observed
 from learn_spark.data.histories.changes import changed_users, replace_users, scratch
 from learn_spark.data.histories.events import indexed_events, usable_events
 from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
-from learn_spark.data.histories.worker import Plan, assemble_stream
+from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-# Sorting is fastest in portions that fit into the processor's caches.
+# Sorting is fastest in partitions that fit into the processor's caches.
 EVENTS_A_PARTITION = 300_000
 
 
 @dataclass(frozen=True)
 class Size:
-    """About how many users and events there are: for the layout alone."""
+    """Approximate numbers of users and events; they decide the layout only."""
 
     users: int
     events: int
@@ -45,11 +45,10 @@ class Size:
 
 
 def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> DataFrame:
-    """Rows as schemas/user_histories.yaml says, in ``size.users / rows_per_file`` partitions.
+    """Rows of schemas/user_histories.yaml, in ``size.users / rows_per_file`` partitions.
 
-    ``events`` are ``indexed_events``; ``size`` need only be about right. Events are sorted by user (Spark spills what
-    does not fit), and read once through a worker that keeps no more of a user than may stay: memory does not grow with
-    the heaviest user.
+    ``events`` are those of ``indexed_events``. Spark sorts them by user, with spilling, and a worker reads them once.
+    It keeps of a user only events that may enter the row, so that memory does not grow with the longest log.
     """
     table = contract("user_histories")
     split = settings if isinstance(settings, TimeSplitHistoriesSettings) else None
@@ -65,17 +64,19 @@ def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> Data
             rows = rows.withColumn("role", _role(split))
             if split.sample == "uniform":
                 rows = rows.withColumn("draw", F.xxhash64("event_id", F.lit("stage 1")))
-        # One number to sort by: many times faster than the text of the user's id.
+        # Sorting by one number is many times faster than by the user id.
         placed = rows.repartition(partitions, "user_id").sortWithinPartitions("run")
-    plan = Plan(settings.protocol, settings.max_length)
+    plan = AssemblyPlan(settings.protocol, settings.max_length)
     if split is not None:
-        plan = Plan(split.protocol, split.max_length, split.split_micros(), split.targets, split.train_after_split)
+        plan = AssemblyPlan(
+            split.protocol, split.max_length, split.split_micros(), split.targets, split.train_after_split
+        )
     worked = placed.mapInArrow(assemble_stream(plan, table.arrow_schema()), table.spark_schema())
     return worked.coalesce(files)
 
 
 def _chunked(events: DataFrame, settings: HistoriesSettings) -> DataFrame:
-    """The events with their chunk: 0 holds the newest ``max_length``, others as many training events as it does."""
+    """The events with their chunk: chunk 0 has the newest ``max_length`` events, older chunks as many training events."""
     newest_first = Window.partitionBy("user_id").orderBy(F.col("time").desc(), F.col("event_id").desc())
     place = F.row_number().over(newest_first)
     older = (place - settings.max_length - 1) / (settings.max_length - targets_at_the_end(settings))
@@ -85,14 +86,14 @@ def _chunked(events: DataFrame, settings: HistoriesSettings) -> DataFrame:
 
 
 def _role(settings: TimeSplitHistoriesSettings) -> Column:
-    """Users are held out by a hash of their id: the same ones whatever the log holds."""
+    """The role of each user by a hash of the id, so that it does not depend on the log."""
     share = F.pmod(F.xxhash64("user_id", F.lit("held out")), F.lit(1_000_000)) / 1_000_000
     chosen = F.when(share < settings.held_out, TEST).when(share < 2 * settings.held_out, VALIDATION)
     return chosen.otherwise(TRAINING)
 
 
 def run(context: StageContext) -> StageResult:
-    """Bring user_histories up to the pinned versions of its inputs."""
+    """Update user_histories to the pinned versions of its inputs."""
     try:
         return _run(context)
     finally:
@@ -113,15 +114,14 @@ def _run(context: StageContext) -> StageResult:
     if size.events == 0:
         if changed is None:
             raise LearnSparkError(
-                "histories: no event is left after histories.as_of, event_types and min_value; there is nothing to "
-                "learn from"
+                "histories: no event is left after histories.as_of, event_types and min_value; change these settings"
             )
         replace_users(context, context.spark.createDataFrame([], table.spark_schema()), changed)
         return StageResult(0, 0, counts={"users_rebuilt": 0}, notes=("the users that changed have no events left",))
     events = indexed_events(usable, context.read("item_index"), settings)
-    seen, made = Observation(), Observation()
-    rows = assemble(events.observe(seen, F.count(F.lit(1)).alias("events")), settings, size).observe(
-        made,
+    events_in, rows_made = Observation(), Observation()
+    rows = assemble(events.observe(events_in, F.count(F.lit(1)).alias("events")), settings, size).observe(
+        rows_made,
         F.count_if(F.col("chunk") == 0).alias("users"),
         F.coalesce(F.sum(F.when(F.col("chunk") == 0, F.col("n_events"))), F.lit(0)).alias("events"),
         F.coalesce(F.sum("length"), F.lit(0)).alias("kept"),
@@ -132,13 +132,13 @@ def _run(context: StageContext) -> StageResult:
         delta.overwrite(rows, path, table)
     else:
         replace_users(context, rows, changed)
-    metrics, totals = observed(seen, context.spark), observed(made, context.spark)
+    metrics, totals = observed(events_in, context.spark), observed(rows_made, context.spark)
     if metrics is None or totals is None:
         raise LearnSparkError("histories: Spark reports no count of the rows it wrote")
     rows_in = metrics["events"]
     if totals["events"] != rows_in:
         raise LearnSparkError(
-            f"histories: {rows_in:,} events came in, but the rows that were written speak of {totals['events']:,}"
+            f"histories: {rows_in:,} events were read, but the rows written have {totals['events']:,}"
         )
     what = "all users" if changed is None else f"{changed.users:,} users whose events changed"
     return StageResult(

@@ -1,4 +1,4 @@
-"""Which events may enter a history, and how much each counts."""
+"""Which events enter a history, and their weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def usable_events(interactions: DataFrame, settings: HistoriesSettings) -> DataFrame:
-    """The rows of interactions before ``as_of``, of the wanted types and of enough value, in the protocol's core."""
+    """Rows of interactions before ``as_of``, of ``event_types``, with at least ``min_value``, in the protocol's core."""
     events = interactions
     if (as_of := settings.as_of_micros()) is not None:
         events = events.where(F.unix_micros("event_time") < as_of)
@@ -39,10 +39,10 @@ def indexed_events(events: DataFrame, item_index: DataFrame, settings: Histories
 
 
 def _core(events: DataFrame, least: int) -> DataFrame:
-    """Of users and items with ``least`` events in the whole log, the users who have as many left.
+    """Events of items and users with at least ``least`` events in the log, then of users with as many left.
 
-    One pass over raw counts, as both Books protocols do it (Meta research/data/preprocessor.py, HLLM
-    process_books.py); an iterated core would be smaller.
+    Counts are taken once, as in both Books protocols (Meta research/data/preprocessor.py, HLLM process_books.py); an
+    iterated core would be smaller.
     """
     both = events.join(_frequent(events, "item_id", least), "item_id", "left_semi")
     both = both.join(_frequent(events, "user_id", least), "user_id", "left_semi")

@@ -1,4 +1,4 @@
-"""How a history is cut into training, validation and test: arrays in, arrays out. docs/protocols.md compares them."""
+"""How each protocol splits a history into training, validation and test events. docs/protocols.md compares them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from learn_spark.core.settings.histories import HistoriesSettings
 
 @dataclass(frozen=True)
 class Lengths:
-    """Where rows are cut, each [rows]; schemas/user_histories.yaml tells what they mean."""
+    """Columns train_end, train_length and validation_length of user_histories, each [rows]
+    (schemas/user_histories.yaml).
+    """
 
-    cut: np.ndarray
+    train_end: np.ndarray
     train: np.ndarray
     validation: np.ndarray
 
@@ -32,7 +34,7 @@ class LeaveOut:
     core: int = 0
 
     def lengths(self, length: np.ndarray, chunk: np.ndarray) -> Lengths:
-        """The cuts of rows of ``length`` events; chunks above 0 are training alone."""
+        """Lengths of rows of ``length`` [rows] events; chunks above 0 are training only."""
         enough = (length > self.validation + self.test) & (chunk == 0)
         train = np.where(enough, length - self.validation - self.test, length)
         return Lengths(np.zeros_like(length), train, np.where(enough, length - self.test, length))
@@ -42,7 +44,7 @@ LEAVE_OUT = {
     "leave_last_out": LeaveOut(validation=1, test=1),
     # Meta, generative-recommenders, research/data/preprocessor.py: no validation set.
     "books_meta": LeaveOut(validation=0, test=1, core=5),
-    # HLLM, process_books.py and REC: the last event but one is the validation target.
+    # HLLM, process_books.py and REC: the event before the last is the validation target.
     "books_hllm": LeaveOut(validation=1, test=1, core=5),
 }
 
@@ -51,31 +53,31 @@ DAY = 86_400_000_000  # microseconds
 
 
 def last_day_lengths(times: np.ndarray, length: np.ndarray) -> Lengths:
-    """Cuts of rows of ``length`` [rows] events, whose ``times`` (microseconds, row after row, ascending) are given.
+    """Lengths of rows of ``length`` [rows] events with ``times`` (microseconds, row after row, ascending).
 
-    A row's targets are all events of its last day (UTC): in what order they stand within it decides nothing. Those of
-    the day before are for validation, where it is not the first; a row of one day alone is training.
+    A row's test targets are all events of its last day (UTC), so that their order within the day does not matter. The
+    events of the day before are validation targets unless it is the first day. A row of one day is training only.
     """
     ends = np.cumsum(length)
     row = np.repeat(np.arange(len(length)), length)
     begins = np.ones(len(times), bool)  # where a row's day begins
     begins[1:] = (np.diff(times // DAY) != 0) | (np.diff(row) != 0)
-    found = np.flatnonzero(begins)
-    days = np.bincount(row[found], minlength=len(length))
+    starts_of_days = np.flatnonzero(begins)
+    days = np.bincount(row[starts_of_days], minlength=len(length))
     newest = np.cumsum(days) - 1
     start = ends - length
-    last = found[newest] - start
-    before = np.where(days > 2, found[newest - (days > 2)] - start, last)
+    last = starts_of_days[newest] - start
+    before = np.where(days > 2, starts_of_days[newest - (days > 2)] - start, last)
     return Lengths(np.zeros_like(length), np.where(days > 1, before, length), np.where(days > 1, last, length))
 
 
 def core(settings: HistoriesSettings) -> int:
-    """The least events of users and items; 0 for no least."""
+    """The minimum number of events of users and items; 0: no minimum."""
     return LEAVE_OUT[settings.protocol].core if settings.protocol in LEAVE_OUT else 0
 
 
 def targets_at_the_end(settings: HistoriesSettings) -> int:
-    """Events of chunk 0 that are targets and not training; a long user's older chunks are shorter by them."""
+    """Number of events of chunk 0 that are targets; a long user's older chunks are shorter by this number."""
     rule = LEAVE_OUT.get(settings.protocol)
     return rule.validation + rule.test if rule else 0
 
@@ -83,23 +85,23 @@ def targets_at_the_end(settings: HistoriesSettings) -> int:
 TRAINING, VALIDATION, TEST = 0, 1, 2
 
 
-def before_cut_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
-    """Cuts of rows [rows] whose first ``history`` events lie before T, where all users train on those alone.
+def before_split_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
+    """Lengths of rows whose first ``history`` [rows] events are before T, where users train on these only.
 
-    What lies behind T is ranked for users with a role; of others nothing may be left there.
+    Events from T on are targets of users with role VALIDATION or TEST; rows of other users must have none.
     """
     return Lengths(np.zeros_like(length), history.copy(), np.where(role == VALIDATION, length, history))
 
 
 def time_split_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
-    """Cuts of rows [rows] whose first ``history`` events lie before T (LEARN section 4, industrial data set).
+    """Lengths of rows whose first ``history`` [rows] events are before T (LEARN section 4, industrial data set).
 
-    Training users are cut at T, history into target. Held-out users (role VALIDATION or TEST) train on nothing
-    behind T: their targets there are ranked.
+    For training users, events before T are history and events from T on are targets. Held-out users (role VALIDATION
+    or TEST) do not train on events from T on: these are their targets.
     """
-    train, validation, cut = history.copy(), history.copy(), length.copy()
+    train, validation, train_end = history.copy(), history.copy(), length.copy()
     sample = (role == TRAINING) & (history > 0) & (history < length)
-    cut[sample] = history[sample]
+    train_end[sample] = history[sample]
     train[sample] = length[sample]
     validation[(role == TRAINING) | (role == VALIDATION)] = length[(role == TRAINING) | (role == VALIDATION)]
-    return Lengths(cut, train, validation)
+    return Lengths(train_end, train, validation)

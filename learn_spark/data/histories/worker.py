@@ -1,6 +1,6 @@
-"""A stream of events, those of one user together, into padded rows: what runs in Spark's Python workers.
+"""Turn a stream of events, grouped by user, into padded rows: the code of Spark's Python workers.
 
-However long a user's log is, a worker holds one block of events and the few of a user that may still be kept.
+Memory is bounded: a worker keeps one block of events, and of an unfinished user only events that may enter the row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from learn_spark.data.histories.protocols import (
     LEAVE_OUT,
     TRAINING,
     Lengths,
-    before_cut_lengths,
+    before_split_lengths,
     last_day_lengths,
     time_split_lengths,
 )
@@ -27,21 +27,22 @@ _CONSTANTS = {"weight": np.float32(1), "chunk": np.int32(0), "n_events": np.int6
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a worker needs to know. ``cut`` is T in microseconds where the protocol is time_split; with ``train_behind``
-    training users have their targets behind it, without nobody trains on anything from there.
+class AssemblyPlan:
+    """What a worker needs of the settings. ``split_time``: T of protocol time_split, in microseconds.
+    ``train_after_split``: targets of training users are events from T on; without it no user trains on events from T
+    on.
     """
 
     protocol: str
     max_length: int
-    cut: int | None = None
+    split_time: int | None = None
     targets: int = 0
-    train_behind: bool = True
+    train_after_split: bool = True
 
 
 @dataclass
 class _Block:
-    """Events sorted by (group, time, event_id), a group being one row to be: ``starts`` [groups + 1]."""
+    """Events sorted by (group, time, event_id); a group becomes one row. ``starts`` [groups + 1]: where groups begin."""
 
     table: pa.Table
     starts: np.ndarray
@@ -51,48 +52,49 @@ class _Block:
         return np.diff(self.starts)
 
     def first(self, name: str) -> np.ndarray:
-        found: np.ndarray = self.table[name].to_numpy()[self.starts[:-1]]
-        return found
+        values: np.ndarray = self.table[name].to_numpy()[self.starts[:-1]]
+        return values
 
 
-def assemble_stream(plan: Plan, schema: pa.Schema) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For ``mapInArrow`` over events in runs of equal ``run``, a run holding whole rows to be.
+def assemble_stream(
+    plan: AssemblyPlan, schema: pa.Schema
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """A function for ``mapInArrow`` over events that are ordered by ``run``; the events of a row have one ``run``.
 
-    Columns in: run, user_id, item_index, time, event_id; where they are not the same for all (every column costs),
-    weight (else 1), chunk (else 0) and n_events (else they are counted); role for time_split, draw for uniform sample.
-    Out: ``schema``, the contract's.
+    Input columns: run, user_id, item_index, time, event_id. Optional: weight (default 1), chunk (default 0), n_events
+    (default: counted), role (time_split) and draw (sample: uniform). Output columns: ``schema``, of the contract.
     """
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         carried: pa.Table | None = None
         dropped: dict[tuple[str, int], int] = {}
-        held: list[pa.RecordBatch] = []
-        waiting = 0
+        batches_read: list[pa.RecordBatch] = []
+        rows_read = 0
         for batch in batches:
-            held.append(batch)
-            waiting += batch.num_rows
-            if waiting < BLOCK_EVENTS:
+            batches_read.append(batch)
+            rows_read += batch.num_rows
+            if rows_read < BLOCK_EVENTS:
                 continue
-            table = _joined(carried, held)
-            held, waiting = [], 0
+            table = _concatenated(carried, batches_read)
+            batches_read, rows_read = [], 0
             runs = table["run"].to_numpy()
             last = len(runs) - int(np.argmax(runs[::-1] != runs[-1])) if (runs != runs[-1]).any() else 0
             if last:
                 yield from _rows(_sorted(table.slice(0, last)), plan, dropped, schema)
                 dropped = {}
-            # Copied, so that the block it was cut from is given back.
+            # A copy, so that the memory of the block is freed.
             carried = _thinned(_sorted(table.slice(last)), plan, dropped)
-        table = _joined(carried, held)
+        table = _concatenated(carried, batches_read)
         if table is not None and table.num_rows:
             yield from _rows(_sorted(table), plan, dropped, schema)
 
     return work
 
 
-def _joined(carried: pa.Table | None, held: list[pa.RecordBatch]) -> pa.Table:
+def _concatenated(carried: pa.Table | None, batches: list[pa.RecordBatch]) -> pa.Table:
     tables = [carried] if carried is not None else []
-    if held:
-        new = pa.Table.from_batches(held)
+    if batches:
+        new = pa.Table.from_batches(batches)
         for name, constant in _CONSTANTS.items():
             if name not in new.column_names:
                 new = new.append_column(name, pa.array(np.full(new.num_rows, constant)))
@@ -109,7 +111,7 @@ def _sorted(table: pa.Table) -> _Block:
     order = np.lexsort((time, group))
     tied = (np.diff(group[order]) == 0) & (np.diff(time[order]) == 0)
     if tied.any():
-        # Event ids are compared only where time does not decide: text is slow to sort.
+        # Event ids are compared only for ties in time: sorting text is slow.
         inside = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
         rows = order[inside]
         ids = table["event_id"].take(pa.array(rows))
@@ -121,18 +123,18 @@ def _sorted(table: pa.Table) -> _Block:
     return _Block(table.take(pa.array(order)).combine_chunks(), np.asarray(starts, np.int64))
 
 
-def _kept(block: _Block, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Which events stay [events], and how many of each group's stay as history before T [groups]."""
+def _kept(block: _Block, plan: AssemblyPlan) -> tuple[np.ndarray, np.ndarray]:
+    """(whether each event is kept [events], how many events before T each group keeps as history [groups])."""
     sizes = block.sizes
     group = np.repeat(np.arange(len(sizes)), sizes)
     place = np.arange(len(group)) - block.starts[:-1][group]
-    if plan.cut is None:
+    if plan.split_time is None:
         return place >= sizes[group] - plan.max_length, np.zeros(len(sizes), np.int64)
-    before = block.table["time"].to_numpy() < plan.cut
+    before = block.table["time"].to_numpy() < plan.split_time
     n_before = np.bincount(group[before], minlength=len(sizes))
     room = plan.max_length - plan.targets
     if "draw" in block.table.column_names:
-        # The events with the smallest random numbers: the same ones in whatever portions they come.
+        # The events with the smallest random numbers: the choice does not depend on how events are batched.
         draw = block.table["draw"].to_numpy()
         by_draw = np.lexsort((draw, ~before, group))
         drawn = np.empty(len(group), np.int64)
@@ -140,34 +142,34 @@ def _kept(block: _Block, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         drawn -= block.starts[:-1][group]
         keep = np.where(before, drawn < room, drawn - n_before[group] < plan.targets)
     else:
-        from_cut = place - n_before[group]
-        keep = (from_cut >= -room) & (from_cut < plan.targets)
-    if not plan.train_behind:
+        from_split = place - n_before[group]
+        keep = (from_split >= -room) & (from_split < plan.targets)
+    if not plan.train_after_split:
         keep &= before | (block.table["role"].to_numpy() != TRAINING)
     return keep, np.minimum(n_before, room)
 
 
-def _thinned(block: _Block, plan: Plan, dropped: dict[tuple[str, int], int]) -> pa.Table:
-    """The events of unfinished groups that may still be kept; how many were not is added to ``dropped``."""
+def _thinned(block: _Block, plan: AssemblyPlan, dropped: dict[tuple[str, int], int]) -> pa.Table:
+    """The events of unfinished groups that may enter the row; counts of the others are added to ``dropped``."""
     keep, _ = _kept(block, plan)
     sizes = block.sizes
-    gone = sizes - np.add.reduceat(keep, block.starts[:-1]) if len(sizes) else sizes
+    removed = sizes - np.add.reduceat(keep, block.starts[:-1]) if len(sizes) else sizes
     users, chunks = block.table["user_id"], block.table["chunk"].to_numpy()
-    for at in np.flatnonzero(gone):
+    for at in np.flatnonzero(removed):
         start = int(block.starts[at])
         key = (users[start].as_py(), int(chunks[start]))
-        dropped[key] = dropped.get(key, 0) + int(gone[at])
+        dropped[key] = dropped.get(key, 0) + int(removed[at])
     return block.table.filter(pa.array(keep)).combine_chunks()
 
 
 def _rows(
-    block: _Block, plan: Plan, dropped: dict[tuple[str, int], int], schema: pa.Schema
+    block: _Block, plan: AssemblyPlan, dropped: dict[tuple[str, int], int], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     keep, history = _kept(block, plan)
     sizes = block.sizes
     lengths = np.add.reduceat(keep.astype(np.int64), block.starts[:-1])
     if not lengths.all():
-        # Users of whom nothing stays have no row.
+        # A user without kept events has no row.
         left = block.table.filter(pa.array(np.repeat(lengths > 0, sizes))).combine_chunks()
         starts = np.concatenate([[0], np.cumsum(sizes[lengths > 0])])
         if len(starts) > 1:
@@ -185,12 +187,12 @@ def _rows(
                 n_events[at] += dropped[key]
     items, times, weights = (block.table[n].to_numpy()[keep] for n in ("item_index", "time", "weight"))
     if plan.protocol == "last_day":
-        cuts = last_day_lengths(times, lengths)
-    elif plan.cut is None:
-        cuts = LEAVE_OUT[plan.protocol].lengths(lengths, chunk)
+        ends = last_day_lengths(times, lengths)
+    elif plan.split_time is None:
+        ends = LEAVE_OUT[plan.protocol].lengths(lengths, chunk)
     else:
-        lengths_of = time_split_lengths if plan.train_behind else before_cut_lengths
-        cuts = lengths_of(history, lengths, block.first("role"))
+        lengths_of = time_split_lengths if plan.train_after_split else before_split_lengths
+        ends = lengths_of(history, lengths, block.first("role"))
     starts = np.concatenate([[0], np.cumsum(lengths)])
     for at in range(0, len(lengths), ROWS_OUT):
         part = slice(at, at + ROWS_OUT)
@@ -200,7 +202,7 @@ def _rows(
             (items, times, weights),
             starts[:-1][part],
             lengths[part],
-            Lengths(cuts.cut[part], cuts.train[part], cuts.validation[part]),
+            Lengths(ends.train_end[part], ends.train[part], ends.validation[part]),
             n_events[part],
             plan.max_length,
             schema,
@@ -213,7 +215,7 @@ def _padded(
     values: tuple[np.ndarray, np.ndarray, np.ndarray],
     starts: np.ndarray,
     lengths: np.ndarray,
-    cuts: Lengths,
+    ends: Lengths,
     n_events: np.ndarray,
     width: int,
     schema: pa.Schema,
@@ -226,7 +228,7 @@ def _padded(
         pa.ListArray.from_arrays(offsets, pa.array(np.where(inside, column_values[at], 0).astype(kind).ravel()))
         for column_values, kind in zip(values, (np.int32, np.int64, np.float32), strict=True)
     ]
-    numbers = [pa.array(x.astype(np.int32)) for x in (lengths, cuts.cut, cuts.train, cuts.validation)]
+    numbers = [pa.array(x.astype(np.int32)) for x in (lengths, ends.train_end, ends.train, ends.validation)]
     columns = [users, pa.array(chunk.astype(np.int32)), *lists, *numbers, pa.array(n_events.astype(np.int64))]
     names = [
         "user_id",

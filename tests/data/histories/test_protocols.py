@@ -20,7 +20,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.data.histories import worker
 from learn_spark.data.histories.assemble import Size, assemble
 from learn_spark.data.histories.events import indexed_events, usable_events
-from learn_spark.data.histories.worker import Plan, assemble_stream
+from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream
 from learn_spark.data.splits.split import split_histories, trained_counts, training_events
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -251,10 +251,12 @@ def test_settings_that_do_not_fit_are_named(settings: dict[str, Any], expected: 
         load_settings("learn", [f"histories={json.dumps(settings)}"])
 
 
-@pytest.mark.parametrize("plan", [Plan("leave_last_out", 4), Plan("time_split", 6, cut=500, targets=2)])
+@pytest.mark.parametrize(
+    "plan", [AssemblyPlan("leave_last_out", 4), AssemblyPlan("time_split", 6, split_time=500, targets=2)]
+)
 @pytest.mark.parametrize("sampled", [False, True])
 def test_a_stream_in_any_portions_gives_what_one_block_gives(
-    plan: Plan, sampled: bool, monkeypatch: pytest.MonkeyPatch
+    plan: AssemblyPlan, sampled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks far smaller than a user: what is carried over is thinned, and nothing but the portions changes."""
     chance = random.Random(5)
@@ -291,5 +293,5 @@ def test_a_stream_in_any_portions_gives_what_one_block_gives(
     for row in whole:
         own = sorted((r["time"], r["event_id"], r["item_index"]) for r in rows if r["user_id"] == row["user_id"])
         assert row["n_events"] == len(own)
-        if plan.cut is None:
+        if plan.split_time is None:
             assert row["item_index"][: row["length"]] == [item for _, _, item in own[-4:]]
