@@ -76,7 +76,7 @@ def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> Data
 
 
 def _chunked(events: DataFrame, settings: HistoriesSettings) -> DataFrame:
-    """The events with their chunk: chunk 0 has the newest ``max_length`` events, older chunks as many training events."""
+    """The events with their chunk: chunk 0 has the newest ``max_length`` of them, others as many for training."""
     newest_first = Window.partitionBy("user_id").orderBy(F.col("time").desc(), F.col("event_id").desc())
     place = F.row_number().over(newest_first)
     older = (place - settings.max_length - 1) / (settings.max_length - targets_at_the_end(settings))

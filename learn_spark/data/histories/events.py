@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def usable_events(interactions: DataFrame, settings: HistoriesSettings) -> DataFrame:
-    """Rows of interactions before ``as_of``, of ``event_types``, with at least ``min_value``, in the protocol's core."""
+    """Rows of interactions before ``as_of``, of ``event_types``, of at least ``min_value``, in the protocol's core."""
     events = interactions
     if (as_of := settings.as_of_micros()) is not None:
         events = events.where(F.unix_micros("event_time") < as_of)

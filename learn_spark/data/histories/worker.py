@@ -42,7 +42,7 @@ class AssemblyPlan:
 
 @dataclass
 class _Block:
-    """Events sorted by (group, time, event_id); a group becomes one row. ``starts`` [groups + 1]: where groups begin."""
+    """Events sorted by (group, time, event_id); a group becomes a row. ``starts`` [groups + 1]: where groups begin."""
 
     table: pa.Table
     starts: np.ndarray
