@@ -16,7 +16,7 @@ from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.sources.broken_files import first_broken
+from learn_spark.data.sources.corrupt_files import first_corrupt_file
 from learn_spark.data.sources.deliveries import fingerprint
 from learn_spark.data.sources.exposure_log import log_files
 from learn_spark.data.sources.location import resolve
@@ -40,7 +40,7 @@ def run(context: StageContext) -> StageResult:
     except LearnSparkError:
         raise
     except Exception as error:
-        if broken := first_broken(_files(context.settings)):
+        if broken := first_corrupt_file(_files(context.settings)):
             raise broken from error
         raise
     finally:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from learn_spark.data.sources.location import LocationError
-from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, Holds, RawFile, TimeUnit, find_files, of_kind
+from learn_spark.data.sources.source import (
+    EVENT_COLUMNS,
+    ITEM_COLUMNS,
+    FileKind,
+    RawFile,
+    TimeUnit,
+    find_files,
+    of_kind,
+)
 from learn_spark.data.sources.text_lines import read_csv, read_json_lines, shape
 
 if TYPE_CHECKING:
@@ -76,9 +84,9 @@ class Amazon2014:
         return reduce(lambda a, b: a.unionByName(b), frames)
 
 
-def find_any(folder: Path, patterns: Sequence[str], holds: Holds) -> list[RawFile]:
+def find_any(folder: Path, patterns: Sequence[str], kinds: FileKind) -> list[RawFile]:
     """Files that match one of the patterns, by name; LocationError where there is none."""
-    found = [file for pattern in patterns for file in find_files(folder, pattern, [holds], optional=True)]
+    found = [file for pattern in patterns for file in find_files(folder, pattern, [kinds], optional=True)]
     if not found:
         raise LocationError(f"source.path: there is no {' or '.join(patterns)} in {folder}")
     return sorted(found, key=lambda file: file.name)

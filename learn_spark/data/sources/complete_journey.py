@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learn_spark.data.sources.broken_files import first_broken
+from learn_spark.data.sources.corrupt_files import first_corrupt_file
 from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
-    Holds,
+    FileKind,
     RawFile,
     TimeUnit,
     UnreadableFileError,
@@ -53,7 +53,7 @@ class CompleteJourney:
 
     def files(self, folder: Path) -> list[RawFile]:
         """Products, transactions, coupons and their redemptions."""
-        kinds: dict[str, Holds] = {
+        kinds: dict[str, FileKind] = {
             PRODUCTS: "items",
             TRANSACTIONS: "events",
             COUPONS: "events",
@@ -201,4 +201,4 @@ def _is_broken(files: Sequence[RawFile]) -> bool:
         _check(files)
     except UnreadableFileError:
         return True
-    return first_broken(files) is not None
+    return first_corrupt_file(files) is not None

@@ -1,4 +1,4 @@
-"""Which files of a source are new: the ledger raw_files remembers what was read, in which state, by which reader."""
+"""Which files of a source are new, by the ledger raw_files: file, state when read, and version of the reader."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fingerprint(files: Sequence[RawFile]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def not_read_yet(
+def new_files(
     files: Sequence[RawFile], workspace: Workspace, reader: str, *, skipped_too: bool = False
 ) -> list[RawFile]:
     """The files whose state the ledger does not have, or has from another reader; ``skipped_too``: or with an error."""

@@ -11,7 +11,7 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.settings.source import LogSettings
 from learn_spark.core.tables.contracts import contract
-from learn_spark.data.sources.described import find_described, raw_rows
+from learn_spark.data.sources.configured import find_described, raw_rows
 from learn_spark.data.sources.source import RawFile
 from learn_spark.data.sources.text_lines import blank_as_null
 from learn_spark.data.sources.typed_rows import moment, plain_id

@@ -8,7 +8,7 @@ from learn_spark.core.settings.source import SourceSettings
 from learn_spark.data.sources.amazon_2014 import Amazon2014
 from learn_spark.data.sources.amazon_2018 import Amazon2018
 from learn_spark.data.sources.complete_journey import CompleteJourney
-from learn_spark.data.sources.described import Described
+from learn_spark.data.sources.configured import ConfiguredSource
 from learn_spark.data.sources.movielens import MovieLens
 from learn_spark.data.sources.movielens_100k import MovieLens100K
 from learn_spark.data.sources.online_retail import online_retail
@@ -21,7 +21,7 @@ FORMATS: dict[str, Callable[[SourceSettings], Source]] = {
     "amazon-2018": lambda settings: Amazon2018(),
     "online-retail": lambda settings: online_retail(),
     "complete-journey": lambda settings: CompleteJourney(),
-    "files": Described,
+    "files": ConfiguredSource,
 }
 
 

@@ -1,7 +1,8 @@
-"""The ingest stage: raw files that were not read yet into items, item_index, interactions; refused rows to quarantine.
+"""The ingest stage: new raw files become rows of items, item_index and interactions; refused rows go to quarantine.
 
-Whatever is grouped into one run, delivered twice or late, the tables end up the same: which of several deliveries of a
-key wins is decided by their times and contents (schemas/items.yaml, schemas/interactions.yaml), never by their order.
+The tables do not depend on how deliveries are grouped into runs, repeated or delayed: which of several rows of a key
+wins is decided by their times and contents (schemas/items.yaml, schemas/interactions.yaml), not by the order of
+arrival.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.lineage import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.sources.deliveries import fingerprint, not_read_yet, reader_version, remember
+from learn_spark.data.sources.deliveries import fingerprint, new_files, reader_version, remember
 from learn_spark.data.sources.formats import source_of
+from learn_spark.data.sources.landing import LandedRows, Landing, land_all
 from learn_spark.data.sources.location import resolve
+from learn_spark.data.sources.reingestion import QuarantinedEvents
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
-from learn_spark.data.sources.staging import Staged, Stager, stage_all
 from learn_spark.data.sources.typed_rows import EVENT_ORDER
-from learn_spark.data.sources.waiting import Waiting
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -38,7 +39,7 @@ TABLES = ("items", "item_index", "interactions", "quarantine")
 
 @dataclass(frozen=True)
 class Tally:
-    """Where the rows of one table went. ``waited`` came out of quarantine because their item arrived."""
+    """Row counts of one table. ``waited``: rows from quarantine, whose item has arrived."""
 
     read: int = 0
     waited: int = 0
@@ -50,7 +51,7 @@ class Tally:
         """RowCountError unless every row is accounted for."""
         total = self.accepted + self.refused + self.duplicates
         if total != self.read + self.waited or self.duplicates < 0:
-            waited = f" and {self.waited:,} came out of quarantine" if self.waited else ""
+            waited = f" and {self.waited:,} re-ingested from quarantine" if self.waited else ""
             raise RowCountError(
                 f"{table}: {self.read:,} rows were read{waited}, but {self.accepted:,} accepted + {self.refused:,} "
                 f"refused + {self.duplicates:,} duplicates = {total:,}"
@@ -58,18 +59,18 @@ class Tally:
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The raw files, by names, sizes and times of change."""
+    """The raw files, by name, size and time of change."""
     files = source_of(settings.source).files(resolve(settings.source.path))
     return {f"files:{settings.source.path}": fingerprint(files)}
 
 
 def run(context: StageContext) -> StageResult:
-    """Read the files that are new, judge their rows, and bring the tables up to them."""
+    """Read the new files, check their rows, and merge them into the tables."""
     settings = context.settings.source
     folder, reader = resolve(settings.path), reader_version(settings)
     files = source_of(settings).files(folder)
-    if not context.forced and not _tables_went_back(context):
-        files = not_read_yet(files, context.workspace, reader, skipped_too=settings.unreadable == "stop")
+    if not context.forced and not _tables_were_reset(context):
+        files = new_files(files, context.workspace, reader, skipped_too=settings.unreadable == "stop")
     for table in TABLES:
         delta.create_if_missing(context.spark, context.path(table), contract(table))
     if not files:
@@ -77,17 +78,17 @@ def run(context: StageContext) -> StageResult:
     place = context.folder("cache", "ingest", context.run_id)
     try:
         errors, items, events = _stage(context, folder, files, place)
-        item_tally = _bring_in_items(context, items)
+        item_tally = _merge_items(context, items)
         _extend_index(context)
-        event_tally = _bring_in_events(context, events, place)
+        event_tally = _merge_events(context, events, place)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     counted: dict[str, tuple[int, int]] = {}
-    for staged in (items, events):
-        for name, (rows, refused) in (staged.by_file if staged else {}).items():
+    for landed in (items, events):
+        for name, (rows, refused) in (landed.by_file if landed else {}).items():
             before = counted.get(name, (0, 0))
             counted[name] = (before[0] + rows, before[1] + refused)
-    # Last: a run that is cut off before this reads its files again, and finds every row a duplicate.
+    # Last: a run that is killed before this reads its files again, and every row is then a duplicate.
     remember(files, context.workspace, reader=reader, run_id=context.run_id, rows=counted, errors=errors)
     tallies = {"items": item_tally, "interactions": event_tally}
     return StageResult(
@@ -112,8 +113,8 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _tables_went_back(context: StageContext) -> bool:
-    """Whether a table is gone or older than the last run left it, so that the ledger tells nothing about it."""
+def _tables_were_reset(context: StageContext) -> bool:
+    """Whether a table is missing or older than after the last run, so that the ledger does not describe it."""
     last = last_done(context.workspace, "ingest")
     for table in TABLES:
         version = current_version(context.path(table))
@@ -124,42 +125,42 @@ def _tables_went_back(context: StageContext) -> bool:
 
 def _stage(
     context: StageContext, folder: Path, files: Sequence[RawFile], place: Path
-) -> tuple[dict[str, str], Staged | None, Staged | None]:
-    """What was skipped and why, and the judged rows. UnreadableFileError where source.unreadable is stop."""
+) -> tuple[dict[str, str], LandedRows | None, LandedRows | None]:
+    """(skipped files with reasons, items, events). Raises UnreadableFileError where source.unreadable is stop."""
     settings = context.settings.source
     errors: dict[str, str] = {}
     while True:
         readable = [file for file in files if file.name not in errors]
-        stager = Stager(context.spark, source_of(settings), folder, readable, place)
+        landing = Landing(context.spark, source_of(settings), folder, readable, place)
         try:
-            return (errors, *stage_all(stager, context.path("items")))
+            return (errors, *land_all(landing, context.path("items")))
         except UnreadableFileError as error:
             if settings.unreadable == "stop" or error.name in errors:
                 raise
             errors[error.name] = error.why
 
 
-def _bring_in_items(context: StageContext, staged: Staged | None) -> Tally:
-    if staged is None:
+def _merge_items(context: StageContext, landed: LandedRows | None) -> Tally:
+    if landed is None:
         return Tally()
     names = contract("items").names
     order = ["updated_at", *(name for name in names if name not in ("item_id", "updated_at"))]
-    # Without times nobody can tell which is newer but the order of delivery.
+    # Without times, the newest delivery wins.
     wins = (
         "case when s.updated_at is null and t.updated_at is null "
         f"then not ({_struct('s', order)} <=> {_struct('t', order)}) "
         f"else {_struct('s', order)} > {_struct('t', order)} end"
     )
-    chosen = _winners(staged.good(), "item_id", order, names)
+    chosen = _winners(landed.good(), "item_id", order, names)
     written = delta.merge(chosen, context.path("items"), contract("items"), update_when=wins)
-    return _tally(context, "items", staged, sum(written.values()))
+    return _tally(context, "items", landed, sum(written.values()))
 
 
-def _bring_in_events(context: StageContext, staged: Staged | None, place: Path) -> Tally:
+def _merge_events(context: StageContext, landed: LandedRows | None, place: Path) -> Tally:
     table = contract("interactions")
-    waiting = Waiting(context.spark, context.path("quarantine"), context.path("items"), place)
-    good, waited = staged.good().select(*table.names) if staged else None, 0
-    if (arrived := waiting.good_events()) is not None:
+    quarantined = QuarantinedEvents(context.spark, context.path("quarantine"), context.path("items"), place)
+    good, waited = landed.good().select(*table.names) if landed else None, 0
+    if (arrived := quarantined.good_events()) is not None:
         waited = arrived.count()
         good = good.unionByName(arrived) if good is not None else arrived
     if good is None:
@@ -167,13 +168,13 @@ def _bring_in_events(context: StageContext, staged: Staged | None, place: Path) 
     wins = f"{_struct('s', EVENT_ORDER)} > {_struct('t', EVENT_ORDER)}"
     chosen = _winners(good, "event_id", EVENT_ORDER, table.names)
     written = delta.merge(chosen, context.path("interactions"), table, update_when=wins)
-    tally = _tally(context, "interactions", staged, sum(written.values()), waited)
-    waiting.leave()
+    tally = _tally(context, "interactions", landed, sum(written.values()), waited)
+    quarantined.remove()
     return tally
 
 
 def _winners(rows: DataFrame, key: str, order: Sequence[str], names: Sequence[str]) -> DataFrame:
-    """Of all rows of a key the greatest in ``order``: the same whatever order they come in."""
+    """For each key the greatest row by ``order``, which does not depend on the order of arrival."""
     from pyspark.sql import functions as F
 
     best = rows.groupBy(key).agg(F.max(F.struct(*order)).alias("best")).select(key, "best.*")
@@ -186,17 +187,17 @@ def _struct(alias: str, names: Sequence[str]) -> str:
     return f"struct({', '.join(f'{alias}.{name}' for name in names)})"
 
 
-def _tally(context: StageContext, table: str, staged: Staged | None, accepted: int, waited: int = 0) -> Tally:
-    read, good, refused = (staged.read, staged.good_rows, staged.refused_rows) if staged else (0, 0, 0)
+def _tally(context: StageContext, table: str, landed: LandedRows | None, accepted: int, waited: int = 0) -> Tally:
+    read, good, refused = (landed.read, landed.good_rows, landed.refused_rows) if landed else (0, 0, 0)
     tally = Tally(read, waited, accepted, refused, good + waited - accepted)
     tally.check(table)
-    if staged and refused:
-        quarantine(staged.refused(), context.path("quarantine"), source_table=table, run_id=context.run_id)
+    if landed and refused:
+        quarantine(landed.refused(), context.path("quarantine"), source_table=table, run_id=context.run_id)
     return tally
 
 
 def _extend_index(context: StageContext) -> None:
-    """Give every item without an index the next free one, in the order of item_id."""
+    """Assign the next free indexes to items without one, in the order of item_id."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -206,6 +207,6 @@ def _extend_index(context: StageContext) -> None:
         return
     index = delta.read(context.spark, path)
     new = delta.read(context.spark, context.path("items")).select("item_id").join(index, "item_id", "left_anti")
-    # Indexes are dense, so the number of them is the last one. Ids alone fit into one partition at any size.
+    # Indexes are dense: their number is the last one. Ids fit into one partition at any size.
     number = F.row_number().over(Window.orderBy("item_id")) + F.lit(known)
     delta.append(new.select("item_id", number.cast("int").alias("item_index")), path, contract("item_index"))

@@ -1,8 +1,7 @@
-"""Where raw files are: a folder, or a folder inside an installed package."""
+"""The folder of raw files: a path, or a folder inside an installed package."""
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,12 +28,3 @@ def resolve(location: str) -> Path:
     if not path.exists():
         raise LocationError(f"{location}: there is no {path}")
     return path
-
-
-def files_fingerprint(paths: list[Path]) -> str:
-    """SHA-256 over names, sizes and times of change: cheap at any size, and different when a file was written."""
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        stat = path.stat()
-        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

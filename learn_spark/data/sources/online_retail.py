@@ -6,20 +6,20 @@ Source: Chen, Sain and Guo 2012, UCI Machine Learning Repository (CC BY 4.0).
 from __future__ import annotations
 
 from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings
-from learn_spark.data.sources.described import Described
+from learn_spark.data.sources.configured import ConfiguredSource
 
 # Lines without a customer are counter sales, and stock codes without five digits are postage, fees and samples:
 # neither is a user's choice of an item. An invoice that starts with C takes goods back.
 _OF_A_CUSTOMER = r"CustomerID is not null and StockCode rlike '^[0-9]{5}'"
 
 
-def online_retail() -> Described:
+def online_retail() -> ConfiguredSource:
     """Items: stock code, description, price, as of the invoice. Events: purchase or return, value = pieces.
 
     An invoice's lines of one stock code are one event (event_id = invoice/stock code): of several, the one with the
     most pieces stands. Times have minutes; all lines of an invoice share one.
     """
-    return Described(
+    return ConfiguredSource(
         FilesSourceSettings(
             format="files",
             path=".",

@@ -17,7 +17,7 @@ EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "value", "event
 # The row as JSON; whether the line is not of the format at all; the file it stands in, relative to the source's folder.
 ROW_COLUMNS = ("raw", "malformed", "source_file")
 TimeUnit = Literal["s", "ms", "us", "iso"]
-Holds = Literal["items", "events"]
+FileKind = Literal["items", "events"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RawFile:
 
     path: Path
     name: str
-    holds: frozenset[Holds]
+    kinds: frozenset[FileKind]
     state: str
 
 
@@ -67,14 +67,14 @@ class Source(Protocol):
         ...
 
 
-def raw_file(folder: Path, path: Path, holds: Iterable[Holds]) -> RawFile:
+def raw_file(folder: Path, path: Path, kinds: Iterable[FileKind]) -> RawFile:
     """A file by its path; its state is its size and time of change, which costs nothing at any size."""
     stat = path.stat()
     name = path.relative_to(folder).as_posix()
-    return RawFile(path, name, frozenset(holds), f"{stat.st_size}:{stat.st_mtime_ns}")
+    return RawFile(path, name, frozenset(kinds), f"{stat.st_size}:{stat.st_mtime_ns}")
 
 
-def find_files(folder: Path, pattern: str, holds: Iterable[Holds], *, optional: bool = False) -> list[RawFile]:
+def find_files(folder: Path, pattern: str, kinds: Iterable[FileKind], *, optional: bool = False) -> list[RawFile]:
     """Files below ``folder`` that match a glob ``pattern``, in the order of their names.
 
     LocationError where there is none (unless ``optional``), or where the pattern leads out of the folder.
@@ -85,9 +85,9 @@ def find_files(folder: Path, pattern: str, holds: Iterable[Holds], *, optional: 
     found = sorted(path for path in root.glob(pattern) if path.is_file())
     if not found and not optional:
         raise LocationError(f"source.path: there is no {pattern} in {folder}")
-    return [raw_file(root, path, holds) for path in found]
+    return [raw_file(root, path, kinds) for path in found]
 
 
-def of_kind(files: Iterable[RawFile], kind: Holds) -> list[RawFile]:
+def of_kind(files: Iterable[RawFile], kind: FileKind) -> list[RawFile]:
     """Those files that hold items, or events."""
-    return [file for file in files if kind in file.holds]
+    return [file for file in files if kind in file.kinds]

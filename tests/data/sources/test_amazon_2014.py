@@ -100,7 +100,7 @@ def test_reviews_and_ratings_of_several_categories(spark: SparkSession, tmp_path
     reader = source_of(KnownSourceSettings(format="amazon-2014", path=str(folder)))
     assert isinstance(reader, Amazon2014)
     files = reader.files(folder)
-    assert [(file.name, set(file.holds)) for file in files] == [
+    assert [(file.name, set(file.kinds)) for file in files] == [
         ("meta_Baby.json", {"items"}),
         ("meta_Beauty.json.gz", {"items"}),
         ("ratings_Baby.csv", {"events"}),

@@ -73,7 +73,7 @@ def test_products_and_reviews(spark: SparkSession, tmp_path: Path) -> None:
     reader = source_of(KnownSourceSettings(format="amazon-2018", path=str(folder)))
     assert isinstance(reader, Amazon2018)
     files = reader.files(folder)
-    assert [(file.name, set(file.holds)) for file in files] == [
+    assert [(file.name, set(file.kinds)) for file in files] == [
         ("meta_All_Beauty.json.gz", {"items"}),
         ("All_Beauty_5.json.gz", {"events"}),
     ]

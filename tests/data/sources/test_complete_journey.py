@@ -96,7 +96,7 @@ def test_all_products_of_the_package(spark: SparkSession, folder: Path) -> None:
     reader = source_of(KnownSourceSettings(format="complete-journey", path=PATH))
     assert isinstance(reader, CompleteJourney)
     files = reader.files(folder)
-    assert [(file.name, set(file.holds)) for file in files] == [
+    assert [(file.name, set(file.kinds)) for file in files] == [
         ("products.parquet", {"items"}),
         ("transactions.parquet", {"events"}),
         ("coupons.parquet", {"events"}),

@@ -62,7 +62,7 @@ def test_1m_is_latin_1_and_two_colons_may_stand_in_a_title(spark: SparkSession, 
     (folder / "users.dat").write_bytes(b"1::F::1::10::48067\n")
     reader = MovieLens()
     files = reader.files(folder)
-    assert [(file.name, set(file.holds)) for file in files] == [
+    assert [(file.name, set(file.kinds)) for file in files] == [
         ("movies.dat", {"items"}),
         ("ratings.dat", {"events"}),
     ]

@@ -1,4 +1,4 @@
-"""Events that wait in quarantine for their item, and what becomes of them when it arrives."""
+"""Quarantined events of unknown items, and their re-ingestion once the item arrives."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from learn_spark.core.quality.quarantine import keep, row_id
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.data.sources.staging import UNKNOWN_ITEM
+from learn_spark.data.sources.landing import UNKNOWN_ITEM
 from learn_spark.data.sources.typed_rows import event_from_json
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-class Waiting:
-    """The quarantined events whose item is in the catalogue by now. Nothing leaves quarantine before ``leave``."""
+class QuarantinedEvents:
+    """Quarantined events whose item is in the catalogue now. They stay in quarantine until ``remove``."""
 
     def __init__(self, spark: SparkSession, quarantine_path: str, items_path: str, place: Path) -> None:
         from pyspark.sql import functions as F
@@ -33,22 +33,22 @@ class Waiting:
         arrived = arrived.withColumns(
             {"old_row_id": F.col("row_id"), "reasons": F.array_remove("reasons", UNKNOWN_ITEM)}
         )
-        # Written down: the table that it is read from changes below.
+        # Written to files, because the table that is read here changes below.
         path = f"file:{place / 'arrived'}"
         arrived.write.mode("overwrite").parquet(path)
-        found = spark.read.schema(arrived.schema).parquet(path)
-        self.rows = None if found.isEmpty() else found
+        written = spark.read.schema(arrived.schema).parquet(path)
+        self.rows = None if written.isEmpty() else written
 
     def good_events(self) -> DataFrame | None:
-        """The events that broke no other rule, with the columns of interactions."""
+        """The events that break no other rule, with the columns of interactions."""
         from pyspark.sql import functions as F
 
         if self.rows is None:
             return None
         return self.rows.where(F.size("reasons") == 0).select("event.*").select(*contract("interactions").names)
 
-    def leave(self) -> None:
-        """Take them out of quarantine; those that broke another rule stay there under that alone."""
+    def remove(self) -> None:
+        """Remove them from quarantine; events that break another rule stay with that reason only."""
         from delta.tables import DeltaTable
         from pyspark.sql import functions as F
 

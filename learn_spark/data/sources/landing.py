@@ -1,4 +1,4 @@
-"""Raw files judged and written to Parquet once, before any table is touched: what cannot be read stops here."""
+"""Read raw files once into typed and checked Parquet rows, before any table is changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from learn_spark.core.errors import RowCountError, SettingsError
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
-from learn_spark.data.sources.broken_files import first_broken
+from learn_spark.data.sources.corrupt_files import first_corrupt_file
 from learn_spark.data.sources.source import RawFile, Source, of_kind
 from learn_spark.data.sources.typed_rows import event_as_json, typed_events, typed_items
 
@@ -22,9 +22,11 @@ UNKNOWN_ITEM = "unknown item"
 
 
 @dataclass(frozen=True)
-class Staged:
-    """Judged rows of one table: the contract's columns, and reasons, raw, parsed (both null for good rows),
-    source_file. ``read`` rows came out of the files; ``by_file`` gives (rows, refused) as written, by file name.
+class LandedRows:
+    """Checked rows of one table: the contract's columns, and reasons, raw, parsed (both null for good rows),
+    source_file.
+
+    ``read``: number of rows in the files. ``by_file``: (rows, refused) as written, by file name.
     """
 
     frame: DataFrame
@@ -38,7 +40,7 @@ class Staged:
 
     @property
     def refused_rows(self) -> int:
-        """Number of rows that break one."""
+        """Number of rows that break a rule."""
         return sum(refused for _, refused in self.by_file.values())
 
     def good(self) -> DataFrame:
@@ -48,15 +50,15 @@ class Staged:
         return self.frame.where(F.size("reasons") == 0)
 
     def refused(self) -> DataFrame:
-        """The rows that break one."""
+        """The rows that break a rule."""
         from pyspark.sql import functions as F
 
         return self.frame.where(F.size("reasons") > 0)
 
 
 @dataclass(frozen=True)
-class Stager:
-    """Stages the rows of some files of one source below ``place``."""
+class Landing:
+    """Writes the rows of some files of one source below ``place``."""
 
     spark: SparkSession
     source: Source
@@ -64,8 +66,8 @@ class Stager:
     files: Sequence[RawFile]
     place: Path
 
-    def items(self) -> Staged | None:
-        """The items; None where no file holds any. UnreadableFileError names a file that cannot be read to its end."""
+    def items(self) -> LandedRows | None:
+        """The items; None where no file has any. UnreadableFileError names a file that cannot be read to its end."""
         from pyspark.sql import functions as F
 
         files = of_kind(self.files, "items")
@@ -74,8 +76,8 @@ class Stager:
         raw = self.source.items(self.spark, self.folder, files)
         return self._write("items", raw, lambda frame: typed_items(frame, self.source.time_unit), files, F.lit(None))
 
-    def events(self, known_items: DataFrame) -> Staged | None:
-        """The events; None where no file holds any. ``known_items`` has a column item_id, each once."""
+    def events(self, known_items: DataFrame) -> LandedRows | None:
+        """The events; None where no file has any. ``known_items`` has a column item_id, each once."""
         from pyspark.sql import functions as F
 
         files = of_kind(self.files, "events")
@@ -99,7 +101,7 @@ class Stager:
         typed: Callable[[DataFrame], DataFrame],
         files: Sequence[RawFile],
         parsed: Column,
-    ) -> Staged:
+    ) -> LandedRows:
         from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
         from pyspark.sql import Observation
         from pyspark.sql import functions as F
@@ -118,34 +120,34 @@ class Stager:
         try:
             kept.write.mode("overwrite").parquet(path)
         except Exception as error:
-            if broken := first_broken(files):
+            if broken := first_corrupt_file(files):
                 raise broken from error
             if isinstance(error, (NumberFormatException, ArithmeticException, DateTimeException)):
-                # Our own columns are cast by try_cast: it is an expression of the settings that fails.
+                # The contract's columns use try_cast, so that only an expression of the settings can fail.
                 raise SettingsError(
                     f"source.{'items' if table == 'items' else 'events'}: an expression in columns or where fails on a "
                     f"row of the files; try_cast, try_divide and their like give null instead: {_first_line(error)}"
                 ) from None
             raise
-        staged = self.spark.read.schema(kept.schema).parquet(path)
-        counted = staged.groupBy("source_file").agg(F.count("*"), F.count_if(F.size("reasons") > 0)).collect()
+        landed = self.spark.read.schema(kept.schema).parquet(path)
+        counted = landed.groupBy("source_file").agg(F.count("*"), F.count_if(F.size("reasons") > 0)).collect()
         by_file = {row[0]: (row[1], row[2]) for row in counted}
         if strange := by_file.keys() - {file.name for file in files}:
-            raise RowCountError(f"{table}: rows came of files that were not asked for: {sorted(strange, key=str)}")
-        # Of files without any rows nothing is seen.
+            raise RowCountError(f"{table}: rows were read from unexpected files: {sorted(strange, key=str)}")
+        # Files without rows do not occur in the counts.
         metrics = observed(seen, self.spark) or {"rows": 0}
-        return Staged(staged, metrics["rows"], by_file)
+        return LandedRows(landed, metrics["rows"], by_file)
 
 
-def stage_all(stager: Stager, items_path: str) -> tuple[Staged | None, Staged | None]:
-    """Items and events of the stager's files; an event's item is known if the table or these files have it."""
+def land_all(landing: Landing, items_path: str) -> tuple[LandedRows | None, LandedRows | None]:
+    """Items and events of the files; an event's item is known if the table or these files have it."""
     from learn_spark.core.tables import delta
 
-    items = stager.items()
-    known = delta.read(stager.spark, items_path).select("item_id")
+    items = landing.items()
+    known = delta.read(landing.spark, items_path).select("item_id")
     if items is not None:
         known = known.unionByName(items.good().select("item_id")).distinct()
-    return items, stager.events(known)
+    return items, landing.events(known)
 
 
 def _first_line(error: Exception) -> str:

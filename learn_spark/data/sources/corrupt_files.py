@@ -1,4 +1,4 @@
-"""Which files cannot be read to their end: asked file by file, only after reading them together failed."""
+"""Find the corrupt file, one by one, after reading files together failed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from learn_spark.data.sources.source import RawFile, UnreadableFileError
 CHUNK_BYTES = 1 << 24
 
 
-def first_broken(files: Iterable[RawFile]) -> UnreadableFileError | None:
-    """The first file that its archive or Parquet footer belies; None where all can be read."""
+def first_corrupt_file(files: Iterable[RawFile]) -> UnreadableFileError | None:
+    """The first corrupt file (a bad gzip stream or Parquet footer); None where all can be read."""
     for file in files:
-        if why := _what_is_wrong(file):
+        if why := _fault(file):
             return UnreadableFileError(file.name, why)
     return None
 
 
-def _what_is_wrong(file: RawFile) -> str | None:
+def _fault(file: RawFile) -> str | None:
     if not file.path.is_file():
-        return None if file.path.is_dir() else "it is gone"
+        return None if file.path.is_dir() else "it was removed"
     try:
         if file.path.suffix == ".gz":
             with gzip.open(file.path, "rb") as stream:

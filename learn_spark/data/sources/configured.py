@@ -1,4 +1,4 @@
-"""Own data: CSV, JSON lines, Parquet or Delta, described wholly in settings: which files, which column is which."""
+"""The source of format ``files``: CSV, JSON lines, Parquet or Delta, with files and columns named in the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
-    Holds,
+    FileKind,
     RawFile,
     TimeUnit,
     UnreadableFileError,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _BROKEN = "_broken_line"
 
 
-class Described:
-    """``source.items`` and ``source.events``. Rows that do not meet ``where`` are passed over (null counts as no)."""
+class ConfiguredSource:
+    """``source.items`` and ``source.events``. Rows for which ``where`` is false or null are skipped."""
 
     def __init__(self, settings: SourceSettings) -> None:
         if not isinstance(settings, FilesSourceSettings):
@@ -48,8 +48,8 @@ class Described:
         for kind, described in self._both():
             for file in find_described(folder, described, kind):
                 other = found.get(file.name)
-                holds = file.holds | other.holds if other else file.holds
-                found[file.name] = RawFile(file.path, file.name, holds, file.state)
+                kinds = file.kinds | other.kinds if other else file.kinds
+                found[file.name] = RawFile(file.path, file.name, kinds, file.state)
         return [found[name] for name in sorted(found)]
 
     def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
@@ -62,7 +62,7 @@ class Described:
         constant = {} if chosen else {"event_type": self._event_type}
         return self._read(spark, folder, of_kind(files, "events"), self._events, EVENT_COLUMNS, constant)
 
-    def _both(self) -> list[tuple[Holds, FilesSettings]]:
+    def _both(self) -> list[tuple[FileKind, FilesSettings]]:
         return [("items", self._items), ("events", self._events)]
 
     def _read(
@@ -79,7 +79,7 @@ class Described:
 
         frame = raw_rows(spark, folder, files, described)
         fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
-        # Expressions speak of the file's own names; ours are kept apart from them until the end.
+        # Expressions use the file's column names; the contract's names are kept apart until the end.
         named = frame.select(
             *[F.col(f"`f_{name}`").alias(name) for name in fields],
             *[F.col(name).alias(f"_{name}") for name in ("raw", "malformed", "source_file")],
@@ -93,7 +93,7 @@ class Described:
                 *[F.when(~F.col("_malformed"), c.cast("string")).alias(n) for n, c in columns.items()],
                 *[F.col(f"_{name}").alias(name) for name in ("raw", "malformed", "source_file")],
             )
-            # Analysed here, so that a wrong name is told as what it is.
+            # Analysed here, so that a wrong name is reported as such.
             return shape(kept, wanted, {name: F.col(name) for name in columns})
         except AnalysisException as error:
             first = next(line for line in str(error).splitlines() if line.strip())
@@ -109,8 +109,8 @@ def _value(theirs: str, fields: Sequence[str]) -> Column:
     return F.col(f"`{theirs}`") if theirs in fields else F.expr(theirs)
 
 
-def find_described(folder: Path, described: FilesSettings, kind: Holds) -> list[RawFile]:
-    """The files that ``described`` means, or its Delta table; LocationError where there is none."""
+def find_described(folder: Path, described: FilesSettings, kind: FileKind) -> list[RawFile]:
+    """The files that ``described`` names, or its Delta table; LocationError where there is none."""
     if described.format != "delta":
         return find_files(folder, described.files, [kind])
     path = (folder / described.files).resolve()
@@ -169,5 +169,5 @@ def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], descri
 
 
 def _is_plain(name: str) -> bool:
-    """Whether this is a column's name and not an expression."""
+    """Whether this is a column name and not an expression."""
     return name.replace("_", "a").replace(" ", "a").replace(".", "a").replace("-", "a").isalnum() and not name.isdigit()
