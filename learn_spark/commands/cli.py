@@ -305,11 +305,11 @@ def withdraw(
     """Withdraw one release, by a new row; if it is the one that holds, consumers then read the one before it."""
 
     def work(workspace: Workspace, console: Reporter) -> None:
-        from learn_spark.features.ledger import ledger, release_called, withdraw
+        from learn_spark.features.ledger import find_release, ledger, withdraw
         from learn_spark.features.show import show_change
 
         if dry_run:
-            console.line(f"would withdraw release {release_called(ledger(workspace), release)['release_id']}")
+            console.line(f"would withdraw release {find_release(ledger(workspace), release)['release_id']}")
             return
         gone, holds = withdraw(workspace, release, reason)
         show_change([gone], holds, console)

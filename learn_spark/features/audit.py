@@ -1,4 +1,4 @@
-"""The audit of a staged release: one Spark pass a table measures it as it will be, rules say what must hold."""
+"""The audit of a staged release: one Spark pass measures each table as it will be, and rules check the measures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Profile = dict[str, float | None]
 
 def table_profile(name: str, key: str, after: DataFrame, wanted: DataFrame, before: DataFrame | None = None) -> Profile:
     """Measures of one feature table as it will be: ``after`` (``key``, embedding) against ``wanted`` (id, and cold:
-    whether it has no event) and ``before``, the vectors of the release before in the same space; called ``name``_...
+    whether it has no event) and ``before``, the vectors of the previous release in the same space; called ``name``_...
 
     rows, ids, repeated; missing and cold_missing: wanted without a vector; unknown: not wanted; min and max dim and
     norm, not_finite. With ``before``: cosine (mean over entities in both), new_share of ids, vanished_share of those
@@ -24,9 +24,9 @@ def table_profile(name: str, key: str, after: DataFrame, wanted: DataFrame, befo
     """
     from pyspark.sql import functions as F
 
-    there = after.select(F.col(key).alias("id"), F.col("embedding").alias("now"), F.lit(True).alias("in_after"))
-    asked = wanted.select("id", "cold", F.lit(True).alias("in_wanted"))
-    joined = there.join(asked, "id", "full_outer")
+    computed = after.select(F.col(key).alias("id"), F.col("embedding").alias("now"), F.lit(True).alias("in_after"))
+    expected = wanted.select("id", "cold", F.lit(True).alias("in_wanted"))
+    joined = computed.join(expected, "id", "full_outer")
     if before is None:
         joined = joined.withColumns({"then": F.lit(None).cast("array<float>"), "in_before": F.lit(None)})
     else:
@@ -56,12 +56,12 @@ def table_profile(name: str, key: str, after: DataFrame, wanted: DataFrame, befo
         F.count_if(was_there & ~is_there).alias("vanished"),
     ).first()
     assert row is not None
-    found: dict[str, Any] = row.asDict()
-    found["repeated"] = found["rows"] - found["ids"]
-    held, new, vanished = found.pop("before"), found.pop("new"), found.pop("vanished")
-    found["new_share"] = new / found["rows"] if held and found["rows"] else None
-    found["vanished_share"] = vanished / held if held else None
-    return {f"{name}_{measure}": value for measure, value in found.items()}
+    measures: dict[str, Any] = row.asDict()
+    measures["repeated"] = measures["rows"] - measures["ids"]
+    earlier, new, vanished = measures.pop("before"), measures.pop("new"), measures.pop("vanished")
+    measures["new_share"] = new / measures["rows"] if earlier and measures["rows"] else None
+    measures["vanished_share"] = vanished / earlier if earlier else None
+    return {f"{name}_{measure}": value for measure, value in measures.items()}
 
 
 def _dot(a: str, b: str) -> Column:
@@ -88,9 +88,9 @@ def release_rules(
     normalised: bool = True,
     alignment: str = "none: the same model",
 ) -> list[Rule]:
-    """What a release must keep. ``users`` and ``items`` are how many there should be; the vectors of a tower that is
-    not ``normalised`` have any length but 0. Rules that compare with a release before are there where ``profile``
-    has a value for them; ``alignment`` says how the vectors were made comparable.
+    """The rules of a release. ``users`` and ``items``: expected numbers. Vectors of a tower that is not ``normalised``
+    may have any length but 0. Rules that compare with the previous release are included where ``profile`` has a value
+    for them. ``alignment`` says how the vectors were made comparable.
     """
     least_users = settings.min_user_coverage * users
     shortest = 1 - settings.norm_tolerance if normalised else 1e-12
@@ -128,14 +128,14 @@ def release_rules(
                 f"{name}_cosine",
                 settings.min_cosine,
                 None,
-                f"mean cosine with the same {name}'s vector in the release before (release.min_cosine; alignment: "
+                f"mean cosine with the same {name}'s vector in the previous release (release.min_cosine; alignment: "
                 f"{alignment})",
             ),
             Rule(
                 f"{name}_vanished_share",
                 None,
                 settings.max_vanished_share,
-                f"share of the last release's {name}s that are gone (release.max_vanished_share)",
+                f"share of the last release's {name}s that are missing (release.max_vanished_share)",
             ),
             Rule(
                 f"{name}_new_share",

@@ -1,4 +1,4 @@
-"""Which users and items a release has, what each vector is computed from, and whose must be computed anew."""
+"""The users and items of a release, a fingerprint of the inputs of each vector, and which vectors to recompute."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from learn_spark.model.store import Model
 
 
-def wanted_users(histories: DataFrame, producer: str, window: int, *, needs_times: bool) -> DataFrame:
-    """Every active user: id, fingerprint, item_index, event_time, length, seen (the items that the tower will see).
+def active_users(histories: DataFrame, producer: str, window: int, *, needs_times: bool) -> DataFrame:
+    """Every active user: id, fingerprint, item_index, event_time, length, seen (the items in the tower's window).
 
     The fingerprint is a hash of ``producer`` (model and code) and of the last ``window`` events' items (and times,
     where the tower ``needs_times``).
@@ -36,11 +36,11 @@ def wanted_users(histories: DataFrame, producer: str, window: int, *, needs_time
     )
 
 
-def wanted_items(context: StageContext, model: Model, producer: str, *, reads_content: bool) -> DataFrame:
+def catalogue_items(context: StageContext, model: Model, producer: str, *, reads_content: bool) -> DataFrame:
     """Every item of the catalogue: id, fingerprint, item_index. The fingerprint is a hash of ``producer`` and, for a
     tower that reads content, of the item's text.
 
-    Raises LearnSparkError where a tower knows items by their IDs and the catalogue has newer ones.
+    Raises LearnSparkError where a tower over item IDs was trained on fewer items than the catalogue has.
     """
     from pyspark.sql import functions as F
 
@@ -56,23 +56,25 @@ def wanted_items(context: StageContext, model: Model, producer: str, *, reads_co
         known, there = model.tower.n_items, items.agg(F.max("item_index")).first()
         if there is not None and there[0] > known:
             raise LearnSparkError(
-                f"publish: the model {model.model_id} knows items by their IDs, {known:,} of them, but item_index goes "
-                f"up to {there[0]:,}; train again (a learn tower needs not: it reads content)"
+                f"publish: the model {model.model_id} was trained on the IDs of {known:,} items, but item_index "
+                f"goes up to {there[0]:,}; train again (towers over content do not need to)"
             )
     return items.select("id", F.xxhash64(F.lit(producer), text).alias("fingerprint"), "item_index")
 
 
 def changed(wanted: DataFrame, head: DataFrame | None, *, everything: bool) -> DataFrame:
-    """Those of ``wanted`` that ``head`` (id, fingerprint) lacks or has from another computation; all if asked to."""
+    """The rows of ``wanted`` that ``head`` (id, fingerprint) lacks or has with another fingerprint; all with
+    ``everything``.
+    """
     if head is None or everything:
         return wanted
     return wanted.join(head.select("id", "fingerprint"), ["id", "fingerprint"], "left_anti")
 
 
-def seers(users: DataFrame, items: DataFrame) -> DataFrame:
-    """The users whose tower sees one of ``items`` (item_index), each once."""
+def users_who_saw(users: DataFrame, items: DataFrame) -> DataFrame:
+    """The users with one of ``items`` (item_index) in the tower's window, each once."""
     from pyspark.sql import functions as F
 
-    looks = users.select("id", F.explode("seen").alias("item_index"))
-    ids = looks.join(items.select("item_index"), "item_index", "left_semi").select("id").distinct()
+    windows = users.select("id", F.explode("seen").alias("item_index"))
+    ids = windows.join(items.select("item_index"), "item_index", "left_semi").select("id").distinct()
     return users.join(ids, "id", "left_semi")

@@ -1,4 +1,4 @@
-"""The ``releases`` table as a ledger: rows are added, never rewritten; the state of a release is what its rows say."""
+"""The ``releases`` table as a ledger: rows are only appended; the newest row of a release is its state."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from learn_spark.core.tables.lineage import new_run_id
 from learn_spark.core.tables.log import append_rows, check_columns, read_rows
 from learn_spark.core.tables.workspace import Workspace
 
-# What may be read; of these, a backfilled one only by its id or as of a time.
+# States that may be read; a backfilled release only by its id or as of a time.
 READABLE = ("released", "backfilled")
 STATES = (*READABLE, "withdrawn", "expired")
 
 
 class NoReleaseError(LearnSparkError):
-    """Nothing is released, or not what was asked for."""
+    """No release fits the request."""
 
 
 def ledger(workspace: Workspace) -> list[dict[str, Any]]:
     """All rows of ``releases`` in the order of writing.
 
-    ContractError where the table is of another version of the package, in which a release was something else.
+    Raises ContractError if the table was written by an incompatible version.
     """
     path = workspace.table("releases")
     check_columns(path, contract("releases"))
@@ -32,7 +32,7 @@ def ledger(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def states(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """release_id -> its newest row that is neither staged nor refused; a release that is nothing else is not there."""
+    """release_id -> its newest row that is neither staged nor refused; releases without such a row are left out."""
     newest: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["sequence"]):
         if row["status"] in STATES:
@@ -41,43 +41,42 @@ def states(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def current_release(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = None) -> dict[str, Any]:
-    """Of all rows of ``releases``, the one that holds now: the newest ``released`` row that no later row withdrew.
+    """The release in force: of all ``rows`` the newest ``released`` row that no later row withdrew.
 
-    With ``as_of`` (aware) the one with the latest as_of that is not after it, backfilled ones too: it knows nothing of
-    what came then. Staging a release again, and an audit that refuses it then, take nothing away from it.
-    NoReleaseError where there is none.
+    With ``as_of`` (aware): the release with the latest as_of that is not after it, backfilled ones included. A release
+    that is staged again, and refused then, stays in force. Raises NoReleaseError where there is none.
     """
     wanted = ("released",) if as_of is None else READABLE
     released = [row for row in states(rows).values() if row["status"] in wanted]
     if not released:
-        raise NoReleaseError("nothing is released; run the publish stage, and look at its gate if it ran")
+        raise NoReleaseError("nothing is released; run the publish stage, or see its gate if it ran")
     if as_of is not None:
         earliest = min(row["as_of"] for row in released)
         released = [row for row in released if row["as_of"] <= as_of]
         if not released:
             raise NoReleaseError(
-                f"no release is as of {as_of:%Y-%m-%d %H:%M:%S} UTC or earlier; the earliest of those that hold is as "
+                f"no release is as of {as_of:%Y-%m-%d %H:%M:%S} UTC or earlier; the earliest is as "
                 f"of {earliest:%Y-%m-%d %H:%M:%S}"
             )
         return max(released, key=lambda row: (row["as_of"], row["sequence"]))
     return max(released, key=lambda row: row["sequence"])
 
 
-def holding(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = None) -> dict[str, Any] | None:
-    """``current_release``, or None where there is none."""
+def release_in_force(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = None) -> dict[str, Any] | None:
+    """``current_release``; None where there is none."""
     try:
         return current_release(rows, as_of)
     except NoReleaseError:
         return None
 
 
-def release_called(rows: Sequence[Mapping[str, Any]], release_id: str) -> dict[str, Any]:
-    """The row of one release that may be read; NoReleaseError where it is unknown, gone, or never published."""
+def find_release(rows: Sequence[Mapping[str, Any]], release_id: str) -> dict[str, Any]:
+    """The row of one readable release; NoReleaseError where it is unknown, withdrawn, expired or never published."""
     found = states(rows).get(release_id)
     if found is None:
-        there = [row["status"] for row in rows if row["release_id"] == release_id]
-        if there:
-            raise NoReleaseError(f"release {release_id} was {there[-1]}, but never released")
+        statuses = [row["status"] for row in rows if row["release_id"] == release_id]
+        if statuses:
+            raise NoReleaseError(f"release {release_id} was {statuses[-1]}, but never released")
         known = ", ".join(list(states(rows))[-3:]) or "none"
         raise NoReleaseError(
             f"there is no release {release_id!r}; the newest are {known} (learn-spark releases lists all)"
@@ -90,17 +89,17 @@ def release_called(rows: Sequence[Mapping[str, Any]], release_id: str) -> dict[s
     return found
 
 
-def held_during(
+def releases_in_force(
     rows: Sequence[Mapping[str, Any]],
 ) -> list[tuple[datetime, datetime | None, dict[str, Any]]]:
-    """(from, until, released row) of every stretch of time in which a release was the current one, oldest first.
+    """Intervals [start, end) and the release in force during each, oldest first; ``end`` is None for the last one.
 
-    ``until`` is None for the stretch that lasts. A release withdrawn later held until then.
+    A release that was withdrawn later was in force until then.
     """
     ordered = sorted((row for row in rows if row["status"] in STATES), key=lambda row: row["sequence"])
     changes: list[tuple[datetime, dict[str, Any] | None]] = []
     for number, row in enumerate(ordered, 1):
-        now = holding(ordered[:number])
+        now = release_in_force(ordered[:number])
         if not changes or now != changes[-1][1]:
             changes.append((row["written_at"], now))
     ends = [*(when for when, _ in changes[1:]), None]
@@ -115,49 +114,49 @@ def add_row(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
 def withdraw(
     workspace: Workspace, release_id: str, reason: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Withdraw one release by a new row; (what was withdrawn, what holds now; None: nothing is released any more).
+    """Withdraw one release by a new row; (the withdrawn row, the release in force now or None).
 
-    Raises NoReleaseError where it does not hold.
+    Raises NoReleaseError where the release is not readable.
     """
-    row = release_called(ledger(workspace), release_id)
-    _add(workspace, [_taken_away(row, "withdrawn", reason)])
-    return row, holding(ledger(workspace))
+    row = find_release(ledger(workspace), release_id)
+    _add(workspace, [_ended(row, "withdrawn", reason)])
+    return row, release_in_force(ledger(workspace))
 
 
 def roll_back(
     workspace: Workspace, to: str | None = None, reason: str | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """Withdraw the release that holds, or with ``to`` every release newer than that one, by new rows in one commit.
+    """Withdraw the release in force, or with ``to`` every release newer than that one, by new rows in one commit.
 
-    Returns (what was withdrawn, newest first; what holds now, None: nothing is released any more). Raises
-    NoReleaseError where nothing is released, ``to`` does not hold, or nothing is newer.
+    Returns (the withdrawn rows, newest first; the release in force now or None). Raises NoReleaseError where nothing is
+    released, ``to`` is not readable, or no release is newer.
     """
-    gone = to_withdraw(ledger(workspace), to)
+    withdrawn = to_withdraw(ledger(workspace), to)
     note = reason or ("rolled back" if to is None else f"rolled back to {to}")
-    _add(workspace, [_taken_away(row, "withdrawn", note) for row in gone])
-    return gone, holding(ledger(workspace))
+    _add(workspace, [_ended(row, "withdrawn", note) for row in withdrawn])
+    return withdrawn, release_in_force(ledger(workspace))
 
 
 def to_withdraw(rows: Sequence[Mapping[str, Any]], to: str | None = None) -> list[dict[str, Any]]:
-    """What ``roll_back`` withdraws, newest first; raises as it does."""
+    """The rows that ``roll_back`` withdraws, newest first; raises as it does."""
     newest = current_release(rows)
     if to is None:
         return [newest]
-    kept = release_called(rows, to)
-    held = [row for row in states(rows).values() if row["status"] == "released"]
-    gone = sorted((r for r in held if r["sequence"] > kept["sequence"]), key=lambda r: -int(r["sequence"]))
-    if not gone:
-        raise NoReleaseError(f"release {to} is the one that holds already")
-    return gone
+    kept = find_release(rows, to)
+    released = [row for row in states(rows).values() if row["status"] == "released"]
+    newer = sorted((r for r in released if r["sequence"] > kept["sequence"]), key=lambda r: -int(r["sequence"]))
+    if not newer:
+        raise NoReleaseError(f"release {to} is in force already")
+    return newer
 
 
 def expire(workspace: Workspace, release_ids: Sequence[str]) -> None:
-    """Say by new rows that nobody may read these releases any more, because their versions are about to go."""
+    """Mark these releases as no longer readable, by new rows, before their table versions are deleted."""
     known = states(ledger(workspace))
-    _add(workspace, [_taken_away(known[name], "expired", "no longer kept") for name in release_ids])
+    _add(workspace, [_ended(known[name], "expired", "no longer kept") for name in release_ids])
 
 
-def _taken_away(row: Mapping[str, Any], status: str, reason: str | None) -> dict[str, Any]:
+def _ended(row: Mapping[str, Any], status: str, reason: str | None) -> dict[str, Any]:
     return {**row, "status": status, "note": reason, "run_id": new_run_id()}
 
 

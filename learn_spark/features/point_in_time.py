@@ -10,7 +10,7 @@ import numpy as np
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import READABLE, held_during, ledger, states
+from learn_spark.features.ledger import READABLE, ledger, releases_in_force, states
 from learn_spark.features.read import KEYS, workspace_of
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def stretches(rows: list[dict[str, Any]], clock: Clock) -> list[tuple[datetime, 
     if clock != "published":
         raise LearnSparkError(f"features_at: the clock is published or as_of, not {clock!r}")
     found: list[tuple[datetime, dict[str, Any] | None]] = []
-    for start, end, row in held_during(rows):
+    for start, end, row in releases_in_force(rows):
         if found and found[-1][0] == start:
             found.pop()
         found.append((start, row))

@@ -21,11 +21,11 @@ from learn_spark.core.times import from_micros
 from learn_spark.features.alignment import fit_rotation, rotated
 from learn_spark.features.audit import Profile, release_rules, table_profile, validation_profile
 from learn_spark.features.commit import commit
-from learn_spark.features.entities import wanted_items, wanted_users
-from learn_spark.features.ledger import READABLE, add_row, holding, ledger, states
+from learn_spark.features.entities import active_users, catalogue_items
+from learn_spark.features.ledger import READABLE, add_row, ledger, release_in_force, states
 from learn_spark.features.models import usable_model
 from learn_spark.features.read import KEYS
-from learn_spark.features.staging import Staged, stage, staged_folder
+from learn_spark.features.staged_release import StagedTable, stage, staged_folder
 from learn_spark.features.worker import TowerSpec
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ def run(context: StageContext) -> StageResult:
         batch_rows=context.settings.release.batch_rows,
         threads=max(1, (os.cpu_count() or 1) // context.spark.sparkContext.defaultParallelism),
     )
-    users = wanted_users(histories, producer, model.window, needs_times=model.tower.needs_times)
-    items = wanted_items(context, model, producer, reads_content=matrix is not None)
+    users = active_users(histories, producer, model.window, needs_times=model.tower.needs_times)
+    items = catalogue_items(context, model, producer, reads_content=matrix is not None)
     parts = stage(context.spark, context.workspace, release, as_of, spec, users, items, everything=context.forced)
     entities = sum(part.entities for part in parts.values())
     status = "backfilled" if context.settings.release.backfill else "released"
-    newest = holding(rows)
+    newest = release_in_force(rows)
     holds = (newest is not None and newest["release_id"] == release) or (status == "backfilled" and state is not None)
     if holds and all(part.nothing for part in parts.values()):
         shutil.rmtree(staged_folder(context.workspace, release))
@@ -102,7 +102,7 @@ def run(context: StageContext) -> StageResult:
     }
     add_row(context.workspace, {**row, "status": "staged"})
     # Compared with the newest release that holds and knows no later events.
-    profile, alignment = _profile(context, parts, histories, row, holding(rows, as_of))
+    profile, alignment = _profile(context, parts, histories, row, release_in_force(rows, as_of))
     rules = release_rules(
         context.settings.release,
         profile,
@@ -167,7 +167,7 @@ def _as_of(context: StageContext, histories: DataFrame) -> datetime:
 
 def _profile(
     context: StageContext,
-    parts: Mapping[str, Staged],
+    parts: Mapping[str, StagedTable],
     histories: DataFrame,
     row: Mapping[str, Any],
     before: Mapping[str, Any] | None,
@@ -217,7 +217,7 @@ def _of_released_vectors(manifest: dict[str, Any]) -> dict[str, float]:
 
 
 def _what_and_why(
-    parts: Mapping[str, Staged], model_id: str, context: StageContext, last: Mapping[str, Any] | None
+    parts: Mapping[str, StagedTable], model_id: str, context: StageContext, last: Mapping[str, Any] | None
 ) -> str:
     """What is written of each table, and, where that is all of it, why."""
     if last is None:

@@ -1,4 +1,4 @@
-"""How consumers read features: through releases, never a table's newest rows."""
+"""Reading features through releases, never a table's newest rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import NoReleaseError, current_release, ledger, release_called
+from learn_spark.features.ledger import NoReleaseError, current_release, find_release, ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -43,9 +43,9 @@ def read(
 ) -> DataFrame:
     """The rows of ``user_features`` or ``item_features`` as one release has them.
 
-    ``release``: an id, or "latest": the one that holds now. ``as_of`` (UTC unless it names a zone): the newest of those
-    that know of no event at or after that time; of a named release, that it doesn't is checked. ``workspace``: its
-    folder, else the Spark setting spark.learn_spark.workspace.
+    ``release``: an id, or "latest": the release in force. ``as_of`` (UTC unless it names a zone): the newest release
+    that contains no event at or after that time; a named release is checked for this. ``workspace``: its folder;
+    default: the Spark setting spark.learn_spark.workspace.
 
     Raises NoReleaseError where no release fits, LearnSparkError for another table.
     """
@@ -58,27 +58,27 @@ def read(
 
 
 def read_release(workspace: Workspace, as_of: datetime | None = None, release: str = "latest") -> dict[str, Any]:
-    """The row of ``releases`` that holds now, or as of a time, or of one release; NoReleaseError if none."""
+    """The row of the release in force, now or as of a time, or of a named release; NoReleaseError if there is none."""
     if as_of is not None and as_of.tzinfo is None:
         as_of = as_of.replace(tzinfo=UTC)
     if release == "latest":
         return current_release(ledger(workspace), as_of)
-    row = release_called(ledger(workspace), release)
+    row = find_release(ledger(workspace), release)
     if as_of is not None and row["as_of"] > as_of:
         raise NoReleaseError(
-            f"release {release} is as of {row['as_of']:%Y-%m-%d %H:%M:%S}: it may know of events at or after "
+            f"release {release} is as of {row['as_of']:%Y-%m-%d %H:%M:%S}: it may contain events at or after "
             f"{as_of:%Y-%m-%d %H:%M:%S}"
         )
     return row
 
 
 def released_features(spark: SparkSession, workspace: Workspace, table: str) -> DataFrame:
-    """The rows of a feature table as the release that holds has them, by Spark."""
+    """The rows of a feature table in the release in force, by Spark."""
     return read(spark, table, workspace=workspace)
 
 
 def released_arrow(workspace: Workspace, table: str, release: str = "latest") -> pa.Table:
-    """The same without Spark."""
+    """The rows of a feature table in a release, without Spark."""
     key_of(table)
     row = read_release(workspace, release=release)
     return Snapshot.open(workspace.table(table), int(row["outputs"][table])).to_arrow()
@@ -87,15 +87,15 @@ def released_arrow(workspace: Workspace, table: str, release: str = "latest") ->
 def key_of(table: str) -> str:
     """The key column of a feature table; LearnSparkError for any other table."""
     if table not in KEYS:
-        raise LearnSparkError(f"{table!r} is not released; what is: {', '.join(KEYS)}")
+        raise LearnSparkError(f"{table!r} is not a feature table; feature tables: {', '.join(KEYS)}")
     return KEYS[table]
 
 
 def workspace_of(spark: SparkSession, workspace: Workspace | str | None) -> Workspace:
-    """The workspace given, else the one that the Spark session names; SettingsError where neither does."""
+    """``workspace``, else the one that the Spark session names; SettingsError where neither is set."""
     if isinstance(workspace, Workspace):
         return workspace
     root = workspace or spark.conf.get(WORKSPACE_CONF, None)
     if root is None:
-        raise SettingsError(f"which workspace? give workspace=..., or start Spark with --conf {WORKSPACE_CONF}=/folder")
+        raise SettingsError(f"no workspace is given: pass workspace=..., or set --conf {WORKSPACE_CONF}=/folder")
     return Workspace.open(root)

@@ -9,7 +9,7 @@ from typing import Any
 from learn_spark.core.console import Reporter
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import READABLE, current_release, holding, ledger
+from learn_spark.features.ledger import READABLE, current_release, ledger, release_in_force
 from learn_spark.features.read import KEYS, read_release
 
 
@@ -19,7 +19,7 @@ def list_releases(workspace: Workspace, console: Reporter) -> None:
     if not rows:
         console.line("nothing was released yet; run the publish stage")
         return
-    current = holding(rows)
+    current = release_in_force(rows)
     holds = None if current is None else current["release_id"]
     newest = {row["release_id"]: row for row in rows}
     lines = []

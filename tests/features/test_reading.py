@@ -14,7 +14,7 @@ import learn_spark.features
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.features.ledger import NoReleaseError, held_during
+from learn_spark.features.ledger import NoReleaseError, releases_in_force
 from learn_spark.features.read import read_release
 from tests.features.published import DAYS, Published, Vectors
 from tests.report.planted import release_row
@@ -36,15 +36,15 @@ def test_the_latest_a_named_one_and_one_that_knows_no_later_events(published: Pu
     # r3 would be the newest by that time, but it was withdrawn.
     noon = datetime(2024, 1, 2, 12)
     assert published.read(as_of=noon) == approximately({"a": [1.0, 0.0], "b": [0.8, 0.6], "d": [0.0, 1.0]})
-    with pytest.raises(NoReleaseError, match=r"release r4 is as of 2024-01-03 00:00:00: it may know of events"):
+    with pytest.raises(NoReleaseError, match=r"release r4 is as of 2024-01-03 00:00:00: it may contain events"):
         published.read(release="r4", as_of=noon)
     with pytest.raises(NoReleaseError, match="r3 was withdrawn on 2024-01-05"):
         published.read(release="r3")
     with pytest.raises(NoReleaseError, match="there is no release 'r9'; the newest are r2, r3, r4"):
         published.read(release="r9")
-    with pytest.raises(LearnSparkError, match="'items' is not released; what is: user_features, item_features"):
+    with pytest.raises(LearnSparkError, match="'items' is not a feature table; feature tables: user_features"):
         published.read("items")
-    with pytest.raises(SettingsError, match=r"which workspace\? give workspace="):
+    with pytest.raises(SettingsError, match=r"no workspace is given"):
         learn_spark.features.read(published.spark, "user_features")
     published.spark.conf.set("spark.learn_spark.workspace", str(published.workspace.root))
     try:
@@ -122,7 +122,7 @@ def test_what_held_when() -> None:
         ]
 
     def held(*told: tuple[int, str, str]) -> list[tuple[int, int | None, str]]:
-        stretches = held_during(rows(*told))
+        stretches = releases_in_force(rows(*told))
         return [(DAYS.index(a), None if b is None else DAYS.index(b), row["release_id"]) for a, b, row in stretches]
 
     first, second = (0, "a", "released"), (2, "b", "released")

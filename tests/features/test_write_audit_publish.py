@@ -243,7 +243,7 @@ def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
     assert ([row["release_id"] for row in withdrawn], holds and holds["release_id"]) == ([ids[2]], ids[0])
     assert ledger(workspace)[: len(before)] == before
     assert len(ledger(workspace)) == len(before) + 2
-    with pytest.raises(NoReleaseError, match="is the one that holds already"):
+    with pytest.raises(NoReleaseError, match="is in force already"):
         roll_back(workspace, to=ids[0])
     for release in ("r3", "r4"):
         add_row(workspace, release_row(0, release, "released", FIRST_DAY))

@@ -1,4 +1,4 @@
-"""Staged features: what a release will write, computed and kept apart from the tables that consumers read."""
+"""A staged release: the rows that it will write, computed apart from the tables that consumers read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.entities import changed, seers
+from learn_spark.features.entities import changed, users_who_saw
 from learn_spark.features.read import KEYS
 from learn_spark.features.worker import FEATURES, TowerSpec, item_features, user_features
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 def staged_folder(workspace: Workspace, release_id: str) -> Path:
-    """Where a release's rows lie until they are published: one Delta table each of users and items."""
+    """The folder of a release's rows until they are published: one Delta table of users, one of items."""
     return workspace.root / "staged" / release_id
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedTable:
     """One table's part of a release.
 
-    ``wanted`` are all its ``entities`` (id, fingerprint, ...); ``rows`` those computed anew (the contract's columns),
-    of which there are ``written``; ``head`` is the table as it is now (None where it is empty), ``removed`` how many
-    of its entities are wanted no more.
+    ``wanted``: all its ``entities`` (id, fingerprint, ...). ``rows``: the recomputed ones (the contract's columns), of
+    which there are ``written``. ``head``: the table as it is now (None where it is empty). ``removed``: number of its
+    entities that the release no longer has.
     """
 
     table: str
@@ -45,7 +45,7 @@ class Staged:
 
     @property
     def everything(self) -> bool:
-        """Whether nothing of ``head`` stays."""
+        """Whether no row of ``head`` is kept."""
         return self.head is None or self.written == self.entities
 
     @property
@@ -55,20 +55,20 @@ class Staged:
 
     @property
     def nothing(self) -> bool:
-        """Whether the table is as it should be already."""
+        """Whether the table needs no change."""
         return not self.written and not self.removed
 
-    def gone(self) -> DataFrame:
-        """The keys of ``head`` that are wanted no more."""
+    def removed_keys(self) -> DataFrame:
+        """The keys of ``head`` that the release no longer has."""
         assert self.head is not None
         return self.head.select(self.key).join(self._ids(), self.key, "left_anti")
 
     def after(self) -> DataFrame:
-        """The table as it will be: what of ``head`` stays, and the staged rows."""
+        """The table after the release: the rows of ``head`` that are kept, and the staged rows."""
         if self.everything or self.head is None:
             return self.rows
-        stays = self.head.join(self.rows.select(self.key), self.key, "left_anti")
-        return stays.join(self._ids(), self.key, "left_semi").unionByName(self.rows)
+        kept = self.head.join(self.rows.select(self.key), self.key, "left_anti")
+        return kept.join(self._ids(), self.key, "left_semi").unionByName(self.rows)
 
     def _ids(self) -> DataFrame:
         return self.wanted.select("id").withColumnRenamed("id", self.key)
@@ -84,11 +84,11 @@ def stage(
     items: DataFrame,
     *,
     everything: bool,
-) -> dict[str, Staged]:
+) -> dict[str, StagedTable]:
     """Compute the vectors of the items and users that changed (or ``everything``) into the release's folder.
 
-    A user counts as changed where a known item that its tower sees has another text by now. What an earlier attempt
-    at the same release left is replaced.
+    A user counts as changed too if the text of an item in their window changed. The rows of an earlier attempt at the
+    same release are replaced.
     """
     shutil.rmtree(staged_folder(workspace, release_id), ignore_errors=True)
     tasks = spark.sparkContext.defaultParallelism
@@ -106,14 +106,14 @@ def stage(
     new_users = changed(users, by_id["user_features"], everything=everything)
     if rewritten is not None and not everything:
         at = items.join(rewritten.withColumnRenamed("item_id", "id"), "id", "left_semi")
-        new_users = new_users.unionByName(seers(users, at)).dropDuplicates(["id"])
+        new_users = new_users.unionByName(users_who_saw(users, at)).dropDuplicates(["id"])
     vectors = new_users.select("id", "fingerprint", "item_index", "event_time", "length")
     staged_users = _write(
         spark, workspace, release_id, as_of, "user_features", vectors.mapInArrow(user_features(spec), FEATURES)
     )
     parts = {
-        "user_features": Staged("user_features", users, 0, *staged_users, 0, heads["user_features"]),
-        "item_features": Staged("item_features", items, 0, *staged_items, 0, heads["item_features"]),
+        "user_features": StagedTable("user_features", users, 0, *staged_users, 0, heads["user_features"]),
+        "item_features": StagedTable("item_features", items, 0, *staged_items, 0, heads["item_features"]),
     }
     return _counted(parts)
 
@@ -145,7 +145,7 @@ def _write(
 
 
 def _rewritten(staged: tuple[DataFrame, int], head: DataFrame | None) -> DataFrame | None:
-    """The ids of known items that are computed anew; None where there are none."""
+    """The ids of existing items that were recomputed; None where there are none."""
     rows, written = staged
     if head is None or not written:
         return None
@@ -153,7 +153,7 @@ def _rewritten(staged: tuple[DataFrame, int], head: DataFrame | None) -> DataFra
     return None if known.isEmpty() else known
 
 
-def _counted(parts: dict[str, Staged]) -> dict[str, Staged]:
+def _counted(parts: dict[str, StagedTable]) -> dict[str, StagedTable]:
     """The parts with their ``entities`` and ``removed``, counted by one query."""
     from pyspark.sql import functions as F
 
@@ -161,9 +161,11 @@ def _counted(parts: dict[str, Staged]) -> dict[str, Staged]:
     for table, part in parts.items():
         frames.append(part.wanted.agg(F.count("*").alias("n")).withColumn("what", F.lit(f"{table} wanted")))
         if part.head is not None:
-            frames.append(part.gone().agg(F.count("*").alias("n")).withColumn("what", F.lit(f"{table} gone")))
+            frames.append(
+                part.removed_keys().agg(F.count("*").alias("n")).withColumn("what", F.lit(f"{table} removed"))
+            )
     counted = {row.what: row.n for row in reduce(lambda a, b: a.unionByName(b), frames).collect()}
     return {
-        table: replace(part, entities=counted[f"{table} wanted"], removed=counted.get(f"{table} gone", 0))
+        table: replace(part, entities=counted[f"{table} wanted"], removed=counted.get(f"{table} removed", 0))
         for table, part in parts.items()
     }
