@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def text_encoder(settings: EncoderSettings, *, cache: Path | None = None) -> TextEncoder:
     """A loaded engine. ``cache`` (default ~/.cache/learn-spark/models) takes what is converted from GGUF files.
 
-    Raises EncoderError where the model or the GPU is not there, or the model cannot be loaded.
+    Raises EncoderError where the model or the GPU is missing, or the model cannot be loaded.
     """
     from learn_spark.encoder.engine import open_encoder
 
@@ -80,7 +80,7 @@ def embed_text(
 
 
 def prepared(settings: EncoderSettings, cache: Path | None = None) -> Path:
-    """The model's folder, converted from GGUF where need be. EncoderError where the model is not there."""
+    """The model's folder, converted from GGUF if needed. Raises EncoderError where the model is missing."""
     from learn_spark.encoder.identity import identify
     from learn_spark.encoder.loading import prepare
 

@@ -1,4 +1,4 @@
-"""Attention over packed texts: each text sees itself alone, and no position is spent on padding."""
+"""Attention over packed texts: each text attends to itself only, and no position is padding."""
 
 from __future__ import annotations
 

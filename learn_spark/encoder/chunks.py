@@ -145,21 +145,21 @@ class ChunkEncoder:
             self._context.path("text_embeddings"),
             contract("text_embeddings"),
         )
-        found: dict[str, Any] | None = observed(counted, self._context.spark)
-        if found is None:
+        counts: dict[str, Any] | None = observed(counted, self._context.spark)
+        if counts is None:
             raise EncoderError("embed_items: Spark reports no count of the rows it wrote")
-        if found["refused"]:
+        if counts["refused"]:
             self._quarantine_refused(rows)
-        self.totals.seen += found["rows"]
-        self.totals.devices |= set(filter(None, found["devices"].split(",")))
+        self.totals.seen += counts["rows"]
+        self.totals.devices |= set(filter(None, counts["devices"].split(",")))
         for name in ("refused", "tokens", "padded_tokens", "truncated", "loads"):
-            setattr(self.totals, name, getattr(self.totals, name) + found[name])
+            setattr(self.totals, name, getattr(self.totals, name) + counts[name])
 
     def _quarantine_refused(self, rows: DataFrame) -> None:
         """Encode once more, only the rows that got no embedding, for their reasons."""
-        there = delta.read(self._context.spark, self._context.path("text_embeddings"))
-        there = there.where(F.col("encoder_key") == self._key).select("text_key")
-        lacking = rows.join(there, "text_key", "left_anti")
+        embedded = delta.read(self._context.spark, self._context.path("text_embeddings"))
+        embedded = embedded.where(F.col("encoder_key") == self._key).select("text_key")
+        lacking = rows.join(embedded, "text_key", "left_anti")
         refused = self._encoded(lacking).where(F.col("error").isNotNull()).select("text_key", "error")
         self._quarantine(refused.join(rows, "text_key"))
 
@@ -175,6 +175,6 @@ class ChunkEncoder:
 
 
 def died(error: BaseException) -> bool:
-    """Whether a job failed because a worker or its memory gave way, and not because of what our code said."""
+    """Whether a job failed because a worker died or ran out of memory, and not by an error of the encoder."""
     text = str(error).lower()
     return "encodererror" not in text and any(sign in text for sign in _DEATHS)

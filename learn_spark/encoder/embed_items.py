@@ -32,9 +32,9 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 
 def texts_to_encode(item_text: DataFrame, template_version: str, embeddings: DataFrame, key: str) -> DataFrame:
     """Distinct (text_key, text) of a template version without an embedding under ``key``."""
-    wanted = item_text.where(F.col("template_version") == template_version).select("text_key", "text")
-    there = embeddings.where(F.col("encoder_key") == key).select("text_key")
-    return wanted.dropDuplicates(["text_key"]).join(there, "text_key", "left_anti")
+    texts = item_text.where(F.col("template_version") == template_version).select("text_key", "text")
+    embedded = embeddings.where(F.col("encoder_key") == key).select("text_key")
+    return texts.dropDuplicates(["text_key"]).join(embedded, "text_key", "left_anti")
 
 
 def run(context: StageContext) -> StageResult:
@@ -42,7 +42,7 @@ def run(context: StageContext) -> StageResult:
     settings = context.settings.encoder
     profile = gpu_profile(context.spark, settings.gpus) if settings.gpus else None
     if profile is not None:
-        # Before any action: where all executors wait for GPUs that are not there, the first one would wait for ever.
+        # Before any action, which would wait for ever if no executor has a GPU.
         require_gpu(context.spark, profile)
     identity = identify(settings)
     path, table = context.path("text_embeddings"), contract("text_embeddings")
@@ -55,9 +55,9 @@ def run(context: StageContext) -> StageResult:
     if total:
         register_encoder(context.workspace, identity)
         totals = _encode(context, identity, missing, total, profile)
-    wanted = item_text.where(F.col("template_version") == version).select("text_key").distinct()
+    texts = item_text.where(F.col("template_version") == version).select("text_key").distinct()
     have = delta.read(context.spark, path).where(F.col("encoder_key") == identity.key)
-    rows_in, covered = wanted.count(), wanted.join(have, "text_key", "left_semi").count()
+    rows_in, covered = texts.count(), texts.join(have, "text_key", "left_semi").count()
     if covered + totals.refused != rows_in:
         raise EncoderError(
             f"embed_items: of {rows_in:,} texts {covered:,} have an embedding and {totals.refused:,} were refused; "
@@ -66,10 +66,10 @@ def run(context: StageContext) -> StageResult:
     padding = 1 - totals.tokens / totals.padded_tokens if totals.padded_tokens else 0.0
     notes = [
         f"{totals.rows:,} texts encoded ({totals.tokens:,} tokens, {totals.tokens_per_second:,.0f} tokens/s, "
-        f"{padding:.1%} padding), {rows_in - totals.rows - totals.refused:,} were there already"
+        f"{padding:.1%} padding), {rows_in - totals.rows - totals.refused:,} were encoded before"
     ]
     if totals.truncated:
-        notes.append(f"{totals.truncated:,} texts are longer than {settings.max_tokens} tokens and were cut")
+        notes.append(f"{totals.truncated:,} texts are longer than {settings.max_tokens} tokens and were truncated")
     if totals.devices - {"cpu"}:
         notes.append(f"on {', '.join(sorted(totals.devices))}")
     return StageResult(

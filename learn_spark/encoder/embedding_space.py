@@ -1,4 +1,4 @@
-"""The space that a tower reads embeddings in: raw, centred or whitened, fitted on the training catalogue alone."""
+"""The space in which towers read embeddings: raw, centred or whitened, fitted on items with a training event."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def register_embedding_space(
 
 
 def read_embedding_space(workspace: Workspace, space_key: str) -> EmbeddingSpace:
-    """The space that was written down under ``space_key``, bit for bit; LearnSparkError where there is none."""
+    """The space registered under ``space_key``, equal to the bit; LearnSparkError where there is none."""
     for row in read_rows(workspace.table("embedding_spaces")):
         if row["space_key"] == space_key:
             matrix = None
@@ -177,7 +177,7 @@ def _principal(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean [d], eigenvalues of the covariance with the ridge added [d], ascending, and eigenvectors in columns.
 
-    ValueError where one of the largest ``dims`` eigenvalues (None: of all) is nothing beside the largest.
+    ValueError where one of the largest ``dims`` eigenvalues (None: of all) is negligible against the largest.
     """
     mean = _mean(vectors, rows)
     scatter = np.zeros((len(mean), len(mean)))
@@ -189,7 +189,7 @@ def _principal(
     smallest = values[0 if dims is None else -dims]
     if smallest <= SMALLEST_SHARE * values[-1]:
         raise ValueError(
-            f"the smallest eigenvalue {smallest:.3g} is nothing beside the largest {values[-1]:.3g} "
+            f"the smallest eigenvalue {smallest:.3g} is negligible against the largest {values[-1]:.3g} "
             f"({len(rows)} rows, {len(mean)} columns, ridge {ridge}); raise the ridge"
         )
     return mean, values, directions

@@ -53,7 +53,7 @@ class Encoded:
 class TextEncoder:
     """A frozen LLM that encodes lists of texts.
 
-    Texts are tokenised in bulk, sorted by length and cut into batches by token budget. Where the model can, a batch is
+    Texts are tokenised in bulk, sorted by length and batched by token budget. Where the model can, a batch is
     packed: its texts stand one after the other, without padding (on the CPU, and on a GPU with FlashAttention 2);
     else it is right-padded. A vector does not depend on the batch it travelled in, but for the last bits (int8 scales
     activations by the batch, so there it depends a little). ``pooling`` is mean, last or cls; ``prefix`` is put
@@ -95,7 +95,7 @@ class TextEncoder:
         return self.encode_tokens(self.tokenise(texts))
 
     def tokenise(self, texts: Sequence[str]) -> Tokenised:
-        """Token ids of all texts, prefix and special tokens included, cut at ``max_tokens``."""
+        """Token ids of all texts, prefix and special tokens included, truncated at ``max_tokens``."""
         full = [self.prefix + text for text in texts] if self.prefix else list(texts)
         encodings = self._backend.encode_batch_fast(full, add_special_tokens=True)
         rows = [encoding.ids for encoding in encodings]

@@ -1,4 +1,4 @@
-"""GPUs of a Spark cluster for the encoder's stage alone: what to ask Spark for, and whether it really comes."""
+"""GPUs of a Spark cluster for the encoder stage only: the request to Spark, and a check that Spark grants it."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def gpu_profile(spark: SparkSession, gpus: int) -> ResourceProfile:
             "encoder.gpus asks Spark for GPUs, which a local master does not give out: set it to 0 (a local run uses "
             "the GPU it finds), or run on a cluster (docs/cluster.md)"
         )
-    held, dynamic = _held(conf), is_dynamic(conf)
-    if held < gpus and not (dynamic and held == 0):
+    per_executor, dynamic = _gpus_per_executor(conf), is_dynamic(conf)
+    if per_executor < gpus and not (dynamic and per_executor == 0):
         raise EncoderError(
-            f"encoder.gpus asks for {gpus} GPUs a task, but an executor has {held} ({AMOUNT}): no executor could ever "
-            f"run such a task. Submit with --conf {AMOUNT}={gpus} and a discovery script (docs/cluster.md), or set "
+            f"encoder.gpus asks for {gpus} GPUs a task, but an executor has {per_executor} ({AMOUNT}), so that no "
+            f"executor can run such a task. Submit with --conf {AMOUNT}={gpus} and a discovery script (docs/cluster.md), or set "
             "encoder.gpus to 0 to encode without GPUs"
         )
     builder = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", gpus))
     if dynamic:
-        # A profile of its own inherits cores and memory from the configuration, but no custom resource.
+        # A resource profile inherits cores and memory from the configuration, but no custom resource.
         vendor = conf.get("spark.executor.resource.gpu.vendor", "") or ""
-        request = ExecutorResourceRequests().resource("gpu", held or gpus, conf.get(SCRIPT, "") or "", vendor)
+        request = ExecutorResourceRequests().resource("gpu", per_executor or gpus, conf.get(SCRIPT, "") or "", vendor)
         if cores := conf.get("spark.executor.cores"):
             request = request.cores(int(cores))
         builder = builder.require(request)
@@ -77,7 +77,7 @@ def require_gpu(spark: SparkSession, profile: ResourceProfile | None) -> list[st
     context.setJobGroup(_GROUP, _GROUP)
     timer.start()
     try:
-        found: list[list[str]] = (rows.withResources(profile) if profile else rows).map(_addresses).collect()
+        addresses: list[list[str]] = (rows.withResources(profile) if profile else rows).map(_addresses).collect()
     except Exception as error:
         if gave_up.is_set():
             raise EncoderError(_nothing_came(context, seconds)) from None
@@ -86,17 +86,17 @@ def require_gpu(spark: SparkSession, profile: ResourceProfile | None) -> list[st
         timer.cancel()
         # Later jobs are not of this group.
         context.setLocalProperty("spark.jobGroup.id", before)  # type: ignore[arg-type]
-    return found[0]
+    return addresses[0]
 
 
 def gpu_tasks(spark: SparkSession, gpus: int) -> int | None:
-    """How many tasks of ``gpus`` GPUs the executors that are there run at once; None where executors come and go."""
+    """Number of tasks of ``gpus`` GPUs that the executors run at once; None under dynamic allocation."""
     context = spark.sparkContext
     if is_dynamic(context.getConf()):
         return None
     # The driver is one of the infos.
     executors = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1
-    return max(1, executors * (_held(context.getConf()) // gpus))
+    return max(1, executors * (_gpus_per_executor(context.getConf()) // gpus))
 
 
 def threads_of_task(spark: SparkSession, tasks: int, gpus: int) -> int:
@@ -109,7 +109,11 @@ def threads_of_task(spark: SparkSession, tasks: int, gpus: int) -> int:
     if (context.master or "").startswith("local"):
         return max(1, (os.cpu_count() or 1) // tasks)
     cores = int(conf.get("spark.executor.cores", "1") or 1)
-    at_once = max(1, _held(conf) // gpus) if gpus else max(1, cores // int(conf.get("spark.task.cpus", "1") or 1))
+    at_once = (
+        max(1, _gpus_per_executor(conf) // gpus)
+        if gpus
+        else max(1, cores // int(conf.get("spark.task.cpus", "1") or 1))
+    )
     return max(1, cores // at_once)
 
 
@@ -118,7 +122,7 @@ def is_dynamic(conf: SparkConf) -> bool:
     return str(conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true"
 
 
-def _held(conf: SparkConf) -> int:
+def _gpus_per_executor(conf: SparkConf) -> int:
     return int(conf.get(AMOUNT, "0") or 0)
 
 
@@ -133,9 +137,9 @@ def _addresses(_: int) -> list[str]:
 def _nothing_came(context: SparkContext, seconds: float) -> str:
     executors = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1
     return (
-        f"the encoder got no executor with GPUs in {seconds:g} s ({executors} executors are there; "
-        f"{AMOUNT}={_held(context.getConf())}). Either no machine of {context.master} has so many (on standalone "
-        "spark.worker.resource.gpu.* tells, docs/cluster.md) with the cores and memory of an executor, or all are "
+        f"the encoder got no executor with GPUs in {seconds:g} s ({executors} executors are registered; "
+        f"{AMOUNT}={_gpus_per_executor(context.getConf())}). Either no machine of "
+        f"{context.master} has so many (standalone: spark.worker.resource.gpu.*, docs/cluster.md) with the cores and memory of an executor, or all are "
         f"taken. To wait longer: --conf {WAIT}=SECONDS; to encode without GPUs: --set encoder.gpus=0 without {AMOUNT}"
     )
 

@@ -57,7 +57,7 @@ def identify(settings: EncoderSettings) -> EncoderIdentity:
     """The identity of the configured model: ``package:NAME/file``, a local folder or GGUF file, or a hub name.
 
     Of local files the revision is a hash of the weights; of a hub name it is the commit. Raises EncoderError where
-    the model is not there, is not safetensors or GGUF, or is not the revision that the settings pin.
+    the model is missing, is not safetensors or GGUF, or is not the revision that the settings pin.
     """
     local = settings.model.startswith("package:") or Path(settings.model).expanduser().exists()
     if local:

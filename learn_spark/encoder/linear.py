@@ -22,12 +22,12 @@ class PrepackedLinear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
-        return found
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
+        return product
 
 
 def can_prepack(dtype: torch.dtype) -> bool:
-    """Whether oneDNN lays out and multiplies weights of ``dtype`` here: for bf16 it wants a CPU with AVX512."""
+    """Whether oneDNN lays out and multiplies weights of ``dtype`` here: bf16 requires a CPU with AVX512."""
     try:
         with torch.inference_mode():
             PrepackedLinear(nn.Linear(8, 8, dtype=dtype))(torch.zeros(2, 8, dtype=dtype))
@@ -39,7 +39,7 @@ def can_prepack(dtype: torch.dtype) -> bool:
 
 @torch.inference_mode()
 def prepack(model: nn.Module) -> int:
-    """Replace the linear layers of a model on the CPU, fp32 or bf16, in place; how many there were."""
+    """Replace the linear layers of a model on the CPU, fp32 or bf16, in place; their number."""
     count = 0
     for name, child in model.named_children():
         # A subclass may do more than its weight and bias say.

@@ -25,9 +25,9 @@ class Reader:
     """Hidden states of texts without padding, whichever way the model computes them.
 
     ``packed``: a batch is one row in which its texts stand one after the other. It is what FlashAttention 2 does on a
-    GPU, and :func:`attend_by_length` on the CPU. Whether a model can be read so is found by trying: some tokens packed
-    must give the hidden states that they have alone. ``causal``: the model says that no token sees a later one, and
-    trying confirms it. ``longest`` is what a text may have of tokens.
+    GPU, and :func:`attend_by_length` on the CPU. Whether a model can be read so is found by a probe: packed texts must
+    have the hidden states that each has alone. ``causal``: the model says that no token sees a later one, and trying
+    confirms it. ``longest`` is what a text may have of tokens.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Reader:
 
     @torch.inference_mode()
     def _sees_no_later_token(self) -> bool:
-        said = [module.is_causal for module in self._model.modules() if hasattr(module, "is_causal")]
-        if not said or not all(said):
+        flags = [module.is_causal for module in self._model.modules() if hasattr(module, "is_causal")]
+        if not flags or not all(flags):
             return False
         some = torch.arange(5, 15, device=self._device)[None] % int(self._model.config.vocab_size)
         short, long = self._rows(some[:, :6], None).float(), self._rows(some, None)[:, :6].float()

@@ -1,4 +1,4 @@
-"""The encoders table: what an encoder_key stands for."""
+"""The encoders table: the model and settings behind each encoder_key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from learn_spark.encoder.identity import EncoderIdentity
 
 
 def register_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:
-    """Write down what the key stands for, once."""
+    """Register the model and settings of a key, once."""
     path = workspace.table("encoders")
     if any(row["encoder_key"] == identity.key for row in read_rows(path)):
         return

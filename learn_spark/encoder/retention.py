@@ -50,13 +50,13 @@ def keys_in_use(workspace: Workspace, settings: Settings, *, without: Collection
     for release in {row["release_id"]: row for row in ledger}.values():
         if release["status"] != "expired":
             users.setdefault(release["encoder_key"], []).append(f"release {release['release_id']}")
-    found = []
+    kept_keys = []
     for key, count in rows.items():
         row = known.get(key, {})
         detail = ", ".join(str(row[n]) for n in ("pooling", "max_tokens", "precision") if n in row)
         used = tuple(use for use in users.get(key, ()) if use not in without)
-        found.append(KeptKey(key, row.get("model", "unknown"), detail, count, row.get("first_used_at"), used))
-    return sorted(found, key=lambda kept: (str(kept.first_used_at), kept.encoder_key), reverse=True)
+        kept_keys.append(KeptKey(key, row.get("model", "unknown"), detail, count, row.get("first_used_at"), used))
+    return sorted(kept_keys, key=lambda kept: (str(kept.first_used_at), kept.encoder_key), reverse=True)
 
 
 def forget(workspace: Workspace, keys: list[str]) -> int:
@@ -67,7 +67,7 @@ def forget(workspace: Workspace, keys: list[str]) -> int:
     path = workspace.table("text_embeddings")
     table = DeltaTable(path)
     for file in pa.table(table.get_add_actions(flatten=True)).to_pylist():
-        # Statistics of long texts are cut after 32 characters.
+        # Statistics of long strings are truncated after 32 characters.
         least, most = (str(file[f"{end}.encoder_key"])[:32] for end in ("min", "max"))
         if least != most and any(least <= key[:32] <= most for key in keys):
             listed = ", ".join(f"'{key}'" for key in keys)

@@ -78,7 +78,7 @@ def encode_partition(spec: WorkerSpec) -> Callable[[Iterable[pa.RecordBatch]], I
 
 def windows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """The batches' rows, about ``rows`` (or WINDOW_BYTES) together: so many are sorted by length among themselves."""
-    held: list[pa.RecordBatch] = []
+    window: list[pa.RecordBatch] = []
     count = size = 0
     for batch in batches:
         at = 0
@@ -87,19 +87,19 @@ def windows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
             ends = size + np.cumsum(lengths[at : at + rows - count])
             take = max(1, int(np.searchsorted(ends, WINDOW_BYTES, side="right")))
             take = min(take, len(ends))
-            held.append(batch.slice(at, take))
+            window.append(batch.slice(at, take))
             count, size, at = count + take, int(ends[take - 1]), at + take
             if count >= rows or size >= WINDOW_BYTES or take < len(ends):
-                yield pa.Table.from_batches(held)
-                held, count, size = [], 0, 0
-    if held:
-        yield pa.Table.from_batches(held)
+                yield pa.Table.from_batches(window)
+                window, count, size = [], 0, 0
+    if window:
+        yield pa.Table.from_batches(window)
 
 
 def device_of_task(settings: EncoderSettings) -> tuple[str, str]:
-    """(torch's device, what is told of it): the GPU whose address Spark gave this task, where it was asked for one.
+    """(torch's device, its description): the GPU whose address Spark gave this task, where one was requested.
 
-    Raises EncoderError where a GPU was asked for and there is none.
+    Raises EncoderError where a GPU was requested and there is none.
     """
     from pyspark import TaskContext
 

@@ -161,7 +161,7 @@ def test_executors_with_gpus_come_when_the_stage_begins_or_it_says_that_none_cam
 
 def test_an_application_whose_executors_never_come_is_told_so(cluster: Cluster) -> None:
     found = asked(cluster, "2@3", conf={GPUS: "2"})
-    assert f"in 3 s (0 executors are there; {GPUS}=2)" in found["2"]
+    assert f"in 3 s (0 executors are registered; {GPUS}=2)" in found["2"]
 
 
 def test_each_task_takes_its_address_only_the_encoder_has_gpus_and_a_dead_machine_is_survived(
