@@ -42,8 +42,8 @@ def gpu_profile(spark: SparkSession, gpus: int) -> ResourceProfile:
     if per_executor < gpus and not (dynamic and per_executor == 0):
         raise EncoderError(
             f"encoder.gpus asks for {gpus} GPUs a task, but an executor has {per_executor} ({AMOUNT}), so that no "
-            f"executor can run such a task. Submit with --conf {AMOUNT}={gpus} and a discovery script (docs/cluster.md), or set "
-            "encoder.gpus to 0 to encode without GPUs"
+            f"executor can run such a task. Submit with --conf {AMOUNT}={gpus} and a discovery script "
+            "(docs/cluster.md), or set encoder.gpus to 0 to encode without GPUs"
         )
     builder = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", gpus))
     if dynamic:
@@ -139,8 +139,9 @@ def _nothing_came(context: SparkContext, seconds: float) -> str:
     return (
         f"the encoder got no executor with GPUs in {seconds:g} s ({executors} executors are registered; "
         f"{AMOUNT}={_gpus_per_executor(context.getConf())}). Either no machine of "
-        f"{context.master} has so many (standalone: spark.worker.resource.gpu.*, docs/cluster.md) with the cores and memory of an executor, or all are "
-        f"taken. To wait longer: --conf {WAIT}=SECONDS; to encode without GPUs: --set encoder.gpus=0 without {AMOUNT}"
+        f"{context.master} has so many (standalone: spark.worker.resource.gpu.*, docs/cluster.md) with the cores and "
+        f"memory of an executor, or all are taken. To wait longer: --conf {WAIT}=SECONDS; "
+        f"to encode without GPUs: --set encoder.gpus=0 without {AMOUNT}"
     )
 
 
