@@ -18,21 +18,21 @@ Every table is a Delta table below `<workspace>/tables/`. Its contract in `schem
 contracts.
 
 **Identifiers are strings**, as the source spells them. The dense numbers of `item_index` exist inside the platform
-only. **Times are UTC.** Timestamps have microseconds; an `as_of` stands for the events strictly before it.
+only. **Times are UTC.** Timestamps have microseconds; an `as_of` includes the events strictly before it.
 
-**How the tables hang together.**
+**How the tables refer to each other.**
 
-- `items.item_id` is the catalogue. `interactions`, `item_text` and `item_index` speak of its items; their gates count
-  those that it does not have, and events of unknown items wait in `quarantine`.
+- `items.item_id` is the catalogue. `interactions`, `item_text` and `item_index` refer to its items; their gates count
+  references to missing items, and events of unknown items wait in `quarantine`.
 - `item_text.text_key` leads to `text_embeddings.text_key`, together with the key of one encoder: equal texts share a
   row.
-- `user_histories` holds the events of `interactions` by user; the numbers in its `item_index` are those of the table
+- `user_histories` has the events of `interactions` by user; the numbers in its `item_index` are those of the table
   `item_index`, and 0 is padding.
-- A version of `user_features` and one of `item_features` hold the vectors of one space; `releases` names which belong
-  together.
-- `exposures` are what the ads ranker learns from (docs/exposures.md says how they are made; those of Complete Journey
-  are simulated). Sums over `weight` stand for all exposures, sampled ones or not.
-- `ad_scores.event_id` is an event of `interactions`, scored with the features of `release_id`.
+- A version of `user_features` and one of `item_features` have the vectors of one space; `releases` names the versions that
+  belong together.
+- `exposures` are what the ads ranker learns from (docs/exposures.md describes how they are made; those of Complete Journey
+  are simulated). Sums over `weight` represent all exposures, sampled ones or not.
+- `ad_scores.event_id` is a row of `exposures`, scored with the features of `release_id`.
 - `run_id` is a row of `runs`, with the versions of all that the run read and wrote. In `quality_results` it may be a
   check's own, which writes no such row.
 
@@ -40,13 +40,13 @@ only. **Times are UTC.** Timestamps have microseconds; an `as_of` stands for the
 with the status `released` that no later row of the same release withdrew; its `outputs` name the version of
 `user_features` and `item_features`, and all rows of that version are the release (`VERSION AS OF` in SQL, `version=` of
 the `deltalake` package). `learn_spark.features.read` (Spark) and `released_arrow` in `learn_spark/features/read.py`
-(without) do that. A rollback is a new row, so that asking again is all a consumer must do.
+(without) do that. A rollback is a new row, so a consumer only has to read the ledger again.
 
-**Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Row rules are judged while a row is
-on its way in; beside the table's columns they speak of `malformed` (the line could not be split), `raw` (the whole
+**Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Row rules are evaluated when a row is
+ingested; beside the table's columns they use `malformed` (the line could not be split), `raw` (the whole
 row as it came), `raw_<column>` (the text before it was typed) and `item_is_known`. After a stage has written a table,
-the table rules judge the new version, and the results go to `quality_results`. A broken rule of severity fail ends
-the run with exit code 3, and no stage reads that version; a broken rule of severity warn is only told. A drift rule
+the table rules are evaluated on the new version, and the results go to `quality_results`. A broken rule of severity fail ends
+the run with exit code 3, and no stage reads that version; a broken rule of severity warn is only reported. A drift rule
 compares with the newest earlier version that passed, and passes where there is none. `quality.rules` in the settings
 changes bounds and severity; `learn-spark check <table>` runs one table's gate alone.
 """
@@ -99,7 +99,7 @@ def _section(table: Contract) -> str:
             for r in table.rules
         ]
         head = ("rule", "what is measured", "least", "most", "severity", "meaning")
-        parts += ["Table rules, judged for every version:\n", _table(head, lines)]
+        parts += ["Table rules, evaluated for every version:\n", _table(head, lines)]
     return "\n".join(parts)
 
 
@@ -117,7 +117,7 @@ def _measured(rule: TableRule) -> str:
     if rule.drift_of is not None:
         before = f"{_code(rule.drift_of)} against the version that passed before"
         return f"{before} ({rule.change.replace('_', ' ')})"
-    return f"{_code(rule.given or '')}, told by the stage that writes"
+    return f"{_code(rule.given or '')}, reported by the stage that writes"
 
 
 def _bound(value: float | None) -> str:
