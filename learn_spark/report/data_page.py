@@ -28,10 +28,10 @@ only. **Times are UTC.** Timestamps have microseconds; an `as_of` includes the e
   row.
 - `user_histories` has the events of `interactions` by user; the numbers in its `item_index` are those of the table
   `item_index`, and 0 is padding.
-- A version of `user_features` and one of `item_features` have the vectors of one space; `releases` names the versions that
-  belong together.
-- `exposures` are what the ads ranker learns from (docs/exposures.md describes how they are made; those of Complete Journey
-  are simulated). Sums over `weight` represent all exposures, sampled ones or not.
+- A version of `user_features` and one of `item_features` have the vectors of one space; `releases` names the
+  versions that belong together.
+- `exposures` are what the ads ranker learns from (docs/exposures.md describes how they are made; those of
+  Complete Journey are simulated). Sums over `weight` represent all exposures, sampled ones or not.
 - `ad_scores.event_id` is a row of `exposures`, scored with the features of `release_id`.
 - `run_id` is a row of `runs`, with the versions of all that the run read and wrote. In `quality_results` it may be a
   check's own, which writes no such row.
@@ -45,8 +45,8 @@ the `deltalake` package). `learn_spark.features.read` (Spark) and `released_arro
 **Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Row rules are evaluated when a row is
 ingested; beside the table's columns they use `malformed` (the line could not be split), `raw` (the whole
 row as it came), `raw_<column>` (the text before it was typed) and `item_is_known`. After a stage has written a table,
-the table rules are evaluated on the new version, and the results go to `quality_results`. A broken rule of severity fail ends
-the run with exit code 3, and no stage reads that version; a broken rule of severity warn is only reported. A drift rule
+the table rules are evaluated on the new version, and the results go to `quality_results`. A broken rule of
+severity fail ends the run with exit code 3, and no stage reads that version; a broken rule of severity warn is only reported. A drift rule
 compares with the newest earlier version that passed, and passes where there is none. `quality.rules` in the settings
 changes bounds and severity; `learn-spark check <table>` runs one table's gate alone.
 """
