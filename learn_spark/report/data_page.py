@@ -46,9 +46,9 @@ the `deltalake` package). `learn_spark.features.read` (Spark) and `released_arro
 ingested; beside the table's columns they use `malformed` (the line could not be split), `raw` (the whole
 row as it came), `raw_<column>` (the text before it was typed) and `item_is_known`. After a stage has written a table,
 the table rules are evaluated on the new version, and the results go to `quality_results`. A broken rule of
-severity fail ends the run with exit code 3, and no stage reads that version; a broken rule of severity warn is only reported. A drift rule
-compares with the newest earlier version that passed, and passes where there is none. `quality.rules` in the settings
-changes bounds and severity; `learn-spark check <table>` runs one table's gate alone.
+severity fail ends the run with exit code 3, and no stage reads that version; a broken rule of severity warn is only
+reported. A drift rule compares with the newest earlier version that passed, and passes where there is none.
+`quality.rules` in the settings changes bounds and severity; `learn-spark check <table>` runs one table's gate alone.
 """
 
 
