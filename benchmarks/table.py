@@ -37,7 +37,7 @@ import pyarrow.compute as pc
 import yaml
 
 from benchmarks.plots import Point, draw_lines, draw_points
-from learn_spark.ads.rankers.judge import over_seeds
+from learn_spark.ads.rankers.evaluation import over_seeds
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.lineage import Run, code_version, last_done

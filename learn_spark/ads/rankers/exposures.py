@@ -1,4 +1,4 @@
-"""The exposures that a ranker reads: columns of codes in the order of time, cut into train, validation and test."""
+"""The exposures that a ranker reads: columns of codes in the order of time, split into train, validation and test."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from learn_spark.core.settings.ads import RankingSettings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.times import as_micros
 
-OWN_FIELDS = ("user_id", "item_id", "position")
+COLUMN_FIELDS = ("user_id", "item_id", "position")
 BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedColumn:
     """A column of text as ``codes`` [n] into ``values`` [k], all different; -1 is null."""
 
     values: np.ndarray
@@ -38,7 +38,7 @@ class Exposures:
     time: np.ndarray
     label: np.ndarray
     weight: np.ndarray
-    fields: Mapping[str, Coded]
+    fields: Mapping[str, CodedColumn]
 
     def __len__(self) -> int:
         return len(self.time)
@@ -52,43 +52,46 @@ class Exposures:
             self.time[rows],
             self.label[rows],
             self.weight[rows],
-            {name: Coded(field.values, field.codes[rows]) for name, field in self.fields.items()},
+            {name: CodedColumn(field.values, field.codes[rows]) for name, field in self.fields.items()},
         )
 
 
 class _Coder:
-    """Text into codes, a batch at a time."""
+    """Encodes a text column, a batch at a time."""
 
     def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+        self._code_of: dict[str, int] = {}
         self._parts: list[np.ndarray] = []
 
     def add(self, column: pa.Array) -> None:
         encoded = column.cast(pa.string()).dictionary_encode()
         values = encoded.dictionary.to_pylist()
-        mine = np.array([self._known.setdefault(value, len(self._known)) for value in values] + [-1], dtype=np.int32)
-        self._parts.append(mine[np.asarray(pc.fill_null(encoded.indices, -1))])
+        codes = np.array(
+            [self._code_of.setdefault(value, len(self._code_of)) for value in values] + [-1], dtype=np.int32
+        )
+        self._parts.append(codes[np.asarray(pc.fill_null(encoded.indices, -1))])
 
-    def coded(self) -> Coded:
-        return Coded(np.array(list(self._known), dtype=object), _joined(self._parts, np.int32))
+    def coded(self) -> CodedColumn:
+        return CodedColumn(np.array(list(self._code_of), dtype=object), _joined(self._parts, np.int32))
 
 
 def read_exposures(snapshot: Snapshot, context: Sequence[str], since: int | None = None) -> tuple[Exposures, int]:
-    """(exposures at or after ``since`` microseconds, rows that were none or earlier) of one version of ``exposures``.
+    """(exposures at or after ``since`` microseconds, number of other rows) of one version of the table ``exposures``.
 
-    A row of weight 0 was not shown and is no exposure. Read in batches: what stays of a row are codes, its event_id and
-    three numbers. Raises LearnSparkError where none is left, or none of them has one of the ``context`` keys.
+    A row of weight 0 was not shown and is no exposure. The table is read in batches; a row takes codes, its event_id
+    and three numbers in memory. Raises LearnSparkError if there is no exposure, or if no exposure has one of the
+    ``context`` keys.
     """
-    coders = {name: _Coder() for name in (*OWN_FIELDS, *context)}
+    coders = {name: _Coder() for name in (*COLUMN_FIELDS, *context)}
     ids: list[pa.Array] = []
-    times, labels, weights, left, keys = [], [], [], 0, set()
-    columns = ["event_id", "event_time", "converted", "weight", *OWN_FIELDS, "context"]
+    times, labels, weights, others, keys = [], [], [], 0, set()
+    columns = ["event_id", "event_time", "converted", "weight", *COLUMN_FIELDS, "context"]
     for batch in snapshot.batches(columns, BATCH_ROWS):
         micros = np.asarray(batch["event_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()))
         kept = np.asarray(batch["weight"]) > 0
         if since is not None:
             kept &= micros >= since
-        left += int((~kept).sum())
+        others += int((~kept).sum())
         batch = batch.filter(pa.array(kept))
         ids.append(batch["event_id"])
         times.append(micros[kept])
@@ -96,30 +99,30 @@ def read_exposures(snapshot: Snapshot, context: Sequence[str], since: int | None
         weights.append(np.asarray(batch["weight"]))
         keys.update(pc.unique(batch["context"].keys).to_pylist())
         for name, coder in coders.items():
-            own = name in OWN_FIELDS
-            coder.add(batch[name] if own else pc.map_lookup(batch["context"], pa.scalar(name), "first"))
-    found = Exposures(
+            is_column = name in COLUMN_FIELDS
+            coder.add(batch[name] if is_column else pc.map_lookup(batch["context"], pa.scalar(name), "first"))
+    exposures = Exposures(
         pa.concat_arrays(ids) if ids else pa.array([], pa.string()),
         _joined(times, np.int64),
         _joined(labels, np.int8),
         _joined(weights, np.float64),
         {name: coder.coded() for name, coder in coders.items()},
     )
-    if not len(found):
+    if not len(exposures):
         raise LearnSparkError(
-            f"rank_ads: none of {left:,} rows of {snapshot.path} @ {snapshot.version} is an exposure (weight above 0)"
-            + ("" if since is None else " at or after the time asked for (ranking.since, or where the test began)")
+            f"rank_ads: none of {others:,} rows of {snapshot.path} @ {snapshot.version} is an exposure (weight above 0)"
+            + ("" if since is None else " at or after the start (ranking.since, or where the test began)")
         )
-    if missing := [name for name in context if not len(found.fields[name].values)]:
+    if missing := [name for name in context if not len(exposures.fields[name].values)]:
         raise LearnSparkError(
             f"rank_ads: no exposure has the context {', '.join(missing)} that ranking.context names; there are "
             f"{', '.join(sorted(keys)) or 'none'}"
         )
     order = pc.sort_indices(
-        pa.table({"time": found.time, "event_id": found.event_id}),
+        pa.table({"time": exposures.time, "event_id": exposures.event_id}),
         [("time", "ascending"), ("event_id", "ascending")],
     )
-    return found.take(np.asarray(order).astype(np.int64)), left
+    return exposures.take(np.asarray(order).astype(np.int64)), others
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,9 @@ class Split:
 
 
 def split_by_time(time: np.ndarray, settings: RankingSettings) -> Split:
-    """Where to cut ``time`` [n], rising: at the settings' two times, or else by their shares of the rows. Exposures of
-    one instant are on one side, the later.
+    """The split of ``time`` [n], ascending: at the settings' two times, or else by their shares of the rows.
 
-    Raises LearnSparkError where a part would be empty.
+    Exposures of one instant are on one side, the later. Raises LearnSparkError if a part would be empty.
     """
     if settings.validation_from is not None and settings.test_from is not None:
         split = Split(as_micros(settings.validation_from), as_micros(settings.test_from))
@@ -151,9 +153,9 @@ def split_by_time(time: np.ndarray, settings: RankingSettings) -> Split:
         split = Split(int(time[first]), int(time[second]))
     sizes = {name: int(mask.sum()) for name, mask in split.masks(time).items()}
     if not all(sizes.values()):
-        told = ", ".join(f"{size:,} for {name}" for name, size in sizes.items())
+        parts = ", ".join(f"{size:,} for {name}" for name, size in sizes.items())
         raise LearnSparkError(
-            f"rank_ads: {len(time):,} exposures cannot be cut by time: {told}. Those of one instant stay together; "
+            f"rank_ads: {len(time):,} exposures cannot be split by time: {parts}. Those of one instant stay together; "
             "change ranking.train_share and validation_share, or validation_from and test_from"
         )
     return split

@@ -1,4 +1,4 @@
-"""Released vectors for exposures, point in time: kept once an entity and release, and pointed at by row."""
+"""Released vectors of exposures, joined point in time: one row an entity and release, referred to by row number."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class Features:
         """Width of a vector; 0 where no exposure has a release."""
         return int(self.vectors.shape[1])
 
+    def take(self, mask: np.ndarray) -> Features:
+        """The exposures in ``mask`` [n] bool; vectors and releases are shared."""
+        return Features(self.vectors, self.user[mask], self.item[mask], self.release[mask], self.releases)
+
     @property
     def model_ids(self) -> list[str]:
         """The towers whose vectors the exposures read."""
@@ -50,36 +54,38 @@ class Features:
 
 
 def features_of(workspace: Workspace, exposures: Exposures, clock: Clock, *, needed: bool = True) -> Features:
-    """What consumers could read at the time of each exposure, by the rule of ``release.features_at``: never a release
-    from after it. Of a release only the entities are read that its exposures name; not ``needed``: no vectors.
+    """The features that consumers could read at the time of each exposure, by ``point_in_time.features_at``'s rule.
 
-    Raises LearnSparkError where no exposure has a release, and where those of different towers would be read together:
-    their spaces are not one.
+    An exposure never reads a release from after it. Only entities that exposures of a release name are read from it;
+    with ``needed`` False no vector is.
+
+    Raises LearnSparkError where no exposure has a release, and where exposures would read releases of different towers,
+    whose vector spaces differ.
     """
     rows, place = releases_at(workspace, exposures.time, clock)
-    found = {table: np.full(len(exposures), MASKED, dtype=np.int32) for table in KEYS}
+    rows_of = {table: np.full(len(exposures), MASKED, dtype=np.int32) for table in KEYS}
     if not needed:
         nothing = np.zeros((1, 0), np.float32)
-        return Features(nothing, found["user_features"], found["item_features"], place, rows)
-    _check(exposures, rows, clock)
+        return Features(nothing, rows_of["user_features"], rows_of["item_features"], place, rows)
+    _check_releases(exposures, rows, clock)
     parts: list[np.ndarray] = []
     first = MASKED + 1
     for number, row in enumerate(rows):
-        mine = place == number
+        in_release = place == number
         for table, key in KEYS.items():
             field = exposures.fields[key]
             snapshot = Snapshot.open(workspace.table(table), int(row["outputs"][table]))
-            codes, vectors = _vectors(snapshot, key, field.values, np.unique(field.codes[mine]))
+            codes, vectors = _vectors(snapshot, key, field.values, np.unique(field.codes[in_release]))
             at = np.full(len(field.values), MASKED, dtype=np.int32)
             at[codes] = first + np.arange(len(codes))
-            found[table][mine] = at[field.codes[mine]]
+            rows_of[table][in_release] = at[field.codes[in_release]]
             parts += vectors
             first += len(codes)
     none = np.zeros((1, parts[0].shape[1] if parts else 0), np.float32)
-    return Features(np.concatenate([none, *parts]), found["user_features"], found["item_features"], place, rows)
+    return Features(np.concatenate([none, *parts]), rows_of["user_features"], rows_of["item_features"], place, rows)
 
 
-def _check(exposures: Exposures, rows: list[dict[str, Any]], clock: Clock) -> None:
+def _check_releases(exposures: Exposures, rows: list[dict[str, Any]], clock: Clock) -> None:
     if not rows:
         first, last = (from_micros(int(exposures.time[at])) for at in (0, -1))
         other = "as_of" if clock == "published" else "published"
@@ -90,24 +96,24 @@ def _check(exposures: Exposures, rows: list[dict[str, Any]], clock: Clock) -> No
         )
     towers = {row["model_id"] for row in rows}
     if len(towers) > 1:
-        told = "; ".join(f"{r['release_id']} as of {r['as_of']:%Y-%m-%d} by model {r['model_id']}" for r in rows)
+        releases = "; ".join(f"{r['release_id']} as of {r['as_of']:%Y-%m-%d} by model {r['model_id']}" for r in rows)
         raise LearnSparkError(
             f"rank_ads: by the clock {clock} the exposures would read vectors of {len(towers)} towers, which are not "
-            f"in one space: {told}. Rank exposures of one tower's time, or publish the past by one tower (learn-spark "
-            "backfill) and set ranking.clock: as_of"
+            f"in one space: {releases}. Rank exposures of one tower's time, or publish the past by one tower "
+            "(learn-spark backfill) and set ranking.clock: as_of"
         )
 
 
 def _vectors(
-    snapshot: Snapshot, key: str, values: np.ndarray, wanted: np.ndarray
+    snapshot: Snapshot, key: str, values: np.ndarray, requested: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """(codes, their vectors in that order) of the ``wanted`` codes of ``values`` that the snapshot has."""
-    names = pa.array(values[wanted].tolist(), pa.string())
+    """(codes, their vectors in that order) of those ``requested`` codes of ``values`` that the snapshot has."""
+    names = pa.array(values[requested].tolist(), pa.string())
     codes, vectors = [np.zeros(0, dtype=np.int64)], []
     for batch in snapshot.batches([key, "embedding"], BATCH_ROWS):
         place = pc.index_in(batch[key], names)
-        known = pc.is_valid(place)
-        if pc.any(known).as_py():
-            codes.append(wanted[np.asarray(place.filter(known))])
-            vectors.append(fixed_lists(pa.chunked_array([batch["embedding"].filter(known)])).astype(np.float32))
+        present = pc.is_valid(place)
+        if pc.any(present).as_py():
+            codes.append(requested[np.asarray(place.filter(present))])
+            vectors.append(fixed_lists(pa.chunked_array([batch["embedding"].filter(present)])).astype(np.float32))
     return np.concatenate(codes), vectors

@@ -21,10 +21,10 @@ SCORED_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class Point:
-    """An epoch: weighted mean loss in training, weighted log loss on validation."""
+class Epoch:
+    """Weighted mean training loss of an epoch, and the weighted log loss on validation after it."""
 
-    epoch: int
+    number: int
     loss: float
     validation: float
 
@@ -40,18 +40,19 @@ def shape_of(variant: str, sizes: list[int], dims: int, settings: RankingSetting
         hidden=tuple(settings.hidden),
         cross_layers=settings.cross_layers,
         cross_rank=settings.cross_rank,
-        fusion_dim=settings.fusion_dim,
+        adaptor_dim=settings.adaptor_dim,
     )
 
 
 def train_network(
     shape: Shape, train: Inputs, validation: Inputs, settings: RankingSettings, seed: int, bar: Bar | None = None
-) -> tuple[Network, list[Point]]:
+) -> tuple[Network, list[Epoch]]:
     """(the network of the epoch with the least log loss on validation, all epochs).
 
-    The loss is weighted by the exposures' weights, as is validation: of unconverted exposures of which a share was
-    sampled, each stands for its weight, so that the predicted probabilities are those of the whole. The same seed and
-    exposures give the same network. Raises LearnSparkError where the loss is no number any more.
+    Training loss and validation are weighted by the exposures' weights. Where unconverted exposures were sampled, the
+    predicted probabilities are therefore those of all exposures. The same seed and exposures give the same network.
+
+    Raises LearnSparkError if the loss is not finite.
     """
     torch.manual_seed(seed)
     network = Network(shape)
@@ -61,9 +62,9 @@ def train_network(
     )
     order = np.random.default_rng(seed)
     mean_weight = float(train.weight.mean(dtype=np.float64))
-    points: list[Point] = []
+    epochs: list[Epoch] = []
     best = copy.deepcopy(network.state_dict())
-    for epoch in range(1, settings.epochs + 1):
+    for number in range(1, settings.epochs + 1):
         network.train()
         total = 0.0
         places = order.permutation(len(train))
@@ -75,31 +76,33 @@ def train_network(
             loss = F.binary_cross_entropy_with_logits(logits, label, weight=weight)
             total += loss.item() * len(at)
             if auxiliary is not None:
-                own = F.binary_cross_entropy_with_logits(auxiliary, label, weight=weight)
-                loss = loss + settings.auxiliary_weight * own
+                auxiliary_loss = F.binary_cross_entropy_with_logits(auxiliary, label, weight=weight)
+                loss = loss + settings.auxiliary_weight * auxiliary_loss
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        found = log_loss(score_network(network, validation), validation.label, validation.weight.astype(np.float64))
-        if not math.isfinite(total) or not math.isfinite(found):
+        validation_loss = log_loss(
+            score_network(network, validation), validation.label, validation.weight.astype(np.float64)
+        )
+        if not math.isfinite(total) or not math.isfinite(validation_loss):
             raise LearnSparkError(
-                f"rank_ads: the loss of {shape.variant}, seed {seed}, is {total} in epoch {epoch}; lower "
+                f"rank_ads: the loss of {shape.variant}, seed {seed}, is {total} in epoch {number}; lower "
                 "ranking.learning_rate"
             )
-        if not points or found < min(point.validation for point in points):
+        if not epochs or validation_loss < min(epoch.validation for epoch in epochs):
             best = copy.deepcopy(network.state_dict())
-        points.append(Point(epoch, total / len(train), found))
+        epochs.append(Epoch(number, total / len(train), validation_loss))
         if bar is not None:
-            bar.advance(len(train), f"log loss {found:.5f} on validation")
-        if epoch - best_epoch(points) >= settings.patience:
+            bar.advance(len(train), f"log loss {validation_loss:.5f} on validation")
+        if number - best_epoch(epochs) >= settings.patience:
             break
     network.load_state_dict(best)
-    return network.eval(), points
+    return network.eval(), epochs
 
 
-def best_epoch(points: list[Point]) -> int:
+def best_epoch(epochs: list[Epoch]) -> int:
     """The epoch that validation chose: the first with the least log loss."""
-    return min(points, key=lambda point: (point.validation, point.epoch)).epoch
+    return min(epochs, key=lambda epoch: (epoch.validation, epoch.number)).number
 
 
 @torch.inference_mode()

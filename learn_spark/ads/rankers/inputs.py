@@ -1,4 +1,4 @@
-"""What every ranker reads of exposures: rows of embedding tables, time of day and week, rows of released vectors."""
+"""The inputs of every ranker: rows of embedding tables, time of day and of week, rows of released vectors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from learn_spark.ads.rankers.vocabulary import Vocabulary
 
 DAY, WEEK = 86_400_000_000, 604_800_000_000  # microseconds
 MONDAY = 4 * DAY  # after 1970-01-01, a Thursday
-CIRCLE = 4
+CYCLIC_TIME_DIMS = 4
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """``rows`` [n, F] int32: the embedding row of each field; ``circle`` [n, 4] float32: hour and weekday as points on
-    circles; ``user``, ``item`` [n] int32: rows of ``vectors`` [1 + R, D], MASKED for none; ``label``, ``weight`` [n]
-    float32.
+    """``rows`` [n, F] int32: the embedding row of each field; ``cyclic_time`` [n, 4] float32: hour and weekday, each as
+    a point on a circle; ``user``, ``item`` [n] int32: rows of ``vectors`` [1 + R, D], MASKED for none; ``label``,
+    ``weight`` [n] float32.
     """
 
     rows: np.ndarray
-    circle: np.ndarray
+    cyclic_time: np.ndarray
     user: np.ndarray
     item: np.ndarray
     vectors: np.ndarray
@@ -38,7 +38,7 @@ class Inputs:
         """The exposures in ``mask`` [n] bool; the vectors are shared."""
         return Inputs(
             self.rows[mask],
-            self.circle[mask],
+            self.cyclic_time[mask],
             self.user[mask],
             self.item[mask],
             self.vectors,
@@ -47,17 +47,17 @@ class Inputs:
         )
 
     def wide(self, at: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(user vectors [b, D], item vectors [b, D], known [b, 2] 0 or 1 for user and item) of some exposures."""
+        """(user vectors [b, D], item vectors [b, D], has_vector [b, 2] 1 or 0 for user and item) of rows ``at``."""
         user, item = self.user[at], self.item[at]
-        known = np.stack([user != MASKED, item != MASKED], axis=1).astype(np.float32)
-        return self.vectors[user], self.vectors[item], known
+        has_vector = np.stack([user != MASKED, item != MASKED], axis=1).astype(np.float32)
+        return self.vectors[user], self.vectors[item], has_vector
 
 
 def inputs_of(exposures: Exposures, features: Features, vocabularies: Mapping[str, Vocabulary]) -> Inputs:
     """The inputs of ``exposures`` [n], fields in the order of ``vocabularies``."""
     return Inputs(
         np.stack([vocabulary.rows(exposures.fields[name]) for name, vocabulary in vocabularies.items()], axis=1),
-        circle(exposures.time),
+        cyclic_time(exposures.time),
         features.user,
         features.item,
         features.vectors,
@@ -66,7 +66,7 @@ def inputs_of(exposures: Exposures, features: Features, vocabularies: Mapping[st
     )
 
 
-def circle(micros: np.ndarray) -> np.ndarray:
+def cyclic_time(micros: np.ndarray) -> np.ndarray:
     """Sine and cosine of the time of day and of the time of the week (from Monday on; UTC), [n, 4] float32."""
     day = micros % DAY / DAY * 2 * np.pi
     week = (micros - MONDAY) % WEEK // DAY / 7 * 2 * np.pi

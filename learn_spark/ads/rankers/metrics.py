@@ -30,7 +30,7 @@ def grouped_auc(
 
 
 class ResampledAuc:
-    """The AUC of the same scores again and again, as ``users`` are drawn more or less often: sorted once."""
+    """The AUC of the same scores under many resamples of ``users``; the scores are sorted once."""
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, users: np.ndarray) -> None:
         order = np.argsort(scores, kind="stable")
@@ -50,18 +50,26 @@ class ResampledAuc:
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """AUC over all exposures [n], weighted as in ``grouped_auc``."""
+    """AUC over all exposures [n], weighted as in ``grouped_auc``.
+
+    >>> auc(np.array([0.8, 0.2, 0.5]), np.array([1, 1, 0]), np.array([2.0, 2.0, 1.0]))
+    0.5
+    """
     return float(grouped_auc(scores, labels, weights, np.zeros(len(scores), dtype=np.int64), 1)[0])
 
 
 def user_auc(aucs: np.ndarray, exposures: np.ndarray | None = None) -> float:
-    """UAUC: the mean of the users' own AUCs [users]; WUAUC with each user's ``exposures`` [users] (sum of weights) as
-    its share in the mean. Users of one class have none (NaN) and are left out; NaN where all are.
+    """UAUC: the mean of ``aucs`` [users]; WUAUC: weighted by each user's ``exposures`` [users] (sum of weights).
+
+    A user whose exposures are of one class has no AUC (NaN) and is left out; NaN if no user has one.
+
+    >>> user_auc(np.array([1.0, 0.5, np.nan])), user_auc(np.array([1.0, 0.5, np.nan]), np.array([3.0, 1.0, 9.0]))
+    (0.75, 0.875)
     """
-    has = np.isfinite(aucs)
-    if not has.any():
+    has_auc = np.isfinite(aucs)
+    if not has_auc.any():
         return float("nan")
-    return float(np.average(aucs[has], weights=None if exposures is None else exposures[has]))
+    return float(np.average(aucs[has_auc], weights=None if exposures is None else exposures[has_auc]))
 
 
 def log_losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -76,7 +84,11 @@ def log_loss(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> flo
 
 
 def calibration(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """Predicted over observed conversions, both weighted; above 1 too many are predicted. NaN without a conversion."""
+    """Predicted over observed conversions, both weighted; above 1 too many are predicted. NaN without a conversion.
+
+    >>> round(calibration(np.array([0.1, 0.1]), np.array([1, 0]), np.array([1.0, 9.0])), 12)
+    1.0
+    """
     observed = float(weights @ (labels > 0))
     return float(weights @ scores) / observed if observed else float("nan")
 

@@ -1,4 +1,4 @@
-"""The ranker as a network: embeddings, DCN-v2's cross layers or an MLP alone, and the LEARN-Adaptor."""
+"""The neural ranker: embeddings, DCN-v2's cross layers or an MLP alone, and LEARN's adaptor."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learn_spark.ads.rankers.inputs import CIRCLE, Inputs
+from learn_spark.ads.rankers.inputs import CYCLIC_TIME_DIMS, Inputs
 
 INITIAL_STD = 0.01
 
 
 @dataclass(frozen=True)
 class Shape:
-    """All that a network is built from. ``sizes`` [F] rows of the fields' embedding tables; ``dims`` D of a released
-    vector, for ``variant`` learn and learn-adaptor.
+    """Everything that a network is built from.
+
+    ``sizes`` [F] rows of the fields' embedding tables; ``dims`` D of a released vector, for ``variant`` learn and
+    learn-adaptor.
     """
 
     variant: str
@@ -28,32 +30,32 @@ class Shape:
     hidden: tuple[int, ...]
     cross_layers: int
     cross_rank: int | None
-    fusion_dim: int
+    adaptor_dim: int
 
     @staticmethod
-    def of_dict(told: dict[str, object]) -> Shape:
-        """What ``to_dict`` gave, read back from JSON."""
-        return Shape(**{name: tuple(v) if isinstance(v, list) else v for name, v in told.items()})  # type: ignore[arg-type]
+    def of_dict(shape: dict[str, object]) -> Shape:
+        """The inverse of ``to_dict``, after a round trip through JSON."""
+        return Shape(**{name: tuple(v) if isinstance(v, list) else v for name, v in shape.items()})  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON knows it."""
+        """The fields as JSON types."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``rows`` [B, F], ``circle`` [B, 4], ``user`` and ``item`` [B, D], ``known`` [B, 2]: see ``Inputs``."""
+    """``rows`` [B, F], ``cyclic_time`` [B, 4], ``user`` and ``item`` [B, D], ``has_vector`` [B, 2]: see ``Inputs``."""
 
     rows: Tensor
-    circle: Tensor
+    cyclic_time: Tensor
     user: Tensor
     item: Tensor
-    known: Tensor
+    has_vector: Tensor
 
     @staticmethod
     def of(inputs: Inputs, at: slice | np.ndarray) -> Batch:
-        """Some exposures; their released vectors are gathered here, for these alone."""
-        narrow = (inputs.rows[at], inputs.circle[at])
+        """The exposures ``at``, with their released vectors gathered."""
+        narrow = (inputs.rows[at], inputs.cyclic_time[at])
         return Batch(*map(torch.from_numpy, (*narrow, *inputs.wide(at))))
 
 
@@ -74,9 +76,10 @@ class Cross(nn.Module):
         return crossed
 
 
-class Standard(nn.Module):
-    """Released vectors moved to mean zero and scaled by one number to entries of variance one, as seen in training; a
-    masked one stays zero.
+class VectorScaler(nn.Module):
+    """Centres released vectors and scales them by one number to variance one, by the training exposures' vectors.
+
+    A masked vector stays zero.
     """
 
     mean: Tensor
@@ -88,37 +91,38 @@ class Standard(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def fit(self, vectors: np.ndarray) -> None:
-        """Read mean and scale off ``vectors`` [R, D]; without any, they stay 0 and 1."""
+        """Set mean and scale from ``vectors`` [R, D]; they stay 0 and 1 if there are none."""
         if len(vectors):
             mean = vectors.mean(axis=0, dtype=np.float64)
             spread = float(np.sqrt(np.mean((vectors - mean) ** 2)))
             self.mean.copy_(torch.from_numpy(mean))
             self.scale.fill_(spread or 1.0)
 
-    def forward(self, vectors: Tensor, known: Tensor) -> Tensor:
-        """[B, D] of ``vectors`` [B, D] and ``known`` [B] (0 or 1)."""
-        return (vectors - self.mean) / self.scale * known[:, None]
+    def forward(self, vectors: Tensor, has_vector: Tensor) -> Tensor:
+        """Scaled ``vectors`` [B, D], zero where ``has_vector`` [B] is 0."""
+        return (vectors - self.mean) / self.scale * has_vector[:, None]
 
 
 class Adaptor(nn.Module):
-    """LEARN's adaptor: user and item vector through a fusion module (two linear layers) and an MLP that is trained on
-    conversions by a loss of its own (LEARN, online experiments). The fused vector is what the ranker reads.
+    """LEARN's adaptor: two linear layers over user and item vector, and an MLP trained by a conversion loss of its own.
+
+    The ranker reads the output of the linear layers (arXiv 2405.03988, online experiments).
     """
 
-    def __init__(self, dims: int, fusion_dim: int) -> None:
+    def __init__(self, dims: int, adaptor_dim: int) -> None:
         super().__init__()
-        self.fusion = nn.Sequential(nn.Linear(2 * dims, fusion_dim), nn.ReLU(), nn.Linear(fusion_dim, fusion_dim))
-        self.head = nn.Sequential(nn.ReLU(), nn.Linear(fusion_dim, fusion_dim), nn.ReLU(), nn.Linear(fusion_dim, 1))
+        self.layers = nn.Sequential(nn.Linear(2 * dims, adaptor_dim), nn.ReLU(), nn.Linear(adaptor_dim, adaptor_dim))
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(adaptor_dim, adaptor_dim), nn.ReLU(), nn.Linear(adaptor_dim, 1))
 
     def forward(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """(fused [B, fusion_dim], the auxiliary logit [B])."""
-        fused = self.fusion(torch.cat([user, item], dim=1))
-        return fused, self.head(fused).squeeze(1)
+        """(adapted [B, adaptor_dim], the auxiliary logit [B])."""
+        adapted = self.layers(torch.cat([user, item], dim=1))
+        return adapted, self.head(adapted).squeeze(1)
 
 
 class Network(nn.Module):
     """Logits of conversion. base: embeddings of the fields and the time; learn: also both released vectors and their
-    dot product; learn-adaptor: [fused, user, item] beside the rest. What is known of a vector is always said with it.
+    dot product; learn-adaptor: [adapted, user, item] beside the rest. Whether a vector exists is always an input too.
 
     mlp: an MLP over all of it. dcn_v2: cross layers beside the MLP, both into one linear layer (its parallel form).
     """
@@ -130,23 +134,23 @@ class Network(nn.Module):
         for table in tables:
             nn.init.normal_(table.weight, std=INITIAL_STD)
         self.embeddings = nn.ModuleList(tables)
-        width = len(shape.sizes) * shape.id_dim + CIRCLE
+        width = len(shape.sizes) * shape.id_dim + CYCLIC_TIME_DIMS
         if shape.variant != "base":
-            self.user, self.item = Standard(shape.dims), Standard(shape.dims)
+            self.user, self.item = VectorScaler(shape.dims), VectorScaler(shape.dims)
             width += 2 * shape.dims + 2
         self.adaptor: Adaptor | None = None
         if shape.variant == "learn":
             width += 1
         elif shape.variant == "learn-adaptor":
-            self.adaptor = Adaptor(shape.dims, shape.fusion_dim)
-            width += shape.fusion_dim
+            self.adaptor = Adaptor(shape.dims, shape.adaptor_dim)
+            width += shape.adaptor_dim
         layers = shape.cross_layers if shape.model == "dcn_v2" else 0
         self.crosses = nn.ModuleList(Cross(width, shape.cross_rank) for _ in range(layers))
         self.deep = _mlp(width, shape.hidden)
         self.out = nn.Linear(shape.hidden[-1] + (width if layers else 0), 1)
 
     def fit_scales(self, inputs: Inputs) -> None:
-        """Let the released vectors be scaled as the training exposures' are."""
+        """Fit the scaling of released vectors to those of the training exposures."""
         if self.shape.variant != "base":
             for standard, rows in ((self.user, inputs.user), (self.item, inputs.item)):
                 used = np.unique(rows)
@@ -155,17 +159,17 @@ class Network(nn.Module):
     def forward(self, x: Batch) -> tuple[Tensor, Tensor | None]:
         """(logits [B], the adaptor's logits [B]; None without an adaptor)."""
         parts = [table(x.rows[:, at]) for at, table in enumerate(self.embeddings)]
-        parts.append(x.circle)
+        parts.append(x.cyclic_time)
         auxiliary = None
         if self.shape.variant != "base":
-            user, item = self.user(x.user, x.known[:, 0]), self.item(x.item, x.known[:, 1])
-            parts += [user, item, x.known]
+            user, item = self.user(x.user, x.has_vector[:, 0]), self.item(x.item, x.has_vector[:, 1])
+            parts += [user, item, x.has_vector]
             if self.adaptor is None:
                 # Of unit vectors: their cosine, what the tower was trained to rank by.
                 parts.append((x.user * x.item).sum(dim=1, keepdim=True))
             else:
-                fused, auxiliary = self.adaptor(user, item)
-                parts.append(fused)
+                adapted, auxiliary = self.adaptor(user, item)
+                parts.append(adapted)
         x0 = torch.cat(parts, dim=1)
         last = self.deep(x0)
         if len(self.crosses):

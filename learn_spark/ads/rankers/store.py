@@ -1,6 +1,6 @@
-"""Trained rankers on disk, without pickle: rankings/<run_id>/ holds what they share and a folder for each of them.
+"""Trained rankers on disk, without pickle: rankings/<run_id>/ has files shared by all rankers, and a folder for each.
 
-manifest.json: fields, cut, releases' tower; vocabularies.parquet; <variant>-<seed>/ with manifest.json and
+manifest.json: fields, split, the releases' tower; vocabularies.parquet; <variant>-<seed>/ with manifest.json and
 model.safetensors (networks) or model.txt (LightGBM's own text).
 """
 
@@ -30,19 +30,19 @@ from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.workspace import Workspace
 
-FORMAT = 1
+FORMAT = 2
 FOLDER, MANIFEST, VOCABULARIES = "rankings", "manifest.json", "vocabularies.parquet"
 WEIGHTS, TREES = "model.safetensors", "model.txt"
 WITH_FEATURES = frozenset({"learn", "learn-adaptor", "gbdt-learn"})
 
 
 class RankerError(LearnSparkError):
-    """A saved ranker that is missing, damaged, of another format, or that does not fit what it is asked to score."""
+    """A saved ranker is missing, damaged, of another format, or does not fit the exposures to score."""
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """One trained model: ``network``, or the text of ``trees``. ``training`` says how it went."""
+    """One trained model: ``network``, or the text of ``trees``. ``training`` is the course of its training."""
 
     variant: str
     model: str
@@ -53,7 +53,7 @@ class Ranker:
 
     @property
     def name(self) -> str:
-        """Its folder."""
+        """The name of its folder."""
         return f"{self.variant}-{self.seed}"
 
     @property
@@ -63,7 +63,7 @@ class Ranker:
 
     @property
     def ranker_id(self) -> str:
-        """A hash of the weights and of what they mean."""
+        """A hash of weights, variant, model, seed, shape and training."""
         return hashlib.sha256(self._content() + self._text().encode()).hexdigest()[:16]
 
     def score(self, inputs: Inputs) -> np.ndarray:
@@ -82,43 +82,48 @@ class Ranker:
 
     def _text(self) -> str:
         shape = None if self.network is None else self.network.shape.to_dict()
-        told = {"variant": self.variant, "model": self.model, "seed": self.seed, "shape": shape}
-        return json.dumps({**told, "training": dict(self.training)}, indent=1, sort_keys=True)
+        identity = {"variant": self.variant, "model": self.model, "seed": self.seed, "shape": shape}
+        return json.dumps({**identity, "training": dict(self.training)}, indent=1, sort_keys=True)
 
     def write(self, folder: Path) -> None:
-        """Write the model and its manifest into ``folder``, made for it."""
+        """Create ``folder`` with the model and its manifest."""
         folder.mkdir()
         if self.network is not None:
             save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, folder / WEIGHTS)
         elif self.trees is not None:
             (folder / TREES).write_text(self.trees, encoding="utf-8")
-        told = {"ranker_id": self.ranker_id, **json.loads(self._text())}
-        (folder / MANIFEST).write_text(json.dumps(told, indent=1, sort_keys=True), encoding="utf-8")
+        manifest = {"ranker_id": self.ranker_id, **json.loads(self._text())}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
 
     @staticmethod
     def read(folder: Path) -> Ranker:
-        """What ``write`` wrote; RankerError where a file is missing or is not the one that was saved."""
-        told = _json(folder / MANIFEST)
+        """The inverse of ``write``. Raises RankerError if a file is missing or is not the one that was saved."""
+        manifest = _json(folder / MANIFEST)
         network, trees = None, None
         try:
-            if told["shape"] is None:
+            if manifest["shape"] is None:
                 trees = (folder / TREES).read_text(encoding="utf-8")
             else:
-                network = Network(Shape.of_dict(told["shape"]))
+                network = Network(Shape.of_dict(manifest["shape"]))
                 network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
                 network.eval()
         except (OSError, RuntimeError, ValueError) as error:
             raise RankerError(f"the ranker in {folder} cannot be read: {' '.join(str(error).split())[:200]}") from None
-        found = Ranker(told["variant"], told["model"], told["seed"], told["training"], network, trees)
-        if found.ranker_id != told["ranker_id"]:
-            raise RankerError(f"the ranker in {folder} is damaged: it is not the {told['ranker_id']} that was saved")
-        return found
+        ranker = Ranker(manifest["variant"], manifest["model"], manifest["seed"], manifest["training"], network, trees)
+        if ranker.ranker_id != manifest["ranker_id"]:
+            raise RankerError(
+                f"the ranker in {folder} is damaged: its id is {ranker.ranker_id}, it was saved as "
+                f"{manifest['ranker_id']}; train rankers again (ranking.mode: train)"
+            )
+        return ranker
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """The rankers of one training run and what they share: ``vocabularies`` by field, in order; the ``context`` keys
-    among them; where the exposures were cut; ``model_id`` of the tower whose vectors they read (None: none do).
+    """The rankers of one training run, with what all of them share.
+
+    ``vocabularies`` by field, in order; the ``context`` keys among the fields; ``buckets`` of hashed ids (None: looked
+    up); the ``split`` by time; ``model_id`` of the tower whose vectors they read (None: they read none).
     """
 
     rankers: Sequence[Ranker]
@@ -129,28 +134,28 @@ class Rankings:
     model_id: str | None
 
 
-def save_rankings(workspace: Workspace, run_id: str, found: Rankings, settings: Settings) -> str:
-    """Write rankings/<run_id>, whole or not at all; the hash of its manifest."""
+def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, settings: Settings) -> str:
+    """Write rankings/<run_id> atomically; returns the hash of its manifest."""
     root = workspace.folder(FOLDER)
     temporary = root / f".new.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        pq.write_table(to_arrow(found.vocabularies), temporary / VOCABULARIES, compression="zstd")
-        for ranker in found.rankers:
+        pq.write_table(to_arrow(rankings.vocabularies), temporary / VOCABULARIES, compression="zstd")
+        for ranker in rankings.rankers:
             ranker.write(temporary / ranker.name)
-        told = {
+        manifest = {
             "format": FORMAT,
-            "fields": list(found.vocabularies),
-            "context": list(found.context),
-            "buckets": found.buckets,
+            "fields": list(rankings.vocabularies),
+            "context": list(rankings.context),
+            "buckets": rankings.buckets,
             "vocabularies": _sha256(temporary / VOCABULARIES),
-            "validation_from": found.split.validation_from,
-            "test_from": found.split.test_from,
-            "model_id": found.model_id,
-            "rankers": {ranker.name: ranker.ranker_id for ranker in found.rankers},
+            "validation_from": rankings.split.validation_from,
+            "test_from": rankings.split.test_from,
+            "model_id": rankings.model_id,
+            "rankers": {ranker.name: ranker.ranker_id for ranker in rankings.rankers},
         }
-        (temporary / MANIFEST).write_text(json.dumps(told, indent=1, sort_keys=True), encoding="utf-8")
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
         save_settings(settings, temporary)
         temporary.rename(root / run_id)
     finally:
@@ -159,24 +164,30 @@ def save_rankings(workspace: Workspace, run_id: str, found: Rankings, settings: 
 
 
 def load_rankings(workspace: Workspace, run_id: str, variants: Sequence[str], seeds: Sequence[int]) -> Rankings:
-    """Of the rankers that a run saved, those of ``variants`` and ``seeds``; RankerError for none, and for damage."""
+    """The rankers of ``variants`` and ``seeds`` that a run saved.
+
+    Raises RankerError if there is none of them, if a file is damaged, and if the format is another version's.
+    """
     folder = workspace.root / FOLDER / run_id
-    told = _json(folder / MANIFEST)
-    if told.get("format") != FORMAT:
-        raise RankerError(f"{folder} has the format {told.get('format')}, this version reads {FORMAT}")
-    if _sha256(folder / VOCABULARIES) != told["vocabularies"]:
+    manifest = _json(folder / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise RankerError(
+            f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}: train rankers again "
+            "(ranking.mode: train)"
+        )
+    if _sha256(folder / VOCABULARIES) != manifest["vocabularies"]:
         raise RankerError(f"{folder / VOCABULARIES} is damaged: its hash is not the one it was saved with")
-    wanted = [f"{variant}-{seed}" for variant in variants for seed in seeds]
-    names = [name for name in wanted if name in told["rankers"]]
+    requested = [f"{variant}-{seed}" for variant in variants for seed in seeds]
+    names = [name for name in requested if name in manifest["rankers"]]
     if not names:
         raise RankerError(
-            f"rank_ads: {folder} has no ranker of {', '.join(wanted)} (ranking.variants, ranking.seeds); it has "
-            f"{', '.join(told['rankers'])}"
+            f"rank_ads: {folder} has no ranker of {', '.join(requested)} (ranking.variants, ranking.seeds); it has "
+            f"{', '.join(manifest['rankers'])}"
         )
-    vocabularies = of_arrow(pq.read_table(folder / VOCABULARIES), told["fields"], told["buckets"])
-    split = Split(told["validation_from"], told["test_from"])
+    vocabularies = of_arrow(pq.read_table(folder / VOCABULARIES), manifest["fields"], manifest["buckets"])
+    split = Split(manifest["validation_from"], manifest["test_from"])
     rankers = [Ranker.read(folder / name) for name in names]
-    return Rankings(rankers, vocabularies, told["context"], told["buckets"], split, told["model_id"])
+    return Rankings(rankers, vocabularies, manifest["context"], manifest["buckets"], split, manifest["model_id"])
 
 
 def saved_by(workspace: Workspace, run_id: str | None) -> tuple[str, str]:
@@ -193,16 +204,16 @@ def saved_by(workspace: Workspace, run_id: str | None) -> tuple[str, str]:
             f"rank_ads: the run {run_id} (ranking.ranker) saved no rankers; those that did are "
             f"{', '.join(trained[-3:]) or 'none'}"
         )
-    found = run_id or trained[-1]
-    return found, _sha256(workspace.root / FOLDER / found / MANIFEST)
+    chosen = run_id or trained[-1]
+    return chosen, _sha256(workspace.root / FOLDER / chosen / MANIFEST)
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise RankerError(f"{path} cannot be read: {error}") from None
-    return told
+    return content
 
 
 def _sha256(path: Path) -> str:

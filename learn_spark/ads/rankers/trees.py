@@ -1,4 +1,4 @@
-"""Gradient-boosted trees (LightGBM) over the same inputs: what a ranker without a network makes of them."""
+"""Gradient-boosted trees (LightGBM) over the same inputs, the baseline without a network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from learn_spark.core.settings.ads import RankingSettings
 SCORED_ROWS = 65_536
 
 
-class _Wide(lightgbm.Sequence):
-    """The inputs as rows of numbers, made wide a batch at a time."""
+class _Rows(lightgbm.Sequence):
+    """The inputs as rows of numbers, gathered a batch at a time."""
 
     batch_size = 16_384
 
@@ -30,11 +30,11 @@ class _Wide(lightgbm.Sequence):
         one = np.isscalar(at)
         rows = np.array([at]) if one else at if isinstance(at, slice) else np.asarray(at)
         inputs = self._inputs
-        parts: list[np.ndarray] = [inputs.rows[rows], inputs.circle[rows]]
+        parts: list[np.ndarray] = [inputs.rows[rows], inputs.cyclic_time[rows]]
         if self._with_features:
-            user, item, known = inputs.wide(rows)
-            # A tree can ask whether a number is missing.
-            user, item = (np.where(known[:, [n]] > 0, vectors, np.nan) for n, vectors in enumerate((user, item)))
+            user, item, has_vector = inputs.wide(rows)
+            # NaN: LightGBM splits on whether a number is missing.
+            user, item = (np.where(has_vector[:, [n]] > 0, vectors, np.nan) for n, vectors in enumerate((user, item)))
             parts += [user, item, (user * item).sum(axis=1, keepdims=True)]
         wide = np.concatenate(parts, axis=1, dtype=np.float64)
         return wide[0] if one else wide
@@ -70,7 +70,7 @@ def train_trees(
     for inputs in (train, validation):
         sets.append(
             lightgbm.Dataset(
-                _Wide(inputs, with_features),
+                _Rows(inputs, with_features),
                 label=inputs.label,
                 weight=inputs.weight,
                 categorical_feature=fields,
@@ -89,7 +89,7 @@ def train_trees(
 def score_trees(model: str, variant: str, inputs: Inputs) -> np.ndarray:
     """Predicted probabilities of conversion [n] float64."""
     booster = lightgbm.Booster(model_str=model)
-    wide = _Wide(inputs, variant == "gbdt-learn")
+    wide = _Rows(inputs, variant == "gbdt-learn")
     parts = [
         np.asarray(booster.predict(wide[start : start + SCORED_ROWS])) for start in range(0, len(inputs), SCORED_ROWS)
     ]

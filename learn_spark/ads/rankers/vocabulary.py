@@ -1,4 +1,4 @@
-"""Which row of its embedding table a field's value has: looked up among those of the training exposures, or hashed."""
+"""The embedding row of each value of a field: looked up among the training exposures' values, or hashed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from learn_spark.ads.rankers.exposures import Coded
+from learn_spark.ads.rankers.exposures import CodedColumn
 
 UNKNOWN, NULL, FIRST = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """``known`` value -> row, from FIRST on. All other values have the row UNKNOWN, null has NULL."""
+    """``row_of`` maps a value to its row, from FIRST on. All other values have the row UNKNOWN, null has NULL."""
 
-    known: Mapping[str, int]
+    row_of: Mapping[str, int]
 
     @staticmethod
-    def of(train: Coded, min_count: int) -> Lookup:
-        """The values that at least ``min_count`` of the training exposures have, in the order of the values.
+    def of(train: CodedColumn, min_count: int) -> Lookup:
+        """The values of at least ``min_count`` training exposures, in the order of the values.
 
-        Rarer values are what UNKNOWN learns from, so that a value which comes later reads something trained.
+        Rarer values train the row UNKNOWN, so that a new value reads a trained row.
         """
         counts = np.bincount(train.codes[train.codes >= 0], minlength=len(train.values))
         kept = sorted(train.values[counts >= min_count].tolist())
@@ -33,11 +33,11 @@ class Lookup:
     @property
     def size(self) -> int:
         """Rows of the embedding table."""
-        return FIRST + len(self.known)
+        return FIRST + len(self.row_of)
 
-    def rows(self, field: Coded) -> np.ndarray:
+    def rows(self, field: CodedColumn) -> np.ndarray:
         """The row of each exposure [n] int32."""
-        of_value = [self.known.get(value, UNKNOWN) for value in field.values]
+        of_value = [self.row_of.get(value, UNKNOWN) for value in field.values]
         return np.array([*of_value, NULL], dtype=np.int32)[field.codes]
 
 
@@ -52,7 +52,7 @@ class Hashed:
         """Rows of the embedding table."""
         return FIRST + self.buckets
 
-    def rows(self, field: Coded) -> np.ndarray:
+    def rows(self, field: CodedColumn) -> np.ndarray:
         """The row of each exposure [n] int32."""
         of_value = [FIRST + zlib.crc32(str(value).encode()) % self.buckets for value in field.values]
         return np.array([*of_value, NULL], dtype=np.int32)[field.codes]
@@ -62,12 +62,12 @@ Vocabulary = Lookup | Hashed
 
 
 def to_arrow(vocabularies: Mapping[str, Vocabulary]) -> pa.Table:
-    """The looked up ones as (field, value, row)."""
+    """All Lookup vocabularies as a table of (field, value, row)."""
     rows = [
         (field, value, row)
         for field, vocabulary in vocabularies.items()
         if isinstance(vocabulary, Lookup)
-        for value, row in vocabulary.known.items()
+        for value, row in vocabulary.row_of.items()
     ]
     fields, values, numbers = zip(*rows, strict=True) if rows else ((), (), ())
     return pa.table(
@@ -80,11 +80,11 @@ def to_arrow(vocabularies: Mapping[str, Vocabulary]) -> pa.Table:
 
 
 def of_arrow(table: pa.Table, fields: list[str], buckets: int | None) -> dict[str, Vocabulary]:
-    """What ``to_arrow`` made a table of; ``buckets``: they were hashed."""
+    """The inverse of ``to_arrow``; with ``buckets`` every field is Hashed."""
     if buckets is not None:
         return {field: Hashed(buckets) for field in fields}
-    known: dict[str, dict[str, int]] = {field: {} for field in fields}
+    rows_of: dict[str, dict[str, int]] = {field: {} for field in fields}
     columns = (table[name].to_pylist() for name in ("field", "value", "row"))
     for field, value, row in zip(*columns, strict=True):
-        known[field][value] = row
-    return {field: Lookup(values) for field, values in known.items()}
+        rows_of[field][value] = row
+    return {field: Lookup(values) for field, values in rows_of.items()}

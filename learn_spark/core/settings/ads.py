@@ -66,12 +66,14 @@ Thresholds = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
 
 class CohortsSettings(Section):
-    """Items and users by their events before the release's as-of time: cold (fewer than the first), long-tail (fewer
-    than the second), other.
+    """Items and users by their events before the release's as-of time: cold (fewer than the first threshold),
+    long-tail (fewer than the second), other.
     """
 
     item: Thresholds = Field(default_factory=lambda: [1, 20])
+    """Two thresholds of an item's events."""
     user: Thresholds = Field(default_factory=lambda: [1, 20])
+    """Two thresholds of a user's events."""
 
     @model_validator(mode="after")
     def _rise(self) -> CohortsSettings:
@@ -82,61 +84,98 @@ class CohortsSettings(Section):
 
 
 class TreesSettings(Section):
-    """Gradient-boosted trees (LightGBM), the sanity baseline of variants gbdt and gbdt-learn.
-
-    ``max_step`` bounds what a leaf adds to a logit before the learning rate: where conversions are rare and the others'
-    weights large, the Newton step of a leaf of conversions alone is next to endless.
-    """
+    """Gradient-boosted trees (LightGBM), the sanity baseline of variants gbdt and gbdt-learn."""
 
     leaves: Annotated[int, Field(ge=2)] = 31
+    """Leaves of a tree, at most."""
     rounds: Count = 300
+    """Trees, at most."""
     patience: Count = 20
+    """Stop after so many rounds without a lower log loss on validation."""
     learning_rate: Rate = 0.1
+    """Share of each tree that is added."""
     min_leaf: Count = 50
+    """Training exposures in a leaf, at least."""
     max_step: Rate = 1.0
+    """Bound of a leaf's step, in logits before the learning rate. Where conversions are rare and the other exposures'
+    weights large, the Newton step of a leaf of conversions alone is nearly unbounded.
+    """
 
 
 class RankingSettings(Section):
     """The ads ranker: a conversion model on exposures, with and without the released features (docs/ranking.md).
 
-    ``mode`` score ranks with what the run ``ranker`` saved (null: the newest that trained), from ``since`` on or from
-    where its test began. ``variants``: base; learn: released user and item vector and their dot product beside it;
-    learn-adaptor: LEARN's fusion module; gbdt, gbdt-learn: trees over the same. Exposures are cut by time into train,
-    validation and test: by shares, or at two times. ``ids`` hashed: ``buckets`` rows a field; lookup: a row an id
-    with ``min_count`` training exposures, and one for all others.
+    Exposures are split by time into train, validation and test: by shares, or at two times.
     """
 
     mode: Literal["train", "score"] = "train"
+    """train: train rankers, and evaluate them on the last exposures; score: score with saved rankers."""
     ranker: str | None = None
+    """Mode score: id of the run that saved the rankers; null: the newest run that did."""
     since: str | None = None
+    """Mode score: score exposures from this time on; null: from where the rankers' test began."""
     clock: Literal["published", "as_of"] = "published"
+    """Which release an exposure reads. published: the one that was served at its time; as_of: the newest without an
+    event at or after it (for logs from before the first release).
+    """
     variants: list[Variant] = Field(default_factory=lambda: list(get_args(Variant)), min_length=1)
+    """base: without features; learn: released user and item vector and their dot product; learn-adaptor: LEARN's
+    adaptor over both vectors; gbdt, gbdt-learn: trees over the inputs of base and learn.
+    """
     model: Literal["mlp", "dcn_v2"] = "dcn_v2"
+    """dcn_v2: cross layers beside the MLP; mlp: the MLP alone."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [2024, 2025, 2026], min_length=1)
+    """Each variant is trained with each seed; intervals are over seeds."""
     train_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
+    """Share of the exposures, the earliest, to train on."""
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Share of the exposures, the next ones, for early stopping; the rest is the test."""
     validation_from: str | None = None
+    """Where validation begins, instead of the shares; together with ``test_from``."""
     test_from: str | None = None
+    """Where the test begins, instead of the shares; together with ``validation_from``."""
     ids: Literal["lookup", "hashed"] = "lookup"
+    """lookup: a row of the embedding table for each frequent id of training, and one for all others; hashed: ids share
+    ``buckets`` rows.
+    """
     buckets: Count = 4096
+    """ids hashed: rows a field."""
     min_count: Count = 2
+    """ids lookup: training exposures that an id needs for a row of its own."""
     context: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """Keys of the exposures' context that are features."""
     id_dim: Count = 16
+    """Width of a field's embedding."""
     hidden: list[Count] = Field(default_factory=lambda: [64, 32], min_length=1)
+    """Widths of the MLP's layers."""
     cross_layers: Count = 2
+    """dcn_v2: cross layers; each adds one degree of feature products."""
     cross_rank: Count | None = 32
-    fusion_dim: Count = 32
+    """dcn_v2: rank of the cross matrices, lower is cheaper; null: full matrices."""
+    adaptor_dim: Count = 32
+    """learn-adaptor: width of the adaptor's output."""
     auxiliary_weight: Annotated[float, Field(ge=0.0)] = 0.5
+    """learn-adaptor: weight of the adaptor's own conversion loss."""
     epochs: Count = 10
+    """Passes over the training exposures, at most."""
     patience: Count = 1
+    """Stop after so many epochs without a lower log loss on validation."""
     batch_size: Count = 1024
+    """Exposures a step."""
     learning_rate: Rate = 1e-3
+    """Adam's learning rate."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+    """Adam's L2 penalty; pulls embeddings of rare ids to zero."""
     threads: Count | None = None
+    """CPU threads; null: all cores. Fewer are faster on a machine with other work."""
     trees: TreesSettings = TreesSettings()
+    """Knobs of the variants gbdt and gbdt-learn."""
     cohorts: CohortsSettings = CohortsSettings()
+    """Thresholds of the cohorts that metrics are computed on."""
     calibration_bins: Count = 10
+    """Bins of ECE, with equal shares of the exposures' weight."""
     bootstrap_samples: Count = 200
+    """Resamples of users for the intervals of differences."""
 
     @field_validator("since", "validation_from", "test_from")
     @classmethod

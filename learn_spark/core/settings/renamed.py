@@ -15,6 +15,7 @@ RENAMED_KEYS = {
     "evaluation.evidence": "evaluation.reranker",
     "histories.cut": "histories.split_time",
     "histories.train_behind_cut": "histories.train_after_split",
+    "ranking.fusion_dim": "ranking.adaptor_dim",
 }
 RENAMED_VALUES = {("histories.protocol", "time_cut"): "time_split"}
 

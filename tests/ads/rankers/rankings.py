@@ -14,7 +14,7 @@ SMALL = {
     "hidden": [16],
     "id_dim": 4,
     "cross_rank": None,
-    "fusion_dim": 8,
+    "adaptor_dim": 8,
     "batch_size": 128,
     "learning_rate": 5e-3,
     "epochs": 8,

@@ -55,13 +55,13 @@ def test_only_the_features_tell_of_cold_items(model: str) -> None:
     test, settings = parts[2], ranking(model=model)
     found = {}
     for variant in ("base", "learn", "learn-adaptor"):
-        network, points = trained(variant, tuple(parts), settings)
+        network, epochs = trained(variant, tuple(parts), settings)
         scores = score_network(network, test)
         assert ((scores > 0) & (scores < 1)).all()
         found[variant] = auc(scores[cold], test.label[cold], test.weight[cold])
         # The network is that of the epoch that validation chose.
-        best = points[best_epoch(points) - 1].validation
-        assert best == min(point.validation for point in points)
+        best = epochs[best_epoch(epochs) - 1].validation
+        assert best == min(epoch.validation for epoch in epochs)
         assert log_loss(score_network(network, parts[1]), parts[1].label, parts[1].weight) == pytest.approx(
             best, abs=1e-6
         )
@@ -89,7 +89,7 @@ def test_trees_too_and_by_the_dot_product() -> None:
 def test_where_vectors_are_masked_the_variants_know_no_more_than_base() -> None:
     train, validation, test, cold = world_of_tastes()
     hidden = [
-        Inputs(x.rows, x.circle, 0 * x.user, 0 * x.item, x.vectors, x.label, x.weight)
+        Inputs(x.rows, x.cyclic_time, 0 * x.user, 0 * x.item, x.vectors, x.label, x.weight)
         for x in (train, validation, test)
     ]
     for variant in ("learn", "learn-adaptor"):

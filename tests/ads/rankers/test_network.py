@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from learn_spark.ads.rankers.network import Adaptor, Batch, Cross, Network, Shape, Standard
+from learn_spark.ads.rankers.network import Adaptor, Batch, Cross, Network, Shape, VectorScaler
 from tests.ads.rankers.rankings import inputs
 
 SHAPE = Shape("learn", "dcn_v2", (5, 4), 3, 2, (8, 4), 2, None, 6)
@@ -51,9 +51,9 @@ def test_the_whole_of_dcn_v2_by_hand() -> None:
         inputs(np.zeros((6, 2)), np.zeros(6), user=np.arange(6), item=np.arange(1, 7), vectors=vectors())
     )
     parts = [table(batch.rows[:, n]) for n, table in enumerate(network.embeddings)]
-    user, item = network.user(batch.user, batch.known[:, 0]), network.item(batch.item, batch.known[:, 1])
+    user, item = network.user(batch.user, batch.has_vector[:, 0]), network.item(batch.item, batch.has_vector[:, 1])
     dot = torch.tensor([float(u @ i) for u, i in zip(batch.user, batch.item, strict=True)])
-    x0 = torch.cat([*parts, batch.circle, user, item, batch.known, dot[:, None]], dim=1)
+    x0 = torch.cat([*parts, batch.cyclic_time, user, item, batch.has_vector, dot[:, None]], dim=1)
     first = x0 * (x0 @ network.crosses[0].outer.weight.T + network.crosses[0].outer.bias) + x0
     second = x0 * (first @ network.crosses[1].outer.weight.T + network.crosses[1].outer.bias) + first
     deep = x0
@@ -70,7 +70,7 @@ def test_an_mlp_has_no_cross_layers_and_base_no_vectors() -> None:
     network = Network(replace(SHAPE, model="mlp", variant="base")).eval()
     assert len(network.crosses) == 0
     batch = some()
-    other = replace(batch, user=batch.user + 1, item=batch.item - 1, known=1 - batch.known)
+    other = replace(batch, user=batch.user + 1, item=batch.item - 1, has_vector=1 - batch.has_vector)
     assert torch.equal(network(batch)[0], network(other)[0])
     with_features = Network(SHAPE).eval()
     assert not torch.allclose(with_features(batch)[0], with_features(other)[0])
@@ -81,25 +81,25 @@ def test_the_adaptor_hands_fused_user_and_item_on_and_is_supervised_by_itself() 
     adaptor = Adaptor(2, 6)
     user, item = torch.randn(5, 2), torch.randn(5, 2)
     fused, logit = adaptor(user, item)
-    hidden = torch.relu(torch.cat([user, item], dim=1) @ adaptor.fusion[0].weight.T + adaptor.fusion[0].bias)
-    assert torch.allclose(fused, hidden @ adaptor.fusion[2].weight.T + adaptor.fusion[2].bias, atol=1e-6)
+    hidden = torch.relu(torch.cat([user, item], dim=1) @ adaptor.layers[0].weight.T + adaptor.layers[0].bias)
+    assert torch.allclose(fused, hidden @ adaptor.layers[2].weight.T + adaptor.layers[2].bias, atol=1e-6)
     assert (fused.shape, logit.shape) == ((5, 6), (5,))
     network = Network(replace(SHAPE, variant="learn-adaptor", model="mlp"))
     batch = some()
     logits, auxiliary = network(batch)
     assert auxiliary is not None
-    # [fields, circle, user, item, known, fused] is what the MLP reads.
+    # [fields, cyclic_time, user, item, has_vector, adapted] is what the MLP reads.
     assert network.deep[0].in_features == 2 * 3 + 4 + 2 * 2 + 2 + 6
     auxiliary.sum().backward(retain_graph=True)
     assert network.adaptor is not None
-    assert network.adaptor.fusion[0].weight.grad is not None
+    assert network.adaptor.layers[0].weight.grad is not None
     assert network.deep[0].weight.grad is None
     logits.sum().backward()
     assert network.deep[0].weight.grad is not None
 
 
 def test_masked_vectors_are_zero_whatever_the_scale() -> None:
-    standard = Standard(2)
+    standard = VectorScaler(2)
     drawn = vectors()[1:] + 3
     standard.fit(drawn)
     known = torch.ones(6)
@@ -113,7 +113,7 @@ def test_masked_vectors_are_zero_whatever_the_scale() -> None:
     assert rest == pytest.approx(
         (drawn - drawn.mean(axis=0)) / np.sqrt(((drawn - drawn.mean(axis=0)) ** 2).mean()), abs=1e-5
     )
-    unused = Standard(2)
+    unused = VectorScaler(2)
     unused.fit(np.zeros((0, 2)))
     assert (unused.mean.tolist(), float(unused.scale)) == ([0, 0], 1)
 

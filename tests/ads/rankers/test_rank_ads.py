@@ -226,7 +226,7 @@ def test_rankers_do_not_read_another_towers_vectors(
     other.release("r2", last, {"u0": [0.0, 1.0, 0.0]}, vectors, model="another")
     other.exposures([*rows()[:600], exposure("new", "u0", "i1", last + 60, context={"place": "p1"})])
     since = f"ranking.since={at(last).isoformat()}"
-    with pytest.raises(LearnSparkError, match="read vectors of the tower m, the exposures have those of another"):
+    with pytest.raises(LearnSparkError, match="read vectors of the tower m, but the exposures have vectors of another"):
         run(other.settings(*small, "ranking.mode=score", since), "rank_ads")
 
 

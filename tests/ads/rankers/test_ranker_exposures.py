@@ -10,9 +10,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.ads.rankers.cohorts import cohorts_of
-from learn_spark.ads.rankers.exposures import Coded, read_exposures, split_by_time
+from learn_spark.ads.rankers.exposures import CodedColumn, read_exposures, split_by_time
 from learn_spark.ads.rankers.features import features_of
-from learn_spark.ads.rankers.inputs import circle
+from learn_spark.ads.rankers.inputs import cyclic_time
 from learn_spark.ads.rankers.vocabulary import Hashed, Lookup, of_arrow, to_arrow
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.settings.ads import CohortsSettings, RankingSettings
@@ -25,7 +25,7 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> AdsW
     return AdsWorld(tmp_path_factory.mktemp("exposures"), spark)
 
 
-def values(field: Coded) -> list[str | None]:
+def values(field: CodedColumn) -> list[str | None]:
     return [None if code < 0 else field.values[code] for code in field.codes]
 
 
@@ -76,7 +76,7 @@ def test_the_cut_keeps_an_instant_together() -> None:
     masks = split.masks(time)
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {"train": 8, "validation": 4, "test": 12}
     assert np.array_equal(sum(mask.astype(int) for mask in masks.values()), np.ones(24))
-    with pytest.raises(LearnSparkError, match=r"24 exposures cannot be cut by time: 0 for train, 0 for validation"):
+    with pytest.raises(LearnSparkError, match=r"24 exposures cannot be split by time: 0 for train, 0 for validation"):
         split_by_time(np.zeros(24, dtype=np.int64), RankingSettings())
     told = RankingSettings(validation_from="1970-01-01T00:00:01", test_from="1970-01-01T00:00:04")
     assert [int(mask.sum()) for mask in split_by_time(time, told).masks(time).values()] == [4, 12, 8]
@@ -85,10 +85,10 @@ def test_the_cut_keeps_an_instant_together() -> None:
 
 
 def test_values_that_training_did_not_have_share_the_unknown_row() -> None:
-    field = Coded(np.array(["a", "b", "rare", "only later"], dtype=object), np.array([0, 1, 0, 1, 2, 3, -1]))
-    train = Coded(field.values, field.codes[:5])
+    field = CodedColumn(np.array(["a", "b", "rare", "only later"], dtype=object), np.array([0, 1, 0, 1, 2, 3, -1]))
+    train = CodedColumn(field.values, field.codes[:5])
     lookup = Lookup.of(train, 2)
-    assert lookup.known == {"a": 2, "b": 3}
+    assert lookup.row_of == {"a": 2, "b": 3}
     assert lookup.size == 4
     assert lookup.rows(field).tolist() == [2, 3, 2, 3, 0, 0, 1]
     assert Lookup.of(train, 1).rows(field).tolist() == [2, 3, 2, 3, 4, 0, 1]
@@ -97,7 +97,7 @@ def test_values_that_training_did_not_have_share_the_unknown_row() -> None:
     assert rows[6] == 1
     assert ((rows[:6] >= 2) & (rows[:6] < hashed.size)).all()
     # Another order of arrival hashes alike.
-    again = Coded(field.values[::-1], 3 - field.codes[:6])
+    again = CodedColumn(field.values[::-1], 3 - field.codes[:6])
     assert hashed.rows(again).tolist() == rows[:6].tolist()
     kept = of_arrow(to_arrow({"x": lookup, "y": Lookup({})}), ["x", "y"], None)
     assert kept == {"x": lookup, "y": Lookup({})}
@@ -107,7 +107,7 @@ def test_values_that_training_did_not_have_share_the_unknown_row() -> None:
 def test_the_time_of_day_and_of_week_on_circles() -> None:
     monday = round(START.timestamp() * 1e6)
     # Two hours are a twelfth of a day's circle, two days two sevenths of a week's.
-    found = circle(
+    found = cyclic_time(
         np.array([monday, monday + 7200 * 1_000_000, monday + round(timedelta(days=2.5) / timedelta(microseconds=1))])
     )
     assert found[0] == pytest.approx([0, 1, 0, 1])

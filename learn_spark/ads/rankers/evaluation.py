@@ -1,4 +1,4 @@
-"""What rankers are worth on the test exposures: metrics overall and by cohort, over seeds, and paired differences."""
+"""Evaluating rankers on test exposures: metrics overall and by cohort, over seeds, and paired differences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from learn_spark.evaluation.bootstrap import Difference, interval
 WHOLE = "all"
 METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
 COMPARED = METRICS[:4]
-# What the features do: to the network, and to the trees.
+# Pairs whose difference is the effect of the features: on the network, and on the trees.
 CONTRASTS = (("learn", "base"), ("learn-adaptor", "base"), ("gbdt-learn", "gbdt"))
 
 
@@ -64,11 +64,11 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricValue:
     """A metric of a variant on a cohort: of one ``seed``, or the mean over seeds (None) with its t interval.
 
-    ``against``: the value is the difference to that variant, its interval the bootstrap's over users. NaN: not defined,
-    as an AUC without both classes; None, or NaN: no interval.
+    With ``against`` the value is the difference to that variant, and its interval is the bootstrap's over users. NaN:
+    not defined, as an AUC without both classes; None, or NaN: no interval.
     """
 
     variant: str
@@ -84,37 +84,44 @@ class Figure:
     size: Mapping[str, float]
 
 
-def judge(
+def evaluate_rankers(
     scores: Mapping[tuple[str, int], np.ndarray], test: Outcomes, *, bins: int, samples: int, seed: int
-) -> list[Figure]:
-    """All figures of the ``scores`` [n] by (variant, seed)."""
+) -> list[MetricValue]:
+    """All metrics of the ``scores`` [n] by (variant, seed): each seed's, means over seeds, and paired differences.
+
+    ``bins`` are those of ECE; ``samples`` bootstrap resamples of users, drawn with ``seed``.
+    """
     variants = list(dict.fromkeys(variant for variant, _ in scores))
-    figures: list[Figure] = []
+    values: list[MetricValue] = []
     for dimension, cohort, mask in test.masks():
-        part = test.take(mask)
-        size = part.size()
-        drawn: dict[str, np.ndarray] = {}
-        for variant in variants:
-            own = {number: values[mask] for (name, number), values in scores.items() if name == variant}
-            by_seed = {number: metrics_of(values, part, bins) for number, values in own.items()}
-            for number, found in by_seed.items():
-                for metric, value in found.items():
-                    figures.append(
-                        Figure(variant, number, None, dimension, cohort, metric, value, None, None, None, size)
-                    )
+        outcomes = test.take(mask)
+        size = outcomes.size()
+        by_variant = {
+            variant: {seed_: score[mask] for (name, seed_), score in scores.items() if name == variant}
+            for variant in variants
+        }
+        for variant, by_seed in by_variant.items():
+            metrics = {seed_: metrics_of(score, outcomes, bins) for seed_, score in by_seed.items()}
+            for seed_, row in metrics.items():
+                values += [
+                    MetricValue(variant, seed_, None, dimension, cohort, metric, value, None, None, None, size)
+                    for metric, value in row.items()
+                ]
             for metric in METRICS:
-                mean, low, high = over_seeds([found[metric] for found in by_seed.values()])
-                figures.append(Figure(variant, None, None, dimension, cohort, metric, mean, low, high, None, size))
-            if any(variant in contrast for contrast in CONTRASTS):
-                drawn[variant] = resampled(list(own.values()), part, samples=samples, seed=seed)
-        for first, second in CONTRASTS:
-            if first in drawn and second in drawn:
-                for place, metric in enumerate(COMPARED):
-                    d = difference(drawn[first][:, place], drawn[second][:, place], int(size["users"]))
-                    figures.append(
-                        Figure(first, None, second, dimension, cohort, metric, d.value, d.low, d.high, d.p, size)
-                    )
-    return figures
+                mean, low, high = over_seeds([row[metric] for row in metrics.values()])
+                values.append(MetricValue(variant, None, None, dimension, cohort, metric, mean, low, high, None, size))
+        pairs = [pair for pair in CONTRASTS if set(pair) <= set(variants)]
+        resamples = {
+            variant: resampled(list(by_variant[variant].values()), outcomes, samples=samples, seed=seed)
+            for variant in dict.fromkeys(variant for pair in pairs for variant in pair)
+        }
+        for first, second in pairs:
+            for column, metric in enumerate(COMPARED):
+                d = difference(resamples[first][:, column], resamples[second][:, column], int(size["users"]))
+                values.append(
+                    MetricValue(first, None, second, dimension, cohort, metric, d.value, d.low, d.high, d.p, size)
+                )
+    return values
 
 
 def metrics_of(scores: np.ndarray, test: Outcomes, bins: int) -> dict[str, float]:
@@ -136,61 +143,65 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float | None, float | No
     if len(values) < 2 or not math.isfinite(mean):
         return mean, None, None
     quantile = float(special.stdtrit(len(values) - 1, 0.975))  # of Student's t
-    reach = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean, mean - reach, mean + reach
+    half_width = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, mean - half_width, mean + half_width
 
 
 def resampled(scores: Sequence[np.ndarray], test: Outcomes, *, samples: int, seed: int) -> np.ndarray:
-    """COMPARED metrics [1 + samples, 4], means over the seeds' ``scores`` [n]: of the exposures as they are, then of
-    the exposures of users drawn with replacement. The same ``seed`` and users give the same draws, so that rows of two
-    variants are paired.
+    """COMPARED metrics [1 + samples, 4], means over the seeds' ``scores`` [n].
+
+    Row 0 is of the exposures as they are, the others of the exposures of users drawn with replacement. The same
+    ``seed`` and users give the same draws, so that rows of two variants are paired.
     """
     names, users = np.unique(test.user, return_inverse=True)
     generator = np.random.default_rng(seed)
-    whole = [ResampledAuc(values, test.label, test.weight, users) for values in scores]
+    overall = [ResampledAuc(values, test.label, test.weight, users) for values in scores]
     by_user = [_by_user(values, test) for values in scores]
-    aucs = np.array([found for found, _ in by_user])  # [S, users]
-    shown = by_user[0][1]
-    has = np.isfinite(aucs[0])
+    aucs = np.array([auc_of_user for auc_of_user, _ in by_user])  # [S, users]
+    weights = by_user[0][1]
+    has_auc = np.isfinite(aucs[0])
     losses = np.array(
         [np.bincount(users, test.weight * log_losses(values, test.label), len(names)) for values in scores]
     )
-    mean_auc, mean_loss = np.where(has, aucs, 0.0).mean(axis=0), losses.mean(axis=0)
-    found = np.empty((1 + samples, len(COMPARED)))
+    mean_auc, mean_loss = np.where(has_auc, aucs, 0.0).mean(axis=0), losses.mean(axis=0)
+    rows = np.empty((1 + samples, len(COMPARED)))
     for number in range(1 + samples):
         times = np.ones(len(names))
         if number:
             times = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names)).astype(np.float64)
-        found[number] = (
-            float(np.mean([each.at(times) for each in whole])),
-            _ratio(times @ mean_auc, times @ has),
-            _ratio(times @ (shown * mean_auc), times @ (shown * has)),
-            _ratio(times @ mean_loss, times @ shown),
+        rows[number] = (
+            float(np.mean([each.at(times) for each in overall])),
+            _ratio(times @ mean_auc, times @ has_auc),
+            _ratio(times @ (weights * mean_auc), times @ (weights * has_auc)),
+            _ratio(times @ mean_loss, times @ weights),
         )
-    return found
+    return rows
 
 
 def difference(first: np.ndarray, second: np.ndarray, users: int) -> Difference:
-    """Of two columns of ``resampled``: first minus second, its percentile interval, two-sided p; resamples in which a
-    metric is not defined are left out. NaN where it is defined in none; of a single user there is no interval.
+    """Of two columns of ``resampled``: first minus second, its percentile interval, two-sided p.
+
+    Resamples in which a metric is not defined are left out. NaN where it is defined in none; a single user has no
+    interval.
     """
-    gaps = first - second
-    drawn = gaps[1:][np.isfinite(gaps[1:])]
-    if not math.isfinite(gaps[0]) or not len(drawn):
+    differences = first - second
+    observed = float(differences[0])
+    drawn = differences[1:][np.isfinite(differences[1:])]
+    if not math.isfinite(observed) or not len(drawn):
         return Difference(math.nan, math.nan, math.nan, math.nan, users)
     if users < 2:
-        return Difference(float(gaps[0]), math.nan, math.nan, math.nan, users)
+        return Difference(observed, math.nan, math.nan, math.nan, users)
     low, high = interval(drawn[:, None])
     beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p = min(1.0, 2 * (1 + beyond) / (1 + len(drawn)))
-    return Difference(float(gaps[0]), float(low[0]), float(high[0]), p, users)
+    return Difference(observed, float(low[0]), float(high[0]), p, users)
 
 
 def _by_user(scores: np.ndarray, test: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-    """(AUC within each user, its exposures), both [users], in the order of the codes."""
+    """(AUC within each user, the sum of the weights of the user's exposures), both [users], in the order of codes."""
     names, users = np.unique(test.user, return_inverse=True)
-    found = grouped_auc(scores, test.label, test.weight, users, len(names))
-    return found, np.bincount(users, test.weight, len(names))
+    aucs = grouped_auc(scores, test.label, test.weight, users, len(names))
+    return aucs, np.bincount(users, test.weight, len(names))
 
 
 def _ratio(above: float, below: float) -> float:

@@ -1,0 +1,138 @@
+"""What rank_ads writes: a row a score in ``ad_scores``, a row a metric in ``ad_metrics``, and tables on the console."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+
+from learn_spark.ads.rankers.evaluation import COMPARED, METRICS, WHOLE, MetricValue
+from learn_spark.ads.rankers.exposures import Exposures
+from learn_spark.ads.rankers.features import Features
+from learn_spark.ads.rankers.store import FOLDER, Ranker
+from learn_spark.core.console import Reporter
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import append_rows, append_table
+
+WRITTEN_ROWS = 1 << 18
+
+
+def write_scores(
+    context: StageContext, ranker: Ranker, exposures: Exposures, features: Features, scores: np.ndarray
+) -> None:
+    """Append the ``scores`` [n] of ``exposures`` [n] to ``ad_scores``, each with the release that it was made from."""
+    for part in _score_tables(context.run_id, ranker, exposures, features, scores):
+        append_table(context.path("ad_scores"), contract("ad_scores"), part)
+
+
+def _score_tables(
+    run_id: str, ranker: Ranker, exposures: Exposures, features: Features, scores: np.ndarray
+) -> Iterator[pa.Table]:
+    """The rows of ``ad_scores``, WRITTEN_ROWS at most at once."""
+    # An exposure before every release has the place -1, the null at the end.
+    releases = pa.array([*(row["release_id"] for row in features.releases), None], pa.string())
+    as_of = pa.array([*(row["as_of"] for row in features.releases), None], pa.timestamp("us", "UTC"))
+    schema = contract("ad_scores").arrow_schema()
+    for start in range(0, len(exposures), WRITTEN_ROWS):
+        at = slice(start, start + WRITTEN_ROWS)
+        count = len(scores[at])
+        place = pa.array(features.release[at] % len(releases))
+        constants = {
+            "run_id": run_id,
+            "ranker_id": ranker.ranker_id,
+            "variant": ranker.variant,
+            "model": ranker.model,
+            "seed": ranker.seed,
+        }
+        columns = {name: pa.array([value] * count) for name, value in constants.items()}
+        for name in ("user_id", "item_id"):
+            field = exposures.fields[name]
+            columns[name] = pa.array(field.values.tolist(), pa.string()).take(pa.array(field.codes[at]))
+        columns |= {
+            "event_id": exposures.event_id[at.start : at.start + count],
+            "event_time": pa.array(exposures.time[at], pa.int64()).cast(pa.timestamp("us", "UTC")),
+            "release_id": releases.take(place),
+            "as_of": as_of.take(place),
+            "score": pa.array(scores[at]),
+            "label": pa.array(exposures.label[at]),
+            "weight": pa.array(exposures.weight[at]),
+        }
+        yield pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
+
+
+def write_metrics(context: StageContext, models: Mapping[str, str], values: Sequence[MetricValue]) -> None:
+    """Append ``values`` to ``ad_metrics``, and write them to rankings/<run_id>/metrics.json; ``models`` by variant."""
+    rows = [_metric_row(context.run_id, models[value.variant], value) for value in values]
+    folder = context.folder(FOLDER, context.run_id)
+    (folder / "metrics.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    append_rows(context.path("ad_metrics"), contract("ad_metrics"), rows)
+
+
+def _metric_row(run_id: str, model: str, value: MetricValue) -> dict[str, object]:
+    row = asdict(value)
+    row |= row.pop("size")
+    for name in ("value", "low", "high", "p"):
+        if row[name] is not None and not math.isfinite(row[name]):
+            row[name] = None
+    return {"run_id": run_id, "model": model, **row}
+
+
+def show_metrics(console: Reporter, values: Sequence[MetricValue]) -> None:
+    """Print the metrics of every variant on all exposures, and what the features change, by cohort."""
+    overall = [value for value in values if value.dimension == WHOLE]
+    size = overall[0].size
+    title = (
+        f"Ads ranker on {size['exposures']:,.0f} later exposures ({size['conversions']:,.0f} conversions in "
+        f"{size['weight']:,.0f}, {size['users']:,.0f} users); means over seeds"
+    )
+    means = {(v.variant, v.metric): v for v in overall if v.seed is None and v.against is None}
+    variants = list(dict.fromkeys(value.variant for value in overall))
+    lines = [[variant, *(_mean_text(means[variant, metric]) for metric in METRICS)] for variant in variants]
+    console.table(title, ["variant", *METRICS], lines)
+    if lines := list(_difference_lines(values)):
+        console.table(
+            "What the features change (95 % interval, bootstrap over users)",
+            ["difference, cohort", "exposures", "conversions", *COMPARED[:2]],
+            lines,
+        )
+
+
+def _difference_lines(values: Sequence[MetricValue]) -> Iterator[list[str]]:
+    """A line for each pair of variants and cohort: the differences in the first two of COMPARED."""
+    by_pair: dict[tuple[str, str | None, str, str], dict[str, MetricValue]] = {}
+    for value in values:
+        if value.against is not None:
+            pair = (value.variant, value.against, value.dimension, value.cohort)
+            by_pair.setdefault(pair, {})[value.metric] = value
+    for (variant, against, dimension, cohort), differences in by_pair.items():
+        name = f"{variant} - {against}, {cohort if dimension == WHOLE else f'{dimension} {cohort}'}"
+        first, second = (differences[metric] for metric in COMPARED[:2])
+        size = first.size
+        yield [
+            name,
+            f"{size['exposures']:,.0f}",
+            f"{size['conversions']:,.0f}",
+            _difference_text(first),
+            _difference_text(second),
+        ]
+
+
+def _mean_text(mean: MetricValue) -> str:
+    if not math.isfinite(mean.value):
+        return "none"
+    half_width = "" if mean.high is None else f" ±{mean.high - mean.value:.4f}"
+    return f"{mean.value:.4f}{half_width}"
+
+
+def _difference_text(difference: MetricValue) -> str:
+    value, low, high = (
+        math.nan if number is None else number for number in (difference.value, difference.low, difference.high)
+    )
+    if not math.isfinite(value):
+        return "none"
+    return f"{value:+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if math.isfinite(low) else "")
