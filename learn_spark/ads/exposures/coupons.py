@@ -1,4 +1,4 @@
-"""Coupons as exposures: what a campaign's coupons are for, to each household that received the campaign.
+"""Coupons as exposures: the products of a campaign's coupons, to each household that received the campaign.
 
 Complete Journey's campaigns; the package's rows are simulated.
 """
@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from learn_spark.ads.exposures.journey import Journey, Sample, exposure_rows, shops_day
+from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.sampling import is_kept
-from learn_spark.ads.exposures.staged import staged
 from learn_spark.core.settings.ads import ExposuresSettings
 from learn_spark.data.sources.complete_journey import SHOPS_ZONE, micros
 
@@ -23,24 +23,25 @@ if TYPE_CHECKING:
 _KEYS = ("campaign_id", "household_id", "product_id")
 
 
-def coupon_sample(journey: Journey, settings: ExposuresSettings, place: Path) -> Sample:
+def coupon_sample(journey: Journey, settings: ExposuresSettings, scratch: Path) -> Sample:
     """Each household that received a campaign, with each product of its coupons: an exposure at the campaign's start.
 
-    The start is 0:00 in the shop's zone. It is converted if, on one of the first ``attribution_days`` days, the
-    household redeemed one of the campaign's coupons for the product and bought the product, and earns what was paid
-    for the product on those days. Campaigns for which the purchases end before those days do are left out: nobody
-    knows yet. All converted ones are there; of the others ``coupon_rate``.
+    The start is 0:00 in the shop's zone. An exposure is converted if, on one of the first ``attribution_days`` days,
+    the household redeemed one of the campaign's coupons for the product and bought the product; its revenue is what
+    was paid for the product on those days. A campaign is left out if the purchases end before its ``attribution_days``
+    do, as its conversions are not yet known. All converted exposures are kept, of the others a share of
+    ``coupon_rate``.
     """
     from pyspark.sql import functions as F
 
     campaigns, notes = _campaigns(journey, settings)
     received = journey.table("campaigns").distinct().join(F.broadcast(campaigns), "campaign_id")
-    received = staged(received, place / "received")
+    received = landed(received, scratch / "received")
     offered = journey.table("coupons").select("campaign_id", "product_id").distinct()
     households = received.groupBy("campaign_id").agg(F.count("*").alias("households"))
     products = offered.groupBy("campaign_id").agg(F.count("*").alias("products"))
     counted = households.join(products, "campaign_id").agg(F.sum(F.col("households") * F.col("products"))).first()
-    redeemed = staged(_redeemed(journey, received, settings.attribution_days), place / "redeemed")
+    redeemed = landed(_redeemed(journey, received, settings.attribution_days), scratch / "redeemed")
     pairs = offered.join(F.broadcast(received), "campaign_id")
     sampled = pairs.where(is_kept(_event_id(), settings.coupon_rate, settings.seed))
     others = sampled.join(F.broadcast(redeemed.select(*_KEYS)), list(_KEYS), "left_anti")
@@ -52,7 +53,7 @@ def coupon_sample(journey: Journey, settings: ExposuresSettings, place: Path) ->
 
 
 def _campaigns(journey: Journey, settings: ExposuresSettings) -> tuple[DataFrame, tuple[str, ...]]:
-    """campaign_id, campaign_type, start (date), event_time of the campaigns that count; what is to be told."""
+    """(campaign_id, campaign_type, start (date), event_time of the campaigns of the period and types; notes)."""
     from pyspark.sql import functions as F
 
     described = journey.table("campaign_descriptions")
@@ -63,26 +64,27 @@ def _campaigns(journey: Journey, settings: ExposuresSettings) -> tuple[DataFrame
         .withColumn("event_time", F.to_utc_timestamp(F.col("start").cast("timestamp"), SHOPS_ZONE))
         .where(in_period(settings))
     )
-    found = journey.lines.agg(F.max(shops_day("event_time"))).first()
-    last = found[0] if found else None
+    newest = journey.lines.agg(F.max(shops_day("event_time"))).first()
+    last = newest[0] if newest else None
     latest = None if last is None else last - timedelta(days=settings.attribution_days - 1)
-    known = F.col("start") <= F.lit(latest)
-    early = campaigns.where(~F.coalesce(known, F.lit(False))).count()
-    told = f"{early:,} campaigns are left out: the purchases end on {last}, before {settings.attribution_days} days"
-    return campaigns.where(known), (f"{told} of them had passed",) if early else ()
+    is_over = F.col("start") <= F.lit(latest)
+    early = campaigns.where(~F.coalesce(is_over, F.lit(False))).count()
+    left_out = f"{early:,} campaigns are left out: the purchases end on {last}, before {settings.attribution_days} days"
+    return campaigns.where(is_over), (f"{left_out} of them had passed",) if early else ()
 
 
 def _redeemed(journey: Journey, received: DataFrame, days: int) -> DataFrame:
-    """The exposures that are converted: columns of ``received``, product_id, revenue.
+    """The converted exposures: columns of ``received``, product_id, revenue.
 
-    A redemption names a coupon, and a coupon is for many products: those count that the household bought that day.
+    A redemption names a coupon, and a coupon is for many products: those that the household bought that day are
+    converted.
     """
     from pyspark.sql import functions as F
 
     redemptions = journey.table("coupon_redemptions")
     day = F.to_date(F.timestamp_micros(micros(redemptions, "redemption_date")))
-    told = redemptions.select("household_id", "coupon_upc", "campaign_id", day.alias("day"))
-    in_time = told.join(received, ["campaign_id", "household_id"]).where(
+    dated = redemptions.select("household_id", "coupon_upc", "campaign_id", day.alias("day"))
+    in_time = dated.join(received, ["campaign_id", "household_id"]).where(
         F.col("day").between(F.col("start"), F.date_add("start", days - 1))
     )
     coupons = journey.table("coupons").distinct()

@@ -1,17 +1,17 @@
-"""Exposures from interactions: each event is one, converted where its value is high enough."""
+"""Exposures from interactions: each event is an exposure, converted if its value is high enough."""
 
 from __future__ import annotations
 
-from learn_spark.ads.exposures.gathered import Gathered, write_exposures
 from learn_spark.ads.exposures.period import in_period
+from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
 from learn_spark.core.stages.context import StageContext
 
 
-def gather(context: StageContext) -> Gathered:
-    """An event of interactions is an exposure at its time; a value from ``positive_value`` on stands for a conversion.
+def make_exposures(context: StageContext) -> ExposuresResult:
+    """Write an exposure for each event of interactions, at its time; a value of ``positive_value`` or more converts.
 
-    An event without a value is not converted. What it earned nobody knows, and nothing is known of where it was shown:
-    the event's type may itself tell what came of it.
+    An event without a value is not converted. Revenue and context are null; the event's type is no context, as it may
+    depend on the outcome.
     """
     from pyspark.sql import functions as F
 
@@ -31,4 +31,4 @@ def gather(context: StageContext) -> Gathered:
     )
     written = write_exposures(context, rows)
     outside = events.where(~in_period(settings)).count()
-    return Gathered(context.snapshot("interactions").rows, written, outside=outside)
+    return ExposuresResult(context.snapshot("interactions").rows, written, outside=outside)

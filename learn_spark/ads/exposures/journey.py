@@ -1,4 +1,4 @@
-"""What the exposures of Complete Journey are made from: visits, purchases, and the shop's days."""
+"""The inputs of Complete Journey's exposures: visits, purchases, and the shop's days."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
 @dataclass(frozen=True)
 class Sample:
     """Exposures of one kind: ``rows`` (the columns of exposures) were drawn from ``population``, the unconverted ones
-    at ``rate``. ``notes`` tell what else was seen.
+    at ``rate``. ``notes`` are for the run's summary.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Sample:
 
 
 def journey_files(folder: Path) -> list[RawFile]:
-    """The files that exposures are made from; LocationError where one is not there."""
+    """The files that exposures are made from. Raises LocationError if one is missing."""
     return [file for name in _COLUMNS for file in find_files(folder, f"{name}.parquet", ["events"])]
 
 
@@ -59,7 +59,7 @@ class Journey:
     folder: Path
 
     def table(self, name: str) -> DataFrame:
-        """The columns that are needed of ``<name>.parquet``; UnreadableFileError where it has them not."""
+        """The needed columns of ``<name>.parquet``. Raises UnreadableFile if one is missing."""
         (file,) = find_files(self.folder, f"{name}.parquet", ["events"])
         return read_columns(self.spark, file, _COLUMNS[name])
 
@@ -82,7 +82,7 @@ class Journey:
 
     @property
     def purchases(self) -> DataFrame:
-        """Lines of something bought: a quantity of 0 is none."""
+        """The lines with a quantity above 0."""
         return self.lines.where("quantity > 0")
 
 
@@ -108,7 +108,7 @@ def exposure_rows(
 
 
 def shops_day(time: str) -> Column:
-    """The day in the shop's zone of a moment (timestamp)."""
+    """The date in the shop's zone of the column ``time`` (timestamp)."""
     from pyspark.sql import functions as F
 
     return F.to_date(F.from_utc_timestamp(F.col(time), SHOPS_ZONE))

@@ -1,4 +1,4 @@
-"""Which exposures are of the time that is asked for."""
+"""The period of the exposures, as a Spark condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promotions as exposures: what stood on display or in the mailer of a store in a week, to each visit of that week.
+"""Promotions as exposures: products on display or in the mailer of a store in a week, to each visit of that week.
 
 Complete Journey's promotions; the package's rows are simulated.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from learn_spark.ads.exposures.journey import Journey, Sample, exposure_rows
+from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.sampling import is_kept
-from learn_spark.ads.exposures.staged import staged
 from learn_spark.core.settings.ads import ExposuresSettings
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ NOWHERE = "0"
 CONTEXT = ("store_id", "week", "display_location", "mailer_location")
 
 
-def promotion_sample(journey: Journey, settings: ExposuresSettings, place: Path) -> Sample:
+def promotion_sample(journey: Journey, settings: ExposuresSettings, scratch: Path) -> Sample:
     """Each visit of the period with each product promoted in its store and week is an exposure, at the visit's time.
 
-    It is converted if the visit's basket has the product, and earns what was paid for it. All converted ones are
-    there; of the others ``promotion_rate``. The pairs are sampled as they are made and never shuffled; what is staged
-    goes to ``place``.
+    It is converted if the visit's basket has the product; its revenue is what was paid for it. All converted exposures
+    are kept, of the others a share of ``promotion_rate``. Pairs are sampled as they are made and never shuffled;
+    temporary files go to ``scratch``.
     """
     from pyspark.sql import functions as F
 
-    visits = staged(journey.visits.where(in_period(settings)), place / "visits")
-    promoted = _promoted(journey, visits, place)
+    visits = landed(journey.visits.where(in_period(settings)), scratch / "visits")
+    promoted = _promoted(journey, visits, scratch)
     per_week = promoted.groupBy("store_id", "week").agg(F.count("*").alias("products"))
     visited = visits.groupBy("store_id", "week").agg(F.count("*").alias("visits"))
     counted = per_week.join(visited, ["store_id", "week"]).agg(F.sum(F.col("products") * F.col("visits"))).first()
@@ -49,8 +49,8 @@ def promotion_sample(journey: Journey, settings: ExposuresSettings, place: Path)
     return Sample("promotion", rows, (counted and counted[0]) or 0, settings.promotion_rate)
 
 
-def _promoted(journey: Journey, visits: DataFrame, place: Path) -> DataFrame:
-    """Each product once a store and week; one that is in two lines has the places of both."""
+def _promoted(journey: Journey, visits: DataFrame, scratch: Path) -> DataFrame:
+    """Each product once a store and week; a product with two rows has the places of both."""
     from pyspark.sql import functions as F
 
     shown = journey.table("promotions").join(
@@ -61,7 +61,7 @@ def _promoted(journey: Journey, visits: DataFrame, place: Path) -> DataFrame:
         F.min(somewhere[0]).alias("display_location"), F.min(somewhere[1]).alias("mailer_location")
     )
     kept = once.where("display_location is not null or mailer_location is not null").fillna(NOWHERE)
-    return staged(kept, place / "promoted")
+    return landed(kept, scratch / "promoted")
 
 
 def _event_id() -> Column:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from learn_spark.core.errors import RowCountError
+from learn_spark.data.sources.staging import CountsDoNotAddUp
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
 
 def is_kept(event_id: Column, rate: float, seed: int) -> Column:
-    """Whether an unconverted exposure is among the share ``rate`` that is kept; its weight is then 1 / ``rate``.
+    """Whether an unconverted exposure is in the sample of share ``rate``; its weight is then 1 / ``rate``.
 
-    The upper 53 bits of xxhash64 over the id and ``seed``, as a number in [0, 1), are below ``rate``: what is kept at
-    one rate is kept at every higher one, and another seed draws another sample.
+    The upper 53 bits of xxhash64 over the id and ``seed``, as a number in [0, 1), are below ``rate``: a sample contains
+    every sample of a lower rate, and another seed draws another sample.
     """
     from pyspark.sql import functions as F
 
@@ -24,13 +24,14 @@ def is_kept(event_id: Column, rate: float, seed: int) -> Column:
 
 
 def check_weights(kind: str, weights: float, population: int, unconverted: int, rate: float) -> None:
-    """RowCountError where the ``weights`` of the sampled rows are no longer those of the ``population``: further
-    away than six standard deviations of the sampling of ``unconverted`` exposures at ``rate`` (Horvitz-Thompson).
+    """Raise CountsDoNotAddUp if the sum of ``weights`` is too far from ``population``.
+
+    Too far is beyond six standard deviations of sampling ``unconverted`` exposures at ``rate`` (Horvitz-Thompson).
     """
-    reach = 6 * sqrt(unconverted * (1 - rate) / rate) + 10 * (1 - rate) / rate
+    tolerance = 6 * sqrt(unconverted * (1 - rate) / rate) + 10 * (1 - rate) / rate
     # Sums of floating-point weights such as 1 / 0.3 are not whole.
-    if abs(weights - population) > reach + 1e-6 * population:
-        raise RowCountError(
-            f"exposures: by their weights the rows of {kind} stand for {weights:,.0f} exposures, but there were "
-            f"{population:,}; sampling at a rate of {rate:g} explains {reach:,.0f} more or less"
+    if abs(weights - population) > tolerance + 1e-6 * population:
+        raise CountsDoNotAddUp(
+            f"exposures: the weights of the rows of {kind} add up to {weights:,.0f} exposures, but there were "
+            f"{population:,}; sampling at a rate of {rate:g} explains a difference of {tolerance:,.0f}"
         )

@@ -1,6 +1,6 @@
-"""The exposures stage: what was shown to whom and what came of it, in the table that ads rankers learn from.
+"""The exposures stage: who was shown what and with which outcome, in the table that ads rankers are trained on.
 
-The table is a function of its inputs and settings: a run that finds either changed writes it anew as a whole.
+The table is a function of its inputs and settings: a run rewrites the whole table if either changed.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from learn_spark.ads.exposures import from_interactions, from_journey, own_logs
-from learn_spark.ads.exposures.gathered import Gathered
+from learn_spark.ads.exposures import from_interactions, from_journey, from_logs
 from learn_spark.ads.exposures.journey import journey_files
+from learn_spark.ads.exposures.result import ExposuresResult
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
@@ -24,19 +24,19 @@ from learn_spark.data.sources.source import RawFile
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The files that exposures are made from, by names, sizes and times of change; none where interactions are."""
+    """A hash of the files' names, sizes and times of change; empty for exposures from interactions."""
     files = _files(settings)
-    return {f"files:{_where(settings)}": fingerprint(files)} if files else {}
+    return {f"files:{_location(settings)}": fingerprint(files)} if files else {}
 
 
 def run(context: StageContext) -> StageResult:
-    """Write the exposures that ``exposures.from`` names, and count where every row went.
+    """Write the exposures that ``exposures.from`` names; every row read is accounted for in the counts.
 
-    Raises UnreadableFileError where a file cannot be read to its end; then nothing was written.
+    Raises UnreadableFile if a file cannot be read to its end; nothing is written then.
     """
-    place = context.folder("cache", "exposures", context.run_id)
+    scratch = context.folder("cache", "exposures", context.run_id)
     try:
-        gathered = _gather(context, place)
+        result = _make(context, scratch)
     except LearnSparkError:
         raise
     except Exception as error:
@@ -44,39 +44,42 @@ def run(context: StageContext) -> StageResult:
             raise broken from error
         raise
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-    gathered.check()
-    others = {name: getattr(gathered, name) for name in ("duplicates", "outside", "not_sampled")}
-    told = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items() if count)
+        shutil.rmtree(scratch, ignore_errors=True)
+    result.check()
+    others = {name: getattr(result, name) for name in ("duplicates", "outside", "not_sampled")}
+    others_text = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items() if count)
     return StageResult(
-        rows_in=gathered.read,
-        rows_out=gathered.written,
-        refused=gathered.refused,
+        rows_in=result.read,
+        rows_out=result.written,
+        refused=result.refused,
         counts=others,
-        measures=gathered.measures,
-        notes=(f"{gathered.written:,} of {gathered.read:,} rows{f' ({told})' if told else ''}", *gathered.notes),
+        measures=result.measures,
+        notes=(
+            f"{result.written:,} of {result.read:,} rows{f' ({others_text})' if others_text else ''}",
+            *result.notes,
+        ),
     )
 
 
-def _gather(context: StageContext, place: Path) -> Gathered:
+def _make(context: StageContext, scratch: Path) -> ExposuresResult:
     match context.settings.exposures.origin:
         case "interactions":
-            return from_interactions.gather(context)
+            return from_interactions.make_exposures(context)
         case "logs":
-            return own_logs.gather(context, resolve(_where(context.settings)), place)
+            return from_logs.make_exposures(context, resolve(_location(context.settings)), scratch)
         case "complete-journey":
-            return from_journey.gather(context, resolve(_where(context.settings)), place)
+            return from_journey.make_exposures(context, resolve(_location(context.settings)), scratch)
 
 
 def _files(settings: Settings) -> list[RawFile]:
-    chosen = settings.exposures
-    if chosen.origin == "interactions":
+    exposures = settings.exposures
+    if exposures.origin == "interactions":
         return []
-    folder = resolve(_where(settings))
-    if chosen.origin == "complete-journey":
+    folder = resolve(_location(settings))
+    if exposures.origin == "complete-journey":
         return journey_files(folder)
-    return [file for found in log_files(folder, chosen.logs) for file in found]
+    return [file for files in log_files(folder, exposures.logs) for file in files]
 
 
-def _where(settings: Settings) -> str:
+def _location(settings: Settings) -> str:
     return settings.exposures.path or settings.source.path

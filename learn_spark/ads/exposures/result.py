@@ -1,4 +1,4 @@
-"""What the three ways of making exposures have in common: rows in the contract's columns, and where the others went."""
+"""The result of each way of making exposures: rows in the contract's columns, and the counts of all others."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from learn_spark.core.errors import RowCountError
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.data.sources.staging import CountsDoNotAddUp
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Exposures as they were written, and the rest: read = written + refused + duplicates + outside + not_sampled.
+class ExposuresResult:
+    """Row counts, with read = written + refused + duplicates + outside + not_sampled.
 
-    ``outside`` are those before ``since`` or from ``until`` on; ``not_sampled`` the unconverted ones that were not
-    drawn. ``measures`` are for the table's gate.
+    ``outside`` are rows before ``since`` or from ``until`` on; ``not_sampled`` unconverted ones that were not drawn.
+    ``measures`` are inputs of the table's quality gate.
     """
 
     read: int
@@ -34,15 +34,15 @@ class Gathered:
     measures: Mapping[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
-        """RowCountError unless every row is accounted for."""
+        """Raise CountsDoNotAddUp unless every row is accounted for."""
         others = {name: getattr(self, name) for name in ("refused", "duplicates", "outside", "not_sampled")}
         if self.read != self.written + sum(others.values()) or min(others.values()) < 0:
-            told = " + ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items())
-            raise RowCountError(f"exposures: {self.read:,} rows were read, but {self.written:,} written + {told}")
+            counts = " + ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items())
+            raise CountsDoNotAddUp(f"exposures: {self.read:,} rows were read, but {self.written:,} written + {counts}")
 
 
 def write_exposures(context: StageContext, rows: DataFrame) -> int:
-    """Make ``rows`` the table's rows, in one commit; how many they are by the table's own log."""
+    """Replace the rows of the table with ``rows``, in one commit; returns their number by the table's own log."""
     path = context.path("exposures")
     delta.overwrite(rows, path, contract("exposures"))
     return Snapshot.open(path).rows

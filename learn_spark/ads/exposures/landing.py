@@ -1,4 +1,4 @@
-"""Frames written down for the time of a run, so that what they are made of is read once."""
+"""Frames written to Parquet for the duration of a run, so that their sources are read once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def staged(frame: DataFrame, path: Path) -> DataFrame:
-    """The frame written to ``path`` (a new folder) and read from there."""
+def landed(frame: DataFrame, path: Path) -> DataFrame:
+    """``frame`` as read back from ``path``, a new folder that it is written to."""
     frame.write.mode("overwrite").parquet(f"file:{path}")
     return frame.sparkSession.read.schema(frame.schema).parquet(f"file:{path}")
