@@ -120,6 +120,7 @@ def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     from learn_spark.ads.experiments import ab_report
+    from learn_spark.ads.experiments.configure import settings_of
     from learn_spark.core.console import Reporter
     from learn_spark.core.settings.platform import SparkSettings
     from learn_spark.core.tables.session import start_session
@@ -131,7 +132,7 @@ def read_a_log(users: int, samples: int, repeats: int) -> dict[str, float]:
         subprocess.run(made, check=True)
         rows = pq.ParquetFile(log).metadata.num_rows
         spark = start_session(SparkSettings(), app="bench-ab", log_file=Path(folder) / "spark.log")
-        settings = ab_report.settings_of(
+        settings = settings_of(
             str(log),
             [
                 f"workspace={folder}/workspace",

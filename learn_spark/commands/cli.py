@@ -454,14 +454,14 @@ def ab_report(
     _quiet_environment(verbose)
 
     def work() -> None:
-        from learn_spark.ads.experiments import ab_report as command
+        from learn_spark.ads.experiments.configure import settings_of, show_plan
         from learn_spark.ads.experiments.result import as_json as to_json
         from learn_spark.core.console import Reporter
         from learn_spark.report.experiment import report_experiment, show
 
-        settings = command.settings_of(experiment, [*(overrides or []), *([f"aa_splits={aa}"] if aa else [])])
+        settings = settings_of(experiment, [*(overrides or []), *([f"aa_splits={aa}"] if aa else [])])
         if dry_run:
-            command.show_plan(settings, Reporter())
+            show_plan(settings, Reporter())
             return
         found = report_experiment(settings, Reporter(quiet=as_json), verbose=verbose)
         if as_json:

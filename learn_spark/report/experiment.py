@@ -15,7 +15,7 @@ from learn_spark.ads.experiments.ab_report import require_sound, run
 from learn_spark.ads.experiments.lift import Effect
 from learn_spark.ads.experiments.metrics import METRICS
 from learn_spark.ads.experiments.power import power
-from learn_spark.ads.experiments.result import Comparison, Report, as_json
+from learn_spark.ads.experiments.result import Comparison, ExperimentResult, as_json
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.experiment import Experiment
 from learn_spark.core.tables.workspace import Workspace
@@ -45,7 +45,7 @@ class CohortView:
 
 def report_experiment(
     settings: Experiment, console: Reporter, *, verbose: bool = False, spark: SparkSession | None = None
-) -> Report:
+) -> ExperimentResult:
     """Analyse the experiment and write ``reports/<name>.html`` and ``.json``; the analysis.
 
     Raises GateError, after the page is written, where a check failed; LearnSparkError as ``ab_report.run``.
@@ -59,7 +59,7 @@ def report_experiment(
     return found
 
 
-def render(found: Report) -> str:
+def render(found: ExperimentResult) -> str:
     """The page: one HTML file without a script, that asks nothing of the network."""
     found_settings = yaml.safe_dump(dict(found.settings), sort_keys=False, allow_unicode=True)
     template = environment()
@@ -77,7 +77,7 @@ def render(found: Report) -> str:
     )
 
 
-def show(found: Report, console: Reporter) -> None:
+def show(found: ExperimentResult, console: Reporter) -> None:
     """Checks, then the whole, then cohorts in the primary metric, for the terminal."""
     title = f"Experiment {found.name}: checks"
     console.table(title, ["check", "verdict", "observed"], [[c.name, c.verdict, c.observed] for c in found.checks])
@@ -147,7 +147,7 @@ def _line(label: str, one: Comparison) -> list[str]:
     ]
 
 
-def _facts(found: Report) -> Iterator[Fact]:
+def _facts(found: ExperimentResult) -> Iterator[Fact]:
     for one in found.whole:
         if one.metric == found.primary:
             verdict = "found" if one.p_adjusted < found.settings["alpha"] else "no difference found"
@@ -195,7 +195,7 @@ def _tick(value: float) -> str:
     return f"{100 * value:+.3g} %"
 
 
-def _lift_plots(found: Report) -> Iterator[Plot]:
+def _lift_plots(found: ExperimentResult) -> Iterator[Plot]:
     level = 1 - found.settings["alpha"]
     for treatment in dict.fromkeys(one.treatment for one in found.whole):
         groups = [
@@ -206,7 +206,7 @@ def _lift_plots(found: Report) -> Iterator[Plot]:
             yield plot
 
 
-def _cohorts(found: Report) -> Iterator[CohortView]:
+def _cohorts(found: ExperimentResult) -> Iterator[CohortView]:
     level = 1 - found.settings["alpha"]
     for treatment in dict.fromkeys(one.treatment for one in found.whole):
         for cohort, title in found.cohort_titles.items():
@@ -227,7 +227,7 @@ def _cohorts(found: Report) -> Iterator[CohortView]:
             )
 
 
-def _power_plots(found: Report) -> Iterator[Plot]:
+def _power_plots(found: ExperimentResult) -> Iterator[Plot]:
     """The chance to find a true lift, by its size, in the primary metric."""
     alpha = found.settings["alpha"]
     for one in found.whole:
@@ -245,7 +245,7 @@ def _power_plots(found: Report) -> Iterator[Plot]:
         yield draw_curve(f"power-{slug(one.treatment)}", title, lifts, lines, x_name="true lift, %")
 
 
-def _alarm_plots(found: Report) -> Iterator[Plot]:
+def _alarm_plots(found: ExperimentResult) -> Iterator[Plot]:
     if not found.false_alarms:
         return
     groups = []

@@ -12,7 +12,7 @@ import pytest
 from learn_spark.ads.experiments.comparisons import compare
 from learn_spark.ads.experiments.moments import Moments
 from learn_spark.ads.experiments.resampling import Resamples
-from learn_spark.ads.experiments.result import Check, FalseAlarms, Report
+from learn_spark.ads.experiments.result import Check, ExperimentResult, FalseAlarms
 from learn_spark.ads.experiments.simulate import simulated_users
 from learn_spark.core.settings import load_experiment
 from learn_spark.report.experiment import render
@@ -23,7 +23,7 @@ HOSTILE = '"><script>alert(1)</script>'
 METRICS = 6
 
 
-def made() -> Report:
+def made() -> ExperimentResult:
     """A report over simulated users of two treatments, a cohort of two groups, and a group too small to compare."""
     tree = {
         "name": "page",
@@ -57,7 +57,7 @@ def made() -> Report:
         settings=settings,
         with_history=True,
     )
-    return Report(
+    return ExperimentResult(
         name="page",
         control="control",
         users={"control": 900, "big": 900, HOSTILE: 900},
@@ -84,7 +84,7 @@ def made() -> Report:
     )
 
 
-def made_aa() -> Report:
+def made_aa() -> ExperimentResult:
     quantiles = tuple(0.05 * step for step in range(1, 20))
     alarms = tuple(FalseAlarms(name, 400, 22, 19, quantiles) for name in ("revenue_per_user", "conversion_rate"))
     return replace(made(), whole=(), cohorts=(), skipped=(), false_alarms=alarms)

@@ -1,4 +1,4 @@
-"""A/A: one arm halved at random many times. What finds more than alpha of differences there is not to be trusted."""
+"""A/A: one arm halved at random many times. An analysis that finds differences more often than alpha is not valid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from learn_spark.ads.experiments.metrics import METRICS
 from learn_spark.ads.experiments.mixing import mixed, seeded
 from learn_spark.ads.experiments.moments import WIDTH, Moments
 from learn_spark.ads.experiments.result import FalseAlarms
-from learn_spark.ads.experiments.slices import UserTable
+from learn_spark.ads.experiments.user_table import UserTable
 
 QUANTILES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 AT_ONCE = 128  # splits whose moments are computed together
@@ -30,7 +30,7 @@ def false_alarms(
 ) -> list[FalseAlarms]:
     """Halve the users of ``arm`` (None: all users) ``splits`` times and compare the halves as two arms.
 
-    A user's half in a split hangs on (user, split, seed) alone. Memory holds the moments of the splits and a batch.
+    A user's half in a split is a function of (user, split, seed) alone. Memory: the moments of the splits, and a batch.
     """
     centre = _centre(table, arm)
     kept = [name for name in metrics if np.isfinite(METRICS[name].value(centre.mean))]
@@ -43,12 +43,12 @@ def false_alarms(
             p[name, False].append(contrast(*halves, metric, np.zeros(WIDTH)).p())
             if with_history:
                 p[name, True].append(contrast(*halves, metric, coefficients(*halves, metric)).p())
-    found = []
+    alarms = []
     for name in kept:
         plain = np.concatenate(p[name, False])
         reduced = np.concatenate(p[name, True]) if with_history else None
         used = plain if reduced is None else reduced
-        found.append(
+        alarms.append(
             FalseAlarms(
                 metric=name,
                 splits=splits,
@@ -57,14 +57,14 @@ def false_alarms(
                 quantiles=tuple(float(q) for q in np.quantile(used, QUANTILES)),
             )
         )
-    return found
+    return alarms
 
 
 def _centre(table: UserTable, arm: str | None) -> Moments:
-    found = Moments.of(np.zeros((0, WIDTH)))
+    moments = Moments.of(np.zeros((0, WIDTH)))
     for batch in table.batches():
-        found = found.merged(Moments.of(batch.sums[_rows(batch.arms, arm), 0]))
-    return found
+        moments = moments.merged(Moments.of(batch.sums[_rows(batch.arms, arm), 0]))
+    return moments
 
 
 def _halves(

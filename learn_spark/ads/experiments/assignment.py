@@ -1,4 +1,4 @@
-"""Who sees what: an arm by a hash of user, experiment and salt, in Python and as a Spark column."""
+"""Assignment of users to arms by a hash of user, experiment and salt, in Python and as a Spark column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
 EVEN = {"control": 0.5, "treatment": 0.5}
-# Between the parts of what is hashed; names may not hold it, so that no two questions are hashed alike.
+# Separates the hashed parts; names may not contain it, so that different questions have different hashes.
 _BETWEEN = "\x1f"
 _DIGITS = 13  # hex digits, 52 bits: a double holds them exactly, in Python as in the JVM
 
@@ -19,9 +19,9 @@ _DIGITS = 13  # hex digits, 52 bits: a double holds them exactly, in Python as i
 def arm(user: str, experiment: str, salt: str, arms: Mapping[str, float] = EVEN, *, traffic: float = 1.0) -> str | None:
     """The user's arm; None for a user outside the ``traffic`` (a share of all users) that takes part.
 
-    ``arms`` are names with their shares of the traffic, which need not sum to 1. The same question has the same answer
-    on every machine; answers for two experiments, or two salts, are independent. Arm and traffic hang on different
-    bits, so that raising ``traffic`` moves nobody from one arm to another.
+    ``arms`` are names with their shares of the traffic, which need not sum to 1. The arm is the same on every machine;
+    the arms of two experiments, or two salts, are independent. Arm and traffic use different bits of the hash, so that
+    raising ``traffic`` moves nobody from one arm to another.
 
     Raises ValueError for no arm, a share that is not above 0, a traffic outside (0, 1], and names with U+001F.
     """
@@ -61,6 +61,6 @@ def _edges(experiment: str, salt: str, arms: Mapping[str, float], traffic: float
     if not 0 < traffic <= 1:
         raise ValueError(f"traffic is a share of all users in (0, 1], got {traffic}")
     if _BETWEEN in experiment or _BETWEEN in salt:
-        raise ValueError("experiment and salt must not hold the character U+001F, which divides what is hashed")
+        raise ValueError("experiment and salt must not contain the character U+001F, which separates the hashed parts")
     whole = sum(arms.values())
     return list(zip(arms, accumulate(share / whole for share in arms.values()), strict=True))

@@ -1,4 +1,4 @@
-"""What must hold before an experiment's figures are believed: ratio, one arm a user, assignment, balance before."""
+"""Checks of an experiment's validity: sample ratio, one arm a user, assignment, balance before, gate, false alarms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from learn_spark.ads.experiments.corrections import corrected
 from learn_spark.ads.experiments.lift import contrast
 from learn_spark.ads.experiments.metrics import METRICS
 from learn_spark.ads.experiments.moments import SUMS, WIDTH, Moments
-from learn_spark.ads.experiments.result import Check
+from learn_spark.ads.experiments.result import Check, FalseAlarms
+from learn_spark.ads.experiments.rows import Rows
 from learn_spark.ads.experiments.sample_ratio import sample_ratio_p
-from learn_spark.ads.experiments.slices import WHOLE, Key
+from learn_spark.ads.experiments.user_table import WHOLE, Key
 from learn_spark.ads.experiments.users import Users
 from learn_spark.core.settings.experiment import Experiment
 
@@ -25,13 +26,13 @@ def checks_of(
     *,
     with_history: bool,
 ) -> list[Check]:
-    """Sample ratio (on the whole, and by cohort of users), users in two arms, logged against assigned arms, and whether
-    the arms were alike before the experiment.
+    """The checks of compared arms: sample ratio (overall, and by cohort of users), users in two arms, logged against
+    assigned arms, and the balance of the arms before the experiment.
     """
-    found = [_ratio(moments, shares, settings)]
-    found += _ratios_by_cohort(moments, users.user_cohorts, shares, settings)
+    checks = [_ratio(moments, shares, settings)]
+    checks += _ratios_by_cohort(moments, users.user_cohorts, shares, settings)
     share = users.two_arms / users.users
-    found.append(
+    checks.append(
         Check(
             "one arm a user",
             "failed" if share > settings.max_two_arms else "warning" if users.two_arms else "passed",
@@ -40,7 +41,7 @@ def checks_of(
         )
     )
     if users.not_as_assigned is not None:
-        found.append(
+        checks.append(
             Check(
                 "logged as assigned",
                 "failed" if users.not_as_assigned else "passed",
@@ -49,8 +50,8 @@ def checks_of(
             )
         )
     if with_history:
-        found.append(_balance(moments, [name for name in shares if name != settings.control], settings))
-    return found
+        checks.append(_balance(moments, [name for name in shares if name != settings.control], settings))
+    return checks
 
 
 def _users_of(moments: Mapping[Key, Moments], cohort: str, group: str, shares: Mapping[str, float]) -> dict[str, int]:
@@ -62,11 +63,11 @@ def _ratio(moments: Mapping[Key, Moments], shares: Mapping[str, float], settings
     users = _users_of(moments, *WHOLE, shares)
     p = sample_ratio_p(users, shares)
     total, whole = sum(users.values()), sum(shares.values())
-    told = ", ".join(f"{arm} {n:,} (expected {total * shares[arm] / whole:,.0f})" for arm, n in users.items())
+    counts = ", ".join(f"{arm} {n:,} (expected {total * shares[arm] / whole:,.0f})" for arm, n in users.items())
     return Check(
         "sample ratio",
         "failed" if p < settings.ratio_alpha else "passed",
-        f"p = {p:.3g}: {told}",
+        f"p = {p:.3g}: {counts}",
         f"users by arm against the shares; below {settings.ratio_alpha:g} the arms cannot be compared",
     )
 
@@ -74,13 +75,13 @@ def _ratio(moments: Mapping[Key, Moments], shares: Mapping[str, float], settings
 def _ratios_by_cohort(
     moments: Mapping[Key, Moments], cohorts: Sequence[str], shares: Mapping[str, float], settings: Experiment
 ) -> list[Check]:
-    found = []
+    checks = []
     for cohort in cohorts:
         groups = sorted({group for name, group, _ in moments if name == cohort})
         counts = {group: _users_of(moments, cohort, group, shares) for group in groups}
         p = corrected([sample_ratio_p(count, shares) for count in counts.values()], "holm")
         worst = int(np.argmin(p))
-        found.append(
+        checks.append(
             Check(
                 f"sample ratio by {cohort}",
                 "warning" if p[worst] < settings.ratio_alpha else "passed",
@@ -88,28 +89,55 @@ def _ratios_by_cohort(
                 "a group whose arms are not in the shares: users are lost there, or the treatment moves users into it",
             )
         )
-    return found
+    return checks
 
 
 def _balance(moments: Mapping[Key, Moments], treatments: Sequence[str], settings: Experiment) -> Check:
-    """The metrics of the time before, compared as if they were the experiment's: there is no effect to be found."""
+    """The metrics of the time before the start, compared as the experiment's are: there is no effect to find."""
     swapped = [*range(len(SUMS), WIDTH), *range(len(SUMS))]
-    told: list[tuple[float, str]] = []
+    tests: list[tuple[float, str]] = []
     for treatment in treatments:
-        pair = [_taken(moments[*WHOLE, arm], swapped) for arm in (settings.control, treatment)]
+        pair = [_columns_of(moments[*WHOLE, arm], swapped) for arm in (settings.control, treatment)]
         for name in settings.metrics:
-            alone = float(contrast(pair[0], pair[1], METRICS[name], np.zeros(WIDTH)).p())
-            if np.isfinite(alone):
-                told.append((alone, f"{METRICS[name].label.lower()} ({treatment})"))
-    p = corrected([alone for alone, _ in told], "holm")
+            raw = float(contrast(pair[0], pair[1], METRICS[name], np.zeros(WIDTH)).p())
+            if np.isfinite(raw):
+                tests.append((raw, f"{METRICS[name].label.lower()} ({treatment})"))
+    p = corrected([raw for raw, _ in tests], "holm")
     worst = int(np.argmin(p))
     return Check(
         "alike before",
         "warning" if p[worst] < settings.ratio_alpha else "passed",
-        f"smallest p = {p[worst]:.3g} ({told[worst][1]}), of {len(p)} differences, corrected",
+        f"smallest p = {p[worst]:.3g} ({tests[worst][1]}), of {len(p)} differences, corrected",
         "the same metrics before the experiment, where the treatment cannot have had an effect",
     )
 
 
-def _taken(moments: Moments, columns: list[int]) -> Moments:
+def _columns_of(moments: Moments, columns: list[int]) -> Moments:
     return Moments(moments.users, moments.mean[columns], moments.comoment[np.ix_(columns, columns)])
+
+
+def check_of_gate(rows: Rows) -> Check:
+    """The verdict of the quality gate on the logs."""
+    broken = [*rows.gate.broken("fail"), *rows.gate.broken("warn")]
+    return Check(
+        "the logs' gate",
+        "failed" if not rows.gate.passed else "warning" if broken else "passed",
+        "; ".join(result.sentence() for result in broken) or f"{len(rows.gate.results)} rules passed",
+        "the rules of exposures (schemas/exposures.yaml)",
+    )
+
+
+def check_of_false_alarms(alarms: FalseAlarms, settings: Experiment) -> Check:
+    """Whether the number of false alarms is within 3.3 standard deviations (p = 0.001) of alpha times the splits.
+
+    The splits halve the same users, and are independent all the same.
+    """
+    observed = alarms.plain if alarms.reduced is None else alarms.reduced
+    expected = settings.alpha * alarms.splits
+    tolerance = 3.3 * (settings.alpha * (1 - settings.alpha) * alarms.splits) ** 0.5 + 1
+    return Check(
+        f"false alarms in {alarms.metric.replace('_', ' ')}",
+        "passed" if abs(observed - expected) <= tolerance else "failed",
+        f"{observed:,} of {alarms.splits:,} splits, {observed / alarms.splits:.1%}",
+        f"halvings with a difference at {settings.alpha:g}; {expected:,.0f} expected, {tolerance:,.0f} more or less",
+    )

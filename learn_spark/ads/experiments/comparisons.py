@@ -1,4 +1,4 @@
-"""Every treatment against the control, in every metric, on the whole and in every cohort, corrected and with power."""
+"""Every treatment against the control in every metric, overall and in every cohort, corrected and with power."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from learn_spark.ads.experiments.moments import WIDTH, Moments
 from learn_spark.ads.experiments.power import detectable, power, users_needed
 from learn_spark.ads.experiments.resampling import Resamples, interval
 from learn_spark.ads.experiments.result import Comparison
-from learn_spark.ads.experiments.slices import WHOLE, Key, UserTable
+from learn_spark.ads.experiments.user_table import WHOLE, Key, UserTable
 from learn_spark.core.settings.experiment import Experiment
 
 NONE = np.zeros(WIDTH)
@@ -46,14 +46,14 @@ def compare(
             if least < settings.min_users:
                 skipped.append((cohort, group, f"{least:,} users of an arm; min_users is {settings.min_users:,}"))
                 continue
-            found = whole if (cohort, group) == WHOLE else cohorts
+            comparisons = whole if (cohort, group) == WHOLE else cohorts
             for name in metrics:
                 keys = [(cohort, group, settings.control), (cohort, group, treatment)]
                 one = _comparison(keys, moments, resamples, METRICS[name], settings, with_history)
                 if one is None:
                     skipped.append((cohort, group, f"{METRICS[name].label.lower()}: an arm has no exposure here"))
                 else:
-                    found.append(one)
+                    comparisons.append(one)
     families = [
         [one for one in whole if one.metric == primary],
         [one for one in whole if one.metric != primary],
@@ -68,10 +68,10 @@ def resample(table: UserTable, arms: Sequence[str], samples: int, seed: int) -> 
     """Resampled sums of every part of the table; None for no samples."""
     if not samples:
         return None
-    found = Resamples(samples, seed)
+    resamples = Resamples(samples, seed)
     for batch in table.batches():
-        found.add(batch.seeds, list(table.parts(batch, arms)))
-    return found
+        resamples.add(batch.seeds, list(table.parts(batch, arms)))
+    return resamples
 
 
 def _comparison(
@@ -89,15 +89,19 @@ def _comparison(
     plain = effect(contrast(control, treatment, metric, NONE), settings.alpha)
     reduced = effect(contrast(control, treatment, metric, theta), settings.alpha) if with_history else None
     best = reduced or plain
-    drawn = None
+    bootstrap = None
     if resamples is not None:
         share = float(control.users / (control.users + treatment.users))
-        below, above = values(resamples.means(keys[0]), resamples.means(keys[1]), metric, theta, share)
+        control_value, treatment_value = values(
+            resamples.means(keys[0]), resamples.means(keys[1]), metric, theta, share
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
-            drawn = interval(np.where(below > 0, above / below - 1, np.nan), settings.alpha)
-    kept = None
+            bootstrap = interval(
+                np.where(control_value > 0, treatment_value / control_value - 1, np.nan), settings.alpha
+            )
+    variance_kept = None
     if reduced is not None and plain.standard_error > 0:
-        kept = (reduced.standard_error / plain.standard_error) ** 2
+        variance_kept = (reduced.standard_error / plain.standard_error) ** 2
     users = int(control.users + treatment.users)
     return Comparison(
         treatment=keys[1][2],
@@ -108,33 +112,33 @@ def _comparison(
         users_treatment=int(treatment.users),
         plain=plain,
         reduced=reduced,
-        variance_kept=kept,
-        bootstrap=drawn,
+        variance_kept=variance_kept,
+        bootstrap=bootstrap,
         p_adjusted=best.p,
-        detectable=_relative(best, settings),
-        detectable_plain=_relative(plain, settings),
+        detectable=_detectable(best, settings),
+        detectable_plain=_detectable(plain, settings),
         power=_power(best, settings),
-        users_needed=_needed(best, users, settings),
+        users_needed=_users_needed(best, users, settings),
     )
 
 
-def _relative_error(found: Effect) -> float | None:
+def _relative_error(measured: Effect) -> float | None:
     """The standard error of the difference in units of the control's value: that of a lift near 0."""
-    return found.standard_error / found.control if found.control > 0 else None
+    return measured.standard_error / measured.control if measured.control > 0 else None
 
 
-def _relative(found: Effect, settings: Experiment) -> float | None:
-    error = _relative_error(found)
+def _detectable(measured: Effect, settings: Experiment) -> float | None:
+    error = _relative_error(measured)
     return None if error is None else detectable(error, settings.alpha, settings.power)
 
 
-def _power(found: Effect, settings: Experiment) -> float | None:
-    error = _relative_error(found)
+def _power(measured: Effect, settings: Experiment) -> float | None:
+    error = _relative_error(measured)
     return None if error is None else power(settings.effect, error, settings.alpha)
 
 
-def _needed(found: Effect, users: int, settings: Experiment) -> int | None:
-    error = _relative_error(found)
+def _users_needed(measured: Effect, users: int, settings: Experiment) -> int | None:
+    error = _relative_error(measured)
     return None if error is None else users_needed(users, error, settings.effect, settings.alpha, settings.power)
 
 

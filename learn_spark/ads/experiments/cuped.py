@@ -27,6 +27,6 @@ def coefficients(control: Moments, treatment: Moments, metric: Metric) -> np.nda
     scaled = inner / scale[..., :, None] / scale[..., None, :]
     usable = np.isfinite(outer).all(axis=-1)
     solved = np.linalg.pinv(scaled, rcond=1e-9, hermitian=True) @ np.nan_to_num(outer / scale)[..., None]
-    found = np.zeros_like(control.mean)
-    found[..., at] = np.where(usable[..., None], solved[..., 0] / scale, 0.0)
-    return found
+    theta = np.zeros_like(control.mean)
+    theta[..., at] = np.where(usable[..., None], solved[..., 0] / scale, 0.0)
+    return theta

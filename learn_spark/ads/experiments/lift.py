@@ -36,55 +36,55 @@ class Contrast:
 def values(
     control: np.ndarray, treatment: np.ndarray, metric: Metric, theta: np.ndarray, share: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The metric in both arms [...] by their users' means [..., K], less what the time before explains.
+    """The metric in both arms [...] by their users' means [..., K], adjusted for the pre-period.
 
-    ``theta`` [..., K] is CUPED's (zeros: none); ``share`` is the control's share of both arms' users. Each arm is moved
-    to where it would be with the pre-period of both arms together.
+    ``theta`` [..., K] is CUPED's (zeros: no adjustment); ``share`` is the control's share of both arms' users. Each arm
+    is adjusted to the pre-period mean of both arms together.
     """
-    apart = ((treatment - control) * theta).sum(axis=-1)
-    return metric.value(control) + (1 - share) * apart, metric.value(treatment) - share * apart
+    explained = ((treatment - control) * theta).sum(axis=-1)
+    return metric.value(control) + (1 - share) * explained, metric.value(treatment) - share * explained
 
 
 def contrast(control: Moments, treatment: Moments, metric: Metric, theta: np.ndarray) -> Contrast:
     """The delta method (Deng, Knoblich and Lu 2018) for means and for ratios of sums, whose unit is the user.
 
-    ``theta`` [..., K] as in ``values``; it is taken as given, which costs nothing at the first order.
+    ``theta`` [..., K] as in ``values``; it is treated as a constant, which is right to first order.
     """
     share = control.users / np.maximum(control.users + treatment.users, 1.0)
-    below, above = values(control.mean, treatment.mean, metric, theta, share)
+    control_value, treatment_value = values(control.mean, treatment.mean, metric, theta, share)
     part = share[..., None]
     by_control = metric.gradient(control.mean)
     by_treatment = metric.gradient(treatment.mean)
     difference = (theta - by_control, by_treatment - theta)
     with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = np.where(below > 0, 1.0 / below, np.nan)[..., None]
-    ratio = above[..., None] * inverse
-    # Of above / below: each arm's mean moves its own value and, through the common pre-period, the other's.
+        inverse = np.where(control_value > 0, 1.0 / control_value, np.nan)[..., None]
+    ratio = treatment_value[..., None] * inverse
+    # Of treatment / control: each arm's mean moves its own value and, through the common pre-period, the other's.
     lift = (
         (theta * part - ratio * (by_control - theta * (1 - part))) * inverse,
         (by_treatment - theta * part - ratio * theta * (1 - part)) * inverse,
     )
     return Contrast(
-        control=below,
-        treatment=above,
-        difference=above - below,
+        control=control_value,
+        treatment=treatment_value,
+        difference=treatment_value - control_value,
         difference_variance=_variance(control, treatment, difference),
-        lift=above * inverse[..., 0] - 1,
+        lift=treatment_value * inverse[..., 0] - 1,
         lift_variance=_variance(control, treatment, lift),
     )
 
 
 def _variance(control: Moments, treatment: Moments, gradients: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    found = np.zeros(control.users.shape)
+    variance = np.zeros(control.users.shape)
     for arm, gradient in zip((control, treatment), gradients, strict=True):
         of_users = np.einsum("...i,...ij,...j->...", gradient, arm.covariance(), gradient)
-        found = found + of_users / np.maximum(arm.users, 1.0)
-    return np.maximum(found, 0.0)
+        variance = variance + of_users / np.maximum(arm.users, 1.0)
+    return np.maximum(variance, 0.0)
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One contrast for people: values, difference and lift with their intervals, standard errors and p.
+    """One contrast as plain numbers: values, difference and lift with their intervals, standard errors and p.
 
     The lift and its interval are None where the control's value is not above zero.
     """
@@ -102,22 +102,22 @@ class Effect:
     p: float
 
 
-def effect(found: Contrast, alpha: float) -> Effect:
+def effect(contrasted: Contrast, alpha: float) -> Effect:
     """A contrast of scalars with two-sided intervals at 1 - ``alpha``."""
-    reach = float(special.ndtri(1 - alpha / 2))
-    error, lift_error = math.sqrt(float(found.difference_variance)), math.sqrt(float(found.lift_variance))
-    difference, lift = float(found.difference), float(found.lift)
-    known = math.isfinite(lift) and math.isfinite(lift_error)
+    critical = float(special.ndtri(1 - alpha / 2))
+    error, lift_error = math.sqrt(float(contrasted.difference_variance)), math.sqrt(float(contrasted.lift_variance))
+    difference, lift = float(contrasted.difference), float(contrasted.lift)
+    has_lift = math.isfinite(lift) and math.isfinite(lift_error)
     return Effect(
-        control=float(found.control),
-        treatment=float(found.treatment),
+        control=float(contrasted.control),
+        treatment=float(contrasted.treatment),
         difference=difference,
-        difference_low=difference - reach * error,
-        difference_high=difference + reach * error,
+        difference_low=difference - critical * error,
+        difference_high=difference + critical * error,
         standard_error=error,
-        lift=lift if known else None,
-        lift_low=lift - reach * lift_error if known else None,
-        lift_high=lift + reach * lift_error if known else None,
-        lift_error=lift_error if known else None,
-        p=float(found.p()),
+        lift=lift if has_lift else None,
+        lift_low=lift - critical * lift_error if has_lift else None,
+        lift_high=lift + critical * lift_error if has_lift else None,
+        lift_error=lift_error if has_lift else None,
+        p=float(contrasted.p()),
     )

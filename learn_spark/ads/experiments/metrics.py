@@ -1,4 +1,4 @@
-"""What an experiment is measured by: ratios of users' sums, each to the number of users or to another sum."""
+"""The metrics of an experiment: ratios of users' sums, each to the number of users or to another sum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from learn_spark.ads.experiments.moments import SUMS
 
 @dataclass(frozen=True)
 class Metric:
-    """The sum ``over`` of an arm's users, for a user, or for one of the sum ``per`` (a ratio of two random sums)."""
+    """The sum ``over`` of an arm's users, divided by the users, or by the sum ``per`` (a ratio of two random sums)."""
 
     name: str
     label: str
@@ -29,7 +29,7 @@ class Metric:
         return tuple(len(SUMS) + column for column in self.columns)
 
     def value(self, mean: np.ndarray) -> np.ndarray:
-        """The metric [...] of an arm by its users' ``mean`` [..., K]; NaN where nothing was shown."""
+        """The metric [...] of an arm by its users' ``mean`` [..., K]; NaN where the denominator is 0."""
         over, *per = self.columns
         if not per:
             return mean[..., over]
@@ -38,16 +38,16 @@ class Metric:
 
     def gradient(self, mean: np.ndarray) -> np.ndarray:
         """The derivative of ``value`` by ``mean``, [..., K]."""
-        found = np.zeros_like(mean)
+        gradient = np.zeros_like(mean)
         over, *per = self.columns
         if not per:
-            found[..., over] = 1.0
-            return found
+            gradient[..., over] = 1.0
+            return gradient
         with np.errstate(divide="ignore", invalid="ignore"):
-            below = mean[..., per[0]]
-            found[..., over] = 1.0 / below
-            found[..., per[0]] = -mean[..., over] / below**2
-        return found
+            denominator = mean[..., per[0]]
+            gradient[..., over] = 1.0 / denominator
+            gradient[..., per[0]] = -mean[..., over] / denominator**2
+        return gradient
 
 
 METRICS = {

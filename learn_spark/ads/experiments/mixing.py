@@ -1,4 +1,4 @@
-"""Random numbers that hang on a user and a number alone: the same in every order, batch and process."""
+"""Random numbers as a function of user and number alone: the same in every order, batch and process."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def mixed(seeds: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 def seeded(seeds: np.ndarray, seed: int) -> np.ndarray:
     """Users' ``seeds`` uint64 [n] under another seed: other streams."""
-    own = np.array([seed % (1 << 64)], np.uint64)
-    return seeds ^ mixed(own, np.zeros(1, np.uint64))[0, 0]
+    key = np.array([seed % (1 << 64)], np.uint64)
+    return seeds ^ mixed(key, np.zeros(1, np.uint64))[0, 0]

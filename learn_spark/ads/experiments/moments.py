@@ -1,4 +1,4 @@
-"""Counts, means and co-moments of users' sums: all that lift, its variance and CUPED need, merged batch by batch."""
+"""Counts, means and co-moments of users' sums, merged batch by batch: the input of lift, its variance and CUPED."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Moments:
 
     @staticmethod
     def of(values: np.ndarray) -> Moments:
-        """Of ``values`` [n, K]; n may be 0."""
+        """The moments of ``values`` [n, K]; n may be 0."""
         users = len(values)
         mean = values.mean(axis=0) if users else np.zeros(values.shape[1])
         centred = values - mean
         return Moments(np.array(users, np.float64), mean, centred.T @ centred)
 
     def merged(self, other: Moments) -> Moments:
-        """Of both together (Chan, Golub and LeVeque 1979): without the cancellation that sums of squares have."""
+        """The moments of both together (Chan, Golub and LeVeque 1979), without the cancellation of sums of squares."""
         users = self.users + other.users
         whole = np.maximum(users, 1.0)
-        apart = other.mean - self.mean
-        mean = self.mean + apart * (other.users / whole)[..., None]
-        between = (self.users * other.users / whole)[..., None, None] * apart[..., :, None] * apart[..., None, :]
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.users / whole)[..., None]
+        between = (self.users * other.users / whole)[..., None, None] * delta[..., :, None] * delta[..., None, :]
         return Moments(users, mean, self.comoment + other.comoment + between)
 
     def covariance(self) -> np.ndarray:

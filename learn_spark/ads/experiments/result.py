@@ -1,4 +1,4 @@
-"""What a report holds: plain values, for the page, the terminal and JSON."""
+"""The result of an experiment as plain values, for the page, the terminal and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Verdict = Literal["passed", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Check:
-    """Something that must hold before a figure is believed."""
+    """A condition of the experiment's validity, and whether the logs meet it."""
 
     name: str
     verdict: Verdict
@@ -26,9 +26,10 @@ class Check:
 class Comparison:
     """A treatment against the control in one metric, among all users or in one group of a cohort.
 
-    ``plain`` knows the experiment alone, ``reduced`` the time before too (CUPED; None without it). The second where
-    there is one is ``best``; p_adjusted, ``bootstrap`` (of the lift), ``detectable`` (the smallest relative lift that
-    is found with the wanted power) and ``power`` (to find the lift asked for) are of ``best``.
+    ``plain`` is estimated from the experiment alone, ``reduced`` with the time before it too (CUPED; None without it).
+    ``best`` is ``reduced`` if there is one, else ``plain``. Of ``best`` are p_adjusted, ``bootstrap`` (of the lift),
+    ``detectable`` (the smallest relative lift that is detected with the settings' power), ``power`` (to detect the
+    settings' effect) and ``users_needed``.
     """
 
     treatment: str
@@ -55,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """A/A: how many of ``splits`` random halvings of one arm found a difference at alpha, without and with CUPED."""
+    """A/A: how many of ``splits`` random halvings of one arm differ at alpha, without and with CUPED."""
 
     metric: str
     splits: int
@@ -65,10 +66,10 @@ class FalseAlarms:
 
 
 @dataclass(frozen=True)
-class Report:
-    """One experiment's report. ``whole`` and ``cohorts`` are empty in an A/A, ``false_alarms`` in any other.
+class ExperimentResult:
+    """The result of one experiment. ``whole`` and ``cohorts`` are empty in an A/A, ``false_alarms`` in any other.
 
-    ``skipped`` are (cohort, group, why) of groups that were not compared; ``notes`` sentences that a reader must know.
+    ``skipped`` are (cohort, group, why) of groups that were not compared; ``notes`` are caveats for readers.
     """
 
     name: str
@@ -94,10 +95,10 @@ class Report:
 
     @property
     def failed(self) -> list[Check]:
-        """The checks that said no."""
+        """The checks that failed."""
         return [check for check in self.checks if check.verdict == "failed"]
 
 
-def as_json(found: Report) -> str:
-    """The report as one JSON object."""
-    return json.dumps(asdict(found), indent=1, default=str)
+def as_json(result: ExperimentResult) -> str:
+    """The result as one JSON object."""
+    return json.dumps(asdict(result), indent=1, default=str)

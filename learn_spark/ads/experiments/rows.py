@@ -1,4 +1,4 @@
-"""From logs to counted rows: staged once, refused ones kept apart, each exposure once, and the table rules judged."""
+"""From logs to counted rows: written once, refused rows separated, each exposure once, table rules evaluated."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ KEPT = ("event_id", "user_id", "item_id", "event_time", "arm", "converted", "rev
 class Rows:
     """The exposures of a report in ``frame`` (KEPT and ``cohort_<name>``), each event_id once.
 
-    read = refused + repeated + kept. ``refused`` tells the rows of each reason (a row may have several), all of them
-    together in ``refused_rows``; the rows themselves lie in ``refused_at`` where there are any.
+    read = refused + repeated + kept. ``refused`` counts the rows of each reason (a row may have several),
+    ``refused_rows`` each row once; the rows themselves are in the folder ``refused_at``, if there are any.
     """
 
     frame: DataFrame
@@ -39,10 +39,10 @@ class Rows:
     gate: GateReport
 
 
-def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path, reports: Path) -> Rows:
-    """Read, type and judge the logs below ``folder``; what is staged goes to ``place``, for the report's time alone.
+def prepare(spark: SparkSession, settings: Experiment, folder: Path, scratch: Path, reports: Path) -> Rows:
+    """Read, type and check the logs below ``folder``; temporary files go to ``scratch``, refused rows to ``reports``.
 
-    Of several rows with one event_id one counts (``once``). Raises LearnSparkError where no row is left, and as
+    Of several rows with one event_id one is kept (``once``). Raises LearnSparkError if no row is left, and as
     ``read_logs``.
     """
     from pyspark.sql import Observation
@@ -51,28 +51,30 @@ def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path
     check_rule_names(settings.quality)
     cohorts = {name: cohort.by for name, cohort in settings.cohorts.items() if cohort.by is not None}
     columns = [*KEPT, *(f"cohort_{name}" for name in cohorts)]
-    seen = Observation()
-    judged = read_logs(spark, folder, settings.logs, cohorts)
-    judged = judged.observe(seen, F.count(F.lit(1)).alias("rows"), F.count_if(F.size("reasons") > 0).alias("refused"))
-    staged_at = f"file:{place / 'staged'}"
-    judged.select(*columns, "reasons", "raw").write.mode("overwrite").parquet(staged_at)
-    counted = observed(seen, spark) or {"rows": 0, "refused": 0}
-    staged = spark.read.parquet(staged_at)
-    bad = staged.where(F.size("reasons") > 0)
+    observation = Observation()
+    checked = read_logs(spark, folder, settings.logs, cohorts)
+    checked = checked.observe(
+        observation, F.count(F.lit(1)).alias("rows"), F.count_if(F.size("reasons") > 0).alias("refused")
+    )
+    landed_at = f"file:{scratch / 'landed'}"
+    checked.select(*columns, "reasons", "raw").write.mode("overwrite").parquet(landed_at)
+    counted = observed(observation, spark) or {"rows": 0, "refused": 0}
+    landed = spark.read.parquet(landed_at)
+    bad = landed.where(F.size("reasons") > 0)
     reasons, refused_at = {}, None
     if counted["refused"]:
         reasons = {row[0]: row[1] for row in bad.select(F.explode("reasons")).groupBy("col").count().collect()}
         refused_at = reports / f"{settings.name}.refused"
         bad.select("reasons", "raw").write.mode("overwrite").json(f"file:{refused_at}")
-    once(staged.where(F.size("reasons") == 0).select(*columns)).write.mode("overwrite").parquet(
-        f"file:{place / 'rows'}"
+    once(landed.where(F.size("reasons") == 0).select(*columns)).write.mode("overwrite").parquet(
+        f"file:{scratch / 'rows'}"
     )
-    frame = spark.read.parquet(f"file:{place / 'rows'}")
+    frame = spark.read.parquet(f"file:{scratch / 'rows'}")
     kept = frame.count()
     if not kept:
-        told = "; ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        by_reason = "; ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         raise LearnSparkError(
-            f"ab-report: none of the {counted['rows']:,} rows of the logs is usable ({told or 'they are empty'})"
+            f"ab-report: none of the {counted['rows']:,} rows of the logs is usable ({by_reason or 'they are empty'})"
         )
     gate = _gate(frame, settings, counted["refused"] / counted["rows"], reports)
     repeated = counted["rows"] - counted["refused"] - kept
@@ -80,11 +82,11 @@ def prepare(spark: SparkSession, settings: Experiment, folder: Path, place: Path
 
 
 def _gate(frame: DataFrame, settings: Experiment, refused_share: float, reports: Path) -> GateReport:
-    """The table rules of exposures; repeats are dropped and counted before, so that rule needs no second look."""
+    """The table rules of exposures, but for the one on repeats, which were counted and dropped before."""
     rules = [rule for rule in rules_of("exposures", settings.quality) if rule.repeats_of is None]
     measured = profile(frame, rules, lambda name: frame)
-    known = {**measured, **{rule.name: refused_share for rule in rules if rule.given is not None}}
-    judged = [Rule(r.name, r.least, r.most, r.meaning, r.severity) for r in rules if r.name in known]
-    gate = evaluate_rules("exposures", known, judged, reports / "quality", title=f"exposures of {settings.name}")
+    measures = {**measured, **{rule.name: refused_share for rule in rules if rule.given is not None}}
+    kept = [Rule(r.name, r.least, r.most, r.meaning, r.severity) for r in rules if r.name in measures]
+    gate = evaluate_rules("exposures", measures, kept, reports / "quality", title=f"exposures of {settings.name}")
     gate.write_docs()
     return gate

@@ -1,4 +1,4 @@
-"""Experiments whose truth is known: users who differ and stay as they are, and a treatment that lifts conversion."""
+"""Simulated experiments of known effect: users with stable habits, and a treatment that lifts conversion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEVICES = ("phone", "desktop")
 
 @dataclass(frozen=True)
 class People:
-    """Each user's own rate of exposures, chance of conversion and level of prices, all [n]."""
+    """Each user's rate of exposures, chance of conversion and level of prices, all [n]."""
 
     rate: np.ndarray
     chance: np.ndarray

@@ -22,9 +22,10 @@ import yaml
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.ads.experiments.ab_report import analyse, settings_of
+from learn_spark.ads.experiments.analysis import analyse
 from learn_spark.ads.experiments.assignment import arm, arm_column
-from learn_spark.ads.experiments.result import Comparison, Report
+from learn_spark.ads.experiments.configure import settings_of
+from learn_spark.ads.experiments.result import Comparison, ExperimentResult
 from learn_spark.ads.experiments.rows import Rows, prepare
 from learn_spark.ads.experiments.simulate import ITEMS, simulated_log
 from learn_spark.ads.experiments.users import Users, make_users
@@ -37,7 +38,7 @@ from learn_spark.report.experiment import report_experiment
 START = datetime(2024, 5, 1, tzinfo=UTC)
 LIFT, USERS = 0.5, 2500
 DEVICE, ITEM_AGE = "device", "item_age"
-Go = Callable[..., Report]
+Go = Callable[..., ExperimentResult]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def log() -> pa.Table:
 
 @pytest.fixture
 def go(spark: SparkSession, tmp_path: Path) -> Go:
-    def go(named: Path, *overrides: str) -> Report:
+    def go(named: Path, *overrides: str) -> ExperimentResult:
         settings = settings_of(str(named), [f"workspace={tmp_path / 'workspace'}", *overrides])
         return report_experiment(settings, Reporter(quiet=True), spark=spark)
 
@@ -110,7 +111,9 @@ def described(tmp_path_factory: pytest.TempPathFactory, log: pa.Table) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(described: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+def found(
+    described: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ExperimentResult, Path]:
     workspace = tmp_path_factory.mktemp("workspace")
     settings = settings_of(str(described), [f"workspace={workspace}"])
     return report_experiment(settings, Reporter(quiet=True), spark=spark), workspace
@@ -121,7 +124,7 @@ def of(comparisons: tuple[Comparison, ...], metric: str, group: str = "all") -> 
     return one
 
 
-def test_rows_are_counted_and_refused_ones_kept(found: tuple[Report, Path], log: pa.Table) -> None:
+def test_rows_are_counted_and_refused_ones_kept(found: tuple[ExperimentResult, Path], log: pa.Table) -> None:
     report, workspace = found
     during = pc.sum(pc.is_valid(log["arm"])).as_py()
     assert report.rows == {
@@ -140,7 +143,7 @@ def test_rows_are_counted_and_refused_ones_kept(found: tuple[Report, Path], log:
     assert list((workspace / "staging").iterdir()) == []
 
 
-def test_sums_are_those_of_a_slow_count(found: tuple[Report, Path], log: pa.Table) -> None:
+def test_sums_are_those_of_a_slow_count(found: tuple[ExperimentResult, Path], log: pa.Table) -> None:
     """Every metric of both arms by a loop over rows, on the whole and by cohort."""
     report, _ = found
     shown_before: dict[str, int] = defaultdict(int)
@@ -197,7 +200,7 @@ def test_sums_are_those_of_a_slow_count(found: tuple[Report, Path], log: pa.Tabl
         assert [one.plain.control, one.plain.treatment] == pytest.approx(values), (one.cohort, one.group, one.metric)
 
 
-def test_the_planted_lift_comes_back_and_cuped_sharpens_it(found: tuple[Report, Path]) -> None:
+def test_the_planted_lift_comes_back_and_cuped_sharpens_it(found: tuple[ExperimentResult, Path]) -> None:
     report, _ = found
     for metric in ("revenue_per_user", "conversions_per_user", "conversion_rate"):
         one = of(report.whole, metric)
@@ -217,7 +220,7 @@ def test_the_planted_lift_comes_back_and_cuped_sharpens_it(found: tuple[Report, 
     assert all(one.p_adjusted >= one.best.p for one in report.cohorts)
 
 
-def test_all_checks_pass_on_a_sound_log(found: tuple[Report, Path]) -> None:
+def test_all_checks_pass_on_a_sound_log(found: tuple[ExperimentResult, Path]) -> None:
     report, _ = found
     assert {check.name: check.verdict for check in report.checks} == {
         "the logs' gate": "passed",
@@ -230,7 +233,7 @@ def test_all_checks_pass_on_a_sound_log(found: tuple[Report, Path]) -> None:
     }
 
 
-def test_the_json_beside_the_page_is_the_report(found: tuple[Report, Path]) -> None:
+def test_the_json_beside_the_page_is_the_report(found: tuple[ExperimentResult, Path]) -> None:
     report, workspace = found
     told = json.loads((workspace / "reports/features.json").read_text())
     assert told["users"] == dict(report.users)
@@ -416,7 +419,9 @@ def test_one_arm_alone_and_none_at_all_are_told(small: Path, rows: Rows, tmp_pat
     alone = make_users(rows.frame.where("arm = 'control'"), settings, tmp_path)
     with pytest.raises(LearnSparkError, match="users are in one arm, control; there is nothing to compare it with"):
         analyse(settings, rows, alone, [], "r", 0.0)
-    with pytest.raises(LearnSparkError, match="no row of the logs has an arm, so nothing tells when"):
+    with pytest.raises(
+        LearnSparkError, match="no row of the logs has an arm, so the start of the experiment is unknown"
+    ):
         make_users(rows.frame.withColumn("arm", F.lit(None).cast("string")), settings, tmp_path)
 
 

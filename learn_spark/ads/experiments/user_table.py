@@ -1,4 +1,4 @@
-"""The table of users, read batch by batch, divided into the whole and its cohorts."""
+"""The table of users, read batch by batch, and divided into all users and their cohorts."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class UserTable:
         self._path, self.user_cohorts, self.exposure_groups = path, tuple(user_cohorts), tuple(exposure_groups)
 
     def batches(self) -> Iterator[Batch]:
-        """All users, BATCH at most at once."""
+        """All users, in batches of BATCH at most."""
         columns = ["seed", "arm", "sums", *(f"g{number}" for number in range(len(self.user_cohorts)))]
-        kept = ~ds.field("two_arms").is_valid() | ~ds.field("two_arms")
-        # Arrow reads 16 batches ahead by default; what is computed of each takes longer than reading it.
+        in_one_arm = ~ds.field("two_arms").is_valid() | ~ds.field("two_arms")
+        # Arrow reads 16 batches ahead by default; computing takes longer than reading.
         ahead = {"batch_readahead": 1, "fragment_readahead": 1}
         table = ds.dataset(self._path, format="parquet")
-        for batch in table.to_batches(columns=columns, filter=kept, batch_size=BATCH, **ahead):
+        for batch in table.to_batches(columns=columns, filter=in_one_arm, batch_size=BATCH, **ahead):
             if not batch.num_rows:
                 continue
             sums = batch.column("sums").flatten().to_numpy(zero_copy_only=False)
@@ -69,20 +69,20 @@ class UserTable:
 
     def moments(self, arms: Sequence[str]) -> dict[Key, Moments]:
         """The moments of every part that has a user."""
-        found: dict[Key, Moments] = {}
+        moments: dict[Key, Moments] = {}
         for batch in self.batches():
             for key, _, values in self.parts(batch, arms):
-                here = Moments.of(values)
-                found[key] = found[key].merged(here) if key in found else here
-        return found
+                part = Moments.of(values)
+                moments[key] = moments[key].merged(part) if key in moments else part
+        return moments
 
     def users_by_arm(self) -> dict[str, int]:
-        """How many users each arm has."""
-        found: dict[str, int] = {}
+        """The number of users by arm."""
+        users: dict[str, int] = {}
         for batch in self.batches():
             for arm, count in zip(*np.unique(batch.arms[batch.arms != ""], return_counts=True), strict=True):
-                found[str(arm)] = found.get(str(arm), 0) + int(count)
-        return found
+                users[str(arm)] = users.get(str(arm), 0) + int(count)
+        return users
 
 
 def _strings(column: pa.Array) -> np.ndarray:
