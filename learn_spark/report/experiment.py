@@ -17,7 +17,7 @@ from learn_spark.ads.experiments.metrics import METRICS
 from learn_spark.ads.experiments.power import power
 from learn_spark.ads.experiments.result import Comparison, ExperimentResult, as_json
 from learn_spark.core.console import Reporter
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.curve import draw_curve
 from learn_spark.report.dots import Group, Value, draw_dots
@@ -44,7 +44,7 @@ class CohortView:
 
 
 def report_experiment(
-    settings: Experiment, console: Reporter, *, verbose: bool = False, spark: SparkSession | None = None
+    settings: ExperimentSettings, console: Reporter, *, verbose: bool = False, spark: SparkSession | None = None
 ) -> ExperimentResult:
     """Analyse the experiment and write ``reports/<name>.html`` and ``.json``; the analysis.
 

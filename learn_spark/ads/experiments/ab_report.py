@@ -13,7 +13,7 @@ from learn_spark.ads.experiments.rows import prepare
 from learn_spark.ads.experiments.users import make_users
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateFailed
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.lineage import new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    settings: Experiment, console: Reporter, *, verbose: bool = False, spark: SparkSession | None = None
+    settings: ExperimentSettings, console: Reporter, *, verbose: bool = False, spark: SparkSession | None = None
 ) -> ExperimentResult:
     """Read the logs, check them, and compare the arms. The logs are not changed.
 

@@ -16,7 +16,7 @@ from learn_spark.ads.experiments.rows import Rows
 from learn_spark.ads.experiments.user_table import UserTable
 from learn_spark.ads.experiments.users import Users
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.lineage import code_version
 
 OF_REVENUE = ("revenue_per_user", "revenue_per_exposure")
@@ -36,7 +36,7 @@ class _Findings:
 
 
 def analyse(
-    settings: Experiment, rows: Rows, users: Users, files: list[tuple[str, str]], run_id: str, started: float
+    settings: ExperimentSettings, rows: Rows, users: Users, files: list[tuple[str, str]], run_id: str, started: float
 ) -> ExperimentResult:
     """The result from the counted rows and the table of users; raises LearnSparkError as ``ab_report.run``.
 
@@ -89,7 +89,9 @@ def analyse(
     )
 
 
-def _halve(settings: Experiment, table: UserTable, by_arm: Mapping[str, int], metrics: Sequence[str]) -> _Findings:
+def _halve(
+    settings: ExperimentSettings, table: UserTable, by_arm: Mapping[str, int], metrics: Sequence[str]
+) -> _Findings:
     """A/A: the control's users, or all users of a log without arms, halved at random."""
     arm = settings.control if by_arm else None
     if arm is not None and arm not in by_arm:
@@ -109,7 +111,7 @@ def _halve(settings: Experiment, table: UserTable, by_arm: Mapping[str, int], me
 
 
 def _compare(
-    settings: Experiment,
+    settings: ExperimentSettings,
     table: UserTable,
     users: Users,
     by_arm: Mapping[str, int],
@@ -138,7 +140,7 @@ def _compare(
     return _Findings(with_history, checks, shares, whole, cohorts, skipped)
 
 
-def _shares(settings: Experiment, by_arm: Mapping[str, int]) -> dict[str, float]:
+def _shares(settings: ExperimentSettings, by_arm: Mapping[str, int]) -> dict[str, float]:
     """The arms with their shares, the control first."""
     if not by_arm:
         raise LearnSparkError("ab-report: no user has an arm; set logs.columns.arm, or assignment with shares")
@@ -156,14 +158,14 @@ def _shares(settings: Experiment, by_arm: Mapping[str, int]) -> dict[str, float]
     return {settings.control: shares[settings.control], **shares}
 
 
-def _unknown_control(settings: Experiment, by_arm: Mapping[str, int]) -> LearnSparkError:
+def _unknown_control(settings: ExperimentSettings, by_arm: Mapping[str, int]) -> LearnSparkError:
     return LearnSparkError(
         f"ab-report: no user is in the control {settings.control!r}; set control to one of the logs' arms: "
         f"{', '.join(sorted(by_arm))}"
     )
 
 
-def _with_history(table: UserTable, arm: str | None, settings: Experiment) -> bool:
+def _with_history(table: UserTable, arm: str | None, settings: ExperimentSettings) -> bool:
     """Whether CUPED is on, and a user of ``arm`` (None: any user) has an exposure before the start."""
     if not settings.cuped:
         return False
@@ -173,7 +175,7 @@ def _with_history(table: UserTable, arm: str | None, settings: Experiment) -> bo
     )
 
 
-def _notes(settings: Experiment, rows: Rows, users: Users, metrics: Sequence[str]) -> list[str]:
+def _notes(settings: ExperimentSettings, rows: Rows, users: Users, metrics: Sequence[str]) -> list[str]:
     notes = []
     if len(metrics) < len(settings.metrics):
         notes.append("No row of the experiment has a revenue: the metrics of revenue are left out.")

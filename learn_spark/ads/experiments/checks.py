@@ -15,14 +15,14 @@ from learn_spark.ads.experiments.rows import Rows
 from learn_spark.ads.experiments.sample_ratio import sample_ratio_p
 from learn_spark.ads.experiments.user_table import WHOLE, Key
 from learn_spark.ads.experiments.users import Users
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 
 
 def checks_of(
     moments: Mapping[Key, Moments],
     users: Users,
     shares: Mapping[str, float],
-    settings: Experiment,
+    settings: ExperimentSettings,
     *,
     with_history: bool,
 ) -> list[Check]:
@@ -59,7 +59,7 @@ def _users_of(moments: Mapping[Key, Moments], cohort: str, group: str, shares: M
     return {arm: int(part.users) if part else 0 for arm, part in parts.items()}
 
 
-def _ratio(moments: Mapping[Key, Moments], shares: Mapping[str, float], settings: Experiment) -> Check:
+def _ratio(moments: Mapping[Key, Moments], shares: Mapping[str, float], settings: ExperimentSettings) -> Check:
     users = _users_of(moments, *WHOLE, shares)
     p = sample_ratio_p(users, shares)
     total, whole = sum(users.values()), sum(shares.values())
@@ -73,7 +73,7 @@ def _ratio(moments: Mapping[Key, Moments], shares: Mapping[str, float], settings
 
 
 def _ratios_by_cohort(
-    moments: Mapping[Key, Moments], cohorts: Sequence[str], shares: Mapping[str, float], settings: Experiment
+    moments: Mapping[Key, Moments], cohorts: Sequence[str], shares: Mapping[str, float], settings: ExperimentSettings
 ) -> list[Check]:
     checks = []
     for cohort in cohorts:
@@ -92,7 +92,7 @@ def _ratios_by_cohort(
     return checks
 
 
-def _balance(moments: Mapping[Key, Moments], treatments: Sequence[str], settings: Experiment) -> Check:
+def _balance(moments: Mapping[Key, Moments], treatments: Sequence[str], settings: ExperimentSettings) -> Check:
     """The metrics of the time before the start, compared as the experiment's are: there is no effect to find."""
     swapped = [*range(len(SUMS), WIDTH), *range(len(SUMS))]
     tests: list[tuple[float, str]] = []
@@ -127,7 +127,7 @@ def check_of_gate(rows: Rows) -> Check:
     )
 
 
-def check_of_false_alarms(alarms: FalseAlarms, settings: Experiment) -> Check:
+def check_of_false_alarms(alarms: FalseAlarms, settings: ExperimentSettings) -> Check:
     """Whether the number of false alarms is within 3.3 standard deviations (p = 0.001) of alpha times the splits.
 
     The splits halve the same users, and are independent all the same.

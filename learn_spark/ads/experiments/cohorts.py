@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.experiment import Cohort
+from learn_spark.core.settings.experiment import ExperimentCohortSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -15,7 +15,7 @@ MAX_GROUPS = 50
 HISTORY = ("cold", "long-tail", "other")
 
 
-def with_item_history(rows: DataFrame, cohorts: Mapping[str, Cohort]) -> DataFrame:
+def with_item_history(rows: DataFrame, cohorts: Mapping[str, ExperimentCohortSettings]) -> DataFrame:
     """``rows`` with ``cohort_<name>`` for each cohort of items by their exposures before the start."""
     from pyspark.sql import functions as F
 
@@ -28,7 +28,7 @@ def with_item_history(rows: DataFrame, cohorts: Mapping[str, Cohort]) -> DataFra
     return rows.withColumns({f"cohort_{name}": by_history(exposures, cohort) for name, cohort in of_items.items()})
 
 
-def by_history(earlier: Column, cohort: Cohort) -> Column:
+def by_history(earlier: Column, cohort: ExperimentCohortSettings) -> Column:
     """The group in HISTORY by the number of ``earlier`` exposures."""
     from pyspark.sql import functions as F
 
@@ -36,7 +36,7 @@ def by_history(earlier: Column, cohort: Cohort) -> Column:
     return F.when(earlier < cold, HISTORY[0]).when(earlier < long_tail, HISTORY[1]).otherwise(HISTORY[2])
 
 
-def exposure_groups(rows: DataFrame, cohorts: Mapping[str, Cohort]) -> tuple[tuple[str, str], ...]:
+def exposure_groups(rows: DataFrame, cohorts: Mapping[str, ExperimentCohortSettings]) -> tuple[tuple[str, str], ...]:
     """(cohort, group) of all cohorts of exposures, as they occur in the experiment.
 
     Raises LearnSparkError for a cohort of more than MAX_GROUPS groups.
@@ -64,7 +64,7 @@ def check_groups(cohort: str, groups: int) -> None:
         )
 
 
-def title_of(name: str, cohort: Cohort) -> str:
+def title_of(name: str, cohort: ExperimentCohortSettings) -> str:
     """What the cohort divides, and by what, for readers."""
     if cohort.history is None:
         divided = "users, by their first exposure" if cohort.of == "user" else "exposures"

@@ -16,7 +16,7 @@ from learn_spark.ads.experiments.power import detectable, power, users_needed
 from learn_spark.ads.experiments.resampling import Resamples, interval
 from learn_spark.ads.experiments.result import Comparison
 from learn_spark.ads.experiments.user_table import WHOLE, Key, UserTable
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 
 NONE = np.zeros(WIDTH)
 
@@ -28,7 +28,7 @@ def compare(
     treatments: Sequence[str],
     metrics: Sequence[str],
     primary: str,
-    settings: Experiment,
+    settings: ExperimentSettings,
     with_history: bool,
 ) -> tuple[list[Comparison], list[Comparison], list[tuple[str, str, str]]]:
     """(comparisons of all users, those of cohorts, groups that were not compared and why).
@@ -79,7 +79,7 @@ def _comparison(
     moments: Mapping[Key, Moments],
     resamples: Resamples | None,
     metric: Metric,
-    settings: Experiment,
+    settings: ExperimentSettings,
     with_history: bool,
 ) -> Comparison | None:
     control, treatment = (moments[key] for key in keys)
@@ -127,22 +127,22 @@ def _relative_error(measured: Effect) -> float | None:
     return measured.standard_error / measured.control if measured.control > 0 else None
 
 
-def _detectable(measured: Effect, settings: Experiment) -> float | None:
+def _detectable(measured: Effect, settings: ExperimentSettings) -> float | None:
     error = _relative_error(measured)
     return None if error is None else detectable(error, settings.alpha, settings.power)
 
 
-def _power(measured: Effect, settings: Experiment) -> float | None:
+def _power(measured: Effect, settings: ExperimentSettings) -> float | None:
     error = _relative_error(measured)
     return None if error is None else power(settings.effect, error, settings.alpha)
 
 
-def _users_needed(measured: Effect, users: int, settings: Experiment) -> int | None:
+def _users_needed(measured: Effect, users: int, settings: ExperimentSettings) -> int | None:
     error = _relative_error(measured)
     return None if error is None else users_needed(users, error, settings.effect, settings.alpha, settings.power)
 
 
-def _adjusted(family: Sequence[Comparison], settings: Experiment) -> Iterator[Comparison]:
+def _adjusted(family: Sequence[Comparison], settings: ExperimentSettings) -> Iterator[Comparison]:
     adjusted = corrected([one.best.p for one in family], settings.correction)
     for one, p in zip(family, adjusted, strict=True):
         yield replace(one, p_adjusted=p)

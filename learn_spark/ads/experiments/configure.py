@@ -8,13 +8,13 @@ from pathlib import Path
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import load_experiment
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.data.sources.exposure_log import log_files
 
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".gz": "csv", ".jsonl": "json-lines"}
 
 
-def settings_of(name: str, overrides: Sequence[str]) -> Experiment:
+def settings_of(name: str, overrides: Sequence[str]) -> ExperimentSettings:
     """The experiment that the YAML file ``name`` describes, or one over the log ``name`` in the columns of exposures.
 
     Raises SettingsError if ``name`` is neither, and for wrong settings.
@@ -61,7 +61,7 @@ def _format_of(path: Path) -> str:
     return _FORMATS[inner]
 
 
-def show_plan(settings: Experiment, console: Reporter) -> None:
+def show_plan(settings: ExperimentSettings, console: Reporter) -> None:
     """Print what would be read and written; nothing is."""
     folder = Path(settings.path)
     for log, files in zip(settings.logs, log_files(folder, settings.logs), strict=True):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.times import as_micros, from_micros
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Period:
         return F.when(during, "during").when(before, "before").otherwise("outside")
 
 
-def period_of(rows: DataFrame, settings: Experiment) -> Period:
+def period_of(rows: DataFrame, settings: ExperimentSettings) -> Period:
     """The times of the settings; without ``start``, the experiment starts at the first row that has an arm.
 
     Raises LearnSparkError if there is neither ``start`` nor a row with an arm.

@@ -11,7 +11,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.gate import GateReport, Rule, evaluate_rules
 from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.table_gate import check_rule_names, rules_of
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.exposure_log import once, read_logs
 
@@ -39,7 +39,7 @@ class Rows:
     gate: GateReport
 
 
-def prepare(spark: SparkSession, settings: Experiment, folder: Path, scratch: Path, reports: Path) -> Rows:
+def prepare(spark: SparkSession, settings: ExperimentSettings, folder: Path, scratch: Path, reports: Path) -> Rows:
     """Read, type and check the logs below ``folder``; temporary files go to ``scratch``, refused rows to ``reports``.
 
     Of several rows with one event_id one is kept (``once``). Raises LearnSparkError if no row is left, and as
@@ -81,7 +81,7 @@ def prepare(spark: SparkSession, settings: Experiment, folder: Path, scratch: Pa
     return Rows(frame, counted["rows"], kept, repeated, counted["refused"], reasons, refused_at, gate)
 
 
-def _gate(frame: DataFrame, settings: Experiment, refused_share: float, reports: Path) -> GateReport:
+def _gate(frame: DataFrame, settings: ExperimentSettings, refused_share: float, reports: Path) -> GateReport:
     """The table rules of exposures, but for the one on repeats, which were counted and dropped before."""
     rules = [rule for rule in rules_of("exposures", settings.quality) if rule.repeats_of is None]
     measured = profile(frame, rules, lambda name: frame)

@@ -12,7 +12,7 @@ from learn_spark.ads.experiments.cohorts import by_history, check_groups, exposu
 from learn_spark.ads.experiments.moments import SUMS
 from learn_spark.ads.experiments.period import Period, period_of
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -68,7 +68,7 @@ class Users:
     revenue_known: bool
 
 
-def make_users(rows: DataFrame, settings: Experiment, scratch: Path) -> Users:
+def make_users(rows: DataFrame, settings: ExperimentSettings, scratch: Path) -> Users:
     """Sum the rows of each user (Spark spills what does not fit) into Parquet below ``scratch``.
 
     A user with an arm at any time of the experiment is in it from the start on: their rows of the period without an
@@ -107,7 +107,7 @@ def make_users(rows: DataFrame, settings: Experiment, scratch: Path) -> Users:
     )
 
 
-def classify_rows(rows: DataFrame, period: Period, settings: Experiment) -> DataFrame:
+def classify_rows(rows: DataFrame, period: Period, settings: ExperimentSettings) -> DataFrame:
     """``rows`` with ``place`` (during, before, outside), the ``assigned`` arm, and cohorts of items by history."""
     from pyspark.sql import functions as F
 
@@ -147,7 +147,7 @@ def count_rows(rows: DataFrame, period: Period, by_expression: Sequence[str]) ->
 
 
 def sum_by_user(
-    rows: DataFrame, settings: Experiment, user_cohorts: Sequence[str], groups: Sequence[tuple[str, str]]
+    rows: DataFrame, settings: ExperimentSettings, user_cohorts: Sequence[str], groups: Sequence[tuple[str, str]]
 ) -> DataFrame:
     """One row for each user with a row in the period: the columns of ``Users``, and flags that ``count_users`` reads.
 

@@ -1,4 +1,4 @@
-"""What ``learn-spark ab-report`` is told: the logs, the arms, the times, the cohorts, and how sure one wants to be."""
+"""The settings of ``learn-spark ab-report``: logs, arms, times, metrics, cohorts, and error rates."""
 
 from __future__ import annotations
 
@@ -20,44 +20,47 @@ MetricName = Literal[
     "revenue_per_exposure",
     "exposures_per_user",
 ]
-# What a treatment may change; who is in a cohort must not hang on it.
+# Columns that a treatment may change; a cohort must not depend on them.
 OUTCOMES = ("arm", "converted", "revenue")
 
 
-class Assignment(Section):
-    """How users were assigned: ``learn_spark.ads.experiments.assignment.arm`` under these names. Logged arms are
-    checked against it, and rows without an arm get theirs. ``experiment``: the report's ``name`` if left out.
+class AssignmentSettings(Section):
+    """How users were assigned: by ``learn_spark.ads.experiments.assignment.arm``. Logged arms are checked against it,
+    and rows without an arm get theirs.
     """
 
     salt: str
+    """The salt of the hash."""
     experiment: str | None = None
+    """The experiment's name in the hash; null: the name of the report."""
     traffic: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of all users that takes part."""
 
 
-class Cohort(Section):
-    """A way to divide users, or exposures: by a Spark SQL expression over the log's columns, or by history.
-
-    ``of`` user: everybody is in one group, that of the first exposure in the experiment, and groups of users are
-    compared. ``of`` exposure: all users are compared, by what happened on the group's exposures alone (cold items).
-    ``history`` user or item: by earlier exposures of the user or item, strictly before the start: cold (fewer than the
-    first of ``thresholds``), long-tail (fewer than the second), other.
-    """
+class ExperimentCohortSettings(Section):
+    """A way to divide users, or exposures: by an expression over the log's columns, or by history. One of the two."""
 
     by: str | None = Field(default=None, min_length=1)
+    """A Spark SQL expression over the log's columns; its values are the groups."""
     of: Literal["user", "exposure"] = "user"
+    """What ``by`` divides. user: each user is in the group of their first exposure in the experiment, and groups of
+    users are compared; exposure: all users are compared by the outcomes of the group's exposures.
+    """
     history: Literal["user", "item"] | None = None
+    """By earlier exposures of the user, or item, strictly before the start: cold (fewer than the first threshold),
+    long-tail (fewer than the second), other.
+    """
     thresholds: list[Count] = Field(default_factory=lambda: [1, 20], min_length=2, max_length=2)
+    """history: the two thresholds."""
 
     @model_validator(mode="after")
-    def _one_way(self) -> Cohort:
+    def _one_way(self) -> ExperimentCohortSettings:
         if (self.by is None) == (self.history is None):
             raise ValueError("a cohort needs one of by (an expression over the log's columns) and history (user, item)")
         if self.thresholds[0] >= self.thresholds[1]:
             raise ValueError(f"thresholds must rise, got {self.thresholds}")
         if self.by and (named := [name for name in OUTCOMES if re.search(rf"\b{name}\b", self.by, re.IGNORECASE)]):
-            raise ValueError(
-                f"a cohort must not hang on {', '.join(named)}: who is in it would then depend on the treatment"
-            )
+            raise ValueError(f"a cohort must not depend on {', '.join(named)}, which the treatment may change")
         return self
 
     @property
@@ -66,40 +69,63 @@ class Cohort(Section):
         return self.history == "user" or (self.history is None and self.of == "user")
 
 
-class Experiment(Section):
-    """All that one report is about. ``shares`` are the arms' intended shares (any scale; equal if left out).
-
-    ``start``: the first time at which a row has an arm, if left out. ``pre_days``: how much before it serves CUPED (all
-    there is, if left out; 0: none). ``aa_splits``: instead of comparing the arms, halve the control's users at random
-    so many times, and count false alarms.
-    """
+class ExperimentSettings(Section):
+    """All settings of one report on an experiment (docs/experiments.md)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    """Name of the report, and of its files."""
     workspace: str = Field(default="var/experiments", min_length=1)
+    """Folder of the reports."""
     path: str = Field(min_length=1)
+    """Folder of the logs; their files are named relative to it."""
     logs: Annotated[list[LogSettings], Field(min_length=1)]
+    """Logs of exposures, outcomes, and the time before."""
     control: str = "control"
+    """The arm that others are compared with."""
     shares: dict[str, Rate] = Field(default_factory=dict)
-    assignment: Assignment | None = None
+    """The arms' intended shares, on any scale; equal if left out."""
+    assignment: AssignmentSettings | None = None
+    """How users were assigned; null: logged arms are not checked."""
     start: str | None = None
+    """Start of the experiment; null: the first row that has an arm."""
     end: str | None = None
+    """End of the experiment; null: open."""
     pre_days: Annotated[float, Field(ge=0.0)] | None = None
+    """Days before the start that serve CUPED; null: all there are; 0: none."""
     metrics: list[MetricName] = Field(default_factory=lambda: list(get_args(MetricName)), min_length=1)
+    """Metrics to compare."""
     primary: MetricName | None = None
-    cohorts: dict[str, Cohort] = Field(default_factory=dict)
+    """The metric that decides; null: the first."""
+    cohorts: dict[str, ExperimentCohortSettings] = Field(default_factory=dict)
+    """Ways to divide users or exposures, by name."""
     cuped: bool = True
+    """Whether variance is reduced by the time before the start."""
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Significance level; intervals are at 1 - alpha."""
     correction: Literal["holm", "bonferroni", "benjamini-hochberg", "none"] = "holm"
+    """Correction of p for the number of comparisons."""
     power: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.8
+    """Power at which the smallest detectable lift and the users needed are computed."""
     effect: Rate = 0.02
+    """The lift whose power, and number of users needed, are computed."""
     bootstrap_samples: Annotated[int, Field(ge=0)] = 1000
+    """Resamples of users; 0: no bootstrap."""
     seed: Annotated[int, Field(ge=0)] = 2024
+    """Of the bootstrap and the A/A splits."""
     min_users: Annotated[int, Field(ge=10)] = 100
+    """Users that an arm needs in a group to be compared there."""
     ratio_alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
+    """A sample ratio with a smaller p is a mismatch."""
     max_two_arms: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    """Largest share of users with rows in two arms; they are left out."""
     aa_splits: Annotated[int, Field(ge=0)] = 0
+    """Above 0: A/A instead of a comparison. The control's users are halved at random so many times, and false alarms
+    counted.
+    """
     spark: SparkSettings = SparkSettings()
+    """The Spark session."""
     quality: QualitySettings = QualitySettings()
+    """Changes to the quality rules of exposures."""
 
     @field_validator("start", "end")
     @classmethod
@@ -112,7 +138,7 @@ class Experiment(Section):
         return value
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> Experiment:
+    def _parts_agree(self) -> ExperimentSettings:
         if self.start is not None and self.end is not None and as_micros(self.start) >= as_micros(self.end):
             raise ValueError(f"start {self.start} is not before end {self.end}")
         if self.primary is not None and self.primary not in self.metrics:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.resources import resource_folder
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.settings.explain import explain
 from learn_spark.core.settings.kinds import drop_settings_of_other_kinds, with_kinds_named
 from learn_spark.core.settings.renamed import as_tree, refuse_old_keys
@@ -141,14 +141,14 @@ def load_settings(config: str | Path, overrides: Iterable[str] = ()) -> Settings
     return _validated(Settings, _read_tree(path, Settings), overrides, str(path))
 
 
-def load_experiment(described: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Experiment:
+def load_experiment(described: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> ExperimentSettings:
     """An experiment's settings: a YAML file, or a tree of them, with ``key=value`` overrides on top.
 
     Raises SettingsError as ``load_settings``.
     """
     if isinstance(described, Mapping):
-        return _validated(Experiment, _merge({}, described), overrides, "the experiment")
-    return _validated(Experiment, _read_tree(Path(described), Experiment), overrides, str(described))
+        return _validated(ExperimentSettings, _merge({}, described), overrides, "the experiment")
+    return _validated(ExperimentSettings, _read_tree(Path(described), ExperimentSettings), overrides, str(described))
 
 
 def _validated(model: type[_Model], tree: dict[str, Any], overrides: Iterable[str], where: str) -> _Model:

@@ -30,8 +30,8 @@ from learn_spark.ads.experiments.rows import Rows, prepare
 from learn_spark.ads.experiments.simulate import ITEMS, simulated_log
 from learn_spark.ads.experiments.users import Users, make_users
 from learn_spark.core.console import Reporter
-from learn_spark.core.errors import GateError, LearnSparkError, SettingsError
-from learn_spark.core.settings.experiment import Experiment
+from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.data.sources.exposure_log import read_logs
 from learn_spark.report.experiment import report_experiment
 
@@ -301,7 +301,7 @@ def test_users_in_two_arms_or_another_than_assigned_are_told(log: pa.Table, tmp_
     arms[moved] = [other[one] for one in arms[moved]]
     pq.write_table(column(during, "arm", pa.array(arms)), tmp_path / "mixed.parquet")
     people = len(set(users))
-    with pytest.raises(GateError, match=rf"one arm a user: 3 of {people:,} users .*logged as assigned: "):
+    with pytest.raises(GateFailed, match=rf"one arm a user: 3 of {people:,} users .*logged as assigned: "):
         go(
             tmp_path / "mixed.parquet",
             "bootstrap_samples=0",
@@ -323,8 +323,8 @@ def test_lost_users_are_a_mismatch_and_the_page_is_written_all_the_same(log: pa.
     lost = pc.and_(pc.equal(log["arm"], "treatment"), pc.starts_with(log["user_id"], "u1"))
     pq.write_table(log.filter(pc.invert(pc.fill_null(lost, False))), tmp_path / "lost.parquet")
     gate = "quality.rules={exposures.rows: {least: 1000000}}"
-    message = "the logs' gate: rows = .*sample ratio: p = .*the arms cannot be compared"
-    with pytest.raises(GateError, match=message) as raised:
+    message = "the logs' gate: rows is .*sample ratio: p = .*the arms cannot be compared"
+    with pytest.raises(GateFailed, match=message) as raised:
         go(tmp_path / "lost.parquet", "bootstrap_samples=0", gate)
     assert raised.value.exit_code == 3
     page = (tmp_path / "workspace/reports/lost.html").read_text()
@@ -441,7 +441,7 @@ def test_logs_without_what_is_needed_are_told(small: Path, spark: SparkSession, 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["cohorts={bad: {by: 'if(converted, 1, 2)'}}"], "a cohort must not hang on converted"),
+        (["cohorts={bad: {by: 'if(converted, 1, 2)'}}"], "a cohort must not depend on converted"),
         (["cohorts={bad: {by: device, history: user}}"], "a cohort needs one of by"),
         (["primary=revenue_per_user", "metrics=[conversion_rate]"], "primary revenue_per_user is not one of metrics"),
         (["alpah=0.1"], "alpah: there is no such setting; did you mean alpha"),
@@ -462,7 +462,7 @@ def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
     (tmp_path / "features.yaml").write_text(example, encoding="utf-8")
     settings = settings_of(str(tmp_path / "features.yaml"), [])
     # What the example spells out of the defaults is the default.
-    plain = Experiment(name="x", path="x", logs=settings.logs)
+    plain = ExperimentSettings(name="x", path="x", logs=settings.logs)
     for name in ("metrics", "cuped", "alpha", "correction", "power", "effect", "bootstrap_samples", "min_users"):
         assert getattr(settings, name) == getattr(plain, name), name
 
