@@ -12,7 +12,7 @@ from learn_spark.ads.exposures.journey import Journey, Sample, exposure_rows, sh
 from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.sampling import is_kept
-from learn_spark.core.settings.ads import ExposuresSettings
+from learn_spark.core.settings.ads import JourneyExposuresSettings
 from learn_spark.data.sources.complete_journey import SHOPS_ZONE, micros
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _KEYS = ("campaign_id", "household_id", "product_id")
 
 
-def coupon_sample(journey: Journey, settings: ExposuresSettings, scratch: Path) -> Sample:
+def coupon_sample(journey: Journey, settings: JourneyExposuresSettings, scratch: Path) -> Sample:
     """Each household that received a campaign, with each product of its coupons: an exposure at the campaign's start.
 
     The start is 0:00 in the shop's zone. An exposure is converted if, on one of the first ``attribution_days`` days,
@@ -52,7 +52,7 @@ def coupon_sample(journey: Journey, settings: ExposuresSettings, scratch: Path) 
     return Sample("coupon", rows, (counted and counted[0]) or 0, settings.coupon_rate, notes)
 
 
-def _campaigns(journey: Journey, settings: ExposuresSettings) -> tuple[DataFrame, tuple[str, ...]]:
+def _campaigns(journey: Journey, settings: JourneyExposuresSettings) -> tuple[DataFrame, tuple[str, ...]]:
     """(campaign_id, campaign_type, start (date), event_time of the campaigns of the period and types; notes)."""
     from pyspark.sql import functions as F
 

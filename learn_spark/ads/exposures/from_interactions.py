@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
+from learn_spark.core.settings.ads import InteractionExposuresSettings
 from learn_spark.core.stages.context import StageContext
 
 
-def make_exposures(context: StageContext) -> ExposuresResult:
+def make_exposures(context: StageContext, settings: InteractionExposuresSettings) -> ExposuresResult:
     """Write an exposure for each event of interactions, at its time; a value of ``positive_value`` or more converts.
 
     An event without a value is not converted. Revenue and context are null; the event's type is no context, as it may
@@ -15,7 +16,6 @@ def make_exposures(context: StageContext) -> ExposuresResult:
     """
     from pyspark.sql import functions as F
 
-    settings = context.settings.exposures
     events = context.read("interactions")
     rows = events.where(in_period(settings)).select(
         "event_id",

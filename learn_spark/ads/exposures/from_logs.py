@@ -9,13 +9,16 @@ from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.quarantine import quarantine
+from learn_spark.core.settings.ads import LogExposuresSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.exposure_log import once, read_logs
 
 
-def make_exposures(context: StageContext, folder: Path, scratch: Path) -> ExposuresResult:
+def make_exposures(
+    context: StageContext, settings: LogExposuresSettings, folder: Path, scratch: Path
+) -> ExposuresResult:
     """Write the rows that pass the row rules of exposures; refused rows go to quarantine with their reasons.
 
     Of several rows with one event_id one is kept (``once``). Nothing is written before all files were read to their
@@ -26,7 +29,7 @@ def make_exposures(context: StageContext, folder: Path, scratch: Path) -> Exposu
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    settings, names = context.settings.exposures, contract("exposures").names
+    names = contract("exposures").names
     observation = Observation()
     checked = read_logs(context.spark, folder, settings.logs, {}, section="exposures.logs")
     checked = checked.observe(

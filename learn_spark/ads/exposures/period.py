@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from learn_spark.core.settings.ads import ExposuresSettings
+from learn_spark.core.settings.ads import PeriodSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
 
-def in_period(settings: ExposuresSettings, time: str = "event_time") -> Column:
+def in_period(settings: PeriodSettings, time: str = "event_time") -> Column:
     """Whether ``since`` <= the column ``time`` (timestamp) < ``until``."""
     from pyspark.sql import functions as F
 

@@ -11,7 +11,7 @@ from learn_spark.ads.exposures.journey import Journey, Sample, exposure_rows
 from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.sampling import is_kept
-from learn_spark.core.settings.ads import ExposuresSettings
+from learn_spark.core.settings.ads import JourneyExposuresSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ NOWHERE = "0"
 CONTEXT = ("store_id", "week", "display_location", "mailer_location")
 
 
-def promotion_sample(journey: Journey, settings: ExposuresSettings, scratch: Path) -> Sample:
+def promotion_sample(journey: Journey, settings: JourneyExposuresSettings, scratch: Path) -> Sample:
     """Each visit of the period with each product promoted in its store and week is an exposure, at the visit's time.
 
     It is converted if the visit's basket has the product; its revenue is what was paid for it. All converted exposures

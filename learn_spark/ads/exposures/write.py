@@ -12,6 +12,11 @@ from learn_spark.ads.exposures import from_interactions, from_journey, from_logs
 from learn_spark.ads.exposures.journey import journey_files
 from learn_spark.ads.exposures.result import ExposuresResult
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.settings.ads import (
+    InteractionExposuresSettings,
+    JourneyExposuresSettings,
+    LogExposuresSettings,
+)
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
@@ -26,7 +31,7 @@ from learn_spark.data.sources.source import RawFile
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
     """A hash of the files' names, sizes and times of change; empty for exposures from interactions."""
     files = _files(settings)
-    return {f"files:{_location(settings)}": fingerprint(files)} if files else {}
+    return {f"files:{_folder(settings)}": fingerprint(files)} if files else {}
 
 
 def run(context: StageContext) -> StageResult:
@@ -62,24 +67,29 @@ def run(context: StageContext) -> StageResult:
 
 
 def _make(context: StageContext, scratch: Path) -> ExposuresResult:
-    match context.settings.exposures.origin:
-        case "interactions":
-            return from_interactions.make_exposures(context)
-        case "logs":
-            return from_logs.make_exposures(context, resolve(_location(context.settings)), scratch)
-        case "complete-journey":
-            return from_journey.make_exposures(context, resolve(_location(context.settings)), scratch)
+    folder = _folder(context.settings)
+    match context.settings.exposures:
+        case LogExposuresSettings() as settings:
+            return from_logs.make_exposures(context, settings, resolve(folder), scratch)
+        case JourneyExposuresSettings() as settings:
+            return from_journey.make_exposures(context, settings, resolve(folder), scratch)
+        case settings:
+            return from_interactions.make_exposures(context, settings)
 
 
 def _files(settings: Settings) -> list[RawFile]:
+    folder = _folder(settings)
+    match settings.exposures:
+        case LogExposuresSettings(logs=logs):
+            return [file for files in log_files(resolve(folder), logs) for file in files]
+        case JourneyExposuresSettings():
+            return journey_files(resolve(folder))
+        case _:
+            return []
+
+
+def _folder(settings: Settings) -> str:
+    """The folder of the exposures' files, as the settings name it."""
     exposures = settings.exposures
-    if exposures.origin == "interactions":
-        return []
-    folder = resolve(_location(settings))
-    if exposures.origin == "complete-journey":
-        return journey_files(folder)
-    return [file for files in log_files(folder, exposures.logs) for file in files]
-
-
-def _location(settings: Settings) -> str:
-    return settings.exposures.path or settings.source.path
+    path = None if isinstance(exposures, InteractionExposuresSettings) else exposures.path
+    return path or settings.source.path

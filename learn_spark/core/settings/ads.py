@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,31 +13,13 @@ from learn_spark.core.times import as_micros
 ExposureKind = Literal["promotion", "coupon"]
 
 
-class ExposuresSettings(Section):
-    """The exposures that ads are ranked on (docs/exposures.md), those with ``since`` <= event_time < ``until``.
+class PeriodSettings(Section):
+    """The period of the exposures: those with ``since`` <= event_time < ``until``."""
 
-    ``origin`` (``from`` in YAML) interactions: every event of the workspace, converted from ``positive_value`` on;
-    logs: own logs, as ``logs`` describes them; complete-journey: promotions and coupons of that package, which are
-    simulated. ``path`` is the folder of the logs, or of the package's files; null: ``source.path``. Coupons are of
-    campaigns of ``campaign_types``: what a household received of a campaign of Type A the files do not tell.
-
-    Of the unconverted exposures of complete-journey a share is kept, ``promotion_rate`` and ``coupon_rate``, chosen by
-    a hash of the event_id and ``seed``; they weigh 1 / rate. A coupon is converted if it is redeemed within
-    ``attribution_days``.
-    """
-
-    origin: Literal["interactions", "logs", "complete-journey"] = Field(default="interactions", alias="from")
     since: str | None = None
+    """Exposures from this time on (UTC unless it names a zone); null: from the first."""
     until: str | None = None
-    positive_value: float = 4.0
-    path: str | None = Field(default=None, min_length=1)
-    logs: list[LogSettings] = Field(default_factory=list)
-    kinds: list[ExposureKind] = Field(default_factory=lambda: list(get_args(ExposureKind)), min_length=1)
-    campaign_types: list[str] = Field(default_factory=lambda: ["Type B", "Type C"], min_length=1)
-    promotion_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    coupon_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    attribution_days: Count = 21
-    seed: Annotated[int, Field(ge=0)] = 2024
+    """Exposures before this time (UTC unless it names a zone); null: to the last."""
 
     @field_validator("since", "until")
     @classmethod
@@ -45,9 +27,7 @@ class ExposuresSettings(Section):
         return iso_time(value)
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> ExposuresSettings:
-        if (self.origin == "logs") != bool(self.logs):
-            raise ValueError("logs are described if and only if from is logs: logs: [{files: ..., columns: {...}}]")
+    def _is_a_period(self) -> Self:
         if self.since is not None and self.until is not None and as_micros(self.since) >= as_micros(self.until):
             raise ValueError(f"since {self.since} is not before until {self.until}")
         return self
@@ -59,6 +39,64 @@ class ExposuresSettings(Section):
     def until_micros(self) -> int | None:
         """``until`` in microseconds since 1970 (UTC unless it names a zone)."""
         return None if self.until is None else as_micros(self.until)
+
+
+class InteractionExposuresSettings(PeriodSettings):
+    """Every event of the workspace is an exposure."""
+
+    origin: Literal["interactions"] = Field(default="interactions", alias="from")
+    """Exposures from the table interactions."""
+    positive_value: float = 4.0
+    """An event with this value or more is a conversion."""
+
+
+class LogExposuresSettings(PeriodSettings):
+    """Exposures from logs of your own, in files."""
+
+    origin: Literal["logs"] = Field(alias="from")
+    """Exposures from files that ``logs`` describes."""
+    path: str | None = Field(default=None, min_length=1)
+    """Folder of the files; null: source.path."""
+    logs: list[LogSettings] = Field(default_factory=list)
+    """The files and their columns, one entry a kind of file."""
+
+    @model_validator(mode="after")
+    def _has_logs(self) -> Self:
+        if not self.logs:
+            raise ValueError("logs must be given if from is logs: logs: [{files: ..., columns: {...}}]")
+        return self
+
+
+class JourneyExposuresSettings(PeriodSettings):
+    """Exposures from the promotions and coupons of the package Complete Journey, whose rows are simulated.
+
+    All converted exposures are kept. Of the others a share is kept, chosen by a hash of event_id and ``seed``; each
+    weighs 1 / share.
+    """
+
+    origin: Literal["complete-journey"] = Field(alias="from")
+    """Exposures from the promotions and coupons of Complete Journey."""
+    path: str | None = Field(default=None, min_length=1)
+    """Folder of the package's files; null: source.path."""
+    kinds: list[ExposureKind] = Field(default_factory=lambda: list(get_args(ExposureKind)), min_length=1)
+    """promotion: products on display or in the mailer, to each visit; coupon: products of a campaign's coupons, to each
+    household that received it.
+    """
+    campaign_types: list[str] = Field(default_factory=lambda: ["Type B", "Type C"], min_length=1)
+    """Types of the coupons' campaigns. The files do not say which coupons of a campaign of Type A a household got."""
+    promotion_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the unconverted promotions to keep."""
+    coupon_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the unconverted coupons to keep."""
+    attribution_days: Count = 21
+    """A coupon is converted if it is redeemed within so many days."""
+    seed: Annotated[int, Field(ge=0)] = 2024
+    """Another seed keeps other unconverted exposures."""
+
+
+ExposuresSettings = Annotated[
+    InteractionExposuresSettings | LogExposuresSettings | JourneyExposuresSettings, Field(discriminator="origin")
+]
 
 
 Variant = Literal["base", "learn", "learn-adaptor", "gbdt", "gbdt-learn"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from learn_spark.core.settings.ads import ExposuresSettings, RankingSettings
+from learn_spark.core.settings.ads import ExposuresSettings, InteractionExposuresSettings, RankingSettings
 from learn_spark.core.settings.base import Section
 from learn_spark.core.settings.encoder import EmbeddingSpaceSettings, EncoderSettings, WhitenedSpaceSettings
 from learn_spark.core.settings.features import FlatIndexSettings, IndexSettings, ReleaseSettings
@@ -50,7 +50,7 @@ class Settings(Section):
     """Publishing user and item features."""
     index: IndexSettings = FlatIndexSettings()
     """The FAISS index of the released items, by inner product."""
-    exposures: ExposuresSettings = ExposuresSettings()
+    exposures: ExposuresSettings = InteractionExposuresSettings()
     """The exposures that ads are ranked on (docs/exposures.md)."""
     ranking: RankingSettings = RankingSettings()
     """The ads rankers (docs/ranking.md)."""

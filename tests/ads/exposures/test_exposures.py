@@ -178,13 +178,22 @@ def test_a_dry_run_tells_what_it_would_read(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("exposures", "said"),
     [
-        ({"from": "logs"}, "logs are described if and only if from is logs"),
-        ({"from": "complete-journey", "logs": [{"files": "*"}]}, "logs are described if and only if from is logs"),
+        ({"from": "logs"}, "exposures: logs must be given if from is logs: logs: [{files: ..., columns: {...}}]"),
+        ({"from": "complete-journey", "logs": [{"files": "*"}]}, "exposures.logs: a setting of exposures.from logs"),
+        (
+            {"logs": [{"files": "*"}]},
+            "exposures.logs: a setting of exposures.from logs, and exposures.from is interactions",
+        ),
+        ({"coupon_rate": 0.5}, "exposures.coupon_rate: a setting of exposures.from complete-journey"),
+        ({"from": "shop"}, "exposures.from: must be one of interactions, logs, complete-journey (got 'shop')"),
         ({"since": "2024-05-02", "until": "2024-05-02"}, "since 2024-05-02 is not before until 2024-05-02"),
         ({"since": "yesterday"}, "'yesterday' is not an ISO time"),
-        ({"promotion_rate": 0.0}, "exposures.promotion_rate: input should be greater than 0"),
+        (
+            {"from": "complete-journey", "promotion_rate": 0.0},
+            "exposures.promotion_rate: input should be greater than 0",
+        ),
         ({"form": "logs"}, "exposures.form: there is no such setting; did you mean exposures.from?"),
-        ({"kinds": []}, "exposures.kinds"),
+        ({"from": "complete-journey", "kinds": []}, "exposures.kinds"),
     ],
 )
 def test_contradictions_are_refused(tmp_path: Path, exposures: dict[str, Any], said: str) -> None:
