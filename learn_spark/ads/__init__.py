@@ -1,1 +1,1 @@
-"""The ads side: what was shown, what learns from it, what an experiment says."""
+"""Ads: the table of exposures, rankers trained on it, and the analysis of experiments."""

@@ -46,9 +46,7 @@ def analyse(
     by_arm = table.users_by_arm()
     metrics = [name for name in settings.metrics if users.revenue_known or name not in OF_REVENUE]
     if not metrics or (settings.primary is not None and settings.primary not in metrics):
-        raise LearnSparkError(
-            "ab-report: no row of the experiment has a revenue, and metrics or primary ask for revenue alone"
-        )
+        raise LearnSparkError("ab-report: no row of the experiment has a revenue, but metrics or primary need revenue")
     primary = settings.primary or metrics[0]
     if settings.aa_splits:
         findings = _halve(settings, table, by_arm, metrics)

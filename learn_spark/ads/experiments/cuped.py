@@ -11,7 +11,7 @@ from learn_spark.ads.experiments.moments import Moments
 def coefficients(control: Moments, treatment: Moments, metric: Metric) -> np.ndarray:
     """The theta [..., K] for which the difference of the arms, each less theta' (its pre-period mean), varies least.
 
-    It is zero everywhere but at the metric's own sums before the experiment; zero, too, where those do not vary. A
+    It is zero except at the metric's sums before the experiment, and zero there too if those do not vary. A
     ratio is taken by its linearisation, as the delta method does.
     """
     at = list(metric.covariates)
@@ -23,7 +23,7 @@ def coefficients(control: Moments, treatment: Moments, metric: Metric) -> np.nda
         outer += (covariance[..., at, :] @ metric.gradient(arm.mean)[..., None])[..., 0]
     scale = np.sqrt(np.diagonal(inner, axis1=-2, axis2=-1))
     scale = np.where(scale > 0, scale, 1.0)
-    # Scaled first, so that what is as good as collinear is told by correlations and not by units.
+    # Scaled first, so that near-collinearity is judged by correlations and not by units.
     scaled = inner / scale[..., :, None] / scale[..., None, :]
     usable = np.isfinite(outer).all(axis=-1)
     solved = np.linalg.pinv(scaled, rcond=1e-9, hermitian=True) @ np.nan_to_num(outer / scale)[..., None]

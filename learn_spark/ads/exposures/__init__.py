@@ -1,1 +1,1 @@
-"""The table of exposures: what was shown to whom and what came of it, from interactions, own logs or promotions."""
+"""The table of exposures: who was shown what with which outcome, from interactions, logs or promotions."""

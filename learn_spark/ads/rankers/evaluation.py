@@ -53,7 +53,7 @@ class Outcomes:
         return Outcomes(self.label[mask], self.weight[mask], self.user[mask], self.item[mask], cohorts)
 
     def size(self) -> dict[str, float]:
-        """Exposures (rows, and what they stand for), conversions, users, items."""
+        """Numbers of exposures (rows, and their sum of weights), conversions, users and items."""
         return {
             "exposures": len(self.label),
             "weight": float(self.weight.sum()),

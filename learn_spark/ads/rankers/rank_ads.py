@@ -44,8 +44,8 @@ TREES = "trees"
 class ScoringTask:
     """Which ``rankers`` score which ``exposures`` [n], with their ``features`` and ``inputs``.
 
-    ``counts`` divide all ``table_rows`` rows of the table into train, validation, test and not_ranked, and ``note``
-    says so. ``digest`` is the hash of the rankings saved by this run; None in mode score.
+    ``counts`` divide all ``table_rows`` rows of the table into train, validation, test and not_ranked; ``note`` is a
+    sentence with them. ``digest`` is the hash of the rankings saved by this run; None in mode score.
     """
 
     rankers: Sequence[Ranker]

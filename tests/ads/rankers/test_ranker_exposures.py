@@ -139,6 +139,7 @@ def test_settings_that_do_not_fit(world: AdsWorld) -> None:
         ("ranking.since=2024-01-02", "for mode score"),
         ("ranking.seeds=[1, 1]", "names one twice"),
         ("ranking.positive_value=4", "there is no such setting"),
+        ("ranking.fusion_dim=8", "ranking.fusion_dim is now ranking.adaptor_dim"),
         ("ranking.variants=[best]", "ranking.variants"),
     ):
         with pytest.raises(SettingsError, match=message):
