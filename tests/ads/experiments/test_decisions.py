@@ -43,10 +43,10 @@ def slow_holm(p: Sequence[float]) -> list[float]:
 
     def rejects(alpha: float) -> set[int]:
         left = sorted(range(len(p)), key=lambda at: p[at])
-        found: set[int] = set()
+        rejected: set[int] = set()
         while left and p[left[0]] * len(left) <= alpha + 1e-12:
-            found.add(left.pop(0))
-        return found
+            rejected.add(left.pop(0))
+        return rejected
 
     levels = sorted({min(1.0, one * factor) for one in p for factor in range(1, len(p) + 1)} | {1.0})
     return [next((level for level in levels if at in rejects(level)), 1.0) for at in range(len(p))]

@@ -45,15 +45,15 @@ def test_an_arm_is_what_it_was_worked_out_to_be() -> None:
 
 def test_assignment_is_balanced_and_independent_between_experiments_and_salts() -> None:
     users = [f"user-{n}" for n in range(8_000)]
-    found = {
+    arms_of = {
         (experiment, salt): [arm(user, experiment, salt) for user in users]
         for experiment, salt in (("a", "s"), ("b", "s"), ("a", "t"))
     }
-    for given_arms in found.values():
+    for given_arms in arms_of.values():
         count = Counter(given_arms)
         assert stats.binomtest(count["treatment"], len(users)).pvalue > 0.001
-    first = found["a", "s"]
-    for other in (found["b", "s"], found["a", "t"]):
+    first = arms_of["a", "s"]
+    for other in (arms_of["b", "s"], arms_of["a", "t"]):
         table = Counter(zip(first, other, strict=True))
         cells = [[table[x, y] for y in ("control", "treatment")] for x in ("control", "treatment")]
         assert stats.chi2_contingency(cells).pvalue > 0.001
@@ -106,14 +106,14 @@ def test_moments_of_parts_merge_into_those_of_the_whole(sizes: list[int]) -> Non
 
 def test_the_difference_of_means_is_welchs() -> None:
     control, treatment = arms(800, 1, lift=0.2)
-    found = effect(contrast(Moments.of(control), Moments.of(treatment), REVENUE, NONE), 0.05)
+    measured = effect(contrast(Moments.of(control), Moments.of(treatment), REVENUE, NONE), 0.05)
     a, b = control[:, SUMS.index("revenue")], treatment[:, SUMS.index("revenue")]
     welch = stats.ttest_ind(b, a, equal_var=False)
-    assert found.difference == pytest.approx(b.mean() - a.mean())
-    assert found.difference / found.standard_error == pytest.approx(welch.statistic)
-    assert found.p == pytest.approx(welch.pvalue, abs=0.002)
-    assert found.lift == pytest.approx(b.mean() / a.mean() - 1)
-    assert found.difference_high - found.difference == pytest.approx(1.959964 * found.standard_error, rel=1e-5)
+    assert measured.difference == pytest.approx(b.mean() - a.mean())
+    assert measured.difference / measured.standard_error == pytest.approx(welch.statistic)
+    assert measured.p == pytest.approx(welch.pvalue, abs=0.002)
+    assert measured.lift == pytest.approx(b.mean() / a.mean() - 1)
+    assert measured.difference_high - measured.difference == pytest.approx(1.959964 * measured.standard_error, rel=1e-5)
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
@@ -123,7 +123,7 @@ def test_variances_are_those_of_the_jackknife(metric: Metric, with_pre: bool) ->
     control, treatment = arms(4000, 2, lift=0.3)
     of = Moments.of(control), Moments.of(treatment)
     theta = coefficients(*of, metric) if with_pre else NONE
-    found = contrast(*of, metric, theta)
+    measured = contrast(*of, metric, theta)
     share = len(control) / (len(control) + len(treatment))
 
     def left_out(rows: np.ndarray) -> np.ndarray:
@@ -141,7 +141,7 @@ def test_variances_are_those_of_the_jackknife(metric: Metric, with_pre: bool) ->
         for at, replicas in enumerate(both(*pair)):
             n = len(replicas)
             expected[at] += (n - 1) / n * ((replicas - replicas.mean()) ** 2).sum()
-    assert [found.difference_variance, found.lift_variance] == pytest.approx(expected, rel=0.02)
+    assert [measured.difference_variance, measured.lift_variance] == pytest.approx(expected, rel=0.02)
 
 
 def test_delta_method_and_bootstrap_agree() -> None:
@@ -166,16 +166,16 @@ def test_delta_method_and_bootstrap_agree() -> None:
         assert abs(sum(drawn) - delta.lift_low - delta.lift_high) / 2 < 0.05 * width, metric.name
 
 
-def test_the_bootstrap_hangs_on_users_and_not_on_their_order() -> None:
+def test_the_bootstrap_depends_on_users_and_not_on_their_order() -> None:
     sums, _, seeds = simulated_users(300, seed=4)
     order = np.random.default_rng(0).permutation(300)
-    found = []
+    means = []
     for rows, parts in ((np.arange(300), 1), (order, 7)):
         one = Resamples(50, seed=9)
         for part in np.array_split(rows, parts):
             one.add(seeds[part], [("all", np.arange(len(part)), sums[part])])
-        found.append(one.means("all"))
-    np.testing.assert_allclose(*found)
+        means.append(one.means("all"))
+    np.testing.assert_allclose(*means)
     times = mixed(seeds, np.arange(3, dtype=np.uint64))
     assert len(np.unique(times)) == times.size
 
@@ -183,9 +183,9 @@ def test_the_bootstrap_hangs_on_users_and_not_on_their_order() -> None:
 def test_a_metric_without_a_value_in_the_control_has_no_lift() -> None:
     control, treatment = arms(200, 5)
     control[:, SUMS.index("revenue")] = 0
-    found = effect(contrast(Moments.of(control), Moments.of(treatment), REVENUE, NONE), 0.05)
-    assert found.lift is None
-    assert found.difference > 0
+    measured = effect(contrast(Moments.of(control), Moments.of(treatment), REVENUE, NONE), 0.05)
+    assert measured.lift is None
+    assert measured.difference > 0
     same = effect(contrast(Moments.of(control * 0), Moments.of(control * 0), REVENUE, NONE), 0.05)
     assert (same.difference, same.p) == (0.0, 1.0)
 
@@ -201,8 +201,8 @@ def test_theta_is_the_slope_of_least_squares_and_reduces_variance_as_correlation
     assert np.flatnonzero(theta).tolist() == [before]
     both = np.concatenate([control - control.mean(axis=0), treatment - treatment.mean(axis=0)])
     slope, correlation = (
-        found(both[:, before], both[:, SUMS.index("revenue")])
-        for found in (lambda x, y: stats.linregress(x, y).slope, lambda x, y: stats.pearsonr(x, y).statistic)
+        statistic(both[:, before], both[:, SUMS.index("revenue")])
+        for statistic in (lambda x, y: stats.linregress(x, y).slope, lambda x, y: stats.pearsonr(x, y).statistic)
     )
     assert theta[before] == pytest.approx(slope, rel=0.02)
     plain, reduced = (contrast(*of, REVENUE, used) for used in (NONE, theta))
@@ -225,7 +225,7 @@ def test_without_a_history_that_varies_cuped_changes_nothing() -> None:
 
 def simulate(experiments: int, users: int, lift: float, metric: Metric) -> list[tuple[float, float, bool, bool]]:
     """(p, p with CUPED, whether the interval of the lift holds the truth, and CUPED's) of each experiment."""
-    found = []
+    experiments_run = []
     for seed in range(experiments):
         of = tuple(map(Moments.of, arms(users, seed, lift)))
         row: list[float | bool] = []
@@ -234,16 +234,16 @@ def simulate(experiments: int, users: int, lift: float, metric: Metric) -> list[
             assert one.lift_low is not None
             assert one.lift_high is not None
             row += [one.p, one.lift_low <= lift <= one.lift_high]
-        found.append((row[0], row[2], row[1], row[3]))
-    return found  # type: ignore[return-value]
+        experiments_run.append((row[0], row[2], row[1], row[3]))
+    return experiments_run  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("metric", [REVENUE, RATE], ids=["mean", "ratio"])
 def test_a_a_gives_five_per_cent_of_false_alarms_at_five_per_cent(metric: Metric) -> None:
     """600 experiments without an effect: within three standard deviations, 0.9 % each, of 5 %."""
-    found = simulate(600, 1000, 0.0, metric)
+    results = simulate(600, 1000, 0.0, metric)
     for at in (0, 1):
-        p = np.array([row[at] for row in found])
+        p = np.array([row[at] for row in results])
         assert 0.023 <= (p < 0.05).mean() <= 0.077
         assert stats.kstest(p, "uniform").pvalue > 0.001
 
@@ -268,8 +268,8 @@ def test_exposures_taken_as_the_unit_would_give_more() -> None:
 
 @pytest.mark.parametrize("metric", [REVENUE, RATE], ids=["mean", "ratio"])
 def test_a_known_lift_is_given_back(metric: Metric) -> None:
-    found = simulate(200, 2000, 0.25, metric)
+    results = simulate(200, 2000, 0.25, metric)
     for at in (2, 3):
-        assert 0.9 <= np.mean([row[at] for row in found]) <= 0.99
-    plain, reduced = (np.mean([row[at] < 0.05 for row in found]) for at in (0, 1))
+        assert 0.9 <= np.mean([row[at] for row in results]) <= 0.99
+    plain, reduced = (np.mean([row[at] < 0.05 for row in results]) for at in (0, 1))
     assert reduced >= plain > 0.3

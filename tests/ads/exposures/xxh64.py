@@ -23,23 +23,23 @@ def xxh64(data: bytes, seed: int) -> int:
         while len(rest) >= 32:
             lanes = [_round(v, int.from_bytes(rest[8 * i : 8 * i + 8], "little")) for i, v in enumerate(lanes)]
             rest = rest[32:]
-        found = sum(_left(v, bits) for v, bits in zip(lanes, (1, 7, 12, 18), strict=True)) & _MASK
+        state = sum(_left(v, bits) for v, bits in zip(lanes, (1, 7, 12, 18), strict=True)) & _MASK
         for v in lanes:
-            found = ((found ^ _round(0, v)) * _P1 + _P4) & _MASK
+            state = ((state ^ _round(0, v)) * _P1 + _P4) & _MASK
     else:
-        found = (seed + _P5) & _MASK
-    found = (found + len(data)) & _MASK
+        state = (seed + _P5) & _MASK
+    state = (state + len(data)) & _MASK
     while len(rest) >= 8:
-        found = (_left(found ^ _round(0, int.from_bytes(rest[:8], "little")), 27) * _P1 + _P4) & _MASK
+        state = (_left(state ^ _round(0, int.from_bytes(rest[:8], "little")), 27) * _P1 + _P4) & _MASK
         rest = rest[8:]
     if len(rest) >= 4:
-        found = (_left(found ^ (int.from_bytes(rest[:4], "little") * _P1 & _MASK), 23) * _P2 + _P3) & _MASK
+        state = (_left(state ^ (int.from_bytes(rest[:4], "little") * _P1 & _MASK), 23) * _P2 + _P3) & _MASK
         rest = rest[4:]
     for byte in rest:
-        found = _left(found ^ (byte * _P5 & _MASK), 11) * _P1 & _MASK
-    found = (found ^ (found >> 33)) * _P2 & _MASK
-    found = (found ^ (found >> 29)) * _P3 & _MASK
-    return found ^ (found >> 32)
+        state = _left(state ^ (byte * _P5 & _MASK), 11) * _P1 & _MASK
+    state = (state ^ (state >> 33)) * _P2 & _MASK
+    state = (state ^ (state >> 29)) * _P3 & _MASK
+    return state ^ (state >> 32)
 
 
 def is_kept(event_id: str, rate: float, seed: int) -> bool:

@@ -74,7 +74,7 @@ class AdsWorld:
 
     def events(self, rows: Sequence[tuple[str, str, float]]) -> None:
         """Interactions (user, item, seconds), and the items they name."""
-        found = [
+        interactions = [
             {
                 "event_id": f"e{number}",
                 "user_id": user,
@@ -85,7 +85,7 @@ class AdsWorld:
             }
             for number, (user, item, seconds) in enumerate(rows)
         ]
-        plant(self.workspace, "interactions", found, mode="overwrite")
+        plant(self.workspace, "interactions", interactions, mode="overwrite")
         plant(
             self.workspace, "items", [{"item_id": item} for item in sorted({row[1] for row in rows})], mode="overwrite"
         )

@@ -23,8 +23,8 @@ KNOWN_ITEMS = 100  # the rest comes in the test alone, as row 0 of the embedding
 
 
 def world_of_tastes(rows: int = 5000) -> tuple[Inputs, Inputs, Inputs, np.ndarray]:
-    """(train, validation, test, which test exposures have a cold item): whether it converts is told by the angle
-    between user and item alone, so that an ID of an item that was not in training tells nothing.
+    """(train, validation, test, which test exposures have a cold item): an exposure converts by the angle between
+    user and item alone, so that the ID of an item that was not in training has no information.
     """
     chance = np.random.default_rng(0)
     vectors = np.concatenate([np.zeros((1, DIMS)), tastes(USERS, DIMS, 1), tastes(ITEMS, DIMS, 2)])
@@ -53,12 +53,12 @@ def trained(variant: str, parts: tuple[Inputs, ...], settings: RankingSettings, 
 def test_only_the_features_tell_of_cold_items(model: str) -> None:
     *parts, cold = world_of_tastes()
     test, settings = parts[2], ranking(model=model)
-    found = {}
+    auc_of_cold = {}
     for variant in ("base", "learn", "learn-adaptor"):
         network, epochs = trained(variant, tuple(parts), settings)
         scores = score_network(network, test)
         assert ((scores > 0) & (scores < 1)).all()
-        found[variant] = auc(scores[cold], test.label[cold], test.weight[cold])
+        auc_of_cold[variant] = auc(scores[cold], test.label[cold], test.weight[cold])
         # The network is that of the epoch that validation chose.
         best = epochs[best_epoch(epochs) - 1].validation
         assert best == min(epoch.validation for epoch in epochs)
@@ -66,24 +66,24 @@ def test_only_the_features_tell_of_cold_items(model: str) -> None:
             best, abs=1e-6
         )
     assert cold.sum() > 300
-    assert abs(found["base"] - 0.5) < 0.06, found
-    assert found["learn"] > 0.9, found
-    assert found["learn-adaptor"] > 0.85, found
+    assert abs(auc_of_cold["base"] - 0.5) < 0.06, auc_of_cold
+    assert auc_of_cold["learn"] > 0.9, auc_of_cold
+    assert auc_of_cold["learn-adaptor"] > 0.85, auc_of_cold
 
 
 def test_trees_too_and_by_the_dot_product() -> None:
     train, validation, test, cold = world_of_tastes()
-    found = {}
+    auc_of_cold = {}
     for variant in ("gbdt", "gbdt-learn"):
         text, rounds = train_trees(variant, train, validation, ranking(), 1)
         assert 1 <= rounds <= 60
         scores = score_trees(text, variant, test)
-        found[variant] = auc(scores[cold], test.label[cold], test.weight[cold])
+        auc_of_cold[variant] = auc(scores[cold], test.label[cold], test.weight[cold])
         assert np.array_equal(
             scores, score_trees(train_trees(variant, train, validation, ranking(), 1)[0], variant, test)
         )
-    assert abs(found["gbdt"] - 0.5) < 0.06, found
-    assert found["gbdt-learn"] > 0.85, found
+    assert abs(auc_of_cold["gbdt"] - 0.5) < 0.06, auc_of_cold
+    assert auc_of_cold["gbdt-learn"] > 0.85, auc_of_cold
 
 
 def test_where_vectors_are_masked_the_variants_know_no_more_than_base() -> None:

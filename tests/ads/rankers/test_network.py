@@ -37,11 +37,11 @@ def test_a_cross_layer_is_x0_times_w_x_plus_b_plus_x(rank: int | None) -> None:
     w = layer.outer.weight if rank is None else layer.outer.weight @ layer.inner.weight
     assert w.shape == (4, 4)
     assert sum(p.numel() for p in layer.parameters()) == (width * width if rank is None else 2 * width * rank) + width
-    found = layer(x0, x)
+    crossed = layer(x0, x)
     for row in range(3):
         for i in range(4):
             product = sum(float(w[i, j] * x[row, j]) for j in range(4)) + float(layer.outer.bias[i])
-            assert float(found[row, i]) == pytest.approx(float(x0[row, i]) * product + float(x[row, i]), abs=1e-5)
+            assert float(crossed[row, i]) == pytest.approx(float(x0[row, i]) * product + float(x[row, i]), abs=1e-5)
 
 
 def test_the_whole_of_dcn_v2_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Nothing from after an exposure reaches its features: a planted later release, both clocks, Spark's own join."""
+"""Nothing from after an exposure reaches its features: a planted later release, both clocks, Spark's join."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def rows_of(exposures: Exposures, features: Features) -> dict[str, tuple[str | N
 def test_a_later_release_never_reaches_an_exposure(world: AdsWorld, clock: Clock, first: int, second: int) -> None:
     exposures = world.read()
     features = features_of(world.workspace, exposures, clock)
-    found = rows_of(exposures, features)
+    read = rows_of(exposures, features)
     nothing = [0.0, 0.0]
     for seconds in (99, 100, 120, 121, 199, 200, 220, 221, 300):
         release = "r2" if seconds >= second else "r1" if seconds >= first else None
         user, item = {"r2": (LEAK, LEAK), "r1": ([1.0, 0.0], [0.5, 0.5]), None: (nothing, nothing)}[release]
-        assert found[f"ui{seconds}"] == (release, user, item)
+        assert read[f"ui{seconds}"] == (release, user, item)
         # Known to the later release alone, to the earlier alone, to none.
-        assert found[f"vj{seconds}"][1:] == ((LEAK, LEAK) if release == "r2" else (nothing, nothing))
-        assert found[f"wi{seconds}"][1] == ([0.0, 1.0] if release == "r1" else nothing)
-        assert found[f"nobodynothing{seconds}"] == (release, nothing, nothing)
+        assert read[f"vj{seconds}"][1:] == ((LEAK, LEAK) if release == "r2" else (nothing, nothing))
+        assert read[f"wi{seconds}"][1] == ([0.0, 1.0] if release == "r1" else nothing)
+        assert read[f"nobodynothing{seconds}"] == (release, nothing, nothing)
     # Once an entity and release: u and w and i of r1; u, v, i, j of r2; and the row for none.
     assert features.vectors.shape == (1 + 3 + 4, 2)
     assert not features.vectors[0].any()
@@ -68,13 +68,13 @@ def test_a_later_release_never_reaches_an_exposure(world: AdsWorld, clock: Clock
 @pytest.mark.parametrize("clock", ["as_of", "published"])
 def test_it_is_what_spark_joins(world: AdsWorld, clock: Clock) -> None:
     exposures = world.read()
-    found = rows_of(exposures, features_of(world.workspace, exposures, clock))
+    read = rows_of(exposures, features_of(world.workspace, exposures, clock))
     events = delta.read(world.spark, world.workspace.table("exposures"))
     joined = features_at(world.spark, events, clock=clock, workspace=world.workspace).collect()
-    assert len(joined) == len(found)
+    assert len(joined) == len(read)
     for row in joined:
         vectors = [row.user_embedding or [0.0, 0.0], row.item_embedding or [0.0, 0.0]]
-        assert found[row.event_id] == (row.release_id, *vectors), row.event_id
+        assert read[row.event_id] == (row.release_id, *vectors), row.event_id
 
 
 def test_withdrawn_and_rolled_back_releases(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> None:

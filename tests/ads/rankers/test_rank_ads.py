@@ -1,4 +1,4 @@
-"""The stage on real Delta tables: what it trains, saves, scores, counts and says, and what it refuses."""
+"""The stage on real Delta tables: what it trains, saves, scores and counts, and what it refuses."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def rows() -> list[dict[str, Any]]:
     """Exposures a minute apart, BEFORE of them from before the release; items from KNOWN on are in the test alone."""
     chance = np.random.default_rng(0)
     users, items = tastes(USERS, 3, 1), tastes(ITEMS, 3, 2)
-    found = []
+    exposures = []
     for n in range(ROWS):
         late = n >= 0.8 * ROWS
         user, item = int(chance.integers(USERS)), int(chance.integers(0, ITEMS if late else KNOWN))
         converted = bool(chance.random() < 1 / (1 + np.exp(-8 * float(users[user] @ items[item]))))
         more = {"context": {"place": f"p{n % 3}"}, "weight": 1.0 if converted else 2.0}
-        found.append(exposure(f"e{n:05}", f"u{user}", f"i{item}", 60 * (n - BEFORE), converted, **more))
-    found.append(exposure("not shown", "u0", "i0", 0, weight=0.0))
-    return found
+        exposures.append(exposure(f"e{n:05}", f"u{user}", f"i{item}", 60 * (n - BEFORE), converted, **more))
+    exposures.append(exposure("not shown", "u0", "i0", 0, weight=0.0))
+    return exposures
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +88,11 @@ def trained(world: AdsWorld, settings: Settings, spark: SparkSession) -> Outcome
 
 
 def scores_of(world: AdsWorld, run_id: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    scores: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in read_rows(world.workspace.table("ad_scores")):
         if row["run_id"] == run_id:
-            found.setdefault((row["variant"], row["seed"]), []).append(row)
-    return found
+            scores.setdefault((row["variant"], row["seed"]), []).append(row)
+    return scores
 
 
 def test_every_row_is_counted_and_every_test_exposure_scored_by_every_ranker(world: AdsWorld, trained: Outcome) -> None:
@@ -102,21 +102,21 @@ def test_every_row_is_counted_and_every_test_exposure_scored_by_every_ranker(wor
     assert counts["rows_out"] == 3 * 2 * 400
     assert counts["without_release"] == 0
     assert counts["users_known"] == counts["items_known"] == 400
-    found = scores_of(world, trained.run.run_id)
-    assert set(found) == {(v, s) for v in ("base", "learn", "gbdt-learn") for s in (1, 2)}
+    scores = scores_of(world, trained.run.run_id)
+    assert set(scores) == {(v, s) for v in ("base", "learn", "gbdt-learn") for s in (1, 2)}
     expected = {row["event_id"]: row for row in rows()[ROWS - 400 : ROWS]}
-    for scored in found.values():
+    for scored in scores.values():
         assert {row["event_id"] for row in scored} == set(expected)
         for row in scored:
-            told = expected[row["event_id"]]
+            exposed = expected[row["event_id"]]
             assert (row["user_id"], row["item_id"], row["event_time"]) == (
-                told["user_id"],
-                told["item_id"],
-                told["event_time"],
+                exposed["user_id"],
+                exposed["item_id"],
+                exposed["event_time"],
             )
-            assert (row["label"], row["weight"]) == (int(told["converted"]), told["weight"])
+            assert (row["label"], row["weight"]) == (int(exposed["converted"]), exposed["weight"])
             assert (row["release_id"], row["as_of"]) == ("r1", at(0))
-    assert len({row["ranker_id"] for scored in found.values() for row in scored}) == 6
+    assert len({row["ranker_id"] for scored in scores.values() for row in scored}) == 6
 
 
 def test_the_features_carry_cold_items_and_the_figures_are_those_of_the_scores(
@@ -152,7 +152,7 @@ def test_what_was_read_is_what_spark_joins_and_the_later_release_is_refused(worl
     assert {row["event_id"]: row["release_id"] for row in scored} == {
         row["event_id"]: joined[row["event_id"]] for row in scored
     }
-    # Nobody can even write a score that read the future.
+    # The table refuses a score that read the future.
     leak = {**scored[0], "run_id": "leak", "release_id": "later", "as_of": at(60 * ROWS + 3600)}
     with pytest.raises(ContractError, match=r"refused by the contract of ad_scores: .*failed validation check"):
         append_rows(world.workspace.table("ad_scores"), contract("ad_scores"), [leak])
@@ -245,10 +245,10 @@ def test_exposures_from_before_every_release_are_masked_not_lost(spark: SparkSes
         run(other.settings(*small, "ranking.clock=published"), "rank_ads")
 
 
-def test_a_dry_run_says_what_it_would_read(world: AdsWorld, settings: Settings, trained: Outcome) -> None:
+def test_a_dry_run_prints_what_it_would_read(world: AdsWorld, settings: Settings, trained: Outcome) -> None:
     from learn_spark.core.stages.registry import find_stage
     from learn_spark.pipeline.forecast import forecast
 
-    said: Sequence[str] = forecast(find_stage("rank_ads"), settings, world.workspace)
-    assert f"exposures @ {current_version(world.workspace.table('exposures'))} ({ROWS + 1:,} rows)" in said[0]
-    assert said[1] == "writes ad_scores, ad_metrics"
+    lines: Sequence[str] = forecast(find_stage("rank_ads"), settings, world.workspace)
+    assert f"exposures @ {current_version(world.workspace.table('exposures'))} ({ROWS + 1:,} rows)" in lines[0]
+    assert lines[1] == "writes ad_scores, ad_metrics"

@@ -1,4 +1,4 @@
-"""Reading exposures: order, weights, context, the cut by time; vocabularies that know training alone; cohorts."""
+"""Reading exposures: order, weights, context, the split by time; vocabularies of training alone; cohorts."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ def test_in_the_order_of_time_and_id_without_what_was_not_shown(world: AdsWorld)
         ]
     )
     snapshot = Snapshot.open(world.workspace.table("exposures"))
-    found, left = read_exposures(snapshot, ["place"])
-    assert (len(found), left) == (3, 1)
-    assert found.event_id.to_pylist() == ["a", "b", "c"]
-    assert found.time.tolist() == [round(START.timestamp() * 1e6) + s * 1_000_000 for s in (10, 10, 20)]
-    assert found.label.tolist() == [0, 0, 1]
-    assert found.weight.tolist() == [1.0, 20.0, 1.0]
-    told = {name: values(field) for name, field in found.fields.items()}
-    assert told == {
+    exposures, others = read_exposures(snapshot, ["place"])
+    assert (len(exposures), others) == (3, 1)
+    assert exposures.event_id.to_pylist() == ["a", "b", "c"]
+    assert exposures.time.tolist() == [round(START.timestamp() * 1e6) + s * 1_000_000 for s in (10, 10, 20)]
+    assert exposures.label.tolist() == [0, 0, 1]
+    assert exposures.weight.tolist() == [1.0, 20.0, 1.0]
+    fields = {name: values(field) for name, field in exposures.fields.items()}
+    assert fields == {
         "user_id": ["u", "v", "u"],
         "item_id": ["j", "i", "i"],
         "position": [None, None, "3"],
         "place": [None, "end", "top"],
     }
-    later, left = read_exposures(snapshot, [], since=int(found.time[2]))
-    assert (later.event_id.to_pylist(), left) == (["c"], 3)
+    later, others = read_exposures(snapshot, [], since=int(exposures.time[2]))
+    assert (later.event_id.to_pylist(), others) == (["c"], 3)
     with pytest.raises(LearnSparkError, match=r"no exposure has the context shelf that .* there are place, week"):
         read_exposures(snapshot, ["shelf"])
     with pytest.raises(LearnSparkError, match=r"none of 4 rows .* is an exposure"):
-        read_exposures(snapshot, [], since=int(found.time[2]) + 1)
+        read_exposures(snapshot, [], since=int(exposures.time[2]) + 1)
 
 
 def test_a_table_of_many_files_gives_every_row(world: AdsWorld, tmp_path: Path) -> None:
     rows = [exposure(f"e{n:03}", f"u{n % 7}", f"i{n % 11}", 1000 - n, n % 3 == 0) for n in range(200)]
     world.exposures(rows)
-    found = world.read()
-    assert found.event_id.to_pylist() == [row["event_id"] for row in sorted(rows, key=lambda r: r["event_time"])]
-    assert values(found.fields["item_id"]) == [f"i{(199 - n) % 11}" for n in range(200)]
+    exposures = world.read()
+    assert exposures.event_id.to_pylist() == [row["event_id"] for row in sorted(rows, key=lambda r: r["event_time"])]
+    assert values(exposures.fields["item_id"]) == [f"i{(199 - n) % 11}" for n in range(200)]
 
 
-def test_the_cut_keeps_an_instant_together() -> None:
+def test_the_split_keeps_an_instant_together() -> None:
     time = np.repeat(np.arange(6), 4) * 1_000_000
     split = split_by_time(time, RankingSettings(train_share=0.4, validation_share=0.2))
     # 40 % of 24 rows end within the third instant, 60 % within the fourth.
@@ -78,8 +78,8 @@ def test_the_cut_keeps_an_instant_together() -> None:
     assert np.array_equal(sum(mask.astype(int) for mask in masks.values()), np.ones(24))
     with pytest.raises(LearnSparkError, match=r"24 exposures cannot be split by time: 0 for train, 0 for validation"):
         split_by_time(np.zeros(24, dtype=np.int64), RankingSettings())
-    told = RankingSettings(validation_from="1970-01-01T00:00:01", test_from="1970-01-01T00:00:04")
-    assert [int(mask.sum()) for mask in split_by_time(time, told).masks(time).values()] == [4, 12, 8]
+    at_two_times = RankingSettings(validation_from="1970-01-01T00:00:01", test_from="1970-01-01T00:00:04")
+    assert [int(mask.sum()) for mask in split_by_time(time, at_two_times).masks(time).values()] == [4, 12, 8]
     with pytest.raises(LearnSparkError, match="0 for test"):
         split_by_time(time, RankingSettings(validation_from="1970-01-01T00:00:01", test_from="1980-01-01"))
 
@@ -107,12 +107,12 @@ def test_values_that_training_did_not_have_share_the_unknown_row() -> None:
 def test_the_time_of_day_and_of_week_on_circles() -> None:
     monday = round(START.timestamp() * 1e6)
     # Two hours are a twelfth of a day's circle, two days two sevenths of a week's.
-    found = cyclic_time(
+    points = cyclic_time(
         np.array([monday, monday + 7200 * 1_000_000, monday + round(timedelta(days=2.5) / timedelta(microseconds=1))])
     )
-    assert found[0] == pytest.approx([0, 1, 0, 1])
-    assert found[1] == pytest.approx([np.sin(np.pi / 6), np.cos(np.pi / 6), 0, 1], abs=1e-6)
-    assert found[2] == pytest.approx([0, -1, np.sin(4 * np.pi / 7), np.cos(4 * np.pi / 7)], abs=1e-6)
+    assert points[0] == pytest.approx([0, 1, 0, 1])
+    assert points[1] == pytest.approx([np.sin(np.pi / 6), np.cos(np.pi / 6), 0, 1], abs=1e-6)
+    assert points[2] == pytest.approx([0, -1, np.sin(4 * np.pi / 7), np.cos(4 * np.pi / 7)], abs=1e-6)
 
 
 def test_cohorts_count_events_strictly_before_the_release(world: AdsWorld) -> None:
@@ -125,9 +125,9 @@ def test_cohorts_count_events_strictly_before_the_release(world: AdsWorld) -> No
     features = features_of(world.workspace, exposures, "as_of")
     assert features.release.tolist() == [-1, 0, 1, 1]
     interactions = Snapshot.open(world.workspace.table("interactions"))
-    found = cohorts_of(interactions, exposures, features, CohortsSettings(item=[3, 5], user=[1, 100]))
-    assert found["item"].tolist() == [0, 1, 2, 0]
-    assert found["user"].tolist() == [1, 1, 1, 1]
+    cohorts = cohorts_of(interactions, exposures, features, CohortsSettings(item=[3, 5], user=[1, 100]))
+    assert cohorts["item"].tolist() == [0, 1, 2, 0]
+    assert cohorts["user"].tolist() == [1, 1, 1, 1]
 
 
 def test_settings_that_do_not_fit(world: AdsWorld) -> None:

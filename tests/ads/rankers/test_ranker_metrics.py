@@ -30,11 +30,11 @@ def slow_auc(scores: Any, labels: Any, weights: Any) -> float:
 
 
 def slow_error(scores: Any, labels: Any, weights: Any, bins: int) -> float:
-    found: dict[int, list[int]] = {}
+    by_bin: dict[int, list[int]] = {}
     for i, score in enumerate(scores):
         below = sum(w for w, s in zip(weights, scores, strict=True) if s < score)
-        found.setdefault(int(below / sum(weights) * bins), []).append(i)
-    gaps = [abs(sum(weights[i] * (scores[i] - labels[i]) for i in rows)) for rows in found.values()]
+        by_bin.setdefault(int(below / sum(weights) * bins), []).append(i)
+    gaps = [abs(sum(weights[i] * (scores[i] - labels[i]) for i in rows)) for rows in by_bin.values()]
     return sum(gaps) / sum(weights)
 
 
@@ -73,7 +73,7 @@ def test_by_hand() -> None:
         (np.log(2) - 3 * np.log(0.75)) / 4
     )
     assert log_loss(np.array([0.0]), np.array([1]), np.ones(1)) == pytest.approx(-np.log(1e-12))
-    # One conversion, and nine exposures that stand for ninety: 1 / 91 observed, .1 predicted for each.
+    # One conversion, and nine exposures of weight ten: 1 / 91 observed, .1 predicted for each.
     scores, labels, weights = np.full(10, 0.1), np.array([1, *[0] * 9]), np.array([1.0, *[10.0] * 9])
     assert calibration(scores, labels, weights) == pytest.approx(9.1)
     assert calibration_error(scores, labels, weights, 10) == pytest.approx(0.1 - 1 / 91)
@@ -111,7 +111,7 @@ def test_resamples_of_users_are_what_repeating_their_rows_gives() -> None:
     scores, labels, weights, users = drawn(3)
     test = outcomes(labels, weights, users)
     other = np.random.default_rng(1).integers(1, 8, len(scores)) / 8
-    found = resampled([scores, other], test, samples=3, seed=5)
+    resamples = resampled([scores, other], test, samples=3, seed=5)
     generator = np.random.default_rng(5)
     for row in range(4):
         times = np.ones(7, dtype=int) if row == 0 else np.bincount(generator.integers(0, 7, 7), minlength=7)
@@ -121,8 +121,8 @@ def test_resamples_of_users_are_what_repeating_their_rows_gives() -> None:
         repeated = outcomes(labels[rows], weights[rows], owners)
         each = [metrics_of(values[rows], repeated, 5) for values in (scores, other)]
         for place, metric in enumerate(("AUC", "UAUC", "WUAUC", "log loss")):
-            assert found[row, place] == pytest.approx(np.mean([one[metric] for one in each])), (row, metric)
-    same = difference(found[:, 0], found[:, 0], 7)
+            assert resamples[row, place] == pytest.approx(np.mean([one[metric] for one in each])), (row, metric)
+    same = difference(resamples[:, 0], resamples[:, 0], 7)
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert np.isnan(difference(np.array([np.nan, 1.0]), np.zeros(2), 7).value)
     one = difference(np.array([0.5, 0.5, 0.5]), np.zeros(3), 1)
@@ -130,16 +130,16 @@ def test_resamples_of_users_are_what_repeating_their_rows_gives() -> None:
     assert np.isnan(one.low)
 
 
-def test_figures_of_every_variant_seed_and_cohort() -> None:
+def test_metrics_of_every_variant_seed_and_cohort() -> None:
     scores, labels, weights, users = drawn(4)
     test = outcomes(labels, weights, users)
-    told = {("base", 1): scores, ("base", 2): scores[::-1], ("learn", 1): labels * 0.9, ("learn", 2): labels * 0.8}
-    figures = evaluate_rankers(told, test, bins=5, samples=30, seed=1)
-    places = {(f.dimension, f.cohort) for f in figures}
+    by_ranker = {("base", 1): scores, ("base", 2): scores[::-1], ("learn", 1): labels * 0.9, ("learn", 2): labels * 0.8}
+    metrics = evaluate_rankers(by_ranker, test, bins=5, samples=30, seed=1)
+    places = {(f.dimension, f.cohort) for f in metrics}
     assert places == {("all", "all"), ("item", "cold"), ("item", "long-tail"), ("item", "other"), ("user", "other")}
     # Of each place: six metrics of two seeds and their mean for two variants, and four differences.
-    assert len(figures) == 5 * (2 * 3 * 6 + 4)
-    by_place = {(f.variant, f.seed, f.against, f.cohort, f.metric): f for f in figures}
+    assert len(metrics) == 5 * (2 * 3 * 6 + 4)
+    by_place = {(f.variant, f.seed, f.against, f.cohort, f.metric): f for f in metrics}
     cold = users % 3 == 0
     assert by_place["base", 1, None, "cold", "AUC"].value == pytest.approx(
         slow_auc(scores[cold], labels[cold], weights[cold])
@@ -150,5 +150,5 @@ def test_figures_of_every_variant_seed_and_cohort() -> None:
     assert gap.low is not None
     assert 0 < gap.low <= gap.value
     assert gap.p == pytest.approx(2 / 31)
-    assert sum(f.size["exposures"] for f in figures if f.metric == "ECE" and f.dimension == "item") == 6 * len(scores)
+    assert sum(f.size["exposures"] for f in metrics if f.metric == "ECE" and f.dimension == "item") == 6 * len(scores)
     assert gap.size["conversions"] == pytest.approx(weights[labels == 1].sum())
