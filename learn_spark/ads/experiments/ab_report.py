@@ -12,7 +12,7 @@ from learn_spark.ads.experiments.result import ExperimentResult
 from learn_spark.ads.experiments.rows import prepare
 from learn_spark.ads.experiments.users import make_users
 from learn_spark.core.console import Reporter
-from learn_spark.core.errors import GateFailed
+from learn_spark.core.errors import GateError
 from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.lineage import new_run_id
 from learn_spark.core.tables.session import start_session
@@ -57,9 +57,9 @@ def run(
 
 
 def require_sound(result: ExperimentResult, page: Path) -> None:
-    """Raise GateFailed if a check or the logs' quality gate failed; ``page`` is the report that shows them."""
+    """Raise GateError if a check or the logs' quality gate failed; ``page`` is the report that shows them."""
     failed = [f"{check.name}: {check.observed} ({check.meaning})" for check in result.failed]
     if failed:
-        raise GateFailed(
+        raise GateError(
             f"ab-report: the results of {result.name} are not valid: {'; '.join(failed)}. See the report: {page}"
         )

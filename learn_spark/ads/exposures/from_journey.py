@@ -49,7 +49,7 @@ def make_exposures(
 
 
 def _check_and_show(context: StageContext, sampled: DataFrame, samples: list[Sample]) -> None:
-    """Print a row a placement. Raises CountsDoNotAddUp if the weights do not add up to the number of exposures."""
+    """Print a row a placement. Raises RowCountError if the weights do not add up to the number of exposures."""
     from pyspark.sql import functions as F
 
     display, mailer = (F.col("context")[f"{where}_location"] != "0" for where in ("display", "mailer"))

@@ -59,7 +59,7 @@ class Journey:
     folder: Path
 
     def table(self, name: str) -> DataFrame:
-        """The needed columns of ``<name>.parquet``. Raises UnreadableFile if one is missing."""
+        """The needed columns of ``<name>.parquet``. Raises UnreadableFileError if one is missing."""
         (file,) = find_files(self.folder, f"{name}.parquet", ["events"])
         return read_columns(self.spark, file, _COLUMNS[name])
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from learn_spark.core.errors import RowCountError
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.data.sources.staging import CountsDoNotAddUp
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -34,11 +34,11 @@ class ExposuresResult:
     measures: Mapping[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise CountsDoNotAddUp unless every row is accounted for."""
+        """Raise RowCountError unless every row is accounted for."""
         others = {name: getattr(self, name) for name in ("refused", "duplicates", "outside", "not_sampled")}
         if self.read != self.written + sum(others.values()) or min(others.values()) < 0:
             counts = " + ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items())
-            raise CountsDoNotAddUp(f"exposures: {self.read:,} rows were read, but {self.written:,} written + {counts}")
+            raise RowCountError(f"exposures: {self.read:,} rows were read, but {self.written:,} written + {counts}")
 
 
 def write_exposures(context: StageContext, rows: DataFrame) -> int:

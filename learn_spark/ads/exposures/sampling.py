@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from learn_spark.data.sources.staging import CountsDoNotAddUp
+from learn_spark.core.errors import RowCountError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -24,14 +24,14 @@ def is_kept(event_id: Column, rate: float, seed: int) -> Column:
 
 
 def check_weights(kind: str, weights: float, population: int, unconverted: int, rate: float) -> None:
-    """Raise CountsDoNotAddUp if the sum of ``weights`` is too far from ``population``.
+    """Raise RowCountError if the sum of ``weights`` is too far from ``population``.
 
     Too far is beyond six standard deviations of sampling ``unconverted`` exposures at ``rate`` (Horvitz-Thompson).
     """
     tolerance = 6 * sqrt(unconverted * (1 - rate) / rate) + 10 * (1 - rate) / rate
     # Sums of floating-point weights such as 1 / 0.3 are not whole.
     if abs(weights - population) > tolerance + 1e-6 * population:
-        raise CountsDoNotAddUp(
+        raise RowCountError(
             f"exposures: the weights of the rows of {kind} add up to {weights:,.0f} exposures, but there were "
             f"{population:,}; sampling at a rate of {rate:g} explains a difference of {tolerance:,.0f}"
         )

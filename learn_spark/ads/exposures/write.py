@@ -37,7 +37,7 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 def run(context: StageContext) -> StageResult:
     """Write the exposures that ``exposures.from`` names; every row read is accounted for in the counts.
 
-    Raises UnreadableFile if a file cannot be read to its end; nothing is written then.
+    Raises UnreadableFileError if a file cannot be read to its end; nothing is written then.
     """
     scratch = context.folder("cache", "exposures", context.run_id)
     try:

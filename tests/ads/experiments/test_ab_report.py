@@ -21,7 +21,7 @@ from learn_spark.ads.experiments.configure import settings_of
 from learn_spark.ads.experiments.result import Comparison, ExperimentResult
 from learn_spark.ads.experiments.simulate import ITEMS, simulated_log
 from learn_spark.core.console import Reporter
-from learn_spark.core.errors import GateFailed
+from learn_spark.core.errors import GateError
 from learn_spark.report.experiment import report_experiment
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -249,7 +249,7 @@ def test_users_in_two_arms_or_another_than_assigned_fail_the_checks(
     arms[moved] = [other[one] for one in arms[moved]]
     pq.write_table(column(during, "arm", pa.array(arms)), tmp_path / "mixed.parquet")
     people = len(set(users))
-    with pytest.raises(GateFailed, match=rf"one arm a user: 3 of {people:,} users .*logged as assigned: "):
+    with pytest.raises(GateError, match=rf"one arm a user: 3 of {people:,} users .*logged as assigned: "):
         report_on(
             tmp_path / "mixed.parquet",
             "bootstrap_samples=0",
@@ -274,7 +274,7 @@ def test_lost_users_are_a_mismatch_and_the_page_is_written_all_the_same(
     pq.write_table(log.filter(pc.invert(pc.fill_null(lost, False))), tmp_path / "lost.parquet")
     gate = "quality.rules={exposures.rows: {least: 1000000}}"
     message = "the logs' gate: rows is .*sample ratio: p = .*the arms cannot be compared"
-    with pytest.raises(GateFailed, match=message) as raised:
+    with pytest.raises(GateError, match=message) as raised:
         report_on(tmp_path / "lost.parquet", "bootstrap_samples=0", gate)
     assert raised.value.exit_code == 3
     page = (tmp_path / "workspace/reports/lost.html").read_text()

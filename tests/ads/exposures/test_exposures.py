@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.core.console import Reporter
-from learn_spark.core.errors import GateFailed, LearnSparkError, SettingsError
+from learn_spark.core.errors import GateError, LearnSparkError, SettingsError
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.settings.load import find_config
 from learn_spark.core.tables import delta
@@ -85,14 +85,14 @@ def test_a_log_that_is_mostly_refused_stops_at_the_gate(tmp_path: Path, run: Run
     path = f"{settings.workspace}/tables/exposures"
     before = current_version(path)
     own_logs(tmp_path, LINES)
-    with pytest.raises(GateFailed, match=r"exposures.* said no: refused_share is 0\.333333, expected at most 0\.05"):
+    with pytest.raises(GateError, match=r"exposures.* said no: refused_share is 0\.333333, expected at most 0\.05"):
         run(settings, "exposures")
     (last, *_) = reversed(all_runs(Workspace.open(settings.workspace)))
     assert (last.job, last.status) == ("exposures", "refused")
     good = delta.read(SparkSession.active(), path, before).collect()
     assert [(row.event_id, row.converted) for row in good] == [("a", True)]
     # The refused version is not used, though nothing changed since.
-    with pytest.raises(GateFailed):
+    with pytest.raises(GateError):
         run(settings, "exposures")
 
 

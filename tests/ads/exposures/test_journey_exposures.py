@@ -19,12 +19,12 @@ from learn_spark.ads.exposures.coupons import coupon_sample
 from learn_spark.ads.exposures.journey import Journey
 from learn_spark.ads.exposures.promotions import promotion_sample
 from learn_spark.ads.exposures.sampling import check_weights
+from learn_spark.core.errors import RowCountError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.ads import JourneyExposuresSettings
 from learn_spark.core.tables.log import read_rows
 from learn_spark.data.sources.location import LocationError, resolve
-from learn_spark.data.sources.source import UnreadableFile
-from learn_spark.data.sources.staging import CountsDoNotAddUp
+from learn_spark.data.sources.source import UnreadableFileError
 from tests.ads.exposures.journey_world import COLUMNS, exposure_settings, write_journey
 from tests.ads.exposures.xxh64 import is_kept, xxh64
 
@@ -317,9 +317,9 @@ def test_weights_that_stand_for_too_much_or_too_little_are_an_error() -> None:
     check_weights("promotion", 1_000_000, 1_000_000, 999_000, 0.01)
     check_weights("promotion", 1_055_000, 1_000_000, 999_000, 0.01)
     for wrong in (900_000, 1_100_000):
-        with pytest.raises(CountsDoNotAddUp, match=rf"{wrong:,} exposures, but there were 1,000,000"):
+        with pytest.raises(RowCountError, match=rf"{wrong:,} exposures, but there were 1,000,000"):
             check_weights("promotion", wrong, 1_000_000, 999_000, 0.01)
-    with pytest.raises(CountsDoNotAddUp, match=r"explains a difference of 0$"):
+    with pytest.raises(RowCountError, match=r"explains a difference of 0$"):
         check_weights("coupon", 99, 100, 90, 1.0)
 
 
@@ -327,7 +327,7 @@ def test_files_are_checked(tmp_path: Path, run: Run) -> None:
     folder = write_journey(tmp_path / "raw", WORLD)
     settings = exposure_settings(tmp_path, {**CHOSEN, "path": str(folder)})
     pd.read_parquet(folder / "promotions.parquet").drop(columns="week").to_parquet(folder / "promotions.parquet")
-    with pytest.raises(UnreadableFile, match=r"promotions\.parquet: no column week"):
+    with pytest.raises(UnreadableFileError, match=r"promotions\.parquet: no column week"):
         run(settings, "exposures")
     (folder / "promotions.parquet").unlink()
     with pytest.raises(LocationError, match=r"there is no promotions\.parquet"):
