@@ -77,7 +77,7 @@ class JourneyExposuresSettings(PeriodSettings):
     origin: Literal["complete-journey"] = Field(alias="from")
     """Exposures from the promotions and coupons of Complete Journey."""
     path: str | None = Field(default=None, min_length=1)
-    """Folder of the package's files; null: source.path."""
+    """Folder of the files; null: source.path."""
     kinds: list[ExposureKind] = Field(default_factory=lambda: list(get_args(ExposureKind)), min_length=1)
     """promotion: products on display or in the mailer, to each visit; coupon: products of a campaign's coupons, to each
     household that received it.

@@ -273,7 +273,7 @@ def test_lost_users_are_a_mismatch_and_the_page_is_written_all_the_same(
     lost = pc.and_(pc.equal(log["arm"], "treatment"), pc.starts_with(log["user_id"], "u1"))
     pq.write_table(log.filter(pc.invert(pc.fill_null(lost, False))), tmp_path / "lost.parquet")
     gate = "quality.rules={exposures.rows: {least: 1000000}}"
-    message = "the logs' gate: rows is .*sample ratio: p = .*the arms cannot be compared"
+    message = "the logs' gate: rows = .*sample ratio: p = .*the arms cannot be compared"
     with pytest.raises(GateError, match=message) as raised:
         report_on(tmp_path / "lost.parquet", "bootstrap_samples=0", gate)
     assert raised.value.exit_code == 3

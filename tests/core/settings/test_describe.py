@@ -24,7 +24,7 @@ KNOBS = {knob.key: knob for section in describe() for knob in section.knobs}
         ("evaluation.ks", "list of whole number", [10, 50, 100, 200], (), "each at least 1, not empty", ()),
         ("spark.conf", "map of names to text", {}, (), "", ()),
         ("quality.rules.NAME.most", "number or null", None, (), "", ()),
-        ("exposures.logs[].separator", "text", ",", (), "not empty", ()),
+        ("exposures.logs[].separator", "text", ",", (), "not empty", ("logs",)),
         ("tower.kind", "text", "learn", ("learn", "learn-plus", "sasrec", "hstu"), "", ()),
         ("tower.width", "whole number", 128, (), "at least 1", ()),
         ("tower.item_tower", "text", "a", ("a", "b", "c"), "", ("learn",)),

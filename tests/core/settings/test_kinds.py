@@ -35,6 +35,7 @@ def test_these_sections_have_kinds() -> None:
         "histories": ("protocol", "leave_last_out"),
         "tower": ("kind", "learn"),
         "index": ("kind", "flat"),
+        "exposures": ("from", "interactions"),
     }
 
 
