@@ -38,6 +38,50 @@ SMALL_SPARK = SparkSettings(
 )
 
 
+# What starts Spark, an LLM, a browser or a training: tests that use one of these are no unit tests.
+HEAVY_FIXTURES = {
+    "spark",
+    "llm_folder",
+    "small_settings",
+    "run",
+    "shelf",
+    "trained",
+    "world",
+    "by_command",
+    "by_submit",
+}
+# Folders and files whose tests start processes, Spark sessions, browsers or trainings of their own.
+HEAVY_PLACES = (
+    "ads/experiments/test_ab_report.py",
+    "ads/rankers",
+    "benchmarks",
+    "data/splits/test_training_view.py",
+    "docs",
+    "encoder",
+    "evaluation/test_compare.py",
+    "evaluation/test_evaluate.py",
+    "features",
+    "model/blending",
+    "model/feed",
+    "model/reranking",
+    "model/towers",
+    "model/training",
+    "pipeline",
+    "report",
+    "setup",
+    "studies",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as ``unit`` what ``make check`` runs: tests that start neither Spark nor a model."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent).as_posix()
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if not fixtures & HEAVY_FIXTURES and not place.startswith(HEAVY_PLACES):
+            item.add_marker(pytest.mark.unit)
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """The Spark session of all tests, with Delta."""

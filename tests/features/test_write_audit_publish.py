@@ -25,7 +25,7 @@ from learn_spark.features.audit import release_rules, table_profile, validation_
 from learn_spark.features.ledger import NoReleaseError, add_row, ledger, roll_back, withdraw
 from learn_spark.features.models import usable_model
 from learn_spark.features.read import read_release, released_arrow
-from learn_spark.model.blending.frequency_weights import Levels
+from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.content import bind_content
 from learn_spark.model.store import ModelBlending, load_model
 from learn_spark.model.towers.vectors import unit_rows
@@ -135,7 +135,7 @@ def test_a_day_writes_the_users_that_were_active_and_a_model_rewrites_all(
 
 def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
     chance = np.random.default_rng(3)
-    levels = Levels(chance.uniform(0.2, 1.0, size=(3, 5)))
+    levels = FrequencyWeights(chance.uniform(0.2, 1.0, size=(3, 5)))
     # Items 7 and 8 are newer than the counts.
     fusion = ModelBlending(levels, (levels, levels), np.array([3, 0, 40, 7, 1, 300]), reach=2, temperature=0.1)
     world.train(seed=2, fusion=FittedBlending(fusion, {}))
