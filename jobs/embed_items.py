@@ -3,7 +3,7 @@
 Run:       spark-submit jobs/embed_items.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/embed_items.py --config conf/quickstart.yaml --set encoder.model=/models/my-llm
 Look:      ... --dry-run says what it would do and why, and changes nothing.
-Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate said no.
+Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 
 import sys
