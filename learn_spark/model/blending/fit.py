@@ -17,7 +17,7 @@ from learn_spark.model.scoring.queries import BLOCK_SCORES, QueryBatch
 
 RIDGE = 1.0  # of the distance from the tower alone: as much as one user
 LEAST_SHARE = 1e-3
-CLOSE = 1e-6  # a step that promises less a user is the last
+CLOSE = 1e-6  # stop when the predicted improvement per user falls below this
 
 
 class BlendingError(LearnSparkError):
@@ -56,7 +56,7 @@ def fit_frequency_weights(
 ) -> tuple[FrequencyWeights, tuple[FrequencyWeights, ...]]:
     """(levels of the targets of all users, and those of each fold's that were fitted on the others' only).
 
-    A user's loss is -log softmax over what he may be offered, the mean of his targets'; a target of an item with n
+    A user's loss is -log softmax over the user's candidates, averaged over their targets; a target of an item with n
     events weighs (1 + n) ^ -``settings.rare``, among the user's and, by their mean, the user among all. Of more than
     ``settings.users`` users so many are drawn. The tower must not have learnt the targets, nor ``offered.counts``
     counted them. Deterministic in ``seed``. Raises BlendingError where a score is not finite.

@@ -16,7 +16,7 @@ from learn_spark.model.reranking.reranker import Reranker
 from learn_spark.model.scoring.queries import QueryBatch
 
 WEIGHT_DECAY = 1e-4
-LEVELS_RATE = 10.0  # times the perceptron's: what KNOTS have is few numbers, that gradients of many users agree on
+LEVELS_RATE = 10.0  # the per-knot weights are few and well determined: a 10 times higher rate
 LEAST_STEPS = 300
 CLIP = 5.0
 
@@ -36,8 +36,8 @@ def fit_heads(
 ) -> CrossFittedHeads:
     """Heads of the targets of ``queries``: softmax over the catalogue, AdamW with a linearly falling rate.
 
-    A user's loss is -log of the probability of any of his targets: for one target cross-entropy; of many the top of the
-    list should have some, not all. A target of an item with n events weighs (1 + n) ^ -``settings.rare``, among the
+    A user's loss is -log of the probability of any of their targets: for one target cross-entropy; of many the top of
+    the list should have some, not all. A target of an item with n events weighs (1 + n) ^ -``settings.rare``, among the
     user's and, by their mean, the user among all. A batch has users of one fold, and teaches all heads but that fold's.
     ``advance`` is told how many users are done, of ``passes`` times all.
 

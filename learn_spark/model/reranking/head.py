@@ -13,7 +13,7 @@ from learn_spark.data.splits.folds import FOLDS, by_fold
 from learn_spark.model.reranking.co_visitation import FEATURES, CoVisits
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE
 
-COLD = -20.0  # log-probabilities below it are told apart by nobody
+COLD = -20.0  # clamp: log-probabilities below this carry no ranking signal
 LOG_SCALE = 5.0
 
 
@@ -64,15 +64,15 @@ class RerankerHead(nn.Module):
 @dataclass(frozen=True)
 class CrossFittedHeads:
     """``whole`` was fitted on all validation users; ``folds[f]`` on those whose ``fold_of`` is not f, so that each user
-    of the validation split can be judged by a head that has not seen him.
+    of the validation split can be scored by a head that was not fitted on them.
     """
 
     whole: RerankerHead
     folds: tuple[RerankerHead, ...]
 
     def heads_of_users(self, user_ids: Sequence[str], *, folded: bool) -> list[tuple[np.ndarray, RerankerHead]]:
-        """Which of ``user_ids`` [B], by number, each head judges: all by ``whole``, or ``folded`` nobody by a head that
-        was fitted on him.
+        """Which of ``user_ids`` [B], by number, each head scores: all by ``whole``; if ``folded``, nobody by a head
+        that was fitted on them.
         """
         if not folded:
             return [(np.arange(len(user_ids)), self.whole)]

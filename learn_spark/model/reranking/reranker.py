@@ -37,7 +37,7 @@ class ScoredBatch:
 
 class Reranker:
     """Scores users by the tower's ``catalogue`` [N, D], its ``temperature``, ``transitions`` and, where there is any,
-    the items' frozen ``content`` [N, C]: a user's is the mean of that of his last events.
+    the items' frozen ``content`` [N, C]: a user's is the mean of that of their last events.
 
     Work is done on blocks of about BLOCK_SCORES scores, so that memory does not grow with users. Raises ValueError
     where catalogue, transitions and content are not of the same items.

@@ -13,13 +13,21 @@ import numpy as np
 
 
 def hit_rate(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.ndarray:
-    """[B]: 1.0 where at least one target is among the first k, else 0.0."""
+    """[B]: 1.0 where at least one target is among the first k, else 0.0.
+
+    >>> hit_rate(np.array([1.0, 3.0, 12.0]), 10, np.array([0, 2, 3])).tolist()
+    [1.0, 0.0]
+    """
     starts, _ = _users(ranks, k, offsets)
     return np.maximum.reduceat((ranks <= k).astype(np.float64), starts)
 
 
 def recall(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.ndarray:
-    """[B]: the share of a user's targets that are among the first k; with one target the hit rate."""
+    """[B]: the share of a user's targets that are among the first k; with one target the hit rate.
+
+    >>> recall(np.array([1.0, 3.0, 12.0]), 2, np.array([0, 2, 3])).tolist()
+    [0.5, 0.0]
+    """
     starts, counts = _users(ranks, k, offsets)
     return np.add.reduceat((ranks <= k).astype(np.float64), starts) / counts
 
@@ -27,6 +35,9 @@ def recall(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.n
 def ndcg(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.ndarray:
     """[B]: the sum of 1 / log2(1 + rank) over the targets among the first k, divided by what min(k, targets) targets
     in the first places would give (Järvelin and Kekäläinen 2002, gains of 0 and 1).
+
+    >>> ndcg(np.array([1.0, 3.0, 12.0]), 10, np.array([0, 2, 3])).round(4).tolist()
+    [0.9197, 0.0]
     """
     starts, counts = _users(ranks, k, offsets)
     gains = np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
@@ -36,7 +47,11 @@ def ndcg(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.nda
 
 
 def reciprocal_rank(ranks: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
-    """[B]: 1 / rank of a user's best target, however deep it lies. Its mean is MRR."""
+    """[B]: 1 / rank of a user's best target, however deep it lies. Its mean is MRR.
+
+    >>> reciprocal_rank(np.array([1.0, 3.0, 12.0]), np.array([0, 2, 3])).round(4).tolist()
+    [1.0, 0.0833]
+    """
     starts, _ = _users(ranks, 1, offsets)
     return np.maximum.reduceat(1.0 / ranks, starts)
 

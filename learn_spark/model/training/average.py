@@ -13,8 +13,7 @@ class WeightAverage(nn.Module):
     """The exponential moving average of ``tower``'s trained parameters (Polyak averaging), held as buffers, so that it
     is saved and resumed with what else a training holds.
 
-    Early on a step weighs more than ``decay`` says, (1 + t) / (10 + t) at most for what was before it: the weights that
-    a tower starts with are soon forgotten.
+    The decay warms up as min(decay, (1 + t) / (10 + t)) at step t, so that the initial weights are forgotten quickly.
     """
 
     def __init__(self, tower: nn.Module, decay: float) -> None:
