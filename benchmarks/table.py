@@ -50,7 +50,7 @@ from learn_spark.model.store import read_curve, read_manifest
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.studies.search import search
 
-COMMAND = [sys.executable, "-c", "from learn_spark.commands.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from learn_spark.commands.main import main; main()"]
 BASELINES = {"popularity": "popularity", "markov": "item-to-item Markov", "frozen": "frozen embeddings, untrained"}
 METRICS = ("HR@10", "NDCG@10", "HR@100", "NDCG@100")
 PARTS = ("< 5 events", "5 and more", "same day", "other days")

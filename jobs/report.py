@@ -8,7 +8,7 @@ Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 
 import sys
 
-from learn_spark.commands.cli import run_job
+from learn_spark.commands.main import run_job
 
 if __name__ == "__main__":
     sys.exit(run_job("report", sys.argv[1:]))

@@ -11,6 +11,7 @@ from datetime import datetime
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.tables.log import read_rows
@@ -78,3 +79,20 @@ def forget(workspace: Workspace, keys: list[str]) -> int:
     listed = ", ".join(f"'{key}'" for key in keys)
     metrics = table.delete(f"encoder_key in ({listed})")
     return int(metrics["num_deleted_rows"])
+
+
+def show_embeddings(workspace: Workspace, settings: Settings, console: Reporter, *, delete: bool) -> None:
+    """Print every encoder's vectors and what uses them; with ``delete``, delete those that nothing uses."""
+    kept = keys_in_use(workspace, settings)
+    rows = [
+        [k.encoder_key[:12], k.model, k.detail, f"{k.rows:,}", ", ".join(k.used_by) or "nothing: to be deleted"]
+        for k in kept
+    ]
+    console.table("Embeddings by encoder", ["key", "model", "how", "rows", "used by"], rows)
+    unused = [k for k in kept if not k.used_by]
+    if not unused:
+        console.line("nothing to delete")
+    elif delete:
+        console.line(f"deleted {forget(workspace, [k.encoder_key for k in unused]):,} rows")
+    else:
+        console.line(f"--delete would delete {sum(k.rows for k in unused):,} rows of {len(unused)} encoders")

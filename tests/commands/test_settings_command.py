@@ -6,7 +6,7 @@ import json
 
 from typer.testing import CliRunner
 
-from learn_spark.commands.cli import app
+from learn_spark.commands.main import app
 from learn_spark.core.settings.describe import describe
 
 

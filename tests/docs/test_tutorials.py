@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from learn_spark.commands.cli import main
+from learn_spark.commands.main import main
 from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.lineage import all_runs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from learn_spark.commands.cli import app
+from learn_spark.commands.main import app
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import add_row, ledger
 from learn_spark.pipeline.runner import workspace_lock

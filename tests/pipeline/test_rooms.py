@@ -13,9 +13,9 @@ HEAVY = ("torch", "pyspark", "transformers", "great_expectations", "pyarrow", "n
 
 
 def test_the_command_line_loads_nothing_heavy_before_a_command_runs() -> None:
-    code = "import sys, learn_spark.commands.cli, learn_spark.core.stages.registry; print(*sys.modules)"
+    code = "import sys, learn_spark.commands.main, learn_spark.core.stages.registry; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "learn_spark.commands.cli" in loaded
+    assert "learn_spark.commands.main" in loaded
     assert not set(HEAVY) & set(loaded)
 
 

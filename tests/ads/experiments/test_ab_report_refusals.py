@@ -124,7 +124,7 @@ def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
 
 def test_the_command_plans_and_refuses_without_spark(small: Path, tmp_path: Path) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-c", "from learn_spark.commands.cli import main; main()", "ab-report", *arguments]
+        line = [sys.executable, "-c", "from learn_spark.commands.main import main; main()", "ab-report", *arguments]
         return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
 
     planned = command(str(small), "--dry-run", "--set", f"workspace={tmp_path}")

@@ -10,7 +10,7 @@ import pytest
 from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from learn_spark.commands.cli import app
+from learn_spark.commands.main import app
 from learn_spark.core.tables.layout import LAYOUT, MARKER, WorkspaceLayoutError
 from learn_spark.core.tables.workspace import Workspace
 

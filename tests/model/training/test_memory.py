@@ -9,9 +9,9 @@ import sys
 STEPS = """if True:
     import sys
     from pathlib import Path
-    from learn_spark.commands.cli import _quiet_environment
+    from learn_spark.commands.app import quiet_environment
     if sys.argv[1] == "ours":
-        _quiet_environment(False)
+        quiet_environment(False)
     import torch
 
     def resident() -> int:

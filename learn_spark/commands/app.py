@@ -1,0 +1,123 @@
+"""The Typer application, and the one way a command opens settings, workspace and lock and reports errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from learn_spark.core.errors import LearnSparkError
+
+if TYPE_CHECKING:
+    from learn_spark.core.console import Reporter
+    from learn_spark.core.settings.schema import Settings
+    from learn_spark.core.tables.workspace import Workspace
+
+
+app = typer.Typer(
+    name="learn-spark",
+    help="LEARN as a Spark feature platform: frozen-LLM item embeddings, a preference tower, released features.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a command works with: the settings, their workspace, and the console to print to."""
+
+    settings: Settings
+    workspace: Workspace
+    console: Reporter
+
+
+def quiet_environment(verbose: bool) -> None:
+    """Set variables before any heavy import: no telemetry, no third-party bars, threads and caches that pay."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # FAISS is twice as fast with its own threads than with OpenBLAS's under them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # oneDNN, and PyTorch upon it, keep kernels and memory for 1,024 shapes; each batch without padding has a new one.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+    if not verbose:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+        warnings.simplefilter("ignore")
+
+
+def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened]) -> int:
+    """Run ``work`` and return its exit code; an error becomes one sentence on standard error.
+
+    The stack trace of an unexpected error goes to logs/last-error.txt of the workspace in ``opened``, if there is one.
+    """
+    try:
+        work()
+        return 0
+    except LearnSparkError as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        where = "--verbose shows the stack trace"
+        if opened:
+            trace = opened[0].workspace.folder("logs") / "last-error.txt"
+            trace.write_text(traceback.format_exc(), encoding="utf-8")
+            where = f"the stack trace is in {trace}"
+        print(f"error: {type(error).__name__}: {first[:400]} ({where})", file=sys.stderr)
+        return 1
+
+
+def run_in_workspace(
+    config: str, overrides: list[str] | None, verbose: bool, work: Callable[[Opened], None], *, lock: bool = False
+) -> int:
+    """Run ``work`` in the workspace of the settings and return the exit code; ``lock`` takes the workspace's lock."""
+    quiet_environment(verbose)
+    known: list[Opened] = []
+
+    def open_and_work() -> None:
+        from learn_spark.core.console import Reporter
+        from learn_spark.core.settings import load_settings
+        from learn_spark.core.tables.workspace import Workspace
+
+        settings = load_settings(config, overrides or [])
+        opened = Opened(settings, Workspace.open(settings.workspace), Reporter())
+        known.append(opened)
+        if lock:
+            from learn_spark.pipeline.runner import workspace_lock
+        with workspace_lock(opened.workspace) if lock else nullcontext():
+            work(opened)
+
+    return _guarded(open_and_work, verbose, known)
+
+
+def in_workspace(
+    config: str, overrides: list[str] | None, verbose: bool, work: Callable[[Opened], None], *, lock: bool = False
+) -> NoReturn:
+    """Run ``work`` in the workspace of the settings, then exit with its exit code."""
+    raise typer.Exit(run_in_workspace(config, overrides, verbose, work, lock=lock))
+
+
+def without_workspace(verbose: bool, work: Callable[[], None]) -> NoReturn:
+    """Run ``work``, which needs no workspace, then exit with its exit code."""
+    quiet_environment(verbose)
+    raise typer.Exit(_guarded(work, verbose, []))

@@ -1,0 +1,26 @@
+"""The command ``learn-spark``, and the same for spark-submit: arguments in, exit code out.
+
+Heavy libraries are imported where they are used, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from learn_spark.commands import stages, releases, operating, research, experiments  # noqa: I001  (order of --help)
+from learn_spark.commands.app import app
+
+# Importing a group registers its commands.
+__all__ = ["app", "experiments", "main", "operating", "releases", "research", "run_job", "stages"]
+
+
+def run_job(name: str, arguments: list[str]) -> int:
+    """What jobs/<name>.py calls: the stage (or ``run`` for the pipeline) with spark-submit's arguments."""
+    try:
+        app([name, *arguments], standalone_mode=True)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()

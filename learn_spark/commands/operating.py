@@ -1,0 +1,135 @@
+"""Commands for operators: status, lineage, backfill, retain, forget-embeddings, settings, setup."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from learn_spark.commands.app import Opened, app, in_workspace, without_workspace
+from learn_spark.commands.options import ConfigOption, DryRunOption, SetOption, VerboseOption
+from learn_spark.core.errors import LearnSparkError
+
+
+@app.command()
+def status(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
+    """Show each stage's last run and each table's version and rows."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.pipeline.summary import show_status
+
+        show_status(opened.workspace, opened.console)
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command(rich_help_panel="Operating")
+def lineage(
+    what: Annotated[str, typer.Argument(metavar="TABLE[@VERSION]", help="A table, or model@ID.")],
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what a table version was made from, up to the raw files, and all that read it."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.pipeline.lineage import show_lineage
+
+        show_lineage(opened.workspace, what, opened.console)
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command(rich_help_panel="Operating")
+def backfill(
+    config: ConfigOption,
+    first: Annotated[str, typer.Option("--from", metavar="DAY", help="The first day, as 2024-01-31.")],
+    last: Annotated[str, typer.Option("--to", metavar="DAY", help="The last day.")],
+    every: Annotated[int, typer.Option("--every", min=1, help="Days from one release to the next.")] = 1,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Publish releases for past days, each as of its day, by a tower trained as of the first day; the latest stays."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.core.settings import load_settings
+        from learn_spark.pipeline.backfill import backfill, days_between
+
+        backfill(
+            lambda more: load_settings(config, [*(overrides or []), *more]),
+            days_between(first, last, every),
+            console=opened.console,
+            dry_run=dry_run,
+            verbose=verbose,
+        )
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command(rich_help_panel="Operating")
+def retain(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    keep: Annotated[int, typer.Option("--releases", min=1, help="The newest so many releases stay.")] = 5,
+    days: Annotated[int, typer.Option("--days", min=0, help="Files, models, checkpoints stay so many days.")] = 7,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what would be deleted.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show the releases, models, checkpoints, embeddings and files that nothing needs; delete them with --delete."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.pipeline.retain import retain
+
+        retain(opened.settings, releases=keep, days=days, delete=delete, console=opened.console)
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command()
+def forget_embeddings(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what would be deleted.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show the embeddings that no settings, model or release uses; delete them with --delete."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.encoder.retention import show_embeddings
+
+        show_embeddings(opened.workspace, opened.settings, opened.console, delete=delete)
+
+    in_workspace(config, overrides, verbose, work, lock=True)
+
+
+@app.command()
+def settings(
+    section: Annotated[str | None, typer.Argument(help="A section, such as tower; all if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of text.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show every setting with its type, default, range and effect."""
+
+    def work() -> None:
+        from learn_spark.commands.settings_page import settings_json, settings_text
+
+        print(settings_json(section) if as_json else settings_text(section))
+
+    without_workspace(verbose, work)
+
+
+@app.command()
+def setup(verbose: VerboseOption = False) -> None:
+    """Fetch the two Delta JARs (once) and configure Spark for this environment."""
+
+    def work() -> None:
+        from learn_spark.core.install import InstallError, install
+
+        try:
+            install(os.environ.get("JAVA_HOME"))
+        except InstallError as error:
+            raise LearnSparkError(str(error)) from None
+
+    without_workspace(verbose, work)

@@ -1,0 +1,28 @@
+"""The arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A settings file, or its name in conf/.")]
+ConfigArgument = Annotated[
+    str | None, typer.Argument(metavar="[CONFIG]", help="A settings file, or its name in conf/ (same as --config).")
+]
+ConfigOptional = Annotated[str | None, typer.Option("--config", "-c", help="A settings file, or its name in conf/.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would run and why; change nothing.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run even if nothing changed.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show warnings, Spark's log and stack traces.")]
+
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; kept in the row.")]
+
+
+def one_of(name: str | None, config: str | None, example: str) -> str:
+    """The settings file, given as an argument or by --config; raises BadParameter unless exactly one is given."""
+    if (name is None) == (config is None):
+        raise typer.BadParameter(f"give one settings file, as in: {example}")
+    return name or config or ""

@@ -1,0 +1,92 @@
+"""Commands about releases: releases, show, withdraw, rollback."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from learn_spark.commands.app import Opened, app, in_workspace
+from learn_spark.commands.options import ConfigOption, DryRunOption, ReasonOption, SetOption, VerboseOption
+
+
+@app.command(rich_help_panel="Releases")
+def releases(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
+    """List all releases: state, model, as-of time, when published, sizes."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.features.show import list_releases
+
+        list_releases(opened.workspace, opened.console)
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command(rich_help_panel="Releases")
+def show(
+    release: Annotated[str, typer.Argument(help="A release id, or latest.")] = "latest",
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show one release: its rows in the ledger, inputs and outputs with versions, and what its audit measured."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.features.show import show_release
+
+        show_release(opened.workspace, release, opened.console)
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command(rich_help_panel="Releases")
+def withdraw(
+    release: Annotated[str, typer.Argument(help="A release id.")],
+    config: ConfigOption,
+    overrides: SetOption = None,
+    reason: ReasonOption = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Withdraw one release, by a new row; if it is the one that holds, consumers then read the one before it."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.features.ledger import find_release, ledger, withdraw
+        from learn_spark.features.show import show_change
+
+        if dry_run:
+            opened.console.line(
+                f"would withdraw release {find_release(ledger(opened.workspace), release)['release_id']}"
+            )
+            return
+        gone, holds = withdraw(opened.workspace, release, reason)
+        show_change([gone], holds, opened.console)
+
+    in_workspace(config, overrides, verbose, work, lock=True)
+
+
+@app.command(rich_help_panel="Releases")
+def rollback(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="RELEASE", help="Withdraw every release newer than this one.")
+    ] = None,
+    reason: ReasonOption = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Withdraw the release that holds, by a new row; consumers then read the release before it."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.features.ledger import ledger, roll_back, to_withdraw
+        from learn_spark.features.show import show_change
+
+        if dry_run:
+            for row in to_withdraw(ledger(opened.workspace), to):
+                opened.console.line(f"would withdraw release {row['release_id']}")
+            return
+        gone, holds = roll_back(opened.workspace, to, reason)
+        show_change(gone, holds, opened.console)
+
+    in_workspace(config, overrides, verbose, work, lock=True)

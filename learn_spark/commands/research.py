@@ -1,0 +1,106 @@
+"""Commands about models and users: recommend, compare, search."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from learn_spark.commands.app import Opened, app, in_workspace
+from learn_spark.commands.options import (
+    ConfigArgument,
+    ConfigOption,
+    ConfigOptional,
+    DryRunOption,
+    SetOption,
+    VerboseOption,
+    one_of,
+)
+
+
+@app.command()
+def recommend(
+    user: Annotated[str, typer.Option("--user", help="The user's id, as the source spells it.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    by_index: Annotated[
+        bool, typer.Option("--index", help="Search the release's exported FAISS index instead of scoring every item.")
+    ] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="TIME", help="By the newest release that knows nothing of this time or later."),
+    ] = None,
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Explain a user from the released features: history, recommendations, and what of the history is near them."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.report.explain import explain, moment, show
+
+        moment_as_of = None if as_of is None else moment(as_of)
+        show(explain(opened.workspace, user, k=k, as_of=moment_as_of, by_index=by_index), opened.console)
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs of evaluate or train, or model ids; the first is compared."),
+    ],
+    split: Annotated[str, typer.Option("--split", help="test, or validation (to choose by).")] = "test",
+    k: Annotated[int, typer.Option("--k", min=1, help="HR@k and NDCG@k are compared.")] = 10,
+    samples: Annotated[int, typer.Option("--samples", min=100, help="Resamples of users.")] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compare the first RUN with the others and the baselines: paired differences, intervals, p, slice by slice."""
+    if split not in ("test", "validation"):
+        raise typer.BadParameter(f"--split is test or validation, not {split}")
+
+    def work(opened: Opened) -> None:
+        from learn_spark.evaluation.compare import compare as compare_models
+        from learn_spark.report.comparison import as_json as to_json
+        from learn_spark.report.comparison import show
+
+        name: Literal["test", "validation"] = "test" if split == "test" else "validation"
+        comparison = compare_models(opened.workspace, runs, split=name, k=k, samples=samples)
+        if as_json:
+            print(to_json(comparison))
+        else:
+            show(comparison, opened.console)
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command()
+def search(
+    name: ConfigArgument = None,
+    config: ConfigOptional = None,
+    overrides: SetOption = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="How many in all, those of earlier calls among them.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Search search.parameters for the settings with the best validation result; call it again to continue."""
+    settings_file = one_of(name, config, "learn-spark search beauty-sasrec")
+
+    def work(opened: Opened) -> None:
+        from learn_spark.core.settings import load_settings
+        from learn_spark.studies.search import search as search_settings
+
+        search_settings(
+            lambda more: load_settings(settings_file, [*(overrides or []), *more]),
+            console=opened.console,
+            trials=trials,
+            dry_run=dry_run,
+            verbose=verbose,
+        )
+
+    in_workspace(settings_file, overrides, verbose, work)

@@ -1,0 +1,132 @@
+"""Commands that run stages: run, one command a stage, report, check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from learn_spark.commands.app import Opened, app, in_workspace, run_in_workspace
+from learn_spark.commands.options import (
+    ConfigArgument,
+    ConfigOption,
+    ConfigOptional,
+    DryRunOption,
+    ForceOption,
+    SetOption,
+    VerboseOption,
+    one_of,
+)
+from learn_spark.core.stages.registry import all_stages
+
+
+def run_stages_command(
+    names: list[str] | None, config: str, overrides: list[str], *, dry_run: bool, force: bool, verbose: bool
+) -> int:
+    """Run stages (all of ``pipeline.stages`` if None), show their outcomes and return the exit code."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.pipeline.runner import run_stages
+        from learn_spark.pipeline.summary import show_metrics, show_outcomes, show_places
+
+        settings, workspace, console = opened.settings, opened.workspace, opened.console
+        outcomes = run_stages(
+            names if names is not None else settings.pipeline.stages,
+            settings,
+            console=console,
+            dry_run=dry_run,
+            force=force,
+            verbose=verbose,
+        )
+        if dry_run:
+            return
+        show_outcomes(outcomes, console)
+        for outcome in outcomes:
+            if outcome.stage.name == "evaluate":
+                show_metrics(workspace, outcome.run, console)
+        show_places(settings, workspace, console)
+
+    return run_in_workspace(config, overrides, verbose, work)
+
+
+@app.command()
+def run(
+    name: ConfigArgument = None,
+    config: ConfigOptional = None,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run every stage of pipeline.stages that is not up to date."""
+    settings_file = one_of(name, config, "learn-spark run quickstart")
+    raise typer.Exit(
+        run_stages_command(None, settings_file, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
+    )
+
+
+def _add_stage_command(name: str, summary: str) -> None:
+    def command(
+        config: ConfigOption,
+        overrides: SetOption = None,
+        dry_run: DryRunOption = False,
+        force: ForceOption = False,
+        verbose: VerboseOption = False,
+    ) -> None:
+        raise typer.Exit(
+            run_stages_command([name], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
+        )
+
+    app.command(name, help=f"{summary}.", rich_help_panel="Stages")(command)
+
+
+for _stage in all_stages():
+    if _stage.name != "report":  # it has an argument of its own
+        _add_stage_command(_stage.name, _stage.summary)
+
+
+@app.command(rich_help_panel="Stages")
+def report(
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run of any stage; the newest of every stage if left out."),
+    ] = None,
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write one HTML page: figures, examples, stages, gates, lineage; with RUN, about that run and related runs."""
+    if run_id is None:
+        raise typer.Exit(
+            run_stages_command(["report"], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
+        )
+    if dry_run or force:
+        raise typer.BadParameter("--dry-run and --force are for the stage; the page of one RUN is always written")
+
+    def work(opened: Opened) -> None:
+        from learn_spark.report.write import write_page
+
+        opened.console.line(f"report  {write_page(opened.workspace, run_id)}")
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command()
+def check(
+    table: Annotated[str, typer.Argument(help="The table whose rules (schemas/) are evaluated.")],
+    config: ConfigOption,
+    overrides: SetOption = None,
+    version: Annotated[int | None, typer.Option(help="A version of the table; the newest if left out.")] = None,
+    docs: Annotated[bool, typer.Option("--docs", help="Write the Data Docs page even if the gate passes.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run one table's quality gate alone; exit code 3 if it fails."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.pipeline.check import check_table
+
+        check_table(table, opened.settings, console=opened.console, version=version, docs=docs, verbose=verbose)
+
+    in_workspace(config, overrides, verbose, work)
