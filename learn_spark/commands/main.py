@@ -3,9 +3,10 @@
 Heavy libraries are imported where they are used, so that ``--help`` answers at once.
 """
 
+# ruff: noqa: I001  (the order of the imports is the order of --help)
 from __future__ import annotations
 
-from learn_spark.commands import stages, releases, operating, research, experiments  # noqa: I001  (order of --help)
+from learn_spark.commands import stages, releases, operating, research, experiments
 from learn_spark.commands.app import app
 
 # Importing a group registers its commands.
