@@ -40,7 +40,9 @@ from benchmarks.plots import Point, draw_lines, draw_points
 from learn_spark.ads.rankers.evaluation import over_seeds
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
-from learn_spark.core.tables.lineage import Run, code_version, last_done
+from learn_spark.core.stages.code import stage_version
+from learn_spark.core.stages.registry import find_stage
+from learn_spark.core.tables.lineage import Run, last_done
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
@@ -136,7 +138,8 @@ def _searched(row: Row, overrides: Sequence[str], trials: int | None) -> str:
 
 def _train(workspace: Workspace, row: Row, config: str, seed: int, overrides: Sequence[str]) -> Done:
     own = [*overrides, *row.overrides, f"training.seed={seed}"]
-    plan = f"{load_settings(config, own).model_dump_json()}{_versions(workspace)}{code_version()}"
+    code = [stage_version(find_stage(name)) for name in ("train", "evaluate")]
+    plan = f"{load_settings(config, own).model_dump_json()}{_versions(workspace)}{code}"
     key = hashlib.sha256(plan.encode()).hexdigest()[:16]
     note = workspace.folder("results") / f"{key}.json"
     if note.is_file():

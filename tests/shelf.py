@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import Run, code_version, record
+from learn_spark.core.tables.lineage import Run, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION
 from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream
@@ -120,11 +121,21 @@ class Shelf:
     def context(self, name: str, *overrides: str, forced: bool = False) -> StageContext:
         """What the stage would be given now."""
         settings = self.settings(*overrides)
-        plan = plan_stage(find_stage(name), settings, self.workspace)
+        stage = find_stage(name)
+        plan = plan_stage(stage, settings, self.workspace)
         self._clock += timedelta(hours=1)
         run_id = f"{self._clock:%Y%m%dT%H%M%S}-{name}"
         holder = SparkHolder(settings, verbose=False)
-        return StageContext(settings, self.workspace, run_id, plan.inputs, Reporter(quiet=True), holder, forced=forced)
+        return StageContext(
+            settings,
+            self.workspace,
+            run_id,
+            plan.inputs,
+            Reporter(quiet=True),
+            holder,
+            stage_version(stage),
+            forced=forced,
+        )
 
     def run(self, name: str, *overrides: str, forced: bool = False) -> tuple[Run, StageResult]:
         """Run a stage and record it."""
@@ -136,7 +147,7 @@ class Shelf:
             job=name,
             status="done",
             config_hash=plan.config_hash,
-            code_version=code_version(),
+            code_version=context.code_version,
             inputs=dict(context.inputs),
             outputs=dict(result.outputs),
             counts=dict(result.counts),

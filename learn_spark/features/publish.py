@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.gate import evaluate_rules
 from learn_spark.core.settings import Settings
+from learn_spark.core.stages.code import code_version
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
@@ -40,11 +41,16 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
     return {"model": usable_model(settings, workspace)}
 
 
+def vector_code() -> str:
+    """Version of the code that computes vectors: the workers' and the towers'. Other code rewrites no vector."""
+    return code_version("learn_spark.features.worker")
+
+
 def release_id(context: StageContext) -> str:
-    """Hash of the model, the code, every input's version, the as-of setting and the gate's settings."""
+    """Hash of the model, the code of vectors, every input's version, the as-of setting and the gate's settings."""
     parts = {
         "inputs": dict(context.inputs),
-        "code": context.code_version,
+        "code": vector_code(),
         "as_of": context.settings.histories.as_of,
         "gate": context.settings.release.model_dump(),
     }
@@ -68,7 +74,7 @@ def run(context: StageContext) -> StageResult:
     model = load_model(context.workspace.root / "models" / context.inputs["model"])
     histories = context.read("user_histories")
     as_of = _as_of(context, histories)
-    producer, last = f"{model.model_id} {context.code_version}", _last_written(rows)
+    producer, last = f"{model.model_id} {vector_code()}", _last_written(rows)
     matrix, vectors = bind_content(context, model), model.vectors()
     spec = TowerSpec(
         model_folder=str(context.workspace.root / "models" / model.model_id),
@@ -90,7 +96,7 @@ def run(context: StageContext) -> StageResult:
     row: dict[str, Any] = {
         "release_id": release,
         "model_id": model.model_id,
-        "code_version": context.code_version,
+        "code_version": vector_code(),
         "encoder_key": model.manifest["encoder_key"],
         "inputs": dict(context.inputs),
         "outputs": {table: f"staged/{release}/{table}" for table in parts},
@@ -226,7 +232,7 @@ def _what_and_why(
         why = "asked to (--force)"
     elif last["model_id"] != model_id:
         why = f"the model changed ({last['model_id']} -> {model_id})"
-    elif last["code_version"] != context.code_version:
+    elif last["code_version"] != vector_code():
         why = "the code changed"
     else:
         why = "all of them changed"

@@ -13,10 +13,11 @@ from learn_spark.core.errors import GateError, LearnSparkError
 from learn_spark.core.quality.table_gate import check_rule_names
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
+from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import Stage, StageResult
-from learn_spark.core.tables.lineage import Run, all_runs, code_version, new_run_id, record
+from learn_spark.core.tables.lineage import Run, all_runs, new_run_id, record
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace, alone
 from learn_spark.pipeline.forecast import forecast
@@ -70,8 +71,8 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace) -> Plan:
     last = done[-1]
     if last.config_hash != config_hash:
         return Plan(inputs, config_hash, None, "its settings changed")
-    if last.code_version != code_version():
-        return Plan(inputs, config_hash, None, "the code changed")
+    if last.code_version != stage_version(stage):
+        return Plan(inputs, config_hash, None, "its code changed")
     for name in sorted({*inputs, *last.inputs}):
         if inputs.get(name) != last.inputs.get(name):
             return Plan(inputs, config_hash, None, f"its input {name} changed")
@@ -133,7 +134,9 @@ def _run_stage(
         return Outcome(stage, plan.done_by, rested=True)
     console.say(f"running: {'asked to (--force)' if plan.done_by else plan.reason}")
     run_id = new_run_id()
-    context = StageContext(settings, workspace, run_id, plan.inputs, console, holder, forced=force)
+    context = StageContext(
+        settings, workspace, run_id, plan.inputs, console, holder, stage_version(stage), forced=force
+    )
     started, clock = datetime.now(UTC), time.monotonic()
     save_settings(settings, workspace.folder("runs", run_id))
 
@@ -153,7 +156,7 @@ def _run_stage(
             job=stage.name,
             status=status,
             config_hash=plan.config_hash,
-            code_version=code_version(),
+            code_version=context.code_version,
             inputs=dict(plan.inputs),
             outputs=outputs,
             counts=counts,

@@ -20,8 +20,8 @@ from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.settings.search import ParameterSettings
+from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.registry import find_stage
-from learn_spark.core.tables.lineage import code_version
 from learn_spark.core.tables.workspace import Workspace, alone
 from learn_spark.model.reranking.fit import RerankerError
 from learn_spark.model.store import read_manifest
@@ -120,7 +120,7 @@ def _key(settings: Settings, workspace: Workspace) -> str:
         "settings": fingerprint(settings, stage.sections),
         "search": settings.search.model_dump(exclude={"trials"}),
         "inputs": dict(plan_stage(stage, settings, workspace).inputs),
-        "code": code_version(),
+        "code": stage_version(stage),
     }
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -144,7 +144,9 @@ class FeatureWorld:
         inputs = {t: str(current_version(self.workspace.table(t))) for t in find_stage("publish").reads}
         inputs["model"] = self.model_id
         holder = SparkHolder(settings, verbose=False)
-        return StageContext(settings, self.workspace, new_run_id(), inputs, Reporter(quiet=True), holder, forced=force)
+        return StageContext(
+            settings, self.workspace, new_run_id(), inputs, Reporter(quiet=True), holder, "v", forced=force
+        )
 
     def publish(self, *overrides: str, force: bool = False) -> tuple[str, StageResult]:
         """(release id, what the stage did)."""

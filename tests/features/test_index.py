@@ -63,7 +63,7 @@ class Released:
         """Run the stage; what it did, and the index as a consumer loads it."""
         settings = load_settings(self.config, overrides)
         holder = SparkHolder(settings, verbose=False)
-        done = run(StageContext(settings, self.workspace, "run", {}, Reporter(quiet=True), holder))
+        done = run(StageContext(settings, self.workspace, "run", {}, Reporter(quiet=True), holder, "v"))
         return done, self.load()
 
     def load(self) -> ItemIndex:

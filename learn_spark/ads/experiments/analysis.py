@@ -17,7 +17,7 @@ from learn_spark.ads.experiments.user_table import UserTable
 from learn_spark.ads.experiments.users import Users
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.experiment import ExperimentSettings
-from learn_spark.core.tables.lineage import code_version
+from learn_spark.core.stages.code import code_version
 
 OF_REVENUE = ("revenue_per_user", "revenue_per_exposure")
 
@@ -83,7 +83,7 @@ def analyse(
         files=tuple(files),
         seconds=time.monotonic() - started,
         run_id=run_id,
-        code_version=code_version(),
+        code_version=code_version("learn_spark.ads.experiments.ab_report"),
     )
 
 

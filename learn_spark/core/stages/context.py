@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.schema import Settings
-from learn_spark.core.tables.lineage import code_version
 from learn_spark.core.tables.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -47,7 +46,9 @@ class SparkHolder:
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a running stage is given. ``inputs`` pins every table it reads to a version; ``forced``: all anew."""
+    """What a running stage is given. ``inputs``: the version of every table it reads. ``code_version``: of the stage.
+    ``forced``: recompute everything.
+    """
 
     settings: Settings
     workspace: Workspace
@@ -55,12 +56,8 @@ class StageContext:
     inputs: Mapping[str, str]
     console: Reporter
     holder: SparkHolder
+    code_version: str
     forced: bool = False
-
-    @property
-    def code_version(self) -> str:
-        """Version of the package and hash of its source."""
-        return code_version()
 
     @property
     def spark(self) -> SparkSession:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
-import learn_spark
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.resources import resource_folder
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
@@ -40,17 +36,6 @@ def new_run_id(now: datetime | None = None) -> str:
     """A run id that sorts by start time."""
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S")
     return f"{moment}-{secrets.token_hex(4)}"
-
-
-@cache
-def code_version() -> str:
-    """Version of the package and a hash of its source and contracts: other code may give other tables."""
-    package = Path(learn_spark.__file__).parent
-    digest = hashlib.sha256()
-    for root, pattern in ((package, "*.py"), (package, "*.jinja"), (resource_folder("schemas"), "*.yaml")):
-        for path in sorted(root.rglob(pattern)):
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"{learn_spark.__version__}+{digest.hexdigest()[:12]}"
 
 
 def record(workspace: Workspace, run: Run) -> None:

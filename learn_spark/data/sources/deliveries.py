@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from learn_spark.core.resources import resource_folder
 from learn_spark.core.settings.source import SourceSettings
+from learn_spark.core.stages.code import code_version
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.source import RawFile
 
+# The modules that turn files into rows.
+READERS = ("learn_spark.data.sources.formats", "learn_spark.data.sources.landing")
+
 
 def reader_version(settings: SourceSettings) -> str:
     """16 hex digits that change whenever rows could be read otherwise: settings, readers, contracts."""
     digest = hashlib.sha256(settings.model_dump_json(exclude={"path", "unreadable"}).encode())
-    code = sorted(Path(__file__).parent.glob("*.py"))
     contracts = [resource_folder("schemas") / f"{table}.yaml" for table in ("items", "interactions", "quarantine")]
-    for path in (*code, *contracts):
+    digest.update(code_version(*READERS, within="learn_spark.data.").encode())
+    for path in contracts:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

@@ -1,0 +1,154 @@
+"""The version of a stage's code: a hash of the modules that its entry module imports, and of its tables' contracts.
+
+Docstrings, comments and layout do not count, so that only a change which can change a result reruns a stage.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from learn_spark.core.resources import resource_folder
+from learn_spark.core.stages.stage import Stage
+
+PACKAGE = "learn_spark"
+# Modules that results do not depend on, or whose part in a result is recorded apart.
+IGNORED = (
+    "learn_spark.core.console",  # prints
+    "learn_spark.core.settings",  # a run records the hash of its settings
+    "learn_spark.core.stages.registry",  # names stages; a run records its settings' hash and its inputs' versions
+    "learn_spark.core.stages.code",  # this module
+)
+# Keys of a contract that explain it, and rules that gates judge by their own fingerprint.
+EXPLANATIONS = ("meaning", "unit", "rules")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source folder of the package; another ``root`` than the installed one serves tests."""
+
+    root: Path
+
+    def closure(self, *modules: str) -> tuple[str, ...]:
+        """All modules of the package that ``modules`` import, directly or not, inside functions too; sorted.
+
+        Imports for type checking only are left out. Raises ValueError for a module that does not exist.
+        """
+        open_modules, found = list(modules), set[str]()
+        while open_modules:
+            name = open_modules.pop()
+            if name in found or name.startswith(IGNORED):
+                continue
+            if self._path(name) is None:
+                raise ValueError(f"there is no module {name} in {self.root}")
+            found.add(name)
+            open_modules += self._imports(name)
+        return tuple(sorted(found))
+
+    def version(self, *modules: str, within: str = PACKAGE) -> str:
+        """12 hex digits of the closure of ``modules`` (of its modules below ``within``) and its page templates."""
+        digest = hashlib.sha256()
+        for name in self.closure(*modules):
+            if name.startswith(within):
+                path = self._path(name)
+                assert path is not None
+                digest.update(name.encode() + b"\0" + _dump(path).encode() + b"\0")
+                if path.name == "__init__.py":
+                    for template in sorted(path.parent.glob("*.jinja")):
+                        digest.update(template.name.encode() + b"\0" + template.read_bytes() + b"\0")
+        return digest.hexdigest()[:12]
+
+    def _path(self, name: str) -> Path | None:
+        """The file of a module or package; None where there is none."""
+        base = self.root.joinpath(*name.split(".")[1:])
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+        return None
+
+    def _imports(self, name: str) -> Iterator[str]:
+        path = self._path(name)
+        assert path is not None
+        for node in _without_type_checking(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            for imported in names:
+                if imported.split(".")[0] == PACKAGE:
+                    # Importing a.b.c runs the files of a and a.b as well.
+                    parts = imported.split(".")
+                    parents = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+                    yield from (parent for parent in parents if self._path(parent) is not None)
+
+
+def _without_type_checking(tree: ast.Module) -> Iterator[ast.AST]:
+    """All nodes but those below ``if TYPE_CHECKING``."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            pending += node.orelse
+            continue
+        yield node
+        pending += ast.iter_child_nodes(node)
+
+
+@cache
+def _dump(path: Path) -> str:
+    """The syntax tree of a file without docstrings, comments and positions."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+            first = body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = body[1:]
+    return ast.dump(tree)
+
+
+@cache
+def installed() -> Source:
+    """The package that is running."""
+    return Source(Path(__file__).resolve().parents[2])
+
+
+@cache
+def code_version(*modules: str, within: str = PACKAGE) -> str:
+    """``Source.version`` of the package that is running."""
+    return installed().version(*modules, within=within)
+
+
+def stage_version(stage: Stage, source: Source | None = None) -> str:
+    """12 hex digits of the stage's code and of the contracts of the tables that it reads and writes."""
+    code = code_version(stage.module) if source is None else source.version(stage.module)
+    contracts = [_contract(table) for table in sorted({*stage.reads, *stage.writes})]
+    return hashlib.sha256(json.dumps([code, contracts], sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def _contract(table: str) -> Any:
+    text = (resource_folder("schemas") / f"{table}.yaml").read_text(encoding="utf-8")
+    return _without_explanations(yaml.safe_load(text))
+
+
+def _without_explanations(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_explanations(value) for key, value in node.items() if key not in EXPLANATIONS}
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [_without_explanations(value) for value in node]
+    return node
