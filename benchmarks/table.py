@@ -36,7 +36,6 @@ import numpy as np
 import pyarrow.compute as pc
 import yaml
 
-from benchmarks.plots import Point, draw_lines, draw_points
 from learn_spark.ads.rankers.evaluation import over_seeds
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
@@ -50,6 +49,8 @@ from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, written_by
 from learn_spark.evaluation.slices import DIMENSIONS
 from learn_spark.model.store import read_curve, read_manifest
 from learn_spark.pipeline.runner import run_stages
+from learn_spark.report.plots.render import svg_file
+from learn_spark.report.plots.study import Point, draw_lines, draw_points
 from learn_spark.studies.search import search
 
 COMMAND = [sys.executable, "-c", "from learn_spark.commands.main import main; main()"]
@@ -256,16 +257,17 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
     if gains:
         _markdown(["gain in NDCG@10", "all", *PARTS], gained[1:])
     if arguments.plot is not None:
-        arguments.plot.write_text(draw_points(points, "seconds of training", "NDCG@10 on test", log_x=True), "utf-8")
+        drawn = draw_points("cost", points, "seconds of training", "NDCG@10 on test", log_x=True)
+        arguments.plot.write_text(svg_file(drawn), "utf-8")
     if arguments.curves is not None:
-        arguments.curves.write_text(draw_lines(curves, "epoch", "NDCG@10 on validation"), "utf-8")
+        arguments.curves.write_text(svg_file(draw_lines("curves", curves, "epoch", "NDCG@10 on validation")), "utf-8")
     if arguments.front is not None:
         whole, rare = "NDCG@10 on test", f"NDCG@10, items with {PARTS[0]}"
         front = [
             Point(name, statistics.mean(_many(v["NDCG@10"])), statistics.mean(_many(v[PARTS[0]])))
             for name, v in told.items()
         ]
-        arguments.front.write_text(draw_points(front, whole, rare, log_x=False), "utf-8")
+        arguments.front.write_text(svg_file(draw_points("front", front, whole, rare, log_x=False)), "utf-8")
     print(json.dumps(_without_nan({"cores": len(os.sched_getaffinity(0)), **told})))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.figures import Cell
-from learn_spark.report.svg import Plot
+from learn_spark.report.plots.dots import Group, Value, draw_dots
+from learn_spark.report.plots.render import Plot
 
 METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
 LOWER_IS_BETTER = ("log loss", "ECE")

@@ -22,9 +22,10 @@ from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
-from learn_spark.report.dots import Group, Value, draw_dots
+from learn_spark.report.plots.dots import Group, Value, draw_dots
+from learn_spark.report.plots.render import Plot
+from learn_spark.report.plots.text import PERCENT
 from learn_spark.report.scores import best, rank_of, scores_of
-from learn_spark.report.svg import Plot, percent
 from learn_spark.report.titles import titles_of
 
 SAMPLED_USERS = 1000
@@ -278,5 +279,5 @@ def _popularity(counts: np.ndarray, offered: np.ndarray, targets: np.ndarray) ->
         groups,
         group_name="training events of the item",
         x_name="share",
-        write=percent,
+        form=PERCENT,
     )

@@ -19,11 +19,12 @@ from learn_spark.ads.experiments.result import Comparison, ExperimentResult, as_
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.report.curve import draw_curve
-from learn_spark.report.dots import Group, Value, draw_dots
 from learn_spark.report.figures import wilson
 from learn_spark.report.files import put
-from learn_spark.report.svg import Plot, number, slug
+from learn_spark.report.plots.curve import draw_curve
+from learn_spark.report.plots.dots import Group, Value, draw_dots
+from learn_spark.report.plots.render import Plot
+from learn_spark.report.plots.text import PERCENT_TENTHS, SIGNED_PERCENT, number, slug
 from learn_spark.report.templates import Fact, environment
 
 if TYPE_CHECKING:
@@ -188,11 +189,7 @@ def _dots(key: str, title: str, groups: Sequence[Group], name: str, level: float
     if not series:
         return None
     x_name = f"lift, {100 * level:g} % interval"
-    return draw_dots(key, title, series, groups, group_name=name, x_name=x_name, write=_tick)
-
-
-def _tick(value: float) -> str:
-    return f"{100 * value:+.3g} %"
+    return draw_dots(key, title, series, groups, group_name=name, x_name=x_name, form=SIGNED_PERCENT)
 
 
 def _lift_plots(found: ExperimentResult) -> Iterator[Plot]:
@@ -263,7 +260,7 @@ def _alarm_plots(found: ExperimentResult) -> Iterator[Plot]:
         groups,
         group_name="metric",
         x_name="share of splits, 95 % interval",
-        write=lambda share: f"{100 * share:.1f} %",
+        form=PERCENT_TENTHS,
     )
     xs = [100 * q for q in QUANTILES]
     lines = {METRICS[one.metric].label: [100 * q for q in one.quantiles] for one in found.false_alarms}

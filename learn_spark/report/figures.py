@@ -13,8 +13,9 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.results import ResultKey, written_by
 from learn_spark.pipeline.summary import METHODS
-from learn_spark.report.dots import Group, Value, draw_dots
-from learn_spark.report.svg import Plot, slug
+from learn_spark.report.plots.dots import Group, Value, draw_dots
+from learn_spark.report.plots.render import Plot
+from learn_spark.report.plots.text import slug
 
 SPLITS = ("test", "validation")
 WHOLE = "all"

@@ -10,12 +10,12 @@ from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.store import read_curve
 from learn_spark.report.ads import ads_ranker
-from learn_spark.report.curve import draw_curve
 from learn_spark.report.examples import Examples, examples_of
 from learn_spark.report.figures import FIRST_METRIC, MetricTable, label_of, metric_tables, slice_plots
 from learn_spark.report.gates import Gate, Release, release_of, table_gates
+from learn_spark.report.plots.curve import draw_curve
+from learn_spark.report.plots.render import Plot
 from learn_spark.report.road import Road, road_of
-from learn_spark.report.svg import Plot
 from learn_spark.report.templates import Fact, environment
 from learn_spark.report.versions import manifest_of, versions_of
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import jinja2
 
-from learn_spark.report.svg import KINDS, mark, number
+from learn_spark.report.plots.style import DARK, KINDS, LIGHT, SHAPES
+from learn_spark.report.plots.text import number
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Fact:
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this folder: everything is escaped, nothing undefined passed over. They have the marks of plots and
-    the filters ``number`` and ``when``.
+    """Templates of this folder: everything is escaped, nothing undefined passed over. They have the shapes and
+    colours of plots and the filters ``number`` and ``when``.
     """
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -30,6 +31,6 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals |= {"mark": mark, "kinds": KINDS}
+    found.globals |= {"shapes": SHAPES, "kinds": KINDS, "light": LIGHT, "dark": DARK}
     found.filters |= {"number": number, "when": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}"}
     return found

@@ -25,6 +25,16 @@ function background(view, element) {
   return [255, 255, 255];
 }
 
+const KINDS = { mark: "g.mark-symbol.role-mark > path", line: "g.mark-line > path", bar: "g.mark-rule.role-mark > line" };
+
+// Pairs of texts that share more than a pixel in both directions.
+function overlaps(texts) {
+  const boxes = texts.map((one) => [one.textContent, one.getBoundingClientRect()]);
+  return boxes.flatMap(([name, a], at) => boxes.slice(at + 1).filter(([, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1
+  ).map(([other]) => [name, other]));
+}
+
 function look(frame) {
   const page = frame.contentDocument, view = frame.contentWindow;
   const all = (selector, within = page) => [...within.querySelectorAll(selector)];
@@ -42,16 +52,16 @@ function look(frame) {
 
   const plots = all("figure > svg").map((svg) => {
     const frameOf = svg.getBoundingClientRect();
-    const drawn = all(".mark, .line, .bar", svg).map((shape) => {
+    const drawn = Object.entries(KINDS).flatMap(([kind, selector]) => all(selector, svg).map((shape) => {
       const style = view.getComputedStyle(shape), box = shape.getBoundingClientRect();
-      const paint = shape.classList.contains("mark") ? style.fill : style.stroke;
+      const paint = kind === "mark" ? style.fill : style.stroke;
       return {
-        kind: shape.classList[0],
+        kind,
         size: Math.max(box.width, box.height),
         contrast: paint === "none" ? 0 : contrast(channels(paint).rgb, background(view, svg)),
-        outline: shape.tagName,
+        outline: shape.getAttribute("d"),
       };
-    });
+    }));
     const outside = all("*", svg).filter((part) => {
       const box = part.getBoundingClientRect();
       return box.width + box.height > 0 && (box.left < frameOf.left - 1 || box.right > frameOf.right + 1 ||
@@ -67,6 +77,7 @@ function look(frame) {
       width: frameOf.width,
       drawn,
       outside: outside.map((part) => part.outerHTML.slice(0, 80)),
+      overlaps: overlaps(all("text", svg)),
       text: Math.min(...all("text", svg).map((one) => scale * parseFloat(view.getComputedStyle(one).fontSize))),
     };
   });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,14 @@ def test_every_plot_drew_all_that_it_should(seen: dict[str, Seen]) -> None:
             assert {kind: kinds.count(kind) for kind in kinds} == expected[plot["key"]], plot["key"]
             assert min(shape["size"] for shape in plot["drawn"]) > 4, plot["key"]
             assert plot["outside"] == [], plot["key"]
+            assert plot["overlaps"] == [], plot["key"]
             assert plot["width"] > 250
 
 
 def test_series_differ_by_shape_and_not_only_by_colour(seen: dict[str, Seen]) -> None:
     (plot,) = (plot for plot in seen["light"][PHONE]["plots"] if plot["key"] == "slice-popularity")
-    marks = [shape["outline"] for shape in plot["drawn"] if shape["kind"] == "mark"]
-    assert marks.count("circle") == len(SLICES["popularity"])
+    outlines = Counter(shape["outline"] for shape in plot["drawn"] if shape["kind"] == "mark")
+    assert list(outlines.values()) == [len(SLICES["popularity"])] * len(METHODS)
 
 
 def test_text_and_marks_stand_out_in_both_schemes(seen: dict[str, Seen]) -> None:

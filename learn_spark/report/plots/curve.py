@@ -1,0 +1,99 @@
+"""Lines over a number such as the epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from learn_spark.report.plots.render import Plot, rows_of, to_svg
+from learn_spark.report.plots.style import axis, colour, colours_of, shapes_of
+from learn_spark.report.plots.text import NUMBER, number
+
+HEIGHT = 150
+MOST_MARKS = 40
+
+
+def draw_curve(
+    key: str, title: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]], *, x_name: str = "epoch"
+) -> Plot:
+    """Lines through (xs, ys) with a mark on each point of up to ``MOST_MARKS``; a value that is not finite breaks its
+    line.
+
+    Raises ValueError where there is no finite point, or a line has not as many ys as there are xs.
+    """
+    for name, ys in lines.items():
+        if not xs or len(xs) != len(ys):
+            raise ValueError(f"{title}: {len(xs)} xs and {len(ys)} ys of {name} do not make a curve")
+    finite = [y for ys in lines.values() for y in ys if math.isfinite(y)]
+    if not finite:
+        raise ValueError(f"{title}: no finite value in {len(lines)} lines")
+    words = ". ".join(_words(name, xs, ys, x_name) for name, ys in lines.items())
+    rows = [
+        {"series": name, "x": x, "y": y if math.isfinite(y) else None}
+        for name, ys in lines.items()
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    return Plot(
+        key=key,
+        title=title,
+        words=words,
+        svg=to_svg(key, title, words, line_chart(rows, list(lines), x_name, marks=len(xs) <= MOST_MARKS)),
+        legend=tuple(lines) if len(lines) > 1 else (),
+        head=(x_name, *lines),
+        rows=tuple((number(x), *(number(ys[i]) for ys in lines.values())) for i, x in enumerate(xs)),
+    )
+
+
+def line_chart(
+    rows: Sequence[dict[str, Any]],
+    series: Sequence[str],
+    x_name: str,
+    *,
+    marks: bool,
+    height: int = HEIGHT,
+    legend: alt.Legend | None = None,
+    zero: bool = False,
+) -> alt.LayerChart:
+    """Lines through the rows (series, x, y or None) and, with ``marks``, their points; ``zero``: the y axis has 0."""
+    xs = [row["x"] for row in rows]
+    ys = [row["y"] for row in rows if row["y"] is not None] + ([0.0] if zero else [])
+    ticks: dict[str, Any] = {"tickMinStep": 1} if all(x == int(x) for x in xs) else {}
+    if len(set(xs)) == 1:
+        ticks = {"values": [xs[0]]}
+    x = alt.X(
+        "x:Q",
+        scale=alt.Scale(domain=_domain(xs, 0.5), nice=False, padding=5),
+        axis=axis(title=x_name, labelSeparation=18, grid=False, tickCount=6, labelExpr=NUMBER.label, **ticks),
+    )
+    y = alt.Y(
+        "y:Q",
+        scale=alt.Scale(domain=_domain(ys, max(0.1 * abs(ys[0]), 1e-9)), nice=4, zero=False),
+        axis=axis(title=None, tickCount=4, labelExpr=NUMBER.label),
+    )
+    base = alt.Chart(rows_of(rows)).encode(x=x, y=y, color=colours_of(list(series), legend))
+    layers = [base.mark_line(strokeWidth=2, invalid="break-paths-filter-domains", aria=False)]
+    if marks:
+        points = alt.Chart(rows_of([row for row in rows if row["y"] is not None])).encode(
+            x=x, y=y, color=colours_of(list(series), legend), shape=shapes_of(list(series), legend)
+        )
+        layers.append(
+            points.mark_point(filled=True, size=50, opacity=1, stroke=colour("paper"), strokeWidth=1, aria=False)
+        )
+    return alt.LayerChart(layer=layers, height=height)
+
+
+def _domain(values: Sequence[float], room: float) -> list[float]:
+    """From the lowest to the highest; ``room`` on both sides of a single value."""
+    low, high = min(values), max(values)
+    return [low, high] if high - low > 1e-9 * max(abs(low), abs(high)) else [low - room, high + room]
+
+
+def _words(name: str, xs: Sequence[float], ys: Sequence[float], x_name: str) -> str:
+    low, high = min(y for y in ys if math.isfinite(y)), max(y for y in ys if math.isfinite(y))
+    return (
+        f"{name}: from {number(ys[0])} at {x_name} {xs[0]:g} to {number(ys[-1])} at {x_name} {xs[-1]:g}; "
+        f"lowest {number(low)}, highest {number(high)} at {x_name} {xs[list(ys).index(high)]:g}"
+    )

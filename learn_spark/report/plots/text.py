@@ -1,0 +1,36 @@
+"""How figures are written: in the tables, and on the axes of charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage; small shares have one decimal place."""
+    return f"{100 * value:.0f} %" if value == 0 or value >= 0.0995 else f"{100 * value:.1f} %"
+
+
+def slug(name: str) -> str:
+    """``name`` as part of an HTML id."""
+    return re.sub(r"\W+", "-", name).lower()
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to write figures: in Python, and as Vega's expression for a tick's label (``datum.value``)."""
+
+    write: Callable[[float], str]
+    label: str
+
+
+NUMBER = Form(number, "format(datum.value, '.4~g')")
+PERCENT = Form(percent, "format(100 * datum.value, '.3~g') + ' %'")
+SIGNED_PERCENT = Form(lambda value: f"{100 * value:+.3g} %", "format(100 * datum.value, '+.3~g') + ' %'")
+PERCENT_TENTHS = Form(lambda value: f"{100 * value:.1f} %", "format(100 * datum.value, '.3~g') + ' %'")
