@@ -66,7 +66,7 @@ def fit_embedding_space(
 ) -> EmbeddingSpace:
     """The space of ``vectors`` [n, hidden], fitted on the distinct ones among ``rows`` (positions; None: all).
 
-    Give the rows of items with a training event (retrieval.cuts.training_events): an item that appears only after the
+    Give the rows of items with a training event (splits.split.training_events): an item that appears only after the
     cut must not shape the space. Equal texts count once, and the order of rows changes no bit. ``centred`` subtracts
     the mean; ``whitened`` makes the covariance the identity by the ZCA matrix V diag(1 / sqrt(eigenvalue)) V', in
     which the signs of eigenvectors cancel (raw text embeddings lie in a narrow cone: WhitenRec, arXiv 2402.10602; LEARN

@@ -73,7 +73,7 @@ class ModelBlending:
 
 @dataclass(frozen=True)
 class Model:
-    """A tower ready for inference (one over content once it is bound: training.content) and its manifest."""
+    """A tower ready for inference (one over content once it is bound: model.content) and its manifest."""
 
     model_id: str
     tower: Tower

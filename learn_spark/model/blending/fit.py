@@ -25,7 +25,7 @@ class BlendingError(LearnSparkError):
 
 
 @dataclass(frozen=True)
-class CoVisits:
+class Candidates:
     """What the scores of some users are made of.
 
     ``queries``: B users. ``means`` [B, C]: unit mean content of each user's last events. Of all items: ``catalogue``
@@ -40,15 +40,15 @@ class CoVisits:
     counts: np.ndarray
     temperature: float
 
-    def take(self, rows: np.ndarray) -> CoVisits:
+    def take(self, rows: np.ndarray) -> Candidates:
         """The users ``rows`` [R]."""
-        return CoVisits(
+        return Candidates(
             self.queries.take(rows), self.means[rows], self.catalogue, self.content, self.counts, self.temperature
         )
 
 
 def fit_frequency_weights(
-    candidates: CoVisits,
+    candidates: Candidates,
     user_ids: Sequence[str],
     settings: BlendingSettings,
     *,
@@ -58,7 +58,7 @@ def fit_frequency_weights(
 
     A user's loss is -log softmax over the user's candidates, averaged over their targets; a target of an item with n
     events weighs (1 + n) ^ -``settings.rare``, among the user's and, by their mean, the user among all. Of more than
-    ``settings.users`` users so many are drawn. The tower must not have learnt the targets, nor ``offered.counts``
+    ``settings.users`` users so many are drawn. The tower must not have learnt the targets, nor ``candidates.counts``
     counted them. Deterministic in ``seed``. Raises BlendingError where a score is not finite.
     """
     chosen = np.arange(len(user_ids))
@@ -72,13 +72,13 @@ def fit_frequency_weights(
     return whole, tuple(folds)
 
 
-def _fit(candidates: CoVisits, rare: float) -> FrequencyWeights:
+def _fit(candidates: Candidates, rare: float) -> FrequencyWeights:
     # What is far from the optimum is brought near it by an eighth of the users.
     few = candidates.take(np.arange(0, len(candidates.means), 8))
     return _newton(candidates, _newton(few, FrequencyWeights.start(), rare), rare)
 
 
-def _newton(candidates: CoVisits, start: FrequencyWeights, rare: float) -> FrequencyWeights:
+def _newton(candidates: Candidates, start: FrequencyWeights, rare: float) -> FrequencyWeights:
     at, origin = start.weights.reshape(-1), FrequencyWeights.start().weights.reshape(-1)
     blocks = list(_blocks(candidates, rare))
     loss, gradient, curvature = _derivatives(blocks, at, origin)
@@ -102,7 +102,7 @@ class _Block:
     ``users`` [b] what each weighs, and the sum of these.
     """
 
-    candidates: CoVisits
+    candidates: Candidates
     events: torch.Tensor
     hidden: tuple[torch.Tensor, torch.Tensor]
     wanted: np.ndarray
@@ -117,7 +117,7 @@ class _Block:
         return score, likeness
 
 
-def _blocks(candidates: CoVisits, rare: float) -> Iterator[_Block]:
+def _blocks(candidates: Candidates, rare: float) -> Iterator[_Block]:
     events = between_knots(candidates.counts)
     size = max(1, BLOCK_SCORES // len(candidates.catalogue))
     for start in range(0, len(candidates.means), size):

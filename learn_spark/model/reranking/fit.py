@@ -41,7 +41,7 @@ def fit_heads(
     user's and, by their mean, the user among all. A batch has users of one fold, and teaches all heads but that fold's.
     ``advance`` is told how many users are done, of ``passes`` times all.
 
-    The tower must not have learnt the targets, nor ``judge.transitions`` counted them. Deterministic in ``seed``.
+    The tower must not have learnt the targets, nor ``reranker.transitions`` counted them. Deterministic in ``seed``.
     Raises RerankerError where the loss is not finite.
     """
     fold = fold_of(user_ids)

@@ -23,7 +23,7 @@ class RerankerHead(nn.Module):
     l is the tower's log-probability of the item: its inner product / temperature, less the log-sum-exp over what is
     ranked. s is how like the item's frozen content is to that of the user's last events. n are the item's events: a, b
     and c are linear in log(1 + n) between KNOTS, so that what training knows little of, or nothing, can be weighed by
-    other measures than the rest. f is a perceptron of two hidden layers, ``hidden`` wide, over Candidates.features, the
+    other measures than the rest. f is a perceptron of two hidden layers, ``hidden`` wide, over CoVisits.features, the
     candidate's similarity to the user's last item, and l. At the start a is 1 and all else 0: the tower alone.
     """
 

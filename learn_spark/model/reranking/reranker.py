@@ -105,8 +105,8 @@ class Reranker:
     def ranks(
         self, head: RerankerHead, queries: QueryBatch, advance: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
-        """Ranks [T] float64 of the targets by the rule of retrieval/ranks.py, of scores in float32; ``advance`` is told
-        how many users are done. Raises ValueError for positions outside the catalogue.
+        """Ranks [T] float64 of the targets by the rule of model/scoring/ranks.py, of scores in float32; ``advance`` is
+        told how many users are done. Raises ValueError for positions outside the catalogue.
         """
         found = np.empty(len(queries.targets))
         for rows, scores in self._blocks(head, queries):
@@ -124,7 +124,7 @@ class Reranker:
         queries: QueryBatch,
         advance: Callable[[int], object] = lambda count: None,
     ) -> np.ndarray:
-        """``ranks`` where each of ``heads_of_users`` (Heads.judges) has users of its own."""
+        """``ranks`` where each of ``heads_of_users`` (CrossFittedHeads.heads_of_users) has users of its own."""
         found = np.empty(len(queries.targets))
         for rows, head in heads_of_users:
             found[np.isin(queries.owners, rows)] = self.ranks(head, queries.take(rows), advance)

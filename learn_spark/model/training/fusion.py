@@ -13,7 +13,7 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import FOLDS
 from learn_spark.data.splits.split import event_counts, split_histories
-from learn_spark.model.blending.fit import CoVisits, fit_frequency_weights
+from learn_spark.model.blending.fit import Candidates, fit_frequency_weights
 from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.scoring.queries import query_batch
@@ -54,7 +54,7 @@ def fit_blending(
     hidden = split.hidden(settings.evaluation.mask_history)
     unit = unit_rows(tower.bound.astype(np.float32))
     users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
-    candidates = CoVisits(
+    candidates = Candidates(
         query_batch(split, users, hidden, wanted.reach),
         mean_vectors(unit, split.items, split.lengths, wanted.reach),
         item_vectors(tower),

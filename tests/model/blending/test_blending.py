@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.model.blending.fit import RIDGE, BlendingError, CoVisits, fit_frequency_weights
+from learn_spark.model.blending.fit import RIDGE, BlendingError, Candidates, fit_frequency_weights
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, between_knots
@@ -104,7 +104,7 @@ def test_a_tower_without_unit_vectors_is_refused() -> None:
         BlendedTower(tower, FrequencyWeights.start(), np.ones(5), temperature=1.0, reach=2)
 
 
-def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> CoVisits:
+def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> Candidates:
     chance = np.random.default_rng(seed)
     tower = _tower(seed)
     counts = chance.integers(0, 300, ITEMS)
@@ -122,10 +122,10 @@ def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> CoVisits:
     # Some of what is hidden is a target all the same.
     hidden = [np.unique(np.append(chance.integers(0, ITEMS, 4), row[0])) for row in own]
     queries = QueryBatch(vectors, items.astype(np.int64) - 1, lengths, wanted, np.append(0, np.cumsum(sizes)), hidden)
-    return CoVisits(queries, means, item_vectors(tower), unit[1:], counts, 0.2)
+    return Candidates(queries, means, item_vectors(tower), unit[1:], counts, 0.2)
 
 
-def _loss(candidates: CoVisits, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
+def _loss(candidates: Candidates, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
     """The fit's objective, a user and a target at a time."""
     a, b, c = at.reshape(3, -1) @ between_knots(candidates.counts).T.astype(np.float64)
     total = RIDGE / 2 * float(((at - FrequencyWeights.start().weights.ravel()) ** 2).sum())
@@ -173,7 +173,7 @@ def test_nobody_is_judged_by_levels_that_knew_him() -> None:
     changed = candidates.queries.targets.copy()
     of_first = fold[candidates.queries.owners] == 0
     changed[of_first] = (changed[of_first] + 7) % ITEMS
-    other = CoVisits(
+    other = Candidates(
         QueryBatch(
             candidates.queries.users,
             candidates.queries.items,
