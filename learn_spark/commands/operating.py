@@ -1,4 +1,4 @@
-"""Commands for operators: status, lineage, backfill, retain, forget-embeddings, settings, setup."""
+"""Commands for operators: status, models, lineage, backfill, retain, forget-embeddings, settings, setup."""
 
 from __future__ import annotations
 
@@ -20,6 +20,29 @@ def status(config: ConfigOption = "quickstart", overrides: SetOption = None, ver
         from learn_spark.pipeline.summary import show_status
 
         show_status(opened.workspace, opened.console)
+
+    in_workspace(config, overrides, verbose, work)
+
+
+@app.command(rich_help_panel="Operating")
+def models(
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List the trained models: figures, tags, and which one is released."""
+
+    def work(opened: Opened) -> None:
+        import json
+        from dataclasses import asdict
+
+        from learn_spark.pipeline.models import list_models, show_models
+
+        if as_json:
+            print(json.dumps([asdict(one) for one in list_models(opened.workspace)], default=str, indent=1))
+        else:
+            show_models(opened.workspace, opened.console)
 
     in_workspace(config, overrides, verbose, work)
 

@@ -80,8 +80,28 @@ def _add_stage_command(name: str, summary: str) -> None:
     app.command(name, help=f"{summary}.", rich_help_panel="Stages")(command)
 
 
+@app.command(rich_help_panel="Stages")
+def publish(
+    config: ConfigOption,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Id of the model; default: the newest that fits.")
+    ] = None,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """User and item features by the tower in Spark's workers: staged, audited, released."""
+    chosen = [] if model is None else [f"release.model={model}"]
+    raise typer.Exit(
+        run_stages_command(
+            ["publish"], config, [*(overrides or []), *chosen], dry_run=dry_run, force=force, verbose=verbose
+        )
+    )
+
+
 for _stage in all_stages():
-    if _stage.name != "report":  # it has an argument of its own
+    if _stage.name not in ("publish", "report"):  # they have options of their own
         _add_stage_command(_stage.name, _stage.summary)
 
 

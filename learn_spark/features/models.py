@@ -1,4 +1,4 @@
-"""Which model may compute features: the settings' newest that knows nothing of what the features may not know."""
+"""The model that computes features: one that the settings name, or their newest, trained on no event after as_of."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from learn_spark.encoder.identity import identify
 
 
 def usable_model(settings: Settings, workspace: Workspace) -> str:
-    """Id of the newest trained model of the settings' tower and encoder as of ``histories.as_of`` or before; without
-    that setting, of the newest that was trained without it.
+    """Id of ``release.model``, or of the newest trained model of the settings' tower and encoder.
 
-    A rival, or a model over another LLM, that was trained in the same workspace is not what these settings release. A
-    model of a later past than the features would carry what came then into them; one of an earlier past, into features
-    of today, would be a forgotten experiment's. LearnSparkError where there is none.
+    With ``histories.as_of`` the model must have been trained as of that time or before, so that no later event is in
+    the features; without it, on all events. Models of other towers or encoders in the workspace do not count. Raises
+    LearnSparkError where no model fits, and where ``release.model`` is unknown or does not fit.
     """
     trained = trained_models(workspace)
     if not trained:
         raise LearnSparkError("there is no trained model yet; run the train stage first")
+    if settings.release.model is not None:
+        if settings.release.model not in trained:
+            raise LearnSparkError(
+                f"release.model: there is no trained model {settings.release.model!r}; the newest are "
+                f"{', '.join(trained[:3])} (learn-spark models lists all)"
+            )
+        trained = [settings.release.model]
     manifests = {model: _manifest(workspace, model) for model in trained}
     fitting = {model: manifest for model, manifest in manifests.items() if _is_of(manifest, settings)}
     if not fitting:

@@ -52,7 +52,7 @@ def release_id(context: StageContext) -> str:
         "inputs": dict(context.inputs),
         "code": vector_code(),
         "as_of": context.settings.histories.as_of,
-        "gate": context.settings.release.model_dump(),
+        "gate": context.settings.release.model_dump(exclude={"model"}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -14,6 +14,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 class ReleaseSettings(Section):
     """Publishing user and item features: staged, audited, released. The bounds are those of the audit."""
 
+    model: str | None = None
+    """Id of the model to publish (learn-spark models lists them). null: the newest one of these settings."""
     batch_rows: Count = 512
     """Rows that the tower computes at a time in a Spark worker."""
     min_validation_ndcg10: Fraction = 0.0
