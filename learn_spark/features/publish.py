@@ -42,15 +42,15 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 
 
 def vector_code() -> str:
-    """Version of the code that computes vectors: the workers' and the towers'. Other code rewrites no vector."""
-    return code_version("learn_spark.features.worker")
+    """Version of the code that computes vectors: workers, towers, and what they read. Other code rewrites no vector."""
+    return code_version("learn_spark.features.worker", "learn_spark.features.entities", "learn_spark.model.content")
 
 
 def release_id(context: StageContext) -> str:
-    """Hash of the model, the code of vectors, every input's version, the as-of setting and the gate's settings."""
+    """Hash of the model, the stage's code, every input's version, the as-of setting and the gate's settings."""
     parts = {
         "inputs": dict(context.inputs),
-        "code": vector_code(),
+        "code": context.code_version,
         "as_of": context.settings.histories.as_of,
         "gate": context.settings.release.model_dump(exclude={"model"}),
     }

@@ -23,10 +23,12 @@ PACKAGE = "learn_spark"
 # Modules that results do not depend on, or whose part in a result is recorded apart.
 IGNORED = (
     "learn_spark.core.console",  # prints
-    "learn_spark.core.settings",  # a run records the hash of its settings
     "learn_spark.core.stages.registry",  # names stages; a run records its settings' hash and its inputs' versions
     "learn_spark.core.stages.code",  # this module
+    "learn_spark.core.settings.load",  # reads settings; a run records the hash of their values
 )
+# Of settings only the methods count that derive values: a run records the hash of the values themselves.
+SETTINGS = "learn_spark.core.settings"
 # Keys of a contract that explain it, and rules that gates judge by their own fingerprint.
 EXPLANATIONS = ("meaning", "unit", "rules")
 
@@ -40,12 +42,13 @@ class Source:
     def closure(self, *modules: str) -> tuple[str, ...]:
         """All modules of the package that ``modules`` import, directly or not, inside functions too; sorted.
 
-        Imports for type checking only are left out. Raises ValueError for a module that does not exist.
+        The package itself (its version and public names) and imports for type checking only are left out. Raises
+        ValueError for a module that does not exist.
         """
         open_modules, found = list(modules), set[str]()
         while open_modules:
             name = open_modules.pop()
-            if name in found or name.startswith(IGNORED):
+            if name in found or name == PACKAGE or name.startswith(IGNORED):
                 continue
             if self._path(name) is None:
                 raise ValueError(f"there is no module {name} in {self.root}")
@@ -60,7 +63,8 @@ class Source:
             if name.startswith(within):
                 path = self._path(name)
                 assert path is not None
-                digest.update(name.encode() + b"\0" + _dump(path).encode() + b"\0")
+                dump = _dump_of_settings(path) if name.startswith(SETTINGS) else _dump(path)
+                digest.update(name.encode() + b"\0" + dump.encode() + b"\0")
                 if path.name == "__init__.py":
                     for template in sorted(path.parent.glob("*.jinja")):
                         digest.update(template.name.encode() + b"\0" + template.read_bytes() + b"\0")
@@ -107,7 +111,10 @@ def _without_type_checking(tree: ast.Module) -> Iterator[ast.AST]:
 @cache
 def _dump(path: Path) -> str:
     """The syntax tree of a file without docstrings, comments and positions."""
-    tree = ast.parse(path.read_bytes())
+    return ast.dump(_without_docstrings(ast.parse(path.read_bytes())))
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
@@ -118,7 +125,21 @@ def _dump(path: Path) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = body[1:]
-    return ast.dump(tree)
+    return tree
+
+
+@cache
+def _dump_of_settings(path: Path) -> str:
+    """The methods of the classes in a file but for validators, as ``_dump`` has them."""
+    tree = ast.parse(path.read_bytes())
+    methods = [
+        node
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+        if isinstance(node, ast.FunctionDef) and "validator" not in "".join(map(ast.unparse, node.decorator_list))
+    ]
+    return "\n".join(ast.dump(_without_docstrings(node)) for node in methods)
 
 
 @cache
@@ -136,12 +157,13 @@ def code_version(*modules: str, within: str = PACKAGE) -> str:
 def stage_version(stage: Stage, source: Source | None = None) -> str:
     """12 hex digits of the stage's code and of the contracts of the tables that it reads and writes."""
     code = code_version(stage.module) if source is None else source.version(stage.module)
-    contracts = [_contract(table) for table in sorted({*stage.reads, *stage.writes})]
+    contracts = [contract_without_explanations(table) for table in sorted({*stage.reads, *stage.writes})]
     return hashlib.sha256(json.dumps([code, contracts], sort_keys=True).encode()).hexdigest()[:12]
 
 
 @cache
-def _contract(table: str) -> Any:
+def contract_without_explanations(table: str) -> Any:
+    """What of a table's contract can change a row: columns, constraints and row rules."""
     text = (resource_folder("schemas") / f"{table}.yaml").read_text(encoding="utf-8")
     return _without_explanations(yaml.safe_load(text))
 

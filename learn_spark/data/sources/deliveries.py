@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from learn_spark.core.resources import resource_folder
 from learn_spark.core.settings.source import SourceSettings
-from learn_spark.core.stages.code import code_version
+from learn_spark.core.stages.code import code_version, contract_without_explanations
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
@@ -21,10 +21,9 @@ READERS = ("learn_spark.data.sources.formats", "learn_spark.data.sources.landing
 def reader_version(settings: SourceSettings) -> str:
     """16 hex digits that change whenever rows could be read otherwise: settings, readers, contracts."""
     digest = hashlib.sha256(settings.model_dump_json(exclude={"path", "unreadable"}).encode())
-    contracts = [resource_folder("schemas") / f"{table}.yaml" for table in ("items", "interactions", "quarantine")]
     digest.update(code_version(*READERS, within="learn_spark.data.").encode())
-    for path in contracts:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    contracts = [contract_without_explanations(table) for table in ("items", "interactions", "quarantine")]
+    digest.update(json.dumps(contracts, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

@@ -16,7 +16,7 @@ from learn_spark.pipeline.runner import plan_stage
 from tests.shelf import Shelf, reading
 
 STAGES = {stage.name for stage in all_stages()}
-OF_VECTORS = "learn_spark.features.worker"
+OF_VECTORS = ("learn_spark.features.worker", "learn_spark.features.entities", "learn_spark.model.content")
 Rerun = Callable[[str, Callable[[str], str]], set[str]]
 
 
@@ -33,8 +33,9 @@ def rerun(copy: Path) -> Rerun:
 
     def versions() -> dict[str, str]:
         code._dump.cache_clear()
+        code._dump_of_settings.cache_clear()
         of_stages = {stage.name: stage_version(stage, Source(copy)) for stage in all_stages()}
-        return of_stages | {"vectors": Source(copy).version(OF_VECTORS)}
+        return of_stages | {"vectors": Source(copy).version(*OF_VECTORS)}
 
     def of_edit(file: str, edit: Callable[[str], str]) -> set[str]:
         before, path = versions(), copy / file
@@ -74,14 +75,22 @@ def test_docstrings_comments_and_layout_rerun_nothing(rerun: Rerun) -> None:
         ("data/histories/worker.py", {"histories"}),
         ("encoder/engine.py", {"embed_items"}),
         ("ads/rankers/network.py", {"rank_ads"}),
+        ("model/content.py", {"train", "evaluate", "publish", "vectors"}),
         ("core/tables/snapshot.py", STAGES | {"vectors"}),
         ("core/console.py", set()),
+        ("__init__.py", set()),
         ("commands/main.py", set()),
         ("pipeline/retain.py", set()),
     ],
 )
 def test_a_changed_module_reruns_the_stages_that_import_it(rerun: Rerun, file: str, stages: set[str]) -> None:
     assert rerun(file, with_code) == stages
+
+
+def test_of_settings_only_what_derives_values_counts(rerun: Rerun) -> None:
+    field = 'field_of_my_own: int = 3\n    """Nothing."""\n    '
+    assert rerun("core/settings/training.py", lambda text: text.replace("seed: ", f"{field}seed: ", 1)) == set()
+    assert "train" in rerun("core/settings/tower.py", lambda text: text.replace("return ", "return not ", 1))
 
 
 def test_imports_inside_functions_count_and_those_for_types_do_not(tmp_path: Path) -> None:
@@ -96,7 +105,7 @@ def test_imports_inside_functions_count_and_those_for_types_do_not(tmp_path: Pat
     (package / "deep.py").write_text("import learn_spark.entry\n")
     (package / "types_only.py").write_text("T = int\n")
     names = Source(package).closure("learn_spark.entry")
-    assert names == ("learn_spark", "learn_spark.deep", "learn_spark.entry", "learn_spark.inner")
+    assert names == ("learn_spark.deep", "learn_spark.entry", "learn_spark.inner")
     with pytest.raises(ValueError, match=r"learn_spark\.nowhere"):
         Source(package).closure("learn_spark.nowhere")
 
@@ -108,6 +117,7 @@ def test_only_what_changed_runs_again(copy: Path, tmp_path: Path, monkeypatch: p
     def reason() -> str:
         code.code_version.cache_clear()
         code._dump.cache_clear()
+        code._dump_of_settings.cache_clear()
         return plan_stage(find_stage("train"), shelf.settings("training.epochs=1"), shelf.workspace).reason
 
     code.code_version.cache_clear()

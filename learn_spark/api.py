@@ -1,0 +1,120 @@
+"""The public Python interface: open a workspace, run stages, recommend, read features, encode texts.
+
+>>> import learn_spark as ls
+>>> ws = ls.open("shop.yaml")  # doctest: +SKIP
+>>> ws.run(["ingest", "item_text"])  # doctest: +SKIP
+>>> ws.recommend("customer-17", k=10)  # doctest: +SKIP
+
+Importing it loads no heavy library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learn_spark.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from learn_spark.core.settings import Settings
+    from learn_spark.core.tables.workspace import Workspace
+    from learn_spark.features.read import FeatureTable
+    from learn_spark.pipeline.models import TrainedModel
+    from learn_spark.pipeline.runner import Outcome
+    from learn_spark.report.explain import Recommendation
+
+
+@dataclass(frozen=True)
+class OpenWorkspace:
+    """A workspace: its folder, and the settings that its stages run with."""
+
+    workspace: Workspace
+    config: Path
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings file with the overrides on top."""
+        from learn_spark.core.settings import load_settings
+
+        return load_settings(self.config, [*self.overrides, f"workspace={self.workspace.root}"])
+
+    def run(self, stages: Sequence[str] | None = None, *, force: bool = False, quiet: bool = False) -> list[Outcome]:
+        """Run stages, by default all of ``pipeline.stages``; one outcome a stage, with its counts.
+
+        A stage that is up to date is not run again, unless ``force``. Raises LearnSparkError as the stages do, and
+        GateError where a quality gate fails.
+        """
+        from learn_spark.core.console import Reporter
+        from learn_spark.pipeline.runner import run_stages
+
+        settings = self.settings
+        chosen = settings.pipeline.stages if stages is None else list(stages)
+        return run_stages(chosen, settings, console=Reporter(quiet=quiet), force=force)
+
+    def recommend(self, user: str, k: int = 10, *, as_of: datetime | None = None) -> list[Recommendation]:
+        """The ``k`` unseen items with the highest scores for a user, best first, from the release in force (or as of a
+        time): item_id, title, score, and the most similar items of the user's history.
+
+        Raises NoReleaseError, and LearnSparkError for a user that the release does not have.
+        """
+        from learn_spark.report.explain import explain
+
+        return list(explain(self.workspace, user, k=k, as_of=as_of).recommendations)
+
+    def features(
+        self, table: FeatureTable = "user_features", release: str = "latest", *, as_of: datetime | None = None
+    ) -> pa.Table:
+        """The rows of ``user_features`` or ``item_features`` in the release in force, in a named release, or as of a
+        time. Raises NoReleaseError where there is none.
+        """
+        from learn_spark.core.tables.snapshot import Snapshot
+        from learn_spark.features.read import key_of, read_release
+
+        key_of(table)
+        row = read_release(self.workspace, as_of, release)
+        return Snapshot.open(self.workspace.table(table), int(row["outputs"][table])).to_arrow()
+
+    def models(self) -> list[TrainedModel]:
+        """The trained models, newest first."""
+        from learn_spark.pipeline.models import list_models
+
+        return list_models(self.workspace)
+
+
+def open(where: str | Path, overrides: Sequence[str] = ()) -> OpenWorkspace:
+    """Open a workspace by its settings file (a path, or a name in conf/), or by its folder.
+
+    A folder is opened with the settings of its newest run. ``overrides`` are ``key=value`` settings on top. Raises
+    SettingsError for settings that are wrong, and for a folder in which nothing has run.
+    """
+    from learn_spark.core.settings import load_settings
+    from learn_spark.core.settings.load import find_config
+    from learn_spark.core.tables.workspace import Workspace
+
+    folder = Path(where).expanduser()
+    if not folder.is_dir():
+        config = find_config(str(where))
+        return OpenWorkspace(Workspace.open(load_settings(config, overrides).workspace), config, tuple(overrides))
+    saved = sorted(folder.glob("runs/*/settings.yaml"))
+    if not saved:
+        raise SettingsError(f"{folder} is a folder in which no stage has run; open its settings file instead")
+    return OpenWorkspace(Workspace.open(str(folder)), saved[-1], tuple(overrides))
+
+
+def encode(texts: Sequence[str], model: str, **settings: Any) -> np.ndarray:
+    """Vectors [n, hidden] float32 of ``texts`` by a frozen LLM: a folder with safetensors, a GGUF file or a hub name.
+
+    ``settings`` are those of the section ``encoder`` (pooling, max_tokens, precision, ...). A row is NaN where a text
+    has no usable vector. Raises EncoderError where the model cannot be loaded.
+    """
+    from learn_spark.core.settings.encoder import EncoderSettings
+    from learn_spark.encoder.api import encode as encode_texts
+
+    return encode_texts(texts, EncoderSettings(model=model, **settings))
