@@ -14,6 +14,7 @@ from learn_spark.core.stages.registry import all_stages
 
 ROOT = Path(__file__).parents[1]
 HOLDS = {
+    "api": "the public Python interface",
     "commands": "the command line",
     "studies": "many trainings in one table",
     "report": "pages and pictures",
