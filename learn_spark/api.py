@@ -74,12 +74,9 @@ class OpenWorkspace:
         """The rows of ``user_features`` or ``item_features`` in the release in force, in a named release, or as of a
         time. Raises NoReleaseError where there is none.
         """
-        from learn_spark.core.tables.snapshot import Snapshot
-        from learn_spark.features.read import key_of, read_release
+        from learn_spark.features.read import released_arrow
 
-        key_of(table)
-        row = read_release(self.workspace, as_of, release)
-        return Snapshot.open(self.workspace.table(table), int(row["outputs"][table])).to_arrow()
+        return released_arrow(self.workspace, table, release, as_of=as_of)
 
     def models(self) -> list[TrainedModel]:
         """The trained models, newest first."""

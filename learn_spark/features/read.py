@@ -77,10 +77,12 @@ def released_features(spark: SparkSession, workspace: Workspace, table: str) -> 
     return read(spark, table, workspace=workspace)
 
 
-def released_arrow(workspace: Workspace, table: str, release: str = "latest") -> pa.Table:
+def released_arrow(
+    workspace: Workspace, table: str, release: str = "latest", *, as_of: datetime | None = None
+) -> pa.Table:
     """The rows of a feature table in a release, without Spark."""
     key_of(table)
-    row = read_release(workspace, release=release)
+    row = read_release(workspace, as_of, release)
     return Snapshot.open(workspace.table(table), int(row["outputs"][table])).to_arrow()
 
 
