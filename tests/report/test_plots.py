@@ -8,7 +8,7 @@ import socket
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from learn_spark.report.plots.curve import draw_curve
@@ -98,6 +98,9 @@ def test_dots_refuse_nothing_and_what_is_not_finite() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-1e9, 1e9), st.floats(0, 1e9))
+@example(2.2250738585e-313, 2.2250738585e-313)
+@example(0.0, 2.2250738585e-313)
+@example(0.0, 1e-199)
 def test_ticks_are_few_round_and_enclose(low: float, span: float) -> None:
     found = drawn(draw_curve("c", "t", [1, 2], {"y": [low, low + span]}))
     left = min(text.x for text in found.axis)

@@ -14,6 +14,7 @@ from learn_spark.report.plots.text import NUMBER, number
 
 HEIGHT = 150
 MOST_MARKS = 40
+SMALLEST_SPAN = 1e-200  # Vega divides by a tick's size, which overflows near the smallest floats
 
 
 def draw_curve(
@@ -86,9 +87,10 @@ def line_chart(
 
 
 def _domain(values: Sequence[float], room: float) -> list[float]:
-    """From the lowest to the highest; ``room`` on both sides of a single value."""
+    """From the lowest to the highest; ``room`` on both sides where no tick fits between them."""
     low, high = min(values), max(values)
-    return [low, high] if high - low > 1e-9 * max(abs(low), abs(high)) else [low - room, high + room]
+    least = max(1e-9 * max(abs(low), abs(high)), SMALLEST_SPAN)
+    return [low, high] if high - low > least else [low - room, high + room]
 
 
 def _words(name: str, xs: Sequence[float], ys: Sequence[float], x_name: str) -> str:
