@@ -1,4 +1,4 @@
-"""The ads rankers' figures: overall and by cohort, and what the released features change, as a table and a plot."""
+"""Metrics of the ads rankers, overall and by cohort, and the effect of the released features."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COHORTS = ("all", "cold", "long-tail", "other")
 
 @dataclass(frozen=True)
 class Gap:
-    """A variant against another on a cohort: the differences of METRICS, None where one is not defined."""
+    """Differences of METRICS between two variants on one cohort; None for a metric that is undefined."""
 
     label: str
     cells: tuple[Cell | None, ...]
@@ -37,7 +37,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class AdsRanker:
-    """``lines`` (variant, a cell for each of METRICS) of the whole test; ``gaps`` by cohort; the plot of one metric."""
+    """``lines``: (variant, a cell per metric) over all test exposures; ``gaps``: differences by cohort."""
 
     names: tuple[str, ...]
     lines: tuple[tuple[str, tuple[Cell | None, ...]], ...]
@@ -50,19 +50,19 @@ class AdsRanker:
 
 
 def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
-    """What a rank_ads run wrote; None where nothing is there."""
+    """The metrics that a rank_ads run wrote; None if it wrote none."""
     rows = [row for row in read_rows(workspace.table("ad_metrics")) if row["run_id"] == ranked.run_id]
     whole = [row for row in rows if row["dimension"] == "all"]
     if not whole:
         return None
     means = [row for row in whole if row["seed"] is None and row["against"] is None]
-    variants = _known([row["variant"] for row in means], tuple(LABELS))
-    found = {(row["variant"], row["metric"]): row for row in means}
+    variants = _ordered([row["variant"] for row in means], tuple(LABELS))
+    by_variant = {(row["variant"], row["metric"]): row for row in means}
     best = {name: _best(name, means) for name in METRICS}
     lines = tuple(
         (
             LABELS.get(variant, variant),
-            tuple(_cell(found.get((variant, name)), best[name]) for name in METRICS),
+            tuple(_cell(by_variant.get((variant, name)), best[name]) for name in METRICS),
         )
         for variant in variants
     )
@@ -86,9 +86,9 @@ def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
 def _gaps(rows: Sequence[dict[str, Any]]) -> Iterator[Gap]:
     gaps = [row for row in rows if row["against"] is not None]
     for variant, against in dict.fromkeys((row["variant"], row["against"]) for row in gaps):
-        mine = [row for row in gaps if (row["variant"], row["against"]) == (variant, against)]
-        for dimension, cohort in _places(mine):
-            here = {row["metric"]: row for row in mine if (row["dimension"], row["cohort"]) == (dimension, cohort)}
+        pair = [row for row in gaps if (row["variant"], row["against"]) == (variant, against)]
+        for dimension, cohort in _cohorts(pair):
+            here = {row["metric"]: row for row in pair if (row["dimension"], row["cohort"]) == (dimension, cohort)}
             where = _cohort(dimension, cohort)
             label = f"{LABELS.get(variant, variant)} minus {LABELS.get(against, against)}, {where.lower()}"
             yield Gap(label, tuple(_cell(here.get(name), None) for name in METRICS[:4]))
@@ -101,7 +101,7 @@ def _plots(rows: Sequence[dict[str, Any]], variants: Sequence[str]) -> Iterator[
         if row["metric"] == PLOTTED and row["seed"] is None and row["against"] is None and row["value"] is not None
     ]
     groups = []
-    for dimension, cohort in _places(shown):
+    for dimension, cohort in _cohorts(shown):
         here = [row for row in shown if (row["dimension"], row["cohort"]) == (dimension, cohort)]
         values = {LABELS.get(r["variant"], r["variant"]): Value(r["value"], r["low"], r["high"]) for r in here}
         note = f"{here[0]['exposures']:,} exposures, {here[0]['conversions']:,.0f} conversions"
@@ -117,18 +117,18 @@ def _plots(rows: Sequence[dict[str, Any]], variants: Sequence[str]) -> Iterator[
         )
 
 
-def _places(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    found = {(row["dimension"], row["cohort"]) for row in rows}
-    return [(d, c) for d in DIMENSIONS for c in COHORTS if (d, c) in found]
+def _cohorts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    present = {(row["dimension"], row["cohort"]) for row in rows}
+    return [(d, c) for d in DIMENSIONS for c in COHORTS if (d, c) in present]
 
 
 def _cohort(dimension: str, cohort: str) -> str:
     return DIMENSIONS[dimension] if dimension == "all" else f"{DIMENSIONS[dimension]}: {cohort}"
 
 
-def _known(names: Sequence[str], order: Sequence[str]) -> list[str]:
-    found = dict.fromkeys(names)
-    return [*(name for name in order if name in found), *(name for name in found if name not in order)]
+def _ordered(names: Sequence[str], order: Sequence[str]) -> list[str]:
+    unique = dict.fromkeys(names)
+    return [*(name for name in order if name in unique), *(name for name in unique if name not in order)]
 
 
 def _best(name: str, rows: Sequence[dict[str, Any]]) -> float | None:

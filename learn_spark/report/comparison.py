@@ -1,4 +1,4 @@
-"""A comparison for the terminal, and as JSON."""
+"""A comparison of methods: tables for the terminal, and JSON."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from learn_spark.evaluation.compare import Comparison, SliceDifference
 from learn_spark.pipeline.summary import METHODS
 
 
-def as_json(found: Comparison) -> str:
-    """One object; each of ``differences`` tells its slice, both means, and the difference with interval and p."""
-    differences = [asdict(one) for one in found.differences]
+def as_json(comparison: Comparison) -> str:
+    """One JSON object; each entry of ``differences`` has its slice, both means, the difference, its interval and p."""
+    differences = [asdict(one) for one in comparison.differences]
     for one in differences:
         difference = one.pop("difference")
         one |= {"difference": difference.pop("value"), **difference}
-    first = asdict(found.first) | {"tables": dict(found.first.tables)}
-    told = {"split": found.split, "users": found.users, "samples": found.samples, "differences": differences}
-    return json.dumps({"first": first, **told})
+    first = asdict(comparison.first) | {"tables": dict(comparison.first.tables)}
+    fields = {
+        "split": comparison.split,
+        "users": comparison.users,
+        "samples": comparison.samples,
+        "differences": differences,
+    }
+    return json.dumps({"first": first, **fields})
 
 
-def show(found: Comparison, console: Reporter) -> None:
-    """The whole cut with both metrics, then a table a contender with NDCG on every slice."""
-    mine = _label(found.first.method, found.first.model_id)
-    title = f"{mine} on the {found.split} split ({found.users:,} users; {found.first.protocol})"
-    whole = [one for one in found.differences if one.dimension == "all"]
+def show(comparison: Comparison, console: Reporter) -> None:
+    """Print both metrics over all users of the split, then a table per contender with NDCG on every slice."""
+    label = _label(comparison.first.method, comparison.first.model_id)
+    title = f"{label} on the {comparison.split} split ({comparison.users:,} users; {comparison.first.protocol})"
+    whole = [one for one in comparison.differences if one.dimension == "all"]
     columns = ["against", "metric", "first", "other", "difference", "95 % interval", "p"]
     console.table(title, columns, [[_label(one.against, one.model_id), one.metric, *_figures(one)] for one in whole])
-    parts = [one for one in found.differences if one.dimension != "all" and one.metric.startswith("NDCG")]
+    parts = [one for one in comparison.differences if one.dimension != "all" and one.metric.startswith("NDCG")]
     parts.sort(key=lambda one: [(w.against, w.model_id) for w in whole].index((one.against, one.model_id)))
     for (against, model_id, metric), group in groupby(parts, lambda one: (one.against, one.model_id, one.metric)):
         rows = [
@@ -37,11 +42,11 @@ def show(found: Comparison, console: Reporter) -> None:
             for one in group
         ]
         columns = ["slice", "users", "items", "first", "other", "difference", "95 % interval", "p"]
-        console.table(f"{metric}: {mine} against {_label(against, model_id)}", columns, rows)
+        console.table(f"{metric}: {label} against {_label(against, model_id)}", columns, rows)
     console.line()
     console.line(
-        f"Differences are first minus other: paired bootstrap over users, {found.samples:,} resamples; p is two-sided, "
-        "and not corrected for how many slices are looked at."
+        "A difference is first minus other. Intervals: paired bootstrap over users, "
+        f"{comparison.samples:,} resamples. p is two-sided and not corrected for the number of slices."
     )
 
 
@@ -51,11 +56,11 @@ def _label(method: str, model_id: str) -> str:
 
 
 def _figures(one: SliceDifference) -> list[str]:
-    own = one.difference
+    difference = one.difference
     return [
         f"{one.first:.4f}",
         f"{one.other:.4f}",
-        f"{own.value:+.4f}",
-        f"{own.low:+.4f} to {own.high:+.4f}",
-        f"{own.p:.4f}",
+        f"{difference.value:+.4f}",
+        f"{difference.low:+.4f} to {difference.high:+.4f}",
+        f"{difference.p:.4f}",
     ]

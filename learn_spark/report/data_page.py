@@ -1,4 +1,4 @@
-"""docs/data.md, written from schemas/: ``python -m learn_spark.report.data_page > docs/data.md`` (or ``make docs``)."""
+"""Generates docs/data.md from schemas/: ``python -m learn_spark.report.data_page > docs/data.md`` (``make docs``)."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ HEAD = """\
 <!-- Written by `make docs` from schemas/*.yaml and learn_spark/report/data_page.py: change those, not this page. -->
 
 Every table is a Delta table below `<workspace>/tables/`. Its contract in `schemas/` is enforced by every write
-(columns, nullability, constraints) and by the gate of the stage that writes it (rules). This page is written from the
+(columns, nullability, constraints) and by the gate of the stage that writes it (rules). This page is generated from the
 contracts.
 
-**Identifiers are strings**, as the source spells them. The dense numbers of `item_index` exist inside the platform
+**Identifiers are strings**, unchanged from the source. The dense numbers of `item_index` exist inside the platform
 only. **Times are UTC.** Timestamps have microseconds; an `as_of` includes the events strictly before it.
 
 **How the tables refer to each other.**
 
 - `items.item_id` is the catalogue. `interactions`, `item_text` and `item_index` refer to its items; their gates count
-  references to missing items, and events of unknown items wait in `quarantine`.
-- `item_text.text_key` leads to `text_embeddings.text_key`, together with the key of one encoder: equal texts share a
+  references to missing items, and events of unknown items are kept in `quarantine`.
+- `item_text.text_key` refers to `text_embeddings.text_key`, together with the key of one encoder: equal texts share a
   row.
 - `user_histories` has the events of `interactions` by user; the numbers in its `item_index` are those of the table
   `item_index`, and 0 is padding.
-- A version of `user_features` and one of `item_features` have the vectors of one space; `releases` names the
-  versions that belong together.
-- `exposures` are what the ads ranker learns from (docs/exposures.md describes how they are made; those of
-  Complete Journey are simulated). Sums over `weight` represent all exposures, sampled ones or not.
-- `ad_scores.event_id` is a row of `exposures`, scored with the features of `release_id`.
-- `run_id` is a row of `runs`, with the versions of all that the run read and wrote. In `quality_results` it may be a
-  check's own, which writes no such row.
+- The vectors of a released version of `user_features` and of `item_features` belong to the same vector space;
+  `releases` names the versions that belong together.
+- `exposures` is the training data of the ads ranker (docs/exposures.md describes its origins; the exposures of
+  Complete Journey are simulated). Sums over `weight` represent all exposures, sampled or not.
+- `ad_scores.event_id` refers to a row of `exposures`, scored with the features of `release_id`.
+- `run_id` refers to a row of `runs`, which has the versions of all inputs and outputs of the run. In `quality_results`
+  it may be the id of a check, which has no row in `runs`.
 
-**How a consumer reads.** Features are read through `releases`, never as a table's newest rows: take the newest row
-with the status `released` that no later row of the same release withdrew; its `outputs` name the version of
-`user_features` and `item_features`, and all rows of that version are the release (`VERSION AS OF` in SQL, `version=` of
-the `deltalake` package). `learn_spark.features.read` (Spark) and `released_arrow` in `learn_spark/features/read.py`
-(without) do that. A rollback is a new row, so a consumer only has to read the ledger again.
+**How a consumer reads.** A consumer reads features through `releases`, never as the newest rows of a table. The current
+release is the newest row with the status `released` that no later row of the same release withdraws. Its `outputs` name
+the version of `user_features` and `item_features`; all rows of that version are the release (`VERSION AS OF` in SQL,
+`version=` of the `deltalake` package). `learn_spark/features/read.py` implements this for Spark and, with
+`released_arrow`, without Spark. A rollback is a new row, so a consumer only reads the ledger again.
 
 **Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Row rules are evaluated when a row is
-ingested; beside the table's columns they use `malformed` (the line could not be split), `raw` (the whole
-row as it came), `raw_<column>` (the text before it was typed) and `item_is_known`. After a stage has written a table,
+ingested. Besides the table's columns they use `malformed` (the line could not be split), `raw` (the whole row as text),
+`raw_<column>` (the text of a column before its type is applied) and `item_is_known`. After a stage has written a table,
 the table rules are evaluated on the new version, and the results go to `quality_results`. A broken rule of
 severity fail ends the run with exit code 3, and no stage reads that version; a broken rule of severity warn is only
-reported. A drift rule compares with the newest earlier version that passed, and passes where there is none.
-`quality.rules` in the settings changes bounds and severity; `learn-spark check <table>` runs one table's gate alone.
+reported. A drift rule compares with the newest earlier version that passed, and passes if there is none.
+`quality.rules` in the settings changes bounds and severity; `learn-spark check <table>` runs the gate of one table.
 """
 
 
 def data_page() -> str:
-    """The page as Markdown: the head, then every table's contract in the order of the data's road."""
+    """The page as Markdown: the head, then the contract of every table in the order of the pipeline."""
     tables = _in_order()
     links = [f"[`{name}`](#{name})" for name in tables]
     parts = [HEAD, f"**Tables.** {', '.join(links)}.\n"]
@@ -89,7 +89,7 @@ def _section(table: Contract) -> str:
     )
     if table.constraints:
         rows = [(_code(name), _code(condition)) for name, condition in table.constraints.items()]
-        parts += ["Constraints, which every row keeps:\n", _table(("name", "condition"), rows)]
+        parts += ["Constraints, true for every row:\n", _table(("name", "condition"), rows)]
     if table.row_rules:
         rows = [(_cell(rule.reason), _code(rule.broken)) for rule in table.row_rules]
         parts += ["Row rules; a row is refused where the condition is true:\n", _table(("reason", "condition"), rows)]
@@ -107,17 +107,19 @@ def _measured(rule: TableRule) -> str:
     if rule.measure is not None:
         return _code(rule.measure)
     if rule.repeats_of is not None:
-        return f"rows whose {', '.join(map(_code, rule.repeats_of))} another row has too"
+        return f"rows that share {', '.join(map(_code, rule.repeats_of))} with another row"
     if rule.references is not None:
         column, table = _code(rule.references.column), _code(rule.references.table)
         return f"rows whose {column} is not in {table}"
     if rule.even is not None:
         group = ", ".join(map(_code, rule.even.within))
-        return f"rows that values of {_code(rule.even.among)} are short of the one with most, of the same {group}"
+        return (
+            f"missing rows of values of {_code(rule.even.among)}, against the most frequent value with the same {group}"
+        )
     if rule.drift_of is not None:
-        before = f"{_code(rule.drift_of)} against the version that passed before"
+        before = f"{_code(rule.drift_of)} against the newest earlier version that passed"
         return f"{before} ({rule.change.replace('_', ' ')})"
-    return f"{_code(rule.given or '')}, reported by the stage that writes"
+    return f"{_code(rule.given or '')}, reported by the stage that writes the table"
 
 
 def _bound(value: float | None) -> str:

@@ -1,7 +1,7 @@
-"""What a model does, by example: users with what they are offered, items with their neighbours, popular and rare items.
+"""Examples of a model: recommendations of some users, neighbours of some items, and the popularity of both.
 
-Everything is seen from the test split, by the trained tower and the tables that its evaluation read: no user vector
-here knows the target. (Released vectors do: they are for serving.)
+The trained tower is applied to the tables that its evaluation read. A user vector is computed from the events before
+the test target. (Released vectors include the target, because they are for serving.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from learn_spark.report.scores import best, rank_of, scores_of
 from learn_spark.report.titles import titles_of
 
 SAMPLED_USERS = 1000
-MOST_PRODUCTS = 4_000_000_000  # of a user's number and an item's: fewer users of a larger catalogue
+MOST_PRODUCTS = 4_000_000_000  # users x items: a larger catalogue has fewer sampled users
 OFFERED = 10
 EXAMPLE_USERS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the sampled users by length of history
 EXAMPLE_ITEMS = (0.0, 0.25, 0.5, 0.75)  # of the items with training events, most events first
@@ -40,7 +40,7 @@ CHUNK_ROWS = 16_384
 
 @dataclass(frozen=True)
 class Offer:
-    """An offered item; ``hit`` where it is the target."""
+    """A recommended item; ``hit`` if it is the target."""
 
     title: str
     hit: bool
@@ -48,7 +48,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class ExampleUser:
-    """A user of the test split. ``history`` is the newest ``SHOWN_EVENTS`` of ``events``, newest first."""
+    """A user of the test split. ``history``: titles of the newest ``SHOWN_EVENTS`` events, newest first."""
 
     user_id: str
     events: int
@@ -60,7 +60,7 @@ class ExampleUser:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A near item; ``shared`` where the other space names it too."""
+    """A nearest item; ``shared`` if it is also among the nearest in the other space."""
 
     title: str
     cosine: float
@@ -69,7 +69,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ExampleItem:
-    """An item with its training events and its nearest by the LLM's raw vectors and by the trained item tower's."""
+    """An item, its number of training events, and its nearest items by raw LLM vectors and by trained vectors."""
 
     title: str
     events: int
@@ -79,7 +79,7 @@ class ExampleItem:
 
 @dataclass(frozen=True)
 class Examples:
-    """``sampled`` of ``users`` users were offered ``distinct`` of ``catalogue`` items."""
+    """Examples from ``sampled`` of ``of_users`` users, whose lists have ``distinct`` of ``catalogue`` items."""
 
     users: tuple[ExampleUser, ...]
     items: tuple[ExampleItem, ...]
@@ -92,10 +92,10 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class _World:
-    """A model's catalogue in the order of item_id, so that nothing shown depends on the order of arrival.
+    """A model's catalogue in the order of item_id, so that results do not depend on the order of arrival.
 
     ``ids`` [N] and ``counts`` [N] (training events), ``vectors`` [N, D], ``raw`` [highest index + 1, C] with ``rows``
-    [N] into it; ``place`` [N] leads from item_index - 1 to here.
+    [N] into it; ``place`` [N] maps item_index - 1 to a position in ``ids``.
     """
 
     ids: list[str]
@@ -107,11 +107,10 @@ class _World:
 
 
 def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) -> Examples | None:
-    """Examples of a model over the table versions ``inputs``; None where no user has a target on the test split.
+    """Examples of a model over the table versions ``inputs``; None if no user has a target on the test split.
 
-    Users are ``SAMPLED_USERS`` at most (and ``MOST_PRODUCTS`` or fewer by the catalogue's size), evenly spaced in the
-    order of user_id. Raises LearnSparkError where the model
-    or a table's version is not there any more.
+    Samples at most ``SAMPLED_USERS`` users, evenly spaced in the order of user_id; fewer if users x items would exceed
+    ``MOST_PRODUCTS``. Raises LearnSparkError if the model or a version of a table no longer exists.
     """
     model = load_model(workspace.root / "models" / model_id)
     tables = {
@@ -126,10 +125,10 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
     count = max(1, min(SAMPLED_USERS, len(eligible), MOST_PRODUCTS // world.vectors.size))
     users = [eligible[i * len(eligible) // count] for i in range(count)]
     split = split_histories(histories.filter(pc.is_in(histories["user_id"], pa.array(users))), "test")
-    seen = [np.unique(world.place[one]) for one in split.seen]
+    seen = [np.unique(world.place[items]) for items in split.seen]
     targets = world.place[split.targets]
     vectors = user_vectors(model.vectors(), split.items, split.lengths, model.window, times=split.times)
-    scored = (scores_of(world.vectors, vector, own) for vector, own in zip(vectors, seen, strict=True))
+    scored = (scores_of(world.vectors, vector, items) for vector, items in zip(vectors, seen, strict=True))
     offered = [best(scores, OFFERED) for scores in scored]
     chosen = _spread(np.lexsort((np.array(split.user_ids), split.lengths)), EXAMPLE_USERS)
     # A target counts even if the user had it before.
@@ -148,7 +147,7 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
 
 
 def _users_with_target(histories: pa.Table) -> list[str]:
-    """The users that have a target on the test split, in order."""
+    """Ids of the users with a target on the test split, sorted."""
     has_target = pc.and_(
         pc.and_(pc.equal(histories["chunk"], 0), pc.greater(histories["validation_length"], 0)),
         pc.greater(histories["length"], histories["validation_length"]),
@@ -178,9 +177,9 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
     size = model.tower.n_items
     index = tables["item_index"].to_arrow(["item_id", "item_index"]).sort_by("item_id")
     rows = index["item_index"].to_numpy().astype(np.int64)
-    known = rows <= size
-    ids = [item for item, is_known in zip(index["item_id"].to_pylist(), known, strict=True) if is_known]
-    rows = rows[known]
+    trained = rows <= size
+    ids = [item for item, keep in zip(index["item_id"].to_pylist(), trained, strict=True) if keep]
+    rows = rows[trained]
     place = np.zeros(size, dtype=np.int64)
     place[rows - 1] = np.arange(len(rows))
     counts = event_counts(histories, size)[rows - 1]
@@ -188,7 +187,7 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
 
 
 def _spread(order: np.ndarray, shares: Sequence[float]) -> list[int]:
-    """The entries of ``order`` at these shares of its length, each once."""
+    """The distinct entries of ``order`` at these shares of its length."""
     return list(dict.fromkeys(int(order[int(share * len(order))]) for share in shares))
 
 
@@ -242,19 +241,19 @@ def _items(workspace: Workspace, world: _World) -> tuple[ExampleItem, ...]:
 
 
 def _nearest(matrix: np.ndarray, rows: np.ndarray, at: int) -> list[tuple[int, float]]:
-    """(place, cosine) of the items nearest to the one at ``at`` in ``matrix[rows]``, in chunks of bounded memory."""
-    own = matrix[rows[at]].astype(np.float64)
+    """(position, cosine) of the items nearest to position ``at`` of ``matrix[rows]``; memory is bounded by chunks."""
+    query = matrix[rows[at]].astype(np.float64)
     cosines = np.empty(len(rows))
     for start in range(0, len(rows), CHUNK_ROWS):
         part = matrix[rows[start : start + CHUNK_ROWS]].astype(np.float64)
-        lengths = np.linalg.norm(part, axis=1) * np.linalg.norm(own)
-        cosines[start : start + len(part)] = (part * own).sum(axis=1) / np.maximum(lengths, 1e-12)
+        lengths = np.linalg.norm(part, axis=1) * np.linalg.norm(query)
+        cosines[start : start + len(part)] = (part * query).sum(axis=1) / np.maximum(lengths, 1e-12)
     cosines[at] = -np.inf
     return [(int(place), float(cosines[place])) for place in best(cosines, NEIGHBOURS)]
 
 
 def _popularity(counts: np.ndarray, offered: np.ndarray, targets: np.ndarray) -> Plot:
-    """Shares of the catalogue, of what was consumed and of what is offered, by the items' training events."""
+    """Shares of the catalogue, of consumed and of recommended items, by the number of training events of the item."""
 
     def share(weights: np.ndarray, inside: np.ndarray) -> Value:
         return Value(float(weights[inside].sum() / max(weights.sum(), 1)))
@@ -264,7 +263,7 @@ def _popularity(counts: np.ndarray, offered: np.ndarray, targets: np.ndarray) ->
         "catalogue": np.ones(size),
         "consumed in training": counts,
         "consumed next (the targets)": np.bincount(targets, minlength=size),
-        f"offered (top {OFFERED})": np.bincount(offered, minlength=size),
+        f"recommended (top {OFFERED})": np.bincount(offered, minlength=size),
     }
     groups = []
     for label, low, high in POPULARITY:
@@ -274,7 +273,7 @@ def _popularity(counts: np.ndarray, offered: np.ndarray, targets: np.ndarray) ->
             groups.append(Group(label, f"{int(inside.sum()):,} items", values))
     return draw_dots(
         "popularity",
-        "Popularity of what is offered against what is consumed",
+        "Popularity of recommended and of consumed items",
         list(series),
         groups,
         group_name="training events of the item",

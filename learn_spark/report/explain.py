@@ -1,4 +1,4 @@
-"""One user explained from released features: what it did, what it would be offered, and which of its items are near."""
+"""Recommendations of one user from released features, each with the nearest items of the user's history."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOWN_EVENTS = 10
 
 @dataclass(frozen=True)
 class Event:
-    """An item of the user's history and when it was."""
+    """An event of the user's history."""
 
     item_id: str
     title: str
@@ -36,7 +36,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Near:
-    """An item of the history and the cosine of its vector to a recommended item's."""
+    """An item of the history and the cosine of its vector with a recommended item's vector."""
 
     item_id: str
     title: str
@@ -45,7 +45,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """An item, its score (the inner product with the user's vector), and the history's nearest items, nearest first."""
+    """An item, its score (inner product with the user vector), and the nearest items of the history, nearest first."""
 
     item_id: str
     title: str
@@ -55,7 +55,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A user as one release knows it. ``history`` is oldest first."""
+    """A user's history (oldest first) and recommendations in one release."""
 
     user_id: str
     release_id: str
@@ -65,25 +65,26 @@ class Explanation:
 
 
 def moment(text: str) -> datetime:
-    """An ISO time, UTC unless it names a zone; SettingsError for anything else."""
+    """``text`` as an ISO time, in UTC unless it has an offset. Raises SettingsError for other text."""
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         raise SettingsError(f"--as-of {text!r} is not an ISO time such as 1998-03-01T00:00:00") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def explain(
     workspace: Workspace, user_id: str, *, k: int = 10, as_of: datetime | None = None, by_index: bool = False
 ) -> Explanation:
-    """The k unseen items that score highest for the user, and why, from the newest release (of ``as_of`` or before).
+    """The k unseen items with the highest scores, and their nearest history items, in the newest release (as of
+    ``as_of`` or earlier).
 
-    All items are scored, or with ``by_index`` those that the release's exported index finds for the user (an
-    approximate index may miss some).
+    Scores every item, or with ``by_index`` the items that the release's exported index returns (an approximate index
+    may miss some). The history is the input of the released user vector: user_histories at the release's version, all
+    chunks. Equal scores are in the order of item_id.
 
-    The history is the one that the release's vector was made of: user_histories at the release's version, all chunks.
-    Equal scores are in the order of item_id. Raises NoReleaseError, ItemIndexError where the release has no whole
-    index, and LearnSparkError for a user that the release does not have.
+    Raises NoReleaseError; ItemIndexError if the release has no complete index; LearnSparkError if the release has no
+    such user.
     """
     release = read_release(workspace, as_of)
     user = _features(workspace, "user_features", release, pc.field("user_id") == user_id)
@@ -94,18 +95,18 @@ def explain(
     events = _history(workspace, user_id, release)
     seen = pc.index_in(pa.array([item for item, _ in events], pa.string()), ids).drop_null().to_numpy()
     seen = np.unique(seen).astype(np.int64)
-    own = fixed_lists(user["embedding"])[0]
+    user_vector = fixed_lists(user["embedding"])[0]
     if by_index:
         index = load(workspace.root / "indexes" / release["release_id"], release_id=release["release_id"])
-        # As many more as the history may take out again.
-        _, (found,) = index.search(own[None], k + len(seen))
-        near_user = pc.index_in(pa.array(found, pa.string()), ids).to_numpy()
+        # len(seen) more, because the items of the history are removed from the result.
+        _, (candidates,) = index.search(user_vector[None], k + len(seen))
+        near_user = pc.index_in(pa.array(candidates, pa.string()), ids).to_numpy()
         scores = np.full(len(vectors), -np.inf)
-        scores[near_user] = scores_of(vectors[near_user], own, np.zeros(0, np.int64))
+        scores[near_user] = scores_of(vectors[near_user], user_vector, np.zeros(0, np.int64))
         scores[seen] = -np.inf
     else:
-        scores = scores_of(vectors, own, seen)
-    # Vectors lie in the order of item_id, and so do equals.
+        scores = scores_of(vectors, user_vector, seen)
+    # Vectors are in the order of item_id, so equal scores are too.
     chosen = [(int(at), float(scores[at])) for at in best(scores, k)]
     titles = titles_of(workspace, [*(item for item, _ in events), *(ids[at].as_py() for at, _ in chosen)])
     unit_seen = _unit(vectors[seen])
@@ -113,8 +114,8 @@ def explain(
     def near(at: int) -> tuple[Near, ...]:
         cosines = unit_seen @ _unit(vectors[at])
         nearest = best(cosines, REASONS)
-        found = [(ids[int(seen[b])].as_py(), float(cosines[b])) for b in nearest]
-        return tuple(Near(item, titles[item], cosine) for item, cosine in found)
+        pairs = [(ids[int(seen[b])].as_py(), float(cosines[b])) for b in nearest]
+        return tuple(Near(item, titles[item], cosine) for item, cosine in pairs)
 
     return Explanation(
         user_id=user_id,
@@ -127,20 +128,21 @@ def explain(
     )
 
 
-def show(found: Explanation, console: Reporter) -> None:
-    """Print the newest events, then each recommendation with what of the history is near it."""
+def show(explanation: Explanation, console: Reporter) -> None:
+    """Print the newest events, then each recommendation with its nearest items of the history."""
     console.line(
-        f"user {found.user_id}, release {found.release_id}: knows the events before {found.as_of:%Y-%m-%d %H:%M:%S} UTC"
+        f"user {explanation.user_id}, release {explanation.release_id}: events before "
+        f"{explanation.as_of:%Y-%m-%d %H:%M:%S} UTC"
     )
-    newest = found.history[: -SHOWN_EVENTS - 1 : -1]
-    title = f"History (the newest {len(newest)} of {len(found.history)} events)"
+    newest = explanation.history[: -SHOWN_EVENTS - 1 : -1]
+    title = f"History (the newest {len(newest)} of {len(explanation.history)} events)"
     console.table(title, ["title", "item", "when (UTC)"], [[e.title, e.item_id, f"{e.time:%Y-%m-%d}"] for e in newest])
     console.line()
-    console.heading("Recommendations (score; near: items of the history, cosine of the released vectors)")
-    for place, offer in enumerate(found.recommendations, 1):
+    console.heading("Recommendations (score; near: nearest items of the history by cosine of the released vectors)")
+    for place, offer in enumerate(explanation.recommendations, 1):
         console.line(f"{place:>3}  {offer.score:.4f}  {offer.title} [{offer.item_id}]")
         near = "; ".join(f"{n.title} [{n.item_id}] {n.cosine:.3f}" for n in offer.near)
-        console.line(f"             near {near or 'nothing: the history has no released item'}")
+        console.line(f"             near {near or 'none: no item of the history is in the release'}")
 
 
 def _features(
@@ -150,7 +152,7 @@ def _features(
 
 
 def _history(workspace: Workspace, user_id: str, release: dict[str, Any]) -> list[tuple[str, datetime]]:
-    """(item_id, time) of the events that the release knows of the user, oldest first."""
+    """(item_id, time) of the user's events in the release, oldest first."""
     versions = release["inputs"]
     chunks = scan(
         workspace, "user_histories", int(versions["user_histories"]), where=pc.field("user_id") == user_id
@@ -160,22 +162,22 @@ def _history(workspace: Workspace, user_id: str, release: dict[str, Any]) -> lis
         for row in chunks.select(["item_index", "event_time", "length"]).to_pylist()
         for index, time in zip(row["item_index"][: row["length"]], row["event_time"][: row["length"]], strict=True)
     ]
-    wanted = pa.array(sorted({index for index, _ in pairs}), pa.int32())
-    known = scan(workspace, "item_index", int(versions["item_index"]), where=pc.field("item_index").isin(wanted))
-    names = dict(zip(known["item_index"].to_pylist(), known["item_id"].to_pylist(), strict=True))
+    indexes = pa.array(sorted({index for index, _ in pairs}), pa.int32())
+    rows = scan(workspace, "item_index", int(versions["item_index"]), where=pc.field("item_index").isin(indexes))
+    names = dict(zip(rows["item_index"].to_pylist(), rows["item_id"].to_pylist(), strict=True))
     return [(names[index], from_micros(time)) for index, time in pairs]
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """``vectors`` [..., D] at length 1 in float64 (retrieval.vectors has the same, behind an import of torch)."""
+    """``vectors`` [..., D] at length 1 in float64. Without torch, unlike ``model.towers.vectors.unit_rows``."""
     wide = vectors.astype(np.float64)
     return wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
 
 
 def _unknown(workspace: Workspace, user_id: str, release: dict[str, Any]) -> str:
-    known = scan(workspace, "user_features", int(release["outputs"]["user_features"]), columns=["user_id"])["user_id"]
-    few = ", ".join(repr(user) for user in sorted(known.slice(0, 1000).to_pylist())[:3])
+    users = scan(workspace, "user_features", int(release["outputs"]["user_features"]), columns=["user_id"])["user_id"]
+    few = ", ".join(repr(user) for user in sorted(users.slice(0, 1000).to_pylist())[:3])
     return (
         f"release {release['release_id']} (as of {release['as_of']:%Y-%m-%d}) has no user {user_id!r}; it has "
-        f"{known.length():,}, such as {few}. A user is in a release from its first event before the as-of time on"
+        f"{users.length():,}, such as {few}. A release contains the users with at least one event before its as-of time"
     )

@@ -1,4 +1,4 @@
-"""Pages and what lies beside them, put in place whole."""
+"""Atomic writing of pages and the files that accompany them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def put(path: Path, text: str) -> Path:
-    """Write ``text`` so that whoever opens ``path`` finds what was there or all of this; the path."""
+    """Write ``text`` atomically: a reader of ``path`` gets the old content or all of the new. Returns ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""What the gates said on a road: of every table version that it wrote, and of its release."""
+"""Gate results of the runs on a page: of every table version that they wrote, and of their release."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from learn_spark.report.road import Road
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """One rule and what was observed; ``verdict`` is passed, warning or failed."""
+class RuleResult:
+    """One rule, the observed value and its bounds; ``verdict`` is passed, warning or failed."""
 
     rule: str
     observed: float | None
@@ -27,21 +27,21 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Gate:
-    """All rules of one gate, in words and one by one."""
+    """A gate: the worst verdict of its rules, and the result of each rule."""
 
     name: str
     verdict: str
-    judgements: tuple[Judgement, ...]
+    rules: tuple[RuleResult, ...]
 
     @property
     def passed(self) -> int:
-        """How many rules passed."""
-        return sum(judged.verdict == "passed" for judged in self.judgements)
+        """Number of rules that passed."""
+        return sum(rule.verdict == "passed" for rule in self.rules)
 
 
 @dataclass(frozen=True)
 class Release:
-    """The release that a road's publishing run staged. ``status`` is its newest: it may be withdrawn by now."""
+    """The release that the publish run staged. ``status`` is its newest status, such as withdrawn."""
 
     release_id: str
     status: str
@@ -50,39 +50,39 @@ class Release:
 
 
 def table_gates(workspace: Workspace, road: Road) -> list[Gate]:
-    """The newest judgement of every table version that the road's runs wrote, in the order of the road."""
-    found: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    """The newest gate result of every table version that the runs wrote, in the order of the pipeline."""
+    results: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for row in sorted(read_rows(workspace.table("quality_results")), key=lambda row: row["judged_at"]):
-        found.setdefault((row["judged_table"], row["judged_version"]), {})[row["rule"]] = row
+        results.setdefault((row["judged_table"], row["judged_version"]), {})[row["rule"]] = row
     gates = []
     for run in road.runs:
         for table, version in run.outputs.items():
-            rules = found.get((table, int(version)) if version.isdecimal() else ("", 0))
+            rules = results.get((table, int(version)) if version.isdecimal() else ("", 0))
             if rules:
                 gates.append(_gate(f"{table} @ {version}", rules))
     return gates
 
 
 def release_of(workspace: Workspace, road: Road) -> Release | None:
-    """The release of the road's publishing run; None where it published nothing."""
+    """The release of the publish run; None if there is no such run, or it staged no release."""
     published = road.of("publish")
     rows = sorted(read_rows(workspace.table("releases")), key=lambda row: row["sequence"])
-    mine = [row for row in rows if published and row["run_id"] == published.run_id]
-    if not mine:
+    staged = [row for row in rows if published and row["run_id"] == published.run_id]
+    if not staged:
         return None
-    newest = [row for row in rows if row["release_id"] == mine[-1]["release_id"] and row["status"] != "staged"]
-    results = json.loads(mine[-1]["gate_results"] or "[]")
+    newest = [row for row in rows if row["release_id"] == staged[-1]["release_id"] and row["status"] != "staged"]
+    results = json.loads(staged[-1]["gate_results"] or "[]")
     gate = _gate("release", {rule["measure"]: rule for rule in results}) if results else None
-    return Release(mine[-1]["release_id"], (newest or mine)[-1]["status"], mine[-1]["as_of"], gate)
+    return Release(staged[-1]["release_id"], (newest or staged)[-1]["status"], staged[-1]["as_of"], gate)
 
 
 def _gate(name: str, rules: Mapping[str, Mapping[str, Any]]) -> Gate:
-    judgements = tuple(
-        Judgement(rule, row["observed"], row["least"], row["most"], _verdict(row), row["meaning"])
+    results = tuple(
+        RuleResult(rule, row["observed"], row["least"], row["most"], _verdict(row), row["meaning"])
         for rule, row in rules.items()
     )
-    verdicts = {judged.verdict for judged in judgements}
-    return Gate(name, next(v for v in ("failed", "warning", "passed") if v in verdicts), judgements)
+    verdicts = {result.verdict for result in results}
+    return Gate(name, next(v for v in ("failed", "warning", "passed") if v in verdicts), results)
 
 
 def _verdict(row: Mapping[str, Any]) -> str:

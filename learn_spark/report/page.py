@@ -1,4 +1,4 @@
-"""The page: everything that is told about a road, put together and rendered as one HTML file without a script."""
+"""The report page of a pipeline: metrics, examples, runs, gates and lineage as one HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ CURVES = {
 
 
 def render(workspace: Workspace, run_id: str | None = None) -> str:
-    """The page about a run, or about the newest run of every stage; what is not there is left out, or said.
+    """The HTML page about ``run_id`` and the runs connected to it, or about the newest run of every stage.
 
-    Raises LearnSparkError where there is no run, or none of this id.
+    A section without data is left out; missing examples are explained. Raises LearnSparkError if there is no run, or
+    no run of this id.
     """
     road = road_of(all_runs(workspace), run_id)
     model_id = road.model_id
@@ -37,7 +38,8 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
     evaluated, ranked = road.of("evaluate"), road.of("rank_ads")
     metrics = metric_tables(workspace, evaluated) if evaluated else []
     tables, release = table_gates(workspace, road), release_of(workspace, road)
-    own = label_of(manifest["method"]) if manifest else ""
+    gates = [*tables, *([release.gate] if release and release.gate else [])]
+    trained_method = label_of(manifest["method"]) if manifest else ""
     examples, no_examples = _examples(workspace, road)
     return (
         environment()
@@ -46,12 +48,12 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
             workspace=str(workspace.root),
             written=datetime.now(UTC),
             road=road,
-            facts=_facts(road, metrics, [*tables, *([release.gate] if release and release.gate else [])], release, own),
+            facts=_facts(road, metrics, gates, release, trained_method),
             metrics=metrics,
             slices=slice_plots(workspace, evaluated) if evaluated else [],
             ads=ads_ranker(workspace, ranked) if ranked else None,
             model_id=model_id,
-            own=own,
+            trained_method=trained_method,
             manifest=manifest,
             curves=_curves(workspace, model_id) if manifest else [],
             examples=examples,
@@ -65,15 +67,15 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
 
 
 def _examples(workspace: Workspace, road: Road) -> tuple[Examples | None, str]:
-    """(examples of the road's model, or why there are none)."""
+    """(examples of the model of these runs or None, the reason for None)."""
     model_id, run = road.model_id, road.of("evaluate") or road.of("train")
     if model_id is None or run is None:
-        return None, "No model was trained on this road."
+        return None, "no model was trained in these runs."
     try:
-        found = examples_of(workspace, model_id, run.inputs)
+        examples = examples_of(workspace, model_id, run.inputs)
     except LearnSparkError as error:
         return None, str(error)
-    return found, "" if found else "No user has a target on the test split."
+    return examples, "" if examples else "no user has a target on the test split."
 
 
 def _curves(workspace: Workspace, model_id: str | None) -> list[Plot]:
@@ -87,39 +89,42 @@ def _curves(workspace: Workspace, model_id: str | None) -> list[Plot]:
     return plots
 
 
-def _facts(road: Road, metrics: list[MetricTable], gates: list[Gate], release: Release | None, own: str) -> list[Fact]:
-    """What a reader asks first. ``own`` is the name of the tower's method among the metrics' lines."""
+def _facts(
+    road: Road, metrics: list[MetricTable], gates: list[Gate], release: Release | None, trained_method: str
+) -> list[Fact]:
+    """The key figures of the page's head. ``trained_method`` is the trained tower's label in the metric tables."""
     facts = []
     for table in metrics[:1]:
         at = table.names.index(FIRST_METRIC) if FIRST_METRIC in table.names else 0
         values = {name: cell.value for name, cells in table.lines if (cell := cells[at]) is not None}
-        others = {name: value for name, value in values.items() if name != own}
-        if own in values:
-            note = "no other method was ranked"
+        others = {name: value for name, value in values.items() if name != trained_method}
+        if trained_method in values:
+            note = "no other method was evaluated"
             if others:
                 best = max(others, key=lambda name: others[name])
-                note = f"best of the others: {best}, {others[best]:.4f}"
-            facts.append(Fact(f"{own}: {table.names[at]} on {table.split}", f"{values[own]:.4f}", note))
+                note = f"best other method: {best}, {others[best]:.4f}"
+            name = f"{trained_method}: {table.names[at]} on {table.split}"
+            facts.append(Fact(name, f"{values[trained_method]:.4f}", note))
         facts.append(Fact("Ranked", f"{table.users:,} users", f"against {table.catalogue:,} items"))
-    judged = [judgement for gate in gates for judgement in gate.judgements]
-    if judged:
-        count = {verdict: sum(j.verdict == verdict for j in judged) for verdict in ("passed", "warning", "failed")}
+    rules = [rule for gate in gates for rule in gate.rules]
+    if rules:
+        count = {verdict: sum(rule.verdict == verdict for rule in rules) for verdict in ("passed", "warning", "failed")}
         note = f"{count['warning']} warnings, {count['failed']} failed"
-        facts.append(Fact("Rules passed", f"{count['passed']} of {len(judged)}", note))
+        facts.append(Fact("Rules passed", f"{count['passed']} of {len(rules)}", note))
     if release is not None:
         facts.append(Fact("Release", release.status, f"as of {release.as_of:%Y-%m-%d %H:%M:%S} UTC"))
-    began = min(run.started_at for run in road.runs)
+    started = min(run.started_at for run in road.runs)
     facts.append(
-        Fact("Time", f"{sum(run.seconds for run in road.runs):,.0f} s", f"first run {began:%Y-%m-%d %H:%M} UTC")
+        Fact("Time", f"{sum(run.seconds for run in road.runs):,.0f} s", f"first run {started:%Y-%m-%d %H:%M} UTC")
     )
     return facts
 
 
 def _settings(workspace: Workspace, road: Road) -> list[tuple[str, str]]:
-    """(stages, the settings that they resolved to), secrets redacted as they were saved; equal ones together."""
-    found: dict[str, list[str]] = {}
+    """(stages, their resolved settings as YAML, secrets redacted); stages with equal settings share an entry."""
+    stages: dict[str, list[str]] = {}
     for run in road.runs:
         path = workspace.root / "runs" / run.run_id / "settings.yaml"
         if path.is_file():
-            found.setdefault(path.read_text(encoding="utf-8"), []).append(run.job)
-    return [(", ".join(jobs), text) for text, jobs in found.items()]
+            stages.setdefault(path.read_text(encoding="utf-8"), []).append(run.job)
+    return [(", ".join(jobs), text) for text, jobs in stages.items()]

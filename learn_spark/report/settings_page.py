@@ -1,4 +1,4 @@
-"""docs/settings.md, written from learn_spark/core/settings (``make docs``)."""
+"""Generates docs/settings.md from learn_spark/core/settings (``make docs``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ prints a section of this page in the terminal, `--json` gives it as data. The re
 | preset in `conf/` | for |
 |---|---|
 | `quickstart`, `learn` | MovieLens-100K with LEARN+; with LEARN alone |
-| `learn-plus` | LEARN+ for any data set: put it on top of the data set's settings |
+| `learn-plus` | LEARN+ for any data set: extends the settings of the data set |
 | `movielens`, `movielens-learn`, `movielens-plus`, `movielens-sasrec`, `movielens-hstu` | \
 the tables of [Results](results.md) on MovieLens-100K |
 | `beauty`, `beauty-plus`, `beauty-sasrec`, `beauty-hstu`, `beauty-last-day`, `beauty-cold`, `beauty-cold-plus`, \
@@ -31,20 +31,21 @@ the tables of [Results](results.md) on MovieLens-100K |
 | `ads`, `complete-journey-ads` | the [ads ranker](ranking.md) on each |
 | `cluster` | GPUs on a [cluster](cluster.md) |
 
-**Precedence.** `extends` names the files below: a file beside the one that extends it, else a preset (`extends:
-learn.yaml`, or a list, of which a later file overrides an earlier one, setting by setting). `--set key=value` overrides
-all files, and an earlier `--set`. A setting that nobody gives has its default.
+**Precedence.** `extends` names a base file or a list of base files (`extends: learn.yaml`). A base file is a file in
+the same folder, else a preset. A file overrides its base files, and a later file of the list overrides an earlier one,
+setting by setting. `--set key=value` overrides all files and an earlier `--set`. A setting without a value has its
+default.
 
 **Kinds.** Some sections have kinds: `tower.kind`, `embedding_space.kind`, `index.kind`, `histories.protocol`,
 `source.format`. Each kind has its own settings; the column *kinds* names the kinds that have a setting (empty: all). A
 setting of another kind is an error that names the kinds that have it.
 
-Where a file, or a `--set`, changes the kind that the files below it give, those files' settings that the new kind does
-not have are dropped. What the file gives itself is checked; so is every setting with a `--set` of its own, in whatever
-order they come. `null` for a setting of another kind is the same as leaving it out.
+If a file or a `--set` changes the kind that its base files give, the settings of the base files that the new kind does
+not have are dropped. The settings of the file itself are checked, and so is every setting given by `--set`, in any
+order. `null` for a setting of another kind is the same as leaving the setting out.
 
-**Names.** `NAME` stands for a name of your own, `[]` for each element of a list. A wrong name is an error that gives
-the nearest right one; a name of version 0.1 is an error that gives the new one.
+**Names.** `NAME` is a placeholder for a name that you choose, `[]` for each element of a list. An unknown name is an
+error that gives the nearest valid name. A name of version 0.1 is an error that gives the new name.
 """
 
 
@@ -56,12 +57,12 @@ def settings_page() -> str:
 
 
 def default_of(knob: Knob) -> str:
-    """The default as it is written in YAML; what it says if there is none."""
+    """The default as YAML text; "must be given" for a required setting."""
     return "must be given" if knob.required else json.dumps(knob.default, ensure_ascii=False).strip('"') or '""'
 
 
 def values_of(knob: Knob) -> str:
-    """Type and range of a setting: ``whole number, at least 1``."""
+    """Type and range of a setting, such as ``whole number, at least 1``, or its choices."""
     if knob.choices:
         kind = "some of " if knob.type.startswith("list") else ""
         null = " or null" if knob.type.endswith("or null") else ""

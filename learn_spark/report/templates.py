@@ -1,4 +1,4 @@
-"""What all pages share: the Jinja environment, and the figures at a page's head."""
+"""The Jinja environment of all pages, and the key figures at the head of a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from learn_spark.report.plots.text import number
 
 @dataclass(frozen=True)
 class Fact:
-    """One of the figures at the head of a page."""
+    """A key figure at the head of a page."""
 
     name: str
     value: str
@@ -21,16 +21,17 @@ class Fact:
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this folder: everything is escaped, nothing undefined passed over. They have the shapes and
-    colours of plots and the filters ``number`` and ``when``.
+    """The templates of this folder. Values are escaped, and an undefined name is an error.
+
+    Globals: shapes and colours of charts. Filters: ``number`` and ``when``.
     """
-    found = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals |= {"shapes": SHAPES, "kinds": KINDS, "light": LIGHT, "dark": DARK}
-    found.filters |= {"number": number, "when": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}"}
-    return found
+    templates.globals |= {"shapes": SHAPES, "kinds": KINDS, "light": LIGHT, "dark": DARK}
+    templates.filters |= {"number": number, "when": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}"}
+    return templates

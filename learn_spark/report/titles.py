@@ -1,4 +1,4 @@
-"""How items are named for people: by their titles, made fit for a line of text."""
+"""Item titles for display, cleaned and shortened to one line."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ LONGEST = 80
 
 
 def titles_of(workspace: Workspace, item_ids: Iterable[str]) -> dict[str, str]:
-    """Titles of ``item_ids`` in the newest catalogue, as ``plain_title`` gives them; the id where there is none."""
-    wanted = sorted(set(item_ids))
-    rows = scan(workspace, "items", columns=["item_id", "title"], where=pc.field("item_id").isin(pa.array(wanted)))
-    found = dict(zip(rows["item_id"].to_pylist(), rows["title"].to_pylist(), strict=True))
-    return {item: plain_title(found.get(item)) or item for item in wanted}
+    """Titles of ``item_ids`` by the newest ``items``, cleaned by ``plain_title``; the id of an item without a title."""
+    ids = sorted(set(item_ids))
+    rows = scan(workspace, "items", columns=["item_id", "title"], where=pc.field("item_id").isin(pa.array(ids)))
+    titles = dict(zip(rows["item_id"].to_pylist(), rows["title"].to_pylist(), strict=True))
+    return {item: plain_title(titles.get(item)) or item for item in ids}
 
 
 def plain_title(title: str | None) -> str:
-    """One line without control characters, which a terminal would obey, and at most ``LONGEST`` characters."""
+    """``title`` as one line of at most ``LONGEST`` characters, without control characters; "" for None."""
     words = "".join(c if c.isprintable() else " " for c in title or "").split()
     line = " ".join(words)
     return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"

@@ -25,7 +25,7 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 
 
 def run(context: StageContext) -> StageResult:
-    """Write reports/index.html about the newest finished run of every stage, and keep it as reports/<this run>.html."""
+    """Write reports/index.html about the newest finished run of every stage, and a copy as reports/<this run>.html."""
     runs = _newest(context.workspace)
     page = render(context.workspace)
     for name in (f"{context.run_id}.html", NEWEST):
@@ -36,10 +36,13 @@ def run(context: StageContext) -> StageResult:
 
 
 def write_page(workspace: Workspace, run_id: str) -> Path:
-    """Write reports/<run_id>.html about one run and those it hangs together with; LearnSparkError without one."""
+    """Write reports/<run_id>.html about one run and the runs connected to it; the path.
+
+    Raises LearnSparkError if there is no run of this id.
+    """
     if not re.fullmatch(r"[\w-]+", run_id):
         raise LearnSparkError(
-            f"report: {run_id!r} is not a run id such as 20240131T120000-0a1b2c3d; see learn-spark status"
+            f"report: {run_id!r} is not a run id such as 20240131T120000-0a1b2c3d; learn-spark status lists the run ids"
         )
     return put(workspace.folder("reports") / f"{run_id}.html", render(workspace, run_id))
 

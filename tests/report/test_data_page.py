@@ -1,4 +1,4 @@
-"""docs/data.md is what the contracts say: written anew it is the same, and nothing of a contract is left out."""
+"""docs/data.md is up to date with the contracts, and lists every part of every contract."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 
 def section(page: str, table: str) -> str:
     """The page from the table's heading to the next one."""
-    found = re.search(rf"^## {table}\n(.*?)(?=^## |\Z)", page, re.M | re.S)
-    assert found, table
-    return found[1]
+    match = re.search(rf"^## {table}\n(.*?)(?=^## |\Z)", page, re.M | re.S)
+    assert match, table
+    return match[1]
 
 
 def cells(line: str) -> list[str]:
-    """The cells of a row, cut where Markdown cuts: at bars that no backslash escapes."""
+    """The cells of a row of a Markdown table, split at bars without a backslash."""
     return [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
@@ -31,38 +31,38 @@ def test_the_page_in_docs_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("table", all_tables())
-def test_everything_of_a_contract_stands_in_its_section(table: str) -> None:
-    held, own = contract(table), section(PAGE.read_text(encoding="utf-8"), table)
-    rows = {tuple(cells(line)[:3]) for line in own.splitlines() if line.startswith("|")}
-    for column in held.columns:
+def test_a_section_lists_every_part_of_its_contract(table: str) -> None:
+    expected, written = contract(table), section(PAGE.read_text(encoding="utf-8"), table)
+    rows = {tuple(cells(line)[:3]) for line in written.splitlines() if line.startswith("|")}
+    for column in expected.columns:
         nullable = "yes" if column.nullable else "no"
         assert (f"`{column.name}`", f"`{column.type}`", nullable) in rows, column.name
-    said = own.replace("\\|", "|")
+    unescaped = written.replace("\\|", "|")
     for text in (
-        held.meaning,
-        *[c.meaning for c in held.columns],
-        *[c.unit for c in held.columns if c.unit],
-        *held.constraints,
-        *[" ".join(condition.split()) for condition in held.constraints.values()],
-        *[rule.reason for rule in held.row_rules],
-        *[rule.broken.replace("\ufffd", "\\uFFFD") for rule in held.row_rules],
-        *[rule.meaning for rule in held.rules],
+        expected.meaning,
+        *[c.meaning for c in expected.columns],
+        *[c.unit for c in expected.columns if c.unit],
+        *expected.constraints,
+        *[" ".join(condition.split()) for condition in expected.constraints.values()],
+        *[rule.reason for rule in expected.row_rules],
+        *[rule.broken.replace("\ufffd", "\\uFFFD") for rule in expected.row_rules],
+        *[rule.meaning for rule in expected.rules],
     ):
-        assert text in said, text
-    judged = {cells(line)[0]: cells(line) for line in own.splitlines() if line.startswith("|")}
-    for rule in held.rules:
-        line = judged[f"`{rule.name}`"]
-        looked_at = rule.measure or rule.drift_of or rule.given or (rule.repeats_of and rule.repeats_of[0])
-        looked_at = looked_at or (rule.references and rule.references.table) or (rule.even and rule.even.among)
-        assert f"`{looked_at}`" in line[1].replace("\\|", "|")
+        assert text in unescaped, text
+    lines = {cells(line)[0]: cells(line) for line in written.splitlines() if line.startswith("|")}
+    for rule in expected.rules:
+        line = lines[f"`{rule.name}`"]
+        subject = rule.measure or rule.drift_of or rule.given or (rule.repeats_of and rule.repeats_of[0])
+        subject = subject or (rule.references and rule.references.table) or (rule.even and rule.even.among)
+        assert f"`{subject}`" in line[1].replace("\\|", "|")
         assert line[2:5] == ["" if b is None else f"{b:g}" for b in (rule.least, rule.most)] + [rule.severity]
 
 
-def test_tables_stand_in_the_order_of_the_road_each_once() -> None:
-    found = re.findall(r"^## (\w+)$", data_page(), re.M)
-    assert sorted(found) == all_tables()
-    road = list(dict.fromkeys(table for stage in all_stages() for table in stage.writes))
-    assert found[: len(road)] == road
+def test_every_table_has_one_section_in_the_order_of_the_pipeline() -> None:
+    tables = re.findall(r"^## (\w+)$", data_page(), re.M)
+    assert sorted(tables) == all_tables()
+    expected = list(dict.fromkeys(table for stage in all_stages() for table in stage.writes))
+    assert tables[: len(expected)] == expected
 
 
 def test_every_row_has_as_many_cells_as_its_head() -> None:

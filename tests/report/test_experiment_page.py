@@ -1,4 +1,4 @@
-"""An experiment's page in a real browser: every plot drew, everybody can read it, nothing in it runs or telephones."""
+"""The page of an experiment in a browser: complete charts, accessible text, no scripts and no requests."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ def page() -> str:
 
 @pytest.fixture(scope="module")
 def views(page: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What the browser measured of the page, by scheme and width, and of an A/A's page at last."""
+    """Measurements of the page by colour scheme and width; the last is of the page of an A/A test."""
     folder = tmp_path_factory.mktemp("experiment")
-    found = [
+    measured = [
         view for dark in (False, True) for view in measure(page, folder, widths=(PHONE, DESKTOP), dark=dark).values()
     ]
     aa = measure(render(made_aa()), tmp_path_factory.mktemp("aa"), widths=(PHONE,), dark=False)[PHONE]
-    return [*found, aa]
+    return [*measured, aa]
 
 
-def test_every_plot_drew_all_that_it_should(views: list[dict[str, Any]]) -> None:
+def test_every_chart_has_all_its_marks(views: list[dict[str, Any]]) -> None:
     evil = "-script-alert-1-script-"
     series = 3  # with CUPED, without, bootstrap
     expected = {
@@ -118,11 +118,11 @@ def test_every_plot_drew_all_that_it_should(views: list[dict[str, Any]]) -> None
         f"power-{evil}": {"mark": 2 * 25, "line": 2},
     }
     aa = {"false-alarms": {"mark": 4, "bar": 4}, "p-quantiles": {"mark": 2 * 19, "line": 2}}
-    for view, wanted in zip(views, [expected] * 4 + [aa], strict=True):
-        assert [plot["key"] for plot in view["plots"]] == list(wanted)
+    for view, charts in zip(views, [expected] * 4 + [aa], strict=True):
+        assert [plot["key"] for plot in view["plots"]] == list(charts)
         for plot in view["plots"]:
             kinds = [shape["kind"] for shape in plot["drawn"]]
-            assert {kind: kinds.count(kind) for kind in kinds} == wanted[plot["key"]], plot["key"]
+            assert {kind: kinds.count(kind) for kind in kinds} == charts[plot["key"]], plot["key"]
             assert min(shape["size"] for shape in plot["drawn"]) > 4, plot["key"]
             assert plot["outside"] == [], plot["key"]
             assert plot["overlaps"] == [], plot["key"]
@@ -132,7 +132,7 @@ def test_every_plot_drew_all_that_it_should(views: list[dict[str, Any]]) -> None
             assert re.search(r"\d", plot["words"])
 
 
-def test_everybody_can_read_it(views: list[dict[str, Any]]) -> None:
+def test_the_page_is_accessible(views: list[dict[str, Any]]) -> None:
     for view in views:
         assert [text for text in view["texts"] if text["contrast"] < 4.5] == []
         assert (view["overflow"], view["trapped"]) == (0, 0)
@@ -143,23 +143,23 @@ def test_everybody_can_read_it(views: list[dict[str, Any]]) -> None:
         assert (view["captionless"], view["scopeless"], view["repeated"], view["dangling"]) == (0, 0, [], [])
 
 
-def test_nothing_runs_or_telephones(page: str, views: list[dict[str, Any]]) -> None:
+def test_the_page_has_no_scripts_and_makes_no_requests(page: str, views: list[dict[str, Any]]) -> None:
     assert not re.search(r'(?:src|href)\s*=\s*"(?!#)|https?://|@import|url\(|<script', page)
     for view in views:
         assert (view["scripts"], view["handlers"], view["requests"]) == (0, 0, [])
 
 
-def test_the_page_says_what_is_unsound_and_what_was_not_compared(views: list[dict[str, Any]]) -> None:
+def test_the_page_lists_failed_checks_and_groups_without_a_comparison(views: list[dict[str, Any]]) -> None:
     text = views[1]["text"]
-    assert "Do not believe the figures below: sample ratio failed." in text
+    assert "The figures below are not valid: the check sample ratio failed." in text
     assert "device: watch. 20 users of an arm; min_users is 100" in text
     assert "refused: no user_id" in text
     assert "12 rows have no arm." in text
     assert HOSTILE in text
-    assert "halved at random 400 times" in views[4]["text"]
+    assert "split in two at random 400 times" in views[4]["text"]
 
 
-def test_figures_on_the_page_are_those_of_the_report(views: list[dict[str, Any]]) -> None:
+def test_the_page_shows_the_figures_of_the_result(views: list[dict[str, Any]]) -> None:
     one = next(c for c in made().whole if (c.treatment, c.metric) == ("big", "conversion_rate"))
     assert one.best.lift is not None
     row = re.search(

@@ -1,4 +1,4 @@
-"""The page as a browser shows it: every plot drew, everybody can read it, and nothing in it runs or telephones."""
+"""The report page in a browser: complete charts, accessible text, no scripts and no requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def page(planted: Planted) -> str:
 
 @pytest.fixture(scope="module")
 def seen(page: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
-    """What the browser measured, by colour scheme and width."""
+    """Measurements of the page by colour scheme and width in pixels."""
     folder = tmp_path_factory.mktemp("browser")
     return {
         name: measure(page, folder, widths=(PHONE, DESKTOP), dark=dark)
@@ -39,12 +39,12 @@ def seen(page: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]
 
 
 def views(seen: dict[str, Seen]) -> list[dict[str, Any]]:
-    found = [view for scheme in seen.values() for view in scheme.values()]
-    assert len(found) == 4
-    return found
+    measured = [view for scheme in seen.values() for view in scheme.values()]
+    assert len(measured) == 4
+    return measured
 
 
-def test_every_plot_drew_all_that_it_should(seen: dict[str, Seen]) -> None:
+def test_every_chart_has_all_its_marks(seen: dict[str, Seen]) -> None:
     methods = len(METHODS)
     expected = {
         "metric-test-ndcg-10": {"mark": methods, "bar": methods},
@@ -75,7 +75,7 @@ def test_series_differ_by_shape_and_not_only_by_colour(seen: dict[str, Seen]) ->
     assert list(outlines.values()) == [len(SLICES["popularity"])] * len(METHODS)
 
 
-def test_text_and_marks_stand_out_in_both_schemes(seen: dict[str, Seen]) -> None:
+def test_text_and_marks_have_enough_contrast_in_both_schemes(seen: dict[str, Seen]) -> None:
     assert seen["light"][PHONE]["paper"] == "rgb(255, 255, 255)"
     assert max(map(int, re.findall(r"\d+", seen["dark"][PHONE]["paper"]))) < 50
     for view in views(seen):
@@ -86,13 +86,13 @@ def test_text_and_marks_stand_out_in_both_schemes(seen: dict[str, Seen]) -> None
             assert plot["text"] >= 11, plot["key"]
 
 
-def test_nothing_is_wider_than_the_window_and_what_scrolls_can_be_reached_by_keyboard(seen: dict[str, Seen]) -> None:
+def test_nothing_is_wider_than_the_window_and_scrolling_parts_are_reachable_by_keyboard(seen: dict[str, Seen]) -> None:
     for view in views(seen):
         assert view["overflow"] == 0
         assert view["trapped"] == 0
 
 
-def test_a_screen_reader_finds_its_way(seen: dict[str, Seen]) -> None:
+def test_the_page_has_landmarks_headings_and_names_for_a_screen_reader(seen: dict[str, Seen]) -> None:
     view = seen["light"][DESKTOP]
     assert view["language"] == "en"
     assert view["landmarks"] == [1, 1, 1, 1]
@@ -109,7 +109,7 @@ def test_a_screen_reader_finds_its_way(seen: dict[str, Seen]) -> None:
     assert "LEARN: another day 0.066 (0.033 to 0.132); same day 0.06 (0.03 to 0.12)" in words
 
 
-def test_the_ads_rankers_figures_stand_by_variant_and_by_cohort(page: str, seen: dict[str, Seen]) -> None:
+def test_the_ads_rankers_metrics_are_listed_by_variant_and_by_cohort(page: str, seen: dict[str, Seen]) -> None:
     text = seen["light"][DESKTOP]["text"]
     assert "Conversion models (dcn_v2) on 100 exposures (900 by weight, 20 conversions) of 9 users and 8 items" in text
     assert re.search(r"without features\s+0\.6000\s*0\.5900 to 0\.6100", text)
@@ -124,7 +124,7 @@ def test_the_ads_rankers_figures_stand_by_variant_and_by_cohort(page: str, seen:
     ]
 
 
-def test_hostile_titles_are_text_and_nothing_is_asked_of_the_network(page: str, seen: dict[str, Seen]) -> None:
+def test_hostile_titles_are_text_and_the_page_makes_no_requests(page: str, seen: dict[str, Seen]) -> None:
     assert not re.search(r'(?:src|href)\s*=\s*"(?!#)|https?://|@import|url\(|<script', page)
     for view in views(seen):
         assert view["title"] == "learn-spark report"
@@ -134,8 +134,8 @@ def test_hostile_titles_are_text_and_nothing_is_asked_of_the_network(page: str, 
     assert HOSTILE[:60] in seen["light"][DESKTOP]["text"]
 
 
-def test_the_browser_would_notice(page: str, tmp_path: Path) -> None:
-    """Planted faults: a plot that did not draw, faint text, a wide element, headings that leap."""
+def test_the_measurements_detect_planted_faults(page: str, tmp_path: Path) -> None:
+    """An empty chart, faint text, a wide element, and headings that skip levels."""
     spoilt = re.sub(r'd="M[^"]*"', 'd=""', page)
     spoilt = spoilt.replace("--soft: #57606a", "--soft: #b0b8c0")
     spoilt = spoilt.replace("<h2 id=", "<h5 id=").replace("</nav>", '</nav><div style="width:2000px">wide</div>')
@@ -147,7 +147,7 @@ def test_the_browser_would_notice(page: str, tmp_path: Path) -> None:
     assert any(after > before + 1 for before, after in pairwise(view["headings"]))
 
 
-def test_without_a_browser_the_tests_say_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_browser_the_error_explains_how_to_install_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CHROMIUM", raising=False)
     with pytest.raises(AssertionError, match=r"no browser found .* apt-get install chromium"):

@@ -1,4 +1,4 @@
-"""Lines over a number such as the epoch."""
+"""Line charts over a numeric axis such as the epoch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ SMALLEST_SPAN = 1e-200  # Vega divides by a tick's size, which overflows near th
 def draw_curve(
     key: str, title: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]], *, x_name: str = "epoch"
 ) -> Plot:
-    """Lines through (xs, ys) with a mark on each point of up to ``MOST_MARKS``; a value that is not finite breaks its
-    line.
+    """Lines through (xs, ys), with a mark on each point if there are at most ``MOST_MARKS`` points.
 
-    Raises ValueError where there is no finite point, or a line has not as many ys as there are xs.
+    A value that is not finite breaks its line. Raises ValueError if no value is finite, or if the number of ys of a
+    line differs from the number of xs.
     """
     for name, ys in lines.items():
         if not xs or len(xs) != len(ys):
-            raise ValueError(f"{title}: {len(xs)} xs and {len(ys)} ys of {name} do not make a curve")
+            raise ValueError(
+                f"{title}: {len(xs)} xs and {len(ys)} ys of {name} make no curve; a curve needs one y for each x"
+            )
     finite = [y for ys in lines.values() for y in ys if math.isfinite(y)]
     if not finite:
         raise ValueError(f"{title}: no finite value in {len(lines)} lines")
@@ -58,7 +60,7 @@ def line_chart(
     legend: alt.Legend | None = None,
     zero: bool = False,
 ) -> alt.LayerChart:
-    """Lines through the rows (series, x, y or None) and, with ``marks``, their points; ``zero``: the y axis has 0."""
+    """Lines through the rows (series, x, y or None); ``marks`` adds the points, ``zero`` adds 0 to the y axis."""
     xs = [row["x"] for row in rows]
     ys = [row["y"] for row in rows if row["y"] is not None] + ([0.0] if zero else [])
     ticks: dict[str, Any] = {"tickMinStep": 1} if all(x == int(x) for x in xs) else {}
@@ -87,7 +89,7 @@ def line_chart(
 
 
 def _domain(values: Sequence[float], room: float) -> list[float]:
-    """From the lowest to the highest; ``room`` on both sides where no tick fits between them."""
+    """[lowest, highest], widened by ``room`` on both sides if the span is too small for ticks."""
     low, high = min(values), max(values)
     least = max(1e-9 * max(abs(low), abs(high)), SMALLEST_SPAN)
     return [low, high] if high - low > least else [low - room, high + room]

@@ -1,4 +1,4 @@
-"""Values and their intervals, one group of rows for each slice."""
+"""Dot charts: values with intervals, one group of rows per slice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LETTER = 8.0  # an upper bound of a bold letter's mean width, for labels that sh
 
 @dataclass(frozen=True)
 class Value:
-    """A value and its interval; None for both bounds where there is none."""
+    """A value and its interval; both bounds are None if there is no interval."""
 
     value: float
     low: float | None = None
@@ -28,7 +28,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Group:
-    """A slice: its name, its size in words, and the value of each series that has one."""
+    """A slice: its name, its size as text, and the value of each series that has one."""
 
     label: str
     note: str
@@ -45,9 +45,9 @@ def draw_dots(
     x_name: str,
     form: Form = NUMBER,
 ) -> Plot:
-    """One row for each series in every group, on an axis that includes 0: a mark at the value, a bar over the interval.
+    """One row per group and series, on an axis that includes 0: a mark at the value and a bar over the interval.
 
-    Raises ValueError where there is no value, or a value or a bound of an interval is not finite.
+    Raises ValueError if there is no value, or if a value or a bound of an interval is not finite.
     """
     drawn = [value for group in groups for name, value in group.values.items() if name in series]
     if not drawn:
@@ -101,8 +101,8 @@ def _chart(
 
 
 def _places(series: Sequence[str], groups: Sequence[Group]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float]:
-    """(rows of labels, rows of values, the height), y in pixels from the top. A note that does not fit beside its
-    label stands on the next line.
+    """(rows of labels, rows of values, height), y in pixels from the top. A note that does not fit on the line of its
+    label is placed on the next line.
     """
     labels, values = [], []
     top = 0.0

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from learn_spark.report.plots.style import FONT, LIGHT, WIDTH
 
 XMLNS = 'xmlns="http://www.w3.org/2000/svg"'
-# What Vega writes for its interactive renderers, labels that it hides because they would overlap, and what a text
-# inherits: the page's font.
+# Parts of Vega's SVG that a page does not use: markup for interactive renderers, labels that are hidden because they
+# would overlap, and the font, which a text inherits from the page.
 NOISE = re.compile(
     r'<text [^>]*opacity="0"[^>]*>[^<]*</text>|'
     r'<path class="(?:back|fore)ground"[^>]*/>'
@@ -46,31 +46,31 @@ def rows_of(rows: Sequence[dict[str, Any]]) -> alt.Data:
 
 
 def to_svg(key: str, title: str, words: str, chart: alt.LayerChart) -> Markup:
-    """``<svg>`` for a page, scaled by its viewBox, that asks nothing of the network; ids begin with ``key``."""
+    """The chart as an ``<svg>`` element scaled by its viewBox, without network requests; ids begin with ``key``."""
     spec = chart.properties(
         width=WIDTH,
         padding={"left": 6, "right": 14, "top": 4, "bottom": 4},
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         background="transparent",
     ).configure_view(stroke=None)
-    drawn = vl_convert.vegalite_to_svg(spec.to_dict(), allowed_base_urls=[])
-    found = re.match(r'<svg [^>]*viewBox="([^"]+)"[^>]*>', drawn)
-    if found is None:
-        raise ValueError(f"{title}: vl-convert gave no <svg> but {drawn[:60]!r}")
+    svg = vl_convert.vegalite_to_svg(spec.to_dict(), allowed_base_urls=[])
+    root = re.match(r'<svg [^>]*viewBox="([^"]+)"[^>]*>', svg)
+    if root is None:
+        raise ValueError(f"{title}: the output of vl-convert is not an <svg>: {svg[:60]!r}")
     head = (
-        f'<svg viewBox="{found[1]}" role="img" aria-labelledby="{escape(key)}-title" '
+        f'<svg viewBox="{root[1]}" role="img" aria-labelledby="{escape(key)}-title" '
         f'aria-describedby="{escape(key)}-words"><title id="{escape(key)}-title">{escape(title)}</title>'
         f'<desc id="{escape(key)}-words">{escape(words)}</desc>'
     )
-    return Markup(head + NOISE.sub("", drawn[found.end() :]))
+    return Markup(head + NOISE.sub("", svg[root.end() :]))
 
 
 def svg_file(plot: Plot) -> str:
-    """The chart as a file of its own, in the light colours on white."""
+    """The chart as the text of an SVG file, in the light colours on white."""
     body = str(plot.svg).removeprefix("<svg ")
     size = re.match(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
     if size is None:
-        raise ValueError(f"{plot.title}: the chart has no viewBox that begins at 0 0")
+        raise ValueError(f"{plot.title}: the viewBox of the chart does not begin at 0 0")
     paper = f'<rect width="{size[1]}" height="{size[2]}" fill="{LIGHT["paper"]}"/>'
     head = f'<svg {XMLNS} font-family="{FONT}" width="{size[1]}" height="{size[2]}" '
     return head + body.replace("</desc>", f"</desc>{paper}", 1) + "\n"

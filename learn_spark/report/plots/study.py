@@ -1,4 +1,4 @@
-"""Charts of a study's rows: quality against cost, and curves over the epochs, each with a legend, best first."""
+"""Charts of a study's rows: quality against cost, and curves over epochs. The legend lists the best row first."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ class Point:
 
 
 def draw_points(key: str, points: Sequence[Point], x_name: str, y_name: str, *, log_x: bool) -> Plot:
-    """A mark for each point, the highest first in the legend; points that are not finite are left out. The axes include
-    0, but for x where ``log_x``.
+    """A mark for each point; the legend lists the highest first. Points that are not finite are left out.
 
-    Raises ValueError where no point is finite.
+    The axes include 0, except a logarithmic x axis. Raises ValueError if no point is finite.
     """
     finite = sorted((p for p in points if math.isfinite(p.x) and math.isfinite(p.y)), key=lambda p: -p.y)
     title = f"{y_name} against {x_name}"
@@ -72,10 +71,10 @@ def draw_points(key: str, points: Sequence[Point], x_name: str, y_name: str, *, 
 
 
 def draw_lines(key: str, lines: Mapping[str, Sequence[float]], x_name: str, y_name: str) -> Plot:
-    """A line for each name through its values at 1, 2 and so on, the one with the highest value first in the legend.
-    Values that are not finite are left out, and so are lines without a finite value.
+    """A line for each name through its values at 1, 2, ...; the legend lists the line with the highest value first.
 
-    Raises ValueError where no value is finite.
+    Values that are not finite are left out, and so are lines without a finite value. Raises ValueError if no value is
+    finite.
     """
     through = {name: [(place, y) for place, y in enumerate(ys, 1) if math.isfinite(y)] for name, ys in lines.items()}
     best = {name: max(points, key=lambda point: point[1]) for name, points in through.items() if points}

@@ -53,7 +53,7 @@ def shapes_of(series: list[str], legend: alt.Legend | None = None) -> alt.Shape:
 
 
 def axis(**options: Any) -> alt.Axis:
-    """A quiet axis: a grid, no line, no ticks."""
+    """An axis with a grid, without a line and ticks."""
     shared: dict[str, Any] = {
         "domain": False,
         "ticks": False,

@@ -1,4 +1,4 @@
-"""How figures are written: in the tables, and on the axes of charts."""
+"""Number formats of tables and of chart axes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 def number(value: float) -> str:
-    """Four significant digits."""
+    """``value`` to four significant digits."""
     return f"{value:.4g}"
 
 
@@ -24,7 +24,7 @@ def slug(name: str) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """A way to write figures: in Python, and as Vega's expression for a tick's label (``datum.value``)."""
+    """A number format: a Python function, and a Vega expression for the label of a tick (``datum.value``)."""
 
     write: Callable[[float], str]
     label: str

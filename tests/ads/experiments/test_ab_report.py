@@ -278,7 +278,7 @@ def test_lost_users_are_a_mismatch_and_the_page_is_written_all_the_same(
         report_on(tmp_path / "lost.parquet", "bootstrap_samples=0", gate)
     assert raised.value.exit_code == 3
     page = (tmp_path / "workspace/reports/lost.html").read_text()
-    assert "Do not believe the figures below: sample ratio failed" in page
+    assert "The figures below are not valid: the check sample ratio failed" in page
 
 
 def test_an_outcome_log_is_given_the_arms_of_the_assignment(log: pa.Table, tmp_path: Path, report_on: ReportOn) -> None:
@@ -310,4 +310,4 @@ def test_a_a_halves_one_arm_and_counts_false_alarms(log: pa.Table, tmp_path: Pat
         assert one.quantiles[9] == pytest.approx(0.5, abs=0.1)
     assert not result.failed
     page = (tmp_path / "workspace/reports/log.html").read_text()
-    assert "halved at random 400 times" in page
+    assert "split in two at random 400 times" in page
