@@ -47,7 +47,8 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, written_by
 from learn_spark.evaluation.slices import DIMENSIONS
-from learn_spark.model.store import read_curve, read_manifest
+from learn_spark.model.manifest import read_manifest
+from learn_spark.model.store import read_curve
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.report.plots.render import svg_file
 from learn_spark.report.plots.study import Point, draw_lines, draw_points
@@ -149,9 +150,8 @@ def _train(workspace: Workspace, row: Row, config: str, seed: int, overrides: Se
     # Whole, even where a training was cut off: its seconds and memory are told.
     peak = _command("train", config, [*own, "training.resume=never"], "--force")
     seconds = time.monotonic() - clock
-    model = next(
-        name.removeprefix("models/") for name in _last(workspace, "train").outputs if name.startswith("models/")
-    )
+    model = _last(workspace, "train").model_id
+    assert model is not None
     _command("evaluate", config, own)
     # Other code may give the same model, and its result is written once.
     wrote = written_by(workspace, ResultKey.of_run(_last(workspace, "evaluate")))
@@ -210,7 +210,7 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
     for row in dict.fromkeys(one.row for one in done):
         own = [one for one in done if one.row == row]
         manifests = [read_manifest(workspace.root / "models" / one.model_id) for one in own]
-        plain, alone = manifests[0]["method"], f"{manifests[0]['method']}{VECTORS_ONLY}"
+        plain, alone = manifests[0].method, f"{manifests[0].method}{VECTORS_ONLY}"
         told_of = {one.run_id: [m for m in (plain, alone) if (one.run_id, m, METRICS[0]) in values] for one in own}
         by, measured[row] = _figures(values, parts, {run: methods[0] for run, methods in told_of.items()})
         table.append([row, *(_interval(by[metric]) for metric in METRICS)])
@@ -229,11 +229,11 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
         rates = [statistics.median(point["samples_per_second"] for point in curve) for curve in learnt]
         seconds = statistics.mean(one.seconds for one in own)
         peak = max(one.peak_mib for one in own)
-        validation = statistics.mean(manifest["validation"]["NDCG@10"] for manifest in manifests)
+        validation = statistics.mean(manifest.validation["NDCG@10"] for manifest in manifests)
         costs.append(
             [
                 row,
-                f"{manifests[0]['parameters']:,}",
+                f"{manifests[0].parameters:,}",
                 f"{seconds:,.0f}",
                 f"{peak:,.0f}",
                 f"{statistics.mean(rates):,.0f}",
@@ -244,7 +244,7 @@ def _show(workspace: Workspace, done: Sequence[Done], arguments: argparse.Namesp
             "seeds": [one.seed for one in own],
             **by,
             "validation NDCG@10": validation,
-            "parameters": manifests[0]["parameters"],
+            "parameters": manifests[0].parameters,
             "seconds": seconds,
             "peak MiB": peak,
             "samples/s": statistics.mean(rates),

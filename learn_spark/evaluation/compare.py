@@ -127,7 +127,7 @@ def _find(workspace: Workspace, name: str, every: Sequence[Evaluated], runs: dic
     if run is not None and run.job == "evaluate":
         wanted = written_by(workspace, ResultKey.of_run(run))
     elif run is not None:
-        model = next((o.removeprefix("models/") for o in run.outputs if o.startswith("models/")), "")
+        model = run.model_id or ""
         if not model:
             raise LearnSparkError(f"compare: {name} is a run of {run.job}; name a run of evaluate or train, or a model")
     found = [one for one in every if (one.run_id == wanted if wanted else one.model_id == model)]

@@ -15,7 +15,6 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import (
@@ -37,6 +36,7 @@ from learn_spark.model.feed.item_matrix import item_matrix
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
+from learn_spark.model.trained import newest_model
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
 LIST_USERS = 50_000  # users whose lists are measured: a search for the best few hundred items costs more than ranks
@@ -95,7 +95,7 @@ class SplitResult:
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
     """The newest model."""
-    return {"model": newest_model(workspace)}
+    return {"model": newest_model(workspace).model_id}
 
 
 def run(context: StageContext) -> StageResult:
@@ -140,7 +140,7 @@ def run(context: StageContext) -> StageResult:
         result = _rank(context, task)
         labels = target_labels(split, task.statistics.trained, task.statistics.counts)
         metrics += [shared | row for row in _metric_rows(context, task, result)]
-        slices += _slice_rows(context, task, result, labels, model.manifest["seed"])
+        slices += _slice_rows(context, task, result, labels, model.manifest.seed)
         of_methods = [(one.method, one.model_id, result.ranks[one.method]) for one in task.contenders]
         users.append(user_rows(context.run_id, task.name, split, item_ids, labels, of_methods))
     append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
@@ -164,7 +164,7 @@ def _tasks(
     statistics = Statistics.of(histories, n_items)
     chosen, of_test = model, histories
     if model.refit:
-        chosen = load_model(context.workspace.root / "models" / model.model_id, chosen=True)
+        chosen = load_model(context.workspace.root / "models" / model.model_id, before_refit=True)
         bind_content(context, chosen)
     yield _task("validation", histories, statistics, untrained, chosen, context.settings)
     if model.refit:

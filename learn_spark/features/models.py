@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
-from learn_spark.core.tables.lineage import trained_models
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.core.times import as_micros
 from learn_spark.encoder.identity import identify
+from learn_spark.model.manifest import ModelManifest
+from learn_spark.model.trained import trained_models
 
 
 def usable_model(settings: Settings, workspace: Workspace) -> str:
@@ -20,27 +18,26 @@ def usable_model(settings: Settings, workspace: Workspace) -> str:
     the features; without it, on all events. Models of other towers or encoders in the workspace do not count. Raises
     LearnSparkError where no model fits, and where ``release.model`` is unknown or does not fit.
     """
-    trained = trained_models(workspace)
+    trained = {one.model_id: one.manifest for one in trained_models(workspace)}
     if not trained:
         raise LearnSparkError("there is no trained model yet; run the train stage first")
     if settings.release.model is not None:
         if settings.release.model not in trained:
             raise LearnSparkError(
                 f"release.model: there is no trained model {settings.release.model!r}; the newest are "
-                f"{', '.join(trained[:3])} (learn-spark models lists all)"
+                f"{', '.join(list(trained)[:3])} (learn-spark models lists all)"
             )
-        trained = [settings.release.model]
-    manifests = {model: _manifest(workspace, model) for model in trained}
-    fitting = {model: manifest for model, manifest in manifests.items() if _is_of(manifest, settings)}
+        trained = {settings.release.model: trained[settings.release.model]}
+    fitting = {model: manifest for model, manifest in trained.items() if _is_of(manifest, settings)}
     if not fitting:
-        others = ", ".join(dict.fromkeys(str(manifest.get("method")) for manifest in manifests.values()))
+        others = ", ".join(dict.fromkeys(manifest.method for manifest in trained.values()))
         raise LearnSparkError(
             f"no {settings.tower.kind} model over {settings.encoder.model} was trained in this workspace, only others "
             f"({others}); run train with these settings"
         )
     wanted = settings.histories.as_of_micros()
     for model, manifest in fitting.items():
-        knows = None if manifest.get("as_of") is None else as_micros(manifest["as_of"])
+        knows = None if manifest.as_of is None else as_micros(manifest.as_of)
         if (wanted is None and knows is None) or (wanted is not None and knows is not None and knows <= wanted):
             return model
     if wanted is None:
@@ -49,14 +46,8 @@ def usable_model(settings: Settings, workspace: Workspace) -> str:
     raise LearnSparkError(f"no model knows only what was before {as_of}: run train with histories.as_of={as_of}")
 
 
-def _manifest(workspace: Workspace, model: str) -> dict[str, Any]:
-    path = workspace.root / "models" / model / "manifest.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def _is_of(manifest: dict[str, Any], settings: Settings) -> bool:
+def _is_of(manifest: ModelManifest, settings: Settings) -> bool:
     """Whether it is a model of the settings' kind of tower, and of their encoder where it reads content."""
-    if manifest.get("method") != settings.tower.kind:
+    if manifest.method != settings.tower.kind:
         return False
-    return not settings.tower.reads_content or manifest.get("encoder_key") == identify(settings.encoder).key
+    return not settings.tower.reads_content or manifest.encoder_key == identify(settings.encoder).key

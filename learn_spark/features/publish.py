@@ -97,11 +97,11 @@ def run(context: StageContext) -> StageResult:
         "release_id": release,
         "model_id": model.model_id,
         "code_version": vector_code(),
-        "encoder_key": model.manifest["encoder_key"],
+        "encoder_key": model.manifest.encoder_key,
         "inputs": dict(context.inputs),
         "outputs": {table: f"staged/{release}/{table}" for table in parts},
         "gate_results": None,
-        "metrics": {name: float(value) for name, value in _of_released_vectors(model.manifest).items()},
+        "metrics": {name: float(value) for name, value in model.manifest.released_validation.items()},
         "as_of": as_of,
         "run_id": context.run_id,
         "note": note,
@@ -214,12 +214,6 @@ def _last_written(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The release whose rows the feature tables hold now, withdrawn or not."""
     published = [row for row in rows if row["status"] in READABLE]
     return max(published, key=lambda row: int(row["outputs"]["user_features"]), default=None)
-
-
-def _of_released_vectors(manifest: dict[str, Any]) -> dict[str, float]:
-    """The validation figures of the vectors alone: evidence, where a model has some, is not released."""
-    told: dict[str, float] = manifest.get("validation_tower", manifest["validation"])
-    return told
 
 
 def _what_and_why(

@@ -63,11 +63,12 @@ def bind_content(context: StageContext, model: Model) -> Path | None:
     if not isinstance(model.tower, BoundTower):
         return None
     key = identify(context.settings.encoder).key
-    if model.manifest["encoder_key"] != key:
+    if model.manifest.encoder_key != key:
         raise LearnSparkError(
-            f"the model {model.model_id} was trained on the encoder {model.manifest['encoder_key'][:12]}, the settings "
+            f"the model {model.model_id} was trained on the encoder {model.manifest.encoder_key[:12]}, the settings "
             f"name {key[:12]}; train again or name the model's encoder"
         )
-    path = matrix_path(context, read_embedding_space(context.workspace, model.manifest["space_key"]))
+    assert model.manifest.space_key is not None
+    path = matrix_path(context, read_embedding_space(context.workspace, model.manifest.space_key))
     model.tower.bind(item_matrix(path))
     return path

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from learn_spark.core.console import Reporter
-from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import ledger, release_in_force
-from learn_spark.model.store import read_manifest
+from learn_spark.model.trained import trained_models
 
 METRIC = "NDCG@10"
 
@@ -34,32 +33,29 @@ def list_models(workspace: Workspace) -> list[TrainedModel]:
     """All models that train runs wrote and that still exist, newest first."""
     released = release_in_force(ledger(workspace))
     tests = _test_figures(workspace)
-    models: dict[str, TrainedModel] = {}
-    for run in reversed(all_runs(workspace)):
-        for name in run.outputs if run.job == "train" and run.status == "done" else ():
-            model_id = name.removeprefix("models/")
-            folder = workspace.root / "models" / model_id
-            if name == model_id or model_id in models or not (folder / "manifest.json").is_file():
-                continue
-            manifest = read_manifest(folder)
-            tags = [
-                *(["released"] if released is not None and released["model_id"] == model_id else []),
-                *(["trial"] if manifest.get("trial") else []),
-                *(["refit"] if manifest.get("chosen_weights") else []),
-                *(["reranker"] if "evidence" in manifest else []),
-                *(["blending"] if "fusion" in manifest else []),
-                *([f"as of {manifest['as_of']}"] if manifest.get("as_of") else []),
-            ]
-            models[model_id] = TrainedModel(
-                model_id=model_id,
-                method=str(manifest["method"]),
-                run_id=run.run_id,
-                trained_at=run.started_at,
-                validation=manifest.get("validation", {}).get(METRIC),
-                test=tests.get((model_id, str(manifest["method"]))),
-                tags=tuple(tags),
+    rows = []
+    for one in trained_models(workspace, trials=True):
+        manifest = one.manifest
+        tags = {
+            "released": released is not None and released["model_id"] == one.model_id,
+            "trial": manifest.trial,
+            "refit": manifest.refit,
+            "reranker": manifest.reranker is not None,
+            "blending": manifest.blending is not None,
+            f"as of {manifest.as_of}": manifest.as_of is not None,
+        }
+        rows.append(
+            TrainedModel(
+                model_id=one.model_id,
+                method=manifest.method,
+                run_id=one.run.run_id,
+                trained_at=one.run.started_at,
+                validation=manifest.validation.get(METRIC),
+                test=tests.get((one.model_id, manifest.method)),
+                tags=tuple(tag for tag, has_it in tags.items() if has_it),
             )
-    return list(models.values())
+        )
+    return rows
 
 
 def _test_figures(workspace: Workspace) -> dict[tuple[str, str], float]:

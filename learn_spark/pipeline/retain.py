@@ -122,8 +122,8 @@ def _why_release(row: Mapping[str, Any], releases: int, days: int) -> str:
 
 
 def _models_of(runs: Iterable[Run]) -> set[str]:
-    written = {name.removeprefix("models/") for run in runs for name in run.outputs if name.startswith("models/")}
-    return written | {run.inputs["model"] for run in runs if "model" in run.inputs}
+    named = {model for run in runs for model in (run.model_id, run.inputs.get("model"))}
+    return {model for model in named if model is not None}
 
 
 def _folders(workspace: Workspace, kept: Mapping[str, Any], models: set[str], young: datetime) -> list[Going]:

@@ -164,8 +164,8 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
             tables["item_index"],
             tables["item_text"],
             tables["text_embeddings"],
-            template_version=model.manifest["template_version"],
-            encoder_key=model.manifest["encoder_key"],
+            template_version=model.manifest.template_version,
+            encoder_key=model.manifest.encoder_key,
             cache=workspace.folder("cache", "item_matrix"),
             dtype="float32" if space is None else saved["embedding_space"]["dtype"],
             space=space,
@@ -173,7 +173,7 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
         return item_matrix(path)
 
     if isinstance(model.tower, BoundTower):
-        model.tower.bind(matrix(model.manifest["space_key"]))
+        model.tower.bind(matrix(model.manifest.space_key))
     size = model.tower.n_items
     index = tables["item_index"].to_arrow(["item_id", "item_index"]).sort_by("item_id")
     rows = index["item_index"].to_numpy().astype(np.int64)

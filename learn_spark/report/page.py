@@ -39,7 +39,7 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
     metrics = metric_tables(workspace, evaluated) if evaluated else []
     tables, release = table_gates(workspace, road), release_of(workspace, road)
     gates = [*tables, *([release.gate] if release and release.gate else [])]
-    trained_method = label_of(manifest["method"]) if manifest else ""
+    trained_method = label_of(manifest.method) if manifest else ""
     examples, no_examples = _examples(workspace, road)
     return (
         environment()

@@ -31,9 +31,8 @@ class Road:
     def model_id(self) -> str | None:
         """The model that was trained, or else read, on this road."""
         trained = self.of("train")
-        for name in trained.outputs if trained else ():
-            if name.startswith("models/"):
-                return name.removeprefix("models/")
+        if trained is not None and trained.model_id is not None:
+            return trained.model_id
         return next((run.inputs["model"] for run in self.runs if "model" in run.inputs), None)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.model.manifest import MANIFEST, ModelManifest, read_manifest
 from learn_spark.report.road import Road
 
 LIBRARIES = (
@@ -25,13 +24,13 @@ LIBRARIES = (
 )
 
 
-def manifest_of(workspace: Workspace, model_id: str | None) -> dict[str, Any] | None:
+def manifest_of(workspace: Workspace, model_id: str | None) -> ModelManifest | None:
     """The model's manifest; None where there is no such model (any more)."""
-    path = workspace.root / "models" / (model_id or "") / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if model_id and path.is_file() else None
+    folder = workspace.root / "models" / (model_id or "")
+    return read_manifest(folder) if model_id and (folder / MANIFEST).is_file() else None
 
 
-def versions_of(workspace: Workspace, road: Road, manifest: dict[str, Any] | None) -> list[tuple[str, str]]:
+def versions_of(workspace: Workspace, road: Road, manifest: ModelManifest | None) -> list[tuple[str, str]]:
     """(what, which version), from our own code outwards. Libraries are those that write the page."""
     codes: dict[str, list[str]] = {}
     for run in road.runs:
@@ -40,13 +39,13 @@ def versions_of(workspace: Workspace, road: Road, manifest: dict[str, Any] | Non
         (f"learn-spark ({', '.join(jobs)})" if len(codes) > 1 else "learn-spark", code) for code, jobs in codes.items()
     ]
     if manifest is not None:
-        key = manifest["encoder_key"]
+        key = manifest.encoder_key
         for row in read_rows(workspace.table("encoders")):
             if row["encoder_key"] == key:
                 found.append(("Frozen LLM", f"{row['model']}, revision {row['revision'][:16]}"))
                 detail = f"{row['pooling']} pooling, {row['max_tokens']} tokens at most, {row['precision']}"
                 found.append(("Read as", detail + (f", prefix {row['prefix']!r}" if row["prefix"] else "")))
-        found.append(("Prompt template", manifest["template_version"]))
+        found.append(("Prompt template", manifest.template_version))
     found.append(("Python", platform.python_version()))
     for library in LIBRARIES:
         try:

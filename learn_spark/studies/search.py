@@ -23,8 +23,8 @@ from learn_spark.core.settings.search import ParameterSettings
 from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.workspace import Workspace, alone
+from learn_spark.model.manifest import read_manifest
 from learn_spark.model.reranking.fit import RerankerError
-from learn_spark.model.store import read_manifest
 from learn_spark.model.training.loop import TrainingError
 from learn_spark.pipeline.runner import plan_stage, run_stages
 
@@ -203,18 +203,19 @@ def _train(study: Study, trial: Trial, load: Callable[[], Settings], console: Re
         study.tell(trial, state=TrialState.FAIL)
         console.say(f"failed: {error}")
         return
-    model_id = next(name.removeprefix("models/") for name in outcome.run.outputs if name.startswith("models/"))
+    model_id = outcome.run.model_id
+    assert model_id is not None
     manifest = read_manifest(Workspace.open(settings.workspace).root / "models" / model_id)
     for name, value in {
         "model_id": model_id,
-        "epochs": manifest["epochs"],
-        "best_epoch": manifest["best_epoch"],
-        "parameters": manifest["parameters"],
-        "validation": manifest["validation"],
+        "epochs": manifest.epochs,
+        "best_epoch": manifest.best_epoch,
+        "parameters": manifest.parameters,
+        "validation": manifest.validation,
         "seconds": time.monotonic() - clock,
     }.items():
         trial.set_user_attr(name, value)
-    study.tell(trial, manifest["validation"][METRIC])
+    study.tell(trial, manifest.validation[METRIC])
 
 
 def _best(study: Study, folder: Path) -> Found:

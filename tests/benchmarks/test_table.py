@@ -11,7 +11,8 @@ import pytest
 from benchmarks.table import BASELINES, Done, _rows, _show
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.log import read_rows
-from learn_spark.model.store import read_curve, read_manifest
+from learn_spark.model.manifest import read_manifest
+from learn_spark.model.store import read_curve
 from tests.shelf import Shelf, reading
 
 PLUS = (
@@ -33,7 +34,7 @@ def test_seeds_with_and_without_evidence_make_one_row(
         trained, _ = shelf.run("train", *overrides)
         model = next(iter(trained.outputs)).removeprefix("models/")
         run, _ = shelf.run("evaluate", *overrides)
-        assert ("evidence" in read_manifest(shelf.workspace.root / "models" / model)) == (seed == 2024)
+        assert (read_manifest(shelf.workspace.root / "models" / model).reranker is not None) == (seed == 2024)
         done.append(Done("LEARN+", seed, model, run.run_id, 10.0, 100.0))
     done = [done[place] for place in order]
     plot, front, curves = (tmp_path / f"{name}.svg" for name in ("plot", "front", "curves"))

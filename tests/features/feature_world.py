@@ -29,9 +29,10 @@ from learn_spark.encoder.embedding_space import fit_embedding_space, register_em
 from learn_spark.encoder.identity import identify
 from learn_spark.features.publish import release_id, run
 from learn_spark.features.read import KEYS
-from learn_spark.model.store import save_model
+from learn_spark.model.manifest import BlendingFacts
+from learn_spark.model.store import ModelBlending, save_model
 from learn_spark.model.towers.content import ContentTower
-from learn_spark.model.training.fusion import FittedBlending
+from tests.model.facts import training_facts
 from tests.report.planted import FIRST_DAY, history_row
 from tests.world import write_config
 
@@ -100,28 +101,25 @@ class FeatureWorld:
         self.put("user_histories", [history_row(user, items) for user, items in self.histories.items()])
 
     def train(
-        self, seed: int = 1, ndcg: float = 0.1, encoder_key: str | None = None, fusion: FittedBlending | None = None
+        self, seed: int = 1, ndcg: float = 0.1, encoder_key: str | None = None, blending: ModelBlending | None = None
     ) -> None:
-        """A model of weights drawn by ``seed``, over the settings' encoder or another; ``fusion`` upon it."""
+        """A model of weights drawn by ``seed``, over the settings' encoder or another; ``blending`` upon it."""
         encoder_key = encoder_key or self.encoder_key
         torch.manual_seed(seed)
         shape: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "ffn": 16, "dropout": 0.0, "item_tower": "a"}
         tower = ContentTower(n_items=len(self.texts), content_dim=HIDDEN, output_dim=DIMS, **shape)
         space = fit_embedding_space(np.eye(HIDDEN, dtype=np.float32), "raw")
-        manifest = {
-            "encoder_key": encoder_key,
-            "space_key": register_embedding_space(self.workspace, space, encoder_key, {}),
-            "window": WINDOW,
-            "validation": {"NDCG@10": ndcg},
-            "method": "learn",
-            "seed": seed,
-        }
-        tensors = None
-        if fusion is not None:
-            own = fusion.fusion
-            tensors = fusion.tensors(own.counts)
-            manifest["fusion"] = {"reach": own.reach, "temperature": own.temperature}
-        self.model_id = save_model(self.workspace, tower.eval(), manifest, [], self.settings(), fusion=tensors)
+        facts = training_facts(
+            encoder_key=encoder_key,
+            space_key=register_embedding_space(self.workspace, space, encoder_key, {}),
+            window=WINDOW,
+            validation={"NDCG@10": ndcg},
+            seed=seed,
+            blending=None if blending is None else BlendingFacts(reach=blending.reach),
+            temperature=0.05 if blending is None else blending.temperature,
+        )
+        tensors = None if blending is None else blending.tensors(blending.counts)
+        self.model_id = save_model(self.workspace, tower.eval(), facts, [], self.settings(), blending=tensors)
         record(
             self.workspace,
             Run(

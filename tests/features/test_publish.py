@@ -15,13 +15,13 @@ from pyspark.sql import SparkSession
 from learn_spark.core.errors import GateError, LearnSparkError
 from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import Settings
-from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.features.ledger import roll_back
 from learn_spark.features.read import NoReleaseError, current_release, read_release, released_arrow, released_features
 from learn_spark.model.store import load_model
+from learn_spark.model.trained import newest_model
 
 SHORT = ("training.epochs=1", "training.passes_per_epoch=1")
 RANKED = (
@@ -77,8 +77,8 @@ def test_publishing_a_real_model(
     assert [r["passed"] for r in json.loads(release["gate_results"])].count(False) == 0
 
     # The vectors that the workers wrote are the tower's own.
-    model = load_model(workspace.root / "models" / newest_model(workspace))
-    space = read_embedding_space(workspace, model.manifest["space_key"])
+    model = load_model(workspace.root / "models" / newest_model(workspace).model_id)
+    space = read_embedding_space(workspace, model.manifest.space_key)
     cached = (workspace.root / "cache").glob("item_matrix/*/matrix.json")
     described = {path.parent: json.loads(path.read_text()) for path in cached}
     (raw,) = (np.load(f / "embeddings.npy") for f, told in described.items() if told["space_key"] is None)

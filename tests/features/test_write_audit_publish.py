@@ -29,7 +29,6 @@ from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.content import bind_content
 from learn_spark.model.store import ModelBlending, load_model
 from learn_spark.model.towers.vectors import unit_rows
-from learn_spark.model.training.fusion import FittedBlending
 from tests.features.feature_world import DIMS, HIDDEN, FeatureWorld
 from tests.report.planted import FIRST_DAY, release_row
 
@@ -138,7 +137,7 @@ def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
     levels = FrequencyWeights(chance.uniform(0.2, 1.0, size=(3, 5)))
     # Items 7 and 8 are newer than the counts.
     fusion = ModelBlending(levels, (levels, levels), np.array([3, 0, 40, 7, 1, 300]), reach=2, temperature=0.1)
-    world.train(seed=2, fusion=FittedBlending(fusion, {}))
+    world.train(seed=2, blending=fusion)
     world.publish()
     model = load_model(world.workspace.root / "models" / world.model_id)
     bind_content(world.context(), model)

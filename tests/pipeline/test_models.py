@@ -12,7 +12,7 @@ import pytest
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.log import read_rows
 from learn_spark.features.models import usable_model
-from learn_spark.model.store import read_manifest
+from learn_spark.model.manifest import read_manifest
 from learn_spark.pipeline.models import list_models
 from tests.shelf import RIVAL, Shelf, reading
 
@@ -44,7 +44,7 @@ def test_models_are_listed_with_their_figures_newest_first(world: World) -> None
     assert [row.method for row in rows] == ["sasrec", "learn", "learn"]
     assert [row.run_id for row in rows] == [run.run_id for run in reversed(world.runs)]
     manifests = [read_manifest(world.shelf.workspace.root / "models" / row.model_id) for row in rows]
-    assert [row.validation for row in rows] == [m["validation"]["NDCG@10"] for m in manifests]
+    assert [row.validation for row in rows] == [m.validation["NDCG@10"] for m in manifests]
     evaluations = read_rows(world.shelf.workspace.table("evaluations"))
     (expected,) = (
         r["value"]

@@ -40,7 +40,7 @@ def title(index: int) -> str:
 def scores(planted: Planted) -> dict[str, dict[int, float]]:
     """Scores of every item by item_index for each user, computed user by user from the events before the target."""
     model = load_model(planted.workspace.root / "models" / planted.model_id)
-    space = read_embedding_space(planted.workspace, model.manifest["space_key"])
+    space = read_embedding_space(planted.workspace, model.manifest.space_key)
     content = np.vstack([np.zeros((1, space.dims), np.float32), space.apply(embeddings()[1:])])
     model.tower.bind(content)  # type: ignore[operator]
     scores = {}

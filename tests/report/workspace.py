@@ -19,6 +19,7 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.embedding_space import fit_embedding_space, register_embedding_space
 from learn_spark.model.store import save_model
 from learn_spark.model.towers.content import ContentTower
+from tests.model.facts import training_facts
 from tests.report.planted import FIRST_DAY, history_row, plant, release_row
 from tests.world import write_config
 
@@ -122,24 +123,23 @@ class Planted:
         )
         space = fit_embedding_space(embeddings()[1:], "centred")
         inputs = self._of("user_histories", "item_index", "item_text", "text_embeddings")
-        manifest = {
-            "encoder_key": ENCODER,
-            "template_version": TEMPLATE,
-            "space_key": register_embedding_space(self.workspace, space, ENCODER, inputs),
-            "window": WINDOW,
-            "inputs": inputs,
-            "seed": 7,
-            "method": "learn",
-            "best_epoch": 2,
-            "epochs": 3,
-            "validation": {"NDCG@10": 0.05},
-            "parameters": tower.parameter_count(),
-        }
+        facts = training_facts(
+            encoder_key=ENCODER,
+            template_version=TEMPLATE,
+            space_key=register_embedding_space(self.workspace, space, ENCODER, inputs),
+            window=WINDOW,
+            inputs=inputs,
+            seed=7,
+            best_epoch=2,
+            epochs=3,
+            validation={"NDCG@10": 0.05},
+            parameters=tower.parameter_count(),
+        )
         curve = [
             {"epoch": n, "loss": 5.0 - n, "validation NDCG@10": 0.05 - 0.01 * abs(n - 2), "validation HR@10": 0.1}
             for n in (1, 2, 3)
         ]
-        return save_model(self.workspace, tower.eval(), manifest, curve, self.settings)
+        return save_model(self.workspace, tower.eval(), facts, curve, self.settings)
 
     def _run(
         self,

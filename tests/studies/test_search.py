@@ -12,9 +12,9 @@ import pytest
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.settings import Settings, load_settings
-from learn_spark.core.tables.lineage import newest_model
 from learn_spark.core.tables.workspace import alone
-from learn_spark.model.store import read_manifest
+from learn_spark.model.manifest import read_manifest
+from learn_spark.model.trained import newest_model
 from learn_spark.studies.search import Found, search
 from tests.shelf import RIVAL, Shelf, reading
 
@@ -63,9 +63,9 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
         assert values["tower.layers"] in (1, 2)
         assert values["objective.history"] in (2, 3, 4, 5, 6)
         manifest = read_manifest(whole.workspace.root / "models" / trial["model_id"])
-        assert manifest["validation"]["NDCG@10"] == trial["NDCG@10"]
-        assert "chosen_weights" not in manifest  # no trial was trained on validation events
-        assert manifest["shape"]["layers"] == values["tower.layers"]
+        assert manifest.validation["NDCG@10"] == trial["NDCG@10"]
+        assert not manifest.refit  # no trial was trained on validation events
+        assert manifest.shape["layers"] == values["tower.layers"]
     best = max(trials, key=lambda trial: trial["NDCG@10"])
     assert (found.model_id, found.validation, found.values) == (best["model_id"], best["NDCG@10"], best["values"])
     chosen = load_settings(found.folder / "settings.yaml")

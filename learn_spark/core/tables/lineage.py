@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
+
+MODELS = "models/"  # an output of this prefix is a model, by its id
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,12 @@ class Run:
     seconds: float
     started_at: datetime
     message: str | None = None
+
+    @property
+    def model_id(self) -> str | None:
+        """The model that the run wrote; None for a run that wrote none."""
+        written = (name.removeprefix(MODELS) for name in self.outputs if name.startswith(MODELS))
+        return next(written, None)
 
 
 def new_run_id(now: datetime | None = None) -> str:
@@ -53,27 +58,3 @@ def all_runs(workspace: Workspace) -> list[Run]:
 def last_done(workspace: Workspace, job: str) -> Run | None:
     """The newest run of ``job`` that ended well."""
     return next((run for run in reversed(all_runs(workspace)) if run.job == job and run.status == "done"), None)
-
-
-def newest_model(workspace: Workspace) -> str:
-    """Id of the newest of ``trained_models``; LearnSparkError where there is none."""
-    models = trained_models(workspace)
-    if not models:
-        raise LearnSparkError("there is no trained model yet; run the train stage first")
-    return models[0]
-
-
-def trained_models(workspace: Workspace) -> list[str]:
-    """Ids of the models that train runs wrote, newest first, but for the trials of searches and those that are gone."""
-    found = [
-        name.removeprefix("models/")
-        for run in reversed(all_runs(workspace))
-        if run.job == "train" and run.status == "done"
-        for name in run.outputs
-        if name.startswith("models/")
-    ]
-    return [model for model in found if _is_whole_and_no_trial(workspace.root / "models" / model / "manifest.json")]
-
-
-def _is_whole_and_no_trial(manifest: Path) -> bool:
-    return manifest.is_file() and not json.loads(manifest.read_text(encoding="utf-8")).get("trial", False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
+from learn_spark.model.manifest import Shape
 from learn_spark.model.scoring.frequency import LIKENESS_SCALE
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
@@ -70,7 +69,7 @@ class BlendedTower(Tower):
         kept = items * ((ago >= 0) & (ago < self.reach))
         return self._fused(vectors, self._content(kept).sum(dim=1))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Shape:
         """The tower's; levels and counts are saved beside it."""
         return self.tower.to_dict()
 

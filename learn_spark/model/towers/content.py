@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.learn import LearnTower, TowerShape
 
@@ -39,6 +40,6 @@ class ContentTower(BoundTower):
         """Item vectors [B, T, D] in training, as the item tower (a, b, c) has it."""
         return self.learn.targets(self.content(items))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Shape:
         """The constructor's arguments."""
         return {"n_items": self.n_items, **self.learn.shape.to_dict()}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.checks import check_shares, check_sizes
 from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.tower import Tower
@@ -71,7 +72,7 @@ class IdTower(Tower):
         ``places`` [G, C], before the similarity's normalisation.
         """
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Shape:
         """The constructor's arguments."""
         own = {"dropout": self.dropout.p, "similarity": self.similarity, "positions": self.positions}
         return {**self._sizes, **own}

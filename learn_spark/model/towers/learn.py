@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.adaptor import ContentAdaptor
 from learn_spark.model.towers.checks import check_arguments
 from learn_spark.model.towers.transformer import CausalTransformer, bert_initialise
@@ -36,7 +37,7 @@ class TowerShape:
         if self.item_tower not in get_args(ItemTower):
             raise ValueError(f"item_tower {self.item_tower!r} must be one of {get_args(ItemTower)}")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Shape:
         """The arguments as plain values, fit for JSON."""
         return asdict(self)
 
@@ -95,7 +96,7 @@ class LearnTower(nn.Module):
     @classmethod
     def of(cls, shape: TowerShape) -> LearnTower:
         """A freshly initialised tower of ``shape``."""
-        return cls(**shape.to_dict())
+        return cls(**asdict(shape))
 
     def parameter_count(self) -> int:
         """How many parameters are trained."""

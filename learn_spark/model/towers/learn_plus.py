@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.checks import check_arguments
 from learn_spark.model.towers.packing import Packing
@@ -112,7 +113,7 @@ class LearnPlus(BoundTower):
         if self.gap is not None:
             nn.init.zeros_(self.gap.weight)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Shape:
         """The constructor's arguments."""
         return dict(self._shape)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from learn_spark.core.settings.tower import TowerSettings
 from learn_spark.core.settings.training import ObjectiveSettings
+from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.towers.hstu import HSTU
 from learn_spark.model.towers.learn_plus import LearnPlus
@@ -28,7 +29,7 @@ def tower_of_shape(shape: Mapping[str, Any]) -> Tower:
         raise ValueError(f"these are not the arguments of a {kind} tower: {error}") from None
 
 
-def shape_of(tower: Tower) -> dict[str, Any]:
+def shape_of(tower: Tower) -> Shape:
     """Kind and arguments of a tower, fit for JSON."""
     return {"kind": tower.method, **tower.to_dict()}
 

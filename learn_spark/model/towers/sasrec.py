@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.checks import check_heads
 from learn_spark.model.towers.id_based import IdTower, Positions, Similarity
 from learn_spark.model.towers.packing import Packing
@@ -110,6 +111,6 @@ class SASRec(IdTower):
             hidden = block(hidden, packing)
         return self.norm(hidden)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Shape:
         """The constructor's arguments."""
         return {**super().to_dict(), "activation": self.activation}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from learn_spark.model.manifest import Shape
 
 
 class Tower(nn.Module, ABC):
@@ -47,7 +49,7 @@ class Tower(nn.Module, ABC):
         return self.user(items, times)[torch.arange(batch, device=items.device), lengths.long() - 1]
 
     @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Shape:
         """The constructor's arguments as plain values, fit for JSON."""
 
     def compile_blocks(self) -> None:

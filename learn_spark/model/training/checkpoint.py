@@ -8,11 +8,12 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from learn_spark.model.manifest import Point
 
 _NAME = re.compile(r"^(last|best)-\d{6}-\d{9}$")
 
@@ -28,7 +29,7 @@ class Progress:
     step: int = 0
     best_epoch: int = 0
     best_value: float = -1.0
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[Point] = field(default_factory=list)
     running: dict[str, float] = field(default_factory=dict)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from learn_spark.core.settings.histories import FeedSettings
 from learn_spark.core.settings.training import TrainingSettings
 from learn_spark.model.feed.prefetch import prefetch
 from learn_spark.model.feed.stream import HistoryStream
+from learn_spark.model.manifest import Point
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.average import WeightAverage
 from learn_spark.model.training.batches import BatchMaker
@@ -44,7 +44,7 @@ class Trained:
 
     best_epoch: int
     best_value: float
-    curve: list[dict[str, Any]]
+    curve: list[Point]
     resumed_at: int
 
 
@@ -242,7 +242,7 @@ class TrainingLoop:
             with self._kept_weights():
                 metrics = self.ranks.share(self.validate(self.tower) if self.ranks.first else None)
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        point = {"epoch": progress.epoch, **self._rates(progress), "samples": int(running["samples"])}
+        point: Point = {"epoch": progress.epoch, **self._rates(progress), "samples": int(running["samples"])}
         point |= {f"validation {name}": value for name, value in metrics.items()}
         if self.loss.log_temperature is not None:
             point["temperature"] = float(torch.as_tensor(self.loss.temperature).detach())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
+from learn_spark.core.tables.lineage import MODELS
 from learn_spark.data.splits.split import (
     event_counts,
     split_histories,
@@ -29,14 +30,11 @@ from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.model.content import fit_content
+from learn_spark.model.manifest import BlendingFacts, Point, RerankerFacts, TrainingFacts
 from learn_spark.model.objectives.negatives import item_log_q
-from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.store import save_model
-from learn_spark.model.towers.bound import BoundTower
-from learn_spark.model.towers.tower import Tower
+from learn_spark.model.training.calibration import Calibration, calibrate
 from learn_spark.model.training.checkpoint import Checkpoints
-from learn_spark.model.training.evidence import fit_reranker
-from learn_spark.model.training.fusion import fit_blending
 from learn_spark.model.training.launch import train_alone, train_here, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingError
 from learn_spark.model.training.task import TrainingTask, build_tower
@@ -57,15 +55,16 @@ def run(context: StageContext) -> StageResult:
     settings = context.settings
     version = int(context.inputs["user_histories"])
     histories = TrainingView.open(context.path("user_histories"), version)
-    task, manifest = _prepare(context, histories.to_arrow(), version)
+    task, space_key = _prepare(context, histories.to_arrow(), version)
     trained = _train(context, task)
     unfinished = Path(task.folder)
     chosen = weights = _best(task, trained)
-    final = trained.curve[trained.best_epoch - 1]
-    samples = sum(epoch["samples"] for epoch in trained.curve)
+    point = final = trained.curve[trained.best_epoch - 1]
+    samples = sum(int(epoch["samples"]) for epoch in trained.curve)
+    learnt = histories.to_arrow()
     if settings.training.refit:
         context.console.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
-        learnt = with_validation(histories.to_arrow())
+        learnt = with_validation(learnt)
         anew = replace(
             task,
             folder=str(unfinished / "refit"),
@@ -74,51 +73,42 @@ def run(context: StageContext) -> StageResult:
             log_q=_save_shares(learnt, task.n_items, unfinished / "refit_log_q.npy") if task.log_q else None,
         )
         refitted = _train(context, anew)
-        samples += sum(epoch["samples"] for epoch in refitted.curve)
+        samples += sum(int(epoch["samples"]) for epoch in refitted.curve)
         weights = _best(anew, refitted)
         final = refitted.curve[-1]
     tower = build_tower(task)
     tower.load_state_dict(weights)
-    point = trained.curve[trained.best_epoch - 1]
     validation = {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")}
-    beside = _Beside(None, None, validation)
+    calibration = Calibration(validation)
     if blending_of(settings.tower) is not None or settings.tower.reranker is not None:
-        temperatures = {
-            "temperature": final.get("temperature", settings.objective.temperature),
-            "chosen_temperature": point.get("temperature", settings.objective.temperature),
-        }
-        judged = build_tower(task)
-        judged.load_state_dict(chosen)
-        beside = _fit_beside(context, judged.eval(), temperatures, histories.to_arrow(), validation, manifest)
-    manifest |= {
-        "method": tower.method,
-        "best_epoch": trained.best_epoch,
-        "epochs": len(trained.curve),
-        "validation": beside.validation,
-        "parameters": tower.parameter_count(),
-    }
-    if settings.training.trial:
-        manifest["trial"] = True
+        before_refit = build_tower(task)
+        before_refit.load_state_dict(chosen)
+        temperature = point.get("temperature", settings.objective.temperature)
+        calibration = calibrate(
+            before_refit.eval(), temperature, histories.to_arrow(), validation, settings, context.console
+        )
+    facts = _facts(context, trained, final, calibration, tower.parameter_count(), space_key)
+    blending = calibration.blending
     model_id = save_model(
         context.workspace,
         tower,
-        manifest,
+        facts,
         trained.curve,
         settings,
         logs=unfinished / "logs",
-        chosen=chosen if settings.training.refit else None,
-        fusion=beside.fusion,
-        heads=beside.heads,
+        before_refit=chosen if settings.training.refit else None,
+        blending=None if blending is None else blending.tensors(event_counts(learnt, tower.n_items)),
+        heads=calibration.heads,
     )
     shutil.rmtree(unfinished, ignore_errors=True)
     return StageResult(
         rows_in=histories.rows,
         rows_out=histories.rows,
         counts={"epochs": len(trained.curve), "samples": samples, "parameters": tower.parameter_count()},
-        outputs={f"models/{model_id}": model_id},
+        outputs={f"{MODELS}{model_id}": model_id},
         notes=(
             f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
-            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {beside.validation['NDCG@10']:.4f} on "
+            f"sequences; best epoch {trained.best_epoch} with NDCG@10 {calibration.validation['NDCG@10']:.4f} on "
             f"validation"
             f"{', trained anew with it' if settings.training.refit else ''}; model "
             f"{model_id}",
@@ -126,58 +116,43 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-@dataclass(frozen=True)
-class _Beside:
-    """What a model has beside its tower, for save_model, and the ``validation`` figures of all of it together."""
-
-    fusion: dict[str, torch.Tensor] | None
-    heads: CrossFittedHeads | None
-    validation: dict[str, float]
-
-
-def _fit_beside(
+def _facts(
     context: StageContext,
-    tower: Tower,
-    temperatures: dict[str, float],
-    histories: pa.Table,
-    validation: dict[str, float],
-    manifest: dict[str, object],
-) -> _Beside:
-    """Fusion and evidence as the settings ask for them, each where validation likes it; ``manifest`` is told.
-    ``tower`` is the one that validation chose, with its figures.
-    """
-    settings, temperature = context.settings, temperatures["chosen_temperature"]
-    tensors, heads = None, None
-    if (fusion := blending_of(settings.tower)) is not None:
-        assert isinstance(tower, BoundTower)
-        fused = fit_blending(tower, temperature, histories, fusion, settings, context.console)
-        if _better("fusion", fused.validation, validation, context):
-            learnt = with_validation(histories) if settings.training.refit else histories
-            tensors, validation = fused.tensors(event_counts(learnt, tower.n_items)), fused.validation
-            manifest["fusion"] = {"reach": fusion.reach, **temperatures}
-    if (evidence := settings.tower.reranker) is not None:
-        fitted = fit_reranker(tower, temperature, histories, evidence, settings, context.console)
-        if _better("evidence", fitted.validation, validation, context):
-            heads, manifest["validation_tower"], validation = fitted.heads, validation, fitted.validation
-            manifest["evidence"] = {
-                "reach": evidence.reach,
-                "decay": evidence.decay,
-                "hidden": evidence.hidden,
-                **temperatures,
-            }
-    return _Beside(tensors, heads, validation)
+    trained: Trained,
+    final: Point,
+    calibration: Calibration,
+    parameters: int,
+    space_key: str | None,
+) -> TrainingFacts:
+    """The manifest's part of the training; ``final`` is the last epoch that the saved weights were trained in."""
+    settings = context.settings
+    blending, reranker = blending_of(settings.tower), settings.tower.reranker
+    temperature = settings.objective.temperature
+    return TrainingFacts(
+        encoder_key=identify(settings.encoder).key,
+        template_version=template(settings.text.template).key,
+        space_key=space_key,
+        window=settings.objective.history,
+        inputs=dict(context.inputs),
+        as_of=settings.histories.as_of,
+        seed=settings.training.seed,
+        epochs=len(trained.curve),
+        best_epoch=trained.best_epoch,
+        parameters=parameters,
+        temperature=final.get("temperature", temperature),
+        temperature_before_refit=trained.curve[trained.best_epoch - 1].get("temperature", temperature),
+        validation=calibration.validation,
+        validation_of_vectors=calibration.validation_of_vectors,
+        trial=settings.training.trial,
+        blending=None if calibration.blending is None or blending is None else BlendingFacts(reach=blending.reach),
+        reranker=None
+        if calibration.heads is None or reranker is None
+        else RerankerFacts(reach=reranker.reach, decay=reranker.decay, hidden=reranker.hidden),
+    )
 
 
-def _better(what: str, found: dict[str, float], before: dict[str, float], context: StageContext) -> bool:
-    """Whether validation likes ``found`` better, which is told."""
-    better = found["NDCG@10"] > before["NDCG@10"]
-    told = f"{what}: NDCG@10 on validation is {found['NDCG@10']:.4f} with it, {before['NDCG@10']:.4f} without"
-    context.console.say(told if better else f"{told}; the model goes without it")
-    return better
-
-
-def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[TrainingTask, dict[str, object]]:
-    """What the processes are told, and the manifest's first part; ``histories`` are the rows of ``version``."""
+def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[TrainingTask, str | None]:
+    """(the task of the training processes, key of the content's space); ``histories`` are the rows of ``version``."""
     settings = context.settings
     if not len(split_histories(histories, "validation").targets):
         raise LearnSparkError("train: no user has a validation target; histories need users with three events or more")
@@ -204,16 +179,7 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
         catalogue=_save_catalogue(histories, n_items, folder / "catalogue.npy"),
         folder=str(folder),
     )
-    manifest: dict[str, object] = {
-        "encoder_key": identify(settings.encoder).key,
-        "template_version": template(settings.text.template).key,
-        "space_key": space_key,
-        "window": settings.objective.history,
-        "inputs": dict(context.inputs),
-        "as_of": settings.histories.as_of,
-        "seed": settings.training.seed,
-    }
-    return task, manifest
+    return task, space_key
 
 
 def _save_catalogue(histories: pa.Table, n_items: int, path: Path) -> str:

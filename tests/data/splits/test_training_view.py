@@ -27,8 +27,9 @@ from learn_spark.evaluation.compare import compare
 from learn_spark.evaluation.contenders import trained
 from learn_spark.model.content import bind_content
 from learn_spark.model.feed.stream import HistoryStream
+from learn_spark.model.manifest import ModelError, read_manifest
 from learn_spark.model.scoring.metrics import summarise
-from learn_spark.model.store import ModelError, load_model, read_curve, read_manifest
+from learn_spark.model.store import load_model, read_curve
 from learn_spark.model.training.loop import Trained
 from learn_spark.model.training.task import TrainingTask
 from tests.shelf import RIVAL, Event, Shelf, reading, role_of
@@ -89,7 +90,10 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
         assert models[0] == models[1]
         if protocol == "leave_last_out":
             manifest = read_manifest(here.workspace.root / models[0][0])
-            assert ("evidence" in manifest, "fusion" in manifest) == (overrides == PLUS, overrides == FUSED)
+            assert (manifest.reranker is not None, manifest.blending is not None) == (
+                overrides == PLUS,
+                overrides == FUSED,
+            )
         assert "validation NDCG@10" in models[0][1][0]
 
 
@@ -139,14 +143,14 @@ def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) 
     shelf = Shelf(tmp_path / "moved", unread)
     run, _ = shelf.run("train", *refit)
     (model,) = run.outputs
-    new, chosen = (load_model(shelf.workspace.root / model, chosen=first) for first in (False, True))
+    new, chosen = (load_model(shelf.workspace.root / model, before_refit=first) for first in (False, True))
     assert new.refit
     anew, before = (one.tower.state_dict()["embedding.weight"] for one in (new, chosen))
     assert not (anew[43:47] == before[43:47]).any()
     assert torch.equal(anew[47:], before[47:])  # test events alone
     # What the manifest and evaluate say of validation is the chosen tower's.
     best = max(point["validation NDCG@10"] for point in read_curve(shelf.workspace.root / model))
-    assert new.manifest["validation"]["NDCG@10"] == best
+    assert new.manifest.validation["NDCG@10"] == best
     shelf.run("evaluate", *refit)
     told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
     assert told["sasrec", "validation", "NDCG@10"] == pytest.approx(best, abs=1e-9)
@@ -192,22 +196,21 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
     run, _ = shelf.run("train", *settings)
     (folder,) = run.outputs
     model = load_model(shelf.workspace.root / folder)
-    chosen = load_model(shelf.workspace.root / folder, chosen=True)
+    chosen = load_model(shelf.workspace.root / folder, before_refit=True)
     assert model.reranker is not None
     assert chosen.reranker is not None
     curve = read_curve(shelf.workspace.root / folder)
-    best = curve[model.manifest["best_epoch"] - 1]
-    assert model.manifest["validation_tower"]["NDCG@10"] == best["validation NDCG@10"]
+    best = curve[model.manifest.best_epoch - 1]
+    assert model.manifest.validation_of_vectors is not None
+    assert model.manifest.validation_of_vectors["NDCG@10"] == best["validation NDCG@10"]
     assert chosen.reranker.temperature == best["temperature"]
     assert (model.reranker.temperature == chosen.reranker.temperature) is not refit
     shelf.run("evaluate", *settings)
     told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
     # The figure that the search chooses by is the one that evaluate finds again, head by head.
-    assert told["learn-plus", "validation", "NDCG@10"] == pytest.approx(
-        model.manifest["validation"]["NDCG@10"], abs=1e-6
-    )
+    assert told["learn-plus", "validation", "NDCG@10"] == pytest.approx(model.manifest.validation["NDCG@10"], abs=1e-6)
     tower_alone = told["learn-plus-vectors", "validation", "NDCG@10"]
-    assert tower_alone == pytest.approx(model.manifest["validation_tower"]["NDCG@10"], abs=1e-6)
+    assert tower_alone == pytest.approx(model.manifest.validation_of_vectors["NDCG@10"], abs=1e-6)
     against = {
         d.against: (d.first, d.other)
         for d in compare(shelf.workspace, [model.model_id], split="validation", samples=100).differences
@@ -240,17 +243,17 @@ def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_p
     run, _ = shelf.run("train", *settings)
     (name,) = run.outputs
     folder = shelf.workspace.root / name
-    model, chosen = load_model(folder), load_model(folder, chosen=True)
+    model, chosen = load_model(folder), load_model(folder, before_refit=True)
     assert model.blending is not None
     assert chosen.blending is not None
-    best = read_curve(folder)[model.manifest["best_epoch"] - 1]
-    assert model.manifest["validation"]["NDCG@10"] > best["validation NDCG@10"]
+    best = read_curve(folder)[model.manifest.best_epoch - 1]
+    assert model.manifest.validation["NDCG@10"] > best["validation NDCG@10"]
     assert chosen.blending.temperature == best["temperature"]
     # What the released tower has learnt from is counted: with refit each user's validation event, too.
     assert model.blending.counts.sum() - chosen.blending.counts.sum() == (len(reading()) if refit else 0)
     shelf.run("evaluate", *settings)
     told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
-    expected = pytest.approx(model.manifest["validation"]["NDCG@10"], abs=1e-6)
+    expected = pytest.approx(model.manifest.validation["NDCG@10"], abs=1e-6)
     assert told["learn-plus", "validation", "NDCG@10"] == expected
     # By levels that were fitted on all of them it would be another figure.
     histories = Snapshot.open(shelf.workspace.table("user_histories")).to_arrow()
@@ -283,7 +286,9 @@ def test_an_item_without_a_training_event_is_nobodys_negative(tmp_path: Path, ne
 
 
 @pytest.mark.parametrize(
-    ("settings", "name"), [(PLUS, "evidence.safetensors"), (FUSED, "fusion.safetensors")], ids=["evidence", "fusion"]
+    ("settings", "name"),
+    [(PLUS, "reranker.safetensors"), (FUSED, "blending.safetensors")],
+    ids=["reranker", "blending"],
 )
 def test_a_damaged_head_or_level_is_refused(tmp_path: Path, settings: tuple[str, ...], name: str) -> None:
     shelf = Shelf(tmp_path / "here", reading())

@@ -15,9 +15,11 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
 from learn_spark.core.settings.training import TrainingSettings
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.model.store import ModelError, load_model, read_curve, save_model
+from learn_spark.model.manifest import ModelError
+from learn_spark.model.store import load_model, read_curve, save_model
 from learn_spark.model.training.loop import TrainingError, TrainingLoop
 from learn_spark.model.training.schedule import learning_rate
+from tests.model.facts import training_facts
 from tests.model.training.planted import content, make_loop, make_tower, parity_apart
 
 KINDS = ("learn", "sasrec", "hstu")
@@ -165,7 +167,7 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path, kind: str) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "steps.jsonl").write_text("{}\n")
-    model_id = save_model(workspace, tower, {"window": 5}, curve, settings, logs=logs)
+    model_id = save_model(workspace, tower, training_facts(window=5), curve, settings, logs=logs)
     folder = tmp_path / "models" / model_id
     model = load_model(folder)
     if kind == "learn":
@@ -179,14 +181,14 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path, kind: str) -> None:
     assert (model.method, model.window, read_curve(folder)) == (kind, 5, curve)
     assert (folder / "logs" / "steps.jsonl").is_file()
     assert (folder / "settings.yaml").is_file()
-    assert save_model(workspace, tower, {"window": 5}, curve, settings) == model_id
-    assert save_model(workspace, tower, {"window": 6}, curve, settings) != model_id
+    assert save_model(workspace, tower, training_facts(window=5), curve, settings) == model_id
+    assert save_model(workspace, tower, training_facts(window=6), curve, settings) != model_id
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     workspace = Workspace.open(str(tmp_path))
     tower = make_tower("sasrec")
-    folder = tmp_path / "models" / save_model(workspace, tower, {"window": 5}, [], load_settings("learn"))
+    folder = tmp_path / "models" / save_model(workspace, tower, training_facts(window=5), [], load_settings("learn"))
     weights = folder / "model.safetensors"
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1

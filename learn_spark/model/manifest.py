@@ -1,0 +1,138 @@
+"""What a model folder's manifest.json records: the typed manifest of a trained model, read without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from learn_spark.core.errors import LearnSparkError
+
+FORMAT = 3
+MANIFEST = "manifest.json"
+WEIGHTS, BEFORE_REFIT = "model.safetensors", "before_refit.safetensors"
+BLENDING, RERANKER = "blending.safetensors", "reranker.safetensors"
+Shape = dict[str, bool | int | float | str | None]
+# One point of a learning curve by epoch: epoch, loss, samples, "validation NDCG@10", ...
+Point = dict[str, float]
+
+
+class ModelError(LearnSparkError):
+    """A model folder that is missing, damaged or of another format."""
+
+
+class ModelFormatError(ModelError):
+    """A model that another version of learn-spark saved, in another format."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BlendingFacts(_Part):
+    """How content and popularity are blended into the vectors; the weights are in blending.safetensors."""
+
+    reach: int
+    """The user's last events whose texts are averaged."""
+
+
+class RerankerFacts(_Part):
+    """How co-visitation is counted and weighed; the heads are in reranker.safetensors."""
+
+    reach: int
+    """Pairs of events are at most so many positions apart; also the user's last events that are looked up."""
+    decay: float
+    """A pair counts decay ^ (positions apart - 1)."""
+    hidden: int
+    """Width of the heads."""
+
+
+class TrainingFacts(_Part):
+    """What a training knows of its model. Figures on validation are those of the weights before a refit."""
+
+    encoder_key: str
+    """Key of the frozen LLM and how it reads texts (table ``encoders``); named for towers without content too."""
+    template_version: str
+    """Key of the prompt template."""
+    space_key: str | None
+    """Embedding space of the content (table ``embedding_spaces``); None for a tower without content."""
+    window: int
+    """Events of a history that the user tower sees."""
+    inputs: dict[str, str]
+    """Versions of the tables that were read."""
+    as_of: str | None
+    """``histories.as_of``: no later event was learnt; None: all events."""
+    seed: int
+    """``training.seed``."""
+    epochs: int
+    """Epochs trained."""
+    best_epoch: int
+    """The epoch with the best NDCG@10 on validation, whose weights the model has; the first is 1."""
+    parameters: int
+    """Trained numbers of the tower."""
+    temperature: float
+    """By which scores are divided, of the model's weights."""
+    temperature_before_refit: float
+    """The same of the weights before a refit; equal to ``temperature`` where there was none."""
+    validation: dict[str, float]
+    """Metric -> value on validation, with blending and reranker where the model has them."""
+    validation_of_vectors: dict[str, float] | None = None
+    """The same of the vectors alone, where the model has a reranker: vectors are released without it."""
+    trial: bool = False
+    """Whether it is a trial of a search, which is not released by itself."""
+    blending: BlendingFacts | None = None
+    """None: the tower's vectors as they are."""
+    reranker: RerankerFacts | None = None
+    """None: no reranker."""
+
+    @property
+    def released_validation(self) -> dict[str, float]:
+        """Metric -> value on validation of the vectors that are released."""
+        return self.validation if self.validation_of_vectors is None else self.validation_of_vectors
+
+
+class ModelManifest(TrainingFacts):
+    """A model folder's manifest: the training's facts, the tower's shape, and the hash of every file of weights."""
+
+    format: int
+    """Format of the folder: FORMAT."""
+    shape: Shape
+    """Kind and arguments of the tower (towers.registry.shape_of)."""
+    files: dict[str, str]
+    """Name of each file of weights -> its SHA-256."""
+
+    @property
+    def method(self) -> str:
+        """The kind of tower, which is the name of the method in evaluations."""
+        return str(self.shape["kind"])
+
+    @property
+    def refit(self) -> bool:
+        """Whether the weights were trained anew on the validation events too."""
+        return BEFORE_REFIT in self.files
+
+
+def read_manifest(folder: Path) -> ModelManifest:
+    """The manifest of the model in ``folder``.
+
+    Raises ModelFormatError for a model of another format, and ModelError where the manifest is missing or damaged.
+    """
+    try:
+        content: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise ModelFormatError(
+            f"the model {folder} has format {found}, and this version of learn-spark reads format {FORMAT}: run the "
+            "train stage again"
+        )
+    try:
+        return ModelManifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(
+            f"{folder / MANIFEST} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}; train again"
+        ) from None

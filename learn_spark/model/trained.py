@@ -1,0 +1,56 @@
+"""The trained models of a workspace: the one walk over the train runs and their models' manifests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.workspace import Workspace
+from learn_spark.model.manifest import FORMAT, MANIFEST, ModelFormatError, ModelManifest, read_manifest
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model, and the newest run that wrote it."""
+
+    model_id: str
+    run: Run
+    manifest: ModelManifest
+
+
+def trained_models(workspace: Workspace, *, trials: bool = False) -> list[SavedModel]:
+    """The models that train runs wrote and that still exist, newest first; with ``trials`` those of searches too.
+
+    Models of other formats are left out. Raises ModelFormatError where there are only such.
+    """
+    found: dict[str, SavedModel] = {}
+    other_format = 0
+    for run in reversed(all_runs(workspace)):
+        model_id = run.model_id
+        if run.job != "train" or run.status != "done" or model_id is None or model_id in found:
+            continue
+        folder = workspace.root / "models" / model_id
+        if not (folder / MANIFEST).is_file():
+            continue
+        try:
+            manifest = read_manifest(folder)
+        except ModelFormatError:
+            other_format += 1
+            continue
+        if trials or not manifest.trial:
+            found[model_id] = SavedModel(model_id, run, manifest)
+    if other_format and not found:
+        raise ModelFormatError(
+            f"none of the {other_format} trained models of {workspace.root} has format {FORMAT}, which this version of "
+            "learn-spark reads: run the train stage again"
+        )
+    return list(found.values())
+
+
+def newest_model(workspace: Workspace) -> SavedModel:
+    """The newest trained model that is no trial of a search; LearnSparkError where there is none."""
+    models = trained_models(workspace)
+    if not models:
+        raise LearnSparkError("there is no trained model yet; run the train stage first")
+    return models[0]

@@ -1,0 +1,133 @@
+"""What is fitted on the validation targets beside a tower that validation has chosen: blending and a reranker.
+
+Each is used where NDCG@10 on validation is better with it. No user is scored by weights that were fitted on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from learn_spark.core.console import Reporter
+from learn_spark.core.settings import Settings
+from learn_spark.core.settings.tower import BlendingSettings, RerankerSettings, blending_of
+from learn_spark.data.splits.folds import FOLDS
+from learn_spark.data.splits.split import event_counts, split_histories, training_events
+from learn_spark.model.blending.fit import Candidates, fit_frequency_weights
+from learn_spark.model.blending.folded import FoldedVectors
+from learn_spark.model.reranking.co_visitation import Transitions
+from learn_spark.model.reranking.fit import fit_heads, passes
+from learn_spark.model.reranking.head import CrossFittedHeads
+from learn_spark.model.reranking.reranker import Reranker
+from learn_spark.model.scoring.metrics import summarise
+from learn_spark.model.scoring.queries import query_batch
+from learn_spark.model.store import ModelBlending
+from learn_spark.model.towers.bound import BoundTower
+from learn_spark.model.towers.tower import Tower
+from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a model has beside its tower. ``validation``: metrics of all of it together; ``validation_of_vectors``:
+    without the reranker, None where there is none.
+    """
+
+    validation: Metrics
+    blending: ModelBlending | None = None
+    heads: CrossFittedHeads | None = None
+    validation_of_vectors: Metrics | None = None
+
+
+def calibrate(
+    tower: Tower, temperature: float, histories: pa.Table, validation: Metrics, settings: Settings, console: Reporter
+) -> Calibration:
+    """Blending and reranker as the settings ask for them, each where validation is better with it.
+
+    ``tower`` is the one that validation chose, with its ``validation`` metrics and its content bound; it must not have
+    learnt the validation events of ``histories``.
+    """
+    found = Calibration(validation)
+    if (wanted := blending_of(settings.tower)) is not None:
+        assert isinstance(tower, BoundTower)
+        blending, metrics = fit_blending(tower, temperature, histories, wanted, settings, console)
+        if _is_better("blending", metrics, found.validation, console):
+            found = Calibration(metrics, blending)
+    if settings.tower.reranker is not None:
+        heads, metrics = fit_reranker(tower, temperature, histories, settings.tower.reranker, settings, console)
+        if _is_better("reranker", metrics, found.validation, console):
+            found = Calibration(metrics, found.blending, heads, validation_of_vectors=found.validation)
+    return found
+
+
+def _is_better(name: str, with_it: Metrics, without: Metrics, console: Reporter) -> bool:
+    """Whether NDCG@10 is better ``with_it``; prints both figures."""
+    better = with_it["NDCG@10"] > without["NDCG@10"]
+    line = f"{name}: NDCG@10 on validation is {with_it['NDCG@10']:.4f} with it, {without['NDCG@10']:.4f} without"
+    console.say(line if better else f"{line}; the model goes without it")
+    return better
+
+
+def fit_blending(
+    tower: BoundTower,
+    temperature: float,
+    histories: pa.Table,
+    wanted: BlendingSettings,
+    settings: Settings,
+    console: Reporter,
+) -> tuple[ModelBlending, Metrics]:
+    """(weights by item frequency for ``tower``, metrics on validation): each user ranked by weights fitted on others.
+
+    ``tower``: content bound; it must not have learnt the validation events of ``histories``.
+    """
+    window = settings.objective.history
+    split = split_histories(histories, "validation")
+    hidden = split.hidden(settings.evaluation.mask_history)
+    unit = unit_rows(tower.bound.astype(np.float32))
+    users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
+    candidates = Candidates(
+        query_batch(split, users, hidden, wanted.reach),
+        mean_vectors(unit, split.items, split.lengths, wanted.reach),
+        item_vectors(tower),
+        unit[1:],
+        event_counts(histories, tower.n_items),
+        temperature,
+    )
+    console.say("fitting the blending weights")
+    frequency_weights, folds = fit_frequency_weights(candidates, split.user_ids, wanted, seed=settings.training.seed)
+    blending = ModelBlending(frequency_weights, folds, candidates.counts, wanted.reach, temperature)
+    towers = [blending.upon(tower, fold) for fold in range(FOLDS)]
+    ranks = FoldedVectors(split, towers, window).ranks(hidden, lambda count: None)
+    return blending, summarise(ranks, _ks(settings), split.every_target.offsets)
+
+
+def fit_reranker(
+    tower: Tower,
+    temperature: float,
+    histories: pa.Table,
+    wanted: RerankerSettings,
+    settings: Settings,
+    console: Reporter,
+) -> tuple[CrossFittedHeads, Metrics]:
+    """(heads for ``tower``, metrics on validation): each user ranked by a head that was fitted on others.
+
+    Neither ``tower`` nor the counts of co-visitation may have seen the validation events of ``histories``.
+    """
+    values, offsets = training_events(histories)
+    transitions = Transitions.of(values, offsets, tower.n_items, reach=wanted.reach, decay=wanted.decay)
+    split = split_histories(histories, "validation")
+    users = user_vectors(tower, split.items, split.lengths, settings.objective.history, times=split.times)
+    queries = query_batch(split, users, split.hidden(settings.evaluation.mask_history), wanted.reach)
+    reranker = Reranker.of(tower, temperature, transitions)
+    with console.bar("fitting the reranker", passes(len(users), wanted) * len(users), "users") as bar:
+        heads = fit_heads(reranker, queries, split.user_ids, wanted, seed=settings.training.seed, advance=bar.advance)
+    ranks = reranker.cross_fitted_ranks(heads.heads_of_users(split.user_ids, folded=True), queries)
+    return heads, summarise(ranks, _ks(settings), split.every_target.offsets)
+
+
+def _ks(settings: Settings) -> list[int]:
+    return sorted({10, *settings.evaluation.ks})
