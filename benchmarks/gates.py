@@ -24,7 +24,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.quality.gate import Rule, evaluate_rules
 from learn_spark.core.quality.table_gate import TableGate
 from learn_spark.core.settings import load_settings
-from learn_spark.core.tables.lineage import new_run_id
+from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages

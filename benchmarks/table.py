@@ -41,8 +41,8 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.registry import find_stage
-from learn_spark.core.tables.lineage import Run, last_done
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run, last_done
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, written_by

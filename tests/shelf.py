@@ -18,7 +18,7 @@ from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import Run, record
+from learn_spark.core.tables.runs import Run, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION
 from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream

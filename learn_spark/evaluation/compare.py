@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import SplitName

@@ -14,8 +14,8 @@ from learn_spark.core.settings.histories import TimeSplitHistoriesSettings
 from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import Split, SplitName
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import new_run_id
 from learn_spark.core.tables.log import append_rows, check_columns, read_rows
+from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.workspace import Workspace
 
 # States that may be read; a backfilled release only by its id or as of a time.

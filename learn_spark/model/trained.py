@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.manifest import FORMAT, MANIFEST, ModelFormatError, ModelManifest, read_manifest
 

@@ -10,7 +10,7 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.platform import QualitySettings, RuleSettings
 from learn_spark.core.stages.context import SparkHolder
-from learn_spark.core.tables.lineage import last_done
+from learn_spark.core.tables.runs import last_done
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
 

@@ -8,7 +8,7 @@ from learn_spark.core.quality.gate import GateReport
 from learn_spark.core.quality.table_gate import TableGate, check_rule_names, rules_of
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import SparkHolder
-from learn_spark.core.tables.lineage import new_run_id
+from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import workspace_lock

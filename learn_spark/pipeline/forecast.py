@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.stage import Stage
-from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.text.templates import template

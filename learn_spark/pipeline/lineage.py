@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.tables.contracts import all_tables
-from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.tables.contracts import all_tables
-from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use

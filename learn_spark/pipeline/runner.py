@@ -17,7 +17,7 @@ from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import Stage, StageResult
-from learn_spark.core.tables.lineage import Run, all_runs, new_run_id, record
+from learn_spark.core.tables.runs import Run, all_runs, new_run_id, record
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace, alone
 from learn_spark.pipeline.forecast import forecast

@@ -12,8 +12,8 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.results import ResultKey, written_by

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.figures import Cell
 from learn_spark.report.plots.dots import Group, Value, draw_dots

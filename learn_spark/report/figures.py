@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.results import ResultKey, written_by
 from learn_spark.pipeline.summary import METHODS

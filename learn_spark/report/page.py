@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.tables.lineage import all_runs
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.store import read_curve
 from learn_spark.report.ads import ads_ranker

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.stages.registry import all_stages
-from learn_spark.core.tables.lineage import Run
+from learn_spark.core.tables.runs import Run
 
 NAMED_IN_ERRORS = 5
 

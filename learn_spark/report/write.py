@@ -11,7 +11,7 @@ from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.core.tables.lineage import Run, all_runs
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.files import put
 from learn_spark.report.page import render

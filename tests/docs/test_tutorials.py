@@ -16,7 +16,7 @@ import yaml
 from learn_spark.commands.main import main
 from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.registry import all_stages
-from learn_spark.core.tables.lineage import all_runs
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import ledger

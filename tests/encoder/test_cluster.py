@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import all_runs
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.text.templates import template

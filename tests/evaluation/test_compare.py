@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run
 from learn_spark.evaluation.compare import Comparison, SliceDifference, compare
 from tests.report.planted import plant
 from tests.shelf import RIVAL, Shelf, reading

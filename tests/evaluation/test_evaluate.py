@@ -15,8 +15,8 @@ from learn_spark.core.quality.profile import profile
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import Run
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.data.splits.split import split_histories, trained_counts
 from learn_spark.evaluation.results import ResultKey, written_by

@@ -21,7 +21,7 @@ from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import Run, new_run_id, record
+from learn_spark.core.tables.runs import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.text.templates import template

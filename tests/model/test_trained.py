@@ -10,7 +10,7 @@ import pytest
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
-from learn_spark.core.tables.lineage import Run, record
+from learn_spark.core.tables.runs import Run, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.manifest import FORMAT, ModelError, ModelFormatError, read_manifest
 from learn_spark.model.store import load_model, save_model

@@ -10,7 +10,7 @@ import pytest
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.stages.registry import find_stage
-from learn_spark.core.tables.lineage import Run, record
+from learn_spark.core.tables.runs import Run, record
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.pipeline.backfill import backfill, days_between

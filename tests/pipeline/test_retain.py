@@ -13,7 +13,7 @@ import learn_spark.features
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
-from learn_spark.core.tables.lineage import Run, record
+from learn_spark.core.tables.runs import Run, record
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.encoder.identity import identify
 from learn_spark.features.ledger import NoReleaseError

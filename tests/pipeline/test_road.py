@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.registry import all_stages
-from learn_spark.core.tables.lineage import Run, all_runs
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.read import read_release, released_arrow

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from learn_spark.commands.main import app
-from learn_spark.core.tables.lineage import all_runs
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.snapshot import SnapshotError
 from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.model.store import load_model

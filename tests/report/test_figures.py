@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from learn_spark.core.tables.lineage import Run
+from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.figures import OfferedLine, metric_tables, slice_plots, wilson
 from tests.report.planted import FIRST_DAY, plant

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.tables.lineage import Run
+from learn_spark.core.tables.runs import Run
 from learn_spark.report.road import road_of
 
 

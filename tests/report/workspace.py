@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from learn_spark.core.settings import load_settings, save_settings
-from learn_spark.core.tables.lineage import Run, record
+from learn_spark.core.tables.runs import Run, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.embedding_space import fit_embedding_space, register_embedding_space
 from learn_spark.model.store import save_model

@@ -14,7 +14,7 @@ from learn_spark.ads.experiments.users import make_users
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError
 from learn_spark.core.settings.experiment import ExperimentSettings
-from learn_spark.core.tables.lineage import new_run_id
+from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.exposure_log import log_files

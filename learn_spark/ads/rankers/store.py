@@ -27,7 +27,7 @@ from learn_spark.ads.rankers.trees import score_trees
 from learn_spark.ads.rankers.vocabulary import Vocabulary, of_arrow, to_arrow
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
-from learn_spark.core.tables.lineage import all_runs
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
 
 FORMAT = 2

@@ -20,7 +20,7 @@ from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.lineage import last_done
+from learn_spark.core.tables.runs import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.deliveries import fingerprint, new_files, reader_version, remember

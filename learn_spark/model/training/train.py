@@ -18,7 +18,7 @@ from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.core.tables.lineage import MODELS
+from learn_spark.core.tables.runs import MODELS
 from learn_spark.data.splits.split import (
     event_counts,
     split_histories,

@@ -16,8 +16,8 @@ from learn_spark.core.errors import GateError, LearnSparkError, SettingsError
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.settings.load import find_config
 from learn_spark.core.tables import delta
-from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages

@@ -20,8 +20,8 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.settings.platform import QualitySettings, RuleSettings
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import Evenness, Reference, TableRule, contract
-from learn_spark.core.tables.lineage import all_runs
 from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.snapshot import SnapshotError, commit_time, current_version, version_at
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.check import check_table

@@ -14,8 +14,8 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from learn_spark.core.tables.contracts import ContractError, contract
-from learn_spark.core.tables.lineage import Run, all_runs, last_done, new_run_id, record
 from learn_spark.core.tables.log import append_rows, check_columns, read_rows
+from learn_spark.core.tables.runs import Run, all_runs, last_done, new_run_id, record
 from learn_spark.core.tables.workspace import Workspace
 
 
@@ -76,7 +76,7 @@ def test_reading_many_times_never_aborts_the_interpreter_at_its_end(tmp_path: Pa
         record(workspace, run("a", minute=minute))
     code = (
         "import sys\n"
-        "from learn_spark.core.tables.lineage import all_runs\n"
+        "from learn_spark.core.tables.runs import all_runs\n"
         "from learn_spark.core.tables.workspace import Workspace\n"
         "for _ in range(5): all_runs(Workspace.open(sys.argv[1]))"
     )
