@@ -9,13 +9,11 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.log import read_rows
-from learn_spark.core.tables.runs import Run, all_runs
+from learn_spark.core.tables.runs import BOOKKEEPING, MODELS, Run, all_runs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 
 SHOWN_FILES = 5
-# Books of the platform itself: every run writes them, nothing is made from them.
-_BOOKS = frozenset({"quarantine", "raw_files", "encoders"})
 
 
 @dataclass(frozen=True, order=True)
@@ -47,22 +45,33 @@ def parse(text: str, workspace: Workspace) -> Artifact:
 
 
 class Lineage:
-    """Who made what of what, from the runs table."""
+    """The one provenance: which run wrote what, and what was made from what, by the runs table.
+
+    ``runs``: oldest first, of every status. Only runs that ended well make something.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
+        self._by_id = {run.run_id: run for run in runs}
         self._done = [run for run in runs if run.status == "done"]
+        self._left_by: dict[Artifact, list[Run]] = {}
+        for run in self._done:
+            for made in _outputs(run):
+                self._left_by.setdefault(made, []).append(run)
+        self._above: dict[str, dict[str, Run]] = {}
 
     def maker(self, what: Artifact) -> Run | None:
         """The run that wrote it: of a table, the first that left it at this version, else the first beyond it."""
-        beyond = None
-        for run in self._done:
-            for made in _outputs(run):
-                if made == what:
-                    return run
-                table = made.name == what.name and made.value.isdecimal() and what.value.isdecimal()
-                if table and int(made.value) > int(what.value) and beyond is None:
-                    beyond = run
-        return beyond
+        if what in self._left_by:
+            return self._left_by[what][0]
+        if not what.value.isdecimal():
+            return None
+        beyond = (
+            run
+            for run in self._done
+            for made in _outputs(run)
+            if made.name == what.name and made.value.isdecimal() and int(made.value) > int(what.value)
+        )
+        return next(beyond, None)
 
     def readers(self, what: Artifact) -> list[Run]:
         """The runs that read exactly this, oldest first."""
@@ -70,12 +79,37 @@ class Lineage:
 
     def made_by(self, run: Run) -> list[Artifact]:
         """What a run wrote itself: what an earlier run left at the same version is not its work."""
-        return [made for made in _outputs(run) if made.name not in _BOOKS and self.maker(made) == run]
+        return [made for made in _outputs(run) if made.name not in BOOKKEEPING and self.maker(made) == run]
+
+    def sources(self, run: Run) -> Iterator[Run]:
+        """Of each input of ``run``, the newest earlier run that left it so, whether it changed it or found it so; of an
+        input ``run:JOB``, that run.
+        """
+        for name, value in run.inputs.items():
+            if name.startswith("run:"):
+                left_by = [self._by_id[value]] if value in self._by_id else []
+            else:
+                left_by = self._left_by.get(Artifact(name, value), [])
+            earlier = [one for one in left_by if one.started_at < run.started_at]
+            if earlier:
+                yield earlier[-1]
+
+    def above(self, run: Run) -> dict[str, Run]:
+        """The run, its sources and theirs in turn, by stage; of two runs of a stage the newer."""
+        if run.run_id not in self._above:
+            found = {run.job: run}
+            for source in self.sources(run):
+                for job, other in self.above(source).items():
+                    if job not in found or other.started_at > found[job].started_at:
+                        found[job] = other
+            found[run.job] = run
+            self._above[run.run_id] = found
+        return self._above[run.run_id]
 
 
 def _outputs(run: Run) -> Iterator[Artifact]:
     for name, value in run.outputs.items():
-        yield Artifact("model", name.removeprefix("models/")) if name.startswith("models/") else Artifact(name, value)
+        yield Artifact("model", name.removeprefix(MODELS)) if name.startswith(MODELS) else Artifact(name, value)
 
 
 def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:

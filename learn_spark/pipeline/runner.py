@@ -17,14 +17,11 @@ from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import Stage, StageResult
-from learn_spark.core.tables.runs import Run, all_runs, new_run_id, record
+from learn_spark.core.tables.runs import BOOKKEEPING, Run, all_runs, new_run_id, record
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace, alone
 from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
-
-# Written by more than one run of a job without that making an earlier run's other outputs out of date.
-_SHARED = frozenset({"quarantine", "raw_files", "encoders"})
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace) -> Plan:
         if "/" in name:
             if not (workspace.root / name).exists():
                 return Plan(inputs, config_hash, None, f"its output {name} is gone")
-        elif name not in _SHARED and str(current_version(workspace.table(name))) != value:
+        elif name not in BOOKKEEPING and str(current_version(workspace.table(name))) != value:
             return Plan(inputs, config_hash, None, f"its output {name} was changed by something else")
     return Plan(inputs, config_hash, last, "nothing changed")
 

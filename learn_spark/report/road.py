@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.runs import Run
+from learn_spark.pipeline.lineage import Lineage
 
 NAMED_IN_ERRORS = 5
 
@@ -55,7 +56,7 @@ def road_of(runs: Sequence[Run], run_id: str | None = None) -> Road:
     if asked is None:
         few = ", ".join(f"{run.run_id} ({run.job})" for run in list(reversed(told))[:NAMED_IN_ERRORS])
         raise LearnSparkError(f"report: there is no run {run_id!r} of {len(runs)}; the newest are {few or 'none'}")
-    lineage = _Lineage(runs)
+    lineage = Lineage(runs)
     above = lineage.above(asked)
     pivot = above.get("train", asked)
     below = [run for run in told if run.status == "done" and lineage.above(run).get(pivot.job) == pivot]
@@ -67,39 +68,3 @@ def road_of(runs: Sequence[Run], run_id: str | None = None) -> Road:
 
 def _in_order(runs: dict[str, Run]) -> tuple[Run, ...]:
     return tuple(runs[stage.name] for stage in all_stages() if stage.name in runs)
-
-
-class _Lineage:
-    """What each run stands on."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._by_id = {run.run_id: run for run in runs}
-        self._makers: dict[tuple[str, str], list[Run]] = {}
-        self._above: dict[str, dict[str, Run]] = {}
-        for run in runs:
-            for name, value in run.outputs.items() if run.status == "done" else ():
-                model = name.startswith("models/")
-                key = ("model", name.removeprefix("models/")) if model else (name, value)
-                self._makers.setdefault(key, []).append(run)
-
-    def above(self, run: Run) -> dict[str, Run]:
-        """The run and all runs before it, by stage; of two runs of a stage the newer."""
-        if run.run_id not in self._above:
-            found = {run.job: run}
-            for maker in self._read_by(run):
-                for job, other in self.above(maker).items():
-                    if job not in found or other.started_at > found[job].started_at:
-                        found[job] = other
-            found[run.job] = run
-            self._above[run.run_id] = found
-        return self._above[run.run_id]
-
-    def _read_by(self, run: Run) -> Iterator[Run]:
-        for name, value in run.inputs.items():
-            if name.startswith("run:"):
-                makers = [self._by_id[value]] if value in self._by_id else []
-            else:
-                makers = self._makers.get((name, value), [])
-            before = [maker for maker in makers if maker.started_at < run.started_at]
-            if before:
-                yield before[-1]

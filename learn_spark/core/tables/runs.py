@@ -12,6 +12,8 @@ from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
 
 MODELS = "models/"  # an output of this prefix is a model, by its id
+# Tables that runs of several stages append to: a run records their versions, but no other table is made from them.
+BOOKKEEPING = frozenset({"quarantine", "raw_files", "encoders"})
 
 
 @dataclass(frozen=True)
