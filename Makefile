@@ -5,7 +5,7 @@ VENV := .venv
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup quickstart test check lint format docs site lock clean distclean
+.PHONY: help setup quickstart test check unit lint format docs site lock clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +19,11 @@ quickstart: setup ## Set up, then run the whole road on MovieLens-100K (ARGS="--
 test: setup lint ## Set up, check style and types, run all tests, two files at a time (ARGS="-k contracts": these, one at a time)
 	@$(VENV)/bin/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --durations 30)
 
-check: setup lint ## Style, imports, types, and the unit tests, which start neither Spark nor a model
-	@$(VENV)/bin/python -m pytest -m unit $(ARGS)
+check: ## Style, imports, types, and the unit tests, which start neither Spark nor a model; both at the same time
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
+
+unit: setup
+	@$(VENV)/bin/python -m pytest -m unit --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: setup ## Check style (ruff), imports (import-linter) and types (mypy)
 	@$(VENV)/bin/ruff check .

@@ -63,7 +63,8 @@ class Source:
             if name.startswith(within):
                 path = self._path(name)
                 assert path is not None
-                dump = _dump_of_settings(path) if name.startswith(SETTINGS) else _dump(path)
+                text = path.read_bytes()
+                dump = _dump_of_settings(text) if name.startswith(SETTINGS) else _dump(text)
                 digest.update(name.encode() + b"\0" + dump.encode() + b"\0")
                 if path.name == "__init__.py":
                     for template in sorted(path.parent.glob("*.jinja")):
@@ -81,19 +82,29 @@ class Source:
     def _imports(self, name: str) -> Iterator[str]:
         path = self._path(name)
         assert path is not None
-        for node in _without_type_checking(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            else:
-                continue
-            for imported in names:
-                if imported.split(".")[0] == PACKAGE:
-                    # Importing a.b.c runs the files of a and a.b as well.
-                    parts = imported.split(".")
-                    parents = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-                    yield from (parent for parent in parents if self._path(parent) is not None)
+        for imported in _imported_names(path.read_bytes()):
+            # Importing a.b.c runs the files of a and a.b as well.
+            parts = imported.split(".")
+            parents = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+            yield from (parent for parent in parents if self._path(parent) is not None)
+
+
+# The caches are by a file's content: a closure of a hundred modules is asked for once a stage, and parsing is slow.
+
+
+@cache
+def _imported_names(text: bytes) -> tuple[str, ...]:
+    """Names of the package that a file imports, in its order."""
+    found: list[str] = []
+    for node in _without_type_checking(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        found += [name for name in names if name.split(".")[0] == PACKAGE]
+    return tuple(found)
 
 
 def _without_type_checking(tree: ast.Module) -> Iterator[ast.AST]:
@@ -109,9 +120,9 @@ def _without_type_checking(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 @cache
-def _dump(path: Path) -> str:
+def _dump(text: bytes) -> str:
     """The syntax tree of a file without docstrings, comments and positions."""
-    return ast.dump(_without_docstrings(ast.parse(path.read_bytes())))
+    return ast.dump(_without_docstrings(ast.parse(text)))
 
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:
@@ -129,9 +140,9 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
 
 
 @cache
-def _dump_of_settings(path: Path) -> str:
+def _dump_of_settings(text: bytes) -> str:
     """The methods of the classes in a file but for validators, as ``_dump`` has them."""
-    tree = ast.parse(path.read_bytes())
+    tree = ast.parse(text)
     methods = [
         node
         for owner in ast.walk(tree)

@@ -20,29 +20,33 @@ OF_VECTORS = ("learn_spark.features.worker", "learn_spark.features.entities", "l
 Rerun = Callable[[str, Callable[[str], str]], set[str]]
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    package = tmp_path / "learn_spark"
+def copy_package(folder: Path) -> Path:
+    package = folder / "learn_spark"
     shutil.copytree(Path(learn_spark.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     return package
 
 
-@pytest.fixture
-def rerun(copy: Path) -> Rerun:
-    """The stages whose version an edit of a file changes."""
+def versions(package: Path) -> dict[str, str]:
+    """Name of a stage (or "vectors") -> version of its code."""
+    source = Source(package)
+    of_stages = {stage.name: stage_version(stage, source) for stage in all_stages()}
+    return of_stages | {"vectors": source.version(*OF_VECTORS)}
 
-    def versions() -> dict[str, str]:
-        code._dump.cache_clear()
-        code._dump_of_settings.cache_clear()
-        of_stages = {stage.name: stage_version(stage, Source(copy)) for stage in all_stages()}
-        return of_stages | {"vectors": Source(copy).version(*OF_VECTORS)}
+
+@pytest.fixture(scope="module")
+def rerun(tmp_path_factory: pytest.TempPathFactory) -> Rerun:
+    """The stages whose version an edit of a file changes; the edit is undone."""
+    package = copy_package(tmp_path_factory.mktemp("copy"))
+    before = versions(package)
 
     def of_edit(file: str, edit: Callable[[str], str]) -> set[str]:
-        before, path = versions(), copy / file
-        text = path.read_text(encoding="utf-8")
-        path.write_text(edit(text), encoding="utf-8")
-        assert path.read_text(encoding="utf-8") != text
-        after = versions()
+        path = package / file
+        text = path.read_bytes()
+        edited = edit(text.decode()).encode()
+        assert edited != text
+        path.write_bytes(edited)
+        after = versions(package)
+        path.write_bytes(text)
         return {name for name in before if before[name] != after[name]}
 
     return of_edit
@@ -110,14 +114,13 @@ def test_imports_inside_functions_count_and_those_for_types_do_not(tmp_path: Pat
         Source(package).closure("learn_spark.nowhere")
 
 
-def test_only_what_changed_runs_again(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_changed_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the plan of a run: a changed style sheet lets training rest, a changed tower does not."""
+    copy = copy_package(tmp_path)
     monkeypatch.setattr(code, "installed", lambda: Source(copy))
 
     def reason() -> str:
         code.code_version.cache_clear()
-        code._dump.cache_clear()
-        code._dump_of_settings.cache_clear()
         return plan_stage(find_stage("train"), shelf.settings("training.epochs=1"), shelf.workspace).reason
 
     code.code_version.cache_clear()
