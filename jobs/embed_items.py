@@ -1,8 +1,8 @@
-"""item_text -> text_embeddings: the frozen LLM in Spark's workers, only texts that are not encoded yet.
+"""item_text -> text_embeddings: the frozen LLM in Spark's workers; texts with an embedding are skipped.
 
 Run:       spark-submit jobs/embed_items.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/embed_items.py --config conf/quickstart.yaml --set encoder.model=/models/my-llm
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

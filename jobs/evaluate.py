@@ -1,8 +1,8 @@
-"""A trained tower -> evaluations: full-catalogue ranking beside popularity, Markov and frozen embeddings.
+"""A trained tower -> evaluations: full-catalogue ranking by the tower, popularity, Markov and frozen embeddings.
 
 Run:       spark-submit jobs/evaluate.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/evaluate.py --config conf/quickstart.yaml --set evaluation.ks=[10,50,100]
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

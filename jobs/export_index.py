@@ -2,7 +2,7 @@
 
 Run:       spark-submit jobs/export_index.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/export_index.py --config conf/quickstart.yaml --set workspace=/data/learn
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

@@ -1,8 +1,8 @@
-"""interactions, own logs, or promotions and coupons -> exposures: what was shown to whom, and what came of it.
+"""interactions, exposure logs, or promotions and coupons -> exposures of the ads ranker.
 
 Run:       spark-submit jobs/exposures.py --config conf/complete-journey-ads.yaml
 Override:  spark-submit jobs/exposures.py --config conf/complete-journey-ads.yaml --set exposures.until=2017-12-01
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

@@ -1,8 +1,8 @@
-"""interactions -> user_histories: ordered, capped, cut into training, validation and test, padded.
+"""interactions -> user_histories: ordered, truncated, split into training, validation and test, padded.
 
 Run:       spark-submit jobs/histories.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/histories.py --config conf/quickstart.yaml --set histories.max_length=512
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

@@ -1,8 +1,8 @@
-"""items -> item_text: one cleaned prompt an item, addressed by its content.
+"""items -> item_text: one cleaned prompt per item, with the hash of its text as key.
 
 Run:       spark-submit jobs/item_text.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/item_text.py --config conf/quickstart.yaml --set text.template=learn-industrial
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

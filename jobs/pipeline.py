@@ -1,8 +1,8 @@
-"""The whole road: every stage of pipeline.stages that is not up to date, in order.
+"""The whole pipeline: every stage of pipeline.stages that is not up to date, in order.
 
 Run:       spark-submit jobs/pipeline.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/pipeline.py --config conf/quickstart.yaml --set training.seed=7
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

@@ -1,8 +1,8 @@
-"""Released features + later exposures -> an ads ranker with and without them, and its scores (ad_scores).
+"""Released features + later exposures -> ads rankers with and without the features, ad_scores and ad_metrics.
 
 Run:       spark-submit jobs/rank_ads.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/rank_ads.py --config conf/quickstart.yaml --set ranking.epochs=10
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

@@ -1,8 +1,8 @@
-"""user_histories + text_embeddings -> a LEARN tower, fed by Petastorm (needs no JVM; spark-submit works too).
+"""user_histories + text_embeddings -> a LEARN tower, read by Petastorm (without a JVM; spark-submit also works).
 
 Run:       spark-submit jobs/train.py --config conf/quickstart.yaml
 Override:  spark-submit jobs/train.py --config conf/quickstart.yaml --set training.epochs=40
-Look:      ... --dry-run says what it would do and why, and changes nothing.
+Dry run:   ... --dry-run shows what would run and why, without changes.
 Exit code: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate failed.
 """
 

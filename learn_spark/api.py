@@ -5,7 +5,7 @@
 >>> ws.run(["ingest", "item_text"])  # doctest: +SKIP
 >>> ws.recommend("customer-17", k=10)  # doctest: +SKIP
 
-Importing it loads no heavy library.
+The import loads no heavy library.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenWorkspace:
-    """A workspace: its folder, and the settings that its stages run with."""
+    """An open workspace: its folder and the settings of its stages."""
 
     workspace: Workspace
     config: Path
@@ -40,16 +40,16 @@ class OpenWorkspace:
 
     @property
     def settings(self) -> Settings:
-        """The settings file with the overrides on top."""
+        """The settings of the file, with the overrides."""
         from learn_spark.core.settings import load_settings
 
         return load_settings(self.config, [*self.overrides, f"workspace={self.workspace.root}"])
 
     def run(self, stages: Sequence[str] | None = None, *, force: bool = False, quiet: bool = False) -> list[Outcome]:
-        """Run stages, by default all of ``pipeline.stages``; one outcome a stage, with its counts.
+        """Run stages, by default all of ``pipeline.stages``; returns one outcome per stage, with its counts.
 
-        A stage that is up to date is not run again, unless ``force``. Raises LearnSparkError as the stages do, and
-        GateError where a quality gate fails.
+        A stage that is up to date is skipped unless ``force``. Raises GateError if a quality gate fails, and
+        LearnSparkError as the stages do.
         """
         from learn_spark.core.console import Reporter
         from learn_spark.pipeline.runner import run_stages
@@ -59,10 +59,10 @@ class OpenWorkspace:
         return run_stages(chosen, settings, console=Reporter(quiet=quiet), force=force)
 
     def recommend(self, user: str, k: int = 10, *, as_of: datetime | None = None) -> list[Recommendation]:
-        """The ``k`` unseen items with the highest scores for a user, best first, from the release in force (or as of a
-        time): item_id, title, score, and the most similar items of the user's history.
+        """The ``k`` unseen items with the highest scores for a user, best first: item_id, title, score, and the most
+        similar items of the user's history. From the release in force, or the newest one as of ``as_of``.
 
-        Raises NoReleaseError, and LearnSparkError for a user that the release does not have.
+        Raises NoReleaseError, and LearnSparkError if the release has no such user.
         """
         from learn_spark.report.explain import explain
 
@@ -72,7 +72,7 @@ class OpenWorkspace:
         self, table: FeatureTable = "user_features", release: str = "latest", *, as_of: datetime | None = None
     ) -> pa.Table:
         """The rows of ``user_features`` or ``item_features`` in the release in force, in a named release, or as of a
-        time. Raises NoReleaseError where there is none.
+        time. Raises NoReleaseError if there is none.
         """
         from learn_spark.features.read import released_arrow
 
@@ -88,8 +88,8 @@ class OpenWorkspace:
 def open(where: str | Path, overrides: Sequence[str] = ()) -> OpenWorkspace:
     """Open a workspace by its settings file (a path, or a name in conf/), or by its folder.
 
-    A folder is opened with the settings of its newest run. ``overrides`` are ``key=value`` settings on top. Raises
-    SettingsError for settings that are wrong, and for a folder in which nothing has run.
+    A folder is opened with the settings of its newest run. ``overrides``: ``key=value`` settings that override the
+    file. Raises SettingsError for wrong settings, and for a folder in which no stage has run.
     """
     from learn_spark.core.settings import load_settings
     from learn_spark.core.settings.load import find_config
@@ -101,15 +101,17 @@ def open(where: str | Path, overrides: Sequence[str] = ()) -> OpenWorkspace:
         return OpenWorkspace(Workspace.open(load_settings(config, overrides).workspace), config, tuple(overrides))
     saved = sorted(folder.glob("runs/*/settings.yaml"))
     if not saved:
-        raise SettingsError(f"{folder} is a folder in which no stage has run; open its settings file instead")
+        raise SettingsError(
+            f"{folder} has no settings of a run, because no stage has run in it; open a settings file instead"
+        )
     return OpenWorkspace(Workspace.open(str(folder)), saved[-1], tuple(overrides))
 
 
 def encode(texts: Sequence[str], model: str, **settings: Any) -> np.ndarray:
     """Vectors [n, hidden] float32 of ``texts`` by a frozen LLM: a folder with safetensors, a GGUF file or a hub name.
 
-    ``settings`` are those of the section ``encoder`` (pooling, max_tokens, precision, ...). A row is NaN where a text
-    has no usable vector. Raises EncoderError where the model cannot be loaded.
+    ``settings``: those of the section ``encoder`` (pooling, max_tokens, precision, ...). The row of a text without a
+    usable vector is NaN. Raises EncoderError if the model cannot be loaded.
     """
     from learn_spark.core.settings.encoder import EncoderSettings
     from learn_spark.encoder.api import encode as encode_texts

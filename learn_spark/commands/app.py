@@ -1,4 +1,4 @@
-"""The Typer application, and the one way a command opens settings, workspace and lock and reports errors."""
+"""The Typer application, and how every command opens its settings, workspace and lock and reports errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ app = typer.Typer(
 
 @dataclass(frozen=True)
 class Opened:
-    """What a command works with: the settings, their workspace, and the console to print to."""
+    """The settings, the workspace and the console of a command."""
 
     settings: Settings
     workspace: Workspace
@@ -41,13 +41,15 @@ class Opened:
 
 
 def quiet_environment(verbose: bool) -> None:
-    """Set variables before any heavy import: no telemetry, no third-party bars, threads and caches that pay."""
+    """Set environment variables before any heavy import: no telemetry or progress bars of libraries, thread and cache
+    sizes.
+    """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # FAISS is twice as fast with its own threads than with OpenBLAS's under them.
+    # FAISS is twice as fast with its own threads alone as with OpenBLAS threads below them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # oneDNN, and PyTorch upon it, keep kernels and memory for 1,024 shapes; each batch without padding has a new one.
+    # oneDNN and PyTorch cache kernels and memory for 1,024 shapes by default; each unpadded batch has a new shape.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
     if not verbose:
@@ -59,9 +61,10 @@ def quiet_environment(verbose: bool) -> None:
 
 
 def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened]) -> int:
-    """Run ``work`` and return its exit code; an error becomes one sentence on standard error.
+    """Run ``work`` and return its exit code; an error is printed as one line on standard error.
 
-    The stack trace of an unexpected error goes to logs/last-error.txt of the workspace in ``opened``, if there is one.
+    The stack trace of an unexpected error is written to logs/last-error.txt of the workspace in ``opened``, if there is
+    one.
     """
     try:
         work()
@@ -90,9 +93,12 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened]) -> i
 def run_in_workspace(
     config: str, overrides: list[str] | None, verbose: bool, work: Callable[[Opened], None], *, lock: bool = False
 ) -> int:
-    """Run ``work`` in the workspace of the settings and return the exit code; ``lock`` takes the workspace's lock."""
+    """Run ``work`` in the workspace of the settings and return the exit code.
+
+    ``lock``: take the workspace's lock first.
+    """
     quiet_environment(verbose)
-    known: list[Opened] = []
+    opened_so_far: list[Opened] = []
 
     def open_and_work() -> None:
         from learn_spark.core.console import Reporter
@@ -101,13 +107,13 @@ def run_in_workspace(
 
         settings = load_settings(config, overrides or [])
         opened = Opened(settings, Workspace.open(settings.workspace), Reporter())
-        known.append(opened)
+        opened_so_far.append(opened)
         if lock:
             from learn_spark.pipeline.runner import workspace_lock
         with workspace_lock(opened.workspace) if lock else nullcontext():
             work(opened)
 
-    return _guarded(open_and_work, verbose, known)
+    return _guarded(open_and_work, verbose, opened_so_far)
 
 
 def in_workspace(

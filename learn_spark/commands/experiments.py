@@ -1,4 +1,4 @@
-"""The command ab-report: what an A/B test shows."""
+"""The command ab-report, which analyses an A/B test."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from learn_spark.commands.options import DryRunOption, SetOption, VerboseOption
 def ab_report(
     experiment: Annotated[
         str,
-        typer.Argument(
-            help="A YAML file that describes the experiment (docs/experiments.md), or a log with exposures' columns."
-        ),
+        typer.Argument(help="A YAML file with the experiment's settings (docs/experiments.md), or a log of exposures."),
     ],
     overrides: SetOption = None,
     aa: Annotated[
-        int | None, typer.Option("--aa", min=1, metavar="SPLITS", help="A/A: halve the control's users so many times.")
+        int | None,
+        typer.Option("--aa", min=1, metavar="SPLITS", help="A/A test: split the control's users in two SPLITS times."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     dry_run: DryRunOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Report on an experiment: checks, lift with intervals, cohorts, CUPED, power, A/A; exit 3 if it is unsound."""
+    """Analyse an experiment: checks, lift with intervals, cohorts, CUPED, power, A/A; exit code 3 if a check fails."""
 
     def work() -> None:
         from learn_spark.ads.experiments.configure import settings_of, show_plan
@@ -38,10 +37,10 @@ def ab_report(
         if dry_run:
             show_plan(settings, Reporter())
             return
-        found = report_experiment(settings, Reporter(quiet=as_json), verbose=verbose)
+        result = report_experiment(settings, Reporter(quiet=as_json), verbose=verbose)
         if as_json:
-            print(to_json(found))
+            print(to_json(result))
         else:
-            show(found, Reporter())
+            show(result, Reporter())
 
     without_workspace(verbose, work)

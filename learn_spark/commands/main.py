@@ -1,6 +1,6 @@
-"""The command ``learn-spark``, and the same for spark-submit: arguments in, exit code out.
+"""The command ``learn-spark``, and its entry point for spark-submit.
 
-Heavy libraries are imported where they are used, so that ``--help`` answers at once.
+Heavy libraries are imported where they are used, so that ``--help`` is fast.
 """
 
 # ruff: noqa: I001  (the order of the imports is the order of --help)
@@ -14,7 +14,7 @@ __all__ = ["app", "experiments", "main", "operating", "releases", "research", "r
 
 
 def run_job(name: str, arguments: list[str]) -> int:
-    """What jobs/<name>.py calls: the stage (or ``run`` for the pipeline) with spark-submit's arguments."""
+    """Run the command ``name`` with the arguments of jobs/<name>.py; returns the exit code."""
     try:
         app([name, *arguments], standalone_mode=True)
     except SystemExit as ended:
@@ -23,5 +23,5 @@ def run_job(name: str, arguments: list[str]) -> int:
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """The entry point of the installed command."""
     app()

@@ -14,7 +14,7 @@ from learn_spark.core.errors import LearnSparkError
 
 @app.command()
 def status(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
-    """Show each stage's last run and each table's version and rows."""
+    """Show the last run of each stage, and the version, rows and last gate of each table."""
 
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.summary import show_status
@@ -31,7 +31,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """List the trained models: figures, tags, and which one is released."""
+    """List the trained models with their metrics and tags, and which one is released."""
 
     def work(opened: Opened) -> None:
         import json
@@ -40,7 +40,7 @@ def models(
         from learn_spark.pipeline.models import list_models, show_models
 
         if as_json:
-            print(json.dumps([asdict(one) for one in list_models(opened.workspace)], default=str, indent=1))
+            print(json.dumps([asdict(model) for model in list_models(opened.workspace)], default=str, indent=1))
         else:
             show_models(opened.workspace, opened.console)
 
@@ -49,12 +49,14 @@ def models(
 
 @app.command(rich_help_panel="Operating")
 def lineage(
-    what: Annotated[str, typer.Argument(metavar="TABLE[@VERSION]", help="A table, or model@ID.")],
+    what: Annotated[
+        str, typer.Argument(metavar="TABLE[@VERSION]", help="A table (newest version by default), or model@ID.")
+    ],
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show what a table version was made from, up to the raw files, and all that read it."""
+    """Show the inputs of a table version up to the raw files, and every run that read it."""
 
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.lineage import show_lineage
@@ -67,14 +69,14 @@ def lineage(
 @app.command(rich_help_panel="Operating")
 def backfill(
     config: ConfigOption,
-    first: Annotated[str, typer.Option("--from", metavar="DAY", help="The first day, as 2024-01-31.")],
-    last: Annotated[str, typer.Option("--to", metavar="DAY", help="The last day.")],
+    first: Annotated[str, typer.Option("--from", metavar="DAY", help="The first day, such as 2024-01-31.")],
+    last: Annotated[str, typer.Option("--to", metavar="DAY", help="The last day (included).")],
     every: Annotated[int, typer.Option("--every", min=1, help="Days from one release to the next.")] = 1,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Publish releases for past days, each as of its day, by a tower trained as of the first day; the latest stays."""
+    """Publish a release as of each past day, with a tower trained as of the first day; the release in force stays."""
 
     def work(opened: Opened) -> None:
         from learn_spark.core.settings import load_settings
@@ -95,12 +97,12 @@ def backfill(
 def retain(
     config: ConfigOption,
     overrides: SetOption = None,
-    keep: Annotated[int, typer.Option("--releases", min=1, help="The newest so many releases stay.")] = 5,
-    days: Annotated[int, typer.Option("--days", min=0, help="Files, models, checkpoints stay so many days.")] = 7,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete what would be deleted.")] = False,
+    keep: Annotated[int, typer.Option("--releases", min=1, help="Number of newest releases to keep.")] = 5,
+    days: Annotated[int, typer.Option("--days", min=0, help="Days to keep files, models and checkpoints.")] = 7,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the listed objects.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show the releases, models, checkpoints, embeddings and files that nothing needs; delete them with --delete."""
+    """List unused releases, models, checkpoints, embeddings and files; delete them with --delete."""
 
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.retain import retain
@@ -114,10 +116,10 @@ def retain(
 def forget_embeddings(
     config: ConfigOption,
     overrides: SetOption = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete what would be deleted.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the listed objects.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show the embeddings that no settings, model or release uses; delete them with --delete."""
+    """List the embeddings that no settings, model or release uses; delete them with --delete."""
 
     def work(opened: Opened) -> None:
         from learn_spark.encoder.retention import show_embeddings
@@ -129,8 +131,8 @@ def forget_embeddings(
 
 @app.command()
 def settings(
-    section: Annotated[str | None, typer.Argument(help="A section, such as tower; all if left out.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of text.")] = False,
+    section: Annotated[str | None, typer.Argument(help="A section such as tower; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Show every setting with its type, default, range and effect."""

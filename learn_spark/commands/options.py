@@ -1,4 +1,4 @@
-"""The arguments and options that several commands share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ConfigOptional = Annotated[str | None, typer.Option("--config", "-c", help="A se
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would run and why; change nothing.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Run even if nothing changed.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would run and why, without changes.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run even if the result is up to date.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show warnings, Spark's log and stack traces.")]
 
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; kept in the row.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Reason, stored in the ledger.")]
 
 
 def one_of(name: str | None, config: str | None, example: str) -> str:
-    """The settings file, given as an argument or by --config; raises BadParameter unless exactly one is given."""
+    """The settings file, given as an argument or by --config. Raises BadParameter unless exactly one is given."""
     if (name is None) == (config is None):
         raise typer.BadParameter(f"give one settings file, as in: {example}")
     return name or config or ""

@@ -12,7 +12,7 @@ from learn_spark.commands.options import ConfigOption, DryRunOption, ReasonOptio
 
 @app.command(rich_help_panel="Releases")
 def releases(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
-    """List all releases: state, model, as-of time, when published, sizes."""
+    """List all releases: state, as-of time, time of publication, model, and numbers of users and items."""
 
     def work(opened: Opened) -> None:
         from learn_spark.features.show import list_releases
@@ -29,7 +29,7 @@ def show(
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show one release: its rows in the ledger, inputs and outputs with versions, and what its audit measured."""
+    """Show one release: its rows in the ledger, versions of inputs and outputs, and the results of its audit."""
 
     def work(opened: Opened) -> None:
         from learn_spark.features.show import show_release
@@ -48,7 +48,7 @@ def withdraw(
     dry_run: DryRunOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Withdraw one release, by a new row; if it is the one that holds, consumers then read the one before it."""
+    """Withdraw one release. If it is in force, the previous release comes into force."""
 
     def work(opened: Opened) -> None:
         from learn_spark.features.ledger import find_release, ledger, withdraw
@@ -59,8 +59,8 @@ def withdraw(
                 f"would withdraw release {find_release(ledger(opened.workspace), release)['release_id']}"
             )
             return
-        gone, holds = withdraw(opened.workspace, release, reason)
-        show_change([gone], holds, opened.console)
+        withdrawn, in_force = withdraw(opened.workspace, release, reason)
+        show_change([withdrawn], in_force, opened.console)
 
     in_workspace(config, overrides, verbose, work, lock=True)
 
@@ -76,7 +76,7 @@ def rollback(
     dry_run: DryRunOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Withdraw the release that holds, by a new row; consumers then read the release before it."""
+    """Withdraw the release in force, so that the previous one comes into force; or all releases newer than --to."""
 
     def work(opened: Opened) -> None:
         from learn_spark.features.ledger import ledger, roll_back, to_withdraw
@@ -86,7 +86,7 @@ def rollback(
             for row in to_withdraw(ledger(opened.workspace), to):
                 opened.console.line(f"would withdraw release {row['release_id']}")
             return
-        gone, holds = roll_back(opened.workspace, to, reason)
-        show_change(gone, holds, opened.console)
+        withdrawn, in_force = roll_back(opened.workspace, to, reason)
+        show_change(withdrawn, in_force, opened.console)
 
     in_workspace(config, overrides, verbose, work, lock=True)

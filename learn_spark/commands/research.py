@@ -20,20 +20,20 @@ from learn_spark.commands.options import (
 
 @app.command()
 def recommend(
-    user: Annotated[str, typer.Option("--user", help="The user's id, as the source spells it.")],
-    k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    user: Annotated[str, typer.Option("--user", help="Id of the user, unchanged from the source.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="Number of items.")] = 10,
     by_index: Annotated[
         bool, typer.Option("--index", help="Search the release's exported FAISS index instead of scoring every item.")
     ] = False,
     as_of: Annotated[
         str | None,
-        typer.Option("--as-of", metavar="TIME", help="By the newest release that knows nothing of this time or later."),
+        typer.Option("--as-of", metavar="TIME", help="Use the newest release without an event at or after TIME."),
     ] = None,
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Explain a user from the released features: history, recommendations, and what of the history is near them."""
+    """Recommend items to a user from released features, each with the most similar items of the user's history."""
 
     def work(opened: Opened) -> None:
         from learn_spark.report.explain import explain, moment, show
@@ -50,17 +50,17 @@ def compare(
         list[str],
         typer.Argument(metavar="RUN...", help="Runs of evaluate or train, or model ids; the first is compared."),
     ],
-    split: Annotated[str, typer.Option("--split", help="test, or validation (to choose by).")] = "test",
-    k: Annotated[int, typer.Option("--k", min=1, help="HR@k and NDCG@k are compared.")] = 10,
-    samples: Annotated[int, typer.Option("--samples", min=100, help="Resamples of users.")] = 2000,
+    split: Annotated[str, typer.Option("--split", help="test, or validation (for model selection).")] = "test",
+    k: Annotated[int, typer.Option("--k", min=1, help="Compare HR@k and NDCG@k.")] = 10,
+    samples: Annotated[int, typer.Option("--samples", min=100, help="Resamples of users for the bootstrap.")] = 2000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Compare the first RUN with the others and the baselines: paired differences, intervals, p, slice by slice."""
+    """Compare the first RUN with the others and the baselines: paired differences, intervals and p for every slice."""
     if split not in ("test", "validation"):
-        raise typer.BadParameter(f"--split is test or validation, not {split}")
+        raise typer.BadParameter(f"--split must be test or validation, not {split}")
 
     def work(opened: Opened) -> None:
         from learn_spark.evaluation.compare import compare as compare_models
@@ -83,7 +83,7 @@ def search(
     config: ConfigOptional = None,
     overrides: SetOption = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="How many in all, those of earlier calls among them.")
+        int | None, typer.Option("--trials", min=1, help="Number of trials, those of earlier calls included.")
     ] = None,
     dry_run: DryRunOption = False,
     verbose: VerboseOption = False,

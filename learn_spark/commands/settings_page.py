@@ -1,4 +1,4 @@
-"""``learn-spark settings [SECTION]``: every setting with its type, default, range and effect."""
+"""``learn-spark settings [SECTION]``: every setting with type, default, range and effect."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ WIDTH = 110
 
 
 def settings_text(section: str | None = None) -> str:
-    """All settings, or those of one section, for the terminal; SettingsError for an unknown section."""
+    """All settings, or those of one section, as text for the terminal. Raises SettingsError for an unknown section."""
     return "\n".join(map(_section_text, describe(section)))
 
 
 def settings_json(section: str | None = None) -> str:
-    """The same as JSON: a list of sections with their knobs; SettingsError for an unknown section."""
-    return json.dumps([asdict(found) for found in describe(section)], indent=2, ensure_ascii=False)
+    """All settings, or those of one section, as a JSON list. Raises SettingsError for an unknown section."""
+    return json.dumps([asdict(each) for each in describe(section)], indent=2, ensure_ascii=False)
 
 
 def _section_text(section: SectionKnobs) -> str:

@@ -1,4 +1,4 @@
-"""Commands that run stages: run, one command a stage, report, check."""
+"""Commands that run stages: run, one command per stage, report, check."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from learn_spark.core.stages.registry import all_stages
 def run_stages_command(
     names: list[str] | None, config: str, overrides: list[str], *, dry_run: bool, force: bool, verbose: bool
 ) -> int:
-    """Run stages (all of ``pipeline.stages`` if None), show their outcomes and return the exit code."""
+    """Run stages (all of ``pipeline.stages`` if None), print their outcomes and return the exit code."""
 
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.runner import run_stages
@@ -84,14 +84,14 @@ def _add_stage_command(name: str, summary: str) -> None:
 def publish(
     config: ConfigOption,
     model: Annotated[
-        str | None, typer.Option("--model", help="Id of the model; default: the newest that fits.")
+        str | None, typer.Option("--model", help="Id of the model; default: the newest model of the settings.")
     ] = None,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """User and item features by the tower in Spark's workers: staged, audited, released."""
+    """Compute user and item features with the tower in Spark's workers; stage, audit and release them."""
     chosen = [] if model is None else [f"release.model={model}"]
     raise typer.Exit(
         run_stages_command(
@@ -101,7 +101,7 @@ def publish(
 
 
 for _stage in all_stages():
-    if _stage.name not in ("publish", "report"):  # they have options of their own
+    if _stage.name not in ("publish", "report"):  # defined above and below, with further options
         _add_stage_command(_stage.name, _stage.summary)
 
 
@@ -109,7 +109,7 @@ for _stage in all_stages():
 def report(
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="A run of any stage; the newest of every stage if left out."),
+        typer.Argument(metavar="[RUN]", help="Id of a run; default: the newest run of every stage."),
     ] = None,
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
@@ -117,13 +117,13 @@ def report(
     force: ForceOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Write one HTML page: figures, examples, stages, gates, lineage; with RUN, about that run and related runs."""
+    """Write one HTML page: metrics, examples, runs, gates, lineage; with RUN, about that run and connected runs."""
     if run_id is None:
         raise typer.Exit(
             run_stages_command(["report"], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
         )
     if dry_run or force:
-        raise typer.BadParameter("--dry-run and --force are for the stage; the page of one RUN is always written")
+        raise typer.BadParameter("--dry-run and --force apply to the stage; the page of one RUN is always written")
 
     def work(opened: Opened) -> None:
         from learn_spark.report.write import write_page
@@ -135,14 +135,14 @@ def report(
 
 @app.command()
 def check(
-    table: Annotated[str, typer.Argument(help="The table whose rules (schemas/) are evaluated.")],
+    table: Annotated[str, typer.Argument(help="The table; schemas/ has its rules.")],
     config: ConfigOption,
     overrides: SetOption = None,
-    version: Annotated[int | None, typer.Option(help="A version of the table; the newest if left out.")] = None,
+    version: Annotated[int | None, typer.Option(help="Version of the table; default: the newest.")] = None,
     docs: Annotated[bool, typer.Option("--docs", help="Write the Data Docs page even if the gate passes.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run one table's quality gate alone; exit code 3 if it fails."""
+    """Run the quality gate of one table; exit code 3 if it fails."""
 
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.check import check_table

@@ -1,4 +1,4 @@
-"""What a person sees while jobs run: one line a step, progress with rate and time left, tables at the end."""
+"""Console output of jobs: lines, progress bars with rate and time left, and tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Bar:
-    """A running count towards a total."""
+    """A progress count. On a terminal it is drawn by rich, else printed as a line every ``SECONDS_BETWEEN_LINES``."""
 
     def __init__(self, console: Reporter, label: str, total: int, unit: str) -> None:
         self._console, self._label, self._total, self._unit = console, label, total, unit
@@ -25,7 +25,7 @@ class Bar:
         self._rich: Progress | None = None
 
     def advance(self, count: int, note: str = "") -> None:
-        """Count ``count`` more; ``note`` is shown behind the rate."""
+        """Add ``count`` to the progress; ``note`` is shown after the rate."""
         self.done += count
         if self._rich is not None:
             self._rich.update(self._rich.task_ids[0], completed=self.done, note=note)
@@ -47,27 +47,27 @@ class _Rate(ProgressColumn):
 
 
 class Reporter:
-    """Speaks to the terminal; without one (a log file, CI) it prints plain lines."""
+    """Prints to the terminal; to a file or a pipe it prints plain lines of 120 characters."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         width = None if sys.stdout.isatty() else 120
         self.console = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty(), quiet=quiet)
 
     def heading(self, text: str) -> None:
-        """Announce a stage."""
+        """Print a heading in bold."""
         self.console.print(Text(text, style="bold"))
 
     def say(self, text: str) -> None:
-        """One line below the heading."""
+        """Print one line, indented below its heading."""
         self.console.print(Text(f"  {text}"))
 
     def line(self, text: str = "") -> None:
-        """One line as it is."""
+        """Print one line without indentation."""
         self.console.print(Text(text))
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
-        """Progress towards ``total`` ``unit``s."""
+        """A progress bar of ``total`` ``unit`` (such as "texts")."""
         bar = Bar(self, label, total, unit)
         if not self.console.is_terminal or self.console.quiet:
             yield bar
@@ -86,7 +86,7 @@ class Reporter:
             yield bar
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; every column but the first is set flush right."""
+        """Print a table; the first column is aligned left, the others right."""
         table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2))
         for number, name in enumerate(columns):
             table.add_column(name, justify="right" if number else "left", no_wrap=True)

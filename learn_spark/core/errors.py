@@ -1,4 +1,4 @@
-"""The errors that a user can meet, each with the exit code of the command that it ends."""
+"""The errors that commands report to users, each with the exit code of the command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class LearnSparkError(Exception):
-    """Something that a user can correct. The message says what is wrong, where, and what to do."""
+    """An error that a user can correct. The message states what is wrong, where, and what to do."""
 
     exit_code = 1
 
@@ -39,9 +39,9 @@ class BrokenRule:
 
 
 class GateError(LearnSparkError):
-    """A quality gate failed. Stages that read its table do not run, and their tables stay as they were.
+    """A quality gate failed. Stages that read its table do not run, and their tables are unchanged.
 
-    ``broken`` are the rules that failed, where it was rules that did.
+    ``broken``: the rules that failed; empty if the gate failed for another reason.
     """
 
     exit_code = 3
@@ -53,4 +53,4 @@ class GateError(LearnSparkError):
 
 
 class RowCountError(LearnSparkError):
-    """The rows written or read differ in number from those that went in: some were lost, or counted twice."""
+    """The number of rows written or read differs from the number expected: rows were lost or counted twice."""

@@ -1,4 +1,4 @@
-"""What pip does not bring: the two Delta JARs, and what Spark's launcher must know of this environment.
+"""Installs what pip does not: the two Delta JARs, and Spark's configuration files for this environment.
 
 Run:  python -m learn_spark.core.install [--java-home PATH]    (make setup and ``learn-spark setup`` do)
 """
@@ -29,7 +29,7 @@ class InstallError(LearnSparkError):
 
 @dataclass(frozen=True)
 class Jar:
-    """A JAR by its Maven coordinates and the SHA-256 it must have."""
+    """A JAR: its Maven coordinates and its expected SHA-256."""
 
     group: str
     artifact: str
@@ -42,7 +42,7 @@ class Jar:
         return f"{self.artifact}-{self.version}.jar"
 
 
-# These two are enough; all 33 that they name would bring a second Hadoop and Parquet beside Spark's own.
+# These two are enough. Their 33 transitive dependencies would add a second Hadoop and Parquet to Spark's.
 JARS = (
     Jar(
         "io.delta",
@@ -57,12 +57,12 @@ Fetch = Callable[[Jar, Path], None]
 
 
 def jar_folder() -> Path:
-    """Where this environment keeps the JARs."""
+    """The folder of this environment's JARs."""
     return Path(sys.prefix) / "share" / "learn-spark" / "jars"
 
 
 def jar_paths(folder: Path | None = None) -> list[Path]:
-    """The JARs in place; InstallError where one is missing."""
+    """Paths of the installed JARs. Raises InstallError if one is missing."""
     paths = [(folder or jar_folder()) / jar.file_name for jar in JARS]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -71,36 +71,37 @@ def jar_paths(folder: Path | None = None) -> list[Path]:
 
 
 def fetch_with_ivy(jar: Jar, folder: Path, java: str = "java") -> None:
-    """Put ``jar`` into ``folder`` with the Ivy that ships with Spark, whose defaults know Maven Central.
+    """Download ``jar`` from Maven Central into ``folder``, by the Ivy that Spark contains.
 
-    LEARN_SPARK_IVY_SETTINGS may name an ivysettings.xml, for a company's mirror.
+    The environment variable LEARN_SPARK_IVY_SETTINGS may name an ivysettings.xml, such as one for a mirror. Raises
+    InstallError if Java or Ivy is missing, or if the download fails.
     """
     ivy = next(iter(sorted((pyspark_folder() / "jars").glob("ivy-*.jar"))), None)
     if ivy is None:
-        raise InstallError(f"{pyspark_folder() / 'jars'} holds no ivy-*.jar; install pyspark anew")
+        raise InstallError(f"{pyspark_folder() / 'jars'} contains no ivy-*.jar; reinstall pyspark")
     command = [java, "-cp", str(ivy), "org.apache.ivy.Main", "-confs", "default", "-notransitive"]
     if settings := os.environ.get("LEARN_SPARK_IVY_SETTINGS"):
         command += ["-settings", settings]
     command += ["-cache", str(folder / "ivy-cache"), "-dependency", jar.group, jar.artifact, jar.version]
     command += ["-retrieve", str(folder / "[artifact]-[revision].[ext]")]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=600)
     except OSError as error:
         raise InstallError(f"{java} does not run ({error.strerror}); Spark 4 needs Java 17 or 21") from None
     except subprocess.TimeoutExpired:
         raise InstallError(f"{jar.file_name} was not fetched in 10 minutes; check the network and run again") from None
-    if said.returncode or not (folder / jar.file_name).is_file():
+    if process.returncode or not (folder / jar.file_name).is_file():
         coordinates = f"{jar.group}:{jar.artifact}:{jar.version}"
         raise InstallError(
-            f"{coordinates} could not be fetched from Maven Central; check the network or proxy, or name a mirror by "
-            f"LEARN_SPARK_IVY_SETTINGS, and run again"
+            f"{coordinates} could not be fetched from Maven Central (exit code {process.returncode}); check the "
+            "network or proxy, or name a mirror in LEARN_SPARK_IVY_SETTINGS, and run again"
         )
 
 
 def install_jars(folder: Path, fetch: Fetch) -> list[str]:
-    """Bring every JAR into ``folder``; returns the names of those that were fetched.
+    """Install every JAR in ``folder``; returns the names of the fetched ones.
 
-    A file with a wrong checksum is removed and fetched anew; a fetched one with a wrong checksum is an InstallError.
+    A file with a wrong checksum is removed and fetched again. Raises InstallError if a fetched file has a wrong one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fetched = []
@@ -111,16 +112,18 @@ def install_jars(folder: Path, fetch: Fetch) -> list[str]:
         path.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
             fetch(jar, Path(temporary))
-            found = _sha256(Path(temporary) / jar.file_name)
-            if found != jar.sha256:
-                raise InstallError(f"{jar.file_name} has the SHA-256 {found}, expected {jar.sha256}; it is not used")
+            checksum = _sha256(Path(temporary) / jar.file_name)
+            if checksum != jar.sha256:
+                raise InstallError(
+                    f"{jar.file_name} has the SHA-256 {checksum}, expected {jar.sha256}; it was not installed"
+                )
             (Path(temporary) / jar.file_name).replace(path)
         fetched.append(jar.file_name)
     return fetched
 
 
 def pyspark_folder() -> Path:
-    """The pyspark package of this environment, found without importing it."""
+    """The folder of the installed pyspark package, without importing it. Raises InstallError if there is none."""
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise InstallError("pyspark is not installed in this environment: run `make setup`")
@@ -128,15 +131,15 @@ def pyspark_folder() -> Path:
 
 
 def launcher_file(pyspark: Path) -> str:
-    """The text of bin/find-spark-home, which every launcher beside it sources.
+    """The text of bin/find-spark-home, which every launcher in the same folder sources.
 
-    pyspark's own asks the python3 on PATH, which knows nothing of this environment unless it is activated.
+    pyspark's version runs the python3 on PATH, which has no pyspark unless this environment is activated.
     """
     return f'{HEADER}\n[ -n "${{SPARK_HOME:-}}" ] || SPARK_HOME={shlex.quote(str(pyspark))}\nexport SPARK_HOME\n'
 
 
 def spark_files(jars: list[Path], java_home: str | None) -> dict[str, str]:
-    """The files of Spark's conf folder, by name: so that ``spark-submit`` finds Delta and this Python by itself."""
+    """File name -> text of Spark's conf folder, which give ``spark-submit`` Delta and this Python."""
     defaults = f"""{HEADER}
 spark.jars                     {",".join(str(path) for path in jars)}
 spark.pyspark.python           {sys.executable}
@@ -144,10 +147,10 @@ spark.pyspark.driver.python    {sys.executable}
 spark.ui.showConsoleProgress   false
 """
     logging = f"""{HEADER}
-# Spark says little; LEARN_SPARK_LOG_LEVEL=info in the environment lets it speak.
+# Spark logs errors only; LEARN_SPARK_LOG_LEVEL=info in the environment logs more.
 rootLogger.level = ${{env:LEARN_SPARK_LOG_LEVEL:-error}}
 rootLogger.appenderRef.stderr.ref = console
-# Without a level of its own, this class sets the root's to WARN, and says so.
+# Without a level here, this class sets the level of the root logger to WARN and logs that.
 logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
 logger.gateway.level = ${{env:LEARN_SPARK_LOG_LEVEL:-error}}
 appender.console.type = Console
@@ -165,19 +168,20 @@ appender.console.layout.pattern = %d{{yy/MM/dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
 
 
 def write_spark_files(folder: Path, files: dict[str, str], replaceable: str = HEADER) -> list[str]:
-    """Write what is missing or ours and different; returns the names of files that someone else wrote (left alone).
+    """Write files that are missing, or that an earlier run of this module wrote with another text.
 
-    ``replaceable`` is a text that marks another's file as one to replace.
+    A file that other software wrote is replaced only if it contains ``replaceable``. Returns the names of the other
+    foreign files, which are unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     foreign = []
     for name, text in files.items():
         path = folder / name
         if path.is_file():
-            held = path.read_text(encoding="utf-8")
-            if held == text:
+            current = path.read_text(encoding="utf-8")
+            if current == text:
                 continue
-            if not held.startswith(HEADER) and replaceable not in held:
+            if not current.startswith(HEADER) and replaceable not in current:
                 foreign.append(name)
                 continue
         temporary = folder / f".{name}.{os.getpid()}"
@@ -187,7 +191,10 @@ def write_spark_files(folder: Path, files: dict[str, str], replaceable: str = HE
 
 
 def install(java_home: str | None = None) -> None:
-    """Fetch the JARs (once) and write Spark's conf files; a second call changes nothing. Raises InstallError."""
+    """Fetch missing JARs and write Spark's configuration files; a second call changes nothing.
+
+    Raises InstallError.
+    """
     java = str(Path(java_home) / "bin" / "java") if java_home else shutil.which("java") or "java"
     folder = jar_folder()
     for name in install_jars(folder, lambda jar, where: fetch_with_ivy(jar, where, java)):
@@ -198,7 +205,7 @@ def install(java_home: str | None = None) -> None:
     launcher = {"find-spark-home": launcher_file(pyspark)}
     foreign += [scripts / name for name in write_spark_files(scripts, launcher, "FIND_SPARK_HOME_PYTHON_SCRIPT")]
     for path in foreign:
-        print(f"note: {path} was written by someone else and is left alone")
+        print(f"note: {path} was written by other software and is unchanged")
 
 
 def _sha256(path: Path) -> str:
@@ -207,8 +214,8 @@ def _sha256(path: Path) -> str:
 
 
 def main() -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Fetch the Delta JARs and tell Spark about this environment.")
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Fetch the Delta JARs and write Spark's configuration files.")
     parser.add_argument("--java-home", help="the Java that Spark starts when JAVA_HOME is not set")
     try:
         install(parser.parse_args().java_home)

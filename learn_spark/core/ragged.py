@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 def take_rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values of the chosen ``rows`` [R]: (their places in the flat array, the offsets [R + 1] of the result).
+    """Select ``rows`` [R]: (positions of their values in the flat array, offsets [R + 1] of the result).
 
     Row i's values are ``offsets[i] : offsets[i + 1]``.
     """
@@ -19,7 +19,7 @@ def take_rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def concatenate_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(the row number of each value, the values) of ``rows``, end to end, both int64."""
+    """(row number of each value, values) of the concatenated ``rows``, both int64 [values]."""
     numbers = np.repeat(np.arange(len(rows), dtype=np.int64), [len(row) for row in rows])
     return numbers, np.concatenate([np.zeros(0, np.int64), *(np.asarray(row, dtype=np.int64) for row in rows)])
 
@@ -32,7 +32,7 @@ def fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def check_ragged(values: np.ndarray, offsets: np.ndarray, n_items: int) -> None:
-    """ValueError unless ``offsets`` [B + 1] rise from 0 to the end of ``values`` and all positions are in range."""
+    """Raise ValueError unless ``offsets`` [B + 1] rise from 0 to ``len(values)`` and values are in 0..n_items - 1."""
     if n_items < 1:
         raise ValueError(f"n_items {n_items} must be at least 1")
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):

@@ -1,4 +1,4 @@
-"""Where the files that travel with the package lie: in a checkout, or inside an installed wheel."""
+"""Folders of the package's data files, in a checkout or in an installed wheel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def resource_folder(name: str) -> Path:
-    """The folder ``schemas`` or ``conf``: a checkout's own one, else the copy inside the wheel."""
+    """The folder ``schemas`` or ``conf`` of the checkout, else its copy in the wheel. Raises FileNotFoundError."""
     for folder in (_PACKAGE.parent / name, _PACKAGE / f"_{name}"):
         if folder.is_dir():
             return folder
-    raise FileNotFoundError(f"the folder {name}/ is neither beside nor inside {_PACKAGE}: the installation is broken")
+    raise FileNotFoundError(
+        f"there is no folder {name}/ in {_PACKAGE.parent} and no _{name}/ in {_PACKAGE}; reinstall learn-spark"
+    )

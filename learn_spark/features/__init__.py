@@ -1,8 +1,8 @@
-"""Publishing features: staged, gated, released; how consumers read them; the FAISS index.
+"""Publishing features (staged, audited, released), reading them, and the FAISS index.
 
-learn_spark.features.read(spark, "user_features", release="latest", as_of=None)   what a release holds
-learn_spark.features.features_at(spark, events)                                   training data, point in time
-learn_spark.features.changes(spark, "user_features", since=release_id)            for an online store
+learn_spark.features.read(spark, "user_features", release="latest", as_of=None)   the rows of a release
+learn_spark.features.features_at(spark, events)                                   point-in-time training data
+learn_spark.features.changes(spark, "user_features", since=release_id)            changes for an online store
 """
 
 from learn_spark.features.change_feed import changes

@@ -1,4 +1,4 @@
-"""Comparing vectors of two models: each training turns its space as it likes, and a turn is not a change."""
+"""Alignment of the vectors of two models: a trained space is determined only up to a rotation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ def rotation(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     (orthogonal Procrustes: Schoenemann 1966).
     """
     left, _, right = np.linalg.svd(before.astype(np.float64).T @ after.astype(np.float64))
-    turned: np.ndarray = left @ right
-    return turned
+    matrix: np.ndarray = left @ right
+    return matrix
 
 
 def fit_rotation(before: DataFrame, after: DataFrame, key: str) -> np.ndarray | None:
-    """The rotation of the vectors that both frames (``key``, embedding) have, by at most 4,096 of them, chosen by a
-    hash of the key. None where there are none in common, or their lengths differ.
+    """The rotation [D, D] of ``before`` onto ``after`` (columns ``key``, embedding).
+
+    Fitted on at most 4,096 entities that both frames have, chosen by a hash of the key. None if no entity is in both,
+    or if the vectors differ in length.
     """
     from pyspark.sql import functions as F
 
@@ -38,19 +40,19 @@ def fit_rotation(before: DataFrame, after: DataFrame, key: str) -> np.ndarray | 
     return rotation(np.array([row.before for row in chosen]), np.array([row.after for row in chosen]))
 
 
-def rotated(frame: DataFrame, key: str, turn: np.ndarray) -> DataFrame:
-    """``frame`` (``key``, embedding) with every vector multiplied by ``turn``."""
-    return frame.select(key, "embedding").mapInArrow(_turned(turn), f"`{key}` string, embedding array<float>")
+def rotated(frame: DataFrame, key: str, matrix: np.ndarray) -> DataFrame:
+    """``frame`` (``key``, embedding) with every vector multiplied by ``matrix`` [D, D]."""
+    return frame.select(key, "embedding").mapInArrow(_multiply(matrix), f"`{key}` string, embedding array<float>")
 
 
-def _turned(turn: np.ndarray) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _multiply(matrix: np.ndarray) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if not batch.num_rows:
                 continue
             vectors = batch.column(1).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-            flat = pa.array((vectors @ turn).astype(np.float32).reshape(-1))
-            offsets = pa.array(np.arange(batch.num_rows + 1) * turn.shape[1], pa.int32())
+            flat = pa.array((vectors @ matrix).astype(np.float32).reshape(-1))
+            offsets = pa.array(np.arange(batch.num_rows + 1) * matrix.shape[1], pa.int32())
             lists = pa.ListArray.from_arrays(offsets, flat)
             yield pa.RecordBatch.from_arrays([batch.column(0), lists], names=batch.schema.names)
 

@@ -1,4 +1,4 @@
-"""The audit of a staged release: one Spark pass measures each table as it will be, and rules check the measures."""
+"""The audit of a staged release: one Spark query measures each table as it will be, and rules bound the measures."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ if TYPE_CHECKING:
 Profile = dict[str, float | None]
 
 
-def table_profile(name: str, key: str, after: DataFrame, wanted: DataFrame, before: DataFrame | None = None) -> Profile:
-    """Measures of one feature table as it will be: ``after`` (``key``, embedding) against ``wanted`` (id, and cold:
-    whether it has no event) and ``before``, the vectors of the previous release in the same space; called ``name``_...
+def table_profile(
+    name: str, key: str, after: DataFrame, expected: DataFrame, before: DataFrame | None = None
+) -> Profile:
+    """Measures of a feature table after the release; each name begins with ``name``_.
 
-    rows, ids, repeated; missing and cold_missing: wanted without a vector; unknown: not wanted; min and max dim and
-    norm, not_finite. With ``before``: cosine (mean over entities in both), new_share of ids, vanished_share of those
-    before; without, null.
+    ``after`` (``key``, embedding): the table after the release. ``expected`` (id, cold): the entities of the release;
+    cold: without an event. ``before``: the previous release in the same space (``key``, embedding).
+
+    Measures: rows, ids, repeated (rows - ids); missing and cold_missing: expected entities without a vector; unknown:
+    entities with a vector that are not expected; minimum and maximum of dimension and norm; not_finite. Measures
+    against ``before``, else null: cosine (mean over the entities in both), new_share (of the rows of ``after``),
+    vanished_share (of the rows of ``before``).
     """
     from pyspark.sql import functions as F
 
     computed = after.select(F.col(key).alias("id"), F.col("embedding").alias("now"), F.lit(True).alias("in_after"))
-    expected = wanted.select("id", "cold", F.lit(True).alias("in_wanted"))
-    joined = computed.join(expected, "id", "full_outer")
+    entities = expected.select("id", "cold", F.lit(True).alias("in_expected"))
+    joined = computed.join(entities, "id", "full_outer")
     if before is None:
         joined = joined.withColumns({"then": F.lit(None).cast("array<float>"), "in_before": F.lit(None)})
     else:
@@ -36,24 +41,24 @@ def table_profile(name: str, key: str, after: DataFrame, wanted: DataFrame, befo
     cosine = _dot("now", "then") / (norm * F.sqrt(_dot("then", "then")))
     measured = joined.withColumns({"norm": norm, "cosine": cosine, "dim": F.size("now")})
     finite = ~F.isnan("norm") & (F.col("norm") != float("inf"))
-    is_there, is_wanted = F.col("in_after").isNotNull(), F.col("in_wanted").isNotNull()
-    was_there = F.col("in_before").isNotNull()
+    has_vector, is_expected = F.col("in_after").isNotNull(), F.col("in_expected").isNotNull()
+    had_vector = F.col("in_before").isNotNull()
     row = measured.agg(
-        F.count_if(is_there).alias("rows"),
-        F.countDistinct(F.when(is_there, F.col("id"))).alias("ids"),
-        F.count_if(~is_there & is_wanted).alias("missing"),
-        F.count_if(~is_there & is_wanted & F.col("cold")).alias("cold_missing"),
-        F.count_if(is_wanted & F.col("cold")).alias("cold"),
-        F.count_if(is_there & ~is_wanted).alias("unknown"),
-        F.min(F.when(is_there, F.col("dim"))).alias("min_dim"),
-        F.max(F.when(is_there, F.col("dim"))).alias("max_dim"),
-        F.count_if(is_there & ~finite).alias("not_finite"),
+        F.count_if(has_vector).alias("rows"),
+        F.countDistinct(F.when(has_vector, F.col("id"))).alias("ids"),
+        F.count_if(~has_vector & is_expected).alias("missing"),
+        F.count_if(~has_vector & is_expected & F.col("cold")).alias("cold_missing"),
+        F.count_if(is_expected & F.col("cold")).alias("cold"),
+        F.count_if(has_vector & ~is_expected).alias("unknown"),
+        F.min(F.when(has_vector, F.col("dim"))).alias("min_dim"),
+        F.max(F.when(has_vector, F.col("dim"))).alias("max_dim"),
+        F.count_if(has_vector & ~finite).alias("not_finite"),
         F.min(F.when(finite, F.col("norm"))).alias("min_norm"),
         F.max(F.when(finite, F.col("norm"))).alias("max_norm"),
         F.avg(F.when(~F.isnan("cosine"), F.col("cosine"))).alias("cosine"),
-        F.count_if(was_there).alias("before"),
-        F.count_if(is_there & ~was_there).alias("new"),
-        F.count_if(was_there & ~is_there).alias("vanished"),
+        F.count_if(had_vector).alias("before"),
+        F.count_if(has_vector & ~had_vector).alias("new"),
+        F.count_if(had_vector & ~has_vector).alias("vanished"),
     ).first()
     assert row is not None
     measures: dict[str, Any] = row.asDict()
@@ -72,7 +77,7 @@ def _dot(a: str, b: str) -> Column:
 
 
 def validation_profile(metrics: Mapping[str, float], before: Mapping[str, float] | None) -> Profile:
-    """NDCG@10 of the model on its validation split, and the share by which it is below the previous release's."""
+    """NDCG@10 on the model's validation split, and the relative loss against the previous release's model."""
     now, then = metrics["NDCG@10"], (before or {}).get("NDCG@10")
     lost = None if not then else max(0.0, 1 - now / then)
     return {"validation_ndcg10": now, "validation_lost": lost}
@@ -88,9 +93,11 @@ def release_rules(
     normalised: bool = True,
     alignment: str = "none: the same model",
 ) -> list[Rule]:
-    """The rules of a release. ``users`` and ``items``: expected numbers. Vectors of a tower that is not ``normalised``
-    may have any length but 0. Rules that compare with the previous release are included where ``profile`` has a value
-    for them. ``alignment`` says how the vectors were made comparable.
+    """The rules of a release.
+
+    ``users`` and ``items``: expected numbers of vectors. If the tower is not ``normalised``, a norm may have any value
+    above 0. Rules that compare with the previous release are included only if ``profile`` has a value for them.
+    ``alignment``: how the vectors of both releases were made comparable, for the rules' meaning.
     """
     least_users = settings.min_user_coverage * users
     shortest = 1 - settings.norm_tolerance if normalised else 1e-12
@@ -100,8 +107,8 @@ def release_rules(
         Rule("item_ids", items, items, "items with a vector, against items of the catalogue"),
         Rule("user_missing", 0, users - least_users, "active users without a vector (release.min_user_coverage)"),
         Rule("item_missing", 0, 0, "items of the catalogue without a vector"),
-        Rule("item_cold_missing", 0, 0, "items without any event that have no vector either"),
-        Rule("item_cold", None, None, "items without any event"),
+        Rule("item_cold_missing", 0, 0, "items without an event and without a vector"),
+        Rule("item_cold", None, None, "items without an event"),
         Rule(
             "validation_ndcg10",
             settings.min_validation_ndcg10,
@@ -112,13 +119,13 @@ def release_rules(
             "validation_lost",
             None,
             settings.max_validation_lost,
-            "share of the last release's validation NDCG@10 that this one lacks (release.max_validation_lost)",
+            "relative loss of validation NDCG@10 against the previous release (release.max_validation_lost)",
         ),
     ]
     for name in ("user", "item"):
         rules += [
             Rule(f"{name}_repeated", 0, 0, f"{name}s with more than one vector"),
-            Rule(f"{name}_unknown", 0, 0, f"{name}s with a vector that the snapshot does not have"),
+            Rule(f"{name}_unknown", 0, 0, f"{name}s with a vector that are not in the release's input tables"),
             Rule(f"{name}_min_dim", output_dim, output_dim, "the shortest vector has the tower's dimension"),
             Rule(f"{name}_max_dim", output_dim, output_dim, "the longest vector has the tower's dimension"),
             Rule(f"{name}_not_finite", 0, 0, "vectors with NaN or infinity"),
@@ -135,13 +142,13 @@ def release_rules(
                 f"{name}_vanished_share",
                 None,
                 settings.max_vanished_share,
-                f"share of the last release's {name}s that are missing (release.max_vanished_share)",
+                f"share of the previous release's {name}s that are missing (release.max_vanished_share)",
             ),
             Rule(
                 f"{name}_new_share",
                 None,
                 settings.max_new_share,
-                f"share of {name}s that the last release did not have (release.max_new_share)",
+                f"share of {name}s that the previous release did not have (release.max_new_share)",
                 "warn",
             ),
         ]

@@ -1,4 +1,4 @@
-"""What changed between two releases, for an online store: from the feature tables' change data feed."""
+"""Changes between two releases for an online store, from the change data feed of the feature tables."""
 
 from __future__ import annotations
 
@@ -24,32 +24,37 @@ def changes(
     until: str = "latest",
     workspace: Workspace | str | None = None,
 ) -> DataFrame:
-    """What makes the rows of release ``since`` those of ``until``: one row an entity, with a column ``change``.
+    """The changes from release ``since`` to release ``until``: one row per entity, with a column ``change``.
 
-    insert and update carry the new row; delete carries the key alone. An entity whose row is the same in both is not
-    there. ``since`` is what the store holds, so it may be withdrawn by now: after a rollback the changes lead back.
+    insert and update have the new row; delete has only the key. Entities with the same row in both are left out.
+    ``since`` is the release that the store has loaded. It may be withdrawn since: after a rollback the changes restore
+    the earlier rows.
 
-    Raises NoReleaseError where ``until`` does not hold, LearnSparkError where ``since`` was never released or the feed
-    between the two is gone (then read ``until`` as a whole).
+    Raises NoReleaseError if ``until`` is not readable; LearnSparkError if ``since`` was never released, has expired,
+    or the change data feed between the two is deleted (then read ``until`` as a whole).
     """
     from pyspark.sql import functions as F
 
     where = workspace_of(spark, workspace)
     key = key_of(table)
-    held = states(ledger(where)).get(since)
-    if held is None:
-        raise LearnSparkError(f"changes since {since!r}: there was no such release; learn-spark releases lists them")
-    if held["status"] == "expired":
-        raise LearnSparkError(f"changes since {since}: it expired, and its versions are gone; read {until} as a whole")
-    start, end = (int(row["outputs"][table]) for row in (held, read_release(where, release=until)))
+    loaded = states(ledger(where)).get(since)
+    if loaded is None:
+        raise LearnSparkError(
+            f"changes since {since!r}: no such release was published; learn-spark releases lists all releases"
+        )
+    if loaded["status"] == "expired":
+        raise LearnSparkError(
+            f"changes since {since}: the release expired and its table versions are deleted; read {until} as a whole"
+        )
+    start, end = (int(row["outputs"][table]) for row in (loaded, read_release(where, release=until)))
     path, names = where.table(table), contract(table).names
     if start == end:
-        nothing = spark.createDataFrame([], contract(table).spark_schema())
-        return nothing.withColumn(CHANGE, F.lit(""))
+        empty = spark.createDataFrame([], contract(table).spark_schema())
+        return empty.withColumn(CHANGE, F.lit(""))
     feed = _feed(spark, path, min(start, end) + 1, max(start, end))
     row = F.struct(*(F.col(name) for name in names if name != key))
     version, kind = F.col("_commit_version"), F.col("_change_type")
-    # The state before the first change of an entity and the one after its last; of no row where it was not there.
+    # The row before an entity's first change and the row after its last change; null if there was none.
     was, becomes = kind.isin("delete", "update_preimage"), kind.isin("insert", "update_postimage")
     ends = feed.groupBy(key).agg(
         F.min(version).alias("first"),

@@ -1,4 +1,4 @@
-"""Commit audited rows to the tables that consumers read: one commit a table."""
+"""Commits audited rows to the tables that consumers read, one commit per table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def commit(spark: SparkSession, path: str, part: StagedTable, rows: int) -> int:
-    """Write the audited rows in one commit, or in none if nothing changed; the table's version after it.
+    """Write the audited rows in one commit (none if nothing changed); returns the version of the table.
 
-    Raises RowCountError where the table does not have the ``rows`` that were audited.
+    Raises RowCountError if the table then has another number of rows than ``rows``, the audited number.
     """
     table = contract(part.table)
     if not part.nothing:

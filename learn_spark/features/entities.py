@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def active_users(histories: DataFrame, producer: str, window: int, *, needs_times: bool) -> DataFrame:
-    """Every active user: id, fingerprint, item_index, event_time, length, seen (the items in the tower's window).
+    """All active users: id, fingerprint, item_index, event_time, length, and seen (the items in the tower's window).
 
-    The fingerprint is a hash of ``producer`` (model and code) and of the last ``window`` events' items (and times,
-    where the tower ``needs_times``).
+    The fingerprint is a hash of ``producer`` (model and code), the items of the last ``window`` events and, if the
+    tower ``needs_times``, their times.
     """
     from pyspark.sql import functions as F
 
@@ -37,10 +37,10 @@ def active_users(histories: DataFrame, producer: str, window: int, *, needs_time
 
 
 def catalogue_items(context: StageContext, model: Model, producer: str, *, reads_content: bool) -> DataFrame:
-    """Every item of the catalogue: id, fingerprint, item_index. The fingerprint is a hash of ``producer`` and, for a
-    tower that reads content, of the item's text.
+    """All items of the catalogue: id, fingerprint, item_index.
 
-    Raises LearnSparkError where a tower over item IDs was trained on fewer items than the catalogue has.
+    The fingerprint is a hash of ``producer`` (model and code) and, for a tower that reads content, the item's text.
+    Raises LearnSparkError if a tower over item IDs was trained on fewer items than the catalogue has.
     """
     from pyspark.sql import functions as F
 
@@ -53,26 +53,27 @@ def catalogue_items(context: StageContext, model: Model, producer: str, *, reads
         items = items.join(texts.select(F.col("item_id").alias("id"), "text_key"), "id", "left")
         text = F.coalesce("text_key", F.lit(""))
     else:
-        known, there = model.tower.n_items, items.agg(F.max("item_index")).first()
-        if there is not None and there[0] > known:
+        trained, largest = model.tower.n_items, items.agg(F.max("item_index")).first()
+        if largest is not None and largest[0] > trained:
             raise LearnSparkError(
-                f"publish: the model {model.model_id} was trained on the IDs of {known:,} items, but item_index "
-                f"goes up to {there[0]:,}; train again (towers over content do not need to)"
+                f"publish: the model {model.model_id} was trained on the IDs of {trained:,} items, but the largest "
+                f"item_index is {largest[0]:,}; train again (a tower over content does not need this)"
             )
     return items.select("id", F.xxhash64(F.lit(producer), text).alias("fingerprint"), "item_index")
 
 
-def changed(wanted: DataFrame, head: DataFrame | None, *, everything: bool) -> DataFrame:
-    """The rows of ``wanted`` that ``head`` (id, fingerprint) lacks or has with another fingerprint; all with
-    ``everything``.
+def changed(entities: DataFrame, head: DataFrame | None, *, everything: bool) -> DataFrame:
+    """The rows of ``entities`` that ``head`` (id, fingerprint) lacks or has with another fingerprint.
+
+    All rows if ``everything`` or without ``head``.
     """
     if head is None or everything:
-        return wanted
-    return wanted.join(head.select("id", "fingerprint"), ["id", "fingerprint"], "left_anti")
+        return entities
+    return entities.join(head.select("id", "fingerprint"), ["id", "fingerprint"], "left_anti")
 
 
 def users_who_saw(users: DataFrame, items: DataFrame) -> DataFrame:
-    """The users with one of ``items`` (item_index) in the tower's window, each once."""
+    """The distinct users with one of ``items`` (item_index) in the tower's window."""
     from pyspark.sql import functions as F
 
     windows = users.select("id", F.explode("seen").alias("item_index"))

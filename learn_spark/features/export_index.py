@@ -1,4 +1,4 @@
-"""The export_index stage: the released item vectors as a FAISS index, with item ids, manifest and what it measures."""
+"""The export_index stage: a FAISS index of the released item vectors, with item ids, manifest and measured recall."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from learn_spark.features.faiss_index import ItemIndex, ItemIndexError, build, l
 from learn_spark.features.index_recall import measure
 from learn_spark.features.read import read_release
 
-# Settings of which another value makes no other index: what is measured, and when it is built anew.
-_NOT_OF_ITS_SHAPE = {"queries", "max_added_share"}
+# Settings without influence on the built index: the queries of the measurement, and when to rebuild.
+_NOT_PART_OF_INDEX = {"queries", "max_added_share"}
 
 
 @dataclass(frozen=True)
 class _Items:
-    """Ids [N] and vectors [N, D], in the order of the index's numbers."""
+    """Item ids [N] and vectors [N, D], in the order of the index's numbers."""
 
     ids: pa.Array
     vectors: np.ndarray
@@ -40,15 +40,15 @@ class _Items:
         rows = Snapshot.open(path, version).to_arrow(["item_id", "embedding"]).sort_by("item_id")
         return _Items(rows["item_id"].combine_chunks(), np.ascontiguousarray(fixed_lists(rows["embedding"])))
 
-    def take(self, places: np.ndarray) -> _Items:
-        return _Items(self.ids.take(pa.array(places)), np.ascontiguousarray(self.vectors[places]))
+    def take(self, positions: np.ndarray) -> _Items:
+        return _Items(self.ids.take(pa.array(positions)), np.ascontiguousarray(self.vectors[positions]))
 
 
 def run(context: StageContext) -> StageResult:
     """Write indexes/<release_id>/: items.faiss (inner product), item_ids.parquet, manifest.json.
 
-    Where an earlier index of the same model and settings has nothing but the new items missing, they are added to it;
-    else it is built anew.
+    If an earlier index of the same model and settings lacks only new items, they are added to a copy of it; else the
+    index is rebuilt.
     """
     settings, workspace = context.settings.index, context.workspace
     release = read_release(workspace)
@@ -59,7 +59,7 @@ def run(context: StageContext) -> StageResult:
     if base is None:
         index, ordered, added = build(items.vectors, settings), items, 0
         trained: dict[str, Any] = {"release_id": name, "features_version": version, "vectors": len(items.ids)}
-        note = f"built anew: {why}"
+        note = f"index rebuilt: {why}"
     else:
         index, ordered, added = _extend(base, items)
         trained = base.manifest["trained_on"]
@@ -70,7 +70,7 @@ def run(context: StageContext) -> StageResult:
         "release_id": name,
         "model_id": release["model_id"],
         "kind": settings.kind,
-        "settings": settings.model_dump(exclude=_NOT_OF_ITS_SHAPE),
+        "settings": settings.model_dump(exclude=_NOT_PART_OF_INDEX),
         "metric": "inner product",
         "normalised": bool(np.allclose(norms, 1.0, atol=context.settings.release.norm_tolerance)),
         "features_version": version,
@@ -85,7 +85,9 @@ def run(context: StageContext) -> StageResult:
         written = save(temporary, index, ordered.ids, manifest)
         save_settings(context.settings, temporary)
         if index.ntotal != len(items.ids):
-            raise LearnSparkError(f"export_index: {len(items.ids):,} vectors in, {index.ntotal:,} in the index")
+            raise LearnSparkError(
+                f"export_index: the index has {index.ntotal:,} vectors, expected {len(items.ids):,}; it was not written"
+            )
         final = indexes / name
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
@@ -108,27 +110,27 @@ def run(context: StageContext) -> StageResult:
 def _extensible(
     context: StageContext, indexes: Path, items: _Items, release: dict[str, Any]
 ) -> tuple[ItemIndex | None, str]:
-    """The largest earlier index to which only items must be added, or None and why there is none."""
+    """(the largest earlier index that lacks only new items or None, the reason for None)."""
     if context.forced:
-        return None, "asked to (--force)"
-    wanted = context.settings.index.model_dump(exclude=_NOT_OF_ITS_SHAPE)
-    why, found = "there is no earlier index of this model and these settings", []
+        return None, "--force was given"
+    index_settings = context.settings.index.model_dump(exclude=_NOT_PART_OF_INDEX)
+    why, candidates = "there is no earlier index of this model and these settings", []
     for folder in sorted(path for path in indexes.iterdir() if not path.name.startswith(".")):
         try:
             manifest = read_manifest(folder)
         except ItemIndexError:
             continue
-        if manifest["model_id"] == release["model_id"] and manifest["settings"] == wanted:
-            found.append((manifest["items"], folder, manifest))
-    for _, folder, manifest in sorted(found, key=lambda one: -int(one[0])):
+        if manifest["model_id"] == release["model_id"] and manifest["settings"] == index_settings:
+            candidates.append((manifest["items"], folder, manifest))
+    for _, folder, manifest in sorted(candidates, key=lambda candidate: -int(candidate[0])):
         old = _Items.read(context.path("item_features"), manifest["features_version"])
-        place = pc.index_in(old.ids, items.ids)
-        if place.null_count:
-            why = f"{place.null_count:,} items of the earlier index are gone"
-        elif not np.array_equal(items.vectors[place.to_numpy()], old.vectors):
+        positions = pc.index_in(old.ids, items.ids)
+        if positions.null_count:
+            why = f"{positions.null_count:,} items of the earlier index are no longer released"
+        elif not np.array_equal(items.vectors[positions.to_numpy()], old.vectors):
             why = "vectors of the earlier index changed"
         elif _overgrown(context.settings.index, manifest, len(items.ids)):
-            why = "too many items came since the cells were trained (index.max_added_share)"
+            why = "the share of items added since the cells were trained is above index.max_added_share"
         else:
             try:
                 return load(folder), ""
@@ -142,16 +144,16 @@ def _overgrown(settings: IndexSettings, manifest: dict[str, Any], items: int) ->
 
 
 def _extend(base: ItemIndex, items: _Items) -> tuple[Any, _Items, int]:
-    """The index with the items it lacks at its end; ids and vectors in its order; how many were added."""
-    known = pc.index_in(base.item_ids, items.ids).to_numpy()
-    new = np.setdiff1d(np.arange(len(items.ids)), known)
+    """(the index with new items appended, ids and vectors in its order, number of new items)."""
+    indexed = pc.index_in(base.item_ids, items.ids).to_numpy()
+    new = np.setdiff1d(np.arange(len(items.ids)), indexed)
     if len(new):
         base.index.add(items.take(new).vectors)
-    return base.index, items.take(np.concatenate([known, new])), len(new)
+    return base.index, items.take(np.concatenate([indexed, new])), len(new)
 
 
 def _queries(context: StageContext, release: dict[str, Any], most: int) -> np.ndarray:
-    """Vectors of at most so many users, evenly from the order of their ids."""
+    """Vectors of at most ``most`` users, evenly spaced in the order of user_id [Q, D]."""
     version = int(release["outputs"]["user_features"])
     rows = Snapshot.open(context.path("user_features"), version).to_arrow(["user_id", "embedding"]).sort_by("user_id")
     places = np.unique(np.linspace(0, rows.num_rows - 1, min(most, rows.num_rows)).astype(np.int64))

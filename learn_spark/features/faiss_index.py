@@ -1,4 +1,4 @@
-"""A FAISS index over released item vectors on disk: the index, the ids behind its numbers, and a manifest."""
+"""A FAISS index of released item vectors on disk: the index, the item ids of its numbers, and a manifest."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ SEED = 1234
 
 
 class ItemIndexError(LearnSparkError):
-    """An index folder that is not whole, or not the one that was asked for."""
+    """An index folder is incomplete, damaged, or of another release."""
 
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """A searchable index; ``item_ids`` [N] are the items behind its numbers 0..N-1."""
+    """A searchable index; ``item_ids`` [N] are the item ids of its numbers 0..N-1."""
 
     index: Any
     item_ids: pa.Array
     manifest: Mapping[str, Any]
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, list[list[str]]]:
-        """Scores [B, <= k] and item ids of the items with the largest inner products with ``vectors`` [B, D], best
-        first. An approximate index may find fewer than there are.
+        """(scores [B, <= k], item ids) of the items with the largest inner products with ``vectors`` [B, D].
+
+        Highest scores first. An approximate index may return fewer than k items.
         """
-        wide = min(k, len(self.item_ids))
-        scores, found = self.index.search(np.ascontiguousarray(vectors, dtype=np.float32), wide)
-        return scores, [self.item_ids.take(pa.array(row[row >= 0])).to_pylist() for row in found]
+        k = min(k, len(self.item_ids))
+        scores, numbers = self.index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
+        return scores, [self.item_ids.take(pa.array(row[row >= 0])).to_pylist() for row in numbers]
 
 
 def build(vectors: np.ndarray, settings: IndexSettings) -> Any:
@@ -65,7 +66,7 @@ def build(vectors: np.ndarray, settings: IndexSettings) -> Any:
 
 
 def save(folder: Path, index: Any, item_ids: pa.Array, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the three files into ``folder``; the manifest as it is written, with the files' and its own checksums."""
+    """Write the three files into ``folder``; returns the manifest, with checksums of the files and of itself."""
     faiss.write_index(index, str(folder / INDEX_FILE))
     pq.write_table(pa.table({"item_id": item_ids}), folder / IDS_FILE)
     full: dict[str, Any] = {
@@ -83,8 +84,8 @@ def save(folder: Path, index: Any, item_ids: pa.Array, manifest: Mapping[str, An
 def load(folder: Path, *, release_id: str | None = None) -> ItemIndex:
     """The index in ``folder``.
 
-    Raises ItemIndexError where a file is missing or is not the one that the manifest speaks of, where the manifest was
-    changed or does not fit its index, and where it is not of ``release_id``.
+    Raises ItemIndexError if a file is missing or differs from its checksum, if the manifest was changed or does not
+    match the index, or if the index is not of ``release_id``.
     """
     manifest = read_manifest(folder)
     if release_id is not None and manifest["release_id"] != release_id:
@@ -93,34 +94,37 @@ def load(folder: Path, *, release_id: str | None = None) -> ItemIndex:
         if not (folder / name).is_file():
             raise ItemIndexError(f"{folder} lacks {name}; run export_index again")
         if _sha256(folder / name) != expected:
-            raise ItemIndexError(f"{folder / name} is not the file that its manifest speaks of; run export_index again")
+            raise ItemIndexError(f"{folder / name} differs from its checksum in the manifest; run export_index again")
     index = faiss.read_index(str(folder / INDEX_FILE))
     item_ids = pq.read_table(folder / IDS_FILE)["item_id"].combine_chunks()
-    told = (manifest["items"], manifest["items"], manifest["dim"])
-    if (index.ntotal, len(item_ids), index.d) != told or not isinstance(index, KINDS[manifest["kind"]]):
+    expected = (manifest["items"], manifest["items"], manifest["dim"])
+    if (index.ntotal, len(item_ids), index.d) != expected or not isinstance(index, KINDS[manifest["kind"]]):
         raise ItemIndexError(
-            f"{folder}: the manifest tells of a {manifest['kind']} index of {told[0]:,} items x {told[2]}, there are "
-            f"{index.ntotal:,} vectors and {len(item_ids):,} ids x {index.d} in a {type(index).__name__}"
+            f"{folder}: the manifest lists a {manifest['kind']} index of {expected[0]:,} items x {expected[2]}; the "
+            f"files have a {type(index).__name__} of {index.ntotal:,} vectors x {index.d} and {len(item_ids):,} ids. "
+            "Run export_index again"
         )
     return ItemIndex(index, item_ids, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest in ``folder``; ItemIndexError where there is none, it was changed, or is of another format."""
+    """The manifest in ``folder``. Raises ItemIndexError if it is missing, was changed, or has another format."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ItemIndexError(f"{folder} is no index folder: {error}") from None
+        raise ItemIndexError(f"{folder} is not an index folder: {error}") from None
     if manifest.get("format") != FORMAT:
-        raise ItemIndexError(f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}")
+        raise ItemIndexError(
+            f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}; run export_index again"
+        )
     if manifest.get("checksum") != _checksum(manifest):
         raise ItemIndexError(f"{folder / MANIFEST_FILE} was changed after it was written; run export_index again")
     return manifest
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
-    told = {name: value for name, value in manifest.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    fields = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What an index is worth: the share of the exact best that it finds, and how many queries a second."""
+"""Quality of an index: recall against exact search, and queries per second."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ KS = (10, 100)
 
 
 def measure(index: Any, vectors: np.ndarray, queries: np.ndarray) -> dict[str, float]:
-    """recall@10 and @100 of ``index`` over ``vectors`` [N, D] against exact search, for ``queries`` [Q, D], and both
-    searches' queries a second (of 100 items each, all queries in one call, with FAISS's threads).
+    """recall@10 and recall@100 of ``index`` over ``vectors`` [N, D] against exact search, for ``queries`` [Q, D].
 
-    The recall at k is the mean share of the exact k best (of all, where there are fewer) that is among the k found.
+    Recall at k is the mean share of the k best items by exact search (of all N if N < k) that the index returns in its
+    first k. Also the queries per second of both searches: 100 items per query, all queries in one call, with all
+    threads of FAISS.
     """
     exact = faiss.IndexFlatIP(vectors.shape[1])
     exact.add(vectors)
-    wide = min(max(KS), len(vectors))
-    truth, flat_seconds = _search(exact, queries, wide)
-    found, seconds = _search(index, queries, wide)
+    most = min(max(KS), len(vectors))
+    truth, flat_seconds = _search(exact, queries, most)
+    returned, seconds = _search(index, queries, most)
     measured: dict[str, float] = {}
     for k in KS:
-        best = min(k, wide)
-        hits = [len(np.intersect1d(t, f)) for t, f in zip(truth[:, :best], found[:, :best], strict=True)]
+        best = min(k, most)
+        hits = [len(np.intersect1d(t, f)) for t, f in zip(truth[:, :best], returned[:, :best], strict=True)]
         measured[f"recall@{k}"] = float(np.mean(hits)) / best
     measured["queries"] = len(queries)
     measured["queries_per_second"] = len(queries) / seconds
@@ -35,8 +36,8 @@ def measure(index: Any, vectors: np.ndarray, queries: np.ndarray) -> dict[str, f
 
 
 def _search(index: Any, queries: np.ndarray, k: int) -> tuple[np.ndarray, float]:
-    # Once to warm up: threads start, pages come in.
+    # A first call to start threads and load pages.
     index.search(queries[:1], k)
     start = time.perf_counter()
-    _, found = index.search(queries, k)
-    return found, max(time.perf_counter() - start, 1e-9)
+    _, numbers = index.search(queries, k)
+    return numbers, max(time.perf_counter() - start, 1e-9)

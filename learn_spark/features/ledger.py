@@ -1,4 +1,4 @@
-"""The ``releases`` table as a ledger: rows are only appended; the newest row of a release is its state."""
+"""The ``releases`` table as an append-only ledger: the newest row of a release is its state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from learn_spark.core.tables.log import append_rows, check_columns, read_rows
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.workspace import Workspace
 
-# States that may be read; a backfilled release only by its id or as of a time.
+# States of a readable release; a backfilled one is read only by its id or as of a time.
 READABLE = ("released", "backfilled")
 STATES = (*READABLE, "withdrawn", "expired")
 
@@ -32,7 +32,7 @@ def ledger(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def states(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """release_id -> its newest row that is neither staged nor refused; releases without such a row are left out."""
+    """release_id -> its newest row that is neither staged nor refused; without releases that have no such row."""
     newest: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["sequence"]):
         if row["status"] in STATES:
@@ -41,15 +41,15 @@ def states(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def current_release(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = None) -> dict[str, Any]:
-    """The release in force: of all ``rows`` the newest ``released`` row that no later row withdrew.
+    """The release in force: the newest ``released`` row of ``rows`` that no later row withdraws.
 
-    With ``as_of`` (aware): the release with the latest as_of that is not after it, backfilled ones included. A release
-    that is staged again, and refused then, stays in force. Raises NoReleaseError where there is none.
+    With ``as_of`` (aware): the release with the latest as_of at or before it, backfilled releases included. A release
+    that is staged and refused again stays in force. Raises NoReleaseError if there is none.
     """
-    wanted = ("released",) if as_of is None else READABLE
-    released = [row for row in states(rows).values() if row["status"] in wanted]
+    readable = ("released",) if as_of is None else READABLE
+    released = [row for row in states(rows).values() if row["status"] in readable]
     if not released:
-        raise NoReleaseError("nothing is released; run the publish stage, or see its gate if it ran")
+        raise NoReleaseError("no release is published; run the publish stage, or see its audit if it ran")
     if as_of is not None:
         earliest = min(row["as_of"] for row in released)
         released = [row for row in released if row["as_of"] <= as_of]
@@ -63,7 +63,7 @@ def current_release(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = 
 
 
 def release_in_force(rows: Sequence[Mapping[str, Any]], as_of: datetime | None = None) -> dict[str, Any] | None:
-    """``current_release``; None where there is none."""
+    """``current_release``; None if there is none."""
     try:
         return current_release(rows, as_of)
     except NoReleaseError:
@@ -71,22 +71,25 @@ def release_in_force(rows: Sequence[Mapping[str, Any]], as_of: datetime | None =
 
 
 def find_release(rows: Sequence[Mapping[str, Any]], release_id: str) -> dict[str, Any]:
-    """The row of one readable release; NoReleaseError where it is unknown, withdrawn, expired or never published."""
-    found = states(rows).get(release_id)
-    if found is None:
+    """The newest row of a readable release.
+
+    Raises NoReleaseError if it is unknown, withdrawn, expired, or was never published.
+    """
+    state = states(rows).get(release_id)
+    if state is None:
         statuses = [row["status"] for row in rows if row["release_id"] == release_id]
         if statuses:
             raise NoReleaseError(f"release {release_id} was {statuses[-1]}, but never released")
-        known = ", ".join(list(states(rows))[-3:]) or "none"
+        newest = ", ".join(list(states(rows))[-3:]) or "none"
         raise NoReleaseError(
-            f"there is no release {release_id!r}; the newest are {known} (learn-spark releases lists all)"
+            f"there is no release {release_id!r}; the newest are {newest} (learn-spark releases lists all)"
         )
-    if found["status"] not in READABLE:
+    if state["status"] not in READABLE:
         raise NoReleaseError(
-            f"release {release_id} was {found['status']} on {found['written_at']:%Y-%m-%d %H:%M} UTC"
-            + (f": {found['note']}" if found.get("note") else "")
+            f"release {release_id} was {state['status']} on {state['written_at']:%Y-%m-%d %H:%M} UTC"
+            + (f": {state['note']}" if state.get("note") else "")
         )
-    return found
+    return state
 
 
 def releases_in_force(
@@ -94,7 +97,7 @@ def releases_in_force(
 ) -> list[tuple[datetime, datetime | None, dict[str, Any]]]:
     """Intervals [start, end) and the release in force during each, oldest first; ``end`` is None for the last one.
 
-    A release that was withdrawn later was in force until then.
+    A withdrawn release was in force until its withdrawal.
     """
     ordered = sorted((row for row in rows if row["status"] in STATES), key=lambda row: row["sequence"])
     changes: list[tuple[datetime, dict[str, Any] | None]] = []
@@ -107,7 +110,10 @@ def releases_in_force(
 
 
 def add_row(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Append a row; its ``sequence`` and ``written_at`` are set here. The caller holds the workspace's lock."""
+    """Append a row with the next ``sequence`` and the current ``written_at``; the row as written.
+
+    The caller must have the workspace's lock.
+    """
     return _add(workspace, [row])[0]
 
 
@@ -116,7 +122,7 @@ def withdraw(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Withdraw one release by a new row; (the withdrawn row, the release in force now or None).
 
-    Raises NoReleaseError where the release is not readable.
+    Raises NoReleaseError if the release is not readable.
     """
     row = find_release(ledger(workspace), release_id)
     _add(workspace, [_ended(row, "withdrawn", reason)])
@@ -128,8 +134,8 @@ def roll_back(
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """Withdraw the release in force, or with ``to`` every release newer than that one, by new rows in one commit.
 
-    Returns (the withdrawn rows, newest first; the release in force now or None). Raises NoReleaseError where nothing is
-    released, ``to`` is not readable, or no release is newer.
+    Returns (the withdrawn rows, newest first; the release in force now or None). Raises NoReleaseError if nothing is
+    released, ``to`` is not readable, or no release is newer than it.
     """
     withdrawn = to_withdraw(ledger(workspace), to)
     note = reason or ("rolled back" if to is None else f"rolled back to {to}")
@@ -151,9 +157,9 @@ def to_withdraw(rows: Sequence[Mapping[str, Any]], to: str | None = None) -> lis
 
 
 def expire(workspace: Workspace, release_ids: Sequence[str]) -> None:
-    """Mark these releases as no longer readable, by new rows, before their table versions are deleted."""
-    known = states(ledger(workspace))
-    _add(workspace, [_ended(known[name], "expired", "no longer kept") for name in release_ids])
+    """Mark releases as expired by new rows, before their table versions are deleted."""
+    newest = states(ledger(workspace))
+    _add(workspace, [_ended(newest[name], "expired", "no longer kept") for name in release_ids])
 
 
 def _ended(row: Mapping[str, Any], status: str, reason: str | None) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def _ended(row: Mapping[str, Any], status: str, reason: str | None) -> dict[str,
 
 def _add(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     path = workspace.table("releases")
-    last = max((known["sequence"] for known in read_rows(path)), default=0)
+    last = max((row["sequence"] for row in read_rows(path)), default=0)
     now = datetime.now(UTC)
     full = [{**row, "sequence": last + place, "written_at": now} for place, row in enumerate(rows, 1)]
     append_rows(path, contract("releases"), full)

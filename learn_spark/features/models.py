@@ -1,4 +1,4 @@
-"""The model that computes features: one that the settings name, or their newest, trained on no event after as_of."""
+"""The model that computes features: the one that the settings name, or the newest one of the settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from learn_spark.model.trained import trained_models
 
 
 def usable_model(settings: Settings, workspace: Workspace) -> str:
-    """Id of ``release.model``, or of the newest trained model of the settings' tower and encoder.
+    """Id of ``release.model``, or of the newest model with the settings' tower and encoder.
 
-    With ``histories.as_of`` the model must have been trained as of that time or before, so that no later event is in
-    the features; without it, on all events. Models of other towers or encoders in the workspace do not count. Raises
-    LearnSparkError where no model fits, and where ``release.model`` is unknown or does not fit.
+    With ``histories.as_of`` the model must be trained as of that time or earlier, so that no later event is in the
+    features; without it, on all events. Raises LearnSparkError if no model fits, or if ``release.model`` is unknown or
+    does not fit.
     """
-    trained = {one.model_id: one.manifest for one in trained_models(workspace)}
+    trained = {model.model_id: model.manifest for model in trained_models(workspace)}
     if not trained:
         raise LearnSparkError("there is no trained model yet; run the train stage first")
     if settings.release.model is not None:
@@ -29,25 +29,32 @@ def usable_model(settings: Settings, workspace: Workspace) -> str:
             )
         trained = {settings.release.model: trained[settings.release.model]}
     fitting = {model: manifest for model, manifest in trained.items() if _is_of(manifest, settings)}
+    if not fitting and settings.release.model is not None:
+        raise LearnSparkError(
+            f"release.model: the {trained[settings.release.model].method} model {settings.release.model} does not fit "
+            f"these settings, which name a {settings.tower.kind} tower over {settings.encoder.model}"
+        )
     if not fitting:
         others = ", ".join(dict.fromkeys(manifest.method for manifest in trained.values()))
         raise LearnSparkError(
-            f"no {settings.tower.kind} model over {settings.encoder.model} was trained in this workspace, only others "
-            f"({others}); run train with these settings"
+            f"this workspace has no {settings.tower.kind} model over {settings.encoder.model} (methods of its models: "
+            f"{others}); run train with these settings"
         )
-    wanted = settings.histories.as_of_micros()
+    as_of = settings.histories.as_of_micros()
     for model, manifest in fitting.items():
-        knows = None if manifest.as_of is None else as_micros(manifest.as_of)
-        if (wanted is None and knows is None) or (wanted is not None and knows is not None and knows <= wanted):
+        trained_as_of = None if manifest.as_of is None else as_micros(manifest.as_of)
+        if as_of is None and trained_as_of is None:
             return model
-    if wanted is None:
-        raise LearnSparkError("no model was trained on all that is known: run train without histories.as_of")
-    as_of = settings.histories.as_of
-    raise LearnSparkError(f"no model knows only what was before {as_of}: run train with histories.as_of={as_of}")
+        if as_of is not None and trained_as_of is not None and trained_as_of <= as_of:
+            return model
+    if as_of is None:
+        raise LearnSparkError("no model was trained on all events: run train without histories.as_of")
+    time = settings.histories.as_of
+    raise LearnSparkError(f"no model was trained as of {time} or earlier: run train with histories.as_of={time}")
 
 
 def _is_of(manifest: ModelManifest, settings: Settings) -> bool:
-    """Whether it is a model of the settings' kind of tower, and of their encoder where it reads content."""
+    """Whether the model has the settings' kind of tower and, if it reads content, their encoder."""
     if manifest.method != settings.tower.kind:
         return False
     return not settings.tower.reads_content or manifest.encoder_key == identify(settings.encoder).key

@@ -1,4 +1,4 @@
-"""Features for training data: each event gets what was served at its time, never anything later."""
+"""Point-in-time join: each event gets the features that were served at its time, never later ones."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def features_at(
 ) -> DataFrame:
     """``events`` (columns user_id, item_id, event_time and any others) with release_id, user_embedding, item_embedding.
 
-    By the clock ``published`` an event gets the release that held at its time: the newest published before it, and
-    not withdrawn by then. By ``as_of`` it gets the release with the latest as-of time that is not after it, of those
-    that may be read today: for logs of a time in which nothing was published (``learn-spark backfill``). All three are
-    null for an event before every release; an embedding is null for a user or item that the release doesn't have. Rows
-    are neither lost nor repeated.
+    With the clock ``published`` an event gets the release that was in force at its time: the newest one published
+    before it and not withdrawn by then. With ``as_of`` it gets the readable release with the latest as-of time at or
+    before it; this is for logs from before the first release (``learn-spark backfill``). All three columns are null for
+    an event before every release; an embedding is null for a user or item that is not in the release. The result has
+    one row per event.
 
-    Each release that an event needs is read once. Raises LearnSparkError where a column is missing or taken.
+    Each release is read once. Raises LearnSparkError if a column is missing, or if an added column exists already.
     """
     from pyspark.sql import functions as F
 
@@ -44,24 +44,24 @@ def features_at(
     missing = {"user_id", "item_id", "event_time"} - set(events.columns)
     taken = set(ADDED) & set(events.columns)
     if missing or taken:
-        what = f"lacks {sorted(missing)}" if missing else f"has {sorted(taken)} already"
-        raise LearnSparkError(f"features_at: the frame of events {what}")
+        fault = f"lacks the columns {sorted(missing)}" if missing else f"already has the columns {sorted(taken)}"
+        raise LearnSparkError(f"features_at: the frame of events {fault}")
     where = workspace_of(spark, workspace)
-    held = stretches(ledger(where), clock)
-    # Few stretches, in order: the last one that begins before the event.
+    intervals = intervals_of(ledger(where), clock)
+    # A chain of conditions, one an interval in order of time: the last interval that begins before the event.
     at = F.col("event_time").cast("timestamp")
-    place = F.lit(-1)
-    for number, (start, _) in enumerate(held):
+    interval = F.lit(-1)
+    for number, (start, _) in enumerate(intervals):
         begins = F.timestamp_micros(F.lit(round(start.timestamp() * 1_000_000)))
-        place = F.when((at > begins) if clock == "published" else (at >= begins), number).otherwise(place)
-    placed = events.withColumn("_stretch", place)
-    used = sorted(row["_stretch"] for row in placed.select("_stretch").distinct().collect())
-    rows = {number: held[number][1] for number in used if number >= 0}
+        interval = F.when((at > begins) if clock == "published" else (at >= begins), number).otherwise(interval)
+    placed = events.withColumn("_interval", interval)
+    used = sorted(row["_interval"] for row in placed.select("_interval").distinct().collect())
+    rows = {number: intervals[number][1] for number in used if number >= 0}
     released = {number: row for number, row in rows.items() if row is not None}
     name = F.lit(None).cast("string")
     for number, row in released.items():
-        name = F.when(F.col("_stretch") == number, row["release_id"]).otherwise(name)
-    found = placed.withColumn("release_id", name)
+        name = F.when(F.col("_interval") == number, row["release_id"]).otherwise(name)
+    joined = placed.withColumn("release_id", name)
     for table, key in KEYS.items():
         column = table.replace("features", "embedding")
         versions = {row["release_id"]: int(row["outputs"][table]) for row in released.values()}
@@ -72,40 +72,41 @@ def features_at(
             for release, version in versions.items()
         ]
         if parts:
-            found = found.join(reduce(lambda a, b: a.unionByName(b), parts), ["release_id", key], "left")
+            joined = joined.join(reduce(lambda a, b: a.unionByName(b), parts), ["release_id", key], "left")
         else:
-            found = found.withColumn(column, F.lit(None).cast("array<float>"))
-    return found.select(*events.columns, *ADDED)
+            joined = joined.withColumn(column, F.lit(None).cast("array<float>"))
+    return joined.select(*events.columns, *ADDED)
 
 
 def releases_at(
     workspace: Workspace, micros: np.ndarray, clock: Clock = "published"
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """(releases, place [n]): the row of ``releases`` that each of the times ``micros`` [n] (microseconds since 1970)
-    reads, by the rule of ``features_at``, as its place in the list; -1 before every release. Without Spark.
+    """``features_at`` for times ``micros`` [n] (microseconds since 1970), without Spark.
+
+    Returns (rows of ``releases``, position [n] of each time's release in them, or -1 before every release).
     """
-    held = stretches(ledger(workspace), clock)
-    begins = np.array([round(start.timestamp() * 1_000_000) for start, _ in held], dtype=np.int64)
+    intervals = intervals_of(ledger(workspace), clock)
+    begins = np.array([round(start.timestamp() * 1_000_000) for start, _ in intervals], dtype=np.int64)
     last = np.searchsorted(begins, micros, side="left" if clock == "published" else "right") - 1
-    reads = [number for number in np.unique(last).tolist() if number >= 0 and held[number][1] is not None]
-    place = np.full(len(held) + 1, -1, dtype=np.int32)  # the last one is where -1 looks
-    place[reads] = np.arange(len(reads))
-    return [row for number in reads if (row := held[number][1]) is not None], place[last]
+    reads = [number for number in np.unique(last).tolist() if number >= 0 and intervals[number][1] is not None]
+    position = np.full(len(intervals) + 1, -1, dtype=np.int32)  # the last entry is for index -1: before every release
+    position[reads] = np.arange(len(reads))
+    return [row for number in reads if (row := intervals[number][1]) is not None], position[last]
 
 
-def stretches(rows: list[dict[str, Any]], clock: Clock) -> list[tuple[datetime, dict[str, Any] | None]]:
-    """(begin, release or None) in order of time: what an event gets from then on until the next begins."""
+def intervals_of(rows: list[dict[str, Any]], clock: Clock) -> list[tuple[datetime, dict[str, Any] | None]]:
+    """(start, release or None) of each interval in order of time; an interval ends where the next one starts."""
     if clock == "as_of":
         released = [row for row in states(rows).values() if row["status"] in READABLE]
         newest = {row["as_of"]: row for row in sorted(released, key=lambda row: row["sequence"])}
         return sorted(newest.items())
     if clock != "published":
-        raise LearnSparkError(f"features_at: the clock is published or as_of, not {clock!r}")
-    found: list[tuple[datetime, dict[str, Any] | None]] = []
+        raise LearnSparkError(f"features_at: clock must be published or as_of, got {clock!r}")
+    starts: list[tuple[datetime, dict[str, Any] | None]] = []
     for start, end, row in releases_in_force(rows):
-        if found and found[-1][0] == start:
-            found.pop()
-        found.append((start, row))
+        if starts and starts[-1][0] == start:
+            starts.pop()
+        starts.append((start, row))
         if end is not None:
-            found.append((end, None))
-    return [(when.astimezone(UTC), row) for when, row in found]
+            starts.append((end, None))
+    return [(when.astimezone(UTC), row) for when, row in starts]

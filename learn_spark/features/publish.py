@@ -200,9 +200,9 @@ def _profile(
     seen = histories.select(F.explode(F.slice("item_index", F.lit(1), F.col("length"))).alias("item_index")).distinct()
     events = seen.withColumn("cold", F.lit(False))
     wanted = {
-        "user_features": parts["user_features"].wanted.select("id", F.lit(False).alias("cold")),
+        "user_features": parts["user_features"].expected.select("id", F.lit(False).alias("cold")),
         "item_features": parts["item_features"]
-        .wanted.join(events, "item_index", "left")
+        .expected.join(events, "item_index", "left")
         .select("id", F.coalesce("cold", F.lit(True)).alias("cold")),
     }
     for table, part in parts.items():

@@ -1,4 +1,4 @@
-"""Reading features through releases, never a table's newest rows."""
+"""Reading features through releases, never as the newest rows of a table."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def read(
     *,
     workspace: Workspace | str | None = None,
 ) -> DataFrame:
-    """The rows of ``user_features`` or ``item_features`` as one release has them.
+    """The rows of ``user_features`` or ``item_features`` in one release.
 
-    ``release``: an id, or "latest": the release in force. ``as_of`` (UTC unless it names a zone): the newest release
-    that contains no event at or after that time; a named release is checked for this. ``workspace``: its folder;
+    ``release``: an id, or "latest" for the release in force. ``as_of`` (in UTC unless it has a time zone): the newest
+    release without an event at or after that time; a named release is checked for this. ``workspace``: its folder;
     default: the Spark setting spark.learn_spark.workspace.
 
-    Raises NoReleaseError where no release fits, LearnSparkError for another table.
+    Raises NoReleaseError if no release fits, LearnSparkError for another table.
     """
     from learn_spark.core.tables import delta
 
@@ -58,7 +58,7 @@ def read(
 
 
 def read_release(workspace: Workspace, as_of: datetime | None = None, release: str = "latest") -> dict[str, Any]:
-    """The row of the release in force, now or as of a time, or of a named release; NoReleaseError if there is none."""
+    """The ledger row of the release in force, now or as of a time, or of a named release. Raises NoReleaseError."""
     if as_of is not None and as_of.tzinfo is None:
         as_of = as_of.replace(tzinfo=UTC)
     if release == "latest":
@@ -94,10 +94,10 @@ def key_of(table: str) -> str:
 
 
 def workspace_of(spark: SparkSession, workspace: Workspace | str | None) -> Workspace:
-    """``workspace``, else the one that the Spark session names; SettingsError where neither is set."""
+    """``workspace``, else the one in the Spark session's settings. Raises SettingsError if neither is set."""
     if isinstance(workspace, Workspace):
         return workspace
     root = workspace or spark.conf.get(WORKSPACE_CONF, None)
     if root is None:
-        raise SettingsError(f"no workspace is given: pass workspace=..., or set --conf {WORKSPACE_CONF}=/folder")
+        raise SettingsError(f"no workspace was given: pass workspace=..., or set --conf {WORKSPACE_CONF}=/folder")
     return Workspace.open(root)

@@ -1,4 +1,4 @@
-"""Releases for a person: the list, one in full, and what a withdrawal left."""
+"""Console output about releases: the list, one release in detail, and the result of a withdrawal."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from learn_spark.features.read import KEYS, read_release
 
 
 def list_releases(workspace: Workspace, console: Reporter) -> None:
-    """One line a release, newest first: its newest state, whether it is the one that holds, and what it is made of."""
+    """Print one line per release, newest first: state, as-of time, model, and numbers of users and items."""
     rows = ledger(workspace)
     if not rows:
-        console.line("nothing was released yet; run the publish stage")
+        console.line("there is no release yet; run the publish stage")
         return
     current = release_in_force(rows)
-    holds = None if current is None else current["release_id"]
+    in_force = None if current is None else current["release_id"]
     newest = {row["release_id"]: row for row in rows}
     lines = []
     for release, row in sorted(newest.items(), key=lambda pair: -int(pair[1]["sequence"])):
         lines.append(
             [
                 release,
-                f"{row['status']}{' *' if release == holds else ''}",
+                f"{row['status']}{' *' if release == in_force else ''}",
                 f"{row['as_of']:%Y-%m-%d %H:%M}",
                 f"{row['written_at']:%Y-%m-%d %H:%M}",
                 row["model_id"],
@@ -37,44 +37,44 @@ def list_releases(workspace: Workspace, console: Reporter) -> None:
         )
     columns = ["release", "state", "as of (UTC)", "since (UTC)", "model", "NDCG@10", "users", "items"]
     console.table(f"Releases of {workspace.root}", columns, lines)
-    console.line("* is what consumers read" if holds else "no release holds: consumers read nothing")
+    console.line("* the release in force, which consumers read" if in_force else "no release is in force")
 
 
 def show_release(workspace: Workspace, release: str, console: Reporter) -> None:
-    """All rows of one release (``latest``: the one that holds), its versions, and the rules of its last audit.
+    """Print the rows of one release (``latest``: the one in force), its versions, and the rules of its last audit.
 
-    Raises NoReleaseError where there is none of that id.
+    Raises NoReleaseError if there is no such release.
     """
     rows = ledger(workspace)
-    wanted = current_release(rows)["release_id"] if release == "latest" else release
-    mine = [row for row in rows if row["release_id"] == wanted]
-    if not mine:
-        # Raises, and says which there are.
-        read_release(workspace, release=wanted)
-    last = mine[-1]
-    lines = [[r["status"], f"{r['written_at']:%Y-%m-%d %H:%M:%S}", r["run_id"], r["note"] or ""] for r in mine]
-    console.table(f"Release {wanted}", ["state", "since (UTC)", "run", "what and why"], lines)
+    release_id = current_release(rows)["release_id"] if release == "latest" else release
+    history = [row for row in rows if row["release_id"] == release_id]
+    if not history:
+        # Raises NoReleaseError, which lists the newest releases.
+        read_release(workspace, release=release_id)
+    last = history[-1]
+    lines = [[r["status"], f"{r['written_at']:%Y-%m-%d %H:%M:%S}", r["run_id"], r["note"] or ""] for r in history]
+    console.table(f"Release {release_id}", ["state", "since (UTC)", "run", "note"], lines)
     console.line()
-    console.line(f"as of    {last['as_of']:%Y-%m-%d %H:%M:%S} UTC: no event at or after it is known")
+    console.line(f"as of    {last['as_of']:%Y-%m-%d %H:%M:%S} UTC: contains the events before this time")
     console.line(f"model    {last['model_id']}, code {last['code_version']}, encoder {last['encoder_key'][:12]}")
     for title, pairs in (("inputs", last["inputs"]), ("outputs", last["outputs"])):
         console.line(f"{title:<8} {', '.join(f'{name} @ {version}' for name, version in sorted(pairs.items()))}")
     console.line(f"metrics  {', '.join(f'{n} {v:.4f}' for n, v in sorted(last['metrics'].items()))}")
-    audited = next((row["gate_results"] for row in reversed(mine) if row["gate_results"]), None)
+    audited = next((row["gate_results"] for row in reversed(history) if row["gate_results"]), None)
     if audited:
         rules = [_rule(result) for result in json.loads(audited)]
         console.table("Audit", ["rule", "observed", "least", "most", "verdict", "meaning"], rules)
 
 
-def show_change(gone: Sequence[Mapping[str, Any]], holds: Mapping[str, Any] | None, console: Reporter) -> None:
-    """What was withdrawn, and what consumers read now."""
-    for row in gone:
+def show_change(withdrawn: Sequence[Mapping[str, Any]], in_force: Mapping[str, Any] | None, console: Reporter) -> None:
+    """Print the withdrawn releases and the release in force."""
+    for row in withdrawn:
         console.line(f"withdrawn: release {row['release_id']} (model {row['model_id']})")
-    if holds is None:
-        console.line("released:  nothing any more")
+    if in_force is None:
+        console.line("released:  none")
     else:
-        as_of = f"{holds['as_of']:%Y-%m-%d %H:%M}"
-        console.line(f"released:  release {holds['release_id']} (model {holds['model_id']}, as of {as_of})")
+        as_of = f"{in_force['as_of']:%Y-%m-%d %H:%M}"
+        console.line(f"released:  release {in_force['release_id']} (model {in_force['model_id']}, as of {as_of})")
 
 
 def _published(row: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A staged release: the rows that it will write, computed apart from the tables that consumers read."""
+"""A staged release: its rows are written to a folder of their own before they are audited and published."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 def staged_folder(workspace: Workspace, release_id: str) -> Path:
-    """The folder of a release's rows until they are published: one Delta table of users, one of items."""
+    """The folder of a release's rows until it is published: a Delta table of users and one of items."""
     return workspace.root / "staged" / release_id
 
 
 @dataclass(frozen=True)
 class StagedTable:
-    """One table's part of a release.
+    """The staged part of one feature table.
 
-    ``wanted``: all its ``entities`` (id, fingerprint, ...). ``rows``: the recomputed ones (the contract's columns), of
-    which there are ``written``. ``head``: the table as it is now (None where it is empty). ``removed``: number of its
-    entities that the release no longer has.
+    ``expected``: one row per entity of the release (id, fingerprint, ...), ``entities`` in number. ``rows``: the
+    recomputed rows (the contract's columns), ``written`` in number. ``head``: the current table (None if it is empty),
+    with ``removed`` entities that the release no longer has.
     """
 
     table: str
-    wanted: DataFrame
+    expected: DataFrame
     entities: int
     rows: DataFrame
     written: int
@@ -45,7 +45,7 @@ class StagedTable:
 
     @property
     def everything(self) -> bool:
-        """Whether no row of ``head`` is kept."""
+        """Whether the release keeps no row of ``head``."""
         return self.head is None or self.written == self.entities
 
     @property
@@ -55,7 +55,7 @@ class StagedTable:
 
     @property
     def nothing(self) -> bool:
-        """Whether the table needs no change."""
+        """Whether the release leaves the table unchanged."""
         return not self.written and not self.removed
 
     def removed_keys(self) -> DataFrame:
@@ -64,14 +64,14 @@ class StagedTable:
         return self.head.select(self.key).join(self._ids(), self.key, "left_anti")
 
     def after(self) -> DataFrame:
-        """The table after the release: the rows of ``head`` that are kept, and the staged rows."""
+        """The table after the release: the kept rows of ``head`` and the staged rows."""
         if self.everything or self.head is None:
             return self.rows
         kept = self.head.join(self.rows.select(self.key), self.key, "left_anti")
         return kept.join(self._ids(), self.key, "left_semi").unionByName(self.rows)
 
     def _ids(self) -> DataFrame:
-        return self.wanted.select("id").withColumnRenamed("id", self.key)
+        return self.expected.select("id").withColumnRenamed("id", self.key)
 
 
 def stage(
@@ -85,10 +85,10 @@ def stage(
     *,
     everything: bool,
 ) -> dict[str, StagedTable]:
-    """Compute the vectors of the items and users that changed (or ``everything``) into the release's folder.
+    """Compute the vectors of changed items and users (all with ``everything``) into the release's folder.
 
-    A user counts as changed too if the text of an item in their window changed. The rows of an earlier attempt at the
-    same release are replaced.
+    A user is also changed if the vector of an item in their window was recomputed. Rows of an earlier attempt at the
+    same release are replaced. Returns table -> staged part.
     """
     shutil.rmtree(staged_folder(workspace, release_id), ignore_errors=True)
     tasks = spark.sparkContext.defaultParallelism
@@ -145,27 +145,27 @@ def _write(
 
 
 def _rewritten(staged: tuple[DataFrame, int], head: DataFrame | None) -> DataFrame | None:
-    """The ids of existing items that were recomputed; None where there are none."""
+    """Ids of items in ``head`` whose vectors were recomputed; None if there are none."""
     rows, written = staged
     if head is None or not written:
         return None
-    known = rows.select("item_id").join(head.select("item_id"), "item_id", "left_semi")
-    return None if known.isEmpty() else known
+    ids = rows.select("item_id").join(head.select("item_id"), "item_id", "left_semi")
+    return None if ids.isEmpty() else ids
 
 
 def _counted(parts: dict[str, StagedTable]) -> dict[str, StagedTable]:
-    """The parts with their ``entities`` and ``removed``, counted by one query."""
+    """The parts with ``entities`` and ``removed`` counted by one query."""
     from pyspark.sql import functions as F
 
     frames = []
     for table, part in parts.items():
-        frames.append(part.wanted.agg(F.count("*").alias("n")).withColumn("what", F.lit(f"{table} wanted")))
+        frames.append(part.expected.agg(F.count("*").alias("n")).withColumn("what", F.lit(f"{table} expected")))
         if part.head is not None:
             frames.append(
                 part.removed_keys().agg(F.count("*").alias("n")).withColumn("what", F.lit(f"{table} removed"))
             )
     counted = {row.what: row.n for row in reduce(lambda a, b: a.unionByName(b), frames).collect()}
     return {
-        table: replace(part, entities=counted[f"{table} wanted"], removed=counted.get(f"{table} removed", 0))
+        table: replace(part, entities=counted[f"{table} expected"], removed=counted.get(f"{table} removed", 0))
         for table, part in parts.items()
     }

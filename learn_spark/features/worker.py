@@ -1,4 +1,4 @@
-"""The trained tower inside Spark's Python workers: Arrow batches in and out, one model a worker process."""
+"""The trained tower in Spark's Python workers: Arrow batches in and out, one loaded model per worker process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _SCHEMA = pa.schema([("id", pa.string()), ("fingerprint", pa.int64()), ("embeddi
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """What a worker needs: the model's folder, and the item matrix in the model's space (None: it reads no content)."""
+    """The inputs of a worker.
+
+    ``matrix_path``: the item matrix in the model's embedding space; None for a tower that reads no content.
+    """
 
     model_folder: str
     matrix_path: str | None
@@ -30,7 +33,7 @@ _loaded: dict[TowerSpec, tuple[Tower, int]] = {}
 
 
 def _load(spec: TowerSpec) -> tuple[Tower, int]:
-    """(what gives the vectors, how many events it sees)."""
+    """(the tower that computes vectors, its window in events)."""
     if spec not in _loaded:
         from pathlib import Path
 
@@ -50,12 +53,12 @@ def _load(spec: TowerSpec) -> tuple[Tower, int]:
 
 
 def item_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For ``mapInArrow`` over columns id, fingerprint, item_index: each item's vector by the item tower."""
+    """A function for ``mapInArrow`` over columns id, fingerprint, item_index: the vectors of the item tower."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import torch
 
-        for batch in _cut(batches, spec.batch_rows):
+        for batch in _slices(batches, spec.batch_rows):
             index = batch["item_index"].to_numpy().astype(np.int64)
             with torch.inference_mode():
                 vectors = _load(spec)[0].items(torch.from_numpy(index))
@@ -65,14 +68,14 @@ def item_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
 
 
 def user_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For ``mapInArrow`` over columns id, fingerprint, item_index, event_time, length: each user's vector after its
-    last event.
+    """A function for ``mapInArrow`` over columns id, fingerprint, item_index, event_time, length: the vectors of users
+    after their last event.
     """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from learn_spark.model.towers.vectors import user_vectors
 
-        for batch in _cut(batches, spec.batch_rows):
+        for batch in _slices(batches, spec.batch_rows):
             tower, window = _load(spec)
             items, times = (
                 batch[name].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
@@ -85,7 +88,7 @@ def user_features(spec: TowerSpec) -> Callable[[Iterable[pa.RecordBatch]], Itera
     return run
 
 
-def _cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+def _slices(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)

@@ -36,10 +36,10 @@ def test_a_section_is_printed_by_kinds() -> None:
 
 
 def test_json_has_the_same() -> None:
-    found = json.loads(settings("index", "--json"))
+    sections = json.loads(settings("index", "--json"))
     (section,) = describe("index")
-    assert [knob["key"] for knob in found[0]["knobs"]] == [knob.key for knob in section.knobs]
-    links = next(knob for knob in found[0]["knobs"] if knob["key"] == "index.links")
+    assert [knob["key"] for knob in sections[0]["knobs"]] == [knob.key for knob in section.knobs]
+    links = next(knob for knob in sections[0]["knobs"] if knob["key"] == "index.links")
     assert links == {
         "key": "index.links",
         "type": "whole number",
@@ -48,7 +48,7 @@ def test_json_has_the_same() -> None:
         "choices": [],
         "range": "at least 2",
         "kinds": ["hnsw"],
-        "effect": "Neighbours an item in the graph. More: better recall, more memory.",
+        "effect": "Neighbours per item in the graph. More give better recall and take more memory.",
     }
     assert [section["name"] for section in json.loads(settings("--json"))] == [section.name for section in describe()]
 

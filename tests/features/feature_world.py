@@ -40,7 +40,7 @@ HIDDEN, WINDOW, DIMS = 6, 3, 4
 
 
 class FeatureWorld:
-    """Users with histories, items with texts, a model; ``publish`` runs the stage on what the tables hold now."""
+    """Users with histories, items with texts, a model; ``publish`` runs the stage on the current tables."""
 
     def __init__(self, folder: Path, spark: SparkSession, encoder: Path | None = None) -> None:
         self.spark = spark
@@ -48,7 +48,7 @@ class FeatureWorld:
         if encoder is None:
             encoder = folder / "llm"
             encoder.mkdir(parents=True)
-            # Named by a hash of its weights; nobody loads it here.
+            # Identified by a hash of its weights; it is not loaded here.
             (encoder / "model.safetensors").write_bytes(b"weights")
         self.encoder = encoder
         self.config = write_config(folder / "c.yaml", raw=folder, workspace=self.workspace.root, model=encoder)
@@ -58,11 +58,11 @@ class FeatureWorld:
         self.model_id = ""
 
     def copy(self, folder: Path) -> FeatureWorld:
-        """A world of its own that holds the same."""
+        """An independent copy of this world in ``folder``."""
         shutil.copytree(self.workspace.root, folder / "workspace")
-        found = FeatureWorld(folder, self.spark, self.encoder)
-        found.texts, found.histories, found.model_id = dict(self.texts), dict(self.histories), self.model_id
-        return found
+        world = FeatureWorld(folder, self.spark, self.encoder)
+        world.texts, world.histories, world.model_id = dict(self.texts), dict(self.histories), self.model_id
+        return world
 
     def settings(self, *overrides: str) -> Settings:
         """The world's settings."""
@@ -137,7 +137,7 @@ class FeatureWorld:
         )
 
     def context(self, *overrides: str, force: bool = False) -> StageContext:
-        """What the publish stage is given: every input pinned to its newest version."""
+        """The context of the publish stage, with every input pinned to its newest version."""
         settings = self.settings(*overrides)
         inputs = {t: str(current_version(self.workspace.table(t))) for t in find_stage("publish").reads}
         inputs["model"] = self.model_id
@@ -147,7 +147,7 @@ class FeatureWorld:
         )
 
     def publish(self, *overrides: str, force: bool = False) -> tuple[str, StageResult]:
-        """(release id, what the stage did)."""
+        """(release id, result of the stage)."""
         context = self.context(*overrides, force=force)
         return release_id(context), run(context)
 

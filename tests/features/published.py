@@ -41,7 +41,7 @@ class Published:
             "user_features": self._table("user_features", release, users),
             "item_features": self._table("item_features", release, items),
         }
-        # It knows what was up to midnight a day and a half before it is published.
+        # Its as-of time is midnight, a day and a half before its publication.
         self._write(release, "released", outputs, DAYS[number], DAYS[number] - timedelta(days=1.5))
 
     def _write(self, release: str, status: str, outputs: dict[str, str], at: datetime, as_of: datetime) -> None:

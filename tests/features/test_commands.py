@@ -1,4 +1,4 @@
-"""learn-spark releases, show, withdraw, rollback: what they print, what they add, and how they end."""
+"""learn-spark releases, show, withdraw, rollback: output, added ledger rows and exit codes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ Command = Callable[..., Result]
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """r1 and r2 are released, r3 was refused by its audit."""
-    found = Workspace.open(str(tmp_path / "workspace"))
+    workspace = Workspace.open(str(tmp_path / "workspace"))
     for number in (1, 2):
         common = {"release_id": f"r{number}", "as_of": FIRST_DAY, "fingerprint": 0, "embedding": [1.0]}
         outputs = {
             f"{kind}_features": plant(
-                found, f"{kind}_features", [{**common, f"{kind}_id": str(n)} for n in range(number)], mode="overwrite"
+                workspace,
+                f"{kind}_features",
+                [{**common, f"{kind}_id": str(n)} for n in range(number)],
+                mode="overwrite",
             )
             for kind in ("user", "item")
         }
         row = release_row(0, f"r{number}", "released", FIRST_DAY, outputs=outputs, metrics={"NDCG@10": 0.25})
-        add_row(found, {**row, "note": f"what r{number} wrote"})
+        add_row(workspace, {**row, "note": f"what r{number} wrote"})
     rule = {"measure": "item_missing", "observed": 3.0, "least": 0, "most": 0, "passed": False, "meaning": "items gone"}
-    add_row(found, release_row(0, "r3", "refused", FIRST_DAY, gate_results=json.dumps([rule])))
-    return found
+    add_row(workspace, release_row(0, "r3", "refused", FIRST_DAY, gate_results=json.dumps([rule])))
+    return workspace
 
 
 @pytest.fixture
@@ -54,15 +57,15 @@ def lines(result: Result) -> list[str]:
 
 
 def test_the_list_and_one_release(command: Command) -> None:
-    told = lines(command("releases"))
-    assert [line.split()[:2] for line in told[2:5]] == [["r3", "refused"], ["r2", "released"], ["r1", "released"]]
-    assert "r2 released * 2024-01-01 00:00" in told[3]
-    assert told[3].endswith("m 0.2500 2 2")
-    assert told[-1] == "* is what consumers read"
-    told = lines(command("show"))
-    assert told[0] == "Release r2"
-    assert told[2].endswith("what r2 wrote")
-    assert "outputs item_features @ 1, user_features @ 1" in told
+    printed = lines(command("releases"))
+    assert [line.split()[:2] for line in printed[2:5]] == [["r3", "refused"], ["r2", "released"], ["r1", "released"]]
+    assert "r2 released * 2024-01-01 00:00" in printed[3]
+    assert printed[3].endswith("m 0.2500 2 2")
+    assert printed[-1] == "* the release in force, which consumers read"
+    printed = lines(command("show"))
+    assert printed[0] == "Release r2"
+    assert printed[2].endswith("what r2 wrote")
+    assert "outputs item_features @ 1, user_features @ 1" in printed
     assert "item_missing 3 0 0 broken items gone" in lines(command("show", "r3"))
     missing = command("show", "r9")
     assert (missing.exit_code, missing.stdout) == (1, "")
@@ -85,8 +88,8 @@ def test_withdrawing_adds_a_row_and_a_dry_run_none(command: Command, workspace: 
     *old, added = ledger(workspace)
     assert old == before
     assert (added["release_id"], added["status"], added["note"]) == ("r2", "withdrawn", "wrong prices")
-    assert lines(command("withdraw", "r1"))[-1] == "released: nothing any more"
+    assert lines(command("withdraw", "r1"))[-1] == "released: none"
     refused = command("rollback")
     assert refused.exit_code == 1
-    assert "nothing is released" in refused.stderr
-    assert lines(command("releases"))[-1] == "no release holds: consumers read nothing"
+    assert "no release is published" in refused.stderr
+    assert lines(command("releases"))[-1] == "no release is in force"

@@ -1,4 +1,4 @@
-"""The exported index: what it finds against exact search, what it takes in, and what its loader refuses."""
+"""The exported index: recall against exact search, adding of new items, and errors of its loader."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Released:
         self.config = write_config(folder / "c.yaml", raw=folder, workspace=self.workspace.root, model=folder / "llm")
 
     def release(self, name: str, items: Mapping[str, np.ndarray], model: str = "m", **inputs: str) -> None:
-        """Release these item vectors, and the users' of always."""
+        """Release these item vectors, with the same user vectors each time."""
         common = {"release_id": name, "as_of": FIRST_DAY, "fingerprint": 0}
         users = {f"u{n}": vector for n, vector in enumerate(unit(USERS, 7))}
         outputs = {
@@ -60,20 +60,20 @@ class Released:
         add_row(self.workspace, row)
 
     def export(self, *overrides: str) -> tuple[StageResult, ItemIndex]:
-        """Run the stage; what it did, and the index as a consumer loads it."""
+        """Run the stage; (its result, the loaded index)."""
         settings = load_settings(self.config, overrides)
         holder = SparkHolder(settings, verbose=False)
         done = run(StageContext(settings, self.workspace, "run", {}, Reporter(quiet=True), holder, "v"))
         return done, self.load()
 
     def load(self) -> ItemIndex:
-        """The index of the release that holds."""
+        """The index of the release in force."""
         name = read_release(self.workspace)["release_id"]
         return load(self.workspace.root / "indexes" / name, release_id=name)
 
 
 def catalogue(count: int = ITEMS) -> dict[str, np.ndarray]:
-    """Ids in another order than they are numbered."""
+    """Item id -> vector; the order of ids differs from the order of numbers."""
     return {f"i{(n * 7919) % 10007:05}": vector for n, vector in enumerate(unit(count, 3))}
 
 
@@ -90,19 +90,21 @@ def exact(items: Mapping[str, np.ndarray], k: int) -> list[set[str]]:
         (("index.kind=ivf", "index.nlist=20", "index.nprobe=6"), 0.6),
     ],
 )
-def test_every_kind_finds_what_its_manifest_says(tmp_path: Path, overrides: tuple[str, ...], least: float) -> None:
+def test_the_manifest_has_the_measured_recall_of_every_kind(
+    tmp_path: Path, overrides: tuple[str, ...], least: float
+) -> None:
     world, items = Released(tmp_path), catalogue()
     world.release("r1", items)
     done, index = world.export(*overrides)
     assert done.rows_out == len(index.item_ids) == ITEMS
-    scores, found = index.search(unit(USERS, 7), 100)
-    # The recall by our own hand, from the ids that a consumer is given.
+    scores, returned = index.search(unit(USERS, 7), 100)
+    # The recall computed here, from the ids that a consumer gets.
     for k in (10, 100):
-        hits = [len(truth & set(ids[:k])) / k for truth, ids in zip(exact(items, k), found, strict=True)]
-        told = index.manifest["measured"][f"recall@{k}"]
-        assert told == pytest.approx(np.mean(hits), abs=1e-9)
-        assert least <= told <= 1.0
-    assert scores[0, 0] == pytest.approx(float(items[found[0][0]] @ unit(USERS, 7)[0]), abs=1e-5)
+        hits = [len(truth & set(ids[:k])) / k for truth, ids in zip(exact(items, k), returned, strict=True)]
+        recall = index.manifest["measured"][f"recall@{k}"]
+        assert recall == pytest.approx(np.mean(hits), abs=1e-9)
+        assert least <= recall <= 1.0
+    assert scores[0, 0] == pytest.approx(float(items[returned[0][0]] @ unit(USERS, 7)[0]), abs=1e-5)
     assert index.manifest["measured"]["queries"] == USERS
     assert index.manifest["measured"]["queries_per_second"] > 0
     assert index.manifest["normalised"] is True
@@ -121,18 +123,18 @@ def test_new_items_are_added_without_a_rebuild_and_nothing_else_is(tmp_path: Pat
     done, index = world.export(*ivf)
     assert done.counts["items_added"] == 50
     assert "50 items added to the index of release r1" in done.notes
-    # The old numbers stand, the new items follow; the cells are those of the first release.
+    # The old numbers are unchanged, the new items follow; the cells are those of the first release.
     assert index.item_ids.to_pylist()[:350] == old.item_ids.to_pylist()
     assert set(index.item_ids.to_pylist()[350:]) == set(items) - set(first)
     assert index.manifest["trained_on"] == old.manifest["trained_on"]
     assert index.manifest["measured"]["recall@100"] == pytest.approx(1.0)
-    _, found = index.search(unit(USERS, 7), 10)
-    assert [set(ids) for ids in found] == exact(items, 10)
+    _, returned = index.search(unit(USERS, 7), 10)
+    assert [set(ids) for ids in returned] == exact(items, 10)
     # Not where a vector changed, an item is gone, the model or the settings are others, or the cells are outgrown.
     changed = {**items, next(iter(items)): unit(1, 9)[0]}
     for name, vectors, model, more, why in (
         ("r3", changed, "m", (), "vectors of the earlier index changed"),
-        ("r4", dict(list(changed.items())[1:]), "m", (), "1 items of the earlier index are gone"),
+        ("r4", dict(list(changed.items())[1:]), "m", (), "1 items of the earlier index are no longer released"),
         ("r5", items, "other", (), "there is no earlier index of this model"),
         ("r6", items, "m", ("index.nprobe=9",), "there is no earlier index of this model"),
     ):
@@ -145,11 +147,11 @@ def test_new_items_are_added_without_a_rebuild_and_nothing_else_is(tmp_path: Pat
         shutil.rmtree(world.workspace.root / "indexes" / name)
     world.release("r7", {**items, **{f"j{n}": vector for n, vector in enumerate(unit(300, 11))}})
     done, index = world.export(*ivf)
-    assert "too many items came since the cells were trained" in done.notes[0]
+    assert "the share of items added since the cells were trained is above index.max_added_share" in done.notes[0]
     assert len(index.item_ids) == 700
 
 
-def test_the_loader_refuses_what_its_manifest_does_not_speak_of(tmp_path: Path) -> None:
+def test_the_loader_refuses_files_that_differ_from_their_manifest(tmp_path: Path) -> None:
     world = Released(tmp_path)
     world.release("r1", catalogue(30))
     world.export()
@@ -171,15 +173,15 @@ def test_the_loader_refuses_what_its_manifest_does_not_speak_of(tmp_path: Path) 
     (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
     refused("has the format 1, this version reads 2")
     (copy / "manifest.json").write_text("{")
-    refused("is no index folder")
+    refused("is not an index folder")
     # Another index, and ids in another order: whole files, but not these.
     other = faiss.IndexFlatIP(DIM)
     other.add(unit(30, 99))
     faiss.write_index(other, str(copy / "items.faiss"))
-    refused("items.faiss is not the file that its manifest speaks of")
+    refused("items.faiss differs from its checksum in the manifest")
     ids = pq.read_table(copy / "item_ids.parquet")
     pq.write_table(ids.take(list(range(29, -1, -1))), copy / "item_ids.parquet")
-    refused("item_ids.parquet is not the file that its manifest speaks of")
+    refused("item_ids.parquet differs from its checksum in the manifest")
     (copy / "item_ids.parquet").unlink()
     refused("lacks item_ids.parquet")
 
@@ -193,15 +195,15 @@ def test_recommend_by_the_index_gives_what_scoring_every_item_gives(tmp_path: Pa
     numbers = {item: n for n, item in enumerate(items, 1)}
     plant(world.workspace, "user_histories", [history_row("u3", [numbers[item] for item in best[:5]])])
     world.release("r1", items, user_histories="0", item_index="0")
-    with pytest.raises(ItemIndexError, match="is no index folder"):
+    with pytest.raises(ItemIndexError, match="is not an index folder"):
         explain(world.workspace, "u3", by_index=True)
     world.export("index.kind=hnsw")
-    found = explain(world.workspace, "u3", k=7, by_index=True)
-    assert [offer.item_id for offer in found.recommendations] == best[5:12]
-    assert found == explain(world.workspace, "u3", k=7)
+    explanation = explain(world.workspace, "u3", k=7, by_index=True)
+    assert [offer.item_id for offer in explanation.recommendations] == best[5:12]
+    assert explanation == explain(world.workspace, "u3", k=7)
 
 
-def test_after_a_rollback_the_index_of_the_release_that_holds_is_the_one(tmp_path: Path) -> None:
+def test_after_a_rollback_the_index_is_that_of_the_release_in_force(tmp_path: Path) -> None:
     world = Released(tmp_path)
     for name, count in (("r1", 30), ("r2", 40)):
         world.release(name, catalogue(count))

@@ -1,4 +1,4 @@
-"""Publishing: what the gate refuses never reaches a consumer; vectors are those of the tower; rolling back is a row."""
+"""Publishing: a refused release is never read, vectors are those of the tower, a rollback adds a row."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_current_release_follows_the_newest_rows() -> None:
     assert current(("a", "released"), ("b", "released"), ("b", "withdrawn")) == "a"
     assert current(("a", "released"), ("b", "released"), ("a", "released")) == "a"
     for rows in ([], [("a", "staged")], [("a", "released"), ("a", "withdrawn")]):
-        with pytest.raises(NoReleaseError, match="nothing is released"):
+        with pytest.raises(NoReleaseError, match="no release is published"):
             current(*rows)
 
 
@@ -76,28 +76,28 @@ def test_publishing_a_real_model(
     release = read_release(workspace)
     assert [r["passed"] for r in json.loads(release["gate_results"])].count(False) == 0
 
-    # The vectors that the workers wrote are the tower's own.
+    # The vectors that the workers wrote are those of the tower.
     model = load_model(workspace.root / "models" / newest_model(workspace).model_id)
     space = read_embedding_space(workspace, model.manifest.space_key)
     cached = (workspace.root / "cache").glob("item_matrix/*/matrix.json")
     described = {path.parent: json.loads(path.read_text()) for path in cached}
-    (raw,) = (np.load(f / "embeddings.npy") for f, told in described.items() if told["space_key"] is None)
+    (raw,) = (np.load(f / "embeddings.npy") for f, matrix in described.items() if matrix["space_key"] is None)
     content = space.apply(raw)
     content[0] = 0
     model.tower.bind(content)  # type: ignore[operator]
     index = {r["item_id"]: r["item_index"] for r in Snapshot.open(workspace.table("item_index")).to_arrow().to_pylist()}
     items = released_arrow(workspace, "item_features")
     with torch.inference_mode():
-        own = model.tower.items(torch.tensor([index[i] for i in items["item_id"].to_pylist()])).numpy()
-    assert np.allclose(fixed_lists(items["embedding"]), own, atol=1e-5)
+        expected = model.tower.items(torch.tensor([index[i] for i in items["item_id"].to_pylist()])).numpy()
+    assert np.allclose(fixed_lists(items["embedding"]), expected, atol=1e-5)
     histories = {r["user_id"]: r for r in Snapshot.open(workspace.table("user_histories")).to_arrow().to_pylist()}
     for user in released_features(spark, workspace, "user_features").collect():
         history = histories[user.user_id]
         # All events up to now, the test event too: this is for serving.
         window = history["item_index"][max(0, history["length"] - model.window) : history["length"]]
         with torch.inference_mode():
-            alone = model.tower.user(torch.tensor(window)[None])[0, -1].numpy()
-        assert np.allclose(user.embedding, alone, atol=1e-5)
+            vector = model.tower.user(torch.tensor(window)[None])[0, -1].numpy()
+        assert np.allclose(user.embedding, vector, atol=1e-5)
         assert user.as_of.replace(tzinfo=UTC) == release["as_of"]
 
     # The same release written again is the same release.
@@ -105,9 +105,9 @@ def test_publishing_a_real_model(
     assert read_release(workspace)["release_id"] == release["release_id"]
     assert released_arrow(workspace, "item_features").num_rows == items.num_rows
     # Another past is another release, and a ranker may then use what came after it.
-    cut = "1997-11-23"
-    past = small_settings(*SHORT, f"histories.as_of={cut}")
-    with pytest.raises(LearnSparkError, match=r"no model knows only what was before .*: run train with"):
+    split_time = "1997-11-23"
+    past = small_settings(*SHORT, f"histories.as_of={split_time}")
+    with pytest.raises(LearnSparkError, match=r"no model was trained as of .* or earlier: run train with"):
         run(past, "publish")
     assert read_release(workspace)["release_id"] == release["release_id"]
     run(past, "histories", "train", "publish")
@@ -119,15 +119,19 @@ def test_publishing_a_real_model(
         run(past, "publish")
     run(past, "histories")
     _, ranked = run(
-        small_settings(*SHORT, f"histories.as_of={cut}", *RANKED, f"exposures.since={cut}"), "exposures", "rank_ads"
+        small_settings(*SHORT, f"histories.as_of={split_time}", *RANKED, f"exposures.since={split_time}"),
+        "exposures",
+        "rank_ads",
     )
-    (withdrawn,), holds = roll_back(workspace)
-    assert (withdrawn["as_of"], holds and holds["release_id"]) == (
+    (withdrawn,), in_force = roll_back(workspace)
+    assert (withdrawn["as_of"], in_force and in_force["release_id"]) == (
         datetime(1997, 11, 23, tzinfo=UTC),
         release["release_id"],
     )
     assert read_release(workspace)["release_id"] == release["release_id"]
-    assert np.allclose(fixed_lists(released_arrow(workspace, "item_features")["embedding"]).sum(), own.sum(), atol=1e-2)
+    assert np.allclose(
+        fixed_lists(released_arrow(workspace, "item_features")["embedding"]).sum(), expected.sum(), atol=1e-2
+    )
     scores_of = withdrawn["release_id"]
     scores = Snapshot.open(workspace.table("ad_scores")).to_arrow()
     assert scores.num_rows == ranked.run.counts["rows_out"] == 3 * ranked.run.counts["test"]

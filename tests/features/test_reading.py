@@ -1,4 +1,4 @@
-"""Reading releases: as a whole, point in time, as changes; by us, by the deltalake package, by plain Spark SQL."""
+"""Reading releases: as a whole, point in time, as changes; by this package, by deltalake, by Spark SQL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def approximately(vectors: Vectors) -> Any:
     return {entity: pytest.approx(vector) for entity, vector in vectors.items()}
 
 
-def test_the_latest_a_named_one_and_one_that_knows_no_later_events(published: Published) -> None:
+def test_reading_the_latest_a_named_release_and_one_as_of_a_time(published: Published) -> None:
     assert set(published.read()) == {"a", "b", "c", "d"}
     assert published.read(release="r1") == approximately({"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.6, 0.8]})
     assert published.read("item_features", release="r1") == {"x": [1.0, 1.0]}
@@ -44,7 +44,7 @@ def test_the_latest_a_named_one_and_one_that_knows_no_later_events(published: Pu
         published.read(release="r9")
     with pytest.raises(LearnSparkError, match="'items' is not a feature table; feature tables: user_features"):
         published.read("items")
-    with pytest.raises(SettingsError, match=r"no workspace is given"):
+    with pytest.raises(SettingsError, match=r"no workspace was given"):
         learn_spark.features.read(published.spark, "user_features")
     published.spark.conf.set("spark.learn_spark.workspace", str(published.workspace.root))
     try:
@@ -54,7 +54,7 @@ def test_the_latest_a_named_one_and_one_that_knows_no_later_events(published: Pu
 
 
 def test_any_delta_client_reads_a_release(published: Published) -> None:
-    """With nothing of ours: the ledger says which version, and that version is the release."""
+    """Without this package: the ledger names a version, and that version has the rows of the release."""
     tables = published.workspace.root / "tables"
     ledger = DeltaTable(str(tables / "releases")).to_pyarrow_table().sort_by("sequence").to_pylist()
     newest = {row["release_id"]: row for row in ledger if row["status"] in ("released", "withdrawn")}
@@ -85,21 +85,21 @@ EVENTS = [
 def joined(published: Published, rows: Iterable[tuple[Any, ...]], **how: Any) -> dict[str, tuple[Any, ...]]:
     columns = "event_id string, user_id string, item_id string, event_time timestamp"
     events = published.spark.createDataFrame([row[:4] for row in rows], columns)
-    found = learn_spark.features.features_at(published.spark, events, workspace=published.workspace, **how)
-    assert found.columns == [*events.columns, "release_id", "user_embedding", "item_embedding"]
-    collected = found.collect()
+    result = learn_spark.features.features_at(published.spark, events, workspace=published.workspace, **how)
+    assert result.columns == [*events.columns, "release_id", "user_embedding", "item_embedding"]
+    collected = result.collect()
     assert len(collected) == len(list(rows))
     return {row.event_id: (row.release_id, row.user_embedding, row.item_embedding) for row in collected}
 
 
-def test_an_event_gets_what_was_served_at_its_time_and_never_a_later_release(published: Published) -> None:
-    found = joined(published, EVENTS)
+def test_an_event_gets_the_release_in_force_at_its_time(published: Published) -> None:
+    result = joined(published, EVENTS)
     for name, _, _, _, release, user, item in EVENTS:
         expected = tuple(None if vector is None else pytest.approx(vector) for vector in (user, item))
-        assert found[name] == (release, *expected), name
+        assert result[name] == (release, *expected), name
 
 
-def test_by_the_clock_of_the_data_no_release_knows_of_the_event(published: Published) -> None:
+def test_by_the_as_of_clock_a_release_contains_no_event_at_or_after_the_event(published: Published) -> None:
     midnight = [row["as_of"] for row in published.rows[:4]]
     rows = [
         ("before all", "a", "x", midnight[0] - timedelta(microseconds=1)),
@@ -107,30 +107,31 @@ def test_by_the_clock_of_the_data_no_release_knows_of_the_event(published: Publi
         ("r3 is withdrawn", "b", "x", midnight[2]),
         ("r4", "c", "x", midnight[3]),
     ]
-    found = joined(published, rows, clock="as_of")
-    assert [found[row[0]][0] for row in rows] == [None, "r1", "r2", "r4"]
-    assert found["r3 is withdrawn"][1] == pytest.approx([0.8, 0.6])
+    result = joined(published, rows, clock="as_of")
+    assert [result[row[0]][0] for row in rows] == [None, "r1", "r2", "r4"]
+    assert result["r3 is withdrawn"][1] == pytest.approx([0.8, 0.6])
     events = published.spark.createDataFrame([("u", DAYS[0])], "user_id string, event_time timestamp")
-    with pytest.raises(LearnSparkError, match=r"lacks \['item_id'\]"):
+    with pytest.raises(LearnSparkError, match=r"lacks the columns \['item_id'\]"):
         learn_spark.features.features_at(published.spark, events, workspace=published.workspace)
 
 
-def test_what_held_when() -> None:
-    def rows(*told: tuple[int, str, str]) -> list[dict[str, Any]]:
+def test_intervals_of_releases_in_force() -> None:
+    def rows(*events: tuple[int, str, str]) -> list[dict[str, Any]]:
         return [
-            release_row(n, name, status, DAYS[0], written_at=DAYS[day]) for n, (day, name, status) in enumerate(told, 1)
+            release_row(n, name, status, DAYS[0], written_at=DAYS[day])
+            for n, (day, name, status) in enumerate(events, 1)
         ]
 
-    def held(*told: tuple[int, str, str]) -> list[tuple[int, int | None, str]]:
-        stretches = releases_in_force(rows(*told))
-        return [(DAYS.index(a), None if b is None else DAYS.index(b), row["release_id"]) for a, b, row in stretches]
+    def intervals(*events: tuple[int, str, str]) -> list[tuple[int, int | None, str]]:
+        in_force = releases_in_force(rows(*events))
+        return [(DAYS.index(a), None if b is None else DAYS.index(b), row["release_id"]) for a, b, row in in_force]
 
     first, second = (0, "a", "released"), (2, "b", "released")
-    assert held(first, second) == [(0, 2, "a"), (2, None, "b")]
-    assert held(first, second, (3, "b", "withdrawn")) == [(0, 2, "a"), (2, 3, "b"), (3, None, "a")]
-    assert held(first, (1, "a", "withdrawn"), second) == [(0, 1, "a"), (2, None, "b")]
-    # Withdrawing one that does not hold, and staging anything, changes nothing of what is read.
-    assert held(first, second, (3, "a", "withdrawn"), (4, "c", "staged")) == [(0, 2, "a"), (2, None, "b")]
+    assert intervals(first, second) == [(0, 2, "a"), (2, None, "b")]
+    assert intervals(first, second, (3, "b", "withdrawn")) == [(0, 2, "a"), (2, 3, "b"), (3, None, "a")]
+    assert intervals(first, (1, "a", "withdrawn"), second) == [(0, 1, "a"), (2, None, "b")]
+    # Withdrawing a release that is not in force, or staging one, does not change the release in force.
+    assert intervals(first, second, (3, "a", "withdrawn"), (4, "c", "staged")) == [(0, 2, "a"), (2, None, "b")]
 
 
 @pytest.mark.parametrize(
@@ -156,9 +157,9 @@ def test_changes_applied_to_the_old_copy_give_the_new_one(
         rows = delta.read(spark, workspace.table("user_features"), version).collect()
         return {row.user_id: tuple(row[name] for name in names) for row in rows}
 
-    found = learn_spark.features.changes(spark, "user_features", since, until=until, workspace=workspace)
-    assert found.columns == [*names, "change"]
-    rows = found.collect()
+    result = learn_spark.features.changes(spark, "user_features", since, until=until, workspace=workspace)
+    assert result.columns == [*names, "change"]
+    rows = result.collect()
     assert {row.user_id: row.change for row in rows} == changed
     assert len(rows) == len(changed)
     store = copy(since)
@@ -172,7 +173,7 @@ def test_changes_applied_to_the_old_copy_give_the_new_one(
 
 
 def test_changes_of_what_is_not_there(published: Published) -> None:
-    with pytest.raises(LearnSparkError, match="changes since 'r9': there was no such release"):
+    with pytest.raises(LearnSparkError, match="changes since 'r9': no such release was published"):
         learn_spark.features.changes(published.spark, "user_features", "r9", workspace=published.workspace)
     with pytest.raises(NoReleaseError, match="r3 was withdrawn"):
         learn_spark.features.changes(published.spark, "user_features", "r1", until="r3", workspace=published.workspace)

@@ -1,4 +1,4 @@
-"""Write, audit, publish: only what changed is written, nothing that the audit refuses reaches a reader."""
+"""Write, audit, publish: only changed rows are written, and a refused release never reaches a reader."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def first_release(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[FeatureWorld, str, StageResult]:
     """100 users who saw items 1 to 6, the cold items 7 and 8, a model, and all of it published once."""
-    found = FeatureWorld(tmp_path_factory.mktemp("published"), spark)
-    found.items(TEXTS)
-    found.users({f"u{n}": [1 + n % 6, 1 + (n + 1) % 6, 1 + (n // 6) % 6] for n in range(100)})
-    found.train()
-    return found, *found.publish()
+    world = FeatureWorld(tmp_path_factory.mktemp("published"), spark)
+    world.items(TEXTS)
+    world.users({f"u{n}": [1 + n % 6, 1 + (n + 1) % 6, 1 + (n // 6) % 6] for n in range(100)})
+    world.train()
+    return world, *world.publish()
 
 
 @pytest.fixture
@@ -124,12 +124,12 @@ def test_a_day_writes_the_users_that_were_active_and_a_model_rewrites_all(
     assert [row["status"] for row in ledger(world.workspace)][-2:] == ["staged", "released"]
 
     # A person takes it away; a run that finds the same inputs again does not bring it back.
-    (gone,), holds = roll_back(world.workspace)
-    assert holds is not None
-    assert holds["model_id"] == old
+    (withdrawn,), in_force = roll_back(world.workspace)
+    assert in_force is not None
+    assert in_force["model_id"] == old
     done = world.publish("release.min_cosine=-1.0")[1]
     assert "was withdrawn; nothing is published" in done.notes[0]
-    assert read_release(world.workspace)["release_id"] == holds["release_id"] != gone["release_id"]
+    assert read_release(world.workspace)["release_id"] == in_force["release_id"] != withdrawn["release_id"]
 
 
 def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
@@ -145,9 +145,9 @@ def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
     users, items = world.vectors("user_features"), world.vectors("item_features")
     assert fused.output_dim == len(items["i7"]) == len(users["u0"]) == DIMS + HIDDEN + 2
     with torch.inference_mode():
-        own = fused.items(torch.arange(1, 9)).numpy()
-        alone = model.tower.items(torch.arange(1, 9)).numpy()
-    assert np.array([items[f"i{n}"] for n in range(1, 9)]) == pytest.approx(own, abs=1e-6)
+        expected = fused.items(torch.arange(1, 9)).numpy()
+        tower_items = model.tower.items(torch.arange(1, 9)).numpy()
+    assert np.array([items[f"i{n}"] for n in range(1, 9)]) == pytest.approx(expected, abs=1e-6)
     # A user's order of items, by hand: of the last two events the mean text.
     unit = unit_rows(model.tower.bound)  # type: ignore[arg-type]
     counts = np.append(fusion.counts, [0, 0])
@@ -157,15 +157,17 @@ def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
         with torch.inference_mode():
             vector = model.tower.user(torch.tensor(history)[None])[0, -1].numpy()
         mean = unit_rows(unit[history[-2:]].sum(axis=0)[None])[0]
-        scores = a * (alone @ vector) / 0.1 + b + 10 * c * (unit[1:] @ mean)
-        assert np.argsort(own @ users[user]).tolist() == np.argsort(scores).tolist()
+        scores = a * (tower_items @ vector) / 0.1 + b + 10 * c * (unit[1:] @ mean)
+        assert np.argsort(expected @ users[user]).tolist() == np.argsort(scores).tolist()
 
 
-def test_what_a_rival_or_another_llm_gave_is_not_released(world: FeatureWorld) -> None:
+def test_models_of_another_tower_or_encoder_are_not_released(world: FeatureWorld) -> None:
     before = world.model_id
     world.train(seed=5, encoder_key="another")
     assert usable_model(world.settings(), world.workspace) == before != world.model_id
-    with pytest.raises(LearnSparkError, match=r"no sasrec model over .* only others \(learn\); run train with these"):
+    with pytest.raises(
+        LearnSparkError, match=r"has no sasrec model over .* \(methods of its models: learn\); run train with these"
+    ):
         usable_model(world.settings("tower.kind=sasrec"), world.workspace)
 
 
@@ -195,7 +197,7 @@ def test_a_failed_audit_leaves_the_release_before_and_keeps_what_was_staged(worl
     assert len(world.vectors("user_features")) == 12
 
 
-def test_killed_between_the_two_tables_nobody_reads_a_half(
+def test_a_publication_killed_between_its_tables_leaves_the_release_in_force_unchanged(
     world: FeatureWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = read_release(world.workspace)["release_id"]
@@ -211,7 +213,7 @@ def test_killed_between_the_two_tables_nobody_reads_a_half(
     monkeypatch.setattr(stage, "commit", killed)
     with pytest.raises(KeyboardInterrupt):
         world.publish()
-    # The users' table is ahead of the items'; the release that holds is as it was.
+    # The users' table is ahead of the items'; the release in force is unchanged.
     assert read_release(world.workspace)["release_id"] == first
     assert all(released_arrow(world.workspace, table).equals(rows) for table, rows in read.items())
     monkeypatch.setattr(stage, "commit", commit)
@@ -230,32 +232,32 @@ def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
         add_row(workspace, release_row(0, release, "released", FIRST_DAY))
     before = ledger(workspace)
     assert [row["sequence"] for row in before] == [1, 2, 3]
-    gone, holds = withdraw(workspace, ids[1], "wrong prices")
-    assert (gone["release_id"], holds and holds["release_id"]) == (ids[1], ids[2])
+    withdrawn, in_force = withdraw(workspace, ids[1], "wrong prices")
+    assert (withdrawn["release_id"], in_force and in_force["release_id"]) == (ids[1], ids[2])
     with pytest.raises(NoReleaseError, match=f"release {ids[1]} was withdrawn on .*: wrong prices"):
         read_release(workspace, release=ids[1])
     with pytest.raises(NoReleaseError, match="was withdrawn"):
         withdraw(workspace, ids[1])
     with pytest.raises(NoReleaseError, match="there is no release 'r9'; the newest are r0, r1, r2"):
         withdraw(workspace, "r9")
-    withdrawn, holds = roll_back(workspace)
-    assert ([row["release_id"] for row in withdrawn], holds and holds["release_id"]) == ([ids[2]], ids[0])
+    withdrawn, in_force = roll_back(workspace)
+    assert ([row["release_id"] for row in withdrawn], in_force and in_force["release_id"]) == ([ids[2]], ids[0])
     assert ledger(workspace)[: len(before)] == before
     assert len(ledger(workspace)) == len(before) + 2
     with pytest.raises(NoReleaseError, match="is in force already"):
         roll_back(workspace, to=ids[0])
     for release in ("r3", "r4"):
         add_row(workspace, release_row(0, release, "released", FIRST_DAY))
-    withdrawn, holds = roll_back(workspace, to=ids[0])
+    withdrawn, in_force = roll_back(workspace, to=ids[0])
     assert [row["release_id"] for row in withdrawn] == ["r4", "r3"]
-    assert holds is not None
-    assert holds["release_id"] == ids[0]
+    assert in_force is not None
+    assert in_force["release_id"] == ids[0]
     assert roll_back(workspace)[1] is None
-    with pytest.raises(NoReleaseError, match="nothing is released"):
+    with pytest.raises(NoReleaseError, match="no release is published"):
         roll_back(workspace)
 
 
-def test_a_model_that_ranks_worse_on_validation_is_told_by_how_much() -> None:
+def test_the_loss_against_the_previous_model_on_validation() -> None:
     assert validation_profile({"NDCG@10": 0.07}, {"NDCG@10": 0.1})["validation_lost"] == pytest.approx(0.3)
     assert validation_profile({"NDCG@10": 0.12}, {"NDCG@10": 0.1})["validation_lost"] == 0
     for before in (None, {"NDCG@10": 0.0}):
@@ -304,9 +306,9 @@ def test_a_planted_fault_breaks_its_rule_and_no_other(
     elif fault == "new":
         before = rows[:2]
     columns = "item_id string, embedding array<float>"
-    wanted = spark.createDataFrame([(f"i{n}", n == 4) for n in range(5)], "id string, cold boolean")
+    entities = spark.createDataFrame([(f"i{n}", n == 4) for n in range(5)], "id string, cold boolean")
     after, old = spark.createDataFrame(rows, columns), spark.createDataFrame(before, columns)
-    profile = table_profile("item", "item_id", after, wanted, old)
+    profile = table_profile("item", "item_id", after, entities, old)
     profile |= {"validation_ndcg10": 0.5, "validation_lost": None}
     same = ("cosine", "vanished_share", "new_share")
     users = {"ids": 3, "repeated": 0, "missing": 0, "unknown": 0, "not_finite": 0}
@@ -324,6 +326,6 @@ def test_a_turned_space_is_turned_back() -> None:
     vectors = chance.normal(size=(50, 5))
     turn, _ = np.linalg.qr(chance.normal(size=(5, 5)))
     assert np.allclose(rotation(vectors, vectors @ turn), turn, atol=1e-10)
-    # Of no use against noise: it stays a turn, and turns nothing into anything.
-    found = rotation(vectors, chance.normal(size=(50, 5)))
-    assert np.allclose(found @ found.T, np.eye(5), atol=1e-10)
+    # For independent noise the result is still orthogonal.
+    matrix = rotation(vectors, chance.normal(size=(50, 5)))
+    assert np.allclose(matrix @ matrix.T, np.eye(5), atol=1e-10)

@@ -74,7 +74,9 @@ def test_a_model_is_published_by_its_id(world: World) -> None:
     assert usable_model(world.shelf.settings(f"release.model={world.ids[0]}"), workspace) == world.ids[0]
     with pytest.raises(LearnSparkError, match=rf"no trained model 'nobody'; the newest are .*{world.ids[1]}"):
         usable_model(world.shelf.settings("release.model=nobody"), workspace)
-    with pytest.raises(LearnSparkError, match="only others"):  # a SASRec model is not what LEARN settings release
+    with pytest.raises(
+        LearnSparkError, match=r"the sasrec model .* does not fit these settings, which name a learn tower"
+    ):
         usable_model(world.shelf.settings(f"release.model={world.ids[2]}"), workspace)
     with pytest.raises(LearnSparkError, match="2024-01-01"):
         usable_model(world.shelf.settings(f"release.model={world.ids[0]}", "histories.as_of=2024-01-01"), workspace)

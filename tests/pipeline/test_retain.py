@@ -44,7 +44,7 @@ def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSe
     llm = folder(tmp_path / "llm", old=False)
     (llm / "model.safetensors").write_bytes(b"weights")
     settings = load_settings(write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=root, model=llm))
-    # r4 holds; r3 was withdrawn long ago. All are of the model m; the newest training wrote another.
+    # r4 is in force; r3 was withdrawn long ago. All are of the model m; the newest training wrote another.
     going = [folder(root / name, old=True) for name in ("indexes/r1", "models/old", "models/unfinished/a", "staged/x")]
     staying = [folder(root / name, old=True) for name in ("indexes/r4", "models/m", "models/trained")]
     staying += [folder(root / name, old=False) for name in ("models/young", "models/unfinished/b", "staged/y")]
@@ -90,6 +90,6 @@ def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSe
     assert {row.user_id: row.change for row in changed} == {"a": "update", "b": "update", "c": "insert", "d": "update"}
     with pytest.raises(NoReleaseError, match="release r1 was expired"):
         published.read(release="r1")
-    with pytest.raises(LearnSparkError, match="changes since r1: it expired"):
+    with pytest.raises(LearnSparkError, match="changes since r1: the release expired"):
         learn_spark.features.changes(spark, "user_features", "r1", workspace=workspace)
     assert run(delete=False) == set()

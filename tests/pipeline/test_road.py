@@ -204,7 +204,7 @@ def test_exit_codes_and_one_sentence_for_each_fault(by_submit: World) -> None:
     submit = (*SUBMIT, "jobs/histories.py", "--config", config)
     assert "did you mean histories.max_length?" in execute(*submit, "--set", "histories.max_lenght=9", code=2)
     command = (BIN / "learn-spark",)
-    assert "no settings file" in execute(*command, "ingest", "--config", "nothing", code=2)
+    assert "there is no settings file" in execute(*command, "ingest", "--config", "nothing", code=2)
     said = execute(*command, "rank_ads", "--config", config, code=1)
     assert "rank_ads reads the table exposures, which is not there; run its stage first" in said
     assert "Traceback" not in said

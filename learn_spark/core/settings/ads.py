@@ -1,4 +1,4 @@
-"""Exposures and the rankers that learn from them."""
+"""Settings of the exposures and of the ads rankers."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class InteractionExposuresSettings(PeriodSettings):
 
 
 class LogExposuresSettings(PeriodSettings):
-    """Exposures from logs of your own, in files."""
+    """Exposures from log files."""
 
     origin: Literal["logs"] = Field(alias="from")
     """Exposures from files that ``logs`` describes."""
     path: str | None = Field(default=None, min_length=1)
     """Folder of the files; null: source.path."""
     logs: list[LogSettings] = Field(default_factory=list)
-    """The files and their columns, one entry a kind of file."""
+    """The files and their columns, one entry per kind of file."""
 
     @model_validator(mode="after")
     def _has_logs(self) -> Self:
@@ -70,8 +70,8 @@ class LogExposuresSettings(PeriodSettings):
 class JourneyExposuresSettings(PeriodSettings):
     """Exposures from the promotions and coupons of the package Complete Journey, whose rows are simulated.
 
-    All converted exposures are kept. Of the others a share is kept, chosen by a hash of event_id and ``seed``; each
-    weighs 1 / share.
+    All converted exposures are kept. Of the others a share is sampled by a hash of event_id and ``seed``; a sampled
+    exposure has the weight 1 / share.
     """
 
     origin: Literal["complete-journey"] = Field(alias="from")
@@ -83,15 +83,15 @@ class JourneyExposuresSettings(PeriodSettings):
     household that received it.
     """
     campaign_types: list[str] = Field(default_factory=lambda: ["Type B", "Type C"], min_length=1)
-    """Types of the coupons' campaigns. The files do not say which coupons of a campaign of Type A a household got."""
+    """Types of the coupons' campaigns. In campaigns of Type A the files do not state which coupons a household got."""
     promotion_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the unconverted promotions to keep."""
     coupon_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the unconverted coupons to keep."""
     attribution_days: Count = 21
-    """A coupon is converted if it is redeemed within so many days."""
+    """Days within which a coupon must be redeemed to count as converted."""
     seed: Annotated[int, Field(ge=0)] = 2024
-    """Another seed keeps other unconverted exposures."""
+    """Seed of the sample of unconverted exposures."""
 
 
 ExposuresSettings = Annotated[
@@ -125,18 +125,18 @@ class TreesSettings(Section):
     """Gradient-boosted trees (LightGBM), the sanity baseline of variants gbdt and gbdt-learn."""
 
     leaves: Annotated[int, Field(ge=2)] = 31
-    """Leaves of a tree, at most."""
+    """Maximum number of leaves of a tree."""
     rounds: Count = 300
-    """Trees, at most."""
+    """Maximum number of trees."""
     patience: Count = 20
-    """Stop after so many rounds without a lower log loss on validation."""
+    """Rounds without a lower log loss on validation after which training stops."""
     learning_rate: Rate = 0.1
-    """Share of each tree that is added."""
+    """Shrinkage: the factor of each tree's prediction."""
     min_leaf: Count = 50
-    """Training exposures in a leaf, at least."""
+    """Minimum number of training exposures in a leaf."""
     max_step: Rate = 1.0
-    """Bound of a leaf's step, in logits before the learning rate. Where conversions are rare and the other exposures'
-    weights large, the Newton step of a leaf of conversions alone is nearly unbounded.
+    """Maximum output of a leaf, in logits before the learning rate. If conversions are rare and other exposures have
+    large weights, the Newton step of a leaf with conversions only is nearly unbounded.
     """
 
 
@@ -151,35 +151,35 @@ class RankingSettings(Section):
     ranker: str | None = None
     """Mode score: id of the run that saved the rankers; null: the newest run that did."""
     since: str | None = None
-    """Mode score: score exposures from this time on; null: from where the rankers' test began."""
+    """Mode score: score exposures from this time on; null: from the start of the rankers' test period."""
     clock: Literal["published", "as_of"] = "published"
-    """Which release an exposure reads. published: the one that was served at its time; as_of: the newest without an
-    event at or after it (for logs from before the first release).
+    """Which release an exposure reads. published: the release in force at its time; as_of: the newest release without
+    an event at or after its time (for logs from before the first release).
     """
     variants: list[Variant] = Field(default_factory=lambda: list(get_args(Variant)), min_length=1)
     """base: without features; learn: released user and item vector and their dot product; learn-adaptor: LEARN's
     adaptor over both vectors; gbdt, gbdt-learn: trees over the inputs of base and learn.
     """
     model: Literal["mlp", "dcn_v2"] = "dcn_v2"
-    """dcn_v2: cross layers beside the MLP; mlp: the MLP alone."""
+    """dcn_v2: cross layers in parallel with the MLP; mlp: only the MLP."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [2024, 2025, 2026], min_length=1)
     """Each variant is trained with each seed; intervals are over seeds."""
     train_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
-    """Share of the exposures, the earliest, to train on."""
+    """Share of the exposures for training: the earliest ones."""
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """Share of the exposures, the next ones, for early stopping; the rest is the test."""
+    """Share of the exposures for validation (early stopping): the next ones. The rest is the test."""
     validation_from: str | None = None
-    """Where validation begins, instead of the shares; together with ``test_from``."""
+    """Start time of validation, instead of the shares; together with ``test_from``."""
     test_from: str | None = None
-    """Where the test begins, instead of the shares; together with ``validation_from``."""
+    """Start time of the test, instead of the shares; together with ``validation_from``."""
     ids: Literal["lookup", "hashed"] = "lookup"
     """lookup: a row of the embedding table for each frequent id of training, and one for all others; hashed: ids share
     ``buckets`` rows.
     """
     buckets: Count = 4096
-    """ids hashed: rows a field."""
+    """ids hashed: rows per field."""
     min_count: Count = 2
-    """ids lookup: training exposures that an id needs for a row of its own."""
+    """ids lookup: minimum number of training exposures of an id with a separate row."""
     context: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Keys of the exposures' context that are features."""
     id_dim: Count = 16
@@ -193,21 +193,21 @@ class RankingSettings(Section):
     adaptor_dim: Count = 32
     """learn-adaptor: width of the adaptor's output."""
     auxiliary_weight: Annotated[float, Field(ge=0.0)] = 0.5
-    """learn-adaptor: weight of the adaptor's own conversion loss."""
+    """learn-adaptor: weight of the adaptor's auxiliary conversion loss."""
     epochs: Count = 10
-    """Passes over the training exposures, at most."""
+    """Maximum number of passes over the training exposures."""
     patience: Count = 1
-    """Stop after so many epochs without a lower log loss on validation."""
+    """Epochs without a lower log loss on validation after which training stops."""
     batch_size: Count = 1024
-    """Exposures a step."""
+    """Exposures per step."""
     learning_rate: Rate = 1e-3
     """Adam's learning rate."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
-    """Adam's L2 penalty; pulls embeddings of rare ids to zero."""
+    """Adam's L2 penalty; it shrinks embeddings of rare ids towards zero."""
     threads: Count | None = None
-    """CPU threads; null: all cores. Fewer are faster on a machine with other work."""
+    """CPU threads; null: all cores. Fewer are faster on a busy machine."""
     trees: TreesSettings = TreesSettings()
-    """Knobs of the variants gbdt and gbdt-learn."""
+    """Trees of the variants gbdt and gbdt-learn."""
     cohorts: CohortsSettings = CohortsSettings()
     """Thresholds of the cohorts that metrics are computed on."""
     calibration_bins: Count = 10
@@ -224,10 +224,11 @@ class RankingSettings(Section):
     def _parts_agree(self) -> RankingSettings:
         for name in ("variants", "seeds", "context"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"{name} names one twice: {getattr(self, name)}")
+                raise ValueError(f"{name} has a repeated value: {getattr(self, name)}")
         if self.train_share + self.validation_share >= 1:
             raise ValueError(
-                f"train_share {self.train_share} and validation_share {self.validation_share} leave nothing for test"
+                f"train_share {self.train_share} and validation_share {self.validation_share} leave no "
+                "exposures for the test; their sum must be below 1"
             )
         if (self.validation_from is None) != (self.test_from is None):
             raise ValueError("validation_from and test_from belong together: give both or neither")

@@ -1,4 +1,4 @@
-"""What every section of the settings shares."""
+"""The base class of all sections of the settings, and shared types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rate = Annotated[float, Field(gt=0.0)]
 
 
 class Section(BaseModel):
-    """A part of the settings: no unknown keys, no silent conversion of types, no change after loading."""
+    """A section of the settings: unknown keys are errors, types are not converted, and instances are immutable."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, serialize_by_alias=True, use_attribute_docstrings=True
@@ -22,6 +22,7 @@ class Section(BaseModel):
 
 
 def iso_time(value: str | None) -> str | None:
+    """``value`` unchanged. Raises ValueError if it is neither None nor an ISO time."""
     if value is not None:
         try:
             as_micros(value)

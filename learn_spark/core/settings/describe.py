@@ -1,4 +1,4 @@
-"""Every knob of the settings with its type, default, range and effect, from the sections' classes."""
+"""Descriptions of all settings (type, default, range, effect), derived from the settings classes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 @dataclass(frozen=True)
 class Knob:
-    """One setting. ``choices`` are its values if they are listed, ``range`` its bounds in words; ``kinds`` the kinds of
-    its section that have it (empty: all).
+    """One setting.
+
+    ``choices``: its allowed values if they are listed. ``range``: its bounds as text. ``kinds``: the kinds of its
+    section that have it (empty: all).
     """
 
     key: str
@@ -37,7 +39,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class SectionKnobs:
-    """A section of the settings: what it is, the setting that says its kind (None: it has but one), and its knobs."""
+    """A section: its effect, the name of the setting that selects its kind (None: one kind only), and its settings."""
 
     name: str
     effect: str
@@ -46,9 +48,9 @@ class SectionKnobs:
 
 
 def describe(name: str | None = None) -> list[SectionKnobs]:
-    """All sections of Settings in their order, or the one called ``name``; SettingsError for an unknown one.
+    """All sections of Settings in order, or the one called ``name``. Raises SettingsError for an unknown section.
 
-    Settings outside of a section (``workspace``) are sections of one knob.
+    A setting outside of a section (``workspace``) is a section of one setting.
     """
     fields = fields_of(Settings)
     if name is not None and name not in fields:
@@ -58,23 +60,23 @@ def describe(name: str | None = None) -> list[SectionKnobs]:
 
 def _section(name: str, field: FieldInfo) -> SectionKnobs:
     kinds = kinds_of(field)
-    found = _of_kinds(f"{name}.", kinds) if kinds is not None else list(_below(name, field.annotation))
-    knobs = found or [_knob(name, field)]
+    below = _of_kinds(f"{name}.", kinds) if kinds is not None else list(_below(name, field.annotation))
+    knobs = below or [_knob(name, field)]
     return SectionKnobs(name, _plain_text(field.description), None if kinds is None else kinds.key, tuple(knobs))
 
 
 def _of_kinds(prefix: str, kinds: Kinds) -> list[Knob]:
-    """The knobs of all kinds, each once: first the one that says the kind, then in the order of the classes."""
+    """The distinct settings of all kinds: first the one that selects the kind, then in the order of the classes."""
     effects, merged = [], dict[tuple[str, str], Knob]()
     for model in dict.fromkeys(kinds.classes.values()):
-        own = tuple(kind for kind, cls in kinds.classes.items() if cls is model)
+        names = tuple(kind for kind, cls in kinds.classes.items() if cls is model)
         text = _plain_text(fields_of(model)[kinds.key].description)
-        effects.append(text if len(own) > 1 else f"{own[0]}: {text}")
+        effects.append(text if len(names) > 1 else f"{names[0]}: {text}")
         for knob in _of_model(model, prefix):
             if knob.key == prefix + kinds.key:
                 continue
-            known = merged.get((knob.key, knob.effect))
-            merged[knob.key, knob.effect] = replace(knob, kinds=(*(known.kinds if known else ()), *own))
+            earlier = merged.get((knob.key, knob.effect))
+            merged[knob.key, knob.effect] = replace(knob, kinds=(*(earlier.kinds if earlier else ()), *names))
     which = Knob(
         prefix + kinds.key,
         "text",
@@ -96,7 +98,7 @@ def _of_model(model: type[BaseModel], prefix: str) -> Iterator[Knob]:
 
 
 def _below(key: str, annotation: Any) -> Iterator[Knob]:
-    """The knobs of the section, the map of sections, or the list of sections that a setting is."""
+    """The settings below a setting that is a section, a map of sections, or a list of sections."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from _of_model(annotation, f"{key}.")
@@ -137,7 +139,7 @@ def _type(annotation: Any) -> tuple[str, tuple[str, ...], list[str]]:
         return "text", tuple(map(str, arguments)), []
     if origin in (types.UnionType, Union):
         parts = [_type(one) for one in arguments]
-        choices = tuple(choice for _, found, _ in parts for choice in found)
+        choices = tuple(choice for _, values, _ in parts for choice in values)
         names = list(dict.fromkeys(name for name, _, _ in parts))
         if {"whole number", "number"} <= set(names):
             names.remove("whole number")
@@ -153,17 +155,17 @@ def _type(annotation: Any) -> tuple[str, tuple[str, ...], list[str]]:
 
 
 def _bounds(metadata: Sequence[Any]) -> list[str]:
-    found = []
+    bounds = []
     # Pydantic keeps the bounds of a type inside a union or a list in a FieldInfo.
     for one in [bound for entry in metadata for bound in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]:
         for name, word in _BOUNDS.items():
             if (value := getattr(one, name, None)) is not None:
-                found.append(f"{word} {value:g}")
+                bounds.append(f"{word} {value:g}")
         if isinstance(one, at.MinLen):
-            found.append("not empty" if one.min_length == 1 else f"at least {one.min_length} values")
+            bounds.append("not empty" if one.min_length == 1 else f"at least {one.min_length} values")
         if isinstance(one, at.MaxLen):
-            found.append(f"at most {one.max_length} values")
-    return found
+            bounds.append(f"at most {one.max_length} values")
+    return bounds
 
 
 def _plain_text(text: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The frozen LLM, and the space in which towers read its embeddings."""
+"""Settings of the frozen LLM and of the embedding space."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from learn_spark.core.settings.base import Count, Section
 class EncoderSettings(Section):
     """The frozen LLM that turns an item's text into an embedding (LEARN, content embedding generation).
 
-    Model, revision, pooling, prefix, max_tokens, normalise and precision are part of an embedding's key: another value
-    of one of them encodes every text again, beside the earlier embeddings.
+    Model, revision, pooling, prefix, max_tokens, normalise and precision are part of an embedding's key: with another
+    value of one of them, every text is encoded again; earlier embeddings are kept.
     """
 
     model: str = Field(min_length=1)
@@ -23,7 +23,7 @@ class EncoderSettings(Section):
     pooling: Literal["mean", "last", "cls"] = "mean"
     """How token states become one vector: mean over the tokens (the paper), the last one, or the first (cls, BERT)."""
     prefix: str = ""
-    """An instruction that is put before every text."""
+    """Instruction before every text."""
     max_tokens: Count = 500
     """Longer texts are truncated to this number of tokens (the paper's value)."""
     normalise: bool = True
@@ -31,26 +31,26 @@ class EncoderSettings(Section):
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """Arithmetic of the LLM: fp32, bf16 for GPUs, int8 for CPUs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the LLM runs; auto takes a GPU if PyTorch sees one."""
+    """Device of the LLM; auto: a GPU if PyTorch finds one, else the CPU."""
     token_budget: Count = 4096
-    """Largest batch in tokens, rows times padded length. More is faster until the memory is full."""
+    """Maximum batch size in tokens: rows x padded length. Larger batches are faster until memory is full."""
     window_rows: Count = 4096
-    """Texts that a worker sorts by length together. More means less padding and more memory."""
+    """Texts that a worker sorts by length together. More texts mean less padding and more memory."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs that each task of this stage requests from Spark; for clusters (docs/cluster.md)."""
     chunk_rows: Count = 4096
-    """Texts a commit. A run that is killed loses at most one chunk; small chunks cost more commits."""
+    """Texts per commit. A killed run loses at most one chunk; small chunks mean more commits."""
     tasks: Count | None = None
-    """Spark tasks a chunk; null: as many as Spark has cores or GPUs."""
+    """Spark tasks per chunk; null: the number of Spark's cores or GPUs."""
 
 
 class RawSpaceSettings(Section):
-    """Embeddings as the LLM gives them (the paper)."""
+    """Unchanged embeddings of the LLM (the paper)."""
 
     kind: Literal["raw"] = "raw"
-    """The embeddings as they are."""
+    """Unchanged embeddings."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Number format of the item matrix, a file that the trainer maps into memory; float16 halves it."""
+    """Number format of the item matrix, which the trainer maps into memory; float16 halves its size."""
 
 
 class CentredSpaceSettings(Section):
@@ -59,7 +59,7 @@ class CentredSpaceSettings(Section):
     kind: Literal["centred"] = "centred"
     """Subtracts the mean of the training catalogue."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Number format of the item matrix, a file that the trainer maps into memory; float16 halves it."""
+    """Number format of the item matrix, which the trainer maps into memory; float16 halves its size."""
 
 
 class WhitenedSpaceSettings(Section):
@@ -68,11 +68,11 @@ class WhitenedSpaceSettings(Section):
     kind: Literal["whitened"] = "whitened"
     """Subtracts the mean and equalises the variances, both of the training catalogue."""
     ridge: Annotated[float, Field(ge=0.0)] = 0.01
-    """Added to the variances before they are equalised. More keeps directions of small variance small."""
+    """Added to the variances before they are equalised. A larger ridge keeps directions of small variance small."""
     dims: Count | None = None
-    """Keeps so many directions, those of largest variance; null: all."""
+    """Number of directions to keep, those of largest variance; null: all."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Number format of the item matrix, a file that the trainer maps into memory; float16 halves it."""
+    """Number format of the item matrix, which the trainer maps into memory; float16 halves its size."""
 
 
 EmbeddingSpaceSettings = Annotated[

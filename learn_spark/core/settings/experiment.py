@@ -25,8 +25,8 @@ OUTCOMES = ("arm", "converted", "revenue")
 
 
 class AssignmentSettings(Section):
-    """How users were assigned: by ``learn_spark.ads.experiments.assignment.arm``. Logged arms are checked against it,
-    and rows without an arm get theirs.
+    """The assignment of users by ``learn_spark.ads.experiments.assignment.arm``. Logged arms are checked against it,
+    and rows without an arm get the assigned one.
     """
 
     salt: str
@@ -34,24 +34,25 @@ class AssignmentSettings(Section):
     experiment: str | None = None
     """The experiment's name in the hash; null: the name of the report."""
     traffic: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of all users that takes part."""
+    """Share of all users in the experiment."""
 
 
 class ExperimentCohortSettings(Section):
-    """A way to divide users, or exposures: by an expression over the log's columns, or by history. One of the two."""
+    """A partition of users or exposures into groups: by an expression over the log's columns, or by earlier
+    exposures."""
 
     by: str | None = Field(default=None, min_length=1)
     """A Spark SQL expression over the log's columns; its values are the groups."""
     of: Literal["user", "exposure"] = "user"
-    """What ``by`` divides. user: each user is in the group of their first exposure in the experiment, and groups of
-    users are compared; exposure: all users are compared by the outcomes of the group's exposures.
+    """What ``by`` groups. user: each user is in the group of their first exposure in the experiment, and the users of a
+    group are compared; exposure: all users are compared on the exposures of a group.
     """
     history: Literal["user", "item"] | None = None
     """By earlier exposures of the user, or item, strictly before the start: cold (fewer than the first threshold),
     long-tail (fewer than the second), other.
     """
     thresholds: list[Count] = Field(default_factory=lambda: [1, 20], min_length=2, max_length=2)
-    """history: the two thresholds."""
+    """history: the two thresholds, in exposures."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ExperimentCohortSettings:
@@ -65,67 +66,67 @@ class ExperimentCohortSettings(Section):
 
     @property
     def of_users(self) -> bool:
-        """Whether it divides users (else exposures)."""
+        """Whether the groups are groups of users (else of exposures)."""
         return self.history == "user" or (self.history is None and self.of == "user")
 
 
 class ExperimentSettings(Section):
-    """All settings of one report on an experiment (docs/experiments.md)."""
+    """The settings of the analysis of an experiment (docs/experiments.md)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
-    """Name of the report, and of its files."""
+    """Name of the report and of its files."""
     workspace: str = Field(default="var/experiments", min_length=1)
     """Folder of the reports."""
     path: str = Field(min_length=1)
     """Folder of the logs; their files are named relative to it."""
     logs: Annotated[list[LogSettings], Field(min_length=1)]
-    """Logs of exposures, outcomes, and the time before."""
+    """Logs of exposures and outcomes, those of the pre-experiment period included."""
     control: str = "control"
-    """The arm that others are compared with."""
+    """The arm that the other arms are compared with."""
     shares: dict[str, Rate] = Field(default_factory=dict)
-    """The arms' intended shares, on any scale; equal if left out."""
+    """The intended shares of the arms, on any scale; empty: equal shares."""
     assignment: AssignmentSettings | None = None
     """How users were assigned; null: logged arms are not checked."""
     start: str | None = None
-    """Start of the experiment; null: the first row that has an arm."""
+    """Start of the experiment; null: the time of the first row with an arm."""
     end: str | None = None
-    """End of the experiment; null: open."""
+    """End of the experiment; null: no end."""
     pre_days: Annotated[float, Field(ge=0.0)] | None = None
-    """Days before the start that serve CUPED; null: all there are; 0: none."""
+    """Days before the start that CUPED uses; null: all; 0: none."""
     metrics: list[MetricName] = Field(default_factory=lambda: list(get_args(MetricName)), min_length=1)
     """Metrics to compare."""
     primary: MetricName | None = None
-    """The metric that decides; null: the first."""
+    """The primary metric; null: the first one."""
     cohorts: dict[str, ExperimentCohortSettings] = Field(default_factory=dict)
-    """Ways to divide users or exposures, by name."""
+    """Cohorts by name."""
     cuped: bool = True
-    """Whether variance is reduced by the time before the start."""
+    """Whether variance is reduced by the pre-experiment period."""
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Significance level; intervals are at 1 - alpha."""
     correction: Literal["holm", "bonferroni", "benjamini-hochberg", "none"] = "holm"
-    """Correction of p for the number of comparisons."""
+    """Correction of p for multiple comparisons."""
     power: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.8
     """Power at which the smallest detectable lift and the users needed are computed."""
     effect: Rate = 0.02
-    """The lift whose power, and number of users needed, are computed."""
+    """The lift for which power and the number of users needed are computed."""
     bootstrap_samples: Annotated[int, Field(ge=0)] = 1000
-    """Resamples of users; 0: no bootstrap."""
+    """Bootstrap resamples of users; 0: no bootstrap."""
     seed: Annotated[int, Field(ge=0)] = 2024
-    """Of the bootstrap and the A/A splits."""
+    """Seed of the bootstrap and of the A/A splits."""
     min_users: Annotated[int, Field(ge=10)] = 100
-    """Users that an arm needs in a group to be compared there."""
+    """Minimum number of users of an arm in a group for a comparison."""
     ratio_alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
-    """A sample ratio with a smaller p is a mismatch."""
+    """The sample ratio check fails if its p is below this value."""
     max_two_arms: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
-    """Largest share of users with rows in two arms; they are left out."""
+    """Maximum share of users with rows in two arms; these users are excluded."""
     aa_splits: Annotated[int, Field(ge=0)] = 0
-    """Above 0: A/A instead of a comparison. The control's users are halved at random so many times, and false alarms
-    counted.
+    """Above 0: an A/A test instead of a comparison. The control's users are split in two at random this many times, and
+    false alarms are counted.
     """
     spark: SparkSettings = SparkSettings()
     """The Spark session."""
     quality: QualitySettings = QualitySettings()
-    """Changes to the quality rules of exposures."""
+    """Changed quality rules of exposures."""
 
     @field_validator("start", "end")
     @classmethod

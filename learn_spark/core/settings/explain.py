@@ -1,4 +1,4 @@
-"""What is wrong with settings, a line a fault: the setting, the reason, and the nearest right one."""
+"""Error messages of wrong settings, one line per error: the setting, the reason, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from learn_spark.core.settings.kinds import Kinds, all_keys, fields_of, kinds_of
 
 @dataclass(frozen=True)
 class _Section:
-    """The section that a fault is in: its dotted name, class (None: not a section of settings), kinds and kind."""
+    """The section of an error: its dotted name, class (None: not a section of settings), kinds and kind."""
 
     name: str
     model: type[BaseModel] | None
@@ -23,12 +23,12 @@ class _Section:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The faults of a tree of settings of ``model``, one a line."""
+    """The errors of settings of ``model``, one per line."""
     return "\n".join(_sentence(item, *_place(item["loc"], model), model) for item in error.errors())
 
 
 def _place(location: Sequence[int | str], model: type[BaseModel]) -> tuple[str, _Section]:
-    """(the setting's dotted name, the section that it is in) of Pydantic's location, which names kinds too."""
+    """(dotted name of the setting, its section) of a location of Pydantic, which also contains kinds."""
     parts: list[str] = []
     section = inner = _Section("", model)
     rest = list(location)

@@ -1,4 +1,4 @@
-"""Publishing features, and their index."""
+"""Settings of releases and of the item index."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ReleaseSettings(Section):
-    """Publishing user and item features: staged, audited, released. The bounds are those of the audit."""
+    """Publishing user and item features: staged, audited, released. The bounds are rules of the audit."""
 
     model: str | None = None
-    """Id of the model to publish (learn-spark models lists them). null: the newest one of these settings."""
+    """Id of the model to publish (learn-spark models lists them); null: the newest model of these settings."""
     batch_rows: Count = 512
-    """Rows that the tower computes at a time in a Spark worker."""
+    """Rows per batch of the tower in a Spark worker."""
     min_validation_ndcg10: Fraction = 0.0
-    """Least NDCG@10 on validation of a model that may be released."""
+    """Minimum NDCG@10 of the model on validation."""
     min_user_coverage: Fraction = 1.0
-    """Least share of the users with a history that must have a vector."""
+    """Minimum share of the users with a history that have a vector."""
     norm_tolerance: Rate = 0.001
-    """Largest distance of a vector's norm from 1."""
+    """Maximum deviation of a vector's norm from 1."""
     min_cosine: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3
-    """Least mean cosine with the previous release's vectors (after a training: rotated onto them)."""
+    """Minimum mean cosine with the previous release's vectors (of another model: after a rotation onto them)."""
     max_vanished_share: Fraction = 0.1
-    """Largest share of the previous release's users, or items, that may be missing."""
+    """Maximum share of the previous release's users, or items, that are missing."""
     max_new_share: Fraction = 0.5
     """Share of new users, or items, above which the audit warns."""
     max_validation_lost: Fraction = 0.2
-    """Largest share of the previous release's NDCG@10 on validation that a new model may lose."""
+    """Maximum relative loss of NDCG@10 on validation against the previous release."""
     backfill: bool = False
-    """Whether the release is for a past day: readable by its id or as of a time, never as the latest. learn-spark
-    backfill sets it."""
+    """Whether the release is for a past day: readable by its id or as of a time, never as the latest. Set by
+    learn-spark backfill."""
 
 
 class _IndexSettings(Section):
     queries: Count = 1000
-    """Users whose search is measured against exact search."""
+    """Users whose search results are compared with exact search."""
 
 
 class FlatIndexSettings(_IndexSettings):
@@ -55,11 +55,11 @@ class HNSWIndexSettings(_IndexSettings):
     kind: Literal["hnsw"] = "hnsw"
     """Approximate search in a graph of neighbours."""
     links: Annotated[int, Field(ge=2)] = 32
-    """Neighbours an item in the graph. More: better recall, more memory."""
+    """Neighbours per item in the graph. More give better recall and take more memory."""
     ef_construction: Count = 200
-    """Candidates an item while the graph is built. More: a better graph, built more slowly."""
+    """Candidates per item while the graph is built. More give a better graph and a slower build."""
     ef_search: Count = 128
-    """Candidates a query. More: better recall, slower search."""
+    """Candidates per query. More give better recall and slower search."""
 
 
 class IVFIndexSettings(_IndexSettings):
@@ -68,11 +68,11 @@ class IVFIndexSettings(_IndexSettings):
     kind: Literal["ivf"] = "ivf"
     """Approximate search in the cells nearest to the query."""
     nlist: Count | None = None
-    """Cells; null: 4 sqrt(items), at most items / 39, the fewest that FAISS trains a cell on."""
+    """Number of cells; null: 4 sqrt(items), at most items / 39, because FAISS trains a cell on at least 39 items."""
     nprobe: Count = 32
-    """Cells that a query visits. More: better recall, slower search."""
+    """Cells per query. More give better recall and slower search."""
     max_added_share: Fraction = 0.3
-    """Share of items added since the cells were trained above which the index is built anew."""
+    """Share of items added since the cells were trained above which the index is rebuilt."""
 
 
 IndexSettings = Annotated[FlatIndexSettings | HNSWIndexSettings | IVFIndexSettings, Field(discriminator="kind")]

@@ -1,5 +1,5 @@
-"""Sections of several kinds (``tower.kind``, ``histories.protocol``): which settings a kind has, and which fall away
-where a file or a ``--set`` changes the kind.
+"""Sections of several kinds (``tower.kind``, ``histories.protocol``): the settings of each kind, and the settings that
+are dropped if a file or a ``--set`` changes the kind.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True)
 class Kinds:
-    """The kinds of one section: the class of each value of its setting ``key``; ``default``: the kind if it is left out
-    (None: it must be given).
+    """The kinds of one section: the settings class of each value of its setting ``key``.
+
+    ``default``: the kind if ``key`` is not given (None: it is required).
     """
 
     key: str
@@ -24,13 +25,13 @@ class Kinds:
     classes: Mapping[str, type[BaseModel]]
 
     def of(self, section: Mapping[str, Any]) -> Any:
-        """The kind that ``section`` has."""
+        """The kind of ``section``."""
         return section.get(self.key, self.default)
 
     def fields(self, kind: Any) -> Mapping[str, FieldInfo] | None:
         """The settings of ``kind`` by name; None if there is no such kind."""
-        found = self.classes.get(kind) if isinstance(kind, str) else None
-        return None if found is None else fields_of(found)
+        model = self.classes.get(kind) if isinstance(kind, str) else None
+        return None if model is None else fields_of(model)
 
     def having(self, setting: str) -> list[str]:
         """The kinds that have ``setting``."""
@@ -43,13 +44,13 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def models_of(field: FieldInfo) -> list[type[BaseModel]]:
-    """The sections that a setting may be: one a kind, one for a plain section, none for a value."""
-    found = [field.annotation, *get_args(field.annotation)]
-    return [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
+    """The settings classes of a setting: one per kind, one for a section without kinds, none for a value."""
+    types = [field.annotation, *get_args(field.annotation)]
+    return [one for one in types if isinstance(one, type) and issubclass(one, BaseModel)]
 
 
 def kinds_of(field: FieldInfo) -> Kinds | None:
-    """The kinds of a section; None if it has but one."""
+    """The kinds of a section; None if it has one only."""
     if not isinstance(field.discriminator, str):
         return None
     classes: dict[str, type[BaseModel]] = {}
@@ -72,8 +73,10 @@ def sections_with_kinds(model: type[BaseModel]) -> Mapping[str, Kinds]:
 def drop_settings_of_other_kinds(
     base: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel], *, keep: Collection[str] = ()
 ) -> dict[str, Any]:
-    """``base`` as far as ``over`` may be merged into it: where ``over`` changes the kind of a section, without the
-    settings of that section that the new kind does not have. Those that ``keep`` names (``tower.ids``) stay.
+    """``base`` prepared for a merge of ``over`` into it.
+
+    If ``over`` changes the kind of a section, settings of that section that the new kind does not have are removed,
+    except those in ``keep`` (such as ``tower.ids``).
     """
     kept = dict(base)
     for name, kinds in sections_with_kinds(model).items():
@@ -88,7 +91,7 @@ def drop_settings_of_other_kinds(
 
 
 def with_kinds_named(tree: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """``tree`` with the default kind where a section names none, and without nulls for settings of other kinds."""
+    """``tree`` with the default kind in sections that name none, and without nulls for settings of other kinds."""
     named = dict(tree)
     for name, kinds in sections_with_kinds(model).items():
         section = named.get(name)
@@ -105,7 +108,7 @@ def with_kinds_named(tree: Mapping[str, Any], model: type[BaseModel]) -> dict[st
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    """The dotted names of all settings of ``model``, of every kind, sections among them; each once."""
+    """The distinct dotted names of all settings of ``model``, of every kind, sections included."""
     seen = set()
     for name, field in fields_of(model).items():
         yield prefix + name

@@ -1,4 +1,4 @@
-"""Reading conf/*.yaml, applying ``--set key=value``, and saying plainly what is wrong with either."""
+"""Loads settings from conf/*.yaml with ``--set key=value`` overrides, and reports errors in either."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECRET = re.compile(r"(password|secret|token$|access[._]?key|credential)", re.I
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-3`` as a string; this loader reads it as the number it is. Keys may not repeat."""
+    """A YAML loader that reads ``1e-3`` as a number (YAML 1.1: a string) and refuses repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -34,13 +34,13 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-# Dates stay the text they are; settings that mean a time say so.
+# Dates are read as text; settings that are times parse it.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -58,7 +58,7 @@ def _parse(text: str, where: str) -> Any:
 
 
 def find_config(name: str) -> Path:
-    """A settings file by path, or by its bare name in conf/ (``quickstart``)."""
+    """The settings file at the path ``name``, or the preset of that name in conf/. Raises SettingsError."""
     path = Path(name)
     if path.is_file():
         return path
@@ -67,8 +67,10 @@ def find_config(name: str) -> Path:
         candidate = bundled / (name if name.endswith(".yaml") else f"{name}.yaml")
         if candidate.is_file():
             return candidate
-    known = sorted(p.stem for p in bundled.glob("*.yaml"))
-    raise SettingsError(f"no settings file {name!r}; there are {', '.join(known)}, or give the path of a YAML file")
+    presets = sorted(p.stem for p in bundled.glob("*.yaml"))
+    raise SettingsError(
+        f"there is no settings file {name!r}; give the path of a YAML file, or a preset: {', '.join(presets)}"
+    )
 
 
 def _read_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def _read_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ())
         raise SettingsError(f"{path} cannot be read: {error}") from None
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
-        raise SettingsError(f"{path} must hold settings as 'key: value', not {type(tree).__name__}")
+        raise SettingsError(f"{path} must contain settings as 'key: value', not {type(tree).__name__}")
     refuse_old_keys(tree, str(path))
     named = tree.pop("extends", None)
     if named is None:
@@ -88,17 +90,19 @@ def _read_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ())
     bases = named if isinstance(named, list) else [named]
     merged: dict[str, Any] = {}
     for base in bases:
-        beside, preset = path.parent / str(base), resource_folder("conf") / str(base)
-        base_path = beside if beside.is_file() else preset
+        sibling, preset = path.parent / str(base), resource_folder("conf") / str(base)
+        base_path = sibling if sibling.is_file() else preset
         if not base_path.is_file():
-            raise SettingsError(f"{path} extends {base}, but there is no file {beside}, and no preset {base} in conf/")
+            raise SettingsError(f"{path} extends {base}, but there is no file {sibling}, and no preset {base} in conf/")
         merged = _upon(merged, _read_tree(base_path, model, (*above, path.resolve())), model)
     return _upon(merged, tree, model)
 
 
 def _upon(base: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """``over`` merged into ``base``, key by key. Where it changes a section's kind, base's settings of that section
-    that the new kind does not have fall away; those that ``over`` gives itself stay, to be checked.
+    """``over`` merged into ``base``, key by key.
+
+    If it changes the kind of a section, settings of ``base`` that the new kind does not have are dropped; those in
+    ``over`` are kept, and validated later.
     """
     return _merge(drop_settings_of_other_kinds(base, over, model), over)
 
@@ -133,16 +137,16 @@ def _apply_override(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def load_settings(config: str | Path, overrides: Iterable[str] = ()) -> Settings:
-    """Settings of ``config`` (a path, or a name in conf/) with ``key=value`` overrides on top.
+    """The settings of ``config`` (a path, or a name in conf/) with ``key=value`` overrides.
 
-    Raises SettingsError for an unknown key (with the nearest right one), a wrong type, or a contradiction.
+    Raises SettingsError for an unknown key (with the nearest valid one), a wrong type, or a contradiction.
     """
     path = find_config(str(config))
     return _validated(Settings, _read_tree(path, Settings), overrides, str(path))
 
 
 def load_experiment(described: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> ExperimentSettings:
-    """An experiment's settings: a YAML file, or a tree of them, with ``key=value`` overrides on top.
+    """The settings of an experiment, from a YAML file or a mapping, with ``key=value`` overrides.
 
     Raises SettingsError as ``load_settings``.
     """
@@ -155,7 +159,7 @@ def _validated(model: type[_Model], tree: dict[str, Any], overrides: Iterable[st
     given: list[str] = []
     for override in overrides:
         key, value = _parse_override(override)
-        # Settings that were set one by one stay, so that one of another kind is an error and not passed over.
+        # Settings given by an earlier override are kept, so that one of another kind is an error and not ignored.
         tree = drop_settings_of_other_kinds(tree, as_tree(key, value), model, keep=given)
         _apply_override(tree, key, value)
         given.append(key)
@@ -166,7 +170,7 @@ def _validated(model: type[_Model], tree: dict[str, Any], overrides: Iterable[st
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
-    """The settings as plain values, with secrets replaced by ``***``."""
+    """The settings as plain values; values of secret keys are replaced by ``***``."""
 
     def clean(node: Any) -> Any:
         if isinstance(node, dict):
@@ -178,7 +182,7 @@ def redacted(settings: Settings) -> dict[str, Any]:
 
 
 def save_settings(settings: Settings, folder: Path) -> Path:
-    """Write the resolved settings as ``settings.yaml`` beside an output; atomic, secrets redacted."""
+    """Write the resolved settings to ``folder``/settings.yaml, atomically, with secrets redacted; the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "settings.yaml"
     temporary = folder / f".settings.{os.getpid()}.tmp"
@@ -188,6 +192,6 @@ def save_settings(settings: Settings, folder: Path) -> Path:
 
 
 def fingerprint(settings: Settings, sections: Iterable[str]) -> str:
-    """SHA-256 of the named sections: equal fingerprints mean that a stage was asked for the same thing."""
-    wanted = {name: settings.model_dump()[name] for name in sorted(sections)}
-    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the values of the named sections; equal fingerprints mean equal settings of a stage."""
+    values = {name: settings.model_dump()[name] for name in sorted(sections)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

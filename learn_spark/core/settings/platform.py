@@ -1,4 +1,4 @@
-"""The Spark session, changed rules of quality gates, and the stages of a run."""
+"""Settings of the Spark session, of quality rules, and of the stages of a run."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from learn_spark.core.settings.base import Count, Section
 
 
 class SparkSettings(Section):
-    """The Spark session. On a cluster, spark-submit's own options come first."""
+    """The Spark session. Options of spark-submit override these settings."""
 
     master: str | None = None
-    """Spark's master, such as local[*] for all cores of this machine; null: spark-submit's --master."""
+    """Spark's master, such as local[*] for all cores of this machine; null: --master of spark-submit, else local[*]."""
     driver_memory: str = "3g"
-    """Memory of the driver, which in local mode is that of the workers too."""
+    """Memory of the driver; in local mode the workers share it."""
     shuffle_partitions: Count = 4
-    """Partitions of a shuffle. 2 to 4 a core, so that one takes about 128 MB."""
+    """Partitions of a shuffle. Recommended: 2 to 4 per core, with about 128 MB each."""
     conf: dict[str, str] = Field(default_factory=dict)
-    """Further settings of Spark by their names; on the command line --set spark.conf.NAME=VALUE."""
+    """Further Spark settings by name; on the command line --set spark.conf.NAME=VALUE."""
 
 
 class RuleSettings(Section):
-    """A rule of a quality gate with other bounds than its contract's."""
+    """Bounds and severity of a quality rule that replace those of its contract."""
 
     least: float | None = None
-    """Least value that passes; null: no bound."""
+    """Smallest value that passes; null: no bound."""
     most: float | None = None
     """Largest value that passes; null: no bound."""
     severity: Literal["fail", "warn"] = "fail"
-    """Whether a broken rule fails the gate or is a warning."""
+    """fail: a broken rule fails the gate; warn: it is reported as a warning."""
 
 
 class QualitySettings(Section):
     """The quality gates; schemas/*.yaml list their rules."""
 
     rules: dict[str, RuleSettings] = Field(default_factory=dict)
-    """Rules with other bounds, by table and rule: {interactions.age_days: {most: 2}}. On the command line
+    """Changed rules by table and rule: {interactions.age_days: {most: 2}}. On the command line
     --set 'quality.rules={interactions.age_days: {most: 2}}'."""
 
 
 class PipelineSettings(Section):
-    """What ``learn-spark run`` does."""
+    """The stages of ``learn-spark run``."""
 
     stages: list[str] = Field(min_length=1)
-    """The stages, in the order in which they run."""
+    """The stages, in order of execution."""

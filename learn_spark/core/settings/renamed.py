@@ -1,4 +1,4 @@
-"""Settings that have another name than in version 0.1: the old name is an error that gives the new one."""
+"""Settings that were renamed after version 0.1: the old name is an error that gives the new one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refuse_old_keys(tree: Mapping[str, Any], where: str) -> None:
 
 
 def as_tree(key: str, value: Any) -> dict[str, Any]:
-    """``value`` below the dotted ``key``: ("a.b", 1) is {"a": {"b": 1}}."""
+    """The nested mapping of a dotted ``key`` and its value: ("a.b", 1) gives {"a": {"b": 1}}."""
     for part in reversed(key.split(".")):
         value = {part: value}
     tree: dict[str, Any] = value
@@ -46,7 +46,7 @@ def as_tree(key: str, value: Any) -> dict[str, Any]:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, value) of ``tree``, sections among them."""
+    """Every (dotted key, value) of ``tree``, sections included."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         yield key, value

@@ -1,4 +1,4 @@
-"""All sections of a workspace's settings together, and what they require of each other."""
+"""The settings of a workspace: all sections, and the constraints between them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ class Settings(Section):
     """All settings of one workspace."""
 
     workspace: str = Field(min_length=1)
-    """Folder of all tables, models, indexes and reports, relative to the folder you run in. Another folder is another,
-    separate workspace."""
+    """Folder of all tables, models, indexes and reports, relative to the current folder. Each folder is a separate
+    workspace."""
     source: SourceSettings
-    """Where the raw rows come from."""
+    """The raw files."""
     spark: SparkSettings = SparkSettings()
     """The Spark session."""
     quality: QualitySettings = QualitySettings()
     """The quality gates."""
     text: TextSettings = TextSettings()
-    """How an item becomes one text."""
+    """The text of an item."""
     encoder: EncoderSettings
     """The frozen LLM."""
     embedding_space: EmbeddingSpaceSettings = WhitenedSpaceSettings()
-    """The space in which towers read embeddings, fitted on the training catalogue alone; nothing is encoded again."""
+    """The transformation of embeddings that towers read, fitted on the training catalogue; texts are not encoded
+    again."""
     histories: HistoriesSettings = LastEventsHistoriesSettings()
-    """How a user's log is filtered, ordered, truncated and split."""
+    """Filtering, ordering, truncation and split of a user's events."""
     feed: FeedSettings = FeedSettings()
-    """How training reads histories."""
+    """The training feed, which reads histories."""
     tower: TowerSettings = LearnTowerSettings()
-    """The preference tower: LEARN's over content, or a rival over item IDs."""
+    """The preference tower: LEARN's over content, or a baseline over item IDs."""
     objective: ObjectiveSettings = ObjectiveSettings()
-    """What is predicted, and against which negatives."""
+    """The training objective: positions, targets and negatives."""
     training: TrainingSettings = TrainingSettings()
     """The training loop."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -51,21 +52,21 @@ class Settings(Section):
     index: IndexSettings = FlatIndexSettings()
     """The FAISS index of the released items, by inner product."""
     exposures: ExposuresSettings = InteractionExposuresSettings()
-    """The exposures that ads are ranked on (docs/exposures.md)."""
+    """The exposures of the ads ranker (docs/exposures.md)."""
     ranking: RankingSettings = RankingSettings()
     """The ads rankers (docs/ranking.md)."""
     search: SearchSettings = SearchSettings()
     """The search over settings."""
     pipeline: PipelineSettings
-    """What learn-spark run does."""
+    """The stages of learn-spark run."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Settings:
-        wanted = self.objective.history_positions
+        positions = self.objective.history_positions
         sampled = self.objective.predicts == "all_action"
-        if sampled and wanted > self.objective.history:
+        if sampled and positions > self.objective.history:
             raise ValueError(
-                f"objective.history_positions {wanted} cannot be sampled from "
+                f"objective.history_positions {positions} cannot be sampled from "
                 f"objective.history {self.objective.history}"
             )
         if sampled and self.objective.target_positions > self.objective.targets:

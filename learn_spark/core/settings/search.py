@@ -1,4 +1,4 @@
-"""The search over settings."""
+"""Settings of the search over settings."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from learn_spark.core.settings.base import Count, Section
 
 
 class ParameterSettings(Section):
-    """The values that a search may give one setting: ``choices``, or numbers from ``low`` to ``high``."""
+    """The search space of one setting: ``choices``, or numbers from ``low`` to ``high``."""
 
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
     """The values; instead of low and high."""
     low: int | float | None = None
-    """Smallest number; whole numbers are drawn if low and high are whole."""
+    """Smallest number; if low and high are whole, whole numbers are sampled."""
     high: int | float | None = None
-    """Largest number, itself included."""
+    """Largest number (included)."""
     log: bool = False
-    """Whether numbers are drawn evenly on the logarithm."""
+    """Whether numbers are sampled uniformly on a logarithmic scale."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ParameterSettings:
@@ -36,19 +36,21 @@ class ParameterSettings(Section):
 
 
 class SearchSettings(Section):
-    """``learn-spark search``: trainings with other settings, compared on validation alone."""
+    """``learn-spark search``: trainings with different settings, compared on validation only."""
 
     trials: Count = 10
-    """Trainings, the first with the settings as they are."""
+    """Number of trainings; the first uses the settings unchanged."""
     seed: Annotated[int, Field(ge=0)] = 2024
     """Seed of the sampler that proposes values."""
     parameters: dict[str, ParameterSettings] = Field(default_factory=dict)
-    """The settings to vary, of the sections that training reads: {tower.dropout: {low: 0.1, high: 0.5}}."""
+    """The settings to vary, of sections that training reads: {tower.dropout: {low: 0.1, high: 0.5}}."""
 
     @field_validator("parameters")
     @classmethod
     def _only_what_training_reads(cls, parameters: dict[str, ParameterSettings]) -> dict[str, ParameterSettings]:
         allowed = ("embedding_space", "feed", "tower", "objective", "training")
         if wrong := sorted(key for key in parameters if key.partition(".")[0] not in allowed or "." not in key):
-            raise ValueError(f"{', '.join(wrong)} cannot be searched over: name settings of {', '.join(allowed)}")
+            raise ValueError(
+                f"{', '.join(wrong)} cannot be searched over; use settings of the sections {', '.join(allowed)}"
+            )
         return parameters

@@ -1,4 +1,4 @@
-"""Which raw files there are, and how an item becomes one text."""
+"""Settings of the raw files and of the text of an item."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TimeUnit = Literal["s", "ms", "us", "iso"]
 
 
 class FilesSettings(Section):
-    """The files of one table, and which column is which.
+    """The files of one table, and the mapping of their columns.
 
-    All columns of CSV and JSON lines are text. ``try_cast`` gives null where a text is no number; a plain cast, or a
-    sum with text, fails the run at the first such row.
+    All columns of CSV and JSON lines are text. ``try_cast`` gives null for text that is not a number; a plain cast or
+    a sum fails the run at the first such row.
     """
 
     files: str = Field(min_length=1)
@@ -23,39 +23,39 @@ class FilesSettings(Section):
     format: Literal["csv", "json-lines", "parquet", "delta"] = "csv"
     """Format of the files."""
     separator: str = Field(default=",", min_length=1)
-    """Between two fields of a CSV line."""
+    """Separator of the fields of a CSV line."""
     multiline: bool = False
-    """Whether quoted CSV fields may have line breaks. Each file is then read by one task, and a quote that is never
-    closed makes one malformed row of the rest of its file."""
+    """Whether quoted CSV fields may contain line breaks. Each file is then read by one task, and an unclosed quote
+    turns the rest of its file into one malformed row."""
     columns: dict[str, str]
-    """For each of our columns, a column of the files or a Spark SQL expression over them: {item_id: sku, value:
+    """Column of the table -> column of the files, or Spark SQL expression over them: {item_id: sku, value:
     "try_cast(pieces as int) * 2"}."""
     where: str | None = None
-    """Spark SQL condition; rows for which it is false or null are skipped. null: no row is skipped."""
+    """Spark SQL condition; rows for which it is false or null are skipped. null: all rows are read."""
 
 
 class LogSettings(FilesSettings):
     """Files of exposures or outcomes."""
 
     columns: dict[str, str] = Field(default_factory=dict)
-    """For each column of schemas/exposures.yaml, a column of the files or a Spark SQL expression over them. A column
-    that is not named is the files' column of that name, if there is one."""
+    """Column of schemas/exposures.yaml -> column of the files, or Spark SQL expression over them. A column that is not
+    listed is read from the files' column of the same name, if there is one."""
     time_unit: TimeUnit = "iso"
-    """Unit of times that are numbers (since 1970), or iso; timestamps are read as they are."""
+    """Unit of numeric times (since 1970), or iso for text; timestamps need no unit."""
 
 
 class _SourceSettings(Section):
     path: str = Field(min_length=1)
-    """The folder of the raw files, or package:NAME/inside for files that an installed package has."""
+    """The folder of the raw files, or package:NAME/inside for files of an installed package."""
     unreadable: Literal["stop", "skip"] = "stop"
-    """A file that cannot be read at all: stop fails the run, skip names the file and goes on."""
+    """An unreadable file: stop fails the run, skip reports the file and continues."""
 
 
 class KnownSourceSettings(_SourceSettings):
     """Raw files in a known format (learn_spark/data/sources)."""
 
     format: Literal["movielens-100k", "movielens", "amazon-2014", "amazon-2018", "online-retail", "complete-journey"]
-    """The format, which decides which files must be there."""
+    """The format, which determines the required files."""
 
 
 _COLUMNS = {
@@ -66,27 +66,27 @@ _NEEDED = {"items": {"item_id"}, "events": {"user_id", "item_id", "event_time"}}
 
 
 class FilesSourceSettings(_SourceSettings):
-    """Own files, described here."""
+    """Files in any layout, described by items and events."""
 
     format: Literal["files"] = "files"
-    """Own files, described by items and events."""
+    """Files in any layout, described by items and events."""
     items: FilesSettings
-    """The items. columns must name item_id."""
+    """The items. columns must contain item_id."""
     events: FilesSettings
-    """The events. columns must name user_id, item_id and event_time."""
+    """The events. columns must contain user_id, item_id and event_time."""
     event_type: str = Field(default="event", min_length=1)
-    """Type of all events, where events.columns names no event_type."""
+    """Type of all events if events.columns has no event_type."""
     time_unit: TimeUnit = "s"
-    """Unit of times that are numbers (since 1970), or iso."""
+    """Unit of numeric times (since 1970), or iso for text."""
 
     @model_validator(mode="after")
     def _columns_are_ours(self) -> FilesSourceSettings:
         for name, files in (("items", self.items), ("events", self.events)):
             if missing := sorted(_NEEDED[name] - set(files.columns)):
-                raise ValueError(f"{name}.columns must name {', '.join(missing)}")
+                raise ValueError(f"{name}.columns must contain {', '.join(missing)}")
             if unknown := sorted(set(files.columns) - _COLUMNS[name]):
                 raise ValueError(
-                    f"{name}.columns has {', '.join(unknown)}; there are {', '.join(sorted(_COLUMNS[name]))}"
+                    f"{name}.columns has {', '.join(unknown)}; valid names: {', '.join(sorted(_COLUMNS[name]))}"
                 )
         return self
 
@@ -95,11 +95,11 @@ SourceSettings = Annotated[KnownSourceSettings | FilesSourceSettings, Field(disc
 
 
 class TextSettings(Section):
-    """How an item becomes one text (learn_spark/data/text)."""
+    """The text of an item (learn_spark/data/text)."""
 
     template: str = "learn-industrial"
-    """The prompt. Another one makes other texts, which are encoded beside the earlier ones."""
+    """The prompt template. Texts of another template are encoded in addition; earlier ones are kept."""
     max_characters: Count = 8000
     """Longer fields are truncated to this number of characters."""
     fallback: str = Field(default="No description.", min_length=1)
-    """The text of an item without any."""
+    """The text of an item without any text field."""

@@ -1,4 +1,4 @@
-"""What is predicted, the training loop, and the evaluation."""
+"""Settings of the training objective, the training loop and the evaluation."""
 
 from __future__ import annotations
 
@@ -10,54 +10,56 @@ from learn_spark.core.settings.base import Count, Rate, Section, Share
 
 
 class RecencySettings(Section):
-    """Samples recent positions more often, with weights log(alpha + i (beta - alpha) / (N - 1)) of position i of N (the
-    paper's stage 2).
+    """Sampling weights log(alpha + i (beta - alpha) / (N - 1)) of position i of N, so that recent positions are sampled
+    more often (the paper's stage 2).
     """
 
     alpha: Annotated[float, Field(gt=1.0)] = 10.0
-    """Sets the weight of the oldest position, log(alpha)."""
+    """The weight of the oldest position is log(alpha)."""
     beta: Annotated[float, Field(gt=1.0)] = 10000.0
-    """Sets the weight of the newest position, log(beta); above alpha."""
+    """The weight of the newest position is log(beta); must be above alpha."""
 
 
 class ObjectiveSettings(Section):
-    """What is predicted, and against which negatives."""
+    """The training objective: positions, targets and negatives."""
 
     predicts: Literal["all_action", "next_item"] = "all_action"
-    """all_action: positions of a history each predict several later targets (LEARN, section 3); next_item: every
-    position predicts the item after it (SASRec)."""
+    """all_action: sampled positions of a history predict several later targets each (LEARN, section 3); next_item:
+    every position predicts the next item (SASRec)."""
     negatives: Literal["in_batch", "uniform", "mixed", "full"] = "in_batch"
     """in_batch: other users' targets; uniform: items drawn from the catalogue; mixed: both; full: softmax over the
     whole catalogue."""
     n_negatives: Count = 256
-    """Items drawn for negatives uniform and mixed."""
+    """Number of sampled items for negatives uniform and mixed."""
     per_position: bool = False
-    """Whether negatives uniform are drawn anew for each position instead of once a batch; slower."""
+    """Whether negatives uniform are sampled for each position instead of once per batch; slower."""
     history: Count = 80
-    """Events that the user tower sees (the paper: 80)."""
+    """Length of the user tower's input in events (the paper: 80)."""
     targets: Count = 40
-    """Events after the history that may be positives with all_action (the paper: 40). More: longer-term interests."""
+    """all_action: events after the history that may be positives (the paper: 40). More events cover longer-term
+    interests."""
     history_positions: Count = 10
-    """Positions of the history that predict, with all_action (the paper's N_h, 10)."""
+    """all_action: positions of the history that predict (the paper's N_h, 10)."""
     target_positions: Count = 10
-    """Targets that each of these positions predicts, with all_action (the paper's N_t, 10)."""
+    """all_action: targets that each of these positions predicts (the paper's N_t, 10)."""
     temperature: Rate = 0.05
-    """Divides similarities in the softmax. Less gives hard negatives more weight (the released code: 0.05)."""
+    """Divisor of similarities in the softmax. A lower one gives hard negatives more weight (the released code:
+    0.05)."""
     learn_temperature: bool = False
-    """Whether the temperature is learnt, from temperature on."""
+    """Whether the temperature is learnt; temperature is its start."""
     log_q: bool = False
-    """Whether scores are corrected by log q, because popular items are negatives more often."""
+    """Whether scores are corrected by log q, the sampling probability of an item as a negative."""
     popularity_correction: Annotated[float, Field(ge=0.0)] = 0.0
-    """Times log(an item's share of the events) is added to the scores in training, with negatives full: the vectors
-    then need not encode popularity, and rare items rank higher. 1 takes all of it out."""
+    """negatives full: this factor times log(an item's share of the events) is added to the scores in training. Vectors
+    then encode less popularity, and rare items rank higher; 1 removes it completely."""
     crop_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Share of the sequences of which training sees a random part alone, with next_item."""
+    """next_item: share of the sequences that training replaces by a random contiguous part."""
     recency: RecencySettings | None = None
-    """Recent positions sampled more often; {} for its defaults, null for no."""
+    """Sampling of recent positions more often; {}: with defaults, null: uniform sampling."""
 
     @property
     def needs_shares(self) -> bool:
-        """Whether the loss reads the items' shares of the events."""
+        """Whether the loss needs the items' shares of the events."""
         return self.log_q or self.popularity_correction > 0.0
 
     @model_validator(mode="after")
@@ -75,15 +77,15 @@ class TrainingSettings(Section):
     """The training loop."""
 
     seed: Annotated[int, Field(ge=0)] = 2024
-    """Everything random in training follows from it."""
+    """Seed of all random numbers in training."""
     epochs: Count = 20
-    """Epochs at most; the learning rate's schedule spans all of them."""
+    """Maximum number of epochs; the learning rate schedule spans all of them."""
     passes_per_epoch: Count = 1
-    """Passes over all users between two validations; each samples every history anew."""
+    """Passes over all users between two validations; each pass samples every history again."""
     patience: Count = 5
-    """Stops after so many epochs without a better NDCG@10 on validation."""
+    """Epochs without a better NDCG@10 on validation after which training stops."""
     learning_rate: Rate = 1e-3
-    """AdamW's, at its peak after the warm-up."""
+    """AdamW's peak learning rate, after the warm-up."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """The learning rate after the warm-up: cosine to zero, or constant."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
@@ -91,46 +93,47 @@ class TrainingSettings(Section):
     beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.999
     """AdamW's decay of the mean squared gradient."""
     warmup_share: Share = 0.1
-    """Share of all steps in which the learning rate rises from zero."""
+    """Share of all steps for the warm-up, in which the learning rate rises from zero."""
     clip_norm: Rate = 1.0
-    """Gradients are clipped to this norm."""
+    """Maximum norm of the gradient; larger ones are clipped."""
     accumulate: Count = 1
-    """Batches an optimizer step: larger steps in the same memory. Negatives stay those of one batch."""
+    """Batches per optimizer step: larger steps in the same memory. Negatives come from one batch."""
     average: Share = 0.0
-    """Decay a step of a moving average of the weights, which is then what is evaluated and saved; 0.99 averages about
-    100 steps, 0 takes the last step's weights."""
+    """Decay per step of a moving average of the weights, which is evaluated and saved; 0.99 averages about 100 steps,
+    0 uses the weights of the last step."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """bf16: matrix products in bf16, the rest in fp32; auto: bf16 where the device has instructions for it."""
     compile: bool = False
-    """Whether torch.compile compiles the towers' blocks; the start takes longer."""
+    """Whether torch.compile compiles the towers' blocks; the start is slower."""
     refit: bool = False
-    """Whether the tower is trained again, on validation events too, for the number of epochs that validation chose. The
-    test split is then ranked by that tower, the validation split by the one before."""
+    """Whether the tower is trained again with the validation events, for the number of epochs that validation selected.
+    That tower ranks the test split; the first one ranks the validation split."""
     trial: bool = False
-    """Whether the training is a trial of a search, which is neither ranked on the test split nor released; learn-spark
-    search sets it."""
+    """Whether the training is a trial of a search, which is neither ranked on the test split nor released. Set by
+    learn-spark search."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the tower is trained; auto takes a GPU if PyTorch sees one."""
+    """Device of the training; auto: a GPU if PyTorch finds one, else the CPU."""
     resume: Literal["auto", "never"] = "auto"
-    """auto: an interrupted run of the same settings and inputs continues at its checkpoint; never: it starts again."""
+    """auto: an interrupted run of the same settings and inputs continues from its checkpoint; never: it starts
+    again."""
     checkpoint_minutes: Annotated[float, Field(ge=0.0)] = 10.0
-    """Minutes between checkpoints inside an epoch; the end of an epoch always writes one."""
+    """Minutes between checkpoints within an epoch; every epoch ends with one."""
     processes: Count = 1
-    """Processes of data-parallel training; negatives are gathered from all of them."""
+    """Processes of data-parallel training; in-batch negatives are gathered from all of them."""
     launcher: Literal["local", "spark"] = "local"
-    """Where the processes run: on this machine, or in Spark's executors (TorchDistributor)."""
+    """Where the processes run. local: on this machine; spark: in Spark's executors (TorchDistributor)."""
     threads: Count | None = None
     """Threads of PyTorch; null: all cores."""
 
 
 class EvaluationSettings(Section):
-    """Ranking of the whole catalogue, where ties count by half."""
+    """Ranking of the whole catalogue; a tied item counts as half."""
 
     ks: list[Count] = Field(default_factory=lambda: [10, 50, 100, 200], min_length=1)
-    """Cut-offs k of HR@k, recall@k, NDCG@k and of lists; slices take the smallest."""
+    """Cut-offs k of HR@k, recall@k, NDCG@k and of lists; slices use the smallest."""
     mask_history: bool = True
-    """Whether items that a user had before the targets are left out of the ranking."""
+    """Whether items that a user had before the targets are excluded from the ranking."""
     reranker: bool = True
-    """Whether a model with a reranker is evaluated with and without it; false: without it alone."""
+    """Whether a model with a reranker is evaluated with and without it; false: only without it."""
     bootstrap_samples: Count = 500
-    """Resamples of users for the intervals of slices."""
+    """Bootstrap resamples of users for the intervals of slices."""

@@ -1,6 +1,6 @@
 """The version of a stage's code: a hash of the modules that its entry module imports, and of its tables' contracts.
 
-Docstrings, comments and layout do not count, so that only a change which can change a result reruns a stage.
+Docstrings, comments and layout are excluded, so that a stage reruns only after a change that can change its result.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from learn_spark.core.resources import resource_folder
 from learn_spark.core.stages.stage import Stage
 
 PACKAGE = "learn_spark"
-# Modules that results do not depend on, or whose part in a result is recorded apart.
+# Modules that results do not depend on, or whose influence on a result is recorded elsewhere.
 IGNORED = (
     "learn_spark.core.console",  # prints
     "learn_spark.core.stages.registry",  # names stages; a run records its settings' hash and its inputs' versions
     "learn_spark.core.stages.code",  # this module
     "learn_spark.core.settings.load",  # reads settings; a run records the hash of their values
 )
-# Of settings only the methods count that derive values: a run records the hash of the values themselves.
+# Of settings classes only methods that derive values are included; a run records the hash of the values themselves.
 SETTINGS = "learn_spark.core.settings"
-# Keys of a contract that explain it, and rules that gates judge by their own fingerprint.
+# Keys of a contract without influence on rows: explanations, and table rules, which have fingerprints.
 EXPLANATIONS = ("meaning", "unit", "rules")
 
 
 @dataclass(frozen=True)
 class Source:
-    """The source folder of the package; another ``root`` than the installed one serves tests."""
+    """The source folder of the package. Tests use a ``root`` other than the installed one."""
 
     root: Path
 
     def closure(self, *modules: str) -> tuple[str, ...]:
-        """All modules of the package that ``modules`` import, directly or not, inside functions too; sorted.
+        """``modules`` and all modules of the package that they import, directly or not, in functions too; sorted.
 
-        The package itself (its version and public names) and imports for type checking only are left out. Raises
-        ValueError for a module that does not exist.
+        Excludes the package's ``__init__`` (version and public names) and imports for type checking. Raises ValueError
+        for a module that does not exist.
         """
-        open_modules, found = list(modules), set[str]()
+        open_modules, closure = list(modules), set[str]()
         while open_modules:
             name = open_modules.pop()
-            if name in found or name == PACKAGE or name.startswith(IGNORED):
+            if name in closure or name == PACKAGE or name.startswith(IGNORED):
                 continue
             if self._path(name) is None:
                 raise ValueError(f"there is no module {name} in {self.root}")
-            found.add(name)
+            closure.add(name)
             open_modules += self._imports(name)
-        return tuple(sorted(found))
+        return tuple(sorted(closure))
 
     def version(self, *modules: str, within: str = PACKAGE) -> str:
-        """12 hex digits of the closure of ``modules`` (of its modules below ``within``) and its page templates."""
+        """A hash (12 hex digits) of the closure of ``modules``, restricted to ``within``, and its page templates."""
         digest = hashlib.sha256()
         for name in self.closure(*modules):
             if name.startswith(within):
@@ -72,7 +72,7 @@ class Source:
         return digest.hexdigest()[:12]
 
     def _path(self, name: str) -> Path | None:
-        """The file of a module or package; None where there is none."""
+        """The file of a module or package; None if there is none."""
         base = self.root.joinpath(*name.split(".")[1:])
         for path in (base.with_suffix(".py"), base / "__init__.py"):
             if path.is_file():
@@ -108,7 +108,7 @@ def _imported_names(text: bytes) -> tuple[str, ...]:
 
 
 def _without_type_checking(tree: ast.Module) -> Iterator[ast.AST]:
-    """All nodes but those below ``if TYPE_CHECKING``."""
+    """All nodes except those in ``if TYPE_CHECKING``."""
     pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop()
@@ -141,7 +141,7 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
 
 @cache
 def _dump_of_settings(text: bytes) -> str:
-    """The methods of the classes in a file but for validators, as ``_dump`` has them."""
+    """The syntax trees of all methods of the classes in a file except validators, in the form of ``_dump``."""
     tree = ast.parse(text)
     methods = [
         node
@@ -155,18 +155,18 @@ def _dump_of_settings(text: bytes) -> str:
 
 @cache
 def installed() -> Source:
-    """The package that is running."""
+    """The source folder of the running package."""
     return Source(Path(__file__).resolve().parents[2])
 
 
 @cache
 def code_version(*modules: str, within: str = PACKAGE) -> str:
-    """``Source.version`` of the package that is running."""
+    """``Source.version`` of the running package."""
     return installed().version(*modules, within=within)
 
 
 def stage_version(stage: Stage, source: Source | None = None) -> str:
-    """12 hex digits of the stage's code and of the contracts of the tables that it reads and writes."""
+    """A hash (12 hex digits) of the stage's code and of the contracts of the tables that it reads and writes."""
     code = code_version(stage.module) if source is None else source.version(stage.module)
     contracts = [contract_without_explanations(table) for table in sorted({*stage.reads, *stage.writes})]
     return hashlib.sha256(json.dumps([code, contracts], sort_keys=True).encode()).hexdigest()[:12]
@@ -174,7 +174,7 @@ def stage_version(stage: Stage, source: Source | None = None) -> str:
 
 @cache
 def contract_without_explanations(table: str) -> Any:
-    """What of a table's contract can change a row: columns, constraints and row rules."""
+    """The parts of a table's contract that can change rows: columns, constraints and row rules."""
     text = (resource_folder("schemas") / f"{table}.yaml").read_text(encoding="utf-8")
     return _without_explanations(yaml.safe_load(text))
 

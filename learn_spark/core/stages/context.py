@@ -1,4 +1,4 @@
-"""What a running stage is given: settings, workspace, pinned inputs, the console, and Spark when it asks."""
+"""The arguments of a running stage: settings, workspace, pinned inputs, console and Spark session."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ if TYPE_CHECKING:
 
 
 class SparkHolder:
-    """One Spark session for all stages of a process, started when the first one asks."""
+    """One Spark session for all stages of a process, started on first use."""
 
     def __init__(self, settings: Settings, *, verbose: bool) -> None:
         self._settings, self._verbose = settings, verbose
         self._session: SparkSession | None = None
-        self._ours = False
+        self._started_here = False
 
     def get(self, workspace: Workspace) -> SparkSession:
-        """The session."""
+        """The session; the first call starts it, unless the process already has one."""
         if self._session is None:
             from pyspark import SparkContext
 
             from learn_spark.core.tables.session import start_session
 
-            self._ours = SparkContext._active_spark_context is None
+            self._started_here = SparkContext._active_spark_context is None
             log = None if self._verbose else workspace.folder("logs") / "spark.log"
             self._session = start_session(self._settings.spark, app="learn-spark", log_file=log)
         return self._session
 
     def stop(self) -> None:
-        """Stop the session if it was started here; one that the caller had is left alone."""
-        if self._session is not None and self._ours:
+        """Stop the session if ``get`` started it; a session of the caller keeps running."""
+        if self._session is not None and self._started_here:
             self._session.stop()
         self._session = None
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a running stage is given. ``inputs``: the version of every table it reads. ``code_version``: of the stage.
-    ``forced``: recompute everything.
+    """The arguments of a running stage.
+
+    ``inputs``: input name -> version or hash, with the pinned version of every table that the stage reads.
+    ``code_version``: the version of the stage's code. ``forced``: recompute results that exist already.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""All stages, in the order of the data's road."""
+"""All stages of the pipeline, in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _STAGES = (
     Stage(
         name="ingest",
         module="learn_spark.data.sources.ingest",
-        summary="Raw files into items and interactions; refused rows into quarantine",
+        summary="Read raw files into items and interactions; refused rows go to quarantine",
         sections=("source",),
         reads=(),
         writes=("items", "item_index", "interactions", "quarantine", "raw_files"),
@@ -18,7 +18,7 @@ _STAGES = (
     Stage(
         name="item_text",
         module="learn_spark.data.text.item_text",
-        summary="Items into the texts that the LLM reads",
+        summary="Write one prompt text for each item",
         sections=("text",),
         reads=("items",),
         writes=("item_text",),
@@ -27,7 +27,7 @@ _STAGES = (
     Stage(
         name="embed_items",
         module="learn_spark.encoder.embed_items",
-        summary="Texts into embeddings by the frozen LLM in Spark's workers; only texts not encoded yet",
+        summary="Embed texts with the frozen LLM in Spark's workers; texts with an embedding are skipped",
         sections=("encoder", "text"),
         reads=("item_text",),
         writes=("text_embeddings", "encoders"),
@@ -36,7 +36,7 @@ _STAGES = (
     Stage(
         name="histories",
         module="learn_spark.data.histories.assemble",
-        summary="Interactions into ordered, capped, cut user histories",
+        summary="Build ordered, truncated and split user histories from interactions",
         sections=("histories",),
         reads=("interactions", "item_index"),
         writes=("user_histories",),
@@ -45,7 +45,7 @@ _STAGES = (
     Stage(
         name="train",
         module="learn_spark.model.training.train",
-        summary="Histories and embeddings into a trained tower: LEARN, or a rival over item IDs",
+        summary="Train a preference tower on histories and embeddings: LEARN, or a baseline over item IDs",
         sections=(
             "encoder",
             "text",
@@ -64,7 +64,7 @@ _STAGES = (
     Stage(
         name="evaluate",
         module="learn_spark.evaluation.evaluate",
-        summary="Full-catalogue ranking of the model beside popularity, Markov and the frozen embeddings",
+        summary="Rank the whole catalogue with the model and the baselines (popularity, Markov, frozen embeddings)",
         sections=("encoder", "text", "embedding_space", "histories", "evaluation"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
         writes=("evaluations", "evaluation_slices", "evaluation_users", "embedding_spaces"),
@@ -73,7 +73,7 @@ _STAGES = (
     Stage(
         name="publish",
         module="learn_spark.features.publish",
-        summary="User and item features by the tower in Spark's workers: staged, gated, released",
+        summary="Compute user and item features with the tower in Spark's workers; stage, audit and release them",
         sections=("encoder", "text", "histories", "release"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
         writes=("user_features", "item_features", "releases"),
@@ -82,7 +82,7 @@ _STAGES = (
     Stage(
         name="export_index",
         module="learn_spark.features.export_index",
-        summary="The released item features as a FAISS index: flat, HNSW or IVF, with what it measures",
+        summary="Build a FAISS index (flat, HNSW or IVF) of the released item features and measure its recall",
         sections=("index",),
         reads=("releases", "item_features", "user_features"),
         writes=(),
@@ -91,7 +91,7 @@ _STAGES = (
     Stage(
         name="exposures",
         module="learn_spark.ads.exposures.write",
-        summary="What was shown to whom and what came of it, for the ads ranker: from interactions, logs or promotions",
+        summary="Build the exposures of the ads ranker from interactions, logs or promotions",
         sections=("exposures",),
         reads=("interactions",),
         writes=("exposures", "quarantine"),
@@ -101,7 +101,7 @@ _STAGES = (
     Stage(
         name="rank_ads",
         module="learn_spark.ads.rankers.rank_ads",
-        summary="Ads rankers trained with and without the released features, or saved ones that score; their metrics",
+        summary="Train ads rankers with and without the released features, or score with saved ones; compute metrics",
         sections=("ranking",),
         reads=("releases", "exposures", "interactions", "user_features", "item_features"),
         writes=("ad_scores", "ad_metrics"),
@@ -110,7 +110,7 @@ _STAGES = (
     Stage(
         name="report",
         module="learn_spark.report.write",
-        summary="One HTML page: the road, metrics, slices, examples, the gate, the lineage",
+        summary="Write one HTML page: metrics, slices, examples, runs, gates and lineage",
         sections=(),
         reads=(),
         writes=(),
@@ -120,12 +120,12 @@ _STAGES = (
 
 
 def all_stages() -> tuple[Stage, ...]:
-    """Every stage in the order of the road."""
+    """Every stage in the order of the pipeline."""
     return _STAGES
 
 
 def find_stage(name: str) -> Stage:
-    """The stage called ``name``; SettingsError names the known ones."""
+    """The stage called ``name``. Raises SettingsError, with all names, if there is none."""
     for stage in _STAGES:
         if stage.name == name:
             return stage

@@ -1,4 +1,4 @@
-"""What a stage is: its name, the tables it reads and writes, and what a run of it returns."""
+"""A pipeline stage: its name, its input and output tables, and the result of a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as the registry knows it; ``module`` is imported only when the stage is looked at.
+    """An entry of the registry; ``load`` imports the module on demand.
 
-    The module has ``run(context) -> StageResult`` and, where the stage reads more than tables,
-    ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash). ``reads_under``: which of the tables in
-    ``reads`` are read under some settings, where not always all of them.
+    The module has ``run(context) -> StageResult`` and, if the stage reads other inputs than tables,
+    ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash). ``sections``: the settings that a result
+    depends on. ``reads_under``: the tables of ``reads`` that the stage reads under given settings; None: all.
     """
 
     name: str
@@ -30,20 +30,20 @@ class Stage:
     reads_under: Callable[[Settings], tuple[str, ...]] | None = None
 
     def load(self) -> Any:
-        """The stage's module."""
+        """The imported module of the stage."""
         return importlib.import_module(self.module)
 
     def under(self, settings: Settings) -> Stage:
-        """The stage with the tables that it reads under these settings."""
+        """The stage with ``reads`` restricted to the tables that it reads under these settings."""
         return self if self.reads_under is None else replace(self, reads=self.reads_under(settings))
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did.
+    """The result of a stage: numbers of rows, outputs, and notes for the console.
 
-    ``outputs`` names files or folders below the workspace with their hash; tables are recorded by themselves.
-    ``measures`` are numbers that the gates of the written tables ask for (their rules' ``given``).
+    ``outputs``: file or folder below the workspace -> hash; the runner adds the written tables. ``measures``: values
+    for the gates of the written tables (the ``given`` of their rules).
     """
 
     rows_in: int

@@ -133,11 +133,11 @@ def test_cohorts_count_events_strictly_before_the_release(world: AdsWorld) -> No
 def test_settings_that_do_not_fit(world: AdsWorld) -> None:
     for wrong, message in (
         ("ranking.cohorts.item=[5, 5]", "thresholds must rise"),
-        ("ranking.train_share=0.95", "leave nothing for test"),
+        ("ranking.train_share=0.95", "leave no exposures for the test"),
         ("ranking.test_from=2024-01-02", "give both or neither"),
         ("ranking.test_from=tomorrow", "is not an ISO time"),
         ("ranking.since=2024-01-02", "for mode score"),
-        ("ranking.seeds=[1, 1]", "names one twice"),
+        ("ranking.seeds=[1, 1]", "has a repeated value"),
         ("ranking.positive_value=4", "there is no such setting"),
         ("ranking.fusion_dim=8", "ranking.fusion_dim is now ranking.adaptor_dim"),
         ("ranking.variants=[best]", "ranking.variants"),

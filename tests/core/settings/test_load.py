@@ -129,8 +129,8 @@ def test_a_file_anywhere_extends_a_preset_by_name_but_a_file_beside_it_first(tmp
 def test_bad_files_are_named(tmp_path: Path) -> None:
     cases = {
         "loop.yaml": ("extends: loop.yaml\n", "extends itself"),
-        "twice.yaml": ("workspace: a\nworkspace: b\n", "stands twice"),
-        "list.yaml": ("- 1\n", "must hold settings"),
+        "twice.yaml": ("workspace: a\nworkspace: b\n", "given twice"),
+        "list.yaml": ("- 1\n", "must contain settings"),
         "broken.yaml": ("a: [1\n", "not valid YAML"),
         "python.yaml": ("a: !!python/object/apply:os.system [echo]\n", "not valid YAML"),
         "lost.yaml": ("extends: nowhere.yaml\n", "there is no file"),

@@ -238,11 +238,11 @@ def test_event_types_filter_and_weigh(spark: SparkSession) -> None:
         ({"train_after_split": False}, "train_after_split: a setting of histories.protocol time_split"),
         (
             {"protocol": "time_split", "split_time": "2024-01-01", "max_length": 40, "targets": 40},
-            "no room for history",
+            "must be fewer than max_length",
         ),
         ({"protocol": "books_meta", "long_users": "chunks"}, "not for books_meta"),
         ({"protocol": "books_hllm"}, "set long_users: chunks"),
-        ({"event_types": ["buy"], "weights": {"click": 0.5}}, "weights names click"),
+        ({"event_types": ["buy"], "weights": {"click": 0.5}}, "weights has the types click"),
         ({"as_of": "soon"}, "not an ISO time"),
     ],
 )

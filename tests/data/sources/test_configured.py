@@ -128,7 +128,7 @@ def test_what_is_described_wrongly_is_named(own_settings: Callable[..., Settings
         run(own_settings(events=events(format="delta")), "ingest")
     for change, expected in (
         ({"items": None}, "source.items: must be a section"),
-        ({"events": {"files": "log.csv", "columns": {"item_id": "sku"}}}, "must name event_time, user_id"),
+        ({"events": {"files": "log.csv", "columns": {"item_id": "sku"}}}, "must contain event_time, user_id"),
         ({"items": {"files": "i", "columns": {"item_id": "sku", "colour": "c"}}}, "items.columns has colour"),
         (
             {"format": "movielens-100k"},
