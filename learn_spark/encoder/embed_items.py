@@ -10,12 +10,10 @@ from pyspark.resource import ResourceProfile
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.chunks import ChunkEncoder, Totals
 from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
@@ -23,11 +21,6 @@ from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
 from learn_spark.encoder.loading import prepare
 from learn_spark.encoder.registered_encoders import register_encoder
 from learn_spark.encoder.worker import WorkerSpec
-
-
-def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The encoder, by its key."""
-    return {f"encoder:{settings.encoder.model}": identify(settings.encoder).key}
 
 
 def texts_to_encode(item_text: DataFrame, template_version: str, embeddings: DataFrame, key: str) -> DataFrame:

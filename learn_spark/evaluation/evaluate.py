@@ -16,7 +16,6 @@ from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
-from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import (
     Split,
     SplitName,
@@ -36,7 +35,6 @@ from learn_spark.model.feed.item_matrix import item_matrix
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
-from learn_spark.model.trained import newest_model
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
 LIST_USERS = 50_000  # users whose lists are measured: a search for the best few hundred items costs more than ranks
@@ -91,11 +89,6 @@ class SplitResult:
     ranks: Mapping[str, np.ndarray]
     list_metrics: Mapping[str, Mapping[str, float]]
     list_users: int
-
-
-def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The newest model."""
-    return {"model": newest_model(workspace).model_id}
 
 
 def run(context: StageContext) -> StageResult:

@@ -49,8 +49,7 @@ def forecast(stage: Stage, settings: Settings, workspace: Workspace) -> list[str
 
 
 def _files(stage: Stage, settings: Settings, workspace: Workspace) -> list[str]:
-    module = stage.load()
-    others = module.other_inputs(settings, workspace) if hasattr(module, "other_inputs") else {}
+    others = stage.other_inputs(settings, workspace)
     return [name.removeprefix("files:") for name in others if name.startswith("files:")]
 
 

@@ -58,9 +58,7 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace) -> Plan:
         if version is None:
             raise LearnSparkError(f"{stage.name} reads the table {table}, which is not there; run its stage first")
         inputs[table] = str(version)
-    module = stage.load()
-    if hasattr(module, "other_inputs"):
-        inputs.update(module.other_inputs(settings, workspace))
+    inputs.update(stage.other_inputs(settings, workspace))
     config_hash = fingerprint(settings, stage.sections)
     done = [run for run in all_runs(workspace) if run.job == stage.name and run.status == "done"]
     if not done:

@@ -7,26 +7,20 @@ import re
 from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings import Settings, save_settings
+from learn_spark.core.settings import save_settings
 from learn_spark.core.stages.context import StageContext
-from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.files import put
+from learn_spark.report.other_inputs import newest_runs
 from learn_spark.report.page import render
 
 NEWEST = "index.html"
 
 
-def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The newest finished run of every other stage."""
-    return {f"run:{run.job}": run.run_id for run in _newest(workspace)}
-
-
 def run(context: StageContext) -> StageResult:
     """Write reports/index.html about the newest finished run of every stage, and a copy as reports/<this run>.html."""
-    runs = _newest(context.workspace)
+    runs = newest_runs(context.workspace)
     page = render(context.workspace)
     for name in (f"{context.run_id}.html", NEWEST):
         put(context.folder("reports") / name, page)
@@ -45,8 +39,3 @@ def write_page(workspace: Workspace, run_id: str) -> Path:
             f"report: {run_id!r} is not a run id such as 20240131T120000-0a1b2c3d; learn-spark status lists the run ids"
         )
     return put(workspace.folder("reports") / f"{run_id}.html", render(workspace, run_id))
-
-
-def _newest(workspace: Workspace) -> list[Run]:
-    done = {run.job: run for run in all_runs(workspace) if run.status == "done" and run.job != "report"}
-    return [done[stage.name] for stage in all_stages() if stage.name in done]

@@ -39,8 +39,8 @@ class World:
     said: dict[str, str]
 
 
-def execute(*command: object, code: int = 0) -> str:
-    """Run a command in a shell that knows nothing of the environment; what it printed.
+def execute(*command: object, code: int = 0, errors: bool = False) -> str:
+    """Run a command in a shell that knows nothing of the environment; what it printed, standard error if asked for.
 
     (spark-submit passes its Python's standard error on as standard output.)
     """
@@ -50,7 +50,7 @@ def execute(*command: object, code: int = 0) -> str:
         [str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600
     )
     assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout if code == 0 else done.stdout + done.stderr
+    return done.stdout if code == 0 and not errors else done.stdout + done.stderr
 
 
 def model_of(run: Run) -> str:
@@ -109,6 +109,10 @@ def test_a_second_run_does_nothing_and_a_changed_setting_does_what_hangs_on_it(b
     stages = load_settings(by_command.config).pipeline.stages
     assert len(re.findall(r"^\w+ +up to date +", again, re.M)) == len(stages)
     assert {t: current_version(by_command.workspace.table(t)) for t in tables} == before
+    times = execute(BIN / "python", "-X", "importtime", BIN / "learn-spark", "run", by_command.config, errors=True)
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", times, re.M))
+    assert "learn_spark.pipeline.runner" in imported
+    assert not {"pyspark", "torch", "great_expectations", "altair"} & imported
     plan = execute(BIN / "learn-spark", "run", by_command.config, "--dry-run", "--set", "histories.min_value=2")
     assert "histories: would run, because its settings changed" in plan
     assert "embed_items: up to date" in plan

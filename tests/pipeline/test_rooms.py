@@ -19,6 +19,20 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_runs() -> None:
     assert not set(HEAVY) & set(loaded)
 
 
+def test_deciding_whether_stages_are_up_to_date_loads_neither_spark_nor_torch() -> None:
+    """What a run imports whose stages are all up to date: the runner, and the modules of the stages' other inputs."""
+    code = (
+        "import importlib, sys, learn_spark.pipeline.runner, learn_spark.pipeline.summary\n"
+        "from learn_spark.core.stages.registry import all_stages\n"
+        "for stage in all_stages():\n"
+        "    stage.inputs_module and importlib.import_module(stage.inputs_module)\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "learn_spark.report.other_inputs" in loaded
+    assert not {"torch", "pyspark", "transformers", "great_expectations", "altair", "scipy"} & set(loaded)
+
+
 def test_every_stage_has_a_job_that_says_how_to_run_it() -> None:
     from learn_spark.core.stages.registry import all_stages
 

@@ -28,13 +28,11 @@ from learn_spark.ads.rankers.store import (
 from learn_spark.ads.rankers.trees import train_trees
 from learn_spark.ads.rankers.vocabulary import Hashed, Lookup, Vocabulary
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings import Settings
 from learn_spark.core.settings.ads import RankingSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import check_columns
-from learn_spark.core.tables.workspace import Workspace
 from learn_spark.core.times import as_micros, from_micros
 
 TREES = "trees"
@@ -56,14 +54,6 @@ class ScoringTask:
     counts: Mapping[str, int]
     digest: str | None
     note: str
-
-
-def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """In mode score the saved rankers that it scores with."""
-    if settings.ranking.mode == "train":
-        return {}
-    run_id, digest = saved_by(workspace, settings.ranking.ranker)
-    return {f"{FOLDER}/{run_id}": digest}
 
 
 def run(context: StageContext) -> StageResult:

@@ -14,6 +14,7 @@ _STAGES = (
         reads=(),
         writes=("items", "item_index", "interactions", "quarantine", "raw_files"),
         uses_spark=True,
+        inputs_module="learn_spark.data.sources.ingest",
     ),
     Stage(
         name="item_text",
@@ -32,6 +33,7 @@ _STAGES = (
         reads=("item_text",),
         writes=("text_embeddings", "encoders"),
         uses_spark=True,
+        inputs_module="learn_spark.encoder.other_inputs",
     ),
     Stage(
         name="histories",
@@ -69,6 +71,7 @@ _STAGES = (
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
         writes=("evaluations", "evaluation_slices", "evaluation_users", "embedding_spaces"),
         uses_spark=False,
+        inputs_module="learn_spark.evaluation.other_inputs",
     ),
     Stage(
         name="publish",
@@ -78,6 +81,7 @@ _STAGES = (
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
         writes=("user_features", "item_features", "releases"),
         uses_spark=True,
+        inputs_module="learn_spark.features.publish",
     ),
     Stage(
         name="export_index",
@@ -96,6 +100,7 @@ _STAGES = (
         reads=("interactions",),
         writes=("exposures", "quarantine"),
         uses_spark=True,
+        inputs_module="learn_spark.ads.exposures.write",
         reads_under=lambda settings: ("interactions",) if settings.exposures.origin == "interactions" else (),
     ),
     Stage(
@@ -106,6 +111,7 @@ _STAGES = (
         reads=("releases", "exposures", "interactions", "user_features", "item_features"),
         writes=("ad_scores", "ad_metrics"),
         uses_spark=False,
+        inputs_module="learn_spark.ads.rankers.other_inputs",
     ),
     Stage(
         name="report",
@@ -115,6 +121,7 @@ _STAGES = (
         reads=(),
         writes=(),
         uses_spark=False,
+        inputs_module="learn_spark.report.other_inputs",
     ),
 )
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from learn_spark.core.settings.schema import Settings
+    from learn_spark.core.tables.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Stage:
-    """An entry of the registry; ``load`` imports the module on demand.
+    """An entry of the registry. ``module`` has ``run(context) -> StageResult``; ``load`` imports it on demand.
 
-    The module has ``run(context) -> StageResult`` and, if the stage reads other inputs than tables,
-    ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash). ``sections``: the settings that a result
-    depends on. ``reads_under``: the tables of ``reads`` that the stage reads under given settings; None: all.
+    ``inputs_module``, for a stage that reads other inputs than tables: the module that has
+    ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash). It is imported to decide whether the stage
+    is up to date, so it imports neither Spark nor torch. ``sections``: the settings that a result depends on.
+    ``reads_under``: the tables of ``reads`` that the stage reads under given settings; None: all.
     """
 
     name: str
@@ -27,11 +29,19 @@ class Stage:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     uses_spark: bool
+    inputs_module: str | None = None
     reads_under: Callable[[Settings], tuple[str, ...]] | None = None
 
     def load(self) -> Any:
         """The imported module of the stage."""
         return importlib.import_module(self.module)
+
+    def other_inputs(self, settings: Settings, workspace: Workspace) -> dict[str, str]:
+        """Hash by name of what the stage reads beside tables."""
+        if self.inputs_module is None:
+            return {}
+        hashes: dict[str, str] = importlib.import_module(self.inputs_module).other_inputs(settings, workspace)
+        return hashes
 
     def under(self, settings: Settings) -> Stage:
         """The stage with ``reads`` restricted to the tables that it reads under these settings."""

@@ -1,0 +1,19 @@
+"""What report reads beside tables, without the imports of the stage."""
+
+from __future__ import annotations
+
+from learn_spark.core.settings.schema import Settings
+from learn_spark.core.stages.registry import all_stages
+from learn_spark.core.tables.runs import Run, all_runs
+from learn_spark.core.tables.workspace import Workspace
+
+
+def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
+    """The newest finished run of every other stage."""
+    return {f"run:{run.job}": run.run_id for run in newest_runs(workspace)}
+
+
+def newest_runs(workspace: Workspace) -> list[Run]:
+    """The newest finished run of every stage but report, in the order of the stages."""
+    done = {run.job: run for run in all_runs(workspace) if run.status == "done" and run.job != "report"}
+    return [done[stage.name] for stage in all_stages() if stage.name in done]
