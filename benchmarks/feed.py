@@ -152,7 +152,7 @@ def waiting(snapshot: Snapshot, tower: Tower, objective: ObjectiveSettings, fold
     maker = BatchMaker(objective, n_items=ITEMS, seed=0, times=tower.needs_times)
     loop = TrainingLoop(
         tower=tower,
-        loss=ObjectiveLoss(objective, log_q=None, ranks=ProcessGroup()),
+        loss=ObjectiveLoss(objective, log_q=None, group=ProcessGroup()),
         stream=HistoryStream(
             snapshot,
             maker.columns,

@@ -214,7 +214,7 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
 
         loop = TrainingLoop(
             tower=tower,
-            loss=ObjectiveLoss(objective, log_q=None, ranks=ProcessGroup()),
+            loss=ObjectiveLoss(objective, log_q=None, group=ProcessGroup()),
             stream=stream,
             maker=maker,
             feed=feed,

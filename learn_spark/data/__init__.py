@@ -1,1 +1,1 @@
-"""Raw files, item texts, user histories, and what a user may know at which split."""
+"""Raw files, item texts, user histories, and the events of a user that may be used at each split."""

@@ -1,1 +1,1 @@
-"""The frozen LLM: loading, token-budget batches, pooling, and the Spark stage."""
+"""The frozen LLM: loading, token-budget batches, pooling, and the embed_items stage."""

@@ -1,4 +1,4 @@
-"""The encoder by itself: a list of strings without Spark, or a column of any DataFrame."""
+"""The encoder without the stage: vectors of a list of strings without Spark, or of a column of any DataFrame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def text_encoder(settings: EncoderSettings, *, cache: Path | None = None) -> TextEncoder:
-    """A loaded engine. ``cache`` (default ~/.cache/learn-spark/models) takes what is converted from GGUF files.
+    """A loaded engine. ``cache`` (default ~/.cache/learn-spark/models) stores models converted from GGUF files.
 
     Raises EncoderError where the model or the GPU is missing, or the model cannot be loaded.
     """
@@ -27,7 +27,7 @@ def text_encoder(settings: EncoderSettings, *, cache: Path | None = None) -> Tex
 
 
 def encode(texts: Sequence[str], settings: EncoderSettings, *, cache: Path | None = None) -> np.ndarray:
-    """Vectors [n, hidden] float32 of some texts, in their order; a row of NaN where a text has no usable vector."""
+    """Vectors [n, hidden] float32 of ``texts`` in their order; a row of NaN where a text has no usable vector."""
     import numpy as np
 
     encoded = text_encoder(settings, cache=cache).encode(texts)
@@ -38,10 +38,10 @@ def encode(texts: Sequence[str], settings: EncoderSettings, *, cache: Path | Non
 def embed_text(
     settings: EncoderSettings, *, cache: Path | None = None, threads: int | None = None
 ) -> Callable[..., Any]:
-    """A pandas UDF: a column of strings into one of array<float>, null where a text is null or has no usable vector.
+    """A pandas UDF from a column of strings to array<float>, null where a text is null or has no usable vector.
 
-    ``threads`` of each worker (default: cores / tasks that run at once). The same engine as the embed_items stage, but
-    nothing is stored: every evaluation encodes again.
+    ``threads`` are those of each worker (default: cores / concurrent tasks). The engine is that of the embed_items
+    stage, but nothing is stored: every evaluation encodes again.
     """
     import pandas as pd
     from pyspark.sql import SparkSession
@@ -50,10 +50,10 @@ def embed_text(
     from learn_spark.encoder.worker import WorkerSpec
 
     session = SparkSession.getActiveSession()
-    at_once = session.sparkContext.defaultParallelism if session else 1
-    # Converted here, once, and not by every worker.
+    concurrent_tasks = session.sparkContext.defaultParallelism if session else 1
+    # Converted here once, not in every worker.
     folder = str(prepared(settings, cache))
-    spec = WorkerSpec(folder, settings, threads or max(1, (os.cpu_count() or 1) // at_once))
+    spec = WorkerSpec(folder, settings, threads or max(1, (os.cpu_count() or 1) // concurrent_tasks))
 
     def embed(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         from learn_spark.encoder.engine import encode_windows
@@ -70,11 +70,11 @@ def embed_text(
         for encoded in encode_windows(engine, texts()):
             batch = sizes.pop(0)
             rows = list(encoded.vectors)
-            for bad in encoded.errors:
-                rows[bad] = None
+            for position in encoded.errors:
+                rows[position] = None
             yield pd.Series(rows, index=batch.index)
 
-    # Postponed annotations name what only type checkers import.
+    # Postponed annotations refer to names that only type checkers import.
     embed.__annotations__ = {"batches": Iterator[pd.Series], "return": Iterator[pd.Series]}
     return F.pandas_udf(embed, "array<float>")  # type: ignore[call-overload]
 
@@ -94,5 +94,5 @@ def _device(settings: EncoderSettings) -> str:
 
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
-        raise EncoderError("encoder.device is cuda, but PyTorch sees no GPU")
+        raise EncoderError("encoder.device is cuda, but PyTorch finds no GPU; set encoder.device: auto or cpu")
     return "cuda" if available and settings.device != "cpu" else "cpu"

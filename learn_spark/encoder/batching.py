@@ -1,4 +1,4 @@
-"""Texts of like length together: batches by token budget."""
+"""Batches of texts of similar length by token budget."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def token_budget_batches(lengths: np.ndarray, budget: int, *, packed: bool = False) -> Iterator[np.ndarray]:
-    """Positions in batches, longest texts first, so that a batch costs at most ``budget`` (one text always fits).
+    """Positions in batches, longest texts first, each of a cost of at most ``budget`` (a single text always fits).
 
-    A batch costs rows x padded length, or, ``packed``, the sum of its lengths. ``lengths`` [n] in tokens. Texts of
-    equal length keep their order.
+    A batch costs rows x padded length, or, where ``packed``, the sum of its lengths. ``lengths`` [n] in tokens. Texts
+    of equal length keep their order.
     """
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order])

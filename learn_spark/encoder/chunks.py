@@ -1,4 +1,4 @@
-"""One chunk of texts: encoded and committed; what kills its worker is tried again smaller, then taken apart."""
+"""Encoding and committing a chunk of texts; after a worker's death it is retried with smaller batches, then halved."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
     from pyspark.sql import DataFrame
 
-# So many texts that kill a worker each are not to blame any more: the machine or the settings are.
-MOST_KILLERS = 20
+# If more texts than this kill a worker, the fault is in the machine or the settings, not in the texts.
+MAX_KILLERS = 20
 KILLS = "the worker died of it"
 _DEATHS = (
     "python worker exited unexpectedly",
@@ -40,7 +40,7 @@ _DEATHS = (
 
 @dataclass
 class Totals:
-    """What was encoded so far."""
+    """Counts of the texts encoded so far."""
 
     seen: int = 0
     refused: int = 0
@@ -55,17 +55,17 @@ class Totals:
 
     @property
     def rows(self) -> int:
-        """Texts that have an embedding now."""
+        """Number of texts that have an embedding now."""
         return self.seen - self.refused
 
     @property
     def tokens_per_second(self) -> float:
-        """Real tokens, padding not counted."""
+        """Tokens per second, without padding."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
 class ChunkEncoder:
-    """Encodes chunk after chunk into text_embeddings, each in one commit, its tasks under ``profile`` (gpus.py)."""
+    """Encodes chunks into text_embeddings, one commit each; tasks run under ``profile`` (gpus.py)."""
 
     def __init__(
         self, context: StageContext, key: str, spec: WorkerSpec, tasks: int, profile: ResourceProfile | None
@@ -75,7 +75,9 @@ class ChunkEncoder:
         self.totals = Totals()
 
     def encode(self, rows: DataFrame) -> None:
-        """Encode the rows (text_key, text). Bad texts go to quarantine; EncoderError where too many kill a worker."""
+        """Encode the rows (text_key, text). Unusable texts go to quarantine. Raises EncoderError where too many kill a
+        worker.
+        """
         try:
             self._commit(rows)
         except Exception as error:
@@ -83,14 +85,12 @@ class ChunkEncoder:
                 raise
             self.totals.retries += 1
             smaller = max(1, self._spec.settings.token_budget // 4)
-            self._context.console.say(
-                f"a worker died or ran out of memory; trying again with a token budget of {smaller}"
-            )
+            self._context.console.say(f"a worker died or ran out of memory; retrying with a token budget of {smaller}")
             settings = self._spec.settings.model_copy(update={"token_budget": smaller})
             self._spec = replace(self._spec, settings=settings)
-            self._take_apart(rows, 0)
+            self._encode_halves(rows, 0)
 
-    def _take_apart(self, rows: DataFrame, depth: int) -> None:
+    def _encode_halves(self, rows: DataFrame, depth: int) -> None:
         try:
             self._commit(rows)
             return
@@ -99,18 +99,18 @@ class ChunkEncoder:
                 raise
         self.totals.retries += 1
         if rows.count() == 1:
-            self._blame(rows)
+            self._refuse_killer(rows)
             return
         for half in (0, 1):
             part = rows.where(F.shiftright(F.xxhash64("text_key", F.lit("halves")), depth).bitwiseAND(F.lit(1)) == half)
             if not part.isEmpty():
-                self._take_apart(part, depth + 1)
+                self._encode_halves(part, depth + 1)
 
-    def _blame(self, rows: DataFrame) -> None:
+    def _refuse_killer(self, rows: DataFrame) -> None:
         self.totals.killers += 1
-        if self.totals.killers > MOST_KILLERS:
+        if self.totals.killers > MAX_KILLERS:
             raise EncoderError(
-                f"embed_items: more than {MOST_KILLERS} texts killed the worker that encoded them; give workers more "
+                f"embed_items: more than {MAX_KILLERS} texts killed the worker that encoded them; give workers more "
                 "memory, or fewer of them (encoder.tasks)"
             )
         self.totals.seen += 1
@@ -121,16 +121,16 @@ class ChunkEncoder:
         work = encode_partition(self._spec)
         if self._profile is None:
             return rows.repartition(self._tasks).mapInArrow(work, OUTPUT)
-        # A task a GPU, and not one a core: small parts make small batches.
+        # One task per GPU, not per core, because small partitions make small batches.
         settings = self._spec.settings
         tasks = settings.tasks or gpu_tasks(self._context.spark, settings.gpus) or self._tasks
         return rows.repartition(tasks).mapInArrow(work, OUTPUT, profile=self._profile)
 
     def _commit(self, rows: DataFrame) -> None:
-        # The counts ride along with the write: asking for them afterwards would run the LLM again.
-        counted = Observation()
-        watched = self._encoded(rows).observe(
-            counted,
+        # Counts are observed during the write, because a later count would run the LLM again.
+        observation = Observation()
+        encoded = self._encoded(rows).observe(
+            observation,
             F.count(F.lit(1)).alias("rows"),
             F.coalesce(F.sum("n_tokens"), F.lit(0)).alias("tokens"),
             F.coalesce(F.sum("padded_tokens"), F.lit(0)).alias("padded_tokens"),
@@ -139,15 +139,15 @@ class ChunkEncoder:
             F.coalesce(F.sum("loads"), F.lit(0)).alias("loads"),
             F.array_join(F.array_sort(F.collect_set("device")), ",").alias("devices"),
         )
-        good = watched.where(F.col("error").isNull())
+        good = encoded.where(F.col("error").isNull())
         delta.append(
             good.select(F.lit(self._key).alias("encoder_key"), "text_key", "embedding", "n_tokens"),
             self._context.path("text_embeddings"),
             contract("text_embeddings"),
         )
-        counts: dict[str, Any] | None = observed(counted, self._context.spark)
+        counts: dict[str, Any] | None = observed(observation, self._context.spark)
         if counts is None:
-            raise EncoderError("embed_items: Spark reports no count of the rows it wrote")
+            raise EncoderError("embed_items: Spark reported no counts of the written rows; run the stage again")
         if counts["refused"]:
             self._quarantine_refused(rows)
         self.totals.seen += counts["rows"]
@@ -156,25 +156,25 @@ class ChunkEncoder:
             setattr(self.totals, name, getattr(self.totals, name) + counts[name])
 
     def _quarantine_refused(self, rows: DataFrame) -> None:
-        """Encode once more, only the rows that got no embedding, for their reasons."""
+        """Encode the rows without an embedding once more, to get their reasons."""
         embedded = delta.read(self._context.spark, self._context.path("text_embeddings"))
         embedded = embedded.where(F.col("encoder_key") == self._key).select("text_key")
-        lacking = rows.join(embedded, "text_key", "left_anti")
-        refused = self._encoded(lacking).where(F.col("error").isNotNull()).select("text_key", "error")
+        missing = rows.join(embedded, "text_key", "left_anti")
+        refused = self._encoded(missing).where(F.col("error").isNotNull()).select("text_key", "error")
         self._quarantine(refused.join(rows, "text_key"))
 
     def _quarantine(self, rows: DataFrame) -> None:
-        named = rows.select(
+        quarantined = rows.select(
             F.to_json(F.struct("text_key", "text")).alias("raw"),
             F.array("error").alias("reasons"),
             F.lit(None).cast("string").alias("source_file"),
             F.lit(None).cast("string").alias("parsed"),
         )
         path = self._context.path("quarantine")
-        quarantine(named, path, source_table="text_embeddings", run_id=self._context.run_id)
+        quarantine(quarantined, path, source_table="text_embeddings", run_id=self._context.run_id)
 
 
 def died(error: BaseException) -> bool:
-    """Whether a job failed because a worker died or ran out of memory, and not by an error of the encoder."""
+    """Whether a job failed because a worker died or ran out of memory, not by an error of the encoder."""
     text = str(error).lower()
     return "encodererror" not in text and any(sign in text for sign in _DEATHS)

@@ -1,4 +1,4 @@
-"""The embed_items stage: the frozen LLM over the texts that have no embedding under its key yet."""
+"""The embed_items stage: the frozen LLM encodes texts that have no embedding under its key."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def texts_to_encode(item_text: DataFrame, template_version: str, embeddings: Dat
 
 
 def run(context: StageContext) -> StageResult:
-    """Encode in chunks of ``encoder.chunk_rows`` texts, one commit each: a job that is killed loses one chunk."""
+    """Encode in chunks of ``encoder.chunk_rows`` texts with one commit each, so that a killed job loses one chunk."""
     settings = context.settings.encoder
     profile = gpu_profile(context.spark, settings.gpus) if settings.gpus else None
     if profile is not None:
-        # Before any action, which would wait for ever if no executor has a GPU.
+        # Before any action, because an action would wait for ever where no executor has a GPU.
         require_gpu(context.spark, profile)
     identity = identify(settings)
     path, table = context.path("text_embeddings"), contract("text_embeddings")
@@ -49,8 +49,8 @@ def run(context: StageContext) -> StageResult:
         register_encoder(context.workspace, identity)
         totals = _encode(context, identity, missing, total, profile)
     texts = item_text.where(F.col("template_version") == version).select("text_key").distinct()
-    have = delta.read(context.spark, path).where(F.col("encoder_key") == identity.key)
-    rows_in, covered = texts.count(), texts.join(have, "text_key", "left_semi").count()
+    embedded = delta.read(context.spark, path).where(F.col("encoder_key") == identity.key)
+    rows_in, covered = texts.count(), texts.join(embedded, "text_key", "left_semi").count()
     if covered + totals.refused != rows_in:
         raise EncoderError(
             f"embed_items: of {rows_in:,} texts {covered:,} have an embedding and {totals.refused:,} were refused; "
@@ -92,11 +92,11 @@ def _encode(
     folder = prepare(identity, context.folder("cache", "models"))
     spec = WorkerSpec(str(folder), settings, threads=threads_of_task(context.spark, tasks, settings.gpus))
     chunks = math.ceil(total / settings.chunk_rows)
-    # The plan is written down: a cached frame that reads text_embeddings would be computed anew after each append
-    # to it, and every chunk would scan all texts.
+    # The plan is written to files: a cached frame that reads text_embeddings would be recomputed after each append to
+    # it, and every chunk would scan all texts.
     plans = context.folder("cache", "to_encode")
-    for left_by_a_killed_run in plans.iterdir():
-        shutil.rmtree(left_by_a_killed_run, ignore_errors=True)
+    for leftover in plans.iterdir():
+        shutil.rmtree(leftover, ignore_errors=True)
     plan = plans / context.run_id
     numbered = missing.withColumn("chunk", F.pmod(F.xxhash64("text_key"), F.lit(chunks)))
     numbered.repartition("chunk").write.partitionBy("chunk").mode("overwrite").parquet(f"file:{plan}")

@@ -23,10 +23,10 @@ SMALLEST_SHARE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingSpace:
-    """``(vectors - mean) @ matrix``: ``mean`` [hidden] and ``matrix`` [hidden, dims] in float64, None for no matrix.
+    """``(vectors - mean) @ matrix``, with ``mean`` [hidden] and ``matrix`` [hidden, dims] in float64 (None: no matrix).
 
-    ``rows`` distinct vectors were fitted on, and ``fitted_on`` is the hash of their set. ``ridge`` is 0 where it plays
-    no part.
+    The space was fitted on ``rows`` distinct vectors; ``fitted_on`` is the hash of their set. ``ridge`` is 0 where it
+    is not used.
     """
 
     kind: SpaceKind
@@ -42,18 +42,18 @@ class EmbeddingSpace:
         return len(self.mean) if self.matrix is None else int(self.matrix.shape[1])
 
     def key(self, encoder_key: str) -> str:
-        """space_key of embedding_spaces: SHA-256 over whose vectors, what is done to them, and what was fitted on."""
+        """space_key of embedding_spaces: SHA-256 over the encoder, the transformation and the fitted vectors."""
         parts = [encoder_key, self.kind, self.ridge, self.dims, self.fitted_on]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """``vectors`` [..., hidden] in the space, [..., dims] float32; ValueError for another width."""
+        """Transform ``vectors`` [..., hidden] to [..., dims] float32. Raises ValueError for another width."""
         if vectors.shape[-1] != len(self.mean):
-            raise ValueError(f"the space is of vectors [..., {len(self.mean)}], got {list(vectors.shape)}")
+            raise ValueError(f"expected vectors [..., {len(self.mean)}], got {list(vectors.shape)}")
         if self.kind == "raw":
             return np.asarray(vectors, np.float32)
-        moved = vectors - self.mean
-        return (moved if self.matrix is None else moved @ self.matrix).astype(np.float32)
+        centred = vectors - self.mean
+        return (centred if self.matrix is None else centred @ self.matrix).astype(np.float32)
 
 
 def fit_embedding_space(
@@ -66,28 +66,30 @@ def fit_embedding_space(
 ) -> EmbeddingSpace:
     """The space of ``vectors`` [n, hidden], fitted on the distinct ones among ``rows`` (positions; None: all).
 
-    Give the rows of items with a training event (splits.split.training_events): an item that appears only after the
-    cut must not shape the space. Equal texts count once, and the order of rows changes no bit. ``centred`` subtracts
-    the mean; ``whitened`` makes the covariance the identity by the ZCA matrix V diag(1 / sqrt(eigenvalue)) V', in
-    which the signs of eigenvectors cancel (raw text embeddings lie in a narrow cone: WhitenRec, arXiv 2402.10602; LEARN
-    itself feeds them raw). ``ridge`` times the mean eigenvalue is added to every eigenvalue, so that directions of mere
-    noise are not blown up. With ``dims`` only the ``dims`` directions of largest variance are kept, one a column (PCA
-    whitening, the largest entry of a direction positive).
+    Pass the rows of items with a training event (splits.split.training_events): an item that appears only after the
+    split must not influence the space. Equal texts count once, and the order of rows changes no bit. ``centred``
+    subtracts the mean. ``whitened`` makes the covariance the identity by the ZCA matrix V diag(1 / sqrt(eigenvalue))
+    V', in which the signs of eigenvectors cancel. Raw text embeddings lie in a narrow cone (WhitenRec, arXiv
+    2402.10602); LEARN uses them raw. ``ridge`` times the mean eigenvalue is added to every eigenvalue, so that
+    directions of mere noise are not amplified. With ``dims`` only the ``dims`` directions of largest variance remain,
+    one per column (PCA whitening; the largest entry of a direction is positive).
 
     Raises ValueError for a negative ridge, values that are not finite, fewer than 2 distinct rows (1 for centred), rows
-    that lie in a subspace where the ridge is 0, and for ``dims`` that the kind does not take or that are too many.
+    in a subspace where the ridge is 0, and ``dims`` that are too many or that the kind does not take.
     """
     _check(vectors, ridge, least_rows=0 if kind == "raw" else 1)
     hidden = int(vectors.shape[1])
     if dims is not None and (kind != "whitened" or not 1 <= dims <= hidden):
-        raise ValueError(f"dims {dims} must be 1 to {hidden}, and only a whitened space takes them (this one: {kind})")
+        raise ValueError(
+            f"dims {dims} must be 1 to {hidden} for a whitened space and None for others; this space is {kind}"
+        )
     if kind == "raw":
         return EmbeddingSpace("raw", np.zeros(hidden), None, 0.0, 0, hashlib.sha256(b"").hexdigest())
     order, fitted_on = _distinct(vectors, rows)
     if kind == "centred":
         return EmbeddingSpace("centred", _mean(vectors, order), None, 0.0, len(order), fitted_on)
     if len(order) < 2:
-        raise ValueError(f"whitening needs 2 distinct vectors at least, got {len(order)}")
+        raise ValueError(f"whitening needs at least 2 distinct vectors, got {len(order)}")
     mean, values, directions = _principal(vectors, order, ridge, dims)
     if dims is None:
         matrix = (directions / np.sqrt(values)) @ directions.T
@@ -101,7 +103,7 @@ def fit_embedding_space(
 def register_embedding_space(
     workspace: Workspace, space: EmbeddingSpace, encoder_key: str, inputs: Mapping[str, str]
 ) -> str:
-    """Write the space down in embedding_spaces, once, with the table versions it came from; returns its space_key."""
+    """Register the space in embedding_spaces once, with the table versions it came from; returns its space_key."""
     path, key = workspace.table("embedding_spaces"), space.key(encoder_key)
     if any(row["space_key"] == key for row in read_rows(path)):
         return key
@@ -124,7 +126,7 @@ def register_embedding_space(
 
 
 def read_embedding_space(workspace: Workspace, space_key: str) -> EmbeddingSpace:
-    """The space registered under ``space_key``, equal to the bit; LearnSparkError where there is none."""
+    """The space registered under ``space_key``, bit-identical. Raises LearnSparkError where there is none."""
     for row in read_rows(workspace.table("embedding_spaces")):
         if row["space_key"] == space_key:
             matrix = None
@@ -135,7 +137,7 @@ def read_embedding_space(workspace: Workspace, space_key: str) -> EmbeddingSpace
             )
     raise LearnSparkError(
         f"embedding_spaces in {workspace.root} has no space {space_key}: the model that names it was trained "
-        "elsewhere, or the row was removed; train anew"
+        "elsewhere, or the row was removed; train again"
     )
 
 
@@ -152,7 +154,7 @@ def _distinct(vectors: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray,
     for row in np.arange(len(vectors)) if rows is None else np.unique(rows):
         first.setdefault(hashlib.sha256(np.ascontiguousarray(vectors[row]).tobytes()).digest(), int(row))
     hashes = sorted(first)
-    return np.asarray([first[one] for one in hashes], np.int64), hashlib.sha256(b"".join(hashes)).hexdigest()
+    return np.asarray([first[digest] for digest in hashes], np.int64), hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
 def _chunks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -162,13 +164,17 @@ def _chunks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 def _mean(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if not len(rows):
-        raise ValueError(f"a space cannot be fitted on none of {len(vectors)} vectors: no item has a training event")
+        raise ValueError(
+            f"a space needs at least 1 of {len(vectors)} vectors to be fitted on, but no item has a training event"
+        )
     total = np.zeros(vectors.shape[1])
     for chunk in _chunks(vectors, rows):
         total += chunk.sum(axis=0)
     mean = total / len(rows)
     if not np.isfinite(mean).all():
-        raise ValueError(f"{int((~np.isfinite(mean)).sum())} of {len(mean)} embedding columns hold values not finite")
+        raise ValueError(
+            f"{int((~np.isfinite(mean)).sum())} of {len(mean)} embedding columns have values that are not finite"
+        )
     return mean
 
 
@@ -177,7 +183,7 @@ def _principal(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean [d], eigenvalues of the covariance with the ridge added [d], ascending, and eigenvectors in columns.
 
-    ValueError where one of the largest ``dims`` eigenvalues (None: of all) is negligible against the largest.
+    Raises ValueError where one of the largest ``dims`` eigenvalues (None: of all) is negligible against the largest.
     """
     mean = _mean(vectors, rows)
     scatter = np.zeros((len(mean), len(mean)))

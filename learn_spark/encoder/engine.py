@@ -1,4 +1,4 @@
-"""The encoding engine: texts in, one pooled vector a text out. Knows nothing of Spark."""
+"""The encoding engine without Spark: texts in, one pooled vector per text out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.identity import EncoderError
 from learn_spark.encoder.loading import load
 from learn_spark.encoder.pooling import POOLINGS
-from learn_spark.encoder.reader import Reader, reach
+from learn_spark.encoder.reader import Reader, readable_tokens
 
 _log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation", "std::bad_alloc")
@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 
 @dataclass(frozen=True)
 class Tokenised:
-    """Texts as token ids: those of text i are ``ids[starts[i] : starts[i + 1]]``; ``truncated`` [n] bool."""
+    """Texts as token ids. Text i has ``ids[starts[i] : starts[i + 1]]``; ``truncated`` and ``blank`` are [n] bool."""
 
     ids: np.ndarray
     starts: np.ndarray
@@ -39,8 +39,11 @@ class Tokenised:
 
 @dataclass(frozen=True)
 class Encoded:
-    """``vectors`` [n, hidden] float32; ``n_tokens`` [n] int32; ``truncated`` [n] bool: had more tokens than were read;
-    ``errors``: position -> why its vector is unusable; ``padded_tokens``: what the model computed, padding included.
+    """The vectors of n texts.
+
+    ``vectors`` [n, hidden] float32; ``n_tokens`` [n] int32; ``truncated`` [n] bool, True where a text had more tokens
+    than were read; ``errors``: position -> reason why its vector is unusable; ``padded_tokens``: computed tokens with
+    padding.
     """
 
     vectors: np.ndarray
@@ -53,12 +56,14 @@ class Encoded:
 class TextEncoder:
     """A frozen LLM that encodes lists of texts.
 
-    Texts are tokenised in bulk, sorted by length and batched by token budget. Where the model can, a batch is
-    packed: its texts stand one after the other, without padding (on the CPU, and on a GPU with FlashAttention 2);
-    else it is right-padded. A vector does not depend on the batch it travelled in, but for the last bits (int8 scales
-    activations by the batch, so there it depends a little). ``pooling`` is mean, last or cls; ``prefix`` is put
-    before every text (an instruction); ``precision`` is fp32, bf16 or int8 (CPU: linear layers, quantised at load).
-    Raises EncoderError where the model cannot be loaded or cannot do what is asked.
+    Texts are tokenised in bulk, sorted by length and batched by token budget. Where the model supports it, a batch is
+    packed: its texts are laid end to end, without padding (on the CPU, and on a GPU with FlashAttention 2). Otherwise
+    it is right-padded. A vector depends on its batch only in the last bits (int8 scales activations by batch, so there
+    it depends a little). ``pooling`` is mean, last or cls; ``prefix`` is put before every text (an instruction);
+    ``precision`` is fp32, bf16 or int8 (CPU: linear layers, quantised at load).
+
+    Raises ValueError for sizes below 1, and EncoderError where the model cannot be loaded or does not support the
+    settings.
     """
 
     def __init__(
@@ -78,7 +83,7 @@ class TextEncoder:
             raise ValueError(f"token_budget {token_budget} and max_tokens {max_tokens} must be at least 1")
         self.device = torch.device(device)
         self.model, self.tokenizer = load(folder, precision=precision, device=self.device)
-        self.max_tokens = reach(self.model.config, max_tokens)
+        self.max_tokens = readable_tokens(self.model.config, max_tokens)
         self.normalise, self.token_budget, self.prefix = normalise, token_budget, prefix
         self.hidden_size = int(self.model.config.hidden_size)
         self._pool = POOLINGS[pooling]
@@ -88,14 +93,16 @@ class TextEncoder:
         pad = self.tokenizer.pad_token_id or 0
         self.reader = Reader(self.model, pad=pad, longest=self.max_tokens, precision=precision, packing=packing)
         if pooling == "cls" and self.reader.causal:
-            raise EncoderError("encoder.pooling is cls, but in a causal model the first token has read nothing else")
+            raise EncoderError(
+                "encoder.pooling is cls, but the first token of a causal model attends only to itself; use mean or last"
+            )
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Encode ``texts``. A blank one, and one whose vector is not finite or is zero, is in ``errors``."""
+        """Encode ``texts``. Blank texts, and texts whose vector is zero or not finite, are in ``errors``."""
         return self.encode_tokens(self.tokenise(texts))
 
     def tokenise(self, texts: Sequence[str]) -> Tokenised:
-        """Token ids of all texts, prefix and special tokens included, truncated at ``max_tokens``."""
+        """Token ids of all texts with prefix and special tokens, truncated at ``max_tokens``."""
         full = [self.prefix + text for text in texts] if self.prefix else list(texts)
         encodings = self._backend.encode_batch_fast(full, add_special_tokens=True)
         rows = [encoding.ids for encoding in encodings]
@@ -107,7 +114,7 @@ class TextEncoder:
         return Tokenised(ids, starts, truncated, blank)
 
     def encode_tokens(self, tokens: Tokenised) -> Encoded:
-        """The vectors of tokenised texts. EncoderError where the model fails on every one of them."""
+        """The vectors of tokenised texts. Raises EncoderError where the model fails on all of them."""
         lengths = tokens.lengths
         vectors = np.zeros((len(lengths), self.hidden_size), dtype=np.float32)
         errors = {int(i): "blank text" if tokens.blank[i] else "no tokens" for i in np.flatnonzero(tokens.blank)}
@@ -126,13 +133,13 @@ class TextEncoder:
                 no_memory = is_out_of_memory(error)
                 if len(batch) == 1:
                     failed[int(batch[0])] = "out of memory" if no_memory else f"the model failed: {_brief(error)}"
-                    last = error
+                    last_error = error
                     continue
                 if no_memory:
-                    self._spend_less(self.reader.cost(lengths[batch]))
+                    self._shrink_budget(self.reader.cost(lengths[batch]))
                 waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
         if failed and len(failed) == len(usable):
-            raise EncoderError(f"the model fails on each of {len(failed)} texts: {_brief(last)}") from last
+            raise EncoderError(f"the model fails on each of {len(failed)} texts: {_brief(last_error)}") from last_error
         norms = np.linalg.norm(vectors, axis=1)
         good = np.isfinite(norms) & (norms > 0)
         for i in np.flatnonzero(~good):
@@ -151,16 +158,16 @@ class TextEncoder:
         hidden = self.reader.hidden_states(ids, starts)
         return self._pool(hidden, torch.from_numpy(starts).to(self.device)).cpu().numpy()
 
-    def _spend_less(self, cells: int) -> None:
-        """Batches of half the size that did not fit, from now on."""
+    def _shrink_budget(self, cells: int) -> None:
+        """Halve the token budget, or the cost of the batch that did not fit if that is less."""
         self.token_budget = max(1, min(self.token_budget, cells) // 2)
-        _log.warning("out of memory in a batch of %d tokens; the token budget is %d now", cells, self.token_budget)
+        _log.warning("out of memory in a batch of %d tokens; the token budget is now %d", cells, self.token_budget)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def open_encoder(folder: Path, settings: EncoderSettings, device: str) -> TextEncoder:
-    """The engine over a prepared folder (loading.prepare), as the settings say, on one of PyTorch's devices."""
+    """The engine over a prepared folder (loading.prepare) by the settings, on one of PyTorch's devices."""
     return TextEncoder(
         folder,
         max_tokens=settings.max_tokens,
@@ -174,20 +181,20 @@ def open_encoder(folder: Path, settings: EncoderSettings, device: str) -> TextEn
 
 
 def encode_windows(encoder: TextEncoder, windows: Iterator[Sequence[str]]) -> Iterator[Encoded]:
-    """Encode window after window; the next one is tokenised while the model works on this one."""
+    """Encode window after window; the next one is tokenised while the model computes."""
     with ThreadPoolExecutor(1) as ahead:
         waiting = None
         for window in windows:
-            next_one = ahead.submit(encoder.tokenise, window)
+            upcoming = ahead.submit(encoder.tokenise, window)
             if waiting is not None:
                 yield encoder.encode_tokens(waiting.result())
-            waiting = next_one
+            waiting = upcoming
         if waiting is not None:
             yield encoder.encode_tokens(waiting.result())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of the GPU or the machine."""
+    """Whether an error reports that memory of the GPU or the machine ran out."""
     text = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
 

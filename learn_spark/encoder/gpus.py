@@ -1,4 +1,4 @@
-"""GPUs of a Spark cluster for the encoder stage only: the request to Spark, and a check that Spark grants it."""
+"""GPUs of a Spark cluster for the encoder's stage: the request to Spark, and a check that Spark grants it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 AMOUNT = "spark.executor.resource.gpu.amount"
 SCRIPT = "spark.executor.resource.gpu.discoveryScript"
-# A key of ours; Spark takes any that begins with spark.
+# learn-spark's own key; Spark accepts any that begins with spark.
 WAIT = "spark.learnSpark.gpuWaitSeconds"
 DEFAULT_WAIT = 300.0
 _GROUP = "learn-spark: a GPU for the encoder"
 
 
 def gpu_profile(spark: SparkSession, gpus: int) -> ResourceProfile:
-    """The profile of the encoder's stage: ``gpus`` GPUs and one core a task.
+    """The resource profile of the encoder's stage: ``gpus`` GPUs and one core per task.
 
-    Without dynamic allocation its tasks run on the executors that the application has, so these must hold GPUs. With
-    it, executors with GPUs are asked for when the stage begins and given back when they are idle; plain stages then
-    have executors without. (Spark, "Stage Level Scheduling Overview" of each cluster manager.)
+    Without dynamic allocation, its tasks run on the application's executors, so these must have GPUs. With it,
+    executors with GPUs are requested when the stage begins and released when they are idle; other stages then have
+    executors without GPUs. (Spark, "Stage Level Scheduling Overview" of each cluster manager.)
+
     Raises EncoderError where no executor could ever run such a task.
     """
     from pyspark.resource import ExecutorResourceRequests, ResourceProfileBuilder, TaskResourceRequests
@@ -35,13 +36,13 @@ def gpu_profile(spark: SparkSession, gpus: int) -> ResourceProfile:
     conf = context.getConf()
     if (context.master or "").startswith("local"):
         raise EncoderError(
-            "encoder.gpus asks Spark for GPUs, which a local master does not give out: set it to 0 (a local run uses "
-            "the GPU it finds), or run on a cluster (docs/cluster.md)"
+            "encoder.gpus requests GPUs from Spark, which a local master does not provide: set it to 0 (a local run "
+            "uses the GPU that PyTorch finds), or run on a cluster (docs/cluster.md)"
         )
     per_executor, dynamic = _gpus_per_executor(conf), is_dynamic(conf)
     if per_executor < gpus and not (dynamic and per_executor == 0):
         raise EncoderError(
-            f"encoder.gpus asks for {gpus} GPUs a task, but an executor has {per_executor} ({AMOUNT}), so that no "
+            f"encoder.gpus is {gpus} GPUs per task, but an executor has {per_executor} ({AMOUNT}), so that no "
             f"executor can run such a task. Submit with --conf {AMOUNT}={gpus} and a discovery script "
             "(docs/cluster.md), or set encoder.gpus to 0 to encode without GPUs"
         )
@@ -57,68 +58,69 @@ def gpu_profile(spark: SparkSession, gpus: int) -> ResourceProfile:
 
 
 def require_gpu(spark: SparkSession, profile: ResourceProfile | None) -> list[str]:
-    """The addresses that one small task is given under ``profile`` (None: under the application's own).
+    """The GPU addresses that a small task receives under ``profile`` (None: the application's own).
 
-    Spark waits for ever for executors that its cluster cannot give; here an EncoderError says so after WAIT seconds.
-    Call it before the first action of a stage whose executors hold GPUs.
+    Spark waits for ever for executors that its cluster cannot provide; this function raises EncoderError after WAIT
+    seconds instead. Call it before the first action of a stage whose executors have GPUs.
     """
     context = spark.sparkContext
     seconds = float(spark.conf.get(WAIT, str(DEFAULT_WAIT)) or DEFAULT_WAIT)
-    gave_up = threading.Event()
+    timed_out = threading.Event()
 
-    def give_up() -> None:
-        gave_up.set()
+    def cancel() -> None:
+        timed_out.set()
         context.cancelJobGroup(_GROUP)
 
-    timer = threading.Timer(seconds, give_up)
+    timer = threading.Timer(seconds, cancel)
     timer.daemon = True
     rows = context.parallelize([0], 1)
-    before = context.getLocalProperty("spark.jobGroup.id")
+    previous_group = context.getLocalProperty("spark.jobGroup.id")
     context.setJobGroup(_GROUP, _GROUP)
     timer.start()
     try:
         addresses: list[list[str]] = (rows.withResources(profile) if profile else rows).map(_addresses).collect()
     except Exception as error:
-        if gave_up.is_set():
-            raise EncoderError(_nothing_came(context, seconds)) from None
+        if timed_out.is_set():
+            raise EncoderError(_no_executor_message(context, seconds)) from None
         raise EncoderError(f"Spark could not give the encoder a GPU: {_first_line(error)}") from error
     finally:
         timer.cancel()
-        # Later jobs are not of this group.
-        context.setLocalProperty("spark.jobGroup.id", before)  # type: ignore[arg-type]
+        # Later jobs must not belong to this group.
+        context.setLocalProperty("spark.jobGroup.id", previous_group)  # type: ignore[arg-type]
     return addresses[0]
 
 
 def gpu_tasks(spark: SparkSession, gpus: int) -> int | None:
-    """Number of tasks of ``gpus`` GPUs that the executors run at once; None under dynamic allocation."""
+    """Number of tasks of ``gpus`` GPUs that the executors run concurrently; None under dynamic allocation."""
     context = spark.sparkContext
     if is_dynamic(context.getConf()):
         return None
-    # The driver is one of the infos.
+    # The driver is among the infos.
     executors = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1
     return max(1, executors * (_gpus_per_executor(context.getConf()) // gpus))
 
 
 def threads_of_task(spark: SparkSession, tasks: int, gpus: int) -> int:
-    """Threads for each of the tasks that share an executor, so that tasks x threads = cores; ``tasks`` at once here.
+    """Threads of each of the tasks that share an executor, so that tasks x threads = cores.
 
-    On a cluster the executor's cores count, not the driver's (1 where spark.executor.cores does not say).
+    Locally, ``tasks`` run concurrently. On a cluster the executor's cores count, not the driver's (1 where
+    spark.executor.cores is not set).
     """
     context = spark.sparkContext
     conf = context.getConf()
     if (context.master or "").startswith("local"):
         return max(1, (os.cpu_count() or 1) // tasks)
     cores = int(conf.get("spark.executor.cores", "1") or 1)
-    at_once = (
+    concurrent_tasks = (
         max(1, _gpus_per_executor(conf) // gpus)
         if gpus
         else max(1, cores // int(conf.get("spark.task.cpus", "1") or 1))
     )
-    return max(1, cores // at_once)
+    return max(1, cores // concurrent_tasks)
 
 
 def is_dynamic(conf: SparkConf) -> bool:
-    """Whether Spark asks for executors as stages need them."""
+    """Whether Spark requests executors as stages need them (dynamic allocation)."""
     return str(conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true"
 
 
@@ -130,11 +132,11 @@ def _addresses(_: int) -> list[str]:
     from pyspark import TaskContext
 
     context = TaskContext.get()
-    given = context.resources().get("gpu") if context is not None else None
-    return list(given.addresses) if given else []
+    resource = context.resources().get("gpu") if context is not None else None
+    return list(resource.addresses) if resource else []
 
 
-def _nothing_came(context: SparkContext, seconds: float) -> str:
+def _no_executor_message(context: SparkContext, seconds: float) -> str:
     executors = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1
     return (
         f"the encoder got no executor with GPUs in {seconds:g} s ({executors} executors are registered; "
@@ -147,5 +149,5 @@ def _nothing_came(context: SparkContext, seconds: float) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Of a Java error the first line names only the call that failed.
+    # The first line of a Java error has only the call that failed.
     return next((line for line in lines if "Exception: " in line), lines[0] if lines else type(error).__name__)[:400]

@@ -1,4 +1,4 @@
-"""Which frozen LLM this is, exactly: where its files lie, the revision they are, and the key of its embeddings."""
+"""The identity of the frozen LLM: its files, their revision, and the key of its embeddings."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", 
 
 
 class EncoderError(LearnSparkError):
-    """A model that cannot be found, loaded, or that gives unusable vectors."""
+    """A model that is missing, cannot be loaded, or gives unusable vectors."""
 
 
-# A precision that is computed another way than it once was has another name in the key.
+# Names in the key of precisions whose computation has changed since they were introduced.
 _WAYS = {"int8": "int8, one scale an output channel"}
 
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """A frozen LLM and how it is read. ``path`` is a folder with safetensors, or a GGUF file."""
+    """A frozen LLM and its reading settings. ``path`` is a folder with safetensors, or a GGUF file."""
 
     model: str
     revision: str
@@ -56,8 +56,8 @@ class EncoderIdentity:
 def identify(settings: EncoderSettings) -> EncoderIdentity:
     """The identity of the configured model: ``package:NAME/file``, a local folder or GGUF file, or a hub name.
 
-    Of local files the revision is a hash of the weights; of a hub name it is the commit. Raises EncoderError where
-    the model is missing, is not safetensors or GGUF, or is not the revision that the settings pin.
+    The revision of local files is a hash of the weights, that of a hub name its commit. Raises EncoderError where the
+    model is missing, is neither safetensors nor GGUF, or is not the revision that the settings pin.
     """
     local = settings.model.startswith("package:") or Path(settings.model).expanduser().exists()
     if local:
@@ -65,14 +65,14 @@ def identify(settings: EncoderSettings) -> EncoderIdentity:
         revision = _content_hash(path, *_weight_stats(path))
         if settings.revision and settings.revision != revision:
             raise EncoderError(
-                f"encoder.model {settings.model} has the revision {revision}, but encoder.revision pins "
-                f"{settings.revision}"
+                f"encoder.model {settings.model} has the revision {revision}, but encoder.revision is "
+                f"{settings.revision}; set the revision of the local files or remove it"
             )
     elif _HUB_NAME.match(settings.model):
         path = _from_hub(settings.model, settings.revision)
         revision = path.name
     else:
-        raise EncoderError(f"encoder.model {settings.model!r} is neither a file or folder here nor a hub name")
+        raise EncoderError(f"encoder.model {settings.model!r} is neither an existing file or folder nor a hub name")
     return EncoderIdentity(
         settings.model,
         revision,
@@ -86,10 +86,10 @@ def identify(settings: EncoderSettings) -> EncoderIdentity:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that hold the weights: the GGUF file itself, or a folder's safetensors."""
+    """The files with the weights: the GGUF file, or a folder's safetensors. Raises EncoderError for other formats."""
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     if not files or (path.is_file() and path.suffix != ".gguf"):
-        raise EncoderError(f"{path} holds neither *.safetensors nor is it a .gguf file; other formats are not loaded")
+        raise EncoderError(f"{path} has no *.safetensors and is not a .gguf file; no other format is loaded")
     return files
 
 
@@ -100,10 +100,10 @@ def _weight_stats(path: Path) -> tuple[tuple[str, int, int], ...]:
 @lru_cache(maxsize=16)
 def _content_hash(path: Path, *_stats: tuple[str, int, int]) -> str:
     digest = hashlib.sha256()
-    extra = [path / n for n in ("config.json", "tokenizer.json")] if path.is_dir() else []
-    for file in [*weight_files(path), *(f for f in extra if f.is_file())]:
-        with file.open("rb") as opened:
-            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
+    configs = [path / name for name in ("config.json", "tokenizer.json")] if path.is_dir() else []
+    for file in [*weight_files(path), *(f for f in configs if f.is_file())]:
+        with file.open("rb") as stream:
+            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -112,11 +112,11 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
     if revision is None:
         raise EncoderError(
-            f"encoder.model {name} is a hub name: pin encoder.revision to a commit, so that a re-run meets the same "
+            f"encoder.model {name} is a hub name: set encoder.revision to a commit, so that a re-run uses the same "
             "model"
         )
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EncoderError(f"encoder.model {name} @ {revision} could not be had from the hub: {first}") from None
+        raise EncoderError(f"encoder.model {name} @ {revision} cannot be downloaded from the hub: {first}") from None

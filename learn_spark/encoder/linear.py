@@ -1,4 +1,4 @@
-"""Linear layers for the CPU with weights laid out once for oneDNN's kernels, which on many CPUs outrun MKL's."""
+"""Linear layers for the CPU with weights in oneDNN's layout, which on many CPUs is faster than MKL."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class PrepackedLinear(nn.Module):
-    """``linear`` on the CPU, frozen: same numbers but for the last bits, its weights in oneDNN's own layout.
+    """A frozen ``linear`` layer on the CPU with its weights in oneDNN's layout; results differ in the last bits only.
 
-    The layout is what torch.compile's freezing gives linear layers, by the same operators.
+    The layout is the one that torch.compile's freezing gives linear layers, by the same operators.
     """
 
-    # The usual batch of the engine: the layout is chosen for it, and right for any.
+    # The engine's usual batch; the layout is optimised for it and correct for any.
     ROWS = 2048
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -21,17 +21,17 @@ class PrepackedLinear(nn.Module):
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, rows: Tensor) -> Tensor:
-        """[..., in] to [..., out]."""
+        """Map ``rows`` [..., in] to [..., out]."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
         return product
 
 
 def can_prepack(dtype: torch.dtype) -> bool:
-    """Whether oneDNN lays out and multiplies weights of ``dtype`` here: bf16 requires a CPU with AVX512."""
+    """Whether oneDNN supports weights of ``dtype`` on this machine: bf16 requires a CPU with AVX512."""
     try:
         with torch.inference_mode():
             PrepackedLinear(nn.Linear(8, 8, dtype=dtype))(torch.zeros(2, 8, dtype=dtype))
-    # A build without the operators has no such attribute; a CPU that they refuse is a RuntimeError.
+    # AttributeError: a build without the operators; RuntimeError: a CPU that they do not support.
     except (AttributeError, RuntimeError):
         return False
     return True
@@ -39,10 +39,10 @@ def can_prepack(dtype: torch.dtype) -> bool:
 
 @torch.inference_mode()
 def prepack(model: nn.Module) -> int:
-    """Replace the linear layers of a model on the CPU, fp32 or bf16, in place; their number."""
+    """Replace the linear layers of a model on the CPU, fp32 or bf16, in place; returns their number."""
     count = 0
     for name, child in model.named_children():
-        # A subclass may do more than its weight and bias say.
+        # A subclass may compute more than weight and bias.
         if type(child) is nn.Linear:
             setattr(model, name, PrepackedLinear(child))
             count += 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def prepare(identity: EncoderIdentity, cache: Path) -> Path:
-    """A folder that :func:`load` reads at once. A GGUF file is converted to safetensors in ``cache``, only once."""
+    """A folder that :func:`load` reads directly. A GGUF file is converted to safetensors in ``cache``, once."""
     if identity.path.is_dir():
         return identity.path
     folder = cache / identity.revision
@@ -27,7 +27,7 @@ def prepare(identity: EncoderIdentity, cache: Path) -> Path:
         temporary.mkdir(parents=True)
         try:
             _convert_gguf(identity.path, temporary)
-            # Another process may have been faster; its folder is as good.
+            # Another process may have converted the file meanwhile; its folder is equivalent.
             if not folder.exists():
                 temporary.rename(folder)
         finally:
@@ -55,10 +55,11 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 def load(
     folder: Path, *, precision: str = "fp32", device: torch.device | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and fast tokenizer of a prepared folder: frozen, in eval mode, on ``device`` (the CPU if None).
+    """Model and fast tokenizer of a prepared folder: frozen, in eval mode, on ``device`` (None: the CPU).
 
-    ``precision`` is fp32, bf16 or int8 (linear layers, on the CPU). FlashAttention 2 is used on a GPU where it is
-    installed and the precision is bf16, PyTorch's scaled dot product attention elsewhere.
+    ``precision`` is fp32, bf16 or int8 (linear layers, on the CPU). On a GPU with bf16, FlashAttention 2 is used where
+    it is installed; elsewhere PyTorch's scaled dot product attention. Raises EncoderError where the folder cannot be
+    loaded.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer, logging
@@ -96,7 +97,7 @@ def _int8(model: PreTrainedModel) -> PreTrainedModel:
         raise EncoderError(f"encoder.precision is int8, but {type(model).__name__} has no linear layer to quantise")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # A scale for each row of a weight: one for all of it costs much more of the quality.
-        how = {torch.nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}
-        quantised: PreTrainedModel = torch.ao.quantization.quantize_dynamic(model, how)
+        # One scale per row of a weight: a single scale loses much more quality.
+        qconfig = {torch.nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}
+        quantised: PreTrainedModel = torch.ao.quantization.quantize_dynamic(model, qconfig)
     return quantised

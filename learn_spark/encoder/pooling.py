@@ -1,4 +1,4 @@
-"""From the hidden states of a text's tokens to its one vector."""
+"""Pooling: from the hidden states of a text's tokens to its vector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def mean_pool(hidden: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
 
 
 def last_token_pool(hidden: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """The hidden state of the last token: for causal models the only one that has read all of the text."""
+    """The hidden state of the last token: in causal models the only one that attends to the whole text."""
     return hidden[starts[1:] - 1].float()
 
 
@@ -25,8 +25,7 @@ def cls_pool(hidden: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     return hidden[starts[:-1]].float()
 
 
-# Hidden states of texts one after the other [tokens, H], without padding, and where each begins, with the end
-# [B + 1] -> [B, H] in fp32.
+# From hidden states [tokens, H] of texts laid end to end and their starts [B + 1], the end included, to [B, H] in fp32.
 POOLINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "mean": mean_pool,
     "last": last_token_pool,

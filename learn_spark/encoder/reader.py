@@ -1,4 +1,4 @@
-"""How the model reads a batch of texts: packed without padding where it can, right-padded where not."""
+"""How the model reads a batch of texts: packed without padding where possible, otherwise right-padded."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet")
-# How far the same hidden states may lie apart, relative to their norm, by another kernel in the same precision.
-_CLOSE = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.1}
+# Largest relative difference of hidden states between two kernels of one precision.
+_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.1}
 
 
 class Reader:
-    """Hidden states of texts without padding, whichever way the model computes them.
+    """Hidden states of texts without padding, however the model computes them.
 
-    ``packed``: a batch is one row in which its texts stand one after the other. It is what FlashAttention 2 does on a
-    GPU, and :func:`attend_by_length` on the CPU. Whether a model can be read so is found by a probe: packed texts must
-    have the hidden states that each has alone. ``causal``: the model says that no token sees a later one, and trying
-    confirms it. ``longest`` is what a text may have of tokens.
+    Where ``packed``, the texts of a batch are laid end to end in one row: by FlashAttention 2 on a GPU, by
+    :func:`attend_by_length` on the CPU. A probe decides whether a model supports this: packed texts must have the
+    hidden states that each text has by itself. ``causal``: the model's configuration says that no token attends to a
+    later one, and a probe confirms it. ``longest`` is the largest number of tokens of a text.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Reader:
         if self._device.type == "cpu" and precision != "int8" and can_prepack(model.dtype):
             prepack(model)
         self.causal = self._sees_no_later_token()
-        self.packed = packing and self._packs(longest, _CLOSE[precision])
+        self.packed = packing and self._packs(longest, _TOLERANCE[precision])
 
     def cost(self, lengths: np.ndarray) -> int:
         """Tokens that the model computes for a batch of these lengths, padding included."""
@@ -53,8 +53,13 @@ class Reader:
         positions = np.arange(len(ids)) - np.repeat(starts[:-1], np.diff(starts)) + _first_position(self._model.config)
         tokens, places = (torch.from_numpy(x[None]).to(self._device) for x in (ids, positions))
         ends = torch.from_numpy(starts.astype(np.int32)).to(self._device)
-        of_flash = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
-        states: torch.Tensor = self._model(input_ids=tokens, position_ids=places, **of_flash).last_hidden_state
+        flash_arguments = {
+            "cu_seq_lens_q": ends,
+            "cu_seq_lens_k": ends,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
+        states: torch.Tensor = self._model(input_ids=tokens, position_ids=places, **flash_arguments).last_hidden_state
         return states[0]
 
     def _padded(self, ids: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
@@ -62,8 +67,8 @@ class Reader:
         rows = np.full(inside.shape, self._pad, np.int64)
         rows[inside] = ids
         tokens, mask = (torch.from_numpy(x).to(self._device, non_blocking=True) for x in (rows, inside))
-        # Without a mask attention runs its fastest kernels. Padding stands right: where no token sees a later one, no
-        # real token sees it anyhow.
+        # Without a mask, attention uses its fastest kernels. Padding is on the right, so that no real token of a causal
+        # model attends to it.
         return self._rows(tokens, None if self.causal or bool(inside.all()) else mask)[mask]
 
     def _rows(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -76,35 +81,35 @@ class Reader:
         flags = [module.is_causal for module in self._model.modules() if hasattr(module, "is_causal")]
         if not flags or not all(flags):
             return False
-        some = torch.arange(5, 15, device=self._device)[None] % int(self._model.config.vocab_size)
-        short, long = self._rows(some[:, :6], None).float(), self._rows(some, None)[:, :6].float()
+        tokens = torch.arange(5, 15, device=self._device)[None] % int(self._model.config.vocab_size)
+        short, long = self._rows(tokens[:, :6], None).float(), self._rows(tokens, None)[:, :6].float()
         return bool((short - long).norm() <= 0.05 * short.norm())
 
     @torch.inference_mode()
-    def _packs(self, longest: int, close: float) -> bool:
-        before = self._model.config._attn_implementation
-        if before != "flash_attention_2" and self._device.type != "cpu":
+    def _packs(self, longest: int, tolerance: float) -> bool:
+        implementation = self._model.config._attn_implementation
+        if implementation != "flash_attention_2" and self._device.type != "cpu":
             return False
         lengths = np.minimum([9, 6, 6, 1], longest)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         ids = np.arange(5, 5 + starts[-1]) % int(self._model.config.vocab_size)
-        alone = torch.cat([self._padded(ids[a:b], np.array([b - a])) for a, b in pairwise(starts)]).float()
+        unpacked = torch.cat([self._padded(ids[a:b], np.array([b - a])) for a, b in pairwise(starts)]).float()
         try:
-            if before != "flash_attention_2":
+            if implementation != "flash_attention_2":
                 self._model.set_attn_implementation(BY_LENGTH)
             packed = self._packed(ids, starts, longest).float()
-        # A model may fail in any way on arguments that it does not know.
+        # A model may raise any error for arguments that it does not support.
         except Exception as error:
             _log.info("%s is not packed: %s", type(self._model).__name__, error)
         else:
-            if bool((packed - alone).norm() <= close * alone.norm()):
+            if bool((packed - unpacked).norm() <= tolerance * unpacked.norm()):
                 return True
-        self._model.set_attn_implementation(before)
+        self._model.set_attn_implementation(implementation)
         return False
 
 
-def reach(config: object, max_tokens: int) -> int:
-    """``max_tokens``, or what a model with learnt positions can read if that is less."""
+def readable_tokens(config: object, max_tokens: int) -> int:
+    """``max_tokens``, or the number of tokens that a model with learned positions can read, if that is less."""
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None) or positions is None:
         return max_tokens
@@ -112,5 +117,5 @@ def reach(config: object, max_tokens: int) -> int:
 
 
 def _first_position(config: object) -> int:
-    """The position of a text's first token: RoBERTa's begin after its padding index."""
+    """The position of a text's first token: RoBERTa's positions begin after its padding index."""
     return (getattr(config, "pad_token_id", 0) or 0) + 1 if getattr(config, "model_type", "") in _SHIFTED else 0

@@ -35,5 +35,5 @@ def _architecture(identity: EncoderIdentity) -> str | None:
     config = identity.path / "config.json"
     if not config.is_file():
         return None
-    named = json.loads(config.read_text(encoding="utf-8")).get("architectures") or [None]
-    return str(named[0]) if named[0] else None
+    architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or [None]
+    return str(architectures[0]) if architectures[0] else None

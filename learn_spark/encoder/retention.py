@@ -1,4 +1,4 @@
-"""Which embeddings nobody uses any more: shown first, deleted only when asked to."""
+"""Embeddings that are no longer used: listed first, deleted only on request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from learn_spark.encoder.identity import identify
 
 @dataclass(frozen=True)
 class KeptKey:
-    """An encoder_key with vectors in the table. ``used_by`` is empty where nothing needs it."""
+    """An encoder_key with vectors in the table. ``used_by`` is empty where nothing uses it."""
 
     encoder_key: str
     model: str
@@ -33,16 +33,16 @@ class KeptKey:
 
 
 def keys_in_use(workspace: Workspace, settings: Settings, *, without: Collection[str] = ()) -> list[KeptKey]:
-    """All keys of text_embeddings, newest first, each with what uses it: the settings, trained models, releases that
-    did not expire. ``without`` are uses that do not count (``model <id>``, ``release <id>``).
+    """All keys of text_embeddings, newest first, each with its uses: the settings, trained models, unexpired releases.
 
-    Raises LearnSparkError where there is no table yet.
+    ``without`` are uses that do not count (``model <id>``, ``release <id>``). Raises LearnSparkError where there is no
+    table.
     """
     path = workspace.table("text_embeddings")
     if current_version(path) is None:
         raise LearnSparkError(f"there is no table text_embeddings in {workspace.root} yet")
     rows = Counter(Snapshot.open(path).to_arrow(["encoder_key"])["encoder_key"].to_pylist())
-    known = {row["encoder_key"]: row for row in read_rows(workspace.table("encoders"))}
+    registered = {row["encoder_key"]: row for row in read_rows(workspace.table("encoders"))}
     users: dict[str, list[str]] = {identify(settings.encoder).key: ["these settings"]}
     for manifest in sorted((workspace.root / "models").glob("*/manifest.json")):
         key = json.loads(manifest.read_text(encoding="utf-8")).get("encoder_key")
@@ -53,7 +53,7 @@ def keys_in_use(workspace: Workspace, settings: Settings, *, without: Collection
             users.setdefault(release["encoder_key"], []).append(f"release {release['release_id']}")
     kept_keys = []
     for key, count in rows.items():
-        row = known.get(key, {})
+        row = registered.get(key, {})
         detail = ", ".join(str(row[n]) for n in ("pooling", "max_tokens", "precision") if n in row)
         used = tuple(use for use in users.get(key, ()) if use not in without)
         kept_keys.append(KeptKey(key, row.get("model", "unknown"), detail, count, row.get("first_used_at"), used))
@@ -61,9 +61,10 @@ def keys_in_use(workspace: Workspace, settings: Settings, *, without: Collection
 
 
 def forget(workspace: Workspace, keys: list[str]) -> int:
-    """Delete the vectors of these keys in one commit; how many. VACUUM frees the space when its time has come.
+    """Delete the vectors of these keys in one commit; returns their number. A later VACUUM frees the space.
 
-    Raises LearnSparkError where a file holds other keys too: what deltalake writes anew of it, Arrow 14 cannot read.
+    Raises LearnSparkError where a file has vectors of other keys too: Arrow 14 cannot read the files that deltalake
+    would write in their place.
     """
     path = workspace.table("text_embeddings")
     table = DeltaTable(path)
@@ -73,7 +74,7 @@ def forget(workspace: Workspace, keys: list[str]) -> int:
         if least != most and any(least <= key[:32] <= most for key in keys):
             listed = ", ".join(f"'{key}'" for key in keys)
             raise LearnSparkError(
-                f"{file['path']} of text_embeddings holds vectors of several encoders; delete them by Spark: "
+                f"{file['path']} of text_embeddings has vectors of several encoders; delete them by Spark: "
                 f"DELETE FROM delta.`{path}` WHERE encoder_key IN ({listed})"
             )
     listed = ", ".join(f"'{key}'" for key in keys)
@@ -82,7 +83,7 @@ def forget(workspace: Workspace, keys: list[str]) -> int:
 
 
 def show_embeddings(workspace: Workspace, settings: Settings, console: Reporter, *, delete: bool) -> None:
-    """Print every encoder's vectors and what uses them; with ``delete``, delete those that nothing uses."""
+    """Print every encoder's vectors and their uses; with ``delete``, delete those without a use."""
     kept = keys_in_use(workspace, settings)
     rows = [
         [k.encoder_key[:12], k.model, k.detail, f"{k.rows:,}", ", ".join(k.used_by) or "nothing: to be deleted"]

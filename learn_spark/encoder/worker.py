@@ -1,4 +1,4 @@
-"""The engine inside Spark's Python workers: Arrow batches in and out, one model a worker process."""
+"""The engine inside Spark's Python workers: Arrow batches in and out, one model per worker process."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ _SCHEMA = pa.schema(
         ("device", pa.string()),
     ]
 )
-# A window ends early where its texts are long: memory holds two windows.
+# A window of long texts ends early, because two windows are in memory.
 WINDOW_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker needs to load its engine: a prepared folder, the settings, and the threads it may use."""
+    """The inputs of a worker's engine: a prepared folder, the settings, and the number of threads."""
 
     folder: str
     settings: EncoderSettings
     threads: int
 
 
-# Survives between the tasks of one worker process (spark.python.worker.reuse), so the model is loaded once in it.
+# Kept between the tasks of a worker process (spark.python.worker.reuse), so that it loads the model once.
 _engines: dict[tuple[WorkerSpec, str], TextEncoder] = {}
 
 
 def encode_partition(spec: WorkerSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """A function for ``DataFrame.mapInArrow`` over columns text_key, text; it yields OUTPUT.
 
-    A row whose vector is unusable has a null embedding and says why in ``error``. ``loads`` is 1 in one row of a
-    task that had to load the model, ``padded_tokens`` stands in one row of a window, ``device`` in every row.
+    A row whose vector is unusable has a null embedding and the reason in ``error``. ``loads`` is 1 in one row of a task
+    that loaded the model; ``padded_tokens`` is set in one row of a window; ``device`` in every row.
     """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -66,18 +66,18 @@ def encode_partition(spec: WorkerSpec) -> Callable[[Iterable[pa.RecordBatch]], I
         first = next(keyed, None)
         if first is None:
             return
-        place, address = device_of_task(spec.settings)
-        engine, loaded = engine_of(spec, place)
+        device, address = device_of_task(spec.settings)
+        engine, loaded = engine_of(spec, device)
         encoded = encode_windows(engine, (table["text"].to_pylist() for table in texts))
         yield _to_arrow(first, next(encoded), loaded, address)
-        for table, done in zip(keyed, encoded, strict=True):
-            yield _to_arrow(table, done, False, address)
+        for table, result in zip(keyed, encoded, strict=True):
+            yield _to_arrow(table, result, False, address)
 
     return run
 
 
 def windows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The batches' rows, about ``rows`` (or WINDOW_BYTES) together: so many are sorted by length among themselves."""
+    """The batches' rows in windows of about ``rows`` rows or WINDOW_BYTES; a window is sorted by length as a whole."""
     window: list[pa.RecordBatch] = []
     count = size = 0
     for batch in batches:
@@ -97,20 +97,20 @@ def windows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
 
 
 def device_of_task(settings: EncoderSettings) -> tuple[str, str]:
-    """(torch's device, its description): the GPU whose address Spark gave this task, where one was requested.
+    """(torch's device, its description): the GPU whose address Spark assigned to this task, where one was requested.
 
     Raises EncoderError where a GPU was requested and there is none.
     """
     from pyspark import TaskContext
 
     context = TaskContext.get()
-    given = context.resources().get("gpu") if context is not None else None
-    if settings.gpus > 0 and given is None:
+    resource = context.resources().get("gpu") if context is not None else None
+    if settings.gpus > 0 and resource is None:
         raise EncoderError(
-            "encoder.gpus asks for a GPU a task, but Spark gave this task none: set spark.executor.resource.gpu.amount "
+            "encoder.gpus requests a GPU per task, but Spark assigned none: set spark.executor.resource.gpu.amount "
             "and a discovery script (docs/cluster.md)"
         )
-    address = given.addresses[0] if given is not None else None
+    address = resource.addresses[0] if resource is not None else None
     if settings.device == "cpu":
         return "cpu", f"cpu (gpu {address})" if address is not None else "cpu"
     import torch
@@ -121,31 +121,31 @@ def device_of_task(settings: EncoderSettings) -> tuple[str, str]:
     if settings.device == "cuda" or settings.gpus > 0:
         raise EncoderError(
             f"the encoder is to run on a GPU ({'Spark gave address ' + address if address else 'encoder.device: cuda'}"
-            "), but PyTorch sees none: check the driver, and that torch was built for CUDA"
+            "), but PyTorch finds none: check the driver, and that torch was built for CUDA"
         )
     return "cpu", "cpu"
 
 
 def cuda_index(address: str | None, visible: int) -> int:
-    """PyTorch's number of the GPU with the address that Spark gave, among the ``visible`` ones; 0 without an address.
+    """PyTorch's number of the GPU with the address that Spark assigned, among ``visible`` GPUs; 0 without an address.
 
-    EncoderError where the address names none of them: two tasks would share a GPU while others idle.
+    Raises EncoderError where the address matches none of them, because two tasks would share a GPU while others idle.
     """
     if address is None:
         return 0
     if address.isdecimal() and int(address) < visible:
         return int(address)
     if visible == 1:
-        # A container that sees one GPU counts it as 0, whatever the machine calls it.
+        # A container with one GPU numbers it 0, whatever its number on the machine.
         return 0
     raise EncoderError(
-        f"Spark gave the GPU address {address!r}, but PyTorch sees {visible} GPUs, 0 to {visible - 1}: let the "
+        f"Spark assigned the GPU address {address!r}, but PyTorch finds {visible} GPUs, 0 to {visible - 1}: let the "
         "discovery script print their numbers, and run where the worker runs (conf/gpu-addresses.sh, docs/cluster.md)"
     )
 
 
 def engine_of(spec: WorkerSpec, device: str) -> tuple[TextEncoder, bool]:
-    """This process's engine, and whether it had to be loaded for this call."""
+    """This process's engine, and whether this call loaded it."""
     loaded = (spec, device) not in _engines
     if loaded:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -164,7 +164,7 @@ def _to_arrow(table: pa.Table, encoded: Encoded, loaded: bool, device: str) -> p
     count, width = encoded.vectors.shape
     usable = np.ones(count, dtype=bool)
     usable[list(encoded.errors)] = False
-    # Offsets with a null mark an empty, null list: a refused vector cannot be mistaken for a real one.
+    # A null offset makes a null list, so that an unusable vector cannot be mistaken for a real one.
     ends = np.cumsum(usable * width, dtype=np.int32)
     mask = np.append(~usable, False) if encoded.errors else None
     offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32), mask=mask)

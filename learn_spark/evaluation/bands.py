@@ -14,18 +14,20 @@ QUARTERS = 4
 
 
 def _band(values: np.ndarray, bands: dict[int, str] | dict[float, str]) -> np.ndarray:
-    """The band [n] of each of ``values`` [n]: the last that begins at or below it."""
+    """The name [n] of the band of each of ``values`` [n]: the last band that begins at or below it."""
     return np.array(list(bands.values()))[np.searchsorted(list(bands), values, side="right") - 1]
 
 
 def popularity_band(counts: np.ndarray) -> np.ndarray:
-    """By training events [N]: unseen, 1-4, 5-19, 20-99, 100+."""
+    """Bands [N] of items by training ``counts`` [N]: unseen, 1-4, 5-19, 20-99, 100+."""
     return _band(counts, POPULARITY)
 
 
 def mass_band(counts: np.ndarray) -> np.ndarray:
-    """By the share of all training events that the items with more of them have: below 0.5 head, below 0.8 mid, else
-    tail. Items with equally many events are in one band; items without an event are tail.
+    """Bands [N] of items by the share of all training events that belongs to items with more events.
+
+    Below 0.5 is head, below 0.8 mid, else tail. Items with equally many events are in one band; items without an event
+    are tail.
     """
     rising = np.sort(counts)
     sums = np.concatenate([[0], np.cumsum(rising)])
@@ -35,19 +37,20 @@ def mass_band(counts: np.ndarray) -> np.ndarray:
 
 
 def history_band(lengths: np.ndarray) -> np.ndarray:
-    """By events before the first target [B]: 1-4, 5-9, 10-19, 20-49, 50+."""
+    """Bands [B] of users by their events before the first target: 1-4, 5-9, 10-19, 20-49, 50+."""
     return _band(lengths, HISTORY)
 
 
 def recency_band(last: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """By whole days between a user's last event and its first target, both [B] in microseconds."""
+    """Bands [B] by whole days between a user's last event and their first target, both [B] in microseconds."""
     return _band((target - last) // DAY, RECENCY)
 
 
 def quarter(times: np.ndarray) -> np.ndarray:
-    """The quarter of all targets, in the order of ``times`` [T] in microseconds, that each lies in, named by its first
-    and last day. Targets of the same time are in one quarter, so that quarters can differ in size; those that lie
-    within one and the same day are one.
+    """The quarter [T] that each target lies in by ``times`` [T] in microseconds, named by its first and last day.
+
+    Targets of the same time are in one quarter, so that quarters can differ in size. Quarters within the same day are
+    one.
     """
     if not len(times):
         return np.zeros(0, dtype="<U1")
@@ -55,10 +58,10 @@ def quarter(times: np.ndarray) -> np.ndarray:
     bounds = rising[[len(times) * number // QUARTERS for number in range(1, QUARTERS)]]
     number = np.searchsorted(bounds, times, side="right")
     names = np.full(QUARTERS, "", dtype="<U22")
-    for place in np.unique(number):
-        inside = times[number == place]
+    for quarter_number in np.unique(number):
+        inside = times[number == quarter_number]
         first, last = (str(time.astype("M8[us]"))[:10] for time in (inside.min(), inside.max()))
-        names[place] = f"{first}..{last}"
+        names[quarter_number] = f"{first}..{last}"
     return names[number]
 
 

@@ -13,7 +13,7 @@ BLOCK_DRAWS = 1 << 22  # draws in memory at once
 def resampled_means(values: np.ndarray, *, samples: int, seed: int) -> np.ndarray:
     """Means [samples, M] of ``values`` [n, M] over n rows drawn with replacement.
 
-    A draw takes whole rows: columns stay paired, and columns of two calls with the same n and seed do too. Raises
+    A draw takes whole rows, so that columns stay paired, also those of two calls with the same n and seed. Raises
     ValueError for no rows and samples < 1.
     """
     if samples < 1 or values.ndim != 2 or not len(values):
@@ -48,13 +48,13 @@ class Difference:
 
 
 def paired_differences(first: np.ndarray, second: np.ndarray, *, samples: int, seed: int) -> list[Difference]:
-    """``first`` minus ``second``, M values of the same users each, [n, M]; all M see the same resamples of users.
+    """Differences ``first`` - ``second`` of M values of the same users, [n, M]; all M share the resamples of users.
 
-    p is twice the smaller share of resampled differences on either side of zero (zero itself is on both), at least
-    2 / (samples + 1). Raises ValueError where the two are not of the same users, and as ``resampled_means``.
+    p is twice the smaller share of resampled differences on either side of zero (zero counts on both), at least 2 /
+    (samples + 1). Raises ValueError where the shapes differ, and as ``resampled_means``.
     """
     if first.shape != second.shape:
-        raise ValueError(f"a paired difference needs two values a user, got {first.shape} and {second.shape}")
+        raise ValueError(f"a paired difference needs two values per user, got {first.shape} and {second.shape}")
     by_user = first - second
     means = resampled_means(by_user, samples=samples, seed=seed)
     low, high = interval(means)

@@ -1,4 +1,4 @@
-"""Two methods on the same users: paired differences with intervals, on a whole cut and slice by slice."""
+"""Two methods on the same users: paired differences with intervals, on the whole split and by slice."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ NAMED_IN_ERRORS = 5
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A tower's result as evaluations holds it. Results are comparable where ``protocol`` and ``tables`` (versions of
-    user_histories and item_index) are the same.
+class EvaluatedModel:
+    """A model's result in the table evaluations.
+
+    Results are comparable where ``protocol`` and ``tables`` (versions of user_histories and item_index) are equal.
     """
 
     run_id: str
@@ -39,7 +40,11 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class SliceDifference:
-    """First minus other in one metric on one slice: both means, their difference, and different target items."""
+    """First minus other in one metric on one slice.
+
+    ``first`` and ``other`` are the two means, ``difference`` their paired difference, ``items`` the number of distinct
+    target items.
+    """
 
     against: str
     model_id: str
@@ -54,9 +59,9 @@ class SliceDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``first`` against everybody else, whole cut first, then its slices."""
+    """``first`` compared with every other method: the whole split, then its slices."""
 
-    first: Evaluated
+    first: EvaluatedModel
     split: SplitName
     users: int
     samples: int
@@ -72,126 +77,135 @@ def compare(
     samples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare the first of ``names`` (runs of evaluate or train, or model ids) with the other names, with the baselines
-    of the same evaluation (its vectors without the reranker among them), and with the newest result of every other
-    kind of tower on the same users.
+    """Compare the first of ``names`` with the other names, its baselines, and rival towers on the same users.
 
-    Metrics are HR@k and NDCG@k. Raises LearnSparkError for a name that is not of an evaluated model or is given twice,
-    and where protocols, table versions, users or targets differ.
+    ``names`` are runs of evaluate or train, or model ids. Baselines are those of the same evaluation, including the
+    model's vectors without the reranker. Rivals are the newest results of every other kind of tower. Metrics are HR@k
+    and NDCG@k.
+
+    Raises LearnSparkError for a name without an evaluated model, a name given twice, and where protocols, table
+    versions, users or targets differ.
     """
-    every = _evaluated(workspace)
+    results = _evaluated(workspace)
     runs = {run.run_id: run for run in all_runs(workspace)}
-    chosen = [_find(workspace, name, every, runs) for name in names]
-    first = chosen[0]
-    for number, other in enumerate(chosen[1:], 1):
-        if other in chosen[:number]:
+    named = [_find(workspace, name, results, runs) for name in names]
+    first = named[0]
+    for number, other in enumerate(named[1:], 1):
+        if other in named[:number]:
             raise LearnSparkError(
                 f"compare: {names[number]} names the {other.method} model {other.model_id} a second time"
             )
         _check_comparable(first, other)
-    kinds = {one.method for one in chosen}
+    kinds = {result.method for result in named}
     rivals = {
-        one.method: one
-        for one in every
-        if one.method not in kinds and (one.protocol, one.tables) == (first.protocol, first.tables)
+        result.method: result
+        for result in results
+        if result.method not in kinds and (result.protocol, result.tables) == (first.protocol, first.tables)
     }
-    others = [*chosen[1:], *(rivals[kind] for kind in sorted(rivals))]
+    others = [*named[1:], *(rivals[kind] for kind in sorted(rivals))]
     ranked = _ranks(workspace, [first, *others], split)
-    mine = ranked[first.run_id, first.method]
+    first_rows = ranked[first.run_id, first.method]
     opponents = [(method, method, ranked[first.run_id, method]) for method in BASELINES]
-    without = f"{first.method}{VECTORS_ONLY}"
-    if (first.run_id, without) in ranked and without not in {other.method for other in others}:
-        opponents.append((without, first.model_id, ranked[first.run_id, without]))
+    vectors_only = f"{first.method}{VECTORS_ONLY}"
+    if (first.run_id, vectors_only) in ranked and vectors_only not in {other.method for other in others}:
+        opponents.append((vectors_only, first.model_id, ranked[first.run_id, vectors_only]))
     opponents += [(other.method, other.model_id, ranked[other.run_id, other.method]) for other in others]
     for method, model_id, rows in opponents:
-        _check_same_targets(first, mine, method if model_id == method else f"{method} {model_id}", rows)
-    differences = _differences(mine, opponents, k, samples, seed)
-    return Comparison(first, split, len(pc.unique(mine["user_id"])), samples, tuple(differences))
+        _check_same_targets(first, first_rows, method if model_id == method else f"{method} {model_id}", rows)
+    differences = _differences(first_rows, opponents, k, samples, seed)
+    return Comparison(first, split, len(pc.unique(first_rows["user_id"])), samples, tuple(differences))
 
 
-def _evaluated(workspace: Workspace) -> list[Evaluated]:
+def _evaluated(workspace: Workspace) -> list[EvaluatedModel]:
     """Every evaluation result, oldest first; LearnSparkError where there is none."""
-    found = {}
+    results = {}
     for row in read_rows(workspace.table("evaluations")):
-        repeats_model = row["method"].endswith(VECTORS_ONLY) and row["run_id"] in found
+        repeats_model = row["method"].endswith(VECTORS_ONLY) and row["run_id"] in results
         if row["method"] not in BASELINES and not repeats_model:
             tables = tuple((name, row["tables"][name]) for name in ("user_histories", "item_index"))
-            found[row["run_id"]] = Evaluated(row["run_id"], row["method"], row["model_id"], row["protocol"], tables)
-    if not found:
+            results[row["run_id"]] = EvaluatedModel(
+                row["run_id"], row["method"], row["model_id"], row["protocol"], tables
+            )
+    if not results:
         raise LearnSparkError(f"compare: no model has been evaluated in {workspace.root}; run the evaluate stage first")
-    return [found[run_id] for run_id in sorted(found)]
+    return [results[run_id] for run_id in sorted(results)]
 
 
-def _find(workspace: Workspace, name: str, every: Sequence[Evaluated], runs: dict[str, Run]) -> Evaluated:
-    run, wanted, model = runs.get(name), None, name
+def _find(workspace: Workspace, name: str, results: Sequence[EvaluatedModel], runs: dict[str, Run]) -> EvaluatedModel:
+    """The newest result with this name, a run or a model id. Raises LearnSparkError where there is none."""
+    run, run_id, model = runs.get(name), None, name
     if run is not None and run.job == "evaluate":
-        wanted = written_by(workspace, ResultKey.of_run(run))
+        run_id = written_by(workspace, ResultKey.of_run(run))
     elif run is not None:
         model = run.model_id or ""
         if not model:
             raise LearnSparkError(f"compare: {name} is a run of {run.job}; name a run of evaluate or train, or a model")
-    found = [one for one in every if (one.run_id == wanted if wanted else one.model_id == model)]
-    if not found:
-        known = ", ".join(
-            f"{one.model_id} ({one.method}, run {one.run_id})" for one in every[: -NAMED_IN_ERRORS - 1 : -1]
+    matches = [result for result in results if (result.run_id == run_id if run_id else result.model_id == model)]
+    if not matches:
+        newest = ", ".join(
+            f"{result.model_id} ({result.method}, run {result.run_id})"
+            for result in results[: -NAMED_IN_ERRORS - 1 : -1]
         )
-        raise LearnSparkError(f"compare: nothing was evaluated under {name!r}; the newest results are {known}")
-    return found[-1]
+        raise LearnSparkError(f"compare: there is no evaluation of {name!r}; the newest results are {newest}")
+    return matches[-1]
 
 
-def _check_comparable(first: Evaluated, other: Evaluated) -> None:
-    for what, ours, theirs in (
+def _check_comparable(first: EvaluatedModel, other: EvaluatedModel) -> None:
+    for attribute, first_value, other_value in (
         ("protocol", first.protocol, other.protocol),
-        *((f"version of {name}", ours, dict(other.tables)[name]) for name, ours in first.tables),
+        *((f"version of {name}", first_value, dict(other.tables)[name]) for name, first_value in first.tables),
     ):
-        if ours != theirs:
+        if first_value != other_value:
             raise LearnSparkError(
                 f"compare: {first.method} {first.model_id} and {other.method} {other.model_id} cannot be compared: "
-                f"their {what} differs ({ours} and {theirs}); evaluate both on the same"
+                f"their {attribute} differs ({first_value} and {other_value}); evaluate both with the same"
             )
 
 
-def _ranks(workspace: Workspace, chosen: Iterable[Evaluated], split: SplitName) -> dict[tuple[str, str], pa.Table]:
+def _ranks(
+    workspace: Workspace, results: Iterable[EvaluatedModel], split: SplitName
+) -> dict[tuple[str, str], pa.Table]:
     """Rows of evaluation_users by (run, method), ordered by user and target."""
-    runs = sorted({one.run_id for one in chosen})
+    runs = sorted({result.run_id for result in results})
     rows = scan(workspace, "evaluation_users", where=pc.field("run_id").isin(runs) & (pc.field("split") == split))
     rows = rows.sort_by([(name, "ascending") for name in ("run_id", "method", "user_id", "item_id")])
     keys = pc.binary_join_element_wise(rows["run_id"], rows["method"], "\n").dictionary_encode().combine_chunks()
     starts = np.flatnonzero(np.diff(keys.indices.to_numpy(), prepend=-1))
     ends = [*starts[1:], len(rows)]
-    found = {}
+    ranks = {}
     for start, end in zip(starts.tolist(), ends, strict=True):
         run_id, _, method = keys[start].as_py().partition("\n")
-        found[run_id, method] = rows.slice(start, end - start)
-    return found
+        ranks[run_id, method] = rows.slice(start, end - start)
+    return ranks
 
 
-def _check_same_targets(first: Evaluated, ours: pa.Table, name: str, theirs: pa.Table) -> None:
-    if all(ours[column].equals(theirs[column]) for column in ("user_id", "item_id")):
+def _check_same_targets(first: EvaluatedModel, first_rows: pa.Table, name: str, other_rows: pa.Table) -> None:
+    if all(first_rows[column].equals(other_rows[column]) for column in ("user_id", "item_id")):
         return
-    mine, others = (set(rows["user_id"].to_pylist()) for rows in (ours, theirs))
+    first_users, other_users = (set(rows["user_id"].to_pylist()) for rows in (first_rows, other_rows))
     raise LearnSparkError(
-        f"compare: {first.method} {first.model_id} has {len(ours):,} targets of {len(mine):,} users, {name} "
-        f"{len(theirs):,} of {len(others):,}, and they are not the same ({len(mine ^ others):,} users are of one "
-        "alone); evaluation_users was changed: move the three tables of evaluations away and evaluate again"
+        f"compare: {first.method} {first.model_id} has {len(first_rows):,} targets of {len(first_users):,} users, "
+        f"{name} has {len(other_rows):,} of {len(other_users):,}, and they differ ({len(first_users ^ other_users):,} "
+        "users are in only one of them); evaluation_users was changed: move the three tables of evaluations away and "
+        "evaluate again"
     )
 
 
 def _differences(
-    mine: pa.Table, opponents: Sequence[tuple[str, str, pa.Table]], k: int, samples: int, seed: int
+    first_rows: pa.Table, opponents: Sequence[tuple[str, str, pa.Table]], k: int, samples: int, seed: int
 ) -> Iterator[SliceDifference]:
-    owners = np.unique(mine["user_id"].to_numpy(), return_inverse=True)[1]
-    items = mine["item_id"].to_numpy()
-    labels = {dimension: mine[dimension].to_numpy().astype(str) for dimension in DIMENSIONS}
-    ranks = [rows["rank"].to_numpy() for rows in (mine, *(rows for _, _, rows in opponents))]
+    owners = np.unique(first_rows["user_id"].to_numpy(), return_inverse=True)[1]
+    items = first_rows["item_id"].to_numpy()
+    labels = {dimension: first_rows[dimension].to_numpy().astype(str) for dimension in DIMENSIONS}
+    ranks = [rows["rank"].to_numpy() for rows in (first_rows, *(rows for _, _, rows in opponents))]
     for part in slices(labels, owners):
         names = (f"HR@{k}", f"NDCG@{k}")
-        values = [per_user(found[part.mask], [k], part.offsets) for found in ranks]
-        ours = np.stack([values[0][name] for _ in opponents for name in names], axis=1)
-        theirs = np.stack([other[name] for other in values[1:] for name in names], axis=1)
-        found = paired_differences(ours, theirs, samples=samples, seed=seed)
+        values = [per_user(method_ranks[part.mask], [k], part.offsets) for method_ranks in ranks]
+        first_values = np.stack([values[0][name] for _ in opponents for name in names], axis=1)
+        other_values = np.stack([metrics[name] for metrics in values[1:] for name in names], axis=1)
+        differences = paired_differences(first_values, other_values, samples=samples, seed=seed)
         distinct = len(np.unique(items[part.mask]))
-        for column, difference in enumerate(found):
+        for column, difference in enumerate(differences):
             method, model_id, _ = opponents[column // len(names)]
             yield SliceDifference(
                 against=method,
@@ -199,8 +213,8 @@ def _differences(
                 dimension=part.dimension,
                 slice=part.name,
                 metric=names[column % len(names)],
-                first=float(ours[:, column].mean()),
-                other=float(theirs[:, column].mean()),
+                first=float(first_values[:, column].mean()),
+                other=float(other_values[:, column].mean()),
                 difference=difference,
                 items=distinct,
             )

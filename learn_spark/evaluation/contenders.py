@@ -1,4 +1,4 @@
-"""The methods that an evaluation compares: count-based baselines, untrained embeddings, a trained model."""
+"""The methods that an evaluation compares: count-based baselines, frozen embeddings, a trained model."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ Advance = Callable[[int], object]
 
 
 class Scorer(Protocol):
-    """A method applied to the users of one split. Each user's ``hidden`` positions are not ranked."""
+    """A method applied to the users of one split; each user's ``hidden`` positions are not ranked."""
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        """Ranks [T] of the split's targets by the rule of ranks.py; ``advance`` takes numbers of users done."""
+        """Ranks [T] of the split's targets by the rule of ranks.py; ``advance`` receives numbers of finished users."""
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
-        """Positions [R, k] of the best items of the users ``rows`` [R], whose ``hidden`` is given; -1: none left."""
+        """Positions [R, k] of the best items of the users ``rows`` [R], whose ``hidden`` is given; -1 where there are
+        fewer.
+        """
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A method. ``model_id``: of the model; the method's name for one without a model."""
+    """A method. ``model_id`` is the model's id, or the method's name where there is no model."""
 
     method: str
     model_id: str
@@ -47,6 +49,8 @@ class Contender:
 
 @dataclass(frozen=True)
 class _CountScorer:
+    """Scores by counts."""
+
     split: Split
     scores: CountScores
 
@@ -56,10 +60,10 @@ class _CountScorer:
         return self.split.items[np.arange(len(self.split.lengths)), self.split.lengths - 1].astype(np.int64) - 1
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        every = self.split.every_target
-        found = self.scores.ranks(self._last, every.positions, hidden, offsets=every.offsets)
+        targets = self.split.every_target
+        ranks = self.scores.ranks(self._last, targets.positions, hidden, offsets=targets.offsets)
         advance(len(hidden))
-        return found
+        return ranks
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
         return self.scores.top_k(self._last[rows], k, hidden)
@@ -67,16 +71,16 @@ class _CountScorer:
 
 @dataclass(frozen=True)
 class _VectorScorer:
-    """Vectors of users [B, D] and items [N, D]."""
+    """Scores by the inner products of ``users`` [B, D] and ``items`` [N, D]."""
 
     split: Split
     items: np.ndarray
     users: np.ndarray
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
-        every = self.split.every_target
+        targets = self.split.every_target
         return ranks_from_vectors(
-            self.users, self.items, every.positions, hidden, offsets=every.offsets, advance=advance
+            self.users, self.items, targets.positions, hidden, offsets=targets.offsets, advance=advance
         )
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
@@ -89,7 +93,10 @@ def counted(method: str, scores: CountScores) -> Contender:
 
 
 def frozen(unit: np.ndarray, window: int) -> Contender:
-    """A user is the mean of the L2-normalised content [N + 1, C] of their last ``window`` items; nothing is trained."""
+    """The untrained baseline by content ``unit`` [N + 1, C], L2-normalised.
+
+    A user is the mean of the content of their last ``window`` items.
+    """
 
     def scorer(split: Split) -> Scorer:
         return _VectorScorer(split, unit[1:], mean_vectors(unit, split.items, split.lengths, window))
@@ -98,9 +105,9 @@ def frozen(unit: np.ndarray, window: int) -> Contender:
 
 
 def trained(model: Model, *, cross_fitted: bool = False) -> Contender:
-    """The model's vectors, without its reranker: what is released. The model's content must be bound.
+    """The model's vectors without its reranker, as they are released. The model's content must be bound.
 
-    ``cross_fitted``: blending weights that were fitted on a user do not rank that user, as validation needs.
+    With ``cross_fitted``, no user is ranked with blending weights that were fitted on them, as validation needs.
     """
 
     def scorer(split: Split) -> Scorer:
@@ -117,6 +124,8 @@ def trained(model: Model, *, cross_fitted: bool = False) -> Contender:
 
 @dataclass(frozen=True)
 class _RerankedScorer:
+    """Scores by a model's vectors and reranker."""
+
     split: Split
     reranker: Reranker
     users: np.ndarray
@@ -131,31 +140,31 @@ class _RerankedScorer:
         )
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
-        every: list[np.ndarray] = [np.zeros(0, np.int64)] * len(self.users)
-        for row, own in zip(rows, hidden, strict=True):
-            every[row] = own
-        queries = query_batch(self.split, self.users, every, self.reach)
-        found = np.empty((len(rows), k), dtype=np.int64)
-        for part, head in self.heads.heads_of_users(
+        hidden_of_users: list[np.ndarray] = [np.zeros(0, np.int64)] * len(self.users)
+        for row, positions in zip(rows, hidden, strict=True):
+            hidden_of_users[row] = positions
+        queries = query_batch(self.split, self.users, hidden_of_users, self.reach)
+        top = np.empty((len(rows), k), dtype=np.int64)
+        for places, head in self.heads.heads_of_users(
             [self.split.user_ids[row] for row in rows], folded=self.cross_fitted
         ):
-            found[part] = self.reranker.top(head, queries.take(rows[part]), k)
-        return found
+            top[places] = self.reranker.top(head, queries.take(rows[places]), k)
+        return top
 
 
 def reranked(model: Model, values: np.ndarray, offsets: np.ndarray, *, cross_fitted: bool) -> Contender:
-    """The model's vectors with its reranker, whose co-visitation is counted in ``values`` and ``offsets``
-    (``training_events`` of the histories that the splits are of).
+    """The model's vectors with its reranker.
 
-    ``cross_fitted``: no user is ranked by a head that was fitted on them, as validation needs.
+    Co-visits are counted in ``values`` and ``offsets``, the ``training_events`` of the histories that the splits come
+    from. With ``cross_fitted``, no user is ranked by a head that was fitted on them, as validation needs.
     """
-    found = model.reranker
-    assert found is not None
-    transitions = Transitions.of(values, offsets, model.tower.n_items, reach=found.reach, decay=found.decay)
-    reranker = Reranker.of(model.tower, found.temperature, transitions)
+    fitted = model.reranker
+    assert fitted is not None
+    transitions = Transitions.of(values, offsets, model.tower.n_items, reach=fitted.reach, decay=fitted.decay)
+    reranker = Reranker.of(model.tower, fitted.temperature, transitions)
 
     def scorer(split: Split) -> Scorer:
         users = user_vectors(model.tower, split.items, split.lengths, model.window, times=split.times)
-        return _RerankedScorer(split, reranker, users, found.heads, cross_fitted, found.reach)
+        return _RerankedScorer(split, reranker, users, fitted.heads, cross_fitted, fitted.reach)
 
     return Contender(model.method, model.model_id, scorer)

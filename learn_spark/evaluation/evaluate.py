@@ -1,4 +1,4 @@
-"""The evaluate stage: a model and its baselines rank every user's targets against the whole catalogue."""
+"""The evaluate stage: a model and its baselines rank every user's targets in the whole catalogue."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
-LIST_USERS = 50_000  # users whose lists are measured: a search for the best few hundred items costs more than ranks
+LIST_USERS = 50_000  # users whose lists are measured: a top-k search costs more than ranks
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts of one table of histories: ``values`` and ``offsets`` as ``training_events`` gives them, and ``trained``
-    [N], the events of each item in training samples (``trained_counts``).
+    """Counts of one table of histories.
+
+    ``values`` and ``offsets`` are its ``training_events``; ``trained`` [N] are the events of each item in training
+    samples (``trained_counts``).
     """
 
     values: np.ndarray
@@ -72,7 +74,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class SplitTask:
-    """A split to evaluate: its users, the contenders, and the statistics that both may know."""
+    """A split to evaluate: its users, the contenders, and the statistics that both may use."""
 
     name: SplitName
     split: Split
@@ -82,8 +84,9 @@ class SplitTask:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """``ranks`` [T] of the targets and metrics of lists, both by method; ``list_users``: users whose lists were
-    measured.
+    """Ranks [T] of the targets and metrics of lists, both by method.
+
+    ``list_users`` is the number of users whose lists were measured.
     """
 
     ranks: Mapping[str, np.ndarray]
@@ -95,21 +98,21 @@ def run(context: StageContext) -> StageResult:
     """Rank every user's targets on both splits with every method.
 
     Writes metrics to ``evaluations``, metrics of slices with bootstrap intervals to ``evaluation_slices``, and every
-    rank to ``evaluation_users``. The result of a model on the same table versions, protocol and settings is written
-    once: a second run writes nothing and says so, unless it is forced; then the newer result counts.
+    rank to ``evaluation_users``. The result for a model, table versions, protocol and settings is written once: a
+    second run writes nothing and prints a note, unless it is forced; then the newer result is valid.
     """
     for table in ("evaluations", "evaluation_slices", "evaluation_users"):
-        check_columns(context.path(table), contract(table))  # before the work, not after it
+        check_columns(context.path(table), contract(table))  # before the work, so that no work is lost
     key, protocol = ResultKey.of_settings(context.inputs, context.settings), protocol_of(context.settings)
     histories = context.snapshot("user_histories").to_arrow()
-    if (before := written_by(context.workspace, key, protocol)) is not None and not context.forced:
+    if (earlier_run := written_by(context.workspace, key, protocol)) is not None and not context.forced:
         note = (
-            f"model {key.model_id} was evaluated on these tables and settings by run {before}; nothing is written "
+            f"model {key.model_id} was evaluated on these tables and settings by run {earlier_run}; nothing is written "
             "(--force evaluates again)"
         )
         return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
     model = load_model(context.workspace.root / "models" / key.model_id)
-    # The untrained embeddings are read in the model's own space, if it has one.
+    # The frozen baseline reads content in the model's embedding space, if it has one.
     matrix = bind_content(context, model) or fit_content(context, histories)[0]
     item_ids = _item_ids(context, model)
     untrained = frozen(unit_rows(item_matrix(matrix)), model.window)
@@ -134,11 +137,13 @@ def run(context: StageContext) -> StageResult:
         labels = target_labels(split, task.statistics.trained, task.statistics.counts)
         metrics += [shared | row for row in _metric_rows(context, task, result)]
         slices += _slice_rows(context, task, result, labels, model.manifest.seed)
-        of_methods = [(one.method, one.model_id, result.ranks[one.method]) for one in task.contenders]
-        users.append(user_rows(context.run_id, task.name, split, item_ids, labels, of_methods))
+        ranks_by_method = [
+            (contender.method, contender.model_id, result.ranks[contender.method]) for contender in task.contenders
+        ]
+        users.append(user_rows(context.run_id, task.name, split, item_ids, labels, ranks_by_method))
     append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
     append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), slices)
-    # Last: a result counts as written from here on.
+    # Last, because a result counts as written from here on.
     append_rows(context.path("evaluations"), contract("evaluations"), metrics)
     return StageResult(
         rows_in=len(histories),
@@ -151,25 +156,27 @@ def run(context: StageContext) -> StageResult:
 def _tasks(
     context: StageContext, histories: pa.Table, model: Model, untrained: Contender, n_items: int
 ) -> Iterator[SplitTask]:
-    """Validation, then test. After a refit, validation is ranked by the model that it chose; on test, the model and the
-    baselines alike know the validation events.
+    """The validation task, then the test task.
+
+    After a refit, validation is ranked by the model that it chose. On test, the model and the baselines alike use the
+    validation events.
     """
     statistics = Statistics.of(histories, n_items)
-    chosen, of_test = model, histories
+    validation_model, test_histories = model, histories
     if model.refit:
-        chosen = load_model(context.workspace.root / "models" / model.model_id, before_refit=True)
-        bind_content(context, chosen)
-    yield _task("validation", histories, statistics, untrained, chosen, context.settings)
+        validation_model = load_model(context.workspace.root / "models" / model.model_id, before_refit=True)
+        bind_content(context, validation_model)
+    yield _task("validation", histories, statistics, untrained, validation_model, context.settings)
     if model.refit:
-        of_test = with_validation(histories)
-        statistics = Statistics.of(of_test, n_items)
-    yield _task("test", of_test, statistics, untrained, model, context.settings)
+        test_histories = with_validation(histories)
+        statistics = Statistics.of(test_histories, n_items)
+    yield _task("test", test_histories, statistics, untrained, model, context.settings)
 
 
 def _task(
     name: SplitName, histories: pa.Table, statistics: Statistics, untrained: Contender, model: Model, settings: Settings
 ) -> SplitTask:
-    cross_fitted = name == "validation"  # whatever was fitted on validation users must not rank its own users there
+    cross_fitted = name == "validation"  # what was fitted on validation users must not rank them
     by_model = [trained(model, cross_fitted=cross_fitted)]
     if model.reranker is not None and settings.evaluation.reranker:
         by_model.insert(0, reranked(model, statistics.values, statistics.offsets, cross_fitted=cross_fitted))
@@ -178,7 +185,7 @@ def _task(
 
 
 def _item_ids(context: StageContext, model: Model) -> np.ndarray:
-    """The ids of all items [N] by position; LearnSparkError where the model has not learnt all of them."""
+    """The ids of all items [N] by position. Raises LearnSparkError where the model was trained on fewer items."""
     index = context.snapshot("item_index").to_arrow(["item_index", "item_id"]).sort_by("item_index")
     if len(index) > model.tower.n_items:
         raise LearnSparkError(
@@ -189,11 +196,12 @@ def _item_ids(context: StageContext, model: Model) -> np.ndarray:
 
 
 def _repeat_notes(context: StageContext, task: SplitTask) -> Iterator[str]:
+    """A note where targets repeat items of the masked history."""
     if context.settings.evaluation.mask_history and (repeats := task.split.repeats()):
         yield (
             f"{repeats:,} of {len(task.split.every_target.positions):,} {task.name} targets are items that their user "
-            "had before. They are ranked although the rest of the history is masked, so that methods which favour "
-            "repeats look too good. Set evaluation.mask_history: false"
+            "had before. They are ranked although the rest of the history is masked, which favours methods that "
+            "repeat items. Set evaluation.mask_history: false"
         )
 
 
@@ -218,14 +226,14 @@ def _rank(context: StageContext, task: SplitTask) -> SplitResult:
 
 
 def _metric_rows(context: StageContext, task: SplitTask, result: SplitResult) -> Iterator[dict[str, Any]]:
-    """Rows of ``evaluations`` without what all of them share."""
+    """Rows of ``evaluations`` without the columns that all of them share."""
     offsets = task.split.every_target.offsets
-    for one in task.contenders:
-        row = {"run_id": context.run_id, "method": one.method, "model_id": one.model_id, "split": task.name}
-        of_ranks = summarise(result.ranks[one.method], context.settings.evaluation.ks, offsets)
+    for contender in task.contenders:
+        row = {"run_id": context.run_id, "method": contender.method, "model_id": contender.model_id, "split": task.name}
+        rank_metrics = summarise(result.ranks[contender.method], context.settings.evaluation.ks, offsets)
         for values, users in (
-            (of_ranks, len(task.split.targets)),
-            (result.list_metrics[one.method], result.list_users),
+            (rank_metrics, len(task.split.targets)),
+            (result.list_metrics[contender.method], result.list_users),
         ):
             yield from ({**row, "metric": metric, "value": value, "users": users} for metric, value in values.items())
 
@@ -235,8 +243,8 @@ def _slice_rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows of ``evaluation_slices``; ``labels`` [T] by dimension."""
     settings, targets = context.settings.evaluation, task.split.every_target
-    model_ids = {one.method: one.model_id for one in task.contenders}
-    found = slice_metrics(
+    model_ids = {contender.method: contender.model_id for contender in task.contenders}
+    metrics = slice_metrics(
         result.ranks,
         targets.positions,
         targets.owners,
@@ -245,5 +253,5 @@ def _slice_rows(
         samples=settings.bootstrap_samples,
         seed=seed,
     )
-    for one in found:
-        yield {"run_id": context.run_id, "model_id": model_ids[one.method], "split": task.name, **asdict(one)}
+    for metric in metrics:
+        yield {"run_id": context.run_id, "model_id": model_ids[metric.method], "split": task.name, **asdict(metric)}

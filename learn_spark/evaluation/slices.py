@@ -1,4 +1,4 @@
-"""Slices of a split: which targets belong to each, and their metrics with bootstrap intervals."""
+"""Slices of a split: the targets of each, and their metrics with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from learn_spark.evaluation import bands
 from learn_spark.evaluation.bootstrap import interval, resampled_means
 from learn_spark.model.scoring.metrics import per_user
 
-# Every dimension, with its slices in their order; those of time are named by their dates, which sort.
+# Every dimension with its slices in order. Slices of time are named by their dates, which sort.
 DIMENSIONS: dict[str, tuple[str, ...]] = {
     "popularity": tuple(bands.POPULARITY.values()),
     "mass": tuple(bands.MASS.values()),
@@ -24,10 +24,10 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def target_labels(split: Split, trained: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
+def target_labels(split: Split, trained: np.ndarray, before_split: np.ndarray) -> dict[str, np.ndarray]:
     """The slice of each target [T] in every one of DIMENSIONS.
 
-    ``trained`` [N] counts the events of an item that a tower may have learnt from, ``known`` [N] those before the split
+    ``trained`` [N] counts each item's events in training samples, ``before_split`` [N] those before the split
     (split.trained_counts, split.training_events). They differ only under protocol time_split.
     """
     targets = split.every_target
@@ -37,7 +37,7 @@ def target_labels(split: Split, trained: np.ndarray, known: np.ndarray) -> dict[
     return {
         "popularity": bands.popularity_band(trained)[items],
         "mass": bands.mass_band(trained)[items],
-        "cold": np.where(known[items] == 0, *DIMENSIONS["cold"]),
+        "cold": np.where(before_split[items] == 0, *DIMENSIONS["cold"]),
         "history": bands.history_band(split.lengths)[owners],
         "recency": bands.recency_band(last, first)[owners],
         "time": bands.quarter(targets.times),
@@ -47,8 +47,10 @@ def target_labels(split: Split, trained: np.ndarray, known: np.ndarray) -> dict[
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice's targets ``mask`` [T], its n ``users`` by number in the split, and where each one's targets start among
-    the slice's, ``offsets`` [n + 1]. Of a user, only the targets in the slice count as relevant.
+    """One slice of a split.
+
+    ``mask`` [T] are its targets, ``users`` [n] its users by number in the split, and ``offsets`` [n + 1] the start of
+    each user's targets among the slice's. Of a user, only the targets in the slice count as relevant.
     """
 
     dimension: str
@@ -59,12 +61,12 @@ class Slice:
 
 
 def slices(labels: Mapping[str, np.ndarray], owners: np.ndarray) -> Iterator[Slice]:
-    """The whole split (``all`` of the dimension ``all``), then every slice that has a target; ``owners`` [T] rise."""
+    """The whole split (``all`` of the dimension ``all``), then every slice with a target; ``owners`` [T] increase."""
     yield _slice("all", "all", np.ones(len(owners), dtype=bool), owners)
-    for dimension, of_targets in labels.items():
-        order = DIMENSIONS.get(dimension) or np.unique(of_targets).tolist()
+    for dimension, target_names in labels.items():
+        order = DIMENSIONS.get(dimension) or np.unique(target_names).tolist()
         for name in order:
-            mask = of_targets == name
+            mask = target_names == name
             if mask.any():
                 yield _slice(dimension, name, mask, owners)
 
@@ -76,7 +78,11 @@ def _slice(dimension: str, name: str, mask: np.ndarray, owners: np.ndarray) -> S
 
 @dataclass(frozen=True)
 class SliceMetric:
-    """One metric of one method on one slice: mean over users, bootstrap interval, users, different target items."""
+    """One metric of one method on one slice.
+
+    ``value`` is the mean over ``users`` users, ``low`` and ``high`` its bootstrap interval, ``items`` the number of
+    distinct target items.
+    """
 
     dimension: str
     slice: str
@@ -99,31 +105,31 @@ def slice_metrics(
     samples: int,
     seed: int,
 ) -> Iterator[SliceMetric]:
-    """Metrics of every method, whose targets [T] have ``ranks[method]`` [T] and are ``items`` [T] of users ``owners``.
+    """Metrics of every method; targets [T] have ``ranks[method]`` [T] and are ``items`` [T] of users ``owners`` [T].
 
-    The whole split has all metrics, its parts HR and NDCG at the smallest k. All methods and metrics of a slice see the
-    same resamples of its users.
+    The whole split has all metrics, its parts HR and NDCG at the smallest k. All methods and metrics of a slice share
+    the resamples of its users.
     """
-    least = min(ks)
+    smallest_k = min(ks)
     for part in slices(labels, owners):
         names, columns = [], []
-        for method, found in ranks.items():
-            for metric, values in per_user(found[part.mask], ks, part.offsets).items():
-                if part.dimension == "all" or metric in (f"HR@{least}", f"NDCG@{least}"):
+        for method, method_ranks in ranks.items():
+            for metric, values in per_user(method_ranks[part.mask], ks, part.offsets).items():
+                if part.dimension == "all" or metric in (f"HR@{smallest_k}", f"NDCG@{smallest_k}"):
                     names.append((method, metric))
                     columns.append(values)
         values = np.stack(columns, axis=1)
         low, high = interval(resampled_means(values, samples=samples, seed=seed))
         distinct = len(np.unique(items[part.mask]))
-        for place, (method, metric) in enumerate(names):
+        for column, (method, metric) in enumerate(names):
             yield SliceMetric(
                 dimension=part.dimension,
                 slice=part.name,
                 method=method,
                 metric=metric,
-                value=float(values[:, place].mean()),
-                low=float(np.clip(low[place], 0, 1)),
-                high=float(np.clip(high[place], 0, 1)),
+                value=float(values[:, column].mean()),
+                low=float(np.clip(low[column], 0, 1)),
+                high=float(np.clip(high[column], 0, 1)),
                 users=len(part.users),
                 items=distinct,
             )

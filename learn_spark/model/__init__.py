@@ -1,1 +1,1 @@
-"""Towers, how they are trained, and how their scores are computed."""
+"""Towers, their training, and the scoring of a catalogue by their vectors."""

@@ -1,4 +1,4 @@
-"""The content that a tower reads: the item matrix of pinned tables, in the space that the training catalogue shaped."""
+"""The content that a tower reads: the item matrix of pinned tables, in the space of the training catalogue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from learn_spark.model.towers.bound import BoundTower
 
 
 def matrix_path(context: StageContext, space: EmbeddingSpace | None = None) -> Path:
-    """The item matrix of the pinned tables under the settings' encoder and template, raw or in a space."""
+    """The file of the item matrix of the pinned tables, for the settings' encoder and template, raw or in ``space``."""
     return item_matrix_path(
         context.snapshot("item_index"),
         context.snapshot("item_text"),
@@ -40,7 +40,9 @@ def matrix_path(context: StageContext, space: EmbeddingSpace | None = None) -> P
 
 
 def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
-    """(the item matrix in the settings' space, its space_key): fitted on items with a training event, written down."""
+    """(file of the item matrix in the settings' space, its space_key). The space is fitted on items with a training
+    event and registered.
+    """
     settings = context.settings.embedding_space
     positions, _ = training_events(histories)
     whitening = settings if isinstance(settings, WhitenedSpaceSettings) else None
@@ -56,17 +58,18 @@ def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
 
 
 def bind_content(context: StageContext, model: Model) -> Path | None:
-    """Give a model's tower its content, in the space that the model was trained in; the matrix's file.
+    """Bind a model's tower to its content, in the space that the model was trained in.
 
-    None for a tower without content. Raises LearnSparkError where the settings name another encoder than the model's.
+    Returns the matrix's file, None for a tower without content. Raises LearnSparkError where the settings name another
+    encoder than the model's.
     """
     if not isinstance(model.tower, BoundTower):
         return None
     key = identify(context.settings.encoder).key
     if model.manifest.encoder_key != key:
         raise LearnSparkError(
-            f"the model {model.model_id} was trained on the encoder {model.manifest.encoder_key[:12]}, the settings "
-            f"name {key[:12]}; train again or name the model's encoder"
+            f"model {model.model_id} was trained on encoder {model.manifest.encoder_key[:12]}, but the settings "
+            f"name encoder {key[:12]}; set the model's encoder or train again"
         )
     assert model.manifest.space_key is not None
     path = matrix_path(context, read_embedding_space(context.workspace, model.manifest.space_key))

@@ -49,5 +49,5 @@ def test_a_gpu_that_is_not_there_is_named(settings: EncoderSettings) -> None:
     if torch.cuda.is_available():
         assert encode(["x"], settings.model_copy(update={"device": "cuda"})).shape == (1, 32)
         return
-    with pytest.raises(EncoderError, match=r"encoder\.device is cuda, but PyTorch sees no GPU"):
+    with pytest.raises(EncoderError, match=r"encoder\.device is cuda, but PyTorch finds no GPU"):
         encode(["x"], settings.model_copy(update={"device": "cuda"}))

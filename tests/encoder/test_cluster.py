@@ -91,10 +91,10 @@ def config(folder: Path, workspace: Workspace, model: Path) -> Path:
 def asked(cluster: Cluster, *gpus: str, conf: dict[str, str]) -> dict[str, Any]:
     """What tests/encoder/ask_for_gpus.py prints."""
     program = cluster.submit(ASK, *gpus, conf=conf)
-    said, _ = program.communicate(timeout=300)
-    assert program.returncode == 0, said
-    found: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
-    return found
+    output, _ = program.communicate(timeout=300)
+    assert program.returncode == 0, output
+    results: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return results
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -125,10 +125,10 @@ def test_a_job_that_submits_without_gpus_fails_and_says_what_to_set(
     program = cluster.submit(
         REPOSITORY / "jobs" / "embed_items.py", "--config", str(config), "--set", "encoder.gpus=1", conf=ONE
     )
-    said, _ = program.communicate(timeout=300)
+    output, _ = program.communicate(timeout=300)
     assert program.returncode == 1
-    assert f"encoder.gpus asks for 1 GPUs a task, but an executor has 0 ({GPUS})" in said
-    assert f"--conf {GPUS}=1" in said
+    assert f"encoder.gpus is 1 GPUs per task, but an executor has 0 ({GPUS})" in output
+    assert f"--conf {GPUS}=1" in output
     assert all_runs(workspace)[-1].status == "failed"
 
 
@@ -137,31 +137,31 @@ def test_an_address_is_one_of_the_gpus_that_pytorch_sees() -> None:
     # A container's only GPU, whatever its number on the machine.
     assert [cuda_index("5", 1), cuda_index("GPU-1f2e", 1)] == [0, 0]
     for address in ("4", "GPU-1f2e"):
-        with pytest.raises(EncoderError, match=f"'{address}', but PyTorch sees 4 GPUs, 0 to 3"):
+        with pytest.raises(EncoderError, match=f"'{address}', but PyTorch finds 4 GPUs, 0 to 3"):
             cuda_index(address, 4)
 
 
 def test_gpus_asked_of_all_tasks(cluster: Cluster) -> None:
-    found = asked(cluster, "0", "1", "2", "plain", conf={**BOTH, GPUS: "1", "spark.task.resource.gpu.amount": "1"})
-    assert found["plain"] == ["cpu (gpu 0)", "cpu (gpu 1)"]
-    assert found["0"] in (["0"], ["1"])
-    assert found["1"] in (["0"], ["1"])
-    assert "asks for 2 GPUs a task, but an executor has 1" in found["2"]
+    results = asked(cluster, "0", "1", "2", "plain", conf={**BOTH, GPUS: "1", "spark.task.resource.gpu.amount": "1"})
+    assert results["plain"] == ["cpu (gpu 0)", "cpu (gpu 1)"]
+    assert results["0"] in (["0"], ["1"])
+    assert results["1"] in (["0"], ["1"])
+    assert "is 2 GPUs per task, but an executor has 1" in results["2"]
 
 
 def test_executors_with_gpus_come_when_the_stage_begins_or_it_says_that_none_came(cluster: Cluster) -> None:
     conf = {"spark.dynamicAllocation.enabled": "true", "spark.dynamicAllocation.maxExecutors": "1"}
     # No worker has two.
-    found = asked(cluster, "1", "2@3", "plain", conf=conf)
-    assert found["1"] in (["0"], ["1"])
-    assert "got no executor with GPUs in 3 s" in found["2"]
-    assert "--conf spark.learnSpark.gpuWaitSeconds=SECONDS" in found["2"]
-    assert found["plain"] == ["cpu", "cpu"]
+    results = asked(cluster, "1", "2@3", "plain", conf=conf)
+    assert results["1"] in (["0"], ["1"])
+    assert "got no executor with GPUs in 3 s" in results["2"]
+    assert "--conf spark.learnSpark.gpuWaitSeconds=SECONDS" in results["2"]
+    assert results["plain"] == ["cpu", "cpu"]
 
 
 def test_an_application_whose_executors_never_come_is_told_so(cluster: Cluster) -> None:
-    found = asked(cluster, "2@3", conf={GPUS: "2"})
-    assert f"in 3 s (0 executors are registered; {GPUS}=2)" in found["2"]
+    results = asked(cluster, "2@3", conf={GPUS: "2"})
+    assert f"in 3 s (0 executors are registered; {GPUS}=2)" in results["2"]
 
 
 def test_each_task_takes_its_address_only_the_encoder_has_gpus_and_a_dead_machine_is_survived(
@@ -185,9 +185,9 @@ def test_each_task_takes_its_address_only_the_encoder_has_gpus_and_a_dead_machin
     stop_in_the_middle(cluster, "1", table, program)
     assert current_version(table) == 1
     cluster.pull_the_plug("1")
-    said, _ = program.communicate(timeout=300)
-    assert program.returncode == 0, said
-    assert "on cpu (gpu 0), cpu (gpu 1)" in said
+    output, _ = program.communicate(timeout=300)
+    assert program.returncode == 0, output
+    assert "on cpu (gpu 0), cpu (gpu 1)" in output
 
     run = all_runs(workspace)[-1]
     assert (run.counts["encoded"], run.counts["refused"], run.counts["chunk_retries"]) == (len(TEXTS), 0, 0)

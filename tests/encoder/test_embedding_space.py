@@ -67,7 +67,7 @@ def test_half_precision_rows_are_summed_in_double() -> None:
 @pytest.mark.parametrize(
     ("rows", "ridge", "message"),
     [
-        (np.zeros((1, 3)), 0.1, "2 distinct vectors at least, got 1"),
+        (np.zeros((1, 3)), 0.1, "at least 2 distinct vectors, got 1"),
         (np.eye(3, 8), 0.0, "raise the ridge"),
         (np.eye(3), -0.5, "ridge -0.5"),
         (np.eye(3), float("nan"), "ridge nan"),
@@ -143,10 +143,15 @@ def test_written_down_once_and_read_back_bit_for_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "kind", "options", "message"),
     [
-        (np.eye(3), "centred", {"dims": 2}, "only a whitened space takes them"),
+        (
+            np.eye(3),
+            "centred",
+            {"dims": 2},
+            "dims 2 must be 1 to 3 for a whitened space and None for others; this space is centred",
+        ),
         (np.eye(3), "whitened", {"dims": 4}, "dims 4 must be 1 to 3"),
         (np.eye(3), "centred", {"rows": np.zeros(0, int)}, "no item has a training event"),
-        (np.ones((5, 3)), "whitened", {"ridge": 0.1}, "needs 2 distinct vectors at least, got 1"),
+        (np.ones((5, 3)), "whitened", {"ridge": 0.1}, "needs at least 2 distinct vectors, got 1"),
         (np.eye(3, 8), "whitened", {}, "raise the ridge"),
         (np.array([[1.0, np.nan], [0.0, 1.0]]), "centred", {}, "1 of 2 embedding columns"),
     ],

@@ -163,12 +163,12 @@ def test_the_key_follows_everything_that_changes_a_vector(llm_folder: Path, tmp_
         assert identify(base.model_copy(update=change)).key != key
     for change in ({"token_budget": 64}, {"chunk_rows": 3}, {"tasks": 1}):
         assert identify(base.model_copy(update=change)).key == key
-    with pytest.raises(EncoderError, match="pins abc"):
+    with pytest.raises(EncoderError, match=r"encoder\.revision is abc"):
         identify(base.model_copy(update={"revision": "abc"}))
-    with pytest.raises(EncoderError, match=r"pin encoder\.revision"):
+    with pytest.raises(EncoderError, match=r"set encoder\.revision"):
         identify(EncoderSettings(model="some/model"))
-    with pytest.raises(EncoderError, match="neither a file or folder"):
+    with pytest.raises(EncoderError, match="neither an existing file or folder"):
         identify(EncoderSettings(model="no such thing"))
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
-    with pytest.raises(EncoderError, match=r"neither \*\.safetensors"):
+    with pytest.raises(EncoderError, match=r"has no \*\.safetensors"):
         identify(EncoderSettings(model=str(tmp_path)))

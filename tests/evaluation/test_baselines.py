@@ -1,4 +1,4 @@
-"""Popularity and first-order Markov by hand, against slow counting, and against a whole matrix of scores."""
+"""Popularity and first-order Markov by hand, against slow counting, and against a dense matrix of scores."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def _laid_end_to_end(histories: list[list[int]]) -> tuple[np.ndarray, np.ndarray
 
 def _dense(scores: CountScores, contexts: list[int]) -> np.ndarray:
     """All scores [B, N], place by place."""
-    found = np.tile(scores.base, (len(contexts), 1))
+    dense = np.tile(scores.base, (len(contexts), 1))
     for row, context in enumerate(contexts):
         for place in range(scores.starts[context], scores.starts[context + 1]):
-            found[row, scores.following[place]] += scores.extra[place]
-    return found
+            dense[row, scores.following[place]] += scores.extra[place]
+    return dense
 
 
 # 0 -> 1 twice, 0 -> 2 once, 1 -> 0 once; the seam 1 | 2 between two users is no transition.
@@ -39,8 +39,8 @@ HISTORIES = [[0, 1, 0, 1], [2], [], [0, 2]]
 def test_popularity_by_hand() -> None:
     scores = popularity(*_laid_end_to_end(HISTORIES), 4)
     assert _dense(scores, [0, 3]).tolist() == [[3, 2, 2, 0]] * 2
-    found = scores.ranks(np.array([0, 0, 3]), np.array([1, 3, 2]), [NOTHING, np.array([0, 1, 1]), np.array([0, 2])])
-    assert found.tolist() == [2.5, 2.0, 1.5]
+    ranks = scores.ranks(np.array([0, 0, 3]), np.array([1, 3, 2]), [NOTHING, np.array([0, 1, 1]), np.array([0, 2])])
+    assert ranks.tolist() == [2.5, 2.0, 1.5]
     assert scores.top_k(np.array([0, 1]), 3, [NOTHING, np.array([1, 0])]).tolist() == [[0, 1, 2], [2, 3, -1]]
 
 
@@ -68,8 +68,8 @@ def test_markov_agrees_with_slow_counting(histories: list[list[int]]) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), n_items=st.integers(1, 9), held=st.sampled_from([1, 5, 1 << 22]))
-def test_ranks_and_tops_are_those_of_a_whole_matrix(data: st.DataObject, n_items: int, held: int) -> None:
+@given(data=st.data(), n_items=st.integers(1, 9), block_pairs=st.sampled_from([1, 5, 1 << 22]))
+def test_ranks_and_tops_are_those_of_a_dense_matrix(data: st.DataObject, n_items: int, block_pairs: int) -> None:
     item = st.integers(0, n_items - 1)
     histories = data.draw(st.lists(st.lists(item, max_size=8), max_size=8))
     users = data.draw(
@@ -79,19 +79,19 @@ def test_ranks_and_tops_are_those_of_a_whole_matrix(data: st.DataObject, n_items
         )
     )
     contexts = np.array([context for context, _, _ in users], dtype=np.int64)
-    targets = np.array([target for _, wanted, _ in users for target in wanted], dtype=np.int64)
-    offsets = np.cumsum([0, *(len(wanted) for _, wanted, _ in users)])
+    targets = np.array([target for _, targets_of_user, _ in users for target in targets_of_user], dtype=np.int64)
+    offsets = np.cumsum([0, *(len(targets_of_user) for _, targets_of_user, _ in users)])
     seen = [np.array(hidden, dtype=np.int64) for _, _, hidden in users]
     k = data.draw(st.integers(1, 10))
     for model in (popularity, markov):
         scores = model(*_laid_end_to_end(histories), n_items)
-        whole = _dense(scores, contexts.tolist())
+        dense = _dense(scores, contexts.tolist())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(counts_module, "BLOCK_PAIRS", held)
-            found = scores.ranks(contexts, targets, seen, offsets=offsets)
-        assert found.tolist() == slow_ranks(whole, targets, seen, offsets)
+            patch.setattr(counts_module, "BLOCK_PAIRS", block_pairs)
+            ranks = scores.ranks(contexts, targets, seen, offsets=offsets)
+        assert ranks.tolist() == slow_ranks(dense, targets, seen, offsets)
         for row, top in enumerate(scores.top_k(contexts, k, seen).tolist()):
-            unseen = sorted(set(range(n_items)) - set(seen[row].tolist()), key=lambda i, row=row: (-whole[row, i], i))
+            unseen = sorted(set(range(n_items)) - set(seen[row].tolist()), key=lambda i, row=row: (-dense[row, i], i))
             assert top == (unseen + [-1] * k)[:k]
 
 
@@ -104,8 +104,8 @@ def test_popularity_never_outweighs_one_transition() -> None:
 def test_large_catalogues_do_not_overflow_int32() -> None:
     last = 99_999
     scores = markov(np.array([last, last - 1], dtype=np.int32), np.array([0, 2], dtype=np.int32), last + 1)
-    found = scores.ranks(np.array([last], dtype=np.int32), np.array([last - 1]), [NOTHING])
-    assert found.tolist() == [1.0]
+    ranks = scores.ranks(np.array([last], dtype=np.int32), np.array([last - 1]), [NOTHING])
+    assert ranks.tolist() == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_refuses_histories_that_do_not_fit(values: list[int], offsets: list[int]
 
 def test_refuses_positions_outside_the_catalogue() -> None:
     scores = markov(*_laid_end_to_end(HISTORIES), 4)
-    with pytest.raises(ValueError, match=r"positions -1\.\.2 are outside 0\.\.3"):
+    with pytest.raises(ValueError, match=r"contexts -1\.\.2 are outside 0\.\.3"):
         scores.ranks(np.array([-1, 2]), np.array([0, 0]), [NOTHING] * 2)
     with pytest.raises(ValueError, match=r"target positions 4\.\.4 are outside the catalogue 0\.\.3"):
         scores.ranks(np.array([0]), np.array([4]), [NOTHING])

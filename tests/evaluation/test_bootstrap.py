@@ -10,25 +10,25 @@ from learn_spark.evaluation.bootstrap import Difference, interval, paired_differ
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, *, samples: int, seed: int) -> Difference:
-    (found,) = paired_differences(first[:, None], second[:, None], samples=samples, seed=seed)
-    return found
+    (difference,) = paired_differences(first[:, None], second[:, None], samples=samples, seed=seed)
+    return difference
 
 
 def test_means_are_those_of_rows_drawn_one_by_one() -> None:
     values = np.random.default_rng(0).normal(size=(13, 3))
-    found = resampled_means(values, samples=40, seed=5)
+    means = resampled_means(values, samples=40, seed=5)
     drawn = np.random.default_rng(5).integers(0, 13, size=(40, 13))
     for sample, rows in enumerate(drawn):
         for column in range(3):
-            assert found[sample, column] == pytest.approx(sum(values[row, column] for row in rows) / 13)
+            assert means[sample, column] == pytest.approx(sum(values[row, column] for row in rows) / 13)
 
 
-def test_what_is_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random((50, 2))
-    whole = resampled_means(values, samples=31, seed=2)
+    at_once = resampled_means(values, samples=31, seed=2)
     monkeypatch.setattr(module, "BLOCK_DRAWS", 3 * 50)
-    assert np.allclose(resampled_means(values, samples=31, seed=2), whole)
-    assert not np.allclose(resampled_means(values, samples=31, seed=3), whole)
+    assert np.allclose(resampled_means(values, samples=31, seed=2), at_once)
+    assert not np.allclose(resampled_means(values, samples=31, seed=3), at_once)
 
 
 def test_interval_by_hand() -> None:
@@ -60,30 +60,32 @@ def test_pairing_finds_a_difference_that_is_small_beside_the_spread_of_users() -
     generator = np.random.default_rng(9)
     ability = generator.random(500)
     better = np.clip(ability + 0.01 + generator.normal(scale=0.02, size=500), 0, 1.2)
-    found = paired_difference(better, ability, samples=999, seed=0)
-    assert found.value == pytest.approx(float((better - ability).mean()))
-    assert found.low < found.value < found.high
-    assert found.low > 0
-    assert found.p == pytest.approx(2 / 1000)
-    assert found.users == 500
+    difference = paired_difference(better, ability, samples=999, seed=0)
+    assert difference.value == pytest.approx(float((better - ability).mean()))
+    assert difference.low < difference.value < difference.high
+    assert difference.low > 0
+    assert difference.p == pytest.approx(2 / 1000)
+    assert difference.users == 500
     back = paired_difference(ability, better, samples=999, seed=0)
-    assert (back.value, back.low, back.high, back.p) == pytest.approx((-found.value, -found.high, -found.low, found.p))
+    assert (back.value, back.low, back.high, back.p) == pytest.approx(
+        (-difference.value, -difference.high, -difference.low, difference.p)
+    )
 
 
 def test_columns_are_compared_as_if_alone() -> None:
     first, second = np.random.default_rng(1).random((2, 60, 3))
     together = paired_differences(first, second, samples=199, seed=4)
-    for column, found in enumerate(together):
-        alone = paired_difference(first[:, column], second[:, column], samples=199, seed=4)
-        assert (found.value, found.low, found.high, found.p) == pytest.approx(
-            (alone.value, alone.low, alone.high, alone.p)
+    for column, difference in enumerate(together):
+        single = paired_difference(first[:, column], second[:, column], samples=199, seed=4)
+        assert (difference.value, difference.low, difference.high, difference.p) == pytest.approx(
+            (single.value, single.low, single.high, single.p)
         )
 
 
 def test_no_difference_at_all() -> None:
     same = np.random.default_rng(0).random(20)
-    found = paired_difference(same, same, samples=99, seed=0)
-    assert (found.value, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+    difference = paired_difference(same, same, samples=99, seed=0)
+    assert (difference.value, difference.low, difference.high, difference.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_refuses() -> None:

@@ -40,9 +40,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("compare") / "shelf")
 
 
-def of(found: Comparison, against: str, dimension: str = "all", name: str = "all") -> dict[str, SliceDifference]:
-    wanted = (against, dimension, name)
-    return {d.metric: d for d in found.differences if (d.model_id, d.dimension, d.slice) == wanted}
+def of(comparison: Comparison, against: str, dimension: str = "all", name: str = "all") -> dict[str, SliceDifference]:
+    key = (against, dimension, name)
+    return {d.metric: d for d in comparison.differences if (d.model_id, d.dimension, d.slice) == key}
 
 
 def ndcg(rows: list[dict], k: int) -> float:  # type: ignore[type-arg]
@@ -50,18 +50,18 @@ def ndcg(rows: list[dict], k: int) -> float:  # type: ignore[type-arg]
     users: dict[str, list[float]] = {}
     for row in rows:
         users.setdefault(row["user_id"], []).append(row["rank"])
-    found = []
+    values = []
     for ranks in users.values():
         ideal = sum(1 / math.log2(1 + place) for place in range(1, min(k, len(ranks)) + 1))
-        found.append(sum(1 / math.log2(1 + rank) for rank in ranks if rank <= k) / ideal)
-    return sum(found) / len(found)
+        values.append(sum(1 / math.log2(1 + rank) for rank in ranks if rank <= k) / ideal)
+    return sum(values) / len(values)
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_means_and_differences_are_those_of_the_ranks(world: World, split: str) -> None:
-    found = world.compare(world.models[0], world.models[2], split=split, k=7)
+    comparison = world.compare(world.models[0], world.models[2], split=split, k=7)
     rows = [row for row in read_rows(world.shelf.workspace.table("evaluation_users")) if row["split"] == split]
-    assert (found.split, found.users) == (split, 24)
+    assert (comparison.split, comparison.users) == (split, 24)
     for dimension, name in (("all", "all"), ("popularity", "5-19"), ("mass", "tail"), ("history", "1-4")):
         inside = [row for row in rows if dimension == "all" or row[dimension] == name]
         for model in (*world.models[1:], "popularity", "markov", "frozen"):
@@ -69,23 +69,23 @@ def test_means_and_differences_are_those_of_the_ranks(world: World, split: str) 
             theirs = [r for r in inside if r["model_id"] == model]
             if model in ("popularity", "markov", "frozen"):
                 theirs = [r for r in theirs if r["run_id"] == world.evaluated[0].run_id]
-            told = of(found, model, dimension, name)["NDCG@7"]
-            assert told.first == pytest.approx(ndcg(ours, 7))
-            assert told.other == pytest.approx(ndcg(theirs, 7))
-            assert told.difference.value == pytest.approx(told.first - told.other)
-            assert told.difference.low <= told.difference.value <= told.difference.high
-            assert 2 / 201 <= told.difference.p <= 1
-            assert told.difference.users == len({r["user_id"] for r in ours})
-            assert told.items == len({r["item_id"] for r in ours})
+            compared = of(comparison, model, dimension, name)["NDCG@7"]
+            assert compared.first == pytest.approx(ndcg(ours, 7))
+            assert compared.other == pytest.approx(ndcg(theirs, 7))
+            assert compared.difference.value == pytest.approx(compared.first - compared.other)
+            assert compared.difference.low <= compared.difference.value <= compared.difference.high
+            assert 2 / 201 <= compared.difference.p <= 1
+            assert compared.difference.users == len({r["user_id"] for r in ours})
+            assert compared.items == len({r["item_id"] for r in ours})
 
 
 def test_baselines_and_rivals_on_the_same_users_are_always_there(world: World) -> None:
-    """A rival is there though nobody named it; a model of the first's own kind only where it is named."""
-    alone = world.compare(world.models[2])
-    assert {d.model_id for d in alone.differences} == {"popularity", "markov", "frozen", world.models[1]}
-    assert {d.against for d in alone.differences} == {"popularity", "markov", "frozen", "sasrec"}
+    """A rival is included without its name; a model of the first's kind only by its name."""
+    default = world.compare(world.models[2])
+    assert {d.model_id for d in default.differences} == {"popularity", "markov", "frozen", world.models[1]}
+    assert {d.against for d in default.differences} == {"popularity", "markov", "frozen", "sasrec"}
     both = world.compare(world.models[2], world.models[0])
-    assert {d.model_id for d in both.differences} - {d.model_id for d in alone.differences} == {world.models[0]}
+    assert {d.model_id for d in both.differences} - {d.model_id for d in default.differences} == {world.models[0]}
     forth, back = (of(both, world.models[0]), of(world.compare(world.models[0], world.models[2]), world.models[2]))
     assert forth["HR@10"].difference.value == -back["HR@10"].difference.value
     assert forth["HR@10"].difference.p == back["HR@10"].difference.p
@@ -94,14 +94,14 @@ def test_baselines_and_rivals_on_the_same_users_are_always_there(world: World) -
 def test_a_model_goes_by_its_id_and_by_the_runs_that_made_and_judged_it(world: World) -> None:
     expected = world.compare(world.models[0])
     assert world.compare(world.trained[0].run_id) == world.compare(world.evaluated[0].run_id) == expected
-    # A run that found its result written is that result.
+    # A run whose result was written before stands for that result.
     again, _ = world.shelf.run("evaluate")
     assert world.compare(again.run_id) == world.compare(world.models[2])
 
 
 def test_what_cannot_be_compared_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(
-        LearnSparkError, match=rf"nothing was evaluated under 'nobody'; .*{world.models[1]} \(sasrec, run"
+        LearnSparkError, match=rf"there is no evaluation of 'nobody'; .*{world.models[1]} \(sasrec, run"
     ):
         world.compare("nobody")
     with pytest.raises(LearnSparkError, match=r"names the learn model \w+ a second time"):
@@ -129,7 +129,7 @@ def test_what_cannot_be_compared_is_refused(world: World, tmp_path: Path) -> Non
     }
     labels = dict.fromkeys(("item_id", "popularity", "mass", "cold", "history", "recency", "time", "same_day"), "x")
     plant(shelf.workspace, "evaluation_users", [row | labels])
-    with pytest.raises(LearnSparkError, match=r"has 96 targets of 96 users, markov 97 of 97, .*\(1 users are of"):
+    with pytest.raises(LearnSparkError, match=r"has 96 targets of 96 users, markov has 97 of 97, .*\(1 users are in"):
         compare(shelf.workspace, [first.run_id])
 
 
@@ -138,11 +138,11 @@ def test_the_command_prints_tables_or_json(world: World) -> None:
         command = [str(Path(sys.executable).parent / "learn-spark"), "compare", "--config", str(world.shelf.config)]
         return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
-    told = learn_spark(world.models[0], "--k", "5", "--samples", "200")
-    assert told.returncode == 0, told.stderr
-    assert f"LEARN {world.models[0]} on the test split (24 users; time_split at 2024-06-01;" in told.stdout
-    assert f"NDCG@5: LEARN {world.models[0]} against SASRec {world.models[1]}" in told.stdout
-    assert "cold: no event before the split" in told.stdout
+    process = learn_spark(world.models[0], "--k", "5", "--samples", "200")
+    assert process.returncode == 0, process.stderr
+    assert f"LEARN {world.models[0]} on the test split (24 users; time_split at 2024-06-01;" in process.stdout
+    assert f"NDCG@5: LEARN {world.models[0]} against SASRec {world.models[1]}" in process.stdout
+    assert "cold: no event before the split" in process.stdout
     answer = json.loads(learn_spark(world.models[0], "--samples", "200", "--json").stdout)
     expected = world.compare(world.models[0])
     assert len(answer["differences"]) == len(expected.differences)

@@ -1,4 +1,4 @@
-"""The evaluate stage over planted tables: what it writes is what the ranks say, it is written once, cold items show."""
+"""The evaluate stage over planted tables: results agree with the ranks, are written once, and show cold items."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class World:
         self.shelf.run("train", "training.epochs=8", *RIVAL)
         self.sasrec, _ = self.shelf.run("evaluate", *RIVAL)
 
-    def rows(self, table: str, run: Run, **wanted: str) -> list[dict[str, Any]]:
-        """Rows of a run that have the ``wanted`` values."""
-        found = [row for row in read_rows(self.shelf.workspace.table(table)) if row["run_id"] == run.run_id]
-        return [row for row in found if all(row[name] == value for name, value in wanted.items())]
+    def rows(self, table: str, run: Run, **values: str) -> list[dict[str, Any]]:
+        """Rows of a run that have the ``values``."""
+        rows = [row for row in read_rows(self.shelf.workspace.table(table)) if row["run_id"] == run.run_id]
+        return [row for row in rows if all(row[name] == value for name, value in values.items())]
 
     def versions(self) -> dict[str, int | None]:
         """Of the three tables."""
@@ -68,9 +68,9 @@ def test_figures_are_means_of_the_ranks_that_are_kept(world: World) -> None:
                 users = [row["user_id"] for row in kept]
                 offsets = [*(n for n, user in enumerate(users) if n == 0 or users[n - 1] != user), len(users)]
                 expected = summarise(np.array([row["rank"] for row in kept]), [5, 10], np.array(offsets))
-                told = {r["metric"]: r["value"] for r in world.rows("evaluations", run, split=split, method=method)}
+                metrics = {r["metric"]: r["value"] for r in world.rows("evaluations", run, split=split, method=method)}
                 for metric, value in expected.items():
-                    assert told[metric] == pytest.approx(value, abs=1e-12), (method, metric)
+                    assert metrics[metric] == pytest.approx(value, abs=1e-12), (method, metric)
 
 
 def test_lists_are_those_of_a_full_sort(world: World) -> None:
@@ -84,11 +84,11 @@ def test_lists_are_those_of_a_full_sort(world: World) -> None:
     for row, seen in enumerate(split.seen):
         scores[row, seen] = -np.inf
     offers = np.argsort(-scores, axis=1)[:, :10]
-    told = {r["metric"]: r["value"] for r in world.rows("evaluations", world.learn, split="test", method="learn")}
-    assert told["coverage@10"] == pytest.approx(len(np.unique(offers)) / N)
-    assert told["coverage@5"] == pytest.approx(len(np.unique(offers[:, :5])) / N)
+    metrics = {r["metric"]: r["value"] for r in world.rows("evaluations", world.learn, split="test", method="learn")}
+    assert metrics["coverage@10"] == pytest.approx(len(np.unique(offers)) / N)
+    assert metrics["coverage@5"] == pytest.approx(len(np.unique(offers[:, :5])) / N)
     bits = -np.log2((counts[offers] + 1) / (counts.sum() + N))
-    assert told["novelty@10"] == pytest.approx(bits.mean())
+    assert metrics["novelty@10"] == pytest.approx(bits.mean())
     named = {f"{name}@{k}" for name in ("coverage", "Gini", "head", "novelty") for k in (5, 10)}
     for method in (*BASELINES, "learn"):
         assert named <= {r["metric"] for r in world.rows("evaluations", world.learn, split="test", method=method)}
@@ -121,11 +121,11 @@ def test_a_result_is_written_once(world: World) -> None:
     forced, result = world.shelf.run("evaluate", *RIVAL, forced=True)
     assert result.rows_out == 48
     assert written_by(world.shelf.workspace, ResultKey.of_run(world.sasrec)) == forced.run_id
-    told = [
+    metrics = [
         {(r["method"], r["split"], r["metric"]): r["value"] for r in world.rows("evaluations", run)}
         for run in (world.sasrec, forced)
     ]
-    assert told[0] == told[1]
+    assert metrics[0] == metrics[1]
     # Other settings of the evaluation are another result.
     run, result = world.shelf.run("evaluate", "evaluation.mask_history=false")
     assert result.rows_out == 48
@@ -163,10 +163,10 @@ def test_items_that_came_after_the_cut_are_scored_by_content_and_by_ids_no_bette
             assert {part["metric"] for part in parts} == {"HR@5", "NDCG@5"}
             assert all((part["users"], part["items"]) == (24, 2) for part in parts)
     unseen = {"split": "test", "dimension": "popularity", "slice": "unseen", "method": "learn", "metric": "HR@5"}
-    (told,) = world.rows("evaluation_slices", world.learn, **unseen)
-    assert told["low"] <= told["value"] <= told["high"]
-    assert told["value"] > 0.25
-    assert told["high"] > told["low"]
+    (metric,) = world.rows("evaluation_slices", world.learn, **unseen)
+    assert metric["low"] <= metric["value"] <= metric["high"]
+    assert metric["value"] > 0.25
+    assert metric["high"] > metric["low"]
 
 
 @pytest.mark.parametrize("masked", ["true", "false"])
@@ -178,9 +178,9 @@ def test_training_chooses_by_the_figures_that_evaluation_finds_on_validation(tmp
         "validation"
     ]
     rows = read_rows(shelf.workspace.table("evaluations"))
-    told = {r["metric"]: r["value"] for r in rows if (r["method"], r["split"]) == ("learn", "validation")}
+    metrics = {r["metric"]: r["value"] for r in rows if (r["method"], r["split"]) == ("learn", "validation")}
     assert {f"{name}@{k}" for name in ("HR", "recall", "NDCG") for k in (5, 10)} | {"MRR"} == set(chosen)
-    assert chosen == pytest.approx({metric: told[metric] for metric in chosen}, abs=1e-12)
+    assert chosen == pytest.approx({metric: metrics[metric] for metric in chosen}, abs=1e-12)
     assert {row["run_id"] for row in rows} == {run.run_id}
 
 
@@ -188,16 +188,16 @@ def test_untrained_embeddings_are_read_in_the_models_own_space(tmp_path: Path) -
     shelf = Shelf(tmp_path / "shelf", reading(), "time_split")
     trained, _ = shelf.run("train", "training.epochs=1")
     space = shelf.workspace.table("embedding_spaces")
-    (own,) = read_rows(space)
+    (registered,) = read_rows(space)
     folder = shelf.workspace.root / next(iter(trained.outputs))
-    assert json.loads((folder / "manifest.json").read_text())["space_key"] == own["space_key"]
+    assert json.loads((folder / "manifest.json").read_text())["space_key"] == registered["space_key"]
     ranks = []
     for kind in ("centred", "raw"):
         run, _ = shelf.run("evaluate", f"embedding_space.kind={kind}")
         rows = read_rows(shelf.workspace.table("evaluation_users"))
         ranks.append([r["rank"] for r in rows if (r["run_id"], r["method"]) == (run.run_id, "frozen")])
     assert ranks[0] == ranks[1] != []
-    assert [row["space_key"] for row in read_rows(space)] == [own["space_key"]]
+    assert [row["space_key"] for row in read_rows(space)] == [registered["space_key"]]
 
 
 def test_a_model_of_ids_that_does_not_know_all_items_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What lists offer as a whole, by hand and against slow definitions."""
+"""Metrics of all lists together, by hand and against slow definitions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from learn_spark.evaluation.lists import list_metrics
 
 
 def test_by_hand() -> None:
-    # Item 0 has half of the 10 events: it alone is head. Offers: item 0 twice, 1 once, 3 once.
+    # Item 0 has half of the 10 events: only it is head. Offers: item 0 twice, 1 once, 3 once.
     lists, counts = np.array([[0, 1], [0, 3]]), np.array([5, 3, 1, 1, 0])
-    found = list_metrics(lists, counts)
-    assert found["coverage@2"] == 3 / 5
-    assert found["head@2"] == 2 / 4
+    metrics = list_metrics(lists, counts)
+    assert metrics["coverage@2"] == 3 / 5
+    assert metrics["head@2"] == 2 / 4
     # Offers an item, rising: 0, 0, 1, 1, 2, with weights -4, -2, 0, 2, 4.
-    assert found["Gini@2"] == pytest.approx((2 * 1 + 4 * 2) / (5 * 4))
+    assert metrics["Gini@2"] == pytest.approx((2 * 1 + 4 * 2) / (5 * 4))
     bits = [-math.log2(6 / 15)] * 2 + [-math.log2(4 / 15), -math.log2(2 / 15)]
-    assert found["novelty@2"] == pytest.approx(sum(bits) / 4)
+    assert metrics["novelty@2"] == pytest.approx(sum(bits) / 4)
 
 
 def test_bounds() -> None:
@@ -42,17 +42,17 @@ def test_bounds() -> None:
     counts=st.lists(st.integers(0, 9), min_size=7, max_size=7),
 )
 def test_agrees_with_slow_definitions(lists: list[list[int]], counts: list[int]) -> None:
-    found = list_metrics(np.array(lists), np.array(counts))
-    offers = [item for own in lists for item in own]
+    metrics = list_metrics(np.array(lists), np.array(counts))
+    offers = [item for row in lists for item in row]
     offered = [offers.count(item) for item in range(7)]
     spread = sum(abs(a - b) for a in offered for b in offered)
-    assert found["Gini@3"] == pytest.approx(spread / (2 * 7 * sum(offered)))
-    assert found["coverage@3"] == len(set(offers)) / 7
+    assert metrics["Gini@3"] == pytest.approx(spread / (2 * 7 * sum(offered)))
+    assert metrics["coverage@3"] == len(set(offers)) / 7
     events = sum(counts)
     head = [c > 0 and sum(other for other in counts if other > c) < events / 2 for c in counts]
-    assert found["head@3"] == pytest.approx(sum(head[item] for item in offers) / len(offers))
+    assert metrics["head@3"] == pytest.approx(sum(head[item] for item in offers) / len(offers))
     bits = [-math.log2((counts[item] + 1) / (events + 7)) for item in offers]
-    assert found["novelty@3"] == pytest.approx(sum(bits) / len(bits))
+    assert metrics["novelty@3"] == pytest.approx(sum(bits) / len(bits))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def test_bands_at_their_edges() -> None:
         *["1-4"] * 2, *["5-9"] * 2, *["10-19"] * 2, *["20-49"] * 2, "50+"
     ]  # fmt: skip
     days = np.array([0, 1, 6, 7, 29, 30, 89, 90, 364, 365]) * DAY
-    found = bands.recency_band(np.full(10, 5 * DAY), 5 * DAY + days).tolist()
-    assert found == ["under 1", *["1-6"] * 2, *["7-29"] * 2, *["30-89"] * 2, *["90-364"] * 2, "365+"]
+    actual = bands.recency_band(np.full(10, 5 * DAY), 5 * DAY + days).tolist()
+    assert actual == ["under 1", *["1-6"] * 2, *["7-29"] * 2, *["30-89"] * 2, *["90-364"] * 2, "365+"]
     assert bands.recency_band(np.array([0]), np.array([DAY - 1])).tolist() == ["under 1"]
 
 
@@ -88,8 +88,8 @@ def histories() -> pa.Table:
 def test_labels_by_hand(histories: pa.Table) -> None:
     split = split_histories(histories, "test")
     trained = trained_counts(histories, 6)
-    known = np.bincount(training_events(histories)[0], minlength=6)
-    labels = target_labels(split, trained, known)
+    before_split = np.bincount(training_events(histories)[0], minlength=6)
+    labels = target_labels(split, trained, before_split)
     assert list(labels) == list(DIMENSIONS)
     assert split.every_target.positions.tolist() == [4, 5, 0]  # h: items 5 and 6; k: item 1
     # Item 5 was a training target, yet nobody had it before the cut; item 6 is all new.
@@ -107,12 +107,12 @@ def test_labels_by_hand(histories: pa.Table) -> None:
 def test_slices_hold_the_users_that_have_a_target_there(histories: pa.Table) -> None:
     split: Split = split_histories(histories, "test")
     labels = {"mass": np.array(["head", "tail", "head"]), "time": np.array(["b", "b", "a"])}
-    found = {(s.dimension, s.name): s for s in slices(labels, split.every_target.owners)}
-    assert list(found) == [("all", "all"), ("mass", "head"), ("mass", "tail"), ("time", "a"), ("time", "b")]
-    head, tail = found["mass", "head"], found["mass", "tail"]
+    actual = {(s.dimension, s.name): s for s in slices(labels, split.every_target.owners)}
+    assert list(actual) == [("all", "all"), ("mass", "head"), ("mass", "tail"), ("time", "a"), ("time", "b")]
+    head, tail = actual["mass", "head"], actual["mass", "tail"]
     assert (head.users.tolist(), head.offsets.tolist()) == ([0, 1], [0, 1, 2])
     assert (tail.users.tolist(), tail.offsets.tolist(), tail.mask.tolist()) == ([0], [0, 1], [False, True, False])
-    assert found["time", "b"].offsets.tolist() == [0, 2]
+    assert actual["time", "b"].offsets.tolist() == [0, 2]
 
 
 def test_metrics_of_a_slice_are_those_of_its_users_and_targets_alone() -> None:
@@ -121,19 +121,19 @@ def test_metrics_of_a_slice_are_those_of_its_users_and_targets_alone() -> None:
     owners, items = np.repeat(np.arange(60), counts), generator.integers(0, 30, size=counts.sum())
     labels = {"mass": generator.choice(["head", "mid", "tail"], size=len(owners), p=[0.6, 0.3, 0.1])}
     ranks = {"one": generator.integers(1, 40, len(owners)) + 0.0, "two": generator.integers(1, 20, len(owners)) + 0.0}
-    found = list(slice_metrics(ranks, items, owners, labels, [5, 20], samples=200, seed=1))
-    whole = {(m.method, m.metric): m.value for m in found if m.dimension == "all"}
+    actual = list(slice_metrics(ranks, items, owners, labels, [5, 20], samples=200, seed=1))
+    of_split = {(m.method, m.metric): m.value for m in actual if m.dimension == "all"}
     offsets = np.cumsum([0, *counts])
     for method, values in ranks.items():
         for metric, value in summarise(values, [5, 20], offsets).items():
-            assert whole[method, metric] == pytest.approx(value)
+            assert of_split[method, metric] == pytest.approx(value)
     for name in ("head", "mid", "tail"):
         inside = labels["mass"] == name
         users = np.unique(owners[inside])
         lengths = [int((owners[inside] == user).sum()) for user in users]
         for method, values in ranks.items():
             expected = summarise(values[inside], [5], np.cumsum([0, *lengths]))
-            mine = {m.metric: m for m in found if (m.slice, m.method) == (name, method)}
+            mine = {m.metric: m for m in actual if (m.slice, m.method) == (name, method)}
             assert set(mine) == {"HR@5", "NDCG@5"}
             for metric, row in mine.items():
                 assert row.value == pytest.approx(expected[metric])

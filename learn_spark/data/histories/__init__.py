@@ -1,1 +1,1 @@
-"""Assembling user histories from the log, and cutting them into training, validation and test."""
+"""Assembling user histories from interactions, and splitting them into training, validation and test."""

@@ -1,4 +1,4 @@
-"""The histories stage: interactions become one padded row a user, for all users or for those whose events changed."""
+"""The histories stage: interactions become one padded row per user, for all users or those whose events changed."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 # Sorting is fastest in partitions that fit into the processor's caches.
-EVENTS_A_PARTITION = 300_000
+EVENTS_PER_PARTITION = 300_000
 
 
 @dataclass(frozen=True)
 class Size:
-    """Approximate numbers of users and events; they decide the layout only."""
+    """Approximate numbers of users and events, which decide the layout only."""
 
     users: int
     events: int
 
     @staticmethod
     def of(events: DataFrame) -> Size:
-        """One pass over the user ids."""
+        """The size of ``events``, by one pass over the user ids."""
         row = events.agg(F.approx_count_distinct("user_id", 0.02), F.count("*")).first()
         assert row is not None
         return Size(max(1, row[0]), row[1])
@@ -53,7 +53,7 @@ def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> Data
     table = contract("user_histories")
     split = settings if isinstance(settings, TimeSplitHistoriesSettings) else None
     files = max(1, math.ceil(size.users / settings.rows_per_file))
-    partitions = files * max(1, math.ceil(size.events / files / EVENTS_A_PARTITION))
+    partitions = files * max(1, math.ceil(size.events / files / EVENTS_PER_PARTITION))
     user_hash = F.xxhash64("user_id")
     if settings.long_users == "chunks":
         rows = _chunked(events, settings).withColumn("run", F.xxhash64("user_id", "chunk"))
@@ -134,13 +134,13 @@ def _run(context: StageContext) -> StageResult:
         replace_users(context, rows, changed)
     metrics, totals = observed(events_in, context.spark), observed(rows_made, context.spark)
     if metrics is None or totals is None:
-        raise LearnSparkError("histories: Spark reports no count of the rows it wrote")
+        raise LearnSparkError("histories: Spark reported no counts of the written rows; run the stage again")
     rows_in = metrics["events"]
     if totals["events"] != rows_in:
         raise LearnSparkError(
             f"histories: {rows_in:,} events were read, but the rows written have {totals['events']:,}"
         )
-    what = "all users" if changed is None else f"{changed.users:,} users whose events changed"
+    scope = "all users" if changed is None else f"{changed.users:,} users whose events changed"
     return StageResult(
         rows_in=rows_in,
         rows_out=totals["users"],
@@ -151,7 +151,7 @@ def _run(context: StageContext) -> StageResult:
             "users_rebuilt": totals["users"],
         },
         notes=(
-            f"{what}: {totals['kept']:,} of {rows_in:,} events kept; {totals['capped']:,} users longer than "
+            f"{scope}: {totals['kept']:,} of {rows_in:,} events kept; {totals['capped']:,} users longer than "
             f"{settings.max_length}; {totals['tested']:,} users with a test target",
         ),
     )

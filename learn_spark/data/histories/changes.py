@@ -1,4 +1,4 @@
-"""Whose histories must be rebuilt: the users that the log's change feed names since the last run."""
+"""The users whose histories must be rebuilt, by the change feed of interactions since the last run."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from learn_spark.data.histories.protocols import core
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-# Beyond it, rebuilding everything costs less than looking rows up.
+# Above this share, rebuilding all users costs less than looking up rows.
 LARGEST_SHARE = 0.3
-# Every merge adds files; rebuilding everything puts them in order again.
+# Merges add files; above this multiple, everything is rebuilt into few files.
 MOST_FILES = 4
 
 
 @dataclass(frozen=True)
 class Changed:
-    """The users (a frame with user_id, each once) and their number."""
+    """The changed users: a frame with user_id, each once, and their number."""
 
     frame: DataFrame
     users: int
 
 
 def changed_users(context: StageContext) -> Changed | None:
-    """Who changed since the last run that did the same; None where everything must be rebuilt.
+    """The users that changed since the last equal run; None where everything must be rebuilt.
 
-    Everything must be where settings, code or the table changed, where a user's history hangs on other users' events
-    (a core), where many users changed, and where merges have left many small files.
+    Everything is rebuilt where settings, code or the table changed, where a user's history depends on other users'
+    events (a core), where many users changed, and where merges left many small files.
     """
     settings = context.settings.histories
     last = last_done(context.workspace, "histories")
@@ -55,8 +55,8 @@ def changed_users(context: StageContext) -> Changed | None:
     since, now = int(last.inputs["interactions"]) + 1, int(context.inputs["interactions"])
     if now < since:
         return Changed(context.spark.createDataFrame([], "user_id string"), 0) if now == since - 1 else None
-    held = Snapshot.open(path)
-    if len(held.files) > MOST_FILES * max(1, math.ceil(held.rows / settings.rows_per_file)):
+    snapshot = Snapshot.open(path)
+    if len(snapshot.files) > MOST_FILES * max(1, math.ceil(snapshot.rows / settings.rows_per_file)):
         return None
     try:
         feed = (
@@ -68,34 +68,34 @@ def changed_users(context: StageContext) -> Changed | None:
             .select("user_id")
             .distinct()
         )
-        place = f"file:{scratch(context) / 'users'}"
-        feed.write.mode("overwrite").parquet(place)
+        users_path = f"file:{scratch(context) / 'users'}"
+        feed.write.mode("overwrite").parquet(users_path)
     except Exception as error:
-        # The feed is kept as long as the log's old files: after VACUUM there is none to ask.
-        context.console.say(f"rebuilding all users: the change feed cannot be read ({type(error).__name__})")
+        # The feed needs old files of the table, which VACUUM removes.
+        context.console.say(f"rebuilding all users, because the change feed cannot be read ({type(error).__name__})")
         return None
-    users = context.spark.read.schema("user_id string").parquet(place)
+    users = context.spark.read.schema("user_id string").parquet(users_path)
     number = users.count()
-    if number > LARGEST_SHARE * held.rows:
+    if number > LARGEST_SHARE * snapshot.rows:
         return None
     return Changed(users, number)
 
 
 def replace_users(context: StageContext, rows: DataFrame, changed: Changed) -> None:
-    """Put the changed users' new rows in the place of their old ones, in one commit."""
+    """Replace the changed users' rows by their new rows, in one commit."""
     from delta.tables import DeltaTable
 
     path, table = context.path("user_histories"), contract("user_histories")
-    place = scratch(context) / "rows"
+    rows_path = scratch(context) / "rows"
     conformed = delta.conform(rows, table)
-    conformed.write.mode("overwrite").parquet(f"file:{place}")
-    new = context.spark.read.schema(table.spark_schema()).parquet(f"file:{place}")
+    conformed.write.mode("overwrite").parquet(f"file:{rows_path}")
+    new = context.spark.read.schema(table.spark_schema()).parquet(f"file:{rows_path}")
     old = delta.read(context.spark, path).join(changed.frame, "user_id", "left_semi")
-    gone = old.join(new.select(*table.key), table.key, "left_anti")
-    both = new.withColumn("_gone", F.lit(False)).unionByName(gone.withColumn("_gone", F.lit(True)))
+    removed = old.join(new.select(*table.key), table.key, "left_anti")
+    changes = new.withColumn("_gone", F.lit(False)).unionByName(removed.withColumn("_gone", F.lit(True)))
     same = " AND ".join(f"t.{key} = s.{key}" for key in table.key)
     values: dict[str, str | Column] = {name: f"s.{name}" for name in table.names}
-    merge = DeltaTable.forPath(context.spark, path).alias("t").merge(both.alias("s"), same)
+    merge = DeltaTable.forPath(context.spark, path).alias("t").merge(changes.alias("s"), same)
     different = " or ".join(f"not (t.{name} <=> s.{name})" for name in table.names)
     merge = merge.whenMatchedDelete("s._gone").whenMatchedUpdate(different, values)
     with delta.translated(table):
@@ -103,5 +103,5 @@ def replace_users(context: StageContext, rows: DataFrame, changed: Changed) -> N
 
 
 def scratch(context: StageContext) -> Path:
-    """A folder of this run alone; the stage removes it at its end."""
+    """A folder for this run; the stage removes it at its end."""
     return context.folder("cache", "histories", context.run_id)

@@ -1,4 +1,4 @@
-"""Which events enter a history, and their weights."""
+"""The events that enter a history, and their weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def usable_events(interactions: DataFrame, settings: HistoriesSettings) -> DataFrame:
-    """Rows of interactions before ``as_of``, of ``event_types``, of at least ``min_value``, in the protocol's core."""
+    """Interactions before ``as_of``, of ``event_types``, of at least ``min_value``, in the protocol's core."""
     events = interactions
     if (as_of := settings.as_of_micros()) is not None:
         events = events.where(F.unix_micros("event_time") < as_of)
@@ -23,31 +23,31 @@ def usable_events(interactions: DataFrame, settings: HistoriesSettings) -> DataF
         events = events.where(F.col("event_type").isin(settings.event_types))
     if settings.min_value is not None:
         events = events.where(F.col("value") >= settings.min_value)
-    if least := core(settings):
-        events = _core(events, least)
+    if minimum := core(settings):
+        events = _core(events, minimum)
     return events
 
 
 def indexed_events(events: DataFrame, item_index: DataFrame, settings: HistoriesSettings) -> DataFrame:
-    """Of rows of interactions: user_id, item_index, time (microseconds), event_id, and weight where weights are set."""
+    """user_id, item_index, time (microseconds) and event_id of interactions, and weight where weights are set."""
     columns = [F.col("user_id"), F.col("item_index"), F.unix_micros("event_time").alias("time"), F.col("event_id")]
     if settings.weights:
-        given = F.create_map(*[F.lit(x) for x in chain.from_iterable(settings.weights.items())])
-        weight = F.coalesce(F.try_element_at(given, F.col("event_type")), F.lit(1.0))
+        weights = F.create_map(*[F.lit(x) for x in chain.from_iterable(settings.weights.items())])
+        weight = F.coalesce(F.try_element_at(weights, F.col("event_type")), F.lit(1.0))
         columns.append(weight.cast("float").alias("weight"))
     return events.join(item_index, "item_id", "inner").select(*columns)
 
 
-def _core(events: DataFrame, least: int) -> DataFrame:
-    """Events of items and users with at least ``least`` events in the log, then of users with as many left.
+def _core(events: DataFrame, minimum: int) -> DataFrame:
+    """Events of items and users with at least ``minimum`` events in the log, then of users with that many left.
 
-    Counts are taken once, as in both Books protocols (Meta research/data/preprocessor.py, HLLM process_books.py); an
+    Events are counted once, as in both Books protocols (Meta research/data/preprocessor.py, HLLM process_books.py); an
     iterated core would be smaller.
     """
-    both = events.join(_frequent(events, "item_id", least), "item_id", "left_semi")
-    both = both.join(_frequent(events, "user_id", least), "user_id", "left_semi")
-    return both.join(_frequent(both, "user_id", least), "user_id", "left_semi")
+    core_events = events.join(_frequent(events, "item_id", minimum), "item_id", "left_semi")
+    core_events = core_events.join(_frequent(events, "user_id", minimum), "user_id", "left_semi")
+    return core_events.join(_frequent(core_events, "user_id", minimum), "user_id", "left_semi")
 
 
-def _frequent(events: DataFrame, name: str, least: int) -> DataFrame:
-    return events.groupBy(name).agg(F.count("*").alias("n")).where(F.col("n") >= least).select(name)
+def _frequent(events: DataFrame, name: str, minimum: int) -> DataFrame:
+    return events.groupBy(name).agg(F.count("*").alias("n")).where(F.col("n") >= minimum).select(name)

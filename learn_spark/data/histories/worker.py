@@ -28,9 +28,10 @@ _CONSTANTS = {"weight": np.float32(1), "chunk": np.int32(0), "n_events": np.int6
 
 @dataclass(frozen=True)
 class AssemblyPlan:
-    """What a worker needs of the settings. ``split_time``: T of protocol time_split, in microseconds.
-    ``train_after_split``: targets of training users are events from T on; without it no user trains on events from T
-    on.
+    """The settings that a worker needs.
+
+    ``split_time`` is T of protocol time_split, in microseconds. With ``train_after_split``, the targets of training
+    users are events from T on; without it, no user trains on events from T on.
     """
 
     protocol: str
@@ -42,7 +43,9 @@ class AssemblyPlan:
 
 @dataclass
 class _Block:
-    """Events sorted by (group, time, event_id); a group becomes a row. ``starts`` [groups + 1]: where groups begin."""
+    """Events sorted by (group, time, event_id); each group becomes a row. ``starts`` [groups + 1] are the groups'
+    beginnings.
+    """
 
     table: pa.Table
     starts: np.ndarray
@@ -124,7 +127,7 @@ def _sorted(table: pa.Table) -> _Block:
 
 
 def _kept(block: _Block, plan: AssemblyPlan) -> tuple[np.ndarray, np.ndarray]:
-    """(whether each event is kept [events], how many events before T each group keeps as history [groups])."""
+    """(whether each event is kept [events], number of events before T that each group keeps as history [groups])."""
     sizes = block.sizes
     group = np.repeat(np.arange(len(sizes)), sizes)
     place = np.arange(len(group)) - block.starts[:-1][group]

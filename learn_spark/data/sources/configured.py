@@ -43,21 +43,21 @@ class ConfiguredSource:
         return self._unit
 
     def files(self, folder: Path) -> list[RawFile]:
-        """The files that the two patterns match; LocationError where one matches none."""
-        found: dict[str, RawFile] = {}
+        """The files that the two patterns match. Raises LocationError where a pattern matches none."""
+        files: dict[str, RawFile] = {}
         for kind, described in self._both():
             for file in find_described(folder, described, kind):
-                other = found.get(file.name)
-                kinds = file.kinds | other.kinds if other else file.kinds
-                found[file.name] = RawFile(file.path, file.name, kinds, file.state)
-        return [found[name] for name in sorted(found)]
+                earlier = files.get(file.name)
+                kinds = file.kinds | earlier.kinds if earlier else file.kinds
+                files[file.name] = RawFile(file.path, file.name, kinds, file.state)
+        return [files[name] for name in sorted(files)]
 
     def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
-        """The items, as ``source.items`` says."""
+        """The items described by ``source.items``."""
         return self._read(spark, folder, of_kind(files, "items"), self._items, ITEM_COLUMNS, {})
 
     def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
-        """The events, as ``source.events`` says; ``source.event_type`` where no column gives the type."""
+        """The events described by ``source.events``; their type is ``source.event_type`` where no column has it."""
         chosen = self._events.columns.get("event_type")
         constant = {} if chosen else {"event_type": self._event_type}
         return self._read(spark, folder, of_kind(files, "events"), self._events, EVENT_COLUMNS, constant)
@@ -71,7 +71,7 @@ class ConfiguredSource:
         folder: Path,
         files: Sequence[RawFile],
         described: FilesSettings,
-        wanted: Sequence[str],
+        output_columns: Sequence[str],
         constant: dict[str, str],
     ) -> DataFrame:
         from pyspark.errors import AnalysisException
@@ -79,7 +79,7 @@ class ConfiguredSource:
 
         frame = raw_rows(spark, folder, files, described)
         fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
-        # Expressions use the file's column names; the contract's names are kept apart until the end.
+        # Expressions use the file's column names, so the contract's names are assigned last.
         named = frame.select(
             *[F.col(f"`f_{name}`").alias(name) for name in fields],
             *[F.col(name).alias(f"_{name}") for name in ("raw", "malformed", "source_file")],
@@ -93,8 +93,8 @@ class ConfiguredSource:
                 *[F.when(~F.col("_malformed"), c.cast("string")).alias(n) for n, c in columns.items()],
                 *[F.col(f"_{name}").alias(name) for name in ("raw", "malformed", "source_file")],
             )
-            # Analysed here, so that a wrong name is reported as such.
-            return shape(kept, wanted, {name: F.col(name) for name in columns})
+            # Analysed here, so that a wrong name is reported as a settings error.
+            return shape(kept, output_columns, {name: F.col(name) for name in columns})
         except AnalysisException as error:
             first = next(line for line in str(error).splitlines() if line.strip())
             raise SettingsError(
@@ -110,7 +110,7 @@ def _value(theirs: str, fields: Sequence[str]) -> Column:
 
 
 def find_described(folder: Path, described: FilesSettings, kind: FileKind) -> list[RawFile]:
-    """The files that ``described`` names, or its Delta table; LocationError where there is none."""
+    """The files that ``described`` names, or its Delta table. Raises LocationError where there is none."""
     if described.format != "delta":
         return find_files(folder, described.files, [kind])
     path = (folder / described.files).resolve()
@@ -143,7 +143,7 @@ def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], descri
         if _BROKEN not in schema.names:
             schema = schema.add(_BROKEN, "string")
         for name in described.columns.values():
-            # A field that no line of this delivery has is absent, as it may be in any single line.
+            # A field may be missing from every line of a delivery, as from any single line.
             if _is_plain(name) and name not in schema.names:
                 schema = schema.add(name, "string")
         rows = with_source_file(spark.read.options(**options).schema(schema).json(paths), folder)

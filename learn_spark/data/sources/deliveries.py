@@ -1,4 +1,4 @@
-"""Which files of a source are new, by the ledger raw_files: file, state when read, and version of the reader."""
+"""The new files of a source, by the ledger raw_files: file, state when read, and version of the reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READERS = ("learn_spark.data.sources.formats", "learn_spark.data.sources.landing
 
 
 def reader_version(settings: SourceSettings) -> str:
-    """16 hex digits that change whenever rows could be read otherwise: settings, readers, contracts."""
+    """16 hex digits that change whenever rows could be read differently: settings, readers, contracts."""
     digest = hashlib.sha256(settings.model_dump_json(exclude={"path", "unreadable"}).encode())
     digest.update(code_version(*READERS, within="learn_spark.data.").encode())
     contracts = [contract_without_explanations(table) for table in ("items", "interactions", "quarantine")]
@@ -28,7 +28,7 @@ def reader_version(settings: SourceSettings) -> str:
 
 
 def fingerprint(files: Sequence[RawFile]) -> str:
-    """SHA-256 over names and states: different as soon as a file comes, goes or changes."""
+    """SHA-256 over names and states; it changes when a file is added, removed or modified."""
     lines = (f"{file.name}\0{file.state}\n" for file in sorted(files, key=lambda file: file.name))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -36,7 +36,7 @@ def fingerprint(files: Sequence[RawFile]) -> str:
 def new_files(
     files: Sequence[RawFile], workspace: Workspace, reader: str, *, skipped_too: bool = False
 ) -> list[RawFile]:
-    """The files whose state the ledger does not have, or has from another reader; ``skipped_too``: or with an error."""
+    """The files whose state and reader are not in the ledger; with ``skipped_too``, also those with an error."""
     newest: dict[str, tuple[datetime, str, str]] = {}
     for row in read_rows(workspace.table("raw_files")):
         state = "" if skipped_too and row["error"] is not None else row["state"]
@@ -54,7 +54,7 @@ def remember(
     rows: Mapping[str, tuple[int, int]],
     errors: Mapping[str, str],
 ) -> None:
-    """Add the files to the ledger. ``rows`` gives (rows, refused) by name, ``errors`` why a file was skipped."""
+    """Add the files to the ledger. ``rows`` has (rows, refused) by name, ``errors`` the reasons of skipped files."""
     now = datetime.now(UTC)
     append_rows(
         workspace.table("raw_files"),

@@ -1,4 +1,4 @@
-"""Logs of exposures or outcomes: read as described, typed, judged by the row rules of schemas/exposures.yaml."""
+"""Logs of exposures or outcomes: read as described, typed, and checked by the row rules of schemas/exposures.yaml."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ NEEDED = ("user_id", "item_id", "event_time", "converted")
 
 
 def log_files(folder: Path, logs: list[LogSettings]) -> list[list[RawFile]]:
-    """The files of each log; LocationError where a log has none."""
+    """The files of each log. Raises LocationError where a log has none."""
     return [find_described(folder, log, "events") for log in logs]
 
 
 def read_logs(
     spark: SparkSession, folder: Path, logs: list[LogSettings], cohorts: Mapping[str, str], *, section: str = "logs"
 ) -> DataFrame:
-    """All rows of all logs in the columns of exposures; ``reasons`` (array<string>, empty for a good row), the row as
-    it came (``raw``, for refused ones), ``source_file``, and ``cohort_<name>`` (string) for each expression of
-    ``cohorts``. ``section`` is what the logs are called in the settings.
+    """All rows of all logs in the columns of exposures.
 
-    Raises SettingsError where a log has not the columns it needs, or an expression does not fit.
+    Further columns are ``reasons`` (array<string>, empty for a good row), ``raw`` (the original row of a refused one),
+    ``source_file``, and ``cohort_<name>`` (string) for each expression of ``cohorts``. ``section`` is the name of the
+    logs in the settings.
+
+    Raises SettingsError where a log lacks a required column, or an expression does not fit.
     """
     frames = [
         _read(spark, folder, log, files, cohorts, f"{section}.{number}")
@@ -44,13 +46,14 @@ def read_logs(
 
 
 def once(rows: DataFrame) -> DataFrame:
-    """Each event_id once: of several rows the newest event_time wins, then the converted one, then the greatest in the
-    other columns in their order.
+    """Each event_id once.
+
+    Of several rows the newest event_time wins, then the converted one, then the greatest in the other columns in order.
     """
     from pyspark.sql import functions as F
 
     first = ("event_id", "event_time", "converted")
-    # Maps have no order of their own.
+    # Maps have no order.
     order = [
         F.to_json(name) if kind.startswith("map<") else F.col(name) for name, kind in rows.dtypes if name not in first
     ]
@@ -72,7 +75,7 @@ def _read(
     theirs = {name: name for name in described.names if name in fields} | log.columns
     if missing := [name for name in NEEDED if name not in theirs]:
         raise SettingsError(
-            f"{where}: the files have no column {', '.join(missing)}, and columns does not say what stands for it; "
+            f"{where}: the files have no column {', '.join(missing)}, and {where}.columns does not map it; "
             f"the files have {', '.join(fields)}"
         )
     named = frame.select(
@@ -82,12 +85,12 @@ def _read(
     try:
         if log.where is not None:
             named = named.where(F.col("_malformed") | F.coalesce(F.expr(log.where), F.lit(False)))
-        found = {ours: F.col(f"`{one}`") if one in fields else F.expr(one) for ours, one in theirs.items()}
-        kinds = dict(named.select(*[column.alias(ours) for ours, column in found.items()]).dtypes)
+        columns = {ours: F.col(f"`{one}`") if one in fields else F.expr(one) for ours, one in theirs.items()}
+        kinds = dict(named.select(*[column.alias(ours) for ours, column in columns.items()]).dtypes)
         raw = named.select(
             *[
-                F.when(~F.col("_malformed"), _text(found[name], kinds[name])).alias(name)
-                if name in found
+                F.when(~F.col("_malformed"), _text(columns[name], kinds[name])).alias(name)
+                if name in columns
                 else F.lit(None).cast("string").alias(name)
                 for name in described.names
             ],
@@ -101,9 +104,9 @@ def _read(
             f"{', '.join(fields)}"
         ) from None
     unit = "iso" if kinds["event_time"].startswith(("timestamp", "date")) else log.time_unit
-    judged = check_rows(_typed(raw, unit), described.row_rules)
+    checked = check_rows(_typed(raw, unit), described.row_rules)
     try:
-        return judged.select(
+        return checked.select(
             *described.names,
             *[F.expr(by).cast("string").alias(f"cohort_{name}") for name, by in cohorts.items()],
             "reasons",

@@ -1,8 +1,7 @@
 """The ingest stage: new raw files become rows of items, item_index and interactions; refused rows go to quarantine.
 
-The tables do not depend on how deliveries are grouped into runs, repeated or delayed: which of several rows of a key
-wins is decided by their times and contents (schemas/items.yaml, schemas/interactions.yaml), not by the order of
-arrival.
+The tables do not depend on how deliveries are grouped into runs, repeated or delayed. Times and contents decide which
+of several rows of a key wins (schemas/items.yaml, schemas/interactions.yaml), not the order of arrival.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ TABLES = ("items", "item_index", "interactions", "quarantine")
 
 @dataclass(frozen=True)
 class Tally:
-    """Row counts of one table. ``waited``: rows from quarantine, whose item has arrived."""
+    """Row counts of one table. ``waited`` counts rows from quarantine whose item has arrived."""
 
     read: int = 0
     waited: int = 0
@@ -48,7 +47,7 @@ class Tally:
     duplicates: int = 0
 
     def check(self, table: str) -> None:
-        """RowCountError unless every row is accounted for."""
+        """Raise RowCountError unless every row is accounted for."""
         total = self.accepted + self.refused + self.duplicates
         if total != self.read + self.waited or self.duplicates < 0:
             waited = f" and {self.waited:,} re-ingested from quarantine" if self.waited else ""
@@ -59,7 +58,7 @@ class Tally:
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The raw files, by name, size and time of change."""
+    """The raw files, by name, size and modification time."""
     files = source_of(settings.source).files(resolve(settings.source.path))
     return {f"files:{settings.source.path}": fingerprint(files)}
 
@@ -75,20 +74,20 @@ def run(context: StageContext) -> StageResult:
         delta.create_if_missing(context.spark, context.path(table), contract(table))
     if not files:
         return StageResult(0, 0, notes=("no new file",))
-    place = context.folder("cache", "ingest", context.run_id)
+    scratch = context.folder("cache", "ingest", context.run_id)
     try:
-        errors, items, events = _stage(context, folder, files, place)
+        errors, items, events = _land(context, folder, files, scratch)
         item_tally = _merge_items(context, items)
         _extend_index(context)
-        event_tally = _merge_events(context, events, place)
+        event_tally = _merge_events(context, events, scratch)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     counted: dict[str, tuple[int, int]] = {}
     for landed in (items, events):
         for name, (rows, refused) in (landed.by_file if landed else {}).items():
-            before = counted.get(name, (0, 0))
-            counted[name] = (before[0] + rows, before[1] + refused)
-    # Last: a run that is killed before this reads its files again, and every row is then a duplicate.
+            earlier = counted.get(name, (0, 0))
+            counted[name] = (earlier[0] + rows, earlier[1] + refused)
+    # Last: after a kill before this point the files are read again, and every row is a duplicate.
     remember(files, context.workspace, reader=reader, run_id=context.run_id, rows=counted, errors=errors)
     tallies = {"items": item_tally, "interactions": event_tally}
     return StageResult(
@@ -114,7 +113,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _tables_were_reset(context: StageContext) -> bool:
-    """Whether a table is missing or older than after the last run, so that the ledger does not describe it."""
+    """Whether a table is missing or older than after the last run; then the ledger does not describe it."""
     last = last_done(context.workspace, "ingest")
     for table in TABLES:
         version = current_version(context.path(table))
@@ -123,15 +122,15 @@ def _tables_were_reset(context: StageContext) -> bool:
     return False
 
 
-def _stage(
-    context: StageContext, folder: Path, files: Sequence[RawFile], place: Path
+def _land(
+    context: StageContext, folder: Path, files: Sequence[RawFile], scratch: Path
 ) -> tuple[dict[str, str], LandedRows | None, LandedRows | None]:
     """(skipped files with reasons, items, events). Raises UnreadableFileError where source.unreadable is stop."""
     settings = context.settings.source
     errors: dict[str, str] = {}
     while True:
         readable = [file for file in files if file.name not in errors]
-        landing = Landing(context.spark, source_of(settings), folder, readable, place)
+        landing = Landing(context.spark, source_of(settings), folder, readable, scratch)
         try:
             return (errors, *land_all(landing, context.path("items")))
         except UnreadableFileError as error:
@@ -156,9 +155,9 @@ def _merge_items(context: StageContext, landed: LandedRows | None) -> Tally:
     return _tally(context, "items", landed, sum(written.values()))
 
 
-def _merge_events(context: StageContext, landed: LandedRows | None, place: Path) -> Tally:
+def _merge_events(context: StageContext, landed: LandedRows | None, scratch: Path) -> Tally:
     table = contract("interactions")
-    quarantined = QuarantinedEvents(context.spark, context.path("quarantine"), context.path("items"), place)
+    quarantined = QuarantinedEvents(context.spark, context.path("quarantine"), context.path("items"), scratch)
     good, waited = landed.good().select(*table.names) if landed else None, 0
     if (arrived := quarantined.good_events()) is not None:
         waited = arrived.count()
@@ -202,11 +201,11 @@ def _extend_index(context: StageContext) -> None:
     from pyspark.sql import functions as F
 
     path = context.path("item_index")
-    known = Snapshot.open(path).rows
-    if Snapshot.open(context.path("items")).rows == known:
+    indexed = Snapshot.open(path).rows
+    if Snapshot.open(context.path("items")).rows == indexed:
         return
     index = delta.read(context.spark, path)
     new = delta.read(context.spark, context.path("items")).select("item_id").join(index, "item_id", "left_anti")
-    # Indexes are dense: their number is the last one. Ids fit into one partition at any size.
-    number = F.row_number().over(Window.orderBy("item_id")) + F.lit(known)
+    # Indexes are dense, so their number is the last index. Ids fit into one partition at any size.
+    number = F.row_number().over(Window.orderBy("item_id")) + F.lit(indexed)
     delta.append(new.select("item_id", number.cast("int").alias("item_index")), path, contract("item_index"))

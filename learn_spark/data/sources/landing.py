@@ -23,10 +23,10 @@ UNKNOWN_ITEM = "unknown item"
 
 @dataclass(frozen=True)
 class LandedRows:
-    """Checked rows of one table: the contract's columns, and reasons, raw, parsed (both null for good rows),
-    source_file.
+    """Checked rows of one table.
 
-    ``read``: number of rows in the files. ``by_file``: (rows, refused) as written, by file name.
+    The columns are those of the contract, reasons, raw, parsed (both null for good rows) and source_file. ``read`` is
+    the number of rows in the files, ``by_file`` (rows, refused) as written, by file name.
     """
 
     frame: DataFrame
@@ -67,7 +67,7 @@ class Landing:
     place: Path
 
     def items(self) -> LandedRows | None:
-        """The items; None where no file has any. UnreadableFileError names a file that cannot be read to its end."""
+        """The items; None where no file has any. Raises UnreadableFileError for a file that cannot be fully read."""
         from pyspark.sql import functions as F
 
         files = of_kind(self.files, "items")
@@ -87,8 +87,8 @@ class Landing:
 
         def typed(frame: DataFrame) -> DataFrame:
             events = typed_events(frame, self.source.time_unit)
-            known = known_items.select("item_id", F.lit(True).alias("item_is_known"))
-            joined = events.join(known, "item_id", "left")
+            existing = known_items.select("item_id", F.lit(True).alias("item_is_known"))
+            joined = events.join(existing, "item_id", "left")
             return joined.withColumn("item_is_known", F.coalesce("item_is_known", F.lit(False)))
 
         waits = F.when(F.array_contains("reasons", UNKNOWN_ITEM), event_as_json())
@@ -106,10 +106,10 @@ class Landing:
         from pyspark.sql import Observation
         from pyspark.sql import functions as F
 
-        described, seen = contract(table), Observation()
-        frame = typed(raw.observe(seen, F.count(F.lit(1)).alias("rows")))
-        judged = check_rows(frame, described.row_rules)
-        kept = judged.select(
+        described, observation = contract(table), Observation()
+        frame = typed(raw.observe(observation, F.count(F.lit(1)).alias("rows")))
+        checked = check_rows(frame, described.row_rules)
+        kept = checked.select(
             *described.names,
             "reasons",
             "source_file",
@@ -123,10 +123,10 @@ class Landing:
             if broken := first_corrupt_file(files):
                 raise broken from error
             if isinstance(error, (NumberFormatException, ArithmeticException, DateTimeException)):
-                # The contract's columns use try_cast, so that only an expression of the settings can fail.
+                # The contract's columns use try_cast, so only an expression of the settings can fail.
                 raise SettingsError(
                     f"source.{'items' if table == 'items' else 'events'}: an expression in columns or where fails on a "
-                    f"row of the files; try_cast, try_divide and their like give null instead: {_first_line(error)}"
+                    f"row of the files; try_cast, try_divide and the like give null instead: {_first_line(error)}"
                 ) from None
             raise
         landed = self.spark.read.schema(kept.schema).parquet(path)
@@ -134,20 +134,20 @@ class Landing:
         by_file = {row[0]: (row[1], row[2]) for row in counted}
         if strange := by_file.keys() - {file.name for file in files}:
             raise RowCountError(f"{table}: rows were read from unexpected files: {sorted(strange, key=str)}")
-        # Files without rows do not occur in the counts.
-        metrics = observed(seen, self.spark) or {"rows": 0}
+        # Files without rows are missing from the counts.
+        metrics = observed(observation, self.spark) or {"rows": 0}
         return LandedRows(landed, metrics["rows"], by_file)
 
 
 def land_all(landing: Landing, items_path: str) -> tuple[LandedRows | None, LandedRows | None]:
-    """Items and events of the files; an event's item is known if the table or these files have it."""
+    """Items and events of the files. An event's item is known if the table or these files have it."""
     from learn_spark.core.tables import delta
 
     items = landing.items()
-    known = delta.read(landing.spark, items_path).select("item_id")
+    known_items = delta.read(landing.spark, items_path).select("item_id")
     if items is not None:
-        known = known.unionByName(items.good().select("item_id")).distinct()
-    return items, landing.events(known)
+        known_items = known_items.unionByName(items.good().select("item_id")).distinct()
+    return items, landing.events(known_items)
 
 
 def _first_line(error: Exception) -> str:

@@ -9,22 +9,22 @@ from learn_spark.core.errors import LearnSparkError
 
 
 class LocationError(LearnSparkError):
-    """A path or package that is not there."""
+    """A path or package that does not exist."""
 
 
 def resolve(location: str) -> Path:
-    """The path that ``location`` means: a path, or ``package:NAME/inside`` (found without importing the package)."""
+    """The path of ``location``: a path, or ``package:NAME/inside``. The package is located without importing it."""
     if not location.startswith("package:"):
         path = Path(location).expanduser()
     else:
         name, _, inside = location.removeprefix("package:").partition("/")
         spec = find_spec(name) if name.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
-            raise LocationError(f"{location}: the package {name!r} is not installed here; make setup installs it")
+            raise LocationError(f"{location}: the package {name!r} is not installed; make setup installs it")
         root = Path(next(iter(spec.submodule_search_locations))).resolve()
         path = (root / inside).resolve()
         if not path.is_relative_to(root):
-            raise LocationError(f"{location} leads out of the package {name!r}")
+            raise LocationError(f"{location} is outside the package {name!r}")
     if not path.exists():
         raise LocationError(f"{location}: there is no {path}")
     return path

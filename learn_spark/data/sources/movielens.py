@@ -1,4 +1,5 @@
-"""MovieLens as GroupLens gives it: 1M and 10M (.dat files), or 20M, 25M, 32M and latest (.csv files with headers).
+"""MovieLens in the layouts of GroupLens: 1M and 10M (.dat files), or 20M, 25M, 32M and latest (.csv files with
+headers).
 
 Source: Harper and Konstan 2015, The MovieLens Datasets (GroupLens; research use, no redistribution).
 """
@@ -25,12 +26,12 @@ _CHUNK_BYTES = 1 << 20
 
 
 class MovieLens:
-    """Films with their genres, and ratings of 0.5 or 1 to 5. Tags, links and users' data are not read."""
+    """Films with their genres, and ratings of 0.5 or 1 to 5. Tags, links and users' attributes are not read."""
 
     time_unit: TimeUnit = "s"
 
     def files(self, folder: Path) -> list[RawFile]:
-        """The two files of the one layout that is there; LocationError where it is none, both or half of one."""
+        """The two files of the layout that exists. Raises LocationError where there is none, both or half of one."""
         layouts = {
             kind: [
                 *find_files(folder, f"movies.{kind}", ["items"], optional=True),
@@ -38,11 +39,11 @@ class MovieLens:
             ]
             for kind in ("dat", "csv")
         }
-        there = [kind for kind, files in layouts.items() if files]
-        if len(there) != 1:
-            which = "both .dat and .csv files: keep one of the two" if there else "no movies.dat and no movies.csv"
-            raise LocationError(f"source.path: there are {which} in {folder}")
-        (kind,) = there
+        present = [kind for kind, files in layouts.items() if files]
+        if len(present) != 1:
+            fault = "both .dat and .csv files: keep one of the two" if present else "no movies.dat and no movies.csv"
+            raise LocationError(f"source.path: there are {fault} in {folder}")
+        (kind,) = present
         return [
             *find_files(folder, f"movies.{kind}", ["items"]),
             *find_files(folder, f"ratings.{kind}", ["events"]),
@@ -66,7 +67,7 @@ class MovieLens:
         )
 
     def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
-        """Ratings, with the stars as value."""
+        """Ratings with the stars as value."""
         from pyspark.sql import functions as F
 
         return shape(
@@ -94,11 +95,11 @@ def _read_dat(spark: SparkSession, folder: Path, file: RawFile, fields: Sequence
 
     first_line(file)
     read = with_source_file(spark.read.text(spark_path(file.path)), folder)
-    # Spark's text reader hands bytes on as they are.
+    # Spark's text reader passes bytes through unchanged.
     read = read.withColumn("line", F.decode(F.col("value").cast("binary"), _encoding(file)))
     read = read.where(F.trim("line") != "").withColumn("parts", F.split("line", "::", -1))
     if fields == MOVIE_FIELDS:
-        # A title may itself hold two colons: it stands between the first and the last of them.
+        # A title may contain "::" too: it is the text between the first and the last separator.
         malformed = F.size("parts") < 3
         first, last = F.element_at("parts", 1), F.substring_index("line", "::", -1)
         title = F.substring("line", F.length(first) + 3, F.length("line") - F.length(first) - F.length(last) - 4)
@@ -106,17 +107,17 @@ def _read_dat(spark: SparkSession, folder: Path, file: RawFile, fields: Sequence
     else:
         malformed = F.size("parts") != len(fields)
         values = [F.get("parts", n) for n in range(len(fields))]
-    whole = F.to_json(F.struct(*[value.alias(name) for name, value in zip(fields, values, strict=True)]))
+    row_json = F.to_json(F.struct(*[value.alias(name) for name, value in zip(fields, values, strict=True)]))
     return read.select(
         *[F.when(~malformed, value).alias(f"f_{name}") for name, value in zip(fields, values, strict=True)],
-        F.when(malformed, F.to_json(F.struct("line"))).otherwise(whole).alias("raw"),
+        F.when(malformed, F.to_json(F.struct("line"))).otherwise(row_json).alias("raw"),
         malformed.alias("malformed"),
         "source_file",
     )
 
 
 def _encoding(file: RawFile) -> str:
-    """UTF-8 (10M) if the whole file is that, else ISO-8859-1 (1M)."""
+    """UTF-8 (10M) if the complete file is valid UTF-8, else ISO-8859-1 (1M)."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with file.path.open("rb") as stream:

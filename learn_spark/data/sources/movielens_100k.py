@@ -1,4 +1,4 @@
-"""MovieLens-100K as the package recbole carries it: ml-100k.item and ml-100k.inter, tab-separated, typed headers."""
+"""MovieLens-100K as in the package recbole: ml-100k.item and ml-100k.inter, tab-separated, with typed headers."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class MovieLens100K:
 
 
 def _read(
-    spark: SparkSession, folder: Path, files: Sequence[RawFile], wanted: Sequence[str], columns: dict[str, str]
+    spark: SparkSession, folder: Path, files: Sequence[RawFile], names: Sequence[str], columns: dict[str, str]
 ) -> DataFrame:
     from pyspark.sql import functions as F
 
     rows = read_csv(spark, folder, files, separator="\t", quote="", needed=list(columns.values()))
-    return shape(rows, wanted, {ours: F.col(f"`f_{theirs}`") for ours, theirs in columns.items()})
+    return shape(rows, names, {name: F.col(f"`f_{field}`") for name, field in columns.items()})

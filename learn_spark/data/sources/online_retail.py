@@ -8,16 +8,16 @@ from __future__ import annotations
 from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings
 from learn_spark.data.sources.configured import ConfiguredSource
 
-# Lines without a customer are counter sales, and stock codes without five digits are postage, fees and samples:
-# neither is a user's choice of an item. An invoice that starts with C takes goods back.
+# Lines without a customer are counter sales, and stock codes without five digits are postage, fees and samples. Neither
+# is a user's choice of an item. An invoice that starts with C is a return.
 _OF_A_CUSTOMER = r"CustomerID is not null and StockCode rlike '^[0-9]{5}'"
 
 
 def online_retail() -> ConfiguredSource:
     """Items: stock code, description, price, as of the invoice. Events: purchase or return, value = pieces.
 
-    An invoice's lines of one stock code are one event (event_id = invoice/stock code): of several, the one with the
-    most pieces stands. Times have minutes; all lines of an invoice share one.
+    An invoice's lines of one stock code are one event (event_id = invoice/stock code); of several lines the one with
+    the most pieces wins. Times are in minutes; all lines of an invoice share one.
     """
     return ConfiguredSource(
         FilesSourceSettings(

@@ -1,4 +1,4 @@
-"""Quarantined events of unknown items, and their re-ingestion once the item arrives."""
+"""Quarantined events of unknown items, and their re-ingestion once the item has arrived."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class QuarantinedEvents:
-    """Quarantined events whose item is in the catalogue now. They stay in quarantine until ``remove``."""
+    """Quarantined events whose item is now in the catalogue. They stay in quarantine until ``remove``."""
 
     def __init__(self, spark: SparkSession, quarantine_path: str, items_path: str, place: Path) -> None:
         from pyspark.sql import functions as F
@@ -48,7 +48,7 @@ class QuarantinedEvents:
         return self.rows.where(F.size("reasons") == 0).select("event.*").select(*contract("interactions").names)
 
     def remove(self) -> None:
-        """Remove them from quarantine; events that break another rule stay with that reason only."""
+        """Remove them from quarantine. Events that break another rule stay there with that reason only."""
         from delta.tables import DeltaTable
         from pyspark.sql import functions as F
 
@@ -58,6 +58,6 @@ class QuarantinedEvents:
             {"row_id": row_id("interactions"), "parsed": F.lit(None).cast("string")}
         )
         keep(others.select(*contract("quarantine").names), self._path)
-        gone = self.rows.select(F.col("old_row_id").alias("row_id"))
-        merge = DeltaTable.forPath(self._spark, self._path).alias("t").merge(gone.alias("s"), "t.row_id = s.row_id")
+        removed = self.rows.select(F.col("old_row_id").alias("row_id"))
+        merge = DeltaTable.forPath(self._spark, self._path).alias("t").merge(removed.alias("s"), "t.row_id = s.row_id")
         merge.whenMatchedDelete().execute()

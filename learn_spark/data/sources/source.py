@@ -1,4 +1,4 @@
-"""What a raw format gives: its files, and their rows as strings. Typing and judging them is ingest's work."""
+"""The interface of a raw format: its files, and their rows as strings. Ingest types and checks them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "keywords", "attributes", "updated_at")
 EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "value", "event_time", "updated_at")
-# The row as JSON; whether the line is not of the format at all; the file it stands in, relative to the source's folder.
+# The row as JSON; whether the line violates the format; its file, relative to the source's folder.
 ROW_COLUMNS = ("raw", "malformed", "source_file")
 TimeUnit = Literal["s", "ms", "us", "iso"]
 FileKind = Literal["items", "events"]
@@ -22,7 +22,7 @@ FileKind = Literal["items", "events"]
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file of a source and what stands in it. A Delta table counts as one file, told apart by its version.
+    """One file of a source and its kinds of rows. A Delta table counts as one file, identified by its version.
 
     ``name`` is the path relative to the source's folder; ``state`` changes whenever the content does.
     """
@@ -34,7 +34,7 @@ class RawFile:
 
 
 class UnreadableFileError(LocationError):
-    """A file that is not of its format at all: a wrong header, a broken archive."""
+    """A file that violates its format as a whole: a wrong header, a broken archive."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name}: {why}")
@@ -45,8 +45,8 @@ class Source(Protocol):
     """One raw format.
 
     ``items`` gives ITEM_COLUMNS and ``events`` EVENT_COLUMNS, all strings, null where the source has none; both also
-    give ROW_COLUMNS. Times are in ``time_unit``. ``files`` are some of those that ``files()`` named, never none;
-    both raise UnreadableFileError for one that is not of the format.
+    give ROW_COLUMNS. Times are in ``time_unit``. ``files`` are some of those that ``files()`` returned, at least one.
+    Both raise UnreadableFileError for a file that violates the format.
     """
 
     @property
@@ -55,7 +55,7 @@ class Source(Protocol):
         ...
 
     def files(self, folder: Path) -> list[RawFile]:
-        """All files there are; LocationError where one that must be there is not."""
+        """All files. Raises LocationError where a required one is missing."""
         ...
 
     def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
@@ -68,7 +68,7 @@ class Source(Protocol):
 
 
 def raw_file(folder: Path, path: Path, kinds: Iterable[FileKind]) -> RawFile:
-    """A file by its path; its state is its size and time of change, which costs nothing at any size."""
+    """A file by its path. Its state is size and modification time, which cost nothing at any size."""
     stat = path.stat()
     name = path.relative_to(folder).as_posix()
     return RawFile(path, name, frozenset(kinds), f"{stat.st_size}:{stat.st_mtime_ns}")
@@ -77,17 +77,17 @@ def raw_file(folder: Path, path: Path, kinds: Iterable[FileKind]) -> RawFile:
 def find_files(folder: Path, pattern: str, kinds: Iterable[FileKind], *, optional: bool = False) -> list[RawFile]:
     """Files below ``folder`` that match a glob ``pattern``, in the order of their names.
 
-    LocationError where there is none (unless ``optional``), or where the pattern leads out of the folder.
+    Raises LocationError where there is none (unless ``optional``), or where the pattern leads out of the folder.
     """
     root = folder.resolve()
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise LocationError(f"source.path: there is no {pattern} in {folder}: it leads out of the folder")
-    found = sorted(path for path in root.glob(pattern) if path.is_file())
-    if not found and not optional:
+    paths = sorted(path for path in root.glob(pattern) if path.is_file())
+    if not paths and not optional:
         raise LocationError(f"source.path: there is no {pattern} in {folder}")
-    return [raw_file(root, path, kinds) for path in found]
+    return [raw_file(root, path, kinds) for path in paths]
 
 
 def of_kind(files: Iterable[RawFile], kind: FileKind) -> list[RawFile]:
-    """Those files that hold items, or events."""
+    """Those files that have items, or events."""
     return [file for file in files if kind in file.kinds]

@@ -1,4 +1,4 @@
-"""Reading text files with Spark so that no line is lost: a broken one is kept and marked as malformed.
+"""Reading text files with Spark without losing a line: a broken line is kept and marked as malformed.
 
 Every reader gives the file's fields as string columns named ``f_<field>``, and ROW_COLUMNS.
 """
@@ -25,7 +25,9 @@ _BROKEN = "_broken_line"
 
 
 def first_line(file: RawFile, encoding: str = "utf-8-sig") -> str:
-    """The first line, gzip or plain; UnreadableFileError for an empty file, a broken archive or a line without end."""
+    """The first line, gzip or plain. Raises UnreadableFileError for an empty file, a broken archive or a line without
+    end.
+    """
     opener: Any = gzip.open if file.path.suffix == ".gz" else open
     try:
         with opener(file.path, "rb") as stream:
@@ -40,7 +42,7 @@ def first_line(file: RawFile, encoding: str = "utf-8-sig") -> str:
 
 
 def spark_path(path: Path) -> str:
-    """A path as Spark takes it. Its glob characters are escaped; Spark does not decode percent signs here."""
+    """A path for Spark with its glob characters escaped; Spark does not decode percent signs here."""
     escaped = "".join(f"\\{c}" if c in "[]{}*?\\" else c for c in str(path.resolve()))
     return f"file:{escaped}"
 
@@ -49,7 +51,7 @@ def with_source_file(frame: DataFrame, folder: Path) -> DataFrame:
     """The frame with ``source_file``, the row's file relative to ``folder``. Call it right after reading."""
     from pyspark.sql import functions as F
 
-    # A plus sign stands for itself in a path, but for a blank in what url_decode takes.
+    # A plus sign is literal in a path, but url_decode would turn it into a blank.
     path = F.url_decode(F.regexp_replace(F.col("_metadata.file_path"), r"\+", "%2B"))
     return frame.withColumn("source_file", F.substring(path, len(f"file:{folder.resolve()}/") + 1, 1 << 20))
 
@@ -66,12 +68,12 @@ def read_csv(
     encoding: str = "UTF-8",
     multiline: bool = False,
 ) -> DataFrame:
-    """CSV by RFC 4180 (a quote inside quotes is doubled), plain or gzip; ``quote`` "" turns quoting off. Line breaks
-    inside quotes are part of the field only with ``multiline``; without it such a line is malformed.
+    """CSV by RFC 4180 (a quote inside quotes is doubled), plain or gzip; ``quote`` "" turns quoting off.
 
-    ``header`` names the fields of files that have no header line. Files with different header lines are matched by
-    name, not by position: a field that a file does not have is null. Raises UnreadableFileError where a file's header
-    lacks a ``needed`` field.
+    Line breaks inside quotes belong to the field only with ``multiline``; without it such a line is malformed.
+    ``header`` names the fields of files without a header line. Files with different headers are matched by name, not by
+    position: a field that a file does not have is null. Raises UnreadableFileError where a file's header lacks a
+    ``needed`` field.
     """
     groups: dict[tuple[str, ...], list[RawFile]] = defaultdict(list)
     for file in files:
@@ -91,9 +93,9 @@ def read_csv(
             multiLine=multiline,
             mode="PERMISSIVE",
             columnNameOfCorruptRecord=_BROKEN,
-            # With pruned columns Spark would not see that a line is broken elsewhere.
+            # With column pruning, Spark would miss that a line is broken in another column.
             columnPruning=False,
-            # A field longer than the default of a million characters would make the whole job fail.
+            # A field longer than the default of a million characters would fail the whole job.
             maxCharsPerColumn=-1,
         )
         rows = reader.schema(_strings([*fields, _BROKEN])).csv([spark_path(file.path) for file in group])
@@ -121,15 +123,15 @@ def _strings(names: Sequence[str]) -> Any:
 
 
 def _fields_and_row(frame: DataFrame, fields: Sequence[str]) -> DataFrame:
-    """``f_<field>`` for every field, blank as null, and the row's JSON: its fields, or the line where it is broken."""
+    """``f_<field>`` for every field, blank as null, and the row as JSON: its fields, or the line where it is broken."""
     from pyspark.sql import functions as F
 
     malformed = F.col(_BROKEN).isNotNull()
-    whole = F.to_json(F.struct(*[F.col(f"`{name}`") for name in fields]))
+    row_json = F.to_json(F.struct(*[F.col(f"`{name}`") for name in fields]))
     line = F.to_json(F.struct(F.col(_BROKEN).alias("line")))
     return frame.select(
         *[blank_as_null(F.col(f"`{name}`")).alias(f"f_{name}") for name in fields],
-        F.when(malformed, line).otherwise(whole).alias("raw"),
+        F.when(malformed, line).otherwise(row_json).alias("raw"),
         malformed.alias("malformed"),
         "source_file",
     )
@@ -138,17 +140,18 @@ def _fields_and_row(frame: DataFrame, fields: Sequence[str]) -> DataFrame:
 def read_json_lines(
     spark: SparkSession, folder: Path, files: Sequence[RawFile], fields: Mapping[str, str], *, lines: Any = None
 ) -> DataFrame:
-    """JSON objects one a line, plain or gzip. ``fields`` maps a wanted name to a path (``$.title``) and type.
+    """JSON objects, one per line, plain or gzip. ``fields`` maps a field's name to a path (``$.title``) and type.
 
-    A value is ``(path)`` for a string, or ``(path) as array<string>``; one that is absent or of another type is null.
-    ``lines`` turns the frame of raw lines (``value``) into one whose ``value`` is JSON, for formats that nearly are.
+    A value is ``(path)`` for a string, or ``(path) as array<string>``; a missing value or one of another type is null.
+    ``lines`` converts the frame of raw lines (``value``) to one whose ``value`` is JSON, for formats that are almost
+    JSON.
     """
     from pyspark.sql import functions as F
 
     for file in files:
         first_line(file)
     read = with_source_file(spark.read.text([spark_path(file.path) for file in files]), folder)
-    # Bytes that are no UTF-8 would pass through Spark unseen and fail in the first reader that is strict.
+    # Invalid UTF-8 would pass through Spark and fail in the first strict reader.
     read = read.withColumn("value", F.make_valid_utf8("value"))
     read = read.withColumn("line", F.col("value")).where(F.trim("line") != "")
     if lines is not None:
@@ -156,8 +159,8 @@ def read_json_lines(
     parsed = read.withColumn("row", F.expr("try_parse_json(value)"))
     malformed = F.coalesce(F.expr("schema_of_variant(row) not like 'OBJECT%'"), F.lit(True))
     columns = []
-    for name, spelled in fields.items():
-        path, _, kind = spelled.partition(" as ")
+    for name, described in fields.items():
+        path, _, kind = described.partition(" as ")
         columns.append(F.expr(f"try_variant_get(row, '{path}', '{kind or 'string'}')").alias(f"f_{name}"))
     line_json = F.to_json(F.struct("line"))
     return parsed.select(
@@ -168,15 +171,15 @@ def read_json_lines(
     )
 
 
-def shape(frame: DataFrame, wanted: Sequence[str], columns: Mapping[str, Column]) -> DataFrame:
-    """``wanted`` as trimmed strings (blank as null; null where ``columns`` has none), and ROW_COLUMNS."""
+def shape(frame: DataFrame, names: Sequence[str], columns: Mapping[str, Column]) -> DataFrame:
+    """``names`` as trimmed strings (blank as null; null where ``columns`` has none), and ROW_COLUMNS."""
     from pyspark.sql import functions as F
 
     nothing = F.lit(None).cast("string")
     return frame.select(
         *[
             blank_as_null(columns[name].cast("string")).alias(name) if name in columns else nothing.alias(name)
-            for name in wanted
+            for name in names
         ],
         *ROW_COLUMNS,
     )

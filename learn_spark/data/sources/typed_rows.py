@@ -1,4 +1,4 @@
-"""Raw strings into typed columns: what cannot be read becomes null, and the row rules say what that means."""
+"""Raw strings into typed columns: values that cannot be read become null, and the row rules judge them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from learn_spark.data.sources.source import TimeUnit
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-# What an event is made of apart from its id, in the order in which two deliveries of one id are compared.
+# The fields of an event except its id, in the order in which two deliveries of one id are compared.
 EVENT_ORDER = ("updated_at", "event_time", "user_id", "item_id", "event_type", "value")
 _EVENT_JSON = (
     "event_id string, user_id string, item_id string, event_type string, value double, event_time bigint, "
     "updated_at bigint"
 )
 _MICROS: dict[TimeUnit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
-# Years 1 to 9999: what Spark, Arrow and Python can all hold.
+# Years 1 to 9999: the range that Spark, Arrow and Python share.
 _EARLIEST_MICROS, _LATEST_MICROS = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
@@ -84,14 +84,14 @@ def event_from_json(column: str) -> Column:
 
 
 def plain_id(column: str) -> Column:
-    """An id; 12.0, as a spreadsheet or a float column leaves it, is 12."""
+    """An id without a decimal zero: 12.0, as written by spreadsheets and float columns, becomes 12."""
     from pyspark.sql import functions as F
 
     return F.regexp_replace(column, r"^(\d+)\.0+$", "$1")
 
 
 def moment(column: str, unit: TimeUnit) -> Column:
-    """A raw time as a timestamp (UTC); null where it is none, or out of the years 1 to 9999."""
+    """A raw time as a timestamp (UTC); null where it is invalid or outside the years 1 to 9999."""
     from pyspark.sql import functions as F
 
     if unit == "iso":

@@ -1,4 +1,4 @@
-"""Folds of users for cross-fitting: each user is scored by what was fitted on the other fold."""
+"""Folds of users for cross-fitting: each user is scored by a model that was fitted on the other fold."""
 
 from __future__ import annotations
 

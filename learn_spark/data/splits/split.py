@@ -93,12 +93,12 @@ def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: n
     counts = until - lengths
     rows = np.repeat(np.arange(len(lengths)), counts)
     places = lengths[rows] + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    found = items[rows, places].astype(np.int64) - 1
-    _, first = np.unique(rows * (1 + found.max(initial=0)) + found, return_index=True)
+    positions = items[rows, places].astype(np.int64) - 1
+    _, first = np.unique(rows * (1 + positions.max(initial=0)) + positions, return_index=True)
     first.sort()
     rows, places = rows[first], places[first]
     offsets = np.searchsorted(rows, np.arange(len(lengths) + 1))
-    return Targets(found[first], offsets, times[rows, places], times[rows, places - 1])
+    return Targets(positions[first], offsets, times[rows, places], times[rows, places - 1])
 
 
 def without_test(histories: pa.Table) -> pa.Table:

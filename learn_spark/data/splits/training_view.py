@@ -27,7 +27,7 @@ class TrainingView:
 
     @staticmethod
     def open(path: str, version: int) -> TrainingView:
-        """Raises SnapshotError as ``Snapshot.open``."""
+        """The view of one version of the table at ``path``. Raises SnapshotError as ``Snapshot.open``."""
         return TrainingView(Snapshot.open(path, version))
 
     @property

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
-# &amp; comes last: "&amp;lt;" is the text "&lt;", not "<".
+# &amp; is last, because "&amp;lt;" is the text "&lt;", not "<".
 _ENTITIES = (("&nbsp;", " "), ("&quot;", '"'), ("&#0?39;|&apos;", "'"), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 
 def clean(column: Column, max_characters: int) -> Column:
-    """Text without tags, entities, control and zero-width characters, runs of white space; null where nothing is left.
+    """Text without tags, entities, control and zero-width characters and runs of white space; null where nothing is
+    left.
 
-    Cut to ``max_characters`` before the expressions run, so that one huge field costs no more than a long one.
+    The text is truncated to ``max_characters`` first, so that a huge field costs no more than a long one.
     """
     from pyspark.sql import functions as F
 

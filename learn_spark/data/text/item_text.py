@@ -1,4 +1,4 @@
-"""The item_text stage: one prompt an item, addressed by its content."""
+"""The item_text stage: one prompt per item, addressed by its content."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from learn_spark.data.text.templates import template
 
 
 def run(context: StageContext) -> StageResult:
-    """Write the text of every item whose text is new or changed. No item is left out: one without any text gets
-    ``text.fallback``, so that it still has a (neutral) embedding.
+    """Write the text of every item whose text is new or changed.
+
+    Every item gets a text: an item without any gets ``text.fallback``, so that it still has a (neutral) embedding.
     """
     settings = context.settings.text
     chosen = template(settings.template)
@@ -47,7 +48,9 @@ def run(context: StageContext) -> StageResult:
     written = delta.read(context.spark, context.path("item_text")).where(F.col("template_version") == chosen.key)
     rows_in, rows_out = items.count(), written.join(items.select("item_id"), "item_id", "left_semi").count()
     if rows_in != rows_out:
-        raise LearnSparkError(f"item_text: {rows_in:,} items came in, {rows_out:,} texts are in the table")
+        raise LearnSparkError(
+            f"item_text: {rows_in:,} items were read, but {rows_out:,} of them have a text in the table"
+        )
     return StageResult(
         rows_in=rows_in,
         rows_out=rows_out,

@@ -1,4 +1,4 @@
-"""Prompt templates: an item's fields as one text. A clause whose field is missing is left out."""
+"""Prompt templates: an item's fields as one text. A clause is left out where its field is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt in clauses, each with one field in braces; change a clause, and the version must change with it."""
+    """A prompt in clauses, each with one field in braces. If a clause changes, the version must change too."""
 
     name: str
     version: int
@@ -24,7 +24,7 @@ class Template:
 
     @property
     def key(self) -> str:
-        """What item_text.template_version holds."""
+        """The value of item_text.template_version."""
         return f"{self.name}/{self.version}"
 
     def fields(self) -> list[str]:
@@ -32,14 +32,14 @@ class Template:
         return [field for clause in self.clauses for field in _FIELD.findall(clause)]
 
     def render(self, fields: dict[str, Column]) -> Column:
-        """The text; empty where every field is missing. ``fields`` are cleaned columns (null = missing)."""
+        """The text, empty where every field is missing. ``fields`` are cleaned columns (null = missing)."""
         from pyspark.sql import functions as F
 
         parts = []
         for clause in self.clauses:
             (field,) = _FIELD.findall(clause)
             before, after = clause.split(f"{{{field}}}")
-            # concat is null where the field is; concat_ws passes over nulls
+            # concat is null where the field is null; concat_ws skips nulls
             parts.append(F.concat(F.lit(before), fields[field], F.lit(after)))
         return F.concat_ws(" ", *parts)
 
@@ -60,14 +60,16 @@ _TEMPLATES = (
     ),
     # LEARN on Amazon reviews: the prompt with three fields.
     Template("amazon", 1, ("Title: {title}.", "Brand: {brand}.", "Category: {category}")),
-    # The same shape for films: attributes hold the year of release.
+    # The same form for films; attributes are the year of release.
     Template("movie", 1, ("Title: {title}.", "Genres: {category}.", "Year: {attributes}.")),
 )
 
 
 def template(name: str) -> Template:
-    """The newest version of the template called ``name``; SettingsError names the known ones."""
-    known = {t.name: t for t in sorted(_TEMPLATES, key=lambda t: t.version)}
-    if name not in known:
-        raise SettingsError(f"text.template: there is no template {name!r}; known are {', '.join(sorted(known))}")
-    return known[name]
+    """The newest version of the template ``name``. Raises SettingsError with the names of all templates."""
+    templates = {t.name: t for t in sorted(_TEMPLATES, key=lambda t: t.version)}
+    if name not in templates:
+        raise SettingsError(
+            f"text.template: unknown template {name!r}; the templates are {', '.join(sorted(templates))}"
+        )
+    return templates[name]

@@ -1,1 +1,1 @@
-"""Methods without training that every model is compared with."""
+"""Baselines without training, which every model is compared with."""

@@ -1,4 +1,4 @@
-"""The popularity baseline: every user is offered the items with the most training events."""
+"""The popularity baseline: every user gets the items with the most training events."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from learn_spark.evaluation.counts import CountScores
 
 
 def popularity(values: np.ndarray, offsets: np.ndarray, n_items: int) -> CountScores:
-    """Scores by training events: user u's items are ``values[offsets[u] : offsets[u + 1]]``, laid end to end.
+    """Scores by training events; user u has the items ``values[offsets[u] : offsets[u + 1]]``.
 
-    Every item is a context, and makes no difference. Raises ValueError for positions outside 0..n_items-1 and offsets
-    that do not cover the values.
+    Every item is a context with the same scores. Raises ValueError for positions outside 0..n_items-1 and offsets that
+    do not cover the values.
     """
     check_ragged(values, offsets, n_items)
     nothing = np.zeros(0, np.int64)

@@ -1,1 +1,1 @@
-"""Late fusion: a tower's vectors with the items' frozen content and popularity, by how much is known of an item."""
+"""Late fusion: frozen content and popularity blended into a tower's vectors, weighted by item frequency."""

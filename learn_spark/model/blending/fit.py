@@ -1,4 +1,4 @@
-"""Fitting levels on held-out targets: a conditional logit (McFadden 1974), whose one optimum Newton's method finds."""
+"""Fitting frequency weights on held-out targets: a conditional logit (McFadden 1974), solved by Newton's method."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
-from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, between_knots
+from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, knot_weights
 from learn_spark.model.scoring.queries import BLOCK_SCORES, QueryBatch
 
-RIDGE = 1.0  # of the distance from the tower alone: as much as one user
-LEAST_SHARE = 1e-3
-CLOSE = 1e-6  # stop when the predicted improvement per user falls below this
+RIDGE = 1.0  # penalty on the distance from the start weights: as much as one user
+MIN_STEP = 1e-3
+TOLERANCE = 1e-6  # Newton stops when the predicted decrease per user falls below this
 
 
 class BlendingError(LearnSparkError):
@@ -26,11 +26,10 @@ class BlendingError(LearnSparkError):
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the scores of some users are made of.
+    """The parts of the scores of B users in a catalogue of N items.
 
-    ``queries``: B users. ``means`` [B, C]: unit mean content of each user's last events. Of all items: ``catalogue``
-    [N, D], the tower's vectors; ``content`` [N, C] of length 1; ``counts`` [N], training events. ``temperature``: the
-    tower's.
+    ``queries``: the users. ``means`` [B, C]: unit mean content of each user's last events. ``catalogue`` [N, D]: the
+    tower's vectors; ``content`` [N, C]: unit content; ``counts`` [N]: training events. ``temperature``: the tower's.
     """
 
     queries: QueryBatch
@@ -41,7 +40,7 @@ class Candidates:
     temperature: float
 
     def take(self, rows: np.ndarray) -> Candidates:
-        """The users ``rows`` [R]."""
+        """The candidates of the users ``rows`` [R]."""
         return Candidates(
             self.queries.take(rows), self.means[rows], self.catalogue, self.content, self.counts, self.temperature
         )
@@ -54,12 +53,13 @@ def fit_frequency_weights(
     *,
     seed: int,
 ) -> tuple[FrequencyWeights, tuple[FrequencyWeights, ...]]:
-    """(levels of the targets of all users, and those of each fold's that were fitted on the others' only).
+    """(weights fitted on all users' targets, and for each fold weights fitted on the other folds' users).
 
-    A user's loss is -log softmax over the user's candidates, averaged over their targets; a target of an item with n
-    events weighs (1 + n) ^ -``settings.rare``, among the user's and, by their mean, the user among all. Of more than
-    ``settings.users`` users so many are drawn. The tower must not have learnt the targets, nor ``candidates.counts``
-    counted them. Deterministic in ``seed``. Raises BlendingError where a score is not finite.
+    A user's loss is -log softmax over the user's candidates, averaged over their targets. A target of an item with n
+    events weighs (1 + n) ^ -``settings.rare``, among the user's targets, and by their mean the user among all users. If
+    there are more than ``settings.users`` users, that many are drawn. The tower must not be trained on the targets, and
+    ``candidates.counts`` must not count them. Deterministic in ``seed``. Raises BlendingError where a score is not
+    finite.
     """
     chosen = np.arange(len(user_ids))
     if len(chosen) > settings.users:
@@ -67,58 +67,63 @@ def fit_frequency_weights(
         candidates = candidates.take(chosen)
     fold = fold_of([user_ids[row] for row in chosen])
     others = (np.flatnonzero(fold != f) for f in range(FOLDS))
-    # A fold's levels do not begin with those of all: they would know something of its users.
-    whole, *folds = (_fit(candidates.take(rows), settings.rare) for rows in (np.arange(len(chosen)), *others))
-    return whole, tuple(folds)
+    # A fold's fit does not start from the weights of all users, which depend on the fold's users.
+    full, *folds = (_fit(candidates.take(rows), settings.rare) for rows in (np.arange(len(chosen)), *others))
+    return full, tuple(folds)
 
 
 def _fit(candidates: Candidates, rare: float) -> FrequencyWeights:
-    # What is far from the optimum is brought near it by an eighth of the users.
-    few = candidates.take(np.arange(0, len(candidates.means), 8))
-    return _newton(candidates, _newton(few, FrequencyWeights.start(), rare), rare)
+    # An eighth of the users brings the weights near the optimum at an eighth of the cost.
+    subset = candidates.take(np.arange(0, len(candidates.means), 8))
+    return _newton(candidates, _newton(subset, FrequencyWeights.start(), rare), rare)
 
 
 def _newton(candidates: Candidates, start: FrequencyWeights, rare: float) -> FrequencyWeights:
-    at, origin = start.weights.reshape(-1), FrequencyWeights.start().weights.reshape(-1)
+    """The weights that minimise the penalised loss, from ``start``, by Newton's method with Armijo's step rule."""
+    weights, origin = start.weights.reshape(-1), FrequencyWeights.start().weights.reshape(-1)
     blocks = list(_blocks(candidates, rare))
-    loss, gradient, curvature = _derivatives(blocks, at, origin)
+    loss, gradient, curvature = _derivatives(blocks, weights, origin)
     step = np.linalg.solve(curvature, gradient)
-    share = 1.0
-    # Armijo's rule: a step that overshoots is halved; where not even a small one helps, rounding is all that is left.
-    while (promised := float(gradient @ step)) > CLOSE * sum(block.weight for block in blocks) and share > LEAST_SHARE:
-        tried = at - share * step
-        found = _derivatives(blocks, tried, origin)
-        if found[0] > loss - 1e-4 * share * promised:
-            share /= 2.0
+    step_size, least_decrease = 1.0, TOLERANCE * sum(block.weight for block in blocks)
+    # Armijo's rule: a step that overshoots is halved. Where not even a small step helps, the rest is rounding error.
+    while (decrease := float(gradient @ step)) > least_decrease and step_size > MIN_STEP:
+        candidate = weights - step_size * step
+        derivatives = _derivatives(blocks, candidate, origin)
+        if derivatives[0] > loss - 1e-4 * step_size * decrease:
+            step_size /= 2.0
             continue
-        at, (loss, gradient, curvature), share = tried, found, 1.0
+        weights, (loss, gradient, curvature), step_size = candidate, derivatives, 1.0
         step = np.linalg.solve(curvature, gradient)
-    return FrequencyWeights(at.reshape(3, len(KNOTS)))
+    return FrequencyWeights(weights.reshape(3, len(KNOTS)))
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some users: ``events`` [N, K] between knots, what is ``hidden``, ``wanted`` [3, K] the targets' measures, summed,
-    ``users`` [b] what each weighs, and the sum of these.
+    """Some users of a fit, b of them.
+
+    ``knots`` [N, K] are the items' interpolation weights, ``hidden`` the rows and positions that are not ranked,
+    ``target_sums`` [3, K] the weighted sums of the targets' measures, ``users`` [b] their weights, ``weight`` their
+    sum.
     """
 
     candidates: Candidates
-    events: torch.Tensor
+    knots: torch.Tensor
     hidden: tuple[torch.Tensor, torch.Tensor]
-    wanted: np.ndarray
+    target_sums: np.ndarray
     users: torch.Tensor
     weight: float
 
     def measures(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tower's scores and the likeness, [b, N]."""
-        own = self.candidates
-        score = torch.from_numpy(own.queries.users) @ torch.from_numpy(own.catalogue).T / own.temperature
-        likeness = torch.from_numpy(own.means) @ torch.from_numpy(own.content).T * LIKENESS_SCALE
+        """The tower's scores and the content similarities, both [b, N]."""
+        parts = self.candidates
+        score = torch.from_numpy(parts.queries.users) @ torch.from_numpy(parts.catalogue).T / parts.temperature
+        likeness = torch.from_numpy(parts.means) @ torch.from_numpy(parts.content).T * LIKENESS_SCALE
         return score, likeness
 
 
 def _blocks(candidates: Candidates, rare: float) -> Iterator[_Block]:
-    events = between_knots(candidates.counts)
+    """The users in blocks of about BLOCK_SCORES scores."""
+    knots = knot_weights(candidates.counts)
     size = max(1, BLOCK_SCORES // len(candidates.catalogue))
     for start in range(0, len(candidates.means), size):
         part = candidates.take(np.arange(start, min(start + size, len(candidates.means))))
@@ -130,44 +135,48 @@ def _blocks(candidates: Candidates, rare: float) -> Iterator[_Block]:
         measures = np.stack([score, np.ones(len(targets)), likeness]) * shares * users[owners]
         yield _Block(
             part,
-            torch.from_numpy(events),
+            torch.from_numpy(knots),
             queries.unranked(len(candidates.catalogue)),
-            measures @ events[targets].astype(np.float64),
+            measures @ knots[targets].astype(np.float64),
             torch.from_numpy(users).float(),
             float(users.sum()),
         )
 
 
 @torch.inference_mode()
-def _derivatives(blocks: Sequence[_Block], at: np.ndarray, origin: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """The loss at the weights ``at`` [3 K] with its ridge, its gradient and its curvature."""
-    size, knots = len(at), len(KNOTS)
-    away = at - origin
-    loss, gradient, curvature = RIDGE * float(away @ away) / 2, RIDGE * away, RIDGE * np.eye(size)
-    a, b, c = torch.from_numpy(at.reshape(3, knots)).float()
+def _derivatives(
+    blocks: Sequence[_Block], weights: np.ndarray, origin: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The penalised loss at ``weights`` [3 K], its gradient [3 K] and its curvature [3 K, 3 K]."""
+    size, knots = len(weights), len(KNOTS)
+    deviation = weights - origin
+    loss, gradient, curvature = RIDGE * float(deviation @ deviation) / 2, RIDGE * deviation, RIDGE * np.eye(size)
+    a, b, c = torch.from_numpy(weights.reshape(3, knots)).float()
     for block in blocks:
-        events = block.events
+        item_knots = block.knots
         score, likeness = block.measures()
-        utility = score * (events @ a) + events @ b + likeness * (events @ c)
+        utility = score * (item_knots @ a) + item_knots @ b + likeness * (item_knots @ c)
         utility[block.hidden] = -torch.inf
         norm = torch.logsumexp(utility, dim=1)
-        chance = torch.exp(utility - norm.unsqueeze(1))
-        loss += float((norm.double() * block.users).sum()) - float((block.wanted.reshape(-1) * at).sum())
+        probability = torch.exp(utility - norm.unsqueeze(1))
+        loss += float((norm.double() * block.users).sum()) - float((block.target_sums.reshape(-1) * weights).sum())
         if not np.isfinite(loss):
-            raise BlendingError("the fusion's loss is not finite; is a vector of the tower or of the content not?")
+            raise BlendingError(
+                "blending: the loss is not finite; check that the tower's vectors and the content are finite"
+            )
         measures = (score, None, likeness)
-        # E[x] and E[x x'] over what may be offered, x being a measure between its item's knots.
-        times = [chance if measure is None else chance * measure for measure in measures]
-        means = torch.cat([own @ events for own in times], dim=1).double()
-        weighed = means * block.users.double().unsqueeze(1)
-        gradient = gradient + weighed.sum(dim=0).numpy() - block.wanted.reshape(-1)
+        # E[x] and E[x x'] over the ranked items, where x is a measure times its item's interpolation weights.
+        weighted = [probability if measure is None else probability * measure for measure in measures]
+        means = torch.cat([values @ item_knots for values in weighted], dim=1).double()
+        user_means = means * block.users.double().unsqueeze(1)
+        gradient = gradient + user_means.sum(dim=0).numpy() - block.target_sums.reshape(-1)
         second = torch.empty(3, knots, 3, knots, dtype=torch.float64)
         for i in range(3):
-            of_users = times[i] * block.users.unsqueeze(1)
+            user_weighted = weighted[i] * block.users.unsqueeze(1)
             for j in range(i, 3):
                 measure = measures[j]
-                of_items = (of_users if measure is None else of_users * measure).sum(dim=0).double()
-                found = events.double().T @ (events.double() * of_items.unsqueeze(1))
-                second[i, :, j], second[j, :, i] = found, found
-        curvature = curvature + (second.reshape(size, size) - means.T @ weighed).numpy()
+                item_weights = (user_weighted if measure is None else user_weighted * measure).sum(dim=0).double()
+                curvature_part = item_knots.double().T @ (item_knots.double() * item_weights.unsqueeze(1))
+                second[i, :, j], second[j, :, i] = curvature_part, curvature_part
+        curvature = curvature + (second.reshape(size, size) - means.T @ user_means).numpy()
     return loss, gradient, curvature

@@ -1,4 +1,4 @@
-"""Vectors fitted by fold: each user is ranked by a tower that was not fitted on that user."""
+"""Vectors blended by fold: each user is ranked with weights that were not fitted on that user."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class FoldedVectors:
 
     @cached_property
     def _users(self) -> list[np.ndarray]:
-        """The vectors of each fold's users, in the order of by_fold."""
+        """The vectors of each fold's users, in the order of ``by_fold``."""
         split = self.split
         return [
-            user_vectors(tower, split.items[own], split.lengths[own], self.window, times=split.times[own])
-            for tower, own in zip(self.towers, by_fold(split.user_ids), strict=True)
+            user_vectors(tower, split.items[rows], split.lengths[rows], self.window, times=split.times[rows])
+            for tower, rows in zip(self.towers, by_fold(split.user_ids), strict=True)
         ]
 
     @cached_property
@@ -39,23 +39,29 @@ class FoldedVectors:
         return [item_vectors(tower) for tower in self.towers]
 
     def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(its users by number, their vectors, the items') of each fold."""
+        """(row numbers of its users, their vectors, the items' vectors) of each fold."""
         return zip(by_fold(self.split.user_ids), self._users, self._items, strict=True)
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Callable[[int], object]) -> np.ndarray:
-        every = self.split.every_target
-        found = np.empty(len(every.positions))
-        for own, users, items in self._parts():
-            at, offsets = take_rows(every.offsets, own)
-            seen = [hidden[row] for row in own]
-            found[at] = ranks_from_vectors(users, items, every.positions[at], seen, offsets=offsets, advance=advance)
-        return found
+        """Ranks [T] float64 of the split's targets; ``hidden`` [B] are positions that are not ranked."""
+        targets = self.split.every_target
+        ranks = np.empty(len(targets.positions))
+        for rows, users, items in self._parts():
+            target_rows, offsets = take_rows(targets.offsets, rows)
+            seen = [hidden[row] for row in rows]
+            ranks[target_rows] = ranks_from_vectors(
+                users, items, targets.positions[target_rows], seen, offsets=offsets, advance=advance
+            )
+        return ranks
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
-        found = np.empty((len(rows), k), dtype=np.int64)
-        for own, users, items in self._parts():
-            part = np.flatnonzero(np.isin(rows, own))
-            if len(part):
-                of_part = users[np.searchsorted(own, rows[part])]
-                found[part] = top_k(of_part, items, k, [hidden[row] for row in part])[1]
-        return found
+        """Positions [R, k] of the best items of the users ``rows`` [R], whose ``hidden`` is given; -1 where there are
+        fewer.
+        """
+        positions = np.empty((len(rows), k), dtype=np.int64)
+        for fold_rows, users, items in self._parts():
+            places = np.flatnonzero(np.isin(rows, fold_rows))
+            if len(places):
+                vectors = users[np.searchsorted(fold_rows, rows[places])]
+                positions[places] = top_k(vectors, items, k, [hidden[row] for row in places])[1]
+        return positions

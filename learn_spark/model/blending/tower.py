@@ -1,4 +1,4 @@
-"""A tower whose vectors hold content and popularity too, so that one inner product weighs all three."""
+"""A tower whose vectors include content and popularity, so that one inner product combines all three."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from learn_spark.model.towers.tower import Tower
 
 
 class BlendedTower(Tower):
-    """``tower`` (its content bound, its vectors of length 1) with ``frequency_weights``.
+    """``tower`` (with content bound and vectors of length 1) blended by ``frequency_weights``.
 
-    For any user the inner product orders items as ``FrequencyWeights`` scores them.
+    For any user, the inner product orders items as ``FrequencyWeights`` scores them.
 
-    A user is (tower's vector, mean content of the last ``reach`` events, 1, 0), an item (a(n) / temperature times the
-    tower's vector, c(n) times its content, b(n), filler): D + C + 2 numbers. The filler brings all items to one length,
-    which changes no order (Bachrach et al. 2014, section 3.1), and all vectors are then scaled to length 1. ``counts``
-    [.., up to n_items] are the items' events; those behind have none. Raises ValueError for a tower whose vectors are
-    not normalised, and where the temperature is not above 0.
+    A user is (tower's vector, mean content of the last ``reach`` events, 1, 0); an item is (a(n) / temperature times
+    the tower's vector, c(n) times its content, b(n), filler): D + C + 2 numbers. The filler gives all items the same
+    length, which changes no order (Bachrach et al. 2014, section 3.1). All vectors are then scaled to length 1.
+    ``counts`` [<= n_items] are the items' events; items beyond them have none.
+
+    Raises ValueError for a tower whose vectors are not normalised, and a temperature that is not above 0.
     """
 
     def __init__(
@@ -37,15 +38,18 @@ class BlendedTower(Tower):
     ) -> None:
         super().__init__()
         if not tower.normalised or temperature <= 0:
-            raise ValueError(f"fusion needs vectors of length 1 and a temperature above 0, got {temperature}")
+            raise ValueError(
+                f"blending needs normalised vectors (normalised is {tower.normalised}) and a temperature above 0 "
+                f"(it is {temperature})"
+            )
         self.tower, self.reach, self.needs_times = tower, reach, tower.needs_times
         self.method = tower.method  # type: ignore[misc]
         self.n_items, self.output_dim = tower.n_items, tower.output_dim + tower.content_dim + 2
-        every = np.zeros(tower.n_items + 1, np.int64)
-        every[1 : 1 + len(counts)] = counts[: tower.n_items]
+        counts_by_index = np.zeros(tower.n_items + 1, np.int64)
+        counts_by_index[1 : 1 + len(counts)] = counts[: tower.n_items]
         scales = np.array([1.0 / temperature, 1.0, LIKENESS_SCALE])[:, None]
-        self._parts = torch.from_numpy((frequency_weights.of(every) * scales).astype(np.float32))
-        # Linear between knots, so that no item is longer than one at a knot.
+        self._parts = torch.from_numpy((frequency_weights.of(counts_by_index) * scales).astype(np.float32))
+        # Weights are linear between knots, so that the longest item is at a knot.
         self._longest = float(np.linalg.norm(frequency_weights.weights * scales, axis=0).max())
 
     def items(self, items: Tensor) -> Tensor:
@@ -60,24 +64,26 @@ class BlendedTower(Tower):
         """User vectors [B, L, D + C + 2] after each event, L2-normalised; meaningless at padding."""
         sums = self._content(items).cumsum(dim=1)
         older = F.pad(sums, (0, 0, self.reach, 0))[:, : sums.shape[1]]
-        return self._fused(self.tower.user(items, times), sums - older)
+        return self._blend(self.tower.user(items, times), sums - older)
 
     def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, D + C + 2] after the last of ``lengths`` [B] events. ValueError for lengths outside 1..L."""
+        """User vectors [B, D + C + 2] after the last of ``lengths`` [B] events. Raises ValueError for lengths outside
+        1..L.
+        """
         vectors = self.tower.user_last(items, lengths, times)
-        ago = lengths.unsqueeze(1) - 1 - torch.arange(items.shape[1], device=items.device)
-        kept = items * ((ago >= 0) & (ago < self.reach))
-        return self._fused(vectors, self._content(kept).sum(dim=1))
+        age = lengths.unsqueeze(1) - 1 - torch.arange(items.shape[1], device=items.device)
+        recent = items * ((age >= 0) & (age < self.reach))
+        return self._blend(vectors, self._content(recent).sum(dim=1))
 
     def to_dict(self) -> Shape:
-        """The tower's; levels and counts are saved beside it."""
+        """The inner tower's arguments; weights and counts are saved in a file of their own."""
         return self.tower.to_dict()
 
     def _content(self, items: Tensor) -> Tensor:
-        """Unit content [B, L, C] of events, 0 at padding."""
+        """Unit content [B, L, C] of events; zeros at padding."""
         return F.normalize(self.tower.content(items), dim=-1) * (items != 0).unsqueeze(-1)
 
     @staticmethod
-    def _fused(vectors: Tensor, sums: Tensor) -> Tensor:
+    def _blend(vectors: Tensor, sums: Tensor) -> Tensor:
         ones = vectors.new_ones((*vectors.shape[:-1], 1))
         return F.normalize(torch.cat([vectors, F.normalize(sums, dim=-1), ones, 0 * ones], dim=-1), dim=-1)

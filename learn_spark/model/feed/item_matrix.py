@@ -1,4 +1,4 @@
-"""The frozen embeddings as one memory-mapped matrix by item_index, built once and shared by all processes."""
+"""The frozen embeddings as a memory-mapped matrix by item_index, built once and shared by all processes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import numpy as np
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.model.feed.matrix_rows import TextsOfItems, embeddings_by_text
+from learn_spark.model.feed.matrix_rows import ItemTexts, embeddings_by_text
 
 _FILE = "embeddings.npy"
 
 
 class VectorSpace(Protocol):
-    """What is done to embeddings before they are stored (learn_spark/encoder/embedding_space.py)."""
+    """A transformation of embeddings before they are stored (learn_spark/encoder/embedding_space.py)."""
 
     def key(self, encoder_key: str) -> str:
-        """Names the space and what it was fitted on."""
+        """A hash that identifies the space and the data it was fitted on."""
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors [n, hidden] in the space, [n, dims]."""
+        """Transform vectors [n, hidden] to [n, dims]."""
 
 
 def item_matrix(path: Path) -> np.ndarray:
@@ -50,15 +50,15 @@ def item_matrix_path(
     space: VectorSpace | None = None,
     console: Reporter | None = None,
 ) -> Path:
-    """Where the matrix of these snapshots lies; it is built if it is not there yet.
+    """The file of the item matrix of these snapshots; it is built if it does not exist.
 
-    Built once for an encoder, template, dtype, space and the files of item_index and item_text. The version of
-    text_embeddings is no part of that: they are addressed by content, so a text's embedding never changes. Vectors are
-    read a few thousand at a time and go straight to the file; in memory are only the ids and text keys of the items.
-    Of several builders at once one builds and the others wait.
+    There is one matrix per encoder, template, dtype, space, and files of item_index and item_text. The version of
+    text_embeddings is not part of its key: embeddings are addressed by content, so a text's embedding never changes.
+    Vectors are read a few thousand at a time and written straight to the file; only the items' ids and text keys are in
+    memory. Of several concurrent builders one builds and the others wait.
 
-    Raises MissingEmbeddingsError naming how many items lack a text or an embedding, and some of them, and
-    LearnSparkError for values that are not finite or that ``dtype`` does not reach.
+    Raises MissingEmbeddingsError with the number of items without a text or an embedding and some of their ids, and
+    LearnSparkError for values that are not finite or outside the range of ``dtype``.
     """
     description = {
         "encoder_key": encoder_key,
@@ -67,11 +67,11 @@ def item_matrix_path(
         "space_key": None if space is None else space.key(encoder_key),
         **{
             name: {
-                "path": s.path,
-                "version": s.version,
-                "files": hashlib.sha256("\n".join(s.files).encode()).hexdigest(),
+                "path": snapshot.path,
+                "version": snapshot.version,
+                "files": hashlib.sha256("\n".join(snapshot.files).encode()).hexdigest(),
             }
-            for name, s in (("item_index", item_index), ("item_text", item_text))
+            for name, snapshot in (("item_index", item_index), ("item_text", item_text))
         },
     }
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
@@ -81,13 +81,13 @@ def item_matrix_path(
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(cache / f".{key}.lock"):
         if not path.is_file():
-            # Under the lock, whatever a builder of this matrix left behind is of one that was killed.
-            for remains in cache.glob(f".{key}.new.*"):
-                shutil.rmtree(remains)
+            # Under the lock, leftovers of this matrix can only be those of a builder that was killed.
+            for leftover in cache.glob(f".{key}.new.*"):
+                shutil.rmtree(leftover)
             temporary = cache / f".{key}.new.{uuid.uuid4().hex}"
             temporary.mkdir()
             try:
-                texts = TextsOfItems.read(item_index, item_text, template_version)
+                texts = ItemTexts.read(item_index, item_text, template_version)
                 _build(temporary / _FILE, texts, embeddings, encoder_key, np.dtype(dtype), space, console)
                 (temporary / "matrix.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
                 temporary.rename(cache / key)
@@ -98,7 +98,7 @@ def item_matrix_path(
 
 def _build(
     path: Path,
-    texts: TextsOfItems,
+    texts: ItemTexts,
     embeddings: Snapshot,
     encoder_key: str,
     dtype: np.dtype,
@@ -106,25 +106,25 @@ def _build(
     console: Reporter | None,
 ) -> None:
     matrix: np.memmap | None = None
-    found = np.zeros(texts.distinct, dtype=bool)
+    written = np.zeros(texts.distinct, dtype=bool)
     with (console or Reporter(quiet=True)).bar("item matrix", texts.distinct, "texts") as bar:
         for keys, vectors in embeddings_by_text(embeddings, encoder_key):
-            text, at = texts.find(keys)
-            new = ~found[text]
-            text, at = text[new], at[new]
-            if not len(text):
+            text_rows, vector_rows = texts.find(keys)
+            is_new = ~written[text_rows]
+            text_rows, vector_rows = text_rows[is_new], vector_rows[is_new]
+            if not len(text_rows):
                 continue
-            found[text] = True
-            stored = vectors[at] if space is None else space.apply(vectors[at])
+            written[text_rows] = True
+            stored = vectors[vector_rows] if space is None else space.apply(vectors[vector_rows])
             if matrix is None:
                 matrix = np.lib.format.open_memmap(
                     path, mode="w+", dtype=dtype, shape=(texts.highest_index + 1, stored.shape[1])
                 )
-            positions, source = texts.positions(text)
-            matrix[positions] = _cast(stored, dtype)[source]
-            bar.advance(len(text))
-    texts.refuse_missing(found)
-    assert matrix is not None, "an item that has a text with an embedding has made the file"
+            positions, source_rows = texts.positions(text_rows)
+            matrix[positions] = _cast(stored, dtype)[source_rows]
+            bar.advance(len(text_rows))
+    texts.refuse_missing(written)
+    assert matrix is not None, "refuse_missing raises unless an embedding was written"
     matrix.flush()
     del matrix
     with path.open("rb+") as file:
@@ -132,16 +132,20 @@ def _build(
 
 
 def _cast(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    reach = np.finfo(dtype).max
+    limit = np.finfo(dtype).max
     largest = float(np.abs(vectors).max())
-    if not largest <= reach:
-        raise LearnSparkError(f"an embedding holds {largest:.6g}, but {dtype} reaches {float(reach):.6g}; use float32")
+    if not largest <= limit:
+        raise LearnSparkError(
+            f"an embedding has the value {largest:.6g}, but {dtype} ends at {float(limit):.6g}; "
+            "set embedding_space.dtype: float32"
+        )
     return vectors.astype(dtype)
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    # The file stays: removed, two processes could hold locks on two files of one name. A killed holder's lock is gone.
+    # The file is never removed, or two processes could lock two files of one name. The kernel drops a killed
+    # process's lock.
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

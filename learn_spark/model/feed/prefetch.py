@@ -1,4 +1,4 @@
-"""Working ahead in one background thread, so that the consumer need not wait."""
+"""Computing items ahead in one background thread, so that the consumer need not wait."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 def prefetch(source: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """The items of ``source`` in their order, made in a background thread while the consumer works.
+    """The items of ``source`` in their order, computed in a background thread while the consumer works.
 
-    At most ``depth`` items lie ready, and one more is in the making. What ``source`` raises is raised here, after the
-    items before it and with its own traceback. The thread starts with the first item asked for; when the consumer
-    stops early (``close``, or nobody holds the iterator any more) it finishes the item it is at, closes ``source`` and
-    ends before ``close`` returns.
+    At most ``depth`` items are ready, and one more is being computed. An exception of ``source`` is raised here, after
+    the items before it and with its traceback. The thread starts with the first request. When the consumer stops early
+    (``close``, or the iterator is garbage collected), the thread finishes its item, closes ``source`` and ends before
+    ``close`` returns. Raises ValueError for a depth below 1.
     """
     if depth < 1:
         raise ValueError(f"depth {depth} must be at least 1")
@@ -25,7 +25,7 @@ def prefetch(source: Iterable[T], depth: int) -> Generator[T, None, None]:
 
 def _consume(source: Iterable[T], depth: int) -> Generator[T, None, None]:
     ready: _Ready[T] = _Ready(depth)
-    # The thread must not hold this generator, or nobody's letting go of it would end the thread.
+    # The thread must not reference this generator, or garbage collection would never end it.
     thread = Thread(target=_produce, args=(source, ready), name="prefetch", daemon=True)
     thread.start()
     try:
@@ -63,7 +63,7 @@ class _Ready(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Wait for room and add ``item``; False if the consumer has stopped."""
+        """Wait for room and add ``item``; returns False if the consumer has stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or len(self._items) < self._depth)
             if not self._stopped:
@@ -72,13 +72,13 @@ class _Ready(Generic[T]):
             return not self._stopped
 
     def end(self, error: BaseException | None) -> None:
-        """No item comes any more, because of ``error`` or because there is none."""
+        """Mark the end of the items, after ``error`` or because there are no more."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """The consumer wants no more."""
+        """Mark that the consumer takes no more items."""
         with self._changed:
             self._stopped = True
             self._items.clear()

@@ -1,4 +1,4 @@
-"""Petastorm's reader over chosen row groups of chosen Parquet files, in a chosen order, as whole NumPy arrays."""
+"""Petastorm's reader over chosen row groups of Parquet files in a chosen order, as whole NumPy arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.model.feed.shuffle import Rows
 
 with warnings.catch_warnings():
-    # Petastorm announces its own deprecations at import and at every open.
+    # Petastorm emits deprecation warnings of its own code at import and at every open.
     warnings.simplefilter("ignore")
     from petastorm.arrow_reader_worker import ArrowReaderWorker
     from petastorm.reader import Reader
@@ -34,22 +34,22 @@ class RowGroup(NamedTuple):
     number: int
 
 
-def read_row_groups(wanted: Sequence[RowGroup], columns: Sequence[str]) -> Iterator[tuple[RowGroup, Rows]]:
-    """The row groups that Petastorm read, in the order of ``wanted``: column -> array [rows] or [rows, L].
+def read_row_groups(groups: Sequence[RowGroup], columns: Sequence[str]) -> Iterator[tuple[RowGroup, Rows]]:
+    """The row groups in the order of ``groups``, read by Petastorm: column -> array [rows] or [rows, L].
 
-    Nothing is read beyond these files: on a folder Petastorm would read removed files too, and unpickle whatever lies
-    in ``_common_metadata``. ``wanted`` must not be empty. Raises LearnSparkError for nulls and for lists of different
+    Only these files are read. Given a folder, Petastorm would also read removed files and unpickle the content of
+    ``_common_metadata``. ``groups`` must not be empty. Raises LearnSparkError for nulls and for lists of different
     lengths.
     """
-    files = sorted({group.file for group in wanted})
-    # The dummy pool reads in this thread: the only pool whose order repeats exactly. Its list of work is filled by
-    # another thread, as far ahead as it has workers. Where the two meet, the pool sleeps 0.1 s, or for ever if the last
-    # item is done before the other thread has noted that it was the last. So: the whole list first.
+    files = sorted({group.file for group in groups})
+    # The dummy pool reads in this thread and is the only pool with a reproducible order. Another thread fills its work
+    # list, as far ahead as the pool has workers. When the list runs empty the pool sleeps 0.1 s, or for ever if the
+    # last item is done before the other thread marked it as the last. So the list is filled completely first.
     pool = DummyPool()
-    pool.workers_count = len(wanted)
+    pool.workers_count = len(groups)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reader = _Reader(LocalFileSystem(), files, wanted=wanted, columns=columns, pool=pool)
+        reader = _Reader(LocalFileSystem(), files, groups=groups, columns=columns, pool=pool)
     with reader:
         while not reader.ventilator.completed():
             time.sleep(0.001)
@@ -57,12 +57,12 @@ def read_row_groups(wanted: Sequence[RowGroup], columns: Sequence[str]) -> Itera
 
 
 class _Reader(Reader):
-    """Petastorm's reader, told which row groups to read in which order."""
+    """Petastorm's reader over given row groups in a given order."""
 
     def __init__(
-        self, filesystem: Any, files: list[str], *, wanted: Sequence[RowGroup], columns: Sequence[str], pool: DummyPool
+        self, filesystem: Any, files: list[str], *, groups: Sequence[RowGroup], columns: Sequence[str], pool: DummyPool
     ) -> None:
-        self._wanted = wanted
+        self._groups = groups
         super().__init__(
             filesystem,
             files,
@@ -75,12 +75,12 @@ class _Reader(Reader):
         )
 
     def _filter_row_groups(self, dataset: Any, row_groups: list[Any], *_: Any) -> tuple[list[int], None]:
-        place = {RowGroup(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
-        return [place[group] for group in self._wanted], None
+        index_of = {RowGroup(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
+        return [index_of[group] for group in self._groups], None
 
 
 class _TableWorker(ArrowReaderWorker):
-    """Gives whole Arrow tables; Petastorm's own worker makes one NumPy array of every row's list."""
+    """Publishes whole Arrow tables; Petastorm's worker would convert every row's list to an array."""
 
     def process(self, piece_index: int, worker_predicate: Any, shuffle_row_drop_partition: Any) -> None:
         piece = self._split_pieces[piece_index]
@@ -106,7 +106,7 @@ class _ArrayResults:
 
 
 def _array(column: pa.ChunkedArray, name: str, group: RowGroup) -> np.ndarray:
-    """[rows], or [rows, L] for lists of L values; without a copy where Arrow's memory allows it."""
+    """An array [rows], or [rows, L] for lists of L values; without a copy where Arrow's memory allows it."""
     where = f"column {name} of {group.file}, row group {group.number}"
     array = column.combine_chunks()
     shape: tuple[int, ...] = (len(array),)
@@ -116,11 +116,11 @@ def _array(column: pa.ChunkedArray, name: str, group: RowGroup) -> np.ndarray:
         if lengths["min"] != lengths["max"]:
             raise LearnSparkError(
                 f"{where} has lists of {lengths['min']} to {lengths['max']} values; pad them to one length "
-                "(histories writes them so)"
+                "(the histories stage writes them so)"
             )
         array = array.flatten()
         shape = (*shape, lengths["max"] or 0)
         nulls += array.null_count
     if nulls:
-        raise LearnSparkError(f"{where} has {nulls:,} nulls; the feed takes none")
+        raise LearnSparkError(f"{where} has {nulls:,} nulls; the feed accepts none")
     return array.to_numpy(zero_copy_only=False).reshape(shape)

@@ -1,4 +1,4 @@
-"""User histories of one Delta snapshot, streamed by Petastorm, shuffled in bounded memory, every row accounted for."""
+"""User histories of one Delta snapshot, streamed by Petastorm, shuffled in bounded memory, with every row counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from learn_spark.core.errors import LearnSparkError, RowCountError
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.model.feed.batches import cut_batches
+from learn_spark.model.feed.batches import form_batches
 from learn_spark.model.feed.order import (
     BATCHES,
     ROWS,
@@ -26,20 +26,22 @@ from learn_spark.model.feed.shuffle import Rows, ShuffleBuffer, row_count
 
 
 class HistoryStream:
-    """Rows of a snapshot, an epoch at a time, for one of ``world`` ranks.
+    """Rows of a snapshot, one epoch at a time, for one of ``world`` processes.
 
-    The order is a pure function of (seed, epoch, rank, world). Files are permuted by (seed, epoch) and laid end to end;
-    a rank has a contiguous range of their rows, balanced within one row. Its row groups are permuted, and rows pass
-    through a buffer of ``shuffle_rows``. Ranks are disjoint, together complete, and have equally many steps.
+    The order is a pure function of (seed, epoch, rank, world). Files are permuted by (seed, epoch) and laid end to end.
+    A process has a contiguous range of their rows; ranges differ by at most one row. Its row groups are permuted, and
+    rows pass through a buffer of ``shuffle_rows``. Processes are disjoint, together complete, and have equally many
+    steps.
 
     ``bucket_batches`` k > 1 sorts k batches of shuffled rows at a time by ``length_column`` (one of ``columns``), so
-    that rows of like length share a batch, and shuffles the order of those batches. At any step all ranks then have
-    batches of like length.
+    that rows of similar length share a batch, and shuffles the order of those batches. At any step all processes then
+    have batches of similar length.
 
-    Lists are 0 from the number on that the column ``until`` (one of ``columns``; None: nowhere) has in their row: what
-    a reader may not know never leaves the file.
+    ``until`` (one of ``columns``; None: no limit) is a column of lengths: lists are 0 from their row's value on, so
+    that events that a reader may not see are never passed on.
 
-    Rows held at once: ``shuffle_rows``, one row group, and k batches.
+    Rows in memory: ``shuffle_rows``, one row group, and k batches. Raises ValueError for contradictory arguments and
+    LearnSparkError for an empty snapshot.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class HistoryStream:
         if shuffle_rows < 1:
             raise ValueError(f"shuffle_rows {shuffle_rows} must be at least 1")
         if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} is not one of {world} ranks, 0 to {world - 1}")
+            raise ValueError(f"rank {rank} must be in 0..{world - 1}, for {world} processes")
         if bucket_batches < 1:
             raise ValueError(f"bucket_batches {bucket_batches} must be at least 1 (1: no bucketing)")
         if bucket_batches > 1 and length_column not in columns:
@@ -66,29 +68,30 @@ class HistoryStream:
         if until is not None and until not in columns:
             raise ValueError(f"until {until} must be one of the columns {columns}")
         if snapshot.rows == 0:
-            raise LearnSparkError(f"{snapshot.path} @ {snapshot.version} is empty; there is nothing to train on")
+            raise LearnSparkError(f"{snapshot.path} @ {snapshot.version} has no rows; run histories on events first")
         self.snapshot, self.columns, self.shuffle_rows, self.seed = snapshot, columns, shuffle_rows, seed
         self.rank, self.world = rank, world
         self.bucket_batches, self.length_column, self.until = bucket_batches, length_column, until
         self._group_rows: dict[int, tuple[int, ...]] = {}
 
     def steps(self, batch_size: int) -> int:
-        """Batches of an epoch, the same on all ranks."""
+        """Batches of an epoch, the same for all processes."""
         return steps_per_epoch(self.snapshot.rows, self.world, batch_size)
 
     def epoch(self, epoch: int, batch_size: int, *, start: int = 0) -> Iterator[Rows]:
         """Batches ``start``, ``start`` + 1, ... of an epoch: column -> array [rows] or [rows, L].
 
-        All have ``batch_size`` rows but the last, which on some ranks has one row less than on others (none, if the
-        others have one). A later ``start`` gives the batches that an unbroken epoch would have given, equal to the bit.
+        All have ``batch_size`` rows but the last, which in some processes has one row less than in others (none, if the
+        others have one). A later ``start`` gives exactly the batches that the whole epoch would have given, bit for
+        bit.
 
-        Raises RowCountError, before the last batch at the latest, if any row of the rank was not seen or a file does
-        not hold the rows that the Delta log promises.
+        Raises ValueError for a start outside the epoch, and RowCountError, before the last batch at the latest, if a
+        row of the process was not read or a file's number of rows differs from the Delta log's.
         """
         steps = self.steps(batch_size)
         if not 0 <= start <= steps:
-            raise ValueError(f"start {start} is not within the {steps} steps of an epoch")
-        return cut_batches(
+            raise ValueError(f"start {start} must be in 0..{steps}, the steps of an epoch")
+        return form_batches(
             self._shuffled(epoch),
             batch_size=batch_size,
             steps=steps,
@@ -109,8 +112,8 @@ class HistoryStream:
             yield from buffer.push(rows)
         if seen != high - low:
             raise RowCountError(
-                f"epoch {epoch} gave rank {self.rank} of {self.world} {seen:,} rows, but it has {high - low:,} of "
-                f"{self._name} (rows {low:,} to {high:,} of {self.snapshot.rows:,})"
+                f"epoch {epoch}, process {self.rank} of {self.world}: {seen:,} rows were read, expected {high - low:,} "
+                f"of {self._name} (rows {low:,} to {high:,} of {self.snapshot.rows:,})"
             )
         yield from buffer.flush()
 
@@ -119,39 +122,41 @@ class HistoryStream:
         return f"{self.snapshot.path} @ {self.snapshot.version}"
 
     def _groups(self, epoch: int) -> list[tuple[Segment, int]]:
-        """The row groups that overlap the rank's range, each with the part of it that the rank has."""
+        """The row groups that overlap the process's range, each with the segment of it that the process reads."""
         segments = rank_segments(
             self.snapshot.file_rows, seed=self.seed, epoch=epoch, rank=self.rank, world=self.world
-        ) or [self._nothing()]
+        ) or [self._empty_segment()]
         groups = []
         for segment in segments:
-            at = 0
-            for number, rows in enumerate(self._rows_of_groups(segment.file)):
-                low, high = max(segment.start, at), min(segment.stop, at + rows)
-                if low < high or (segment.start == segment.stop and at == 0):
-                    groups.append((Segment(segment.file, low - at, high - at), number))
-                at += rows
+            first_row = 0
+            for number, rows in enumerate(self._group_sizes(segment.file)):
+                low, high = max(segment.start, first_row), min(segment.stop, first_row + rows)
+                if low < high or (segment.start == segment.stop and first_row == 0):
+                    groups.append((Segment(segment.file, low - first_row, high - first_row), number))
+                first_row += rows
         return groups
 
-    def _nothing(self) -> Segment:
-        """For a rank without a row: no row of a file, which still tells the shape of its empty batches."""
+    def _empty_segment(self) -> Segment:
+        """A segment without rows, from which a process without rows learns the shapes of its empty batches."""
         return Segment(next(i for i, rows in enumerate(self.snapshot.file_rows) if rows), 0, 0)
 
-    def _rows_of_groups(self, file: int) -> tuple[int, ...]:
-        """Rows of each row group of a file by its footer, which must agree with the Delta log; read once."""
+    def _group_sizes(self, file: int) -> tuple[int, ...]:
+        """Rows of each row group by the file's footer, cached. Raises RowCountError where the Delta log has another
+        total.
+        """
         if file not in self._group_rows:
-            path, promised = self.snapshot.files[file], self.snapshot.file_rows[file]
+            path, logged_rows = self.snapshot.files[file], self.snapshot.file_rows[file]
             try:
                 footer = pq.read_metadata(path)
             except FileNotFoundError:
                 raise RowCountError(
-                    f"{path} of {self._name} is gone: it was vacuumed or removed; open a newer version"
+                    f"{path} of {self._name} does not exist: it was vacuumed or removed; open a newer version"
                 ) from None
             except (pa.ArrowInvalid, OSError) as error:
-                raise RowCountError(f"{path} of {self._name} is no readable Parquet file: {error}") from None
-            if footer.num_rows != promised:
+                raise RowCountError(f"{path} of {self._name} is not a readable Parquet file: {error}") from None
+            if footer.num_rows != logged_rows:
                 raise RowCountError(
-                    f"{path} holds {footer.num_rows:,} rows, but the log of {self._name} says {promised:,}"
+                    f"{path} has {footer.num_rows:,} rows, but the Delta log of {self._name} records {logged_rows:,}"
                 )
             missing = set(self.columns) - set(footer.schema.to_arrow_schema().names)
             if missing:
@@ -160,39 +165,44 @@ class HistoryStream:
         return self._group_rows[file]
 
     def _read(self, groups: list[tuple[Segment, int]]) -> Iterator[Rows]:
-        # Petastorm takes a second to import; the layout above needs none of it.
+        # Petastorm takes a second to import, and the layout above does not need it.
         from learn_spark.model.feed.row_groups import RowGroup, read_row_groups
 
-        wanted = [RowGroup(str(Path(self.snapshot.files[part.file])), number) for part, number in groups]
+        requested = [RowGroup(str(Path(self.snapshot.files[segment.file])), number) for segment, number in groups]
         shapes: dict[str, tuple[int, ...]] = {}
-        read = read_row_groups(wanted, self.columns)
-        for (part, number), group in zip(groups, wanted, strict=True):
-            given, rows = next(read, (None, {}))
-            if given != group:
-                raise RowCountError(f"{self._name}: wanted row group {number} of {group.file}, Petastorm gave {given}")
-            promised = self._rows_of_groups(part.file)[number]
-            if row_count(rows) != promised:
+        read = read_row_groups(requested, self.columns)
+        for (segment, number), group in zip(groups, requested, strict=True):
+            received, rows = next(read, (None, {}))
+            if received != group:
                 raise RowCountError(
-                    f"row group {number} of {group.file} gave {row_count(rows):,} rows, its footer says {promised:,}"
+                    f"{self._name}: expected row group {number} of {group.file}, Petastorm returned {received}"
+                )
+            expected_rows = self._group_sizes(segment.file)[number]
+            if row_count(rows) != expected_rows:
+                raise RowCountError(
+                    f"row group {number} of {group.file} has {row_count(rows):,} rows, "
+                    f"its footer records {expected_rows:,}"
                 )
             for name, values in rows.items():
                 if values.shape[1:] != shapes.setdefault(name, values.shape[1:]):
                     raise LearnSparkError(
                         f"column {name} of {group.file} has lists of {values.shape[1:]} values, other files of "
-                        f"{shapes[name]}; histories of one table must be padded to one length"
+                        f"{shapes[name]}; histories of one table must have one padded length"
                     )
-            split = {name: values[part.start : part.stop] for name, values in rows.items()}
-            yield split if self.until is None else _until(split, split[self.until])
+            in_segment = {name: values[segment.start : segment.stop] for name, values in rows.items()}
+            yield in_segment if self.until is None else _truncate(in_segment, in_segment[self.until])
         if next(read, None) is not None:
-            raise RowCountError(f"{self._name}: Petastorm gave more row groups than the {len(wanted):,} wanted")
+            raise RowCountError(
+                f"{self._name}: Petastorm returned more than the {len(requested):,} requested row groups"
+            )
 
 
-def _until(rows: Rows, lengths: np.ndarray) -> Rows:
-    """``rows`` with 0 in every list [rows, L] from its row's ``lengths`` [rows] on."""
-    known = {}
+def _truncate(rows: Rows, lengths: np.ndarray) -> Rows:
+    """``rows`` with every list [rows, L] set to 0 from its row's value of ``lengths`` [rows] on."""
+    truncated = {}
     for name, values in rows.items():
         if values.ndim == 2:
             inside = np.arange(values.shape[1]) < lengths[:, None]
             values = np.where(inside, values, values.dtype.type(0))
-        known[name] = values
-    return known
+        truncated[name] = values
+    return truncated

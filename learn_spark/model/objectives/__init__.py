@@ -1,1 +1,1 @@
-"""What the towers are trained on: cuts of histories, sampled positions, the dense all-action loss."""
+"""Losses, negatives, and the sampling of training positions from histories."""

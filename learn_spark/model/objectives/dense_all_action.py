@@ -11,9 +11,10 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Others:
-    """Targets of more users than the batch's, those of all processes say: vectors [B', Nt, D], mask and ids [B', Nt],
-    ``log_q`` [B', Nt] where the batch has it. The batch's own are among them.
+class NegativePool:
+    """The targets that negatives are taken from, such as those of all processes; the batch's targets are among them.
+
+    ``item`` [B', Nt, D] vectors, ``mask`` and ``ids`` [B', Nt], ``log_q`` [B', Nt] where the batch has it.
     """
 
     item: Tensor
@@ -31,18 +32,20 @@ def dense_all_action_loss(
     *,
     temperature: float | Tensor,
     log_q: Tensor | None = None,
-    others: Others | None = None,
+    pool: NegativePool | None = None,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """The mean over users i, positions j and targets k of -log(e^s_ijk / (e^s_ijk + sum of e^s over negatives)).
+    """The mean over users i, positions j and targets k of -log(e^s_ijk / (e^s_ijk + sum of e^s over negatives)), a
+    scalar.
 
-    Shapes: ``user`` [B, Nh, D] and ``item`` [B, Nt, D] L2-normalised, ``user_mask`` [B, Nh] and ``item_mask``
-    [B, Nt] True where real, ``item_ids`` [B, Nt]; s = cosine / temperature. Returns a scalar.
+    ``user`` [B, Nh, D] and ``item`` [B, Nt, D] are L2-normalised; ``user_mask`` [B, Nh] and ``item_mask`` [B, Nt] are
+    True where real; ``item_ids`` [B, Nt]. A score s is cosine / temperature. ``reduction`` "sum" returns the sum
+    instead.
 
-    The negatives of user i are the targets of all other users, less the items that are targets of user i too. Where a
-    user has none (a batch of one, say) its terms are 0, and they count in the mean. ``others`` are the targets that
-    negatives are taken from, by default the batch's own. ``log_q``, the log of each target's chance to be in a batch,
-    is subtracted from its score.
+    The negatives of user i are the targets of all other users, except items that are targets of user i too. The terms
+    of a user without negatives (in a batch of one, for example) are 0, and they count in the mean. ``pool`` holds the
+    targets that negatives are taken from, by default the batch's. ``log_q``, the log of each target's probability of
+    being in a batch, is subtracted from its score.
 
     Source: LEARN section 3, after PinnerFormer. Raises ValueError for shapes that do not fit and a temperature <= 0.
     """
@@ -56,39 +59,37 @@ def dense_all_action_loss(
     }
     if log_q is not None:
         shapes["log_q"] = (log_q.shape, (batch, targets))
-    for name, (found, expected) in shapes.items():
-        if tuple(found) != expected:
-            raise ValueError(
-                f"{name} has the shape {tuple(found)}, expected {expected} beside user {tuple(user.shape)}"
-            )
-    heat = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
-    if not heat > 0.0:
-        raise ValueError(f"temperature {heat} must be above 0")
-    exact = torch.promote_types(user.dtype, torch.float32)
-    positive = (user @ item.transpose(1, 2)).to(exact) / temperature  # [B, Nh, Nt]
-    pool = others or Others(item, item_mask, item_ids, log_q)
-    scores = (user.reshape(-1, width) @ pool.item.reshape(-1, width).T).to(exact) / temperature  # [B * Nh, B' * Nt]
+    for name, (shape, expected) in shapes.items():
+        if tuple(shape) != expected:
+            raise ValueError(f"{name} has the shape {tuple(shape)}, expected {expected} for user {tuple(user.shape)}")
+    value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+    if not value > 0.0:
+        raise ValueError(f"temperature {value} must be above 0")
+    dtype = torch.promote_types(user.dtype, torch.float32)
+    positive = (user @ item.transpose(1, 2)).to(dtype) / temperature  # [B, Nh, Nt]
+    pool = pool or NegativePool(item, item_mask, item_ids, log_q)
+    scores = (user.reshape(-1, width) @ pool.item.reshape(-1, width).T).to(dtype) / temperature  # [B * Nh, B' * Nt]
     scores = scores.view(batch, positions, pool.ids.numel())
     if log_q is not None and pool.log_q is not None:
         positive = positive - log_q[:, None, :]
         scores = scores - pool.log_q.reshape(1, 1, -1)
 
-    negative = _negatives(item_mask, item_ids, pool)  # [B, B' * Nt]
+    is_negative = _negatives(item_mask, item_ids, pool)  # [B, B' * Nt]
     # The lowest finite number, not -inf: where a row has no negatives, -inf would make the gradient NaN.
-    scores = scores.masked_fill(~negative[:, None, :], torch.finfo(exact).min)
-    against = torch.logsumexp(scores, dim=2, keepdim=True)  # [B, Nh, 1]
+    scores = scores.masked_fill(~is_negative[:, None, :], torch.finfo(dtype).min)
+    log_negatives = torch.logsumexp(scores, dim=2, keepdim=True)  # [B, Nh, 1]
 
     valid = user_mask[:, :, None] & item_mask[:, None, :]  # [B, Nh, Nt]
-    total = F.softplus(against - positive).masked_fill(~valid, 0.0).sum()
+    total = F.softplus(log_negatives - positive).masked_fill(~valid, 0.0).sum()
     return total if reduction == "sum" else total / valid.sum().clamp(min=1)
 
 
-def _negatives(item_mask: Tensor, item_ids: Tensor, pool: Others) -> Tensor:
-    """Which of the pool's targets are negatives of which user: [B, B' * Nt]."""
+def _negatives(item_mask: Tensor, item_ids: Tensor, pool: NegativePool) -> Tensor:
+    """The pool's targets that are negatives of each user: [B, B' * Nt] bool."""
     unique, index = torch.cat([item_ids.reshape(-1), pool.ids.reshape(-1)]).unique(return_inverse=True)
-    own, theirs = index[: item_ids.numel()].view(item_ids.shape), index[item_ids.numel() :]
-    # One column beyond the real ids takes the targets that are masked out.
-    owned = torch.zeros(len(item_mask), len(unique) + 1, dtype=torch.bool, device=item_ids.device)
-    owned.scatter_(1, torch.where(item_mask, own, len(unique)), True)
-    # This takes out the user's own row as well: all that is valid there is owned.
-    return pool.mask.reshape(1, -1) & ~owned[:, theirs]
+    target_index, pool_index = index[: item_ids.numel()].view(item_ids.shape), index[item_ids.numel() :]
+    # One column beyond the real ids takes the masked targets.
+    is_target = torch.zeros(len(item_mask), len(unique) + 1, dtype=torch.bool, device=item_ids.device)
+    is_target.scatter_(1, torch.where(item_mask, target_index, len(unique)), True)
+    # This excludes the user's own row too: its valid items are all targets of the user.
+    return pool.mask.reshape(1, -1) & ~is_target[:, pool_index]

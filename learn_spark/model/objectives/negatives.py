@@ -1,4 +1,4 @@
-"""Negatives for the sampled losses: drawn uniformly, and the chance by which batches draw their own."""
+"""Negatives of the sampled losses: uniform draws, and the log probability of in-batch negatives."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ def uniform_negatives(size: int | tuple[int, int], *, n_items: int, generator: n
 
 
 def item_log_q(counts: np.ndarray) -> np.ndarray:
-    """ln(count / sum of the counts) of every item, float32 [n_items + 1], -inf for items without events.
+    """ln(count / sum of counts) of every item, float32 [n_items + 1]; -inf for items without events.
 
-    ``counts`` [n_items + 1] are the item's events among the training positives, by index; index 0, padding, counts
-    for nothing. These are the q of in-batch negatives (Yi et al. 2019 estimate the same from a stream). Raises
-    ValueError for negative counts and where nothing was counted.
+    ``counts`` [n_items + 1] are each item's events among the training positives, by index; index 0, padding, is
+    ignored. These are the q of in-batch negatives (Yi et al., RecSys 2019, estimate the same from a stream). Raises
+    ValueError for negative counts and where all counts are 0.
     """
     if counts.ndim != 1 or len(counts) < 2:
         raise ValueError(f"expected counts [n_items + 1], got {counts.shape}")
-    real = counts.astype(np.float64)
-    real[0] = 0.0
-    if real.min() < 0 or real.sum() <= 0:
-        raise ValueError(f"counts of {len(counts) - 1} items must not be negative and not all 0")
+    events = counts.astype(np.float64)
+    events[0] = 0.0
+    if events.min() < 0 or events.sum() <= 0:
+        raise ValueError(
+            f"counts of {len(counts) - 1} items must be at least 0 and not all 0, got a minimum of {events.min():g} "
+            f"and a sum of {events.sum():g}"
+        )
     with np.errstate(divide="ignore"):
-        return (np.log(real) - np.log(real.sum())).astype(np.float32)
+        return (np.log(events) - np.log(events.sum())).astype(np.float32)

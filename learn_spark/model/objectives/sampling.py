@@ -1,4 +1,4 @@
-"""Training samples from histories: a random cut in time, then which positions take part in the loss."""
+"""Training samples from histories: a random split in time, then the positions that take part in the loss."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class CutBatch:
-    """Histories cut in two at a point in time; padding is 0, on the right.
+class SplitSequences:
+    """Event sequences split in two at a point in time; right-padded with 0.
 
-    ``history`` [B', H], ``history_length`` [B'], ``targets`` [B', T], ``target_length`` [B'], ``rows`` [B'] the row
-    of the source that each came from.
+    ``history`` [B', H], ``history_length`` [B'], ``targets`` [B', T], ``target_length`` [B']; ``rows`` [B'] is the
+    source row of each, ``splits`` [B'] the index of its first target.
     """
 
     history: np.ndarray
@@ -34,10 +34,10 @@ class CutBatch:
 
 @dataclass(frozen=True)
 class RecencyWeights:
-    """The weights of LEARN's second sampling stage: log(alpha + i * (beta - alpha) / (N - 1)) over their largest.
+    """The weights of LEARN's second sampling stage: log(alpha + i * (beta - alpha) / (N - 1)), divided by the largest.
 
-    i counts from 0 at the far end to N - 1 at the near one. A sequence of one has the weight 1. Raises ValueError
-    unless 1 < alpha < beta, without which a weight would not be positive or not rise.
+    i counts from 0 at the far end to N - 1 at the near one. A sequence of one event has the weight 1. Raises ValueError
+    unless 1 < alpha < beta; otherwise weights would not be positive and increasing.
     """
 
     alpha: float = 10.0
@@ -54,7 +54,7 @@ class RecencyWeights:
         return np.log(self.alpha + rise) / largest
 
 
-def cut_sequences(
+def split_sequences(
     items: np.ndarray,
     lengths: np.ndarray,
     *,
@@ -63,12 +63,12 @@ def cut_sequences(
     generator: np.random.Generator,
     min_history: int = 1,
     splits: np.ndarray | None = None,
-) -> CutBatch:
-    """Cut each row of ``items`` [B, L] at p, uniform in min_history .. length - 1 (LEARN section 3, twin towers).
+) -> SplitSequences:
+    """Split each row of ``items`` [B, L] at p, uniform in min_history .. length - 1 (LEARN section 3, twin towers).
 
-    History is the last ``history`` items before p, targets the first ``targets`` items from p on. Nothing at or
-    beyond a row's length of ``lengths`` [B] is used. Rows shorter than min_history + 1 are left out. Where ``splits``
-    [B] is not 0 it is p; a row with p below min_history or with nothing behind it is left out.
+    The history is the last ``history`` items before p, the targets are the first ``targets`` items from p on. Nothing
+    at or beyond a row's length of ``lengths`` [B] is used. Rows shorter than min_history + 1 are left out. Where
+    ``splits`` [B] is not 0, it is p; a row with p below min_history, or without an event from p on, is left out.
 
     Raises ValueError for shapes that do not fit, lengths outside 0..L and sizes below 1.
     """
@@ -78,23 +78,25 @@ def cut_sequences(
         if size < 1:
             raise ValueError(f"{name} {size} must be at least 1")
     _check_lengths(lengths, items.shape[1])
-    fixed = np.zeros_like(lengths) if splits is None else splits
-    if fixed.shape != lengths.shape:
-        raise ValueError(f"expected cuts of the shape {lengths.shape}, got {fixed.shape}")
-    usable = (lengths > min_history) & ((fixed == 0) | ((fixed >= min_history) & (fixed < lengths)))
+    fixed_splits = np.zeros_like(lengths) if splits is None else splits
+    if fixed_splits.shape != lengths.shape:
+        raise ValueError(f"expected splits of the shape {lengths.shape}, got {fixed_splits.shape}")
+    usable = (lengths > min_history) & (
+        (fixed_splits == 0) | ((fixed_splits >= min_history) & (fixed_splits < lengths))
+    )
     rows = np.flatnonzero(usable)
     ends = lengths[rows].astype(np.int64)  # [B']
-    at = generator.integers(min_history, ends)  # [B']
-    at = np.where(fixed[rows] > 0, fixed[rows], at)
-    history_length = np.minimum(at, history)
-    target_length = np.minimum(ends - at, targets)
-    return CutBatch(
-        history=_window(items, rows, at - history_length, history_length, history),
+    split_at = generator.integers(min_history, ends)  # [B']
+    split_at = np.where(fixed_splits[rows] > 0, fixed_splits[rows], split_at)
+    history_length = np.minimum(split_at, history)
+    target_length = np.minimum(ends - split_at, targets)
+    return SplitSequences(
+        history=_window(items, rows, split_at - history_length, history_length, history),
         history_length=history_length,
-        targets=_window(items, rows, at, target_length, targets),
+        targets=_window(items, rows, split_at, target_length, targets),
         target_length=target_length,
         rows=rows,
-        splits=at,
+        splits=split_at,
     )
 
 
@@ -107,15 +109,15 @@ def sample_positions(
     nearest: Literal["end", "start"] = "end",
     event_weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """min(n, length) positions of each sequence of ``lengths`` [B], without replacement.
+    """Draw min(n, length) positions of each sequence of ``lengths`` [B], without replacement.
 
-    Returns positions [B, n] int64, ascending, and a mask [B, n] that is True where one was drawn; the rest are 0.
-    ``nearest`` says which end of the sequence weighs most under RecencyWeights: "end" for histories (the newest event
-    is the last), "start" for targets (the event closest to the cut is the first). ``event_weights`` [B, >= longest],
-    positive inside the lengths, multiply them.
+    Returns positions [B, n] int64, ascending, and a mask [B, n] that is True where a position was drawn; the rest are
+    0. ``nearest`` is the end of the sequence that weighs most under RecencyWeights: "end" for histories (the newest
+    event is the last), "start" for targets (the event closest to the split is the first). ``event_weights``
+    [B, >= longest], positive inside the lengths, multiply them.
 
-    Source: LEARN section 3, N_h and N_t positions, stage 2. The paper's notes give i only as "position", so the
-    direction for targets is the caller's choice. Raises ValueError for n below 1 and negative lengths.
+    Source: LEARN section 3, N_h and N_t positions, stage 2. The paper defines i only as "position", so the direction
+    for targets is the caller's choice. Raises ValueError for n below 1 and negative lengths.
     """
     if n < 1:
         raise ValueError(f"n {n} must be at least 1")
@@ -128,17 +130,17 @@ def sample_positions(
     ends = lengths.astype(np.int64)[:, None]  # [B, 1]
     column = np.arange(longest)  # [longest]
     inside = column < ends  # [B, longest]
-    # Gumbel top-k: the n largest of log(weight) + Gumbel noise are a draw of n, one by one, without replacement.
+    # Gumbel top-k: the n largest of log(weight) + Gumbel noise are a weighted draw of n without replacement.
     keys = generator.gumbel(size=inside.shape)
     if isinstance(weights, RecencyWeights):
         step = np.where(inside, column if nearest == "end" else ends - 1 - column, 0)
         keys += np.log(weights.of(step, ends))
     if event_weights is not None:
         width = min(longest, event_weights.shape[1])
-        own = np.where(inside[:, :width], event_weights[:, :width], 1.0)
-        if (own <= 0).any():
-            raise ValueError("an event's weight is not positive")
-        keys[:, :width] += np.log(own)
+        factors = np.where(inside[:, :width], event_weights[:, :width], 1.0)
+        if (factors <= 0).any():
+            raise ValueError(f"{int((factors <= 0).sum())} event weights are not above 0; weights must be positive")
+        keys[:, :width] += np.log(factors)
     keys[~inside] = -np.inf
     drawn = np.argpartition(-keys, n - 1, axis=1)[:, :n]  # [B, n]
     drawn = np.sort(np.where(np.take_along_axis(inside, drawn, axis=1), drawn, longest), axis=1)
@@ -158,6 +160,6 @@ def _check_lengths(lengths: np.ndarray, longest: int | None) -> None:
     if not np.issubdtype(lengths.dtype, np.integer):
         raise ValueError(f"lengths must be integers, got {lengths.dtype}")
     if len(lengths) and lengths.min() < 0:
-        raise ValueError(f"a length is {lengths.min()}")
+        raise ValueError(f"lengths must be at least 0, got {lengths.min()}")
     if longest is not None and len(lengths) and lengths.max() > longest:
-        raise ValueError(f"a length is {lengths.max()}, but the rows hold {longest} items")
+        raise ValueError(f"lengths must be at most {longest}, the width of the rows, got {lengths.max()}")

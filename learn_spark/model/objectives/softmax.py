@@ -1,4 +1,4 @@
-"""Next-item losses: softmax over sampled negatives or over the whole catalogue."""
+"""Next-item losses: softmax over sampled negatives, or over the whole catalogue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CACHED_SCORES = 1 << 20  # 4 MiB in fp32: what is in cache is not read from memory again
+CACHED_SCORES = 1 << 20  # 4 MiB in fp32, which fits a processor's cache
 GPU_SCORES = 1 << 26
 FEWEST_ROWS = 64
 
@@ -28,16 +28,16 @@ def sampled_softmax_loss(
 ) -> Tensor:
     """The mean over positions of -log(e^s+ / (e^s+ + sum of e^s over the negatives)), a scalar.
 
-    Shapes: ``user`` and ``positive`` [P, D]; ``negative`` [M, D] shared by all positions, or [P, M, D]; the ids
-    [P], and [M] or [P, M]; s = inner product / temperature. A negative that is the position's positive is left out.
-    ``weight`` [P] makes the mean a weighted one.
+    ``user`` and ``positive`` [P, D]; ``negative`` [M, D] shared by all positions, or [P, M, D]; the ids [P], and [M] or
+    [P, M]. A score s is inner product / temperature. A negative that is the position's positive is left out. With
+    ``weight`` [P] the mean is weighted.
 
-    ``log_q`` is the log of the probability of one draw, subtracted from the score before the softmax; None leaves
-    that side as it is. Uniform negatives need none: all have the same (RecTools and eSASRec, arXiv 2508.06450, give
-    none). In-batch negatives are drawn by popularity and need it: Yi et al. (RecSys 2019) subtract it from all scores
-    of the batch, the positive's too; Khrylchenko et al. (RecSys 2025) argue that the positive was not drawn and leave
-    it as it is, with the log of the expected count (log q + log M) on the negatives. Mixed negatives are both kinds
-    in one ``negative``, each with its own log q.
+    ``log_q`` is the log of the probability of one draw, subtracted from the score before the softmax; None leaves that
+    side unchanged. Uniform negatives need none, because all have the same (RecTools and eSASRec, arXiv 2508.06450, use
+    none). In-batch negatives are drawn by popularity and need it. Yi et al. (RecSys 2019) subtract it from all scores
+    of the batch, the positive's too. Khrylchenko et al. (RecSys 2025) argue that the positive was not drawn; they leave
+    it unchanged and subtract the log of the expected count (log q + log M) from the negatives. Mixed negatives are both
+    kinds in one ``negative``, each with its log q.
 
     Raises ValueError for shapes that do not fit and a temperature <= 0.
     """
@@ -54,17 +54,17 @@ def sampled_softmax_loss(
         "weight": (weight, (positions,)),
     }
     _check(user, shapes, temperature)
-    exact = torch.promote_types(user.dtype, torch.float32)
-    score = (user * positive).sum(dim=1).to(exact) / temperature  # [P]
+    dtype = torch.promote_types(user.dtype, torch.float32)
+    positive_score = (user * positive).sum(dim=1).to(dtype) / temperature  # [P]
     scores = user @ negative.T if shared else torch.einsum("pd,pmd->pm", user, negative)
-    scores = scores.to(exact) / temperature  # [P, M]
+    scores = scores.to(dtype) / temperature  # [P, M]
     if log_q_positive is not None:
-        score = score - log_q_positive
+        positive_score = positive_score - log_q_positive
     if log_q_negative is not None:
         scores = scores - log_q_negative
     # The lowest finite number, not -inf: where a row has no negatives, -inf would make the gradient NaN.
-    scores = scores.masked_fill(negative_ids == positive_ids.unsqueeze(1), torch.finfo(exact).min)
-    return _mean(F.softplus(torch.logsumexp(scores, dim=1) - score), weight)
+    scores = scores.masked_fill(negative_ids == positive_ids.unsqueeze(1), torch.finfo(dtype).min)
+    return _mean(F.softplus(torch.logsumexp(scores, dim=1) - positive_score), weight)
 
 
 def full_softmax_loss(
@@ -79,15 +79,18 @@ def full_softmax_loss(
 ) -> Tensor:
     """The mean over positions of the exact cross-entropy over the whole catalogue, a scalar.
 
-    Shapes: ``user`` [P, D], ``catalogue`` [N, D], ``positive_positions`` [P] int64, rows of the catalogue; scores
-    are inner products / temperature, plus ``bias`` [N], which learns nothing; ``weight`` [P] makes the mean a weighted
-    one. A bias of a * log(share of the events) is logit adjustment (Menon et al., ICLR 2021): ranked without it, the
-    vectors hold what an item has beyond its popularity. The gradient is computed with the loss, ``chunk`` positions at
-    a time, so that no more than [chunk, N] scores exist at once, and none is computed twice; by default about 1 M
-    scores, 64 M on a GPU, of 64 positions at least. A second derivative is refused. Under autocast the three matrix
-    products are made in its precision; scores, softmax and sums stay in fp32.
+    ``user`` [P, D], ``catalogue`` [N, D], ``positive_positions`` [P] int64 rows of the catalogue. Scores are inner
+    products / temperature, plus ``bias`` [N], which gets no gradient. With ``weight`` [P] the mean is weighted. A bias
+    of a * log(share of the events) is logit adjustment (Menon et al., ICLR 2021): ranked without the bias, the vectors
+    express preference beyond popularity.
 
-    Raises ValueError for shapes that do not fit, a temperature <= 0, positions outside the catalogue, chunk below 1.
+    The gradient is computed with the loss, ``chunk`` positions at a time, so that at most [chunk, N] scores exist at
+    once and none is computed twice. By default a chunk has about 1 M scores, 64 M on a GPU, and at least 64 positions.
+    A second derivative raises an error. Under autocast the three matrix products use its precision; scores, softmax and
+    sums are fp32.
+
+    Raises ValueError for shapes that do not fit, a temperature <= 0, positions outside the catalogue, and chunk below
+    1.
     """
     positions, width = user.shape
     rows = catalogue.shape[0]
@@ -100,23 +103,23 @@ def full_softmax_loss(
     _check(user, shapes, temperature)
     if positions and (int(positive_positions.min()) < 0 or int(positive_positions.max()) >= rows):
         raise ValueError(
-            f"positive_positions reach from {int(positive_positions.min())} to {int(positive_positions.max())}, "
-            f"but the catalogue has the rows 0..{rows - 1}"
+            f"positive_positions are {int(positive_positions.min())}..{int(positive_positions.max())}, outside the "
+            f"catalogue's rows 0..{rows - 1}"
         )
     if chunk is None:
         chunk = max(FEWEST_ROWS, (GPU_SCORES if user.is_cuda else CACHED_SCORES) // max(rows, 1))
     if chunk < 1:
         raise ValueError(f"chunk {chunk} must be at least 1")
-    heat = torch.as_tensor(temperature, dtype=torch.promote_types(user.dtype, torch.float32), device=user.device)
-    share = torch.ones_like(user[:, 0], dtype=heat.dtype) if weight is None else weight.to(heat.dtype)
-    share = share / share.sum().clamp(min=torch.finfo(heat.dtype).tiny)
+    divisor = torch.as_tensor(temperature, dtype=torch.promote_types(user.dtype, torch.float32), device=user.device)
+    share = torch.ones_like(user[:, 0], dtype=divisor.dtype) if weight is None else weight.to(divisor.dtype)
+    share = share / share.sum().clamp(min=torch.finfo(divisor.dtype).tiny)
     loss: Tensor = _FullSoftmax.apply(
         user,
         catalogue,
-        heat,
+        divisor,
         positive_positions,
         share.detach(),
-        None if bias is None else bias.detach().to(heat.dtype),
+        None if bias is None else bias.detach().to(divisor.dtype),
         chunk,
         torch.is_grad_enabled(),
     )
@@ -131,55 +134,63 @@ class _FullSoftmax(torch.autograd.Function):
         ctx: Any,
         user: Tensor,
         catalogue: Tensor,
-        heat: Tensor,
+        divisor: Tensor,
         positive: Tensor,
         share: Tensor,
         bias: Tensor | None,
         chunk: int,
         differentiate: bool,
     ) -> Tensor:
-        for_user, for_catalogue, for_heat = (differentiate and needed for needed in ctx.needs_input_grad[:3])
-        kind = user.device.type
-        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else heat.dtype
-        with torch.autocast(kind, enabled=False):
-            users, items = (user / heat).to(low), catalogue.to(low)
-            loss = heat.new_zeros(())
-            pulls = torch.empty_like(users) if for_user or for_heat else None  # [P, D]
-            item_gradient = torch.zeros_like(items, dtype=heat.dtype) if for_catalogue else None  # [N, D]
+        for_user, for_catalogue, for_divisor = (differentiate and needs for needs in ctx.needs_input_grad[:3])
+        device_type = user.device.type
+        product_dtype = (
+            torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else divisor.dtype
+        )
+        with torch.autocast(device_type, enabled=False):
+            users, items = (user / divisor).to(product_dtype), catalogue.to(product_dtype)
+            loss = divisor.new_zeros(())
+            weighted_items = torch.empty_like(users) if for_user or for_divisor else None  # [P, D]
+            item_gradient = torch.zeros_like(items, dtype=divisor.dtype) if for_catalogue else None  # [N, D]
             products = users.new_empty(min(chunk, len(users)), len(items))
-            scores = products if low == heat.dtype else products.to(heat.dtype)
+            scores = products if product_dtype == divisor.dtype else products.to(divisor.dtype)
             for start in range(0, len(users), chunk):
                 part = slice(start, start + chunk)
-                some, target, portion = users[part], positive[part].unsqueeze(1), share[part].unsqueeze(1)
-                product = torch.mm(some, items.T, out=products[: len(some)])
-                score = product if low == heat.dtype else scores[: len(some)].copy_(product)
+                vectors, target, row_share = users[part], positive[part].unsqueeze(1), share[part].unsqueeze(1)
+                product = torch.mm(vectors, items.T, out=products[: len(vectors)])
+                score = product if product_dtype == divisor.dtype else scores[: len(vectors)].copy_(product)
                 if bias is not None:
                     score += bias
-                top, own = score.amax(dim=1), score.gather(1, target).squeeze(1)
+                highest, positive_score = score.amax(dim=1), score.gather(1, target).squeeze(1)
                 softmax = torch.softmax(score, dim=1, out=score)
-                # The softmax of the largest score s is e^s / sum, at least 1 / N: the sum without another pass.
-                loss += ((top - softmax.amax(dim=1).log() - own) * share[part]).sum()
-                if not (for_user or for_catalogue or for_heat):
+                # The softmax of the largest score s is e^s / sum, at least 1 / N; it gives the sum without a pass.
+                loss += ((highest - softmax.amax(dim=1).log() - positive_score) * share[part]).sum()
+                if not (for_user or for_catalogue or for_divisor):
                     continue
-                # In place of the scores: their gradient, share * (softmax - 1 at the positive).
-                slope = softmax.scatter_add_(1, target, -torch.ones_like(portion)).mul_(portion)
-                slope = slope if low == heat.dtype else product.copy_(slope)
-                if pulls is not None:
-                    torch.mm(slope, items, out=pulls[part])
-                if item_gradient is not None and low == heat.dtype:
-                    item_gradient.addmm_(slope.T, some)
+                # The gradient of the scores, share * (softmax - 1 at the positive), overwrites them.
+                score_gradient = softmax.scatter_add_(1, target, -torch.ones_like(row_share)).mul_(row_share)
+                score_gradient = score_gradient if product_dtype == divisor.dtype else product.copy_(score_gradient)
+                if weighted_items is not None:
+                    torch.mm(score_gradient, items, out=weighted_items[part])
+                if item_gradient is not None and product_dtype == divisor.dtype:
+                    item_gradient.addmm_(score_gradient.T, vectors)
                 elif item_gradient is not None:
-                    item_gradient += slope.T @ some  # chunks are summed in fp32
-            user_gradient = (pulls / heat).to(user.dtype) if for_user and pulls is not None else None
-            heat_gradient = -(users * pulls).sum(dtype=heat.dtype) / heat if for_heat and pulls is not None else None
+                    item_gradient += score_gradient.T @ vectors  # chunks are summed in fp32
+            user_gradient = (
+                (weighted_items / divisor).to(user.dtype) if for_user and weighted_items is not None else None
+            )
+            divisor_gradient = (
+                -(users * weighted_items).sum(dtype=divisor.dtype) / divisor
+                if for_divisor and weighted_items is not None
+                else None
+            )
         ctx.gradients = (user_gradient, None if item_gradient is None else item_gradient.to(catalogue.dtype))
-        ctx.heat_gradient = heat_gradient
+        ctx.divisor_gradient = divisor_gradient
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        parts = (*ctx.gradients, ctx.heat_gradient)
+        parts = (*ctx.gradients, ctx.divisor_gradient)
         return (*(None if part is None else part * gradient.to(part.dtype) for part in parts), *[None] * 5)
 
 
@@ -193,8 +204,8 @@ def _check(user: Tensor, shapes: dict[str, tuple[Tensor | None, tuple[int, ...]]
     for name, (tensor, expected) in shapes.items():
         if tensor is not None and tuple(tensor.shape) != expected:
             raise ValueError(
-                f"{name} has the shape {tuple(tensor.shape)}, expected {expected} beside user {tuple(user.shape)}"
+                f"{name} has the shape {tuple(tensor.shape)}, expected {expected} for user {tuple(user.shape)}"
             )
-    heat = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
-    if not heat > 0.0:
-        raise ValueError(f"temperature {heat} must be above 0")
+    value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+    if not value > 0.0:
+        raise ValueError(f"temperature {value} must be above 0")

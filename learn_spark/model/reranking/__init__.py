@@ -1,1 +1,1 @@
-"""Co-occurrence beside a tower: counts of what followed what, and a small head that learns what they are worth."""
+"""Reranking by co-visitation: counted transitions between items, and a head that weighs them beside the tower."""

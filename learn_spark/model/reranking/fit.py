@@ -1,4 +1,4 @@
-"""Fitting the head on held-out targets, so that it learns what evidence is worth where the tower has not been told."""
+"""Fitting the reranker's heads on held-out targets, which the tower was not trained on."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from learn_spark.model.reranking.reranker import Reranker
 from learn_spark.model.scoring.queries import QueryBatch
 
 WEIGHT_DECAY = 1e-4
-LEVELS_RATE = 10.0  # the per-knot weights are few and well determined: a 10 times higher rate
-LEAST_STEPS = 300
+FREQUENCY_RATE = 10.0  # factor on the learning rate of the few, well-determined weights per knot
+MIN_STEPS = 300
 CLIP = 5.0
 
 
@@ -34,44 +34,44 @@ def fit_heads(
     seed: int,
     advance: Callable[[int], object] = lambda count: None,
 ) -> CrossFittedHeads:
-    """Heads of the targets of ``queries``: softmax over the catalogue, AdamW with a linearly falling rate.
+    """Heads fitted on the targets of ``queries``: softmax over the catalogue, AdamW with a linearly falling rate.
 
-    A user's loss is -log of the probability of any of their targets: for one target cross-entropy; of many the top of
-    the list should have some, not all. A target of an item with n events weighs (1 + n) ^ -``settings.rare``, among the
-    user's and, by their mean, the user among all. A batch has users of one fold, and teaches all heads but that fold's.
-    ``advance`` is told how many users are done, of ``passes`` times all.
+    A user's loss is -log of the probability of any of their targets: cross-entropy for one target; for many, the top of
+    the list should contain some of them. A target of an item with n events weighs (1 + n) ^ -``settings.rare``, among
+    the user's targets, and by their mean the user among all users. A batch has users of one fold and trains all heads
+    but that fold's. ``advance`` receives numbers of finished users, ``passes`` times all users in total.
 
-    The tower must not have learnt the targets, nor ``reranker.transitions`` counted them. Deterministic in ``seed``.
-    Raises RerankerError where the loss is not finite.
+    The tower must not be trained on the targets, and ``reranker.transitions`` must not count them. Deterministic in
+    ``seed``. Raises RerankerError where the loss is not finite.
     """
     fold = fold_of(user_ids)
     size = settings.batch_size
-    sizes = [int((fold == f).sum()) for f in range(FOLDS)]
+    sizes = [int((fold == fold_number).sum()) for fold_number in range(FOLDS)]
     every = passes(len(fold), settings)
     steps = [every * -(-rows // size) for rows in sizes]
-    whole = HeadTrainer(settings, seed, sum(steps))
-    folds = [HeadTrainer(settings, seed, sum(steps) - own) for own in steps]
+    full = HeadTrainer(settings, seed, sum(steps))
+    folds = [HeadTrainer(settings, seed, sum(steps) - fold_steps) for fold_steps in steps]
     generator = np.random.default_rng([seed, len(fold)])
     for _ in range(every):
         batches: list[tuple[int, np.ndarray]] = []
-        for f in range(FOLDS):
-            order = generator.permutation(np.flatnonzero(fold == f))
-            batches += [(f, order[start : start + size]) for start in range(0, len(order), size)]
+        for fold_number in range(FOLDS):
+            order = generator.permutation(np.flatnonzero(fold == fold_number))
+            batches += [(fold_number, order[start : start + size]) for start in range(0, len(order), size)]
         for number in generator.permutation(len(batches)):
-            f, batch = batches[number]
-            trainers = [whole, *(other for g, other in enumerate(folds) if g != f)]
+            fold_number, batch = batches[number]
+            trainers = [full, *(trainer for other_number, trainer in enumerate(folds) if other_number != fold_number)]
             train_step(trainers, reranker, queries, batch, settings.rare)
             advance(len(batch))
-    return CrossFittedHeads(whole.head.eval(), tuple(trainer.head.eval() for trainer in folds))
+    return CrossFittedHeads(full.head.eval(), tuple(trainer.head.eval() for trainer in folds))
 
 
 def passes(users: int, settings: RerankerSettings) -> int:
-    """Passes over ``users``: ``settings.epochs``, or more where these would be fewer than LEAST_STEPS batches."""
-    return max(settings.epochs, -(-LEAST_STEPS // max(1, -(-users // settings.batch_size))))
+    """Passes over ``users``: ``settings.epochs``, or more where these would be fewer than MIN_STEPS batches."""
+    return max(settings.epochs, -(-MIN_STEPS // max(1, -(-users // settings.batch_size))))
 
 
 class HeadTrainer:
-    """A head, and where it stands on its way of ``steps``."""
+    """A head in training for ``steps`` steps, of which ``done`` are finished."""
 
     def __init__(self, settings: RerankerSettings, seed: int, steps: int) -> None:
         torch.manual_seed(seed)
@@ -79,12 +79,13 @@ class HeadTrainer:
         self.rate, self.steps, self.done = settings.learning_rate, steps, 0
         frequency_weights = [self.head.scale, self.head.popularity, self.head.likeness]
         groups = [
-            {"params": frequency_weights, "times": LEVELS_RATE},
+            {"params": frequency_weights, "times": FREQUENCY_RATE},
             {"params": [*self.head.score.parameters()], "times": 1.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=self.rate, weight_decay=WEIGHT_DECAY)
 
     def step(self) -> None:
+        """Update the head by its accumulated gradients, at this step's learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["times"] * (1.0 - self.done / self.steps)
         nn.utils.clip_grad_norm_(self.head.parameters(), CLIP)
@@ -96,19 +97,27 @@ class HeadTrainer:
 def train_step(
     trainers: Sequence[HeadTrainer], reranker: Reranker, queries: QueryBatch, batch: np.ndarray, rare: float
 ) -> None:
-    # Of a large catalogue few users fit at once: their gradients are added up to the batch's.
-    whole = float(queries.take(batch).weights(reranker.transitions.counts, rare)[1].sum())
+    """One step of all ``trainers`` on the users ``batch`` of ``queries``.
+
+    Raises RerankerError where the loss is not finite.
+    """
+    # In a large catalogue few users fit in memory at once; their gradients add up to the batch's.
+    total_weight = float(queries.take(batch).weights(reranker.transitions.counts, rare)[1].sum())
     for begin in range(0, len(batch), reranker.block):
         part = queries.take(batch[begin : begin + reranker.block])
-        seen = reranker.see(part)
+        scored = reranker.prepare(part)
         owners, targets = torch.from_numpy(part.owners), torch.from_numpy(part.targets)
-        shares, users = (torch.from_numpy(found).float() for found in part.weights(reranker.transitions.counts, rare))
+        shares, users = (torch.from_numpy(values).float() for values in part.weights(reranker.transitions.counts, rare))
         for trainer in trainers:
-            scores = reranker.weigh(trainer.head, seen)
-            own = scores[owners, targets] - torch.logsumexp(scores, dim=1)[owners] + shares.log()
-            best = own.detach().new_full((len(users),), -torch.inf).scatter_reduce(0, owners, own.detach(), "amax")
-            any_of = best + own.new_zeros(len(users)).index_add(0, owners, torch.exp(own - best[owners])).log()
-            loss = -(any_of * users).sum() / whole
+            scores = reranker.apply(trainer.head, scored)
+            # log of the sum of the probabilities of each user's targets
+            log_p = scores[owners, targets] - torch.logsumexp(scores, dim=1)[owners] + shares.log()
+            highest = log_p.detach().new_full((len(users),), -torch.inf)
+            highest = highest.scatter_reduce(0, owners, log_p.detach(), "amax")
+            log_any = (
+                highest + log_p.new_zeros(len(users)).index_add(0, owners, torch.exp(log_p - highest[owners])).log()
+            )
+            loss = -(log_any * users).sum() / total_weight
             if not torch.isfinite(loss):
                 raise RerankerError(
                     f"reranker: the loss is {loss.item()} after {trainer.done} steps; "

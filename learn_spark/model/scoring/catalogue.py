@@ -1,4 +1,4 @@
-"""Users and items as float32, and exact scores of chosen pairs."""
+"""User and item vectors as float32, and exact scores of chosen pairs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from learn_spark.core.ragged import concatenate_rows
 
-EXACT_VALUES = 1 << 22  # products held at once when scores are computed in float64
+EXACT_VALUES = 1 << 22  # products in memory at once when scores are computed in float64
 
 
 class Catalogue:
@@ -22,19 +22,23 @@ class Catalogue:
             raise ValueError(f"expected users [B, D] and items [N >= 1, D], got {users.shape} and {items.shape}")
         for name, vectors in {"users": users, "items": items}.items():
             if not np.isfinite(vectors).all():
-                raise ValueError(f"{int((~np.isfinite(vectors)).sum())} of {vectors.size} values of {name} not finite")
+                raise ValueError(
+                    f"{int((~np.isfinite(vectors)).sum())} of {vectors.size} values of {name} are not finite"
+                )
         self.users = np.ascontiguousarray(users, dtype=np.float32)
         self.items = np.ascontiguousarray(items, dtype=np.float32)
         self.longest_item = float(np.sqrt(np.einsum("nd,nd->n", self.items, self.items, dtype=np.float64).max()))
 
     def slack(self, rows: np.ndarray) -> np.ndarray:
-        """How far a float32 score of each row can be from the exact one: D * 2u * |user| * |item|, twice the bound."""
+        """Bounds [R] on the error of a float32 score of each row: D * 2u * |user| * |item|, twice the theoretical
+        bound.
+        """
         unit = float(np.finfo(np.float32).eps)  # 2u
         norms = np.linalg.norm(self.users[rows].astype(np.float64), axis=1)
         return (self.users.shape[1] + 1) * unit * norms * self.longest_item
 
     def exact(self, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Float64 scores [P] of user rows [P] and item positions [P]; equal vectors score equal to the last bit."""
+        """Float64 scores [P] of user rows [P] and item positions [P]; equal vectors have bit-identical scores."""
         scores = np.empty(len(rows))
         step = max(1, EXACT_VALUES // self.users.shape[1])
         for start in range(0, len(rows), step):
@@ -45,9 +49,9 @@ class Catalogue:
 
 
 def check_positions(users: int, items: int, targets: np.ndarray | None, seen: Sequence[np.ndarray]) -> None:
-    """ValueError unless there is a ``seen`` for each user, and all positions lie in 0..items-1."""
+    """Raise ValueError unless ``seen`` has an entry per user and all positions lie in 0..items-1."""
     if len(seen) != users:
-        raise ValueError(f"{users} users, but seen items of {len(seen)}")
+        raise ValueError(f"seen items of {len(seen)} users, expected {users}")
     for name, positions in {"target": targets, "seen": concatenate_rows(seen)[1]}.items():
         if positions is not None and len(positions) and (positions.min() < 0 or positions.max() >= items):
             raise ValueError(

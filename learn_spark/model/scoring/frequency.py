@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-KNOTS = (0, 2, 10, 50, 250)  # events
-LIKENESS_SCALE = 10.0  # a temperature of .1
+KNOTS = (0, 2, 10, 50, 250)  # training events of an item
+LIKENESS_SCALE = 10.0  # a temperature of 0.1
 
 
-def between_knots(counts: np.ndarray) -> np.ndarray:
-    """[N, K] float32: how much of each of KNOTS an item of ``counts`` [N] events has, in the logarithm; rows sum to 1,
-    and what is multiplied with them is piecewise linear, and level behind the last knot.
+def knot_weights(counts: np.ndarray) -> np.ndarray:
+    """Interpolation weights [N, K] float32 of items with ``counts`` [N] events between KNOTS, linear in log(1 + n).
+
+    Rows sum to 1. A product with values at the knots is piecewise linear, and constant beyond the last knot.
     """
     knots = np.log1p(KNOTS)
-    return np.stack([np.interp(np.log1p(counts), knots, own) for own in np.eye(len(KNOTS))], axis=1).astype(np.float32)
+    return np.stack([np.interp(np.log1p(counts), knots, knot) for knot in np.eye(len(KNOTS))], axis=1).astype(
+        np.float32
+    )

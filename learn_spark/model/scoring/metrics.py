@@ -1,8 +1,9 @@
-"""HR@k, recall@k, NDCG@k and MRR of each user from the ranks of its targets.
+"""HR@k, recall@k, NDCG@k and MRR of each user from the ranks of their targets.
 
-Functions take ``ranks`` [T] and ``offsets`` [B + 1]: user i's targets have ``ranks[offsets[i] : offsets[i + 1]]``.
-Without ``offsets`` every user has one. Ranks count from 1; halves (ties) are legal. A target's gain is 1, any other
-item's 0. ValueError for no users, a user without a target, a rank below 1 or NaN, and k below 1.
+Functions take ``ranks`` [T] and ``offsets`` [B + 1]: the targets of user i have ``ranks[offsets[i] : offsets[i + 1]]``.
+Without ``offsets`` every user has one target. Ranks count from 1; halves (ties) are valid. A target's gain is 1, any
+other item's 0. All functions raise ValueError for no users, a user without a target, a rank below 1 or NaN, and k below
+1.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def recall(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.n
 
 
 def ndcg(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.ndarray:
-    """[B]: the sum of 1 / log2(1 + rank) over the targets among the first k, divided by what min(k, targets) targets
-    in the first places would give (Järvelin and Kekäläinen 2002, gains of 0 and 1).
+    """[B]: the sum of 1 / log2(1 + rank) over the targets among the first k, divided by the sum for min(k, targets)
+    targets in the first places (Järvelin and Kekäläinen 2002, gains of 0 and 1).
 
     >>> ndcg(np.array([1.0, 3.0, 12.0]), 10, np.array([0, 2, 3])).round(4).tolist()
     [0.9197, 0.0]
@@ -42,12 +43,12 @@ def ndcg(ranks: np.ndarray, k: int, offsets: np.ndarray | None = None) -> np.nda
     starts, counts = _users(ranks, k, offsets)
     gains = np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
     ideal = np.cumsum(1.0 / np.log2(2.0 + np.arange(min(k, int(counts.max())))))
-    found = np.add.reduceat(gains, starts) / ideal[np.minimum(k, counts) - 1]
-    return np.minimum(found, 1.0)  # sums in another order may end one bit above it
+    values = np.add.reduceat(gains, starts) / ideal[np.minimum(k, counts) - 1]
+    return np.minimum(values, 1.0)  # sums in another order may exceed 1 by a bit
 
 
 def reciprocal_rank(ranks: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
-    """[B]: 1 / rank of a user's best target, however deep it lies. Its mean is MRR.
+    """[B]: 1 / rank of a user's best target, at any depth. Its mean is MRR.
 
     >>> reciprocal_rank(np.array([1.0, 3.0, 12.0]), np.array([0, 2, 3])).round(4).tolist()
     [1.0, 0.0833]
@@ -57,22 +58,24 @@ def reciprocal_rank(ranks: np.ndarray, offsets: np.ndarray | None = None) -> np.
 
 
 def per_user(ranks: np.ndarray, ks: Iterable[int], offsets: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Every metric of every user [B], by name: HR@k, recall@k and NDCG@k for each k of ``ks``, and MRR."""
-    found: dict[str, np.ndarray] = {}
+    """Every metric of every user [B] by name: HR@k, recall@k and NDCG@k for each k of ``ks``, and MRR."""
+    metrics: dict[str, np.ndarray] = {}
     for k in ks:
-        found[f"HR@{k}"] = hit_rate(ranks, k, offsets)
-        found[f"recall@{k}"] = recall(ranks, k, offsets)
-        found[f"NDCG@{k}"] = ndcg(ranks, k, offsets)
-    return found | {"MRR": reciprocal_rank(ranks, offsets)}
+        metrics[f"HR@{k}"] = hit_rate(ranks, k, offsets)
+        metrics[f"recall@{k}"] = recall(ranks, k, offsets)
+        metrics[f"NDCG@{k}"] = ndcg(ranks, k, offsets)
+    return metrics | {"MRR": reciprocal_rank(ranks, offsets)}
 
 
 def summarise(ranks: np.ndarray, ks: Iterable[int], offsets: np.ndarray | None = None) -> dict[str, float]:
-    """The means over users of ``per_user``."""
+    """The means over users of ``per_user``, by metric."""
     return {name: float(values.mean()) for name, values in per_user(ranks, ks, offsets).items()}
 
 
 def _users(ranks: np.ndarray, k: int, offsets: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(where each user's ranks start, how many they are), once all is as it must be."""
+    """(start of each user's ranks, number of each user's targets) [B], after the checks named in the module's
+    docstring.
+    """
     if ranks.ndim != 1 or len(ranks) == 0:
         raise ValueError(f"metrics need ranks [T] of at least one user, got the shape {ranks.shape}")
     if k < 1:

@@ -1,4 +1,4 @@
-"""Users whose catalogue is to be scored: their vectors, recent items, targets, and the items that are not ranked."""
+"""Users whose catalogue is scored: their vectors, recent items, targets, and the items that are not ranked."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from learn_spark.core.ragged import concatenate_rows, take_rows
 from learn_spark.data.splits.split import Split
 from learn_spark.model.towers.vectors import windows
 
-BLOCK_SCORES = 1 << 22  # users x items that are scored at once
+BLOCK_SCORES = 1 << 22  # users x items scored at once
 
 
 @dataclass(frozen=True)
 class QueryBatch:
-    """Users before what they are to be offered: ``users`` [B, D] the tower's vectors, ``items`` [B, L] positions of
-    their histories, ``lengths`` [B]; ``targets`` [T], user i's being ``targets[offsets[i] : offsets[i + 1]]``;
-    ``hidden`` [B] the positions that are not ranked, targets always being; ``fresh`` [B] how many of a user's newest
-    events the transitions have not counted (None: they have all).
+    """Users at the time of a query.
+
+    ``users`` [B, D] are the tower's vectors, ``items`` [B, L] positions of their histories, ``lengths`` [B]. Of
+    ``targets`` [T], user i has ``targets[offsets[i] : offsets[i + 1]]``. ``hidden`` [B] are the positions that are not
+    ranked; targets always are. ``fresh`` [B] is the number of a user's newest events that are not counted in the
+    transitions (None: 0).
     """
 
     users: np.ndarray
@@ -32,12 +34,12 @@ class QueryBatch:
     fresh: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> QueryBatch:
-        """The users ``rows`` [R], and their targets."""
-        at, offsets = take_rows(self.offsets, rows)
+        """The batch of the users ``rows`` [R] and their targets."""
+        target_rows, offsets = take_rows(self.offsets, rows)
         hidden = [self.hidden[row] for row in rows]
         fresh = None if self.fresh is None else self.fresh[rows]
         return QueryBatch(
-            self.users[rows], self.items[rows], self.lengths[rows], self.targets[at], offsets, hidden, fresh
+            self.users[rows], self.items[rows], self.lengths[rows], self.targets[target_rows], offsets, hidden, fresh
         )
 
     @property
@@ -46,25 +48,28 @@ class QueryBatch:
         return np.repeat(np.arange(len(self.users)), np.diff(self.offsets))
 
     def unranked(self, n_items: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and positions [H] of what is hidden and no target, in a catalogue of ``n_items``."""
+        """Rows and positions [H] of hidden items that are not targets, in a catalogue of ``n_items``."""
         row, position = concatenate_rows(self.hidden)
-        free = ~np.isin(row * np.int64(n_items) + position, self.owners * np.int64(n_items) + self.targets)
-        return torch.from_numpy(row[free]), torch.from_numpy(position[free])
+        is_unranked = ~np.isin(row * np.int64(n_items) + position, self.owners * np.int64(n_items) + self.targets)
+        return torch.from_numpy(row[is_unranked]), torch.from_numpy(position[is_unranked])
 
     def weights(self, counts: np.ndarray, rare: float) -> tuple[np.ndarray, np.ndarray]:
-        """Each target's share [T] of its user's, and what each user [B] weighs, where a target of an item with n of
-        ``counts`` [N] weighs (1 + n) ^ -``rare``.
+        """(each target's share [T] of its user's weight, each user's weight [B], the mean over their targets).
+
+        A target of an item with n of ``counts`` [N] events weighs (1 + n) ^ -``rare``.
         """
         rarity = (1.0 + counts[self.targets]) ** -rare
-        sums = np.bincount(self.owners, weights=rarity, minlength=len(self.users))
-        return rarity / sums[self.owners], sums / np.diff(self.offsets)
+        totals = np.bincount(self.owners, weights=rarity, minlength=len(self.users))
+        return rarity / totals[self.owners], totals / np.diff(self.offsets)
 
 
-def query_batch(split: Split, users: np.ndarray, hidden: Sequence[np.ndarray], reach: int) -> QueryBatch:
-    """The users of ``split`` with their vectors ``users`` [B, D] and the last ``reach`` events of each.
+def query_batch(split: Split, users: np.ndarray, hidden: Sequence[np.ndarray], window: int) -> QueryBatch:
+    """The users of ``split`` with their vectors ``users`` [B, D] and the last ``window`` events of each.
 
     Co-visitation counts that are combined with it must be of the training events of the same histories.
     """
-    lengths, items = windows(split.lengths, reach, split.items)
-    every = split.every_target
-    return QueryBatch(users, items.astype(np.int64) - 1, lengths, every.positions, every.offsets, hidden, split.fresh)
+    lengths, items = windows(split.lengths, window, split.items)
+    targets = split.every_target
+    return QueryBatch(
+        users, items.astype(np.int64) - 1, lengths, targets.positions, targets.offsets, hidden, split.fresh
+    )

@@ -1,4 +1,4 @@
-"""The top of the catalogue by exact FAISS search."""
+"""The best k items of the catalogue by exact FAISS search."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def top_k(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k unseen items with the largest inner products: scores [B, k] float32 and positions [B, k] int64.
 
-    Ordered by score (computed in float64), largest first, then by position. Where a user has fewer than k unseen
-    items the rest are -inf and -1. A search too short to decide is made longer until it does. ``advance`` is told how
-    many users are done. Raises ValueError for shapes that do not fit, positions outside 0..N-1, vectors not finite,
-    k or batch < 1.
+    They are ordered by score (computed in float64), largest first, then by position. Where a user has fewer than k
+    unseen items, the rest are -inf and -1. A search too short to be certain is repeated with a larger size. ``advance``
+    receives numbers of finished users. Raises ValueError for shapes that do not fit, positions outside 0..N-1, vectors
+    that are not finite, and k or batch below 1.
     """
     if k < 1 or batch < 1:
         raise ValueError(f"k {k} and batch {batch} must be at least 1")
@@ -39,7 +39,7 @@ def top_k(
     lengths = np.array([len(s) for s in seen], dtype=np.int64)
     scores = np.full((len(users), k), -np.inf, dtype=np.float32)
     positions = np.full((len(users), k), -1, dtype=np.int64)
-    # Users with like many seen items together: one long history does not make the search of all the others long.
+    # Users with similarly many seen items share a batch, so that one long history does not lengthen every search.
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
@@ -64,17 +64,17 @@ def top_k(
 
 
 def search(index: faiss.IndexFlatIP, users: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and positions [rows, size], both as the float32 search finds them, best first."""
+    """Scores and positions [rows, size] as the float32 search finds them, best first."""
     scores, positions = index.search(users, size)
     return scores.astype(np.float64), positions
 
 
 def _is_seen(listed: np.ndarray, seen: Sequence[np.ndarray], items: int) -> np.ndarray:
-    """Whether each position of ``listed`` [B, K] is among its row's seen positions; [B, K]."""
+    """Whether each position of ``listed`` [B, K] is among its row's seen positions, [B, K] bool."""
     rows, positions = concatenate_rows(seen)
     keys = np.sort(rows * items + positions)
     if not len(keys):
         return np.zeros(listed.shape, dtype=bool)
-    wanted = np.arange(len(seen))[:, None] * items + listed
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return keys[at] == wanted
+    listed_keys = np.arange(len(seen))[:, None] * items + listed
+    at = np.minimum(np.searchsorted(keys, listed_keys), len(keys) - 1)
+    return keys[at] == listed_keys

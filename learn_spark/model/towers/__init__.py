@@ -1,1 +1,1 @@
-"""The LEARN preference tower: content adaptor, causal transformer, user and item side."""
+"""Every tower behind one interface: LEARN, LEARN+, SASRec and HSTU."""

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class ContentAdaptor(nn.Module):
-    """A learned linear layer content_dim -> width (LEARN section 3).
+    """A learned linear layer content_dim -> width (LEARN, section 3).
 
-    The space of the content (centred, whitened) is not its business: see learn_spark/encoder/embedding_space.py. Raises
+    It takes content as given: centring and whitening belong to learn_spark/encoder/embedding_space.py. Raises
     ValueError for sizes below 1.
     """
 
@@ -20,7 +20,7 @@ class ContentAdaptor(nn.Module):
         self.linear = nn.Linear(content_dim, width)
 
     def forward(self, content: Tensor) -> Tensor:
-        """``content`` [..., content_dim] to [..., width]; ValueError for another last dimension."""
+        """Map ``content`` [..., content_dim] to [..., width]. Raises ValueError for another last dimension."""
         if content.dim() < 1 or content.shape[-1] != self.content_dim:
             raise ValueError(f"expected content [..., {self.content_dim}], got {list(content.shape)}")
         adapted: Tensor = self.linear(content)

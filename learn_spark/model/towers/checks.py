@@ -1,4 +1,4 @@
-"""What the arguments of every tower must be."""
+"""Checks of constructor arguments that all towers share."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Mapping
 
 
 def check_arguments(sizes: Mapping[str, int], **shares: float) -> None:
-    """ValueError for a size below 1, a ``width`` that the ``heads`` don't divide, a share outside [0, 1)."""
+    """Raise ValueError for a size below 1, a ``width`` that is no multiple of ``heads``, a share outside [0, 1)."""
     check_sizes(sizes)
     check_heads(sizes["width"], sizes["heads"])
     check_shares(**shares)
 
 
 def check_sizes(sizes: Mapping[str, int]) -> None:
-    """ValueError for a size below 1."""
+    """Raise ValueError for a size below 1."""
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} {size} must be at least 1")
 
 
 def check_heads(width: int, heads: int) -> None:
-    """ValueError where ``heads`` don't divide ``width``."""
+    """Raise ValueError where ``width`` is no multiple of ``heads``."""
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of heads {heads}")
 
 
 def check_shares(**shares: float) -> None:
-    """ValueError for a share outside [0, 1)."""
+    """Raise ValueError for a share outside [0, 1)."""
     for name, share in shares.items():
         if not 0.0 <= share < 1.0:
             raise ValueError(f"{name} {share} must be in [0, 1)")

@@ -1,4 +1,4 @@
-"""LEARN behind the interface of all towers: items by index."""
+"""LEARN behind the interface of all towers: items are given by index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from learn_spark.model.towers.learn import LearnTower, TowerShape
 
 
 class ContentTower(BoundTower):
-    """A LearnTower over bound content. ``arguments`` are TowerShape's, and so are the errors."""
+    """A LearnTower over bound content. ``arguments`` are those of TowerShape; it raises the same errors."""
 
     method = "learn"
 
@@ -28,16 +28,16 @@ class ContentTower(BoundTower):
         return self.learn.user(self.content(items))
 
     def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, D] after the last event; ValueError for lengths outside 1..L."""
+        """User vectors [B, D] after the last event. Raises ValueError for lengths outside 1..L."""
         return self.learn.user_last(self.content(items), lengths)
 
     def items(self, items: Tensor) -> Tensor:
-        """Item vectors [..., D], L2-normalised, each item alone."""
+        """Item vectors [..., D], L2-normalised; each item is embedded alone."""
         vectors = self.learn.items(self.content(items.reshape(-1)))
         return vectors.view(*items.shape, self.output_dim)
 
     def targets(self, items: Tensor) -> Tensor:
-        """Item vectors [B, T, D] in training, as the item tower (a, b, c) has it."""
+        """Item vectors [B, T, D] in training, by the variant ``item_tower`` (a, b or c)."""
         return self.learn.targets(self.content(items))
 
     def to_dict(self) -> Shape:

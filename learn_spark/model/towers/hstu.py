@@ -1,4 +1,4 @@
-"""HSTU: pointwise attention without a softmax, biased by relative position and by relative time."""
+"""HSTU: pointwise attention without a softmax, biased by relative position and relative time."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ NORM_EPS = 1e-6
 
 
 def time_buckets(times: Tensor, keys: Tensor) -> Tensor:
-    """Buckets [G, C, K] int64 of the time between queries, ``times`` [G, C] in us, and ``keys`` [G, K].
+    """Buckets [G, C, K] int64 of the time between queries ``times`` [G, C] and ``keys`` [G, K], both in microseconds.
 
-    min(128, floor(ln(max(1, whole seconds apart)) / 0.301)), as Meta's public code has it: its natural logarithm
-    over 0.301 makes each bucket 1.35 times as long as the one before, not twice.
+    A bucket is min(128, floor(ln(max(1, seconds)) / 0.301)) with whole seconds. Source: Meta's public code. Its natural
+    logarithm over 0.301 makes each bucket 1.35 times as long as the one before, not twice.
 
-    The query's time is that of event i itself. Meta's code takes the time of event i + 1, the target: known at a
-    request, but not when a user vector is computed ahead, and it tells how soon the next event came.
+    The query's time is that of event i itself. Meta's code takes the time of event i + 1, the target. That time is
+    known at a request, but not when a user vector is computed ahead, and it leaks how soon the next event came.
     """
-    apart = (times.unsqueeze(2) - keys.unsqueeze(1)).abs() // MICROSECONDS
-    return (apart.clamp(min=1).log() / BUCKET_WIDTH).long().clamp(max=TIME_BUCKETS)
+    seconds = (times.unsqueeze(2) - keys.unsqueeze(1)).abs() // MICROSECONDS
+    return (seconds.clamp(min=1).log() / BUCKET_WIDTH).long().clamp(max=TIME_BUCKETS)
 
 
 class HSTUBlock(nn.Module):
-    """One layer: x + W_o(U * LayerNorm(A V)), A = SiLU(Q K' + bias) / N below the diagonal, no softmax.
+    """One layer: x + W_o(U * LayerNorm(A V)), with A = SiLU(Q K' + bias) / N below the diagonal and no softmax.
 
-    U, V, Q, K come from one matrix without bias, through SiLU, on LayerNorm(x); neither norm has weights. The bias
-    is one number a distance in positions plus one a time bucket, the same for all heads. N is the tower's
-    ``max_length``, a constant: as in Meta's public code, where it is the padded length, so that the sum grows with
-    the number of events and no vector depends on the batch's padding.
+    U, V, Q and K come from one matrix without bias, through SiLU, on LayerNorm(x). Neither norm has weights. The bias
+    is a number per distance in positions plus a number per time bucket, shared by all heads. N is the tower's
+    ``max_length``, a constant; in Meta's public code it is the padded length. So the sum grows with the number of
+    events, and no vector depends on the batch's padding.
     """
 
     def __init__(self, *, width: int, heads: int, dqk: int, dv: int, max_length: int, dropout: float) -> None:
@@ -56,16 +56,19 @@ class HSTUBlock(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, hidden: Tensor, packing: Packing, distance: Tensor, buckets: Tensor) -> Tensor:
-        """``hidden`` [G, C, width] to the same; ``distance`` [.., C, K] and ``buckets`` [G, C, K] to the K keys."""
+        """Map ``hidden`` [G, C, width] to [G, C, width].
+
+        ``distance`` [.., C, K] and ``buckets`` [G, C, K] are those from each query to its K keys.
+        """
         sizes = [self.heads * self.dv, self.heads * self.dqk, self.heads * (self.dv + self.dqk)]
-        mixed = F.silu(self.uvqk(F.layer_norm(hidden, hidden.shape[2:], eps=NORM_EPS)))
-        gate, query, both = mixed.split(sizes, dim=-1)
+        projected = F.silu(self.uvqk(F.layer_norm(hidden, hidden.shape[2:], eps=NORM_EPS)))
+        gate, query, value_key = projected.split(sizes, dim=-1)
         query = query.unflatten(2, (self.heads, self.dqk)).transpose(1, 2)  # [G, heads, C, dqk]
-        spans = packing.spans(both).unflatten(2, (self.heads, self.dv + self.dqk))
+        spans = packing.spans(value_key).unflatten(2, (self.heads, self.dv + self.dqk))
         value, key = spans.transpose(1, 2).split([self.dv, self.dqk], dim=-1)  # [G, heads, K, dv], [G, heads, K, dqk]
-        near = self.position_bias.index_select(0, distance.flatten()).view(distance.shape)  # [.., C, K]
-        soon = self.time_bias.index_select(0, buckets.flatten()).view(buckets.shape)  # [G, C, K]
-        weights = F.silu(query @ key.transpose(2, 3) + (near + soon).unsqueeze(1))  # [G, heads, C, K]
+        position_bias = self.position_bias.index_select(0, distance.flatten()).view(distance.shape)  # [.., C, K]
+        time_bias = self.time_bias.index_select(0, buckets.flatten()).view(buckets.shape)  # [G, C, K]
+        weights = F.silu(query @ key.transpose(2, 3) + (position_bias + time_bias).unsqueeze(1))  # [G, heads, C, K]
         attended = weights.masked_fill(~packing.visible.unsqueeze(-3), 0.0) @ value / self.max_length
         attended = attended.transpose(1, 2).flatten(2)  # [G, C, heads * dv]
         attended = F.layer_norm(attended, attended.shape[2:], eps=NORM_EPS)
@@ -73,14 +76,14 @@ class HSTUBlock(nn.Module):
 
 
 class HSTU(IdTower):
-    """HSTU (Zhai et al. 2024, arXiv 2402.17152) in the usual setting of one item an event.
+    """HSTU (Zhai et al. 2024, arXiv 2402.17152) in the usual setting of one item per event.
 
-    As Meta's public code for that setting: item embeddings times sqrt(width) plus learnt positions, dropout there
-    and before each output matrix; with "cosine" (its choice) nothing but the L2 norm comes last, with "dot" a
-    LayerNorm, as in RecTools. Different from it: the query's time (see ``time_buckets``), and half as many position
-    biases, for the other half lie ahead of the query.
+    As in Meta's public code for that setting, item embeddings are multiplied by sqrt(width) and learned positions are
+    added; dropout acts there and before each output matrix. With similarity "cosine" (Meta's choice) only the L2 norm
+    follows the last layer; with "dot" a LayerNorm, as in RecTools. Two things differ from Meta's code: the query's time
+    (see ``time_buckets``), and half as many position biases, because the other half lies ahead of the query.
 
-    Times are needed. A constant added to all of them changes nothing.
+    The tower needs times. A constant added to all of them changes nothing.
 
     Raises ValueError for contradictory arguments (see IdTower).
     """
@@ -119,11 +122,11 @@ class HSTU(IdTower):
         )
         self.norm = nn.LayerNorm(width) if similarity == "dot" else nn.Identity()
 
-    def _encode(self, packing: Packing, items: Tensor, places: Tensor, times: Tensor | None) -> Tensor:
+    def _encode(self, packing: Packing, items: Tensor, position_ids: Tensor, times: Tensor | None) -> Tensor:
         assert times is not None
         distance = packing.distance()
         buckets = time_buckets(times, packing.spans(times))
-        hidden = self.dropout(self.embedding(items) * self.scale + self.position(places))
+        hidden = self.dropout(self.embedding(items) * self.scale + self.position(position_ids))
         for block in self.blocks:
             hidden = block(hidden, packing, distance, buckets)
         return self.norm(hidden)

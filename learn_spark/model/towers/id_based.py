@@ -1,4 +1,4 @@
-"""What the ID-based rivals share: an embedding an item, learnt positions, one similarity for both sides."""
+"""The base of ID-based towers: an embedding per item, learned positions, one similarity for both sides."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ EMBEDDING_STD = 0.02
 
 
 class IdTower(Tower):
-    """A tower that knows items by an embedding of their own, shared by its input and its output. ``sizes`` are those
-    that a kind of tower has besides.
+    """A tower that embeds items by their ID; input and output share the embeddings.
 
-    ``positions`` says from where the learnt positions count. "last": 0 is the row's last event, as with the left
-    padding of SASRec's authors and of RecTools. What was bought last is then always found at the same place, but a
-    training position's vector depends on how many events follow it. "first": 0 is the window's first event, and a
-    training position is the very query that serving asks for the same prefix.
+    ``sizes`` are the subclass's own sizes, all at least 1. ``positions`` is the end from which learned positions count.
+    With "last", 0 is the row's last event, as under the left padding of SASRec's authors and of RecTools. The newest
+    event then always has the same position, but the vector at a training position depends on how many events follow it.
+    With "first", 0 is the window's first event, and a training position is exactly the query that serving asks for that
+    prefix.
 
-    ``similarity`` "dot" compares vectors as they are, "cosine" L2-normalises both sides. Raises ValueError for sizes
-    below 1, a dropout outside [0, 1), an unknown similarity or way to count.
+    ``similarity`` "dot" compares vectors as they are; "cosine" L2-normalises both sides. Raises ValueError for sizes
+    below 1, a dropout outside [0, 1), an unknown similarity and unknown ``positions``.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class IdTower(Tower):
         positions: Positions,
         sizes: Mapping[str, int],
     ) -> None:
-        counted = {"n_items": n_items, "max_length": max_length, "width": width, **sizes}
-        check_sizes(counted)
+        all_sizes = {"n_items": n_items, "max_length": max_length, "width": width, **sizes}
+        check_sizes(all_sizes)
         check_shares(dropout=dropout)
         if similarity not in get_args(Similarity):
             raise ValueError(f"similarity {similarity!r} must be one of {get_args(Similarity)}")
@@ -58,7 +58,7 @@ class IdTower(Tower):
         self.similarity: Similarity = similarity
         self.normalised = similarity == "cosine"
         self.positions: Positions = positions
-        self._sizes = counted
+        self._sizes = all_sizes
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
         self.position = nn.Embedding(max_length, width)
@@ -67,46 +67,51 @@ class IdTower(Tower):
         nn.init.normal_(self.position.weight, std=EMBEDDING_STD)
 
     @abstractmethod
-    def _encode(self, packing: Packing, items: Tensor, places: Tensor, times: Tensor | None) -> Tensor:
-        """Vectors [G, C, width] of packed ``items`` and ``times`` [G, C], whose learnt positions are those of
-        ``places`` [G, C], before the similarity's normalisation.
+    def _encode(self, packing: Packing, items: Tensor, position_ids: Tensor, times: Tensor | None) -> Tensor:
+        """Vectors [G, C, width] of packed ``items`` and ``times`` [G, C], before the similarity's normalisation.
+
+        ``position_ids`` [G, C] are rows of the table of learned positions.
         """
 
     def to_dict(self) -> Shape:
         """The constructor's arguments."""
-        own = {"dropout": self.dropout.p, "similarity": self.similarity, "positions": self.positions}
-        return {**self._sizes, **own}
+        return {
+            **self._sizes,
+            "dropout": self.dropout.p,
+            "similarity": self.similarity,
+            "positions": self.positions,
+        }
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, L, width] after each event of ``items`` [B, L]; no work is done on padding (see Packing).
+        """User vectors [B, L, width] after each event of ``items`` [B, L]. Padding costs no work (see Packing).
 
-        Raises ValueError for another number of dimensions, more than ``max_length`` events in a row, and, where the
+        Raises ValueError for another number of dimensions, for more than ``max_length`` events in a row, and, where the
         tower needs them, for times that are missing or of another shape.
         """
         if items.dim() != 2:
             raise ValueError(f"expected items [B, L], got {list(items.shape)}")
         if self.needs_times and times is None:
-            raise ValueError(f"{self.method} needs the times of the events beside their items")
+            raise ValueError(f"{self.method} needs times [B, L] of the events; pass times")
         if times is not None and times.shape != items.shape:
-            raise ValueError(f"expected times {list(items.shape)} as the items, got {list(times.shape)}")
+            raise ValueError(f"expected times of the items' shape {list(items.shape)}, got {list(times.shape)}")
         real = items != 0
         packing = Packing.of(real)
         if packing.longest > self.max_length:
             raise ValueError(
-                f"a row has {packing.longest} events, but the tower knows {self.max_length} positions; "
-                f"give it the last {self.max_length}"
+                f"a row has {packing.longest} events, but the tower has {self.max_length} positions; "
+                f"pass the last {self.max_length} events"
             )
-        places = packing.position
+        position_ids = packing.position
         if self.positions == "last":
-            after = real.sum(dim=1, keepdim=True) - 1 - torch.arange(items.shape[1], device=items.device)  # [B, L]
-            places = packing.pack(after.clamp(min=0))
+            from_end = real.sum(dim=1, keepdim=True) - 1 - torch.arange(items.shape[1], device=items.device)  # [B, L]
+            position_ids = packing.pack(from_end.clamp(min=0))
         packed_times = packing.pack(times) if times is not None else None
-        encoded = self._encode(packing, packing.pack(items), places, packed_times)
-        return packing.unpack(self._compared(encoded))
+        encoded = self._encode(packing, packing.pack(items), position_ids, packed_times)
+        return packing.unpack(self._normalise(encoded))
 
     def items(self, items: Tensor) -> Tensor:
-        """Item vectors [..., width] of ``items`` [...]; 0 for padding."""
-        return self._compared(self.embedding(items))
+        """Item vectors [..., width] of ``items`` [...]; zeros for padding."""
+        return self._normalise(self.embedding(items))
 
-    def _compared(self, vectors: Tensor) -> Tensor:
+    def _normalise(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors

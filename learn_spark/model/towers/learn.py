@@ -1,4 +1,4 @@
-"""The twin towers of LEARN: user vectors at every position, item vectors in the same space."""
+"""The twin towers of LEARN: user vectors at every position and item vectors, in one space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ItemTower = Literal["a", "b", "c"]
 
 @dataclass(frozen=True, kw_only=True)
 class TowerShape:
-    """The arguments that a LearnTower is built from. ValueError where they contradict each other."""
+    """The arguments of a LearnTower. Raises ValueError where they contradict each other."""
 
     content_dim: int
     width: int
@@ -38,12 +38,12 @@ class TowerShape:
             raise ValueError(f"item_tower {self.item_tower!r} must be one of {get_args(ItemTower)}")
 
     def to_dict(self) -> Shape:
-        """The arguments as plain values, fit for JSON."""
+        """The arguments as plain values that JSON can represent."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TowerShape:
-        """The shape that ``to_dict`` gave; ValueError names keys that are missing or unknown."""
+        """The shape that ``to_dict`` described. Raises ValueError with the keys that are missing or unknown."""
         expected = {field.name for field in fields(cls)}
         if set(values) != expected:
             missing, unknown = sorted(expected - set(values)), sorted(set(values) - expected)
@@ -54,11 +54,11 @@ class TowerShape:
 class LearnTower(nn.Module):
     """User and item tower of LEARN (arXiv 2405.03988, section 3, preference module and its figure of variants).
 
-    ``item_tower`` says how target items are embedded in training: "a" the user tower, causal over the whole target
-    sequence (the paper's choice); "b" the user tower, each item alone; "c" no transformer, only a linear layer of its
-    own on the content. At inference every variant takes a single item alone.
+    ``item_tower`` is the embedding of target items in training: "a", the user tower, causal over the whole target
+    sequence (the paper's choice); "b", the user tower, each item alone; "c", no transformer, only a separate linear
+    layer on the content. At inference every variant embeds each item alone.
 
-    Every vector returned is L2-normalised. Raises ValueError for contradictory arguments (see TowerShape).
+    All returned vectors are L2-normalised. Raises ValueError for contradictory arguments (see TowerShape).
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class LearnTower(nn.Module):
         return cls(**asdict(shape))
 
     def parameter_count(self) -> int:
-        """How many parameters are trained."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def content(self, content: Tensor) -> Tensor:
@@ -107,12 +107,12 @@ class LearnTower(nn.Module):
         return self.adaptor(content)
 
     def user(self, content: Tensor) -> Tensor:
-        """User vectors [B, L, output_dim], one after each event of right-padded histories [B, L, content_dim]."""
+        """User vectors [B, L, output_dim] after each event of right-padded histories [B, L, content_dim]."""
         self._check(content, dims=3)
         return F.normalize(self.projection(self._hidden(content)), dim=-1)
 
     def user_last(self, content: Tensor, lengths: Tensor) -> Tensor:
-        """User vectors [B, output_dim] after the last real event of right-padded histories [B, L, content_dim].
+        """User vectors [B, output_dim] after the last event of right-padded histories [B, L, content_dim].
 
         Raises ValueError if a length of ``lengths`` [B] is below 1 or above L.
         """
@@ -136,7 +136,7 @@ class LearnTower(nn.Module):
         return self.user(content.reshape(-1, 1, content.shape[2])).view(*content.shape[:2], self.shape.output_dim)
 
     def items(self, content: Tensor) -> Tensor:
-        """Item vectors [N, output_dim] at inference: each item of [N, content_dim] alone."""
+        """Item vectors [N, output_dim] at inference; each item of [N, content_dim] is embedded alone."""
         self._check(content, dims=2)
         return self.targets(content.unsqueeze(1)).squeeze(1)
 

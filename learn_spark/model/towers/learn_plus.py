@@ -18,8 +18,10 @@ INIT_STD = 0.02
 
 
 class PlusBlock(nn.Module):
-    """x + Attention(LayerNorm(x)), then + FFN(LayerNorm): scores have a learnt bias a head and distance (Shaw et al.
-    2018; T5's form, without its buckets), so that the tower needs no positions.
+    """x + Attention(LayerNorm(x)), then + FFN(LayerNorm(x)).
+
+    Attention scores have a learned bias per head and distance (Shaw et al. 2018; T5's form, without its buckets), so
+    that the tower needs no position embeddings.
     """
 
     def __init__(self, *, width: int, heads: int, ffn: int, max_length: int, dropout: float) -> None:
@@ -35,11 +37,12 @@ class PlusBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, packing: Packing, distance: Tensor) -> Tensor:
-        """``hidden`` [G, C, width] to the same; ``distance`` [.., C, K] to the K keys of each event."""
-        each = hidden.shape[2] // self.heads
-        query, both = self.qkv(self.attention_norm(hidden)).split([each * self.heads, 2 * each * self.heads], dim=2)
-        query = query.unflatten(2, (self.heads, each)).transpose(1, 2)  # [G, heads, C, each]
-        key, value = packing.spans(both).unflatten(2, (2, self.heads, each)).permute(2, 0, 3, 1, 4)
+        """Map ``hidden`` [G, C, width] to [G, C, width]; ``distance`` [.., C, K] is that to each event's K keys."""
+        width = hidden.shape[2]
+        head_dim = width // self.heads
+        query, key_value = self.qkv(self.attention_norm(hidden)).split([width, 2 * width], dim=2)
+        query = query.unflatten(2, (self.heads, head_dim)).transpose(1, 2)  # [G, heads, C, head_dim]
+        key, value = packing.spans(key_value).unflatten(2, (2, self.heads, head_dim)).permute(2, 0, 3, 1, 4)
         bias = self.distance_bias[:, distance].movedim(0, -3)  # [.., heads, C, K]
         attended = F.scaled_dot_product_attention(
             query,
@@ -54,15 +57,17 @@ class PlusBlock(nn.Module):
 
 
 class LearnPlus(BoundTower):
-    """An item is a linear image of its frozen content plus, with ``ids``, an embedding of its own; the same vector is
-    read in histories and ranked. What was learnt of an item's neighbours in text serves it too, and an item that
-    training never saw, or that came after it, is its content alone.
+    """The tower LEARN+: one vector per item, read in histories and ranked in the catalogue.
 
-    ``id_dropout`` is the share of items that lose their ID in training, drawn anew for each side that is computed, so
-    that content must do without.
-    ``time_gaps`` adds an embedding of the time since the event before. Vectors are L2-normalised.
+    An item is a linear image of its frozen content plus, with ``ids``, a learned embedding of its ID. What training
+    learns about items with similar text therefore reaches it as well. An item without training events, or newer than
+    the model, is its content alone.
 
-    Raises ValueError for sizes below 1, shares outside [0, 1), a width that the heads do not divide.
+    ``id_dropout`` is the share of items whose ID is dropped in training, drawn anew for each call of either side, so
+    that the tower also learns to rank by content. ``time_gaps`` adds an embedding of the time since the event before.
+    Vectors are L2-normalised.
+
+    Raises ValueError for sizes below 1, shares outside [0, 1), and a width that is no multiple of ``heads``.
     """
 
     method: ClassVar[str] = "learn-plus"
@@ -108,7 +113,7 @@ class LearnPlus(BoundTower):
         nn.init.normal_(self.adaptor.weight, std=INIT_STD)
         nn.init.zeros_(self.adaptor.bias)
         if self.identity is not None:
-            # From zero: what training never sees has no ID.
+            # Zero at the start: an item without a training event keeps no ID vector.
             nn.init.zeros_(self.identity.weight)
         if self.gap is not None:
             nn.init.zeros_(self.gap.weight)
@@ -122,17 +127,17 @@ class LearnPlus(BoundTower):
         return F.normalize(self._embed(items), dim=-1)
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, L, width] after each event of ``items`` [B, L], L2-normalised; 0 at padding.
+        """User vectors [B, L, width] after each event of ``items`` [B, L], L2-normalised; zeros at padding.
 
         Raises ValueError for more than ``max_length`` events in a row, and where ``times`` are needed and missing.
         """
         if self.gap is not None and times is None:
-            raise ValueError("learn-plus with time_gaps needs the times of the events beside their items")
+            raise ValueError("learn-plus with time_gaps needs times [B, L] of the events; pass times")
         packing = Packing.of(items != 0)
         if packing.longest > self.max_length:
             raise ValueError(
-                f"a row has {packing.longest} events, but the tower knows {self.max_length}; give it the last "
-                f"{self.max_length}"
+                f"a row has {packing.longest} events, but the tower has {self.max_length} distances; pass the last "
+                f"{self.max_length} events"
             )
         hidden = self._embed(packing.pack(items))
         if self.gap is not None and times is not None:
@@ -144,13 +149,13 @@ class LearnPlus(BoundTower):
         return packing.unpack(F.normalize(self.norm(hidden), dim=-1))
 
     def _embed(self, items: Tensor) -> Tensor:
-        """[..., width], not normalised."""
+        """Vectors [..., width] of ``items`` [...], not normalised."""
         vectors = self.adaptor(self.content(items))
         if self.identity is None:
             return vectors
         table = self.identity.weight
         if self.training and self.id_dropout:
-            # Drawn by item: an item has its ID at every place of this call, or at none.
+            # Drawn per item: all occurrences of an item in this call keep its ID, or none.
             table = table * (torch.rand(len(table), 1, device=table.device) >= self.id_dropout)
-        known = items < len(table)
-        return vectors + F.embedding(items * known, table, padding_idx=0)
+        has_id = items < len(table)
+        return vectors + F.embedding(items * has_id, table, padding_idx=0)

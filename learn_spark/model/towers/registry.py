@@ -1,4 +1,4 @@
-"""Every kind of tower by its name, made from settings or from a model's manifest."""
+"""Every kind of tower by name, built from settings or from a model's manifest."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ TOWERS: dict[str, type[Tower]] = {tower.method: tower for tower in (ContentTower
 
 
 def tower_of_shape(shape: Mapping[str, Any]) -> Tower:
-    """A freshly initialised tower of what ``shape_of`` gave; ValueError for an unknown kind or other arguments."""
+    """A freshly initialised tower from the result of ``shape_of``. Raises ValueError for an unknown kind or other
+    arguments.
+    """
     arguments = dict(shape)
     kind = arguments.pop("kind", None)
     if kind not in TOWERS:
-        raise ValueError(f"there is no tower {kind!r}; there are {', '.join(sorted(TOWERS))}")
+        raise ValueError(f"unknown tower kind {kind!r}; the kinds are {', '.join(sorted(TOWERS))}")
     try:
         return TOWERS[kind](**arguments)
     except TypeError as error:
-        raise ValueError(f"these are not the arguments of a {kind} tower: {error}") from None
+        raise ValueError(f"wrong arguments for a {kind} tower: {error}") from None
 
 
 def shape_of(tower: Tower) -> Shape:
-    """Kind and arguments of a tower, fit for JSON."""
+    """Kind and arguments of a tower, as plain values that JSON can represent."""
     return {"kind": tower.method, **tower.to_dict()}
 
 
 def tower_of_settings(tower: TowerSettings, objective: ObjectiveSettings, *, n_items: int, content_dim: int) -> Tower:
-    """The tower that the settings ask for, freshly initialised."""
+    """The tower that the settings describe, freshly initialised."""
     sizes = {"n_items": n_items, "width": tower.width, "layers": tower.layers, "heads": tower.heads}
     if tower.kind == "learn":
         return ContentTower(
@@ -57,14 +59,14 @@ def tower_of_settings(tower: TowerSettings, objective: ObjectiveSettings, *, n_i
             id_dropout=tower.id_dropout,
             time_gaps=tower.time_gaps,
         )
-    own: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         **sizes,
         "dropout": tower.dropout,
         "similarity": tower.similarity,
         "max_length": objective.history,
     }
     if tower.positions is not None:
-        own["positions"] = tower.positions
+        arguments["positions"] = tower.positions
     if tower.kind == "sasrec":
-        return SASRec(**own, ffn=tower.ffn)
-    return HSTU(**own, dqk=tower.width // tower.heads, dv=tower.width // tower.heads)
+        return SASRec(**arguments, ffn=tower.ffn)
+    return HSTU(**arguments, dqk=tower.width // tower.heads, dv=tower.width // tower.heads)

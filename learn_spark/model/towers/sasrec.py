@@ -1,4 +1,4 @@
-"""SASRec: causal self-attention over learnt item embeddings, the rival that most comparisons are made with."""
+"""SASRec: causal self-attention over learned item embeddings, the usual baseline of sequential recommendation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Activation = Literal["relu", "gelu"]
 class SASRecBlock(nn.Module):
     """Attention from the normalised query to the raw sequence, then a feed-forward, as in the authors' code.
 
-    q = LayerNorm(x); y = LayerNorm(q + Attention(q, x, x)); block(x) = y + FFN(y). The paper's text normalises keys
-    and values too; its code, and RecTools after it, only the query.
+    q = LayerNorm(x); y = LayerNorm(q + Attention(q, x, x)); block(x) = y + FFN(y). The paper's text normalises keys and
+    values too; the authors' code, and RecTools after it, only the query.
     """
 
     def __init__(self, *, width: int, heads: int, ffn: int, activation: Activation, dropout: float) -> None:
@@ -36,12 +36,12 @@ class SASRecBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
-        """``hidden`` [G, C, width] to [G, C, width]; an event depends on those of its row up to itself only."""
-        each = hidden.shape[2] // self.heads
+        """Map ``hidden`` [G, C, width] to [G, C, width]; an event depends only on events of its row up to itself."""
+        head_dim = hidden.shape[2] // self.heads
         normed = self.query_norm(hidden)
-        query = self.query(normed).unflatten(2, (self.heads, each)).transpose(1, 2)  # [G, heads, C, each]
-        both = packing.spans(self.key_value(hidden)).unflatten(2, (2, self.heads, each))  # [G, C or 2 C, ...]
-        key, value = both.permute(2, 0, 3, 1, 4)
+        query = self.query(normed).unflatten(2, (self.heads, head_dim)).transpose(1, 2)  # [G, heads, C, head_dim]
+        key_value = packing.spans(self.key_value(hidden)).unflatten(2, (2, self.heads, head_dim))  # [G, C or 2 C, ...]
+        key, value = key_value.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(
             query,
             key,
@@ -57,13 +57,14 @@ class SASRecBlock(nn.Module):
 
 
 class SASRec(IdTower):
-    """SASRec (Kang & McAuley 2018, arXiv 1808.09781) with weights shared by input and output embedding.
+    """SASRec (Kang & McAuley 2018, arXiv 1808.09781); input and output share the item embeddings.
 
-    Items and positions start as N(0, 0.02), matrices as Xavier normal, biases as 0. Dropout acts on the summed
-    embeddings, the attention weights, the feed-forward's inner layer and its output. A LayerNorm comes last.
+    Items and positions are initialised as N(0, 0.02), matrices as Xavier normal, biases as 0. Dropout acts on the
+    summed embeddings, the attention weights, the feed-forward's inner layer and its output. A LayerNorm follows the
+    last block.
 
-    Raises ValueError for contradictory arguments (see IdTower), a width that the heads do not divide and an unknown
-    activation.
+    Raises ValueError for contradictory arguments (see IdTower), a width that is no multiple of ``heads``, and an
+    unknown activation.
     """
 
     method: ClassVar[str] = "sasrec"
@@ -105,8 +106,8 @@ class SASRec(IdTower):
                 nn.init.xavier_normal_(part.weight)
                 nn.init.zeros_(part.bias)
 
-    def _encode(self, packing: Packing, items: Tensor, places: Tensor, times: Tensor | None) -> Tensor:
-        hidden = self.dropout(self.embedding(items) + self.position(places))
+    def _encode(self, packing: Packing, items: Tensor, position_ids: Tensor, times: Tensor | None) -> Tensor:
+        hidden = self.dropout(self.embedding(items) + self.position(position_ids))
         for block in self.blocks:
             hidden = block(hidden, packing)
         return self.norm(hidden)

@@ -1,4 +1,4 @@
-"""What every tower can do, whatever it knows of items: the trainer, the evaluation and the release see only this."""
+"""The interface of every tower: training, evaluation and release use nothing else."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from learn_spark.model.manifest import Shape
 class Tower(nn.Module, ABC):
     """User and item vectors in one space, compared by inner product.
 
-    Items are given by item_index (int64, 0 is padding, 1..``n_items`` are items), events right-padded, oldest first.
-    Vectors have length 1 where ``normalised``.
-    ``times`` are microseconds since 1970 (int64), for towers with ``needs_times``; what stands at padding is ignored.
-    No vector depends on padding, nor on an event after its own position.
+    Items are given by item_index (int64; 0 is padding, 1..``n_items`` are items). Events are right-padded, oldest
+    first. Vectors have length 1 where ``normalised``. ``times`` are microseconds since 1970 (int64), for towers with
+    ``needs_times``; values at padding are ignored. No vector depends on padding, nor on an event after its own
+    position.
     """
 
     method: ClassVar[str]
@@ -32,14 +32,14 @@ class Tower(nn.Module, ABC):
 
     @abstractmethod
     def items(self, items: Tensor) -> Tensor:
-        """Item vectors [..., D] of ``items`` [...], each alone: what the catalogue is ranked by."""
+        """Item vectors [..., D] of ``items`` [...], each embedded alone; the catalogue is ranked by these."""
 
     def targets(self, items: Tensor) -> Tensor:
         """Item vectors [B, T, D] in training, of target sequences ``items`` [B, T]; by default each item alone."""
         return self.items(items)
 
     def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, D] after the last of ``lengths`` [B] events. ValueError for lengths outside 1..L."""
+        """User vectors [B, D] after the last of ``lengths`` [B] events. Raises ValueError for lengths outside 1..L."""
         batch, longest = items.shape
         if lengths.shape != (batch,):
             raise ValueError(f"expected lengths [{batch}], got {list(lengths.shape)}")
@@ -50,12 +50,12 @@ class Tower(nn.Module, ABC):
 
     @abstractmethod
     def to_dict(self) -> Shape:
-        """The constructor's arguments as plain values, fit for JSON."""
+        """The constructor's arguments as plain values that JSON can represent."""
 
     def compile_blocks(self) -> None:
-        """Let torch.compile have the blocks that every layer repeats: one graph, for batches of any size.
+        """Compile the repeated blocks of every layer by torch.compile: one graph, for batches of any size.
 
-        What is around them is a few gathers whose shapes hang on the batch's values, which it cannot have.
+        The code around the blocks stays eager: it consists of a few gathers whose shapes depend on the batch's values.
         """
         for stack in self.modules():
             if isinstance(stack, nn.ModuleList):
@@ -63,5 +63,5 @@ class Tower(nn.Module, ABC):
                     block.compile(dynamic=True)
 
     def parameter_count(self) -> int:
-        """How many parameters are trained; buffers are not."""
+        """Number of trained parameters; buffers do not count."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

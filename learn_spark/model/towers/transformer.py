@@ -1,4 +1,4 @@
-"""The causal transformer of LEARN: BERT blocks trained from scratch, order known through the causal mask alone."""
+"""The causal transformer of LEARN: BERT blocks trained from scratch; order comes from the causal mask alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LAYER_NORM_EPS = 1e-12
 
 
 def bert_initialise(module: nn.Module) -> None:
-    """BERT's start for every linear layer and LayerNorm inside ``module``: N(0, 0.02), zero bias, unit scale."""
+    """Initialise every linear layer and LayerNorm inside ``module`` as BERT does: N(0, 0.02), zero bias, unit scale."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=INIT_STD)
@@ -37,7 +37,7 @@ class CausalBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """``hidden`` [B, L, width] to [B, L, width]."""
+        """Map ``hidden`` [B, L, width] to [B, L, width]."""
         batch, length, width = hidden.shape
         qkv = self.qkv(hidden).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, width / heads]
@@ -50,13 +50,13 @@ class CausalBlock(nn.Module):
 
 
 class CausalTransformer(nn.Module):
-    """A stack of BERT blocks with a causal mask (LEARN section 3, preference module; sizes as BERT-base).
+    """A stack of BERT blocks with a causal mask (LEARN, section 3, preference module; sizes as BERT-base).
 
-    There are no position embeddings and no LayerNorm on the input, as in the released code. Sequences are
-    right-padded and need no key mask: padding comes after every real event, so the causal mask alone keeps it from
-    reaching one. What stands at the padding positions of the output is meaningless.
+    There are no position embeddings and no LayerNorm on the input, as in the released code. Sequences are right-padded
+    and need no key mask: padding comes after every event, so the causal mask alone keeps it from reaching one. Outputs
+    at padding positions are meaningless.
 
-    Raises ValueError for sizes below 1, a width that the heads do not divide, or a dropout outside [0, 1).
+    Raises ValueError for sizes below 1, a width that is no multiple of ``heads``, or a dropout outside [0, 1).
     """
 
     def __init__(self, *, width: int, layers: int, heads: int, ffn: int, dropout: float) -> None:
@@ -69,7 +69,7 @@ class CausalTransformer(nn.Module):
         bert_initialise(self)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """``hidden`` [B, L, width] to [B, L, width]; position l depends on positions 0..l only.
+        """Map ``hidden`` [B, L, width] to [B, L, width]; position l depends on positions 0..l only.
 
         Raises ValueError for any other shape.
         """

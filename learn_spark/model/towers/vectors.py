@@ -9,14 +9,14 @@ from learn_spark.model.towers.tower import Tower
 
 
 def windows(lengths: np.ndarray, window: int, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The last ``window`` events of each history: their numbers [B], and each of ``columns`` [B, L] as [B, <= window],
+    """The last ``window`` events of each history: their counts [B], and ``columns`` [B, L] as [B, <= window],
     right-padded with 0.
     """
-    kept = np.minimum(lengths, window)
-    places = np.arange(int(kept.max()) if len(kept) else 0)
-    inside = places < kept[:, None]
-    at = np.where(inside, (lengths - kept)[:, None] + places, 0)
-    return kept, *(np.where(inside, np.take_along_axis(values, at, axis=1), 0) for values in columns)
+    counts = np.minimum(lengths, window)
+    places = np.arange(int(counts.max()) if len(counts) else 0)
+    inside = places < counts[:, None]
+    at = np.where(inside, (lengths - counts)[:, None] + places, 0)
+    return counts, *(np.where(inside, np.take_along_axis(values, at, axis=1), 0) for values in columns)
 
 
 @torch.inference_mode()
@@ -29,24 +29,25 @@ def user_vectors(
     times: np.ndarray | None = None,
     batch: int = 256,
 ) -> np.ndarray:
-    """Vectors [B, D] after the last of each user's ``lengths`` events; the tower sees the last ``window`` of them.
+    """User vectors [B, D] float32 after the last of each user's ``lengths`` [B] events.
 
-    Raises ValueError where the tower needs ``times`` [B, L] and they are not given.
+    The tower reads the last ``window`` events. Raises ValueError where the tower needs ``times`` [B, L] and they are
+    None.
     """
     if tower.needs_times and times is None:
-        raise ValueError(f"a {tower.method} tower needs the times of events")
-    found = np.zeros((len(items), tower.output_dim), dtype=np.float32)
+        raise ValueError(f"a {tower.method} tower needs times [B, L] of the events; pass times")
+    vectors = np.zeros((len(items), tower.output_dim), dtype=np.float32)
     device = next(tower.parameters()).device
-    # Users of like length together, so that a batch is not padded to one long history.
+    # Users of similar length share a batch, so that one long history does not pad all the others.
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         columns = [items[rows], *([times[rows]] if tower.needs_times and times is not None else [])]
-        counts, *kept = windows(lengths[rows], window, *columns)
-        inputs = [torch.from_numpy(values.astype(np.int64)).to(device) for values in kept]
-        vectors = tower.user_last(inputs[0], torch.from_numpy(counts).to(device), *inputs[1:])
-        found[rows] = vectors.float().cpu().numpy()
-    return found
+        counts, *columns = windows(lengths[rows], window, *columns)
+        inputs = [torch.from_numpy(values.astype(np.int64)).to(device) for values in columns]
+        batch_vectors = tower.user_last(inputs[0], torch.from_numpy(counts).to(device), *inputs[1:])
+        vectors[rows] = batch_vectors.float().cpu().numpy()
+    return vectors
 
 
 @torch.inference_mode()

@@ -1,1 +1,1 @@
-"""The training loop, checkpoints, and models on disk."""
+"""The train stage: the loop, its batches, checkpoints, processes and logs."""

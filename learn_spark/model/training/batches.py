@@ -1,4 +1,4 @@
-"""From rows of user_histories to training batches: what goes in, what is to be predicted, which negatives."""
+"""From rows of user_histories to training batches: inputs, positions to predict, and drawn negatives."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.data.splits.training_view import Until
 from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.objectives.negatives import uniform_negatives
-from learn_spark.model.objectives.sampling import RecencyWeights, cut_sequences, sample_positions
+from learn_spark.model.objectives.sampling import RecencyWeights, sample_positions, split_sequences
 
 
 @dataclass(frozen=True)
 class _Tensors:
-    """Histories ``items`` [B, L] by item_index, right-padded with 0, ``times`` [B, L] in microseconds where the tower
-    reads them, and ``negatives`` drawn from the catalogue: [M], or [P, M] one row for each pair that is predicted.
+    """Tensors that every batch has.
+
+    ``items`` [B, L] are histories by item_index, right-padded with 0; ``times`` [B, L] microseconds where the tower
+    reads them; ``negatives`` draws from the catalogue: [M], or [P, M] with a row for each predicted pair.
     """
 
     items: Tensor
@@ -28,11 +30,11 @@ class _Tensors:
 
     @property
     def users(self) -> int:
-        """Sequences in the batch."""
+        """Number of sequences in the batch."""
         return len(self.items)
 
     def to(self, device: torch.device) -> Self:
-        """The same on ``device``."""
+        """The batch on ``device``."""
         moved: dict[str, Any] = {}
         for field in fields(self):
             tensor = getattr(self, field.name)
@@ -42,8 +44,10 @@ class _Tensors:
 
 @dataclass(frozen=True)
 class NextItemBatch(_Tensors):
-    """``valid`` [B, L] where a position predicts, ``following`` [P] the items that come next there, in the order of
-    ``valid``'s true entries, and ``weight`` [P] of each, or None.
+    """A batch for next-item prediction.
+
+    ``valid`` [B, L] is True at positions that predict, ``following`` [P] the items that come next there, in the order
+    of ``valid``'s true entries, and ``weight`` [P] the weight of each, or None.
     """
 
     valid: Tensor
@@ -53,8 +57,10 @@ class NextItemBatch(_Tensors):
 
 @dataclass(frozen=True)
 class AllActionBatch(_Tensors):
-    """``targets`` [B, T] the items behind the cut; ``user_at`` [B, Nh] and ``target_at`` [B, Nt] the sampled positions
-    of histories and targets, with their masks.
+    """A batch for the all-action loss.
+
+    ``targets`` [B, T] are the items from the split on; ``user_at`` [B, Nh] and ``target_at`` [B, Nt] the sampled
+    positions of histories and targets, ``user_mask`` and ``target_mask`` their masks.
     """
 
     targets: Tensor
@@ -65,9 +71,11 @@ class AllActionBatch(_Tensors):
 
 
 class BatchMaker:
-    """Makes batches of rows. Each is a function of the rows and of (seed, turn, rank, step): an epoch that is taken up
-    in its middle goes on with the batches it would have had. ``until`` is the column that says where a row's events to
-    train on end; ``catalogue`` the item_index of what negatives are drawn from (None: 1..``n_items``).
+    """Makes batches of rows.
+
+    A batch is a function of its rows and of (seed, turn, rank, step), so that a resumed epoch continues with the
+    batches it would have had. ``until`` is the column with the number of a row's training events. ``catalogue`` holds
+    the item_index values that negatives are drawn from (None: 1..``n_items``).
     """
 
     def __init__(
@@ -89,9 +97,9 @@ class BatchMaker:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of user_histories that are needed."""
-        named = {"event_time": self.times, "weight": self.weights}
-        return ["item_index", "train_end", self.until, *(name for name, wanted in named.items() if wanted)]
+        """The required columns of user_histories."""
+        optional = {"event_time": self.times, "weight": self.weights}
+        return ["item_index", "train_end", self.until, *(name for name, needed in optional.items() if needed)]
 
     def make(self, rows: Rows, *, turn: int, step: int) -> NextItemBatch | AllActionBatch:
         """The batch of ``rows``; users with fewer than two usable events are left out."""
@@ -100,18 +108,18 @@ class BatchMaker:
 
     def _next_item(self, rows: Rows, generator: np.random.Generator) -> NextItemBatch:
         lengths = rows[self.until].astype(np.int64)
-        # A row behind its cut is no training sample (protocol time_split's held-out users).
+        # A row without an event after its split is no training sample (the held-out users of protocol time_split).
         usable = np.flatnonzero((lengths > 1) & ((rows["train_end"] == 0) | (rows["train_end"] < lengths)))
-        start, stretch = self._crops(lengths[usable], generator)
-        inputs = np.minimum(stretch - 1, self.objective.history)
-        # A history longer than the window shows another part of itself each time.
-        start += generator.integers(0, stretch - inputs)  # [B]
-        column = np.arange(int(inputs.max(initial=0)))
-        valid = column < inputs[:, None]  # [B, L]
-        at = np.where(valid, start[:, None] + column, 0)
+        start, visible = self._crops(lengths[usable], generator)
+        inputs = np.minimum(visible - 1, self.objective.history)
+        # Of a history longer than the window, each turn takes another part.
+        start += generator.integers(0, visible - inputs)  # [B]
+        offsets = np.arange(int(inputs.max(initial=0)))
+        valid = offsets < inputs[:, None]  # [B, L]
+        columns = np.where(valid, start[:, None] + offsets, 0)
 
         def window(name: str, shift: int = 0) -> np.ndarray:
-            return np.where(valid, rows[name][usable[:, None], at + shift * valid], 0)
+            return np.where(valid, rows[name][usable[:, None], columns + shift * valid], 0)
 
         following = window("item_index", 1)[valid]
         return NextItemBatch(
@@ -124,16 +132,16 @@ class BatchMaker:
         )
 
     def _crops(self, lengths: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(first event, number of events) of what training may see of each sequence [B]: two events at least."""
+        """(first event, number of events) that training sees of each sequence [B]; at least two events."""
         if not self.objective.crop_share:
             return np.zeros_like(lengths), lengths
         cropped = generator.random(len(lengths)) < self.objective.crop_share
-        stretch = np.where(cropped, generator.integers(2, lengths + 1), lengths)
-        return generator.integers(0, lengths - stretch + 1), stretch
+        visible = np.where(cropped, generator.integers(2, lengths + 1), lengths)
+        return generator.integers(0, lengths - visible + 1), visible
 
     def _all_action(self, rows: Rows, generator: np.random.Generator) -> AllActionBatch:
         objective = self.objective
-        split = cut_sequences(
+        sequences = split_sequences(
             rows["item_index"],
             rows[self.until],
             history=objective.history,
@@ -141,22 +149,25 @@ class BatchMaker:
             generator=generator,
             splits=rows["train_end"],
         )
-        history_weights, target_weights = split.align(rows["weight"]) if self.weights else (None, None)
-        drawn: dict[str, Any] = {"generator": generator, "weights": self._recency or "uniform"}
+        history_weights, target_weights = sequences.align(rows["weight"]) if self.weights else (None, None)
+        draw: dict[str, Any] = {"generator": generator, "weights": self._recency or "uniform"}
         user_at, user_mask = sample_positions(
-            split.history_length, objective.history_positions, event_weights=history_weights, **drawn
+            sequences.history_length, objective.history_positions, event_weights=history_weights, **draw
         )
         target_at, target_mask = sample_positions(
-            split.target_length, objective.target_positions, event_weights=target_weights, nearest="start", **drawn
+            sequences.target_length, objective.target_positions, event_weights=target_weights, nearest="start", **draw
         )
         pairs = int((user_mask.sum(1) * target_mask.sum(1)).sum())
-        # No longer than the batch's longest: padding is work for nothing.
-        longest, furthest = int(split.history_length.max(initial=1)), int(split.target_length.max(initial=1))
+        # No longer than the batch's longest row: padding costs time.
+        longest_history, longest_targets = (
+            int(sequences.history_length.max(initial=1)),
+            int(sequences.target_length.max(initial=1)),
+        )
         return AllActionBatch(
-            items=_long(split.history[:, :longest]),
-            times=_long(split.align(rows["event_time"])[0][:, :longest]) if self.times else None,
+            items=_long(sequences.history[:, :longest_history]),
+            times=_long(sequences.align(rows["event_time"])[0][:, :longest_history]) if self.times else None,
             negatives=self._negatives(pairs, generator),
-            targets=_long(split.targets[:, :furthest]),
+            targets=_long(sequences.targets[:, :longest_targets]),
             user_at=torch.from_numpy(user_at),
             user_mask=torch.from_numpy(user_mask),
             target_at=torch.from_numpy(target_at),

@@ -1,4 +1,4 @@
-"""Checkpoints: folders of safetensors and JSON with everything that a resume needs, whole or not there."""
+"""Checkpoints: folders of safetensors and JSON with everything that a resume needs, written atomically."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _NAME = re.compile(r"^(last|best)-\d{6}-\d{9}$")
 
 @dataclass
 class Progress:
-    """How far a training has come: ``epoch`` epochs are done and ``batch`` batches of the next one; ``step`` counts
-    optimizer steps. ``running`` holds the sums of the unfinished epoch.
+    """The progress of a training: ``epoch`` finished epochs and ``batch`` finished batches of the next one.
+
+    ``step`` counts optimizer steps. ``best_epoch`` and ``best_value`` are those by validation; ``curve`` has one point
+    an epoch; ``running`` has the sums of the unfinished epoch.
     """
 
     epoch: int = 0
@@ -36,26 +38,28 @@ class Progress:
 class Checkpoints:
     """The newest and the best state of one training, in ``folder``.
 
-    A checkpoint is written under another name and renamed; only then is the one before removed.
+    A checkpoint is written under a temporary name and renamed; the previous one is removed after that.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save_last(self, modules: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        """Keep the state to go on from."""
+        """Save the state from which training resumes."""
         tensors = {f"model/{name}": tensor for name, tensor in modules.state_dict().items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
         self._save("last", tensors, progress)
 
     def save_best(self, tower: torch.nn.Module, progress: Progress) -> None:
-        """Keep the weights of the best epoch so far."""
+        """Save the weights of the best epoch so far."""
         self._save("best", dict(tower.state_dict()), progress)
 
     def load_last(self, modules: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
-        """Put the newest readable state into modules and optimizer; None where there is none."""
-        for folder in self._found("last"):
+        """Load the newest readable state into modules and optimizer. Returns its progress, None where there is no
+        state.
+        """
+        for folder in self._folders("last"):
             progress = _progress(folder)
             try:
                 tensors = load_file(folder / "state.safetensors")
@@ -75,20 +79,20 @@ class Checkpoints:
         return None
 
     def progress(self) -> Progress | None:
-        """How far the newest state has come; None where there is none."""
-        return next(filter(None, map(_progress, self._found("last"))), None)
+        """The progress of the newest state; None where there is none."""
+        return next(filter(None, map(_progress, self._folders("last"))), None)
 
     def load_best(self) -> dict[str, torch.Tensor] | None:
         """The weights of the best epoch; None where there are none."""
-        for folder in self._found("best"):
+        for folder in self._folders("best"):
             try:
                 return load_file(folder / "state.safetensors")
             except (OSError, SafetensorError):
                 continue
         return None
 
-    def _found(self, kind: str) -> list[Path]:
-        """Newest first."""
+    def _folders(self, kind: str) -> list[Path]:
+        """The folders of a kind, newest first."""
         if not self.folder.is_dir():
             return []
         return sorted(p for p in self.folder.iterdir() if p.name.startswith(f"{kind}-") and _NAME.match(p.name))[::-1]
@@ -99,13 +103,13 @@ class Checkpoints:
         temporary = self.folder / f".{kind}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        # Cloned, for safetensors refuses tensors that share memory.
+        # Cloned, because safetensors rejects tensors that share memory.
         save_file({n: t.detach().clone().contiguous() for n, t in tensors.items()}, temporary / "state.safetensors")
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
         for file in temporary.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-        older = [folder for folder in self._found(kind) if folder != target]
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        older = [folder for folder in self._folders(kind) if folder != target]
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         for folder in older:

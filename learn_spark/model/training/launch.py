@@ -1,4 +1,4 @@
-"""Starting the processes of a training: one here, several on this machine, or Spark's executors (TorchDistributor)."""
+"""Starting the processes of a training: this one, several on this machine, or Spark's executors (TorchDistributor)."""
 
 from __future__ import annotations
 
@@ -17,68 +17,72 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.loop import Trained, TrainingError
 from learn_spark.model.training.process_group import ProcessGroup
-from learn_spark.model.training.task import TrainingTask, train_rank
+from learn_spark.model.training.task import TrainingTask, train_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyspark.sql import SparkSession
 
-PATIENCE = timedelta(hours=2)  # the others wait while the first process validates
+VALIDATION_TIMEOUT = timedelta(hours=2)  # the other processes wait while the first one validates
 
 
-def train_alone(task: TrainingTask, console: Reporter) -> Trained:
+def train_in_process(task: TrainingTask, console: Reporter) -> Trained:
     """Train in this process."""
-    return train_rank(task, ProcessGroup(), console)[0]
+    return train_task(task, ProcessGroup(), console)[0]
 
 
-def train_here(task: TrainingTask, processes: int) -> Trained:
-    """Train in ``processes`` processes of this machine, each with its share of the cores or a GPU of its own."""
+def train_in_processes(task: TrainingTask, processes: int) -> Trained:
+    """Train in ``processes`` processes of this machine, each with its share of the cores or its own GPU.
+
+    Raises TrainingError, or LearnSparkError for other faults, with the last line of the failed process's error.
+    """
     import torch.multiprocessing as multiprocessing
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     try:
         multiprocessing.start_processes(
-            _start, args=(json.dumps(asdict(task)), processes, port), nprocs=processes, start_method="spawn"
+            _run_spawned, args=(json.dumps(asdict(task)), processes, port), nprocs=processes, start_method="spawn"
         )
     except (ProcessRaisedException, ProcessExitedException) as error:
-        last = next((line for line in reversed(str(error).splitlines()) if line.strip()), str(error)).strip()
-        kind = TrainingError if "TrainingError" in last else LearnSparkError
-        raise kind(f"train: one of {processes} processes failed: {last}") from error
-    return _result(task)
+        last_line = next((line for line in reversed(str(error).splitlines()) if line.strip()), str(error)).strip()
+        error_type = TrainingError if "TrainingError" in last_line else LearnSparkError
+        raise error_type(f"train: one of {processes} processes failed: {last_line}") from error
+    return _trained_from_checkpoint(task)
 
 
 def train_on_spark(task: TrainingTask, processes: int, spark: Callable[[], SparkSession]) -> Trained:
-    """Train in ``processes`` tasks of Spark's executors; the workspace must be a folder that all of them share."""
+    """Train in ``processes`` tasks of Spark's executors.
+
+    The workspace must be a folder shared by all executors. Raises LearnSparkError where no checkpoint was written.
+    """
     from pyspark.ml.torch.distributor import TorchDistributor
 
     session = spark()
     local = (session.sparkContext.master or "").startswith("local")
     gpus = int(session.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
-    TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpus).run(
-        train_as_told, json.dumps(asdict(task))
-    )
-    return _result(task)
+    TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpus).run(run_process, json.dumps(asdict(task)))
+    return _trained_from_checkpoint(task)
 
 
-def train_as_told(task: str) -> None:
-    """What each process runs, its rank and the meeting place given by the environment (as torchrun gives them)."""
+def run_process(task: str) -> None:
+    """Train as one process; rank and rendezvous come from the environment, as torchrun sets them."""
     import torch.distributed as dist
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=VALIDATION_TIMEOUT)
     try:
-        ranks = ProcessGroup(dist.get_rank(), dist.get_world_size())
-        train_rank(TrainingTask(**json.loads(task)), ranks, Reporter(quiet=not ranks.first))
+        group = ProcessGroup(dist.get_rank(), dist.get_world_size())
+        train_task(TrainingTask(**json.loads(task)), group, Reporter(quiet=not group.first))
         dist.barrier()
     finally:
         dist.destroy_process_group()
 
 
-def _start(rank: int, task: str, size: int, port: int) -> None:
+def _run_spawned(rank: int, task: str, size: int, port: int) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -86,11 +90,11 @@ def _start(rank: int, task: str, size: int, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    train_as_told(task)
+    run_process(task)
 
 
-def _result(task: TrainingTask) -> Trained:
-    found = Checkpoints(Path(task.folder) / "checkpoints").progress()
-    if found is None:
-        raise LearnSparkError(f"train: the processes ended, but left no checkpoint in {task.folder}")
-    return Trained(found.best_epoch, found.best_value, found.curve, 0)
+def _trained_from_checkpoint(task: TrainingTask) -> Trained:
+    progress = Checkpoints(Path(task.folder) / "checkpoints").progress()
+    if progress is None:
+        raise LearnSparkError(f"train: the processes ended without a checkpoint in {task.folder}; see their logs")
+    return Trained(progress.best_epoch, progress.best_value, progress.curve, 0)

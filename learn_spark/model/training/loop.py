@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up, clipping, accumulation, early stopping on validation NDCG@10, resume anywhere."""
+"""The training loop: AdamW, warm-up, clipping, accumulation, early stopping by validation NDCG@10, exact resume."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from learn_spark.model.training.schedule import learning_rate
 from learn_spark.model.training.tracking import Tracker
 
 Validate = Callable[[Tower], dict[str, float]]
-AHEAD = 4  # batches made while the model works
-STEPS_A_LINE = 20
+PREFETCHED_BATCHES = 4  # batches prepared while the model computes
+STEPS_PER_LINE = 20
 
 
 class TrainingError(LearnSparkError):
-    """Training that cannot go on: no usable sequence, or a loss that is not finite."""
+    """Training that cannot continue: no usable sequence, or a loss that is not finite."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave. ``curve`` has one point an epoch; the tower has the weights of ``best_epoch``."""
+    """The result of a training. ``curve`` has one point an epoch; the tower has the weights of ``best_epoch``."""
 
     best_epoch: int
     best_value: float
@@ -51,8 +51,8 @@ class Trained:
 class TrainingLoop:
     """Trains a tower on the histories of one snapshot, in one process or as one of several.
 
-    Everything random is a function of (seed, turn, rank, step), so that a run that was killed and resumed ends with the
-    weights of an unbroken one (on CPU in fp32: bit for bit). ``validate`` is asked in the first process only.
+    Everything random is a function of (seed, turn, rank, step), so that a training that was killed and resumed ends
+    with the weights of an unbroken one (on CPU in fp32: bit for bit). ``validate`` is called in the first process only.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class TrainingLoop:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.tower, self.loss = tower.to(self.device), loss.to(self.device)
-        self.ranks: ProcessGroup = loss.ranks
+        self.group: ProcessGroup = loss.group
         self.stream, self.maker, self.feed, self.training = stream, maker, feed, training
         self.validate, self.folder, self.console = validate, folder, console
         self.mixed = mixed(training.precision, self.device)
         if self.mixed and not multiplies_bf16(self.device):
             console.say(
-                "training.precision bf16: this device has no products in bf16, fp32 (or auto) is several times faster"
+                "training.precision bf16: this device has no bf16 products; fp32 (or auto) is several times faster"
             )
         elif training.precision == "auto":
             console.say(f"training.precision auto: {'bf16' if self.mixed else 'fp32'} on this device")
@@ -104,16 +104,16 @@ class TrainingLoop:
             tower.compile_blocks()
 
     def fit(self, epochs: int | None = None) -> Trained:
-        """Train until the epochs are done or patience is out; the tower then has its best epoch's weights.
+        """Train until all epochs are done or patience is exhausted; the tower then has its best epoch's weights.
 
-        ``epochs`` ends it sooner than the settings do, the learning rate being what it is in their longer training.
-        Where nobody validates, the newest epoch is the best.
+        ``epochs`` ends training before the settings' number of epochs, with the learning rates of the longer training.
+        Without validation, the newest epoch is the best.
 
-        Raises TrainingError where an epoch held nothing to learn from, or the loss is not finite.
+        Raises TrainingError where an epoch has no pair to learn from, or the loss is not finite.
         """
         progress = self._resume()
         resumed_at = progress.epoch
-        tracker = Tracker(self.folder / "logs", step=progress.step) if self.ranks.first else None
+        tracker = Tracker(self.folder / "logs", step=progress.step) if self.group.first else None
         epochs = self.training.epochs if epochs is None else epochs
         total = self.batches_per_epoch * epochs
         try:
@@ -134,27 +134,27 @@ class TrainingLoop:
         return 0 < progress.best_epoch <= progress.epoch - self.training.patience
 
     def _resume(self) -> Progress:
-        found = self.checkpoints.load_last(self.modules, self.optimizer) if self.training.resume == "auto" else None
-        if found is None:
+        progress = self.checkpoints.load_last(self.modules, self.optimizer) if self.training.resume == "auto" else None
+        if progress is None:
             return Progress()
         self.console.say(
-            f"resuming in epoch {found.epoch + 1}, batch {found.batch + 1} (from {self.checkpoints.folder})"
+            f"resuming in epoch {progress.epoch + 1}, batch {progress.batch + 1} (from {self.checkpoints.folder})"
         )
-        return found
+        return progress
 
     def _epoch(self, progress: Progress, bar: Bar, tracker: Tracker | None) -> None:
-        """The rest of the epoch that ``progress`` stands in."""
+        """Train the rest of the epoch at ``progress``."""
         self.tower.train()
         running = progress.running
         for name in ("loss", "pairs", "samples", "seconds", "waited"):
             running.setdefault(name, 0.0)
         last_saved = clock = time.perf_counter()
-        batches = prefetch(self._batches(progress.epoch, progress.batch), AHEAD)
+        batches = prefetch(self._batches(progress.epoch, progress.batch), PREFETCHED_BATCHES)
         try:
             while progress.batch < self.batches_per_epoch:
-                asked = time.perf_counter()
+                requested_at = time.perf_counter()
                 batch = next(batches, None)
-                running["waited"] += time.perf_counter() - asked
+                running["waited"] += time.perf_counter() - requested_at
                 if batch is None:
                     raise TrainingError(
                         f"epoch {progress.epoch + 1} ended after {progress.batch} of {self.batches_per_epoch} batches"
@@ -163,18 +163,18 @@ class TrainingLoop:
                 now = time.perf_counter()
                 running["seconds"] += now - clock
                 clock = now
-                whole = progress.batch % self.training.accumulate == 0 or progress.batch == self.batches_per_epoch
-                bar.advance(1, self._note(progress))
-                if not whole:
+                stepped = progress.batch % self.training.accumulate == 0 or progress.batch == self.batches_per_epoch
+                bar.advance(1, self._progress_note(progress))
+                if not stepped:
                     continue
-                if tracker is not None and progress.step % STEPS_A_LINE == 0:
+                if tracker is not None and progress.step % STEPS_PER_LINE == 0:
                     tracker.write(progress.step, {"epoch": progress.epoch, **self._rates(progress)})
                 due = now - last_saved >= 60 * self.training.checkpoint_minutes
-                if progress.batch < self.batches_per_epoch and self.ranks.share(due):
-                    if self.ranks.first:
+                if progress.batch < self.batches_per_epoch and self.group.broadcast(due):
+                    if self.group.first:
                         self.checkpoints.save_last(self.modules, self.optimizer, progress)
                     last_saved = now
-            # Asked once more, the stream proves that it gave every row.
+            # One more request makes the stream check that it gave every row.
             if next(batches, None) is not None:
                 raise TrainingError(f"epoch {progress.epoch + 1} has more than {self.batches_per_epoch} batches")
         finally:
@@ -192,12 +192,12 @@ class TrainingLoop:
     def _batch(self, progress: Progress, batch: Batch) -> None:
         training = self.training
         at = progress.epoch * self.batches_per_epoch + progress.batch
-        # Dropout, too, is a function of the place in the run.
-        torch.manual_seed((training.seed * 1_000_003 + at) * self.ranks.size + self.ranks.rank)
+        # Dropout, too, is a function of the batch's place in the training.
+        torch.manual_seed((training.seed * 1_000_003 + at) * self.group.size + self.group.rank)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             terms, count = self.loss(self.tower, batch.to(self.device))
         users = torch.tensor(batch.users, dtype=torch.float64, device=self.device)
-        sums = self.ranks.total(torch.stack([terms.detach().double(), count.double(), users]))
+        sums = self.group.sum(torch.stack([terms.detach().double(), count.double(), users]))
         value, pairs, samples = (float(x) for x in sums)
         if not math.isfinite(value):
             raise TrainingError(
@@ -214,15 +214,15 @@ class TrainingLoop:
             self._step(progress)
 
     def _step(self, progress: Progress) -> None:
-        self.ranks.sum_gradients(self.parameters)
+        self.group.sum_gradients(self.parameters)
         rate = learning_rate(progress.step, self.steps_per_epoch * self.training.epochs, self.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        held = (progress.batch - 1) % self.training.accumulate + 1
-        if held > 1:
+        accumulated = (progress.batch - 1) % self.training.accumulate + 1
+        if accumulated > 1:
             for parameter in self.parameters:
                 if parameter.grad is not None:
-                    parameter.grad /= held
+                    parameter.grad /= accumulated
         nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -234,13 +234,14 @@ class TrainingLoop:
         running = progress.running
         if not running["pairs"]:
             raise TrainingError(
-                "no batch held two users with at least two training events each; there is nothing to contrast"
+                "no batch has two users with at least two training events each, so there are no pairs to contrast; "
+                "train on more histories or raise feed.batch_size"
             )
         self.tower.eval()
         metrics: dict[str, float] = {}
         if self.validate is not None:
-            with self._kept_weights():
-                metrics = self.ranks.share(self.validate(self.tower) if self.ranks.first else None)
+            with self._averaged_weights():
+                metrics = self.group.broadcast(self.validate(self.tower) if self.group.first else None)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         point: Point = {"epoch": progress.epoch, **self._rates(progress), "samples": int(running["samples"])}
         point |= {f"validation {name}": value for name, value in metrics.items()}
@@ -253,14 +254,14 @@ class TrainingLoop:
         better = not metrics or metrics["NDCG@10"] > progress.best_value
         if better:
             progress.best_value, progress.best_epoch = metrics.get("NDCG@10", progress.best_value), progress.epoch
-        if self.ranks.first:
+        if self.group.first:
             if better:
-                with self._kept_weights():
+                with self._averaged_weights():
                     self.checkpoints.save_best(self.tower, progress)
             self.checkpoints.save_last(self.modules, self.optimizer, progress)
-        self.ranks.share(None)  # nobody goes on before it is written
+        self.group.broadcast(None)  # no process continues before the checkpoint is written
 
-    def _kept_weights(self) -> AbstractContextManager[None]:
+    def _averaged_weights(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.applied()
 
     @staticmethod
@@ -272,7 +273,7 @@ class TrainingLoop:
             "waiting_share": running["waited"] / seconds,
         }
 
-    def _note(self, progress: Progress) -> str:
+    def _progress_note(self, progress: Progress) -> str:
         rates = self._rates(progress)
         return (
             f"loss {rates['loss']:.3f}, {rates['samples_per_second']:,.0f} samples/s, "

@@ -1,4 +1,4 @@
-"""The loss of a batch, as the settings have it: what is predicted, against which negatives."""
+"""The loss of a batch as the settings define it: the predicted items, and the negatives they are compared with."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import torch
 from torch import Tensor, nn
 
 from learn_spark.core.settings.training import ObjectiveSettings
-from learn_spark.model.objectives.dense_all_action import Others, dense_all_action_loss
+from learn_spark.model.objectives.dense_all_action import NegativePool, dense_all_action_loss
 from learn_spark.model.objectives.softmax import full_softmax_loss, sampled_softmax_loss
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.batches import AllActionBatch, NextItemBatch
 from learn_spark.model.training.process_group import ProcessGroup
 
 Batch = NextItemBatch | AllActionBatch
-COLDEST, HOTTEST = 0.01, 2.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
 
 
 class ObjectiveLoss(nn.Module):
-    """The sum of a batch's loss terms, and how many they are.
+    """The sum of a batch's loss terms, and their number.
 
-    ``log_q`` [n_items + 1] holds the log of each item's share of the training events, which is subtracted from the
-    scores of in-batch negatives where ``objective.log_q`` is on, and added to those of a full softmax,
-    ``objective.popularity_correction`` times (None: both are off). The temperature is a parameter
-    where it is learned, and kept within COLDEST and HOTTEST. ``catalogue`` [K] rising item_index: what the full softmax
-    is over, and ``negatives`` are drawn from (None: all items). An item without a training event belongs to neither:
-    it could only be pushed away.
+    ``log_q`` [n_items + 1] is the log of each item's share of the training events. It is subtracted from the scores of
+    in-batch negatives where ``objective.log_q`` is on, and added ``objective.popularity_correction`` times to the
+    scores of a full softmax (None: both are off). Where the temperature is learned, it is a parameter clamped to
+    MIN_TEMPERATURE and MAX_TEMPERATURE. ``catalogue`` [K], increasing item_index values, is what the full softmax is
+    over and negatives are drawn from (None: all items). An item without a training event is in neither: training could
+    only push it away.
     """
 
     log_q: Tensor | None
     catalogue: Tensor | None
 
     def __init__(
-        self, settings: ObjectiveSettings, *, log_q: Tensor | None, ranks: ProcessGroup, catalogue: Tensor | None = None
+        self, settings: ObjectiveSettings, *, log_q: Tensor | None, group: ProcessGroup, catalogue: Tensor | None = None
     ) -> None:
         super().__init__()
-        self.settings, self.ranks = settings, ranks
+        self.settings, self.group = settings, group
         self.register_buffer("log_q", log_q, persistent=False)
         self.register_buffer("catalogue", catalogue, persistent=False)
         start = torch.tensor(math.log(settings.temperature))
@@ -45,13 +45,13 @@ class ObjectiveLoss(nn.Module):
 
     @property
     def temperature(self) -> float | Tensor:
-        """What scores are divided by."""
+        """The divisor of scores."""
         if self.log_temperature is None:
             return self.settings.temperature
-        return self.log_temperature.exp().clamp(COLDEST, HOTTEST)
+        return self.log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
 
     def forward(self, tower: Tower, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum over this process's pairs, their number); with several processes negatives come from all of them."""
+        """(sum over this process's pairs, number of pairs); negatives come from all processes."""
         if isinstance(batch, AllActionBatch):
             return self._all_action(tower, batch)
         user = tower.user(batch.items, batch.times)[batch.valid]  # [P, D]
@@ -67,8 +67,10 @@ class ObjectiveLoss(nn.Module):
             b, j, k = pairs.nonzero(as_tuple=True)
             return self._pairs(tower, user[b, j], item[b, k], ids[b, k], batch.negatives, None)
         log_q = self._log_q(ids)
-        gather = self.ranks.gather
-        others = Others(gather(item), gather(batch.target_mask), gather(ids), None if log_q is None else gather(log_q))
+        gather = self.group.gather
+        pool = NegativePool(
+            gather(item), gather(batch.target_mask), gather(ids), None if log_q is None else gather(log_q)
+        )
         total = dense_all_action_loss(
             user,
             batch.user_mask,
@@ -77,7 +79,7 @@ class ObjectiveLoss(nn.Module):
             ids,
             temperature=self.temperature,
             log_q=log_q,
-            others=others,
+            pool=pool,
             reduction="sum",
         )
         return total, pairs.sum()
@@ -85,36 +87,36 @@ class ObjectiveLoss(nn.Module):
     def _pairs(
         self, tower: Tower, user: Tensor, positive: Tensor, ids: Tensor, drawn: Tensor | None, weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Each of ``user`` [P, D] against its ``positive`` [P, D] and the negatives of the settings."""
+        """(sum, number) of the losses of ``user`` [P, D] with ``positive`` [P, D] against the settings' negatives."""
         count = torch.tensor(float(len(ids)), device=ids.device) if weight is None else weight.sum()
         shared: dict[str, Any] = {"temperature": self.temperature, "weight": weight}
         if self.settings.negatives == "full":
             if self.catalogue is None:
-                every, place = torch.arange(1, tower.n_items + 1, device=ids.device), ids - 1
+                every, positions = torch.arange(1, tower.n_items + 1, device=ids.device), ids - 1
             else:
-                every, place = self.catalogue, torch.searchsorted(self.catalogue, ids)
+                every, positions = self.catalogue, torch.searchsorted(self.catalogue, ids)
             bias = None if self.log_q is None else self.settings.popularity_correction * self.log_q[every]
-            return full_softmax_loss(user, tower.items(every), place, bias=bias, **shared) * count, count
-        vectors, named, chances = [], [], []
+            return full_softmax_loss(user, tower.items(every), positions, bias=bias, **shared) * count, count
+        vectors, negative_ids, negative_log_q = [], [], []
         if self.settings.negatives in ("in_batch", "mixed"):
-            vectors.append(self.ranks.gather(positive))
-            named.append(self.ranks.gather(ids))
-            chances.append(self._log_q(named[0]))
+            vectors.append(self.group.gather(positive))
+            negative_ids.append(self.group.gather(ids))
+            negative_log_q.append(self._log_q(negative_ids[0]))
         if drawn is not None:
             vectors.append(tower.items(drawn))
-            named.append(drawn)
+            negative_ids.append(drawn)
             size = tower.n_items if self.catalogue is None else len(self.catalogue)
-            chances.append(torch.full(drawn.shape, -math.log(size), device=ids.device))
-        # Uniform negatives alone need no correction: all have the same chance.
+            negative_log_q.append(torch.full(drawn.shape, -math.log(size), device=ids.device))
+        # Uniform negatives need no correction: all have the same probability.
         corrected = self.log_q is not None and self.settings.negatives != "uniform"
         mean = sampled_softmax_loss(
             user,
             positive,
             torch.cat(vectors),
             ids,
-            torch.cat(named),
+            torch.cat(negative_ids),
             log_q_positive=self._log_q(ids) if corrected else None,
-            log_q_negative=torch.cat([c for c in chances if c is not None]) if corrected else None,
+            log_q_negative=torch.cat([c for c in negative_log_q if c is not None]) if corrected else None,
             **shared,
         )
         return mean * count, count

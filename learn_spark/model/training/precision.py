@@ -1,4 +1,4 @@
-"""In which precision a device makes its products fastest."""
+"""The precision in which a device multiplies fastest."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether ``device`` has instructions for products in bf16: AVX512-BF16 or AMX of a CPU, a GPU from Ampere on.
+    """Whether ``device`` has bf16 instructions: AVX512-BF16, AMX or Arm's bf16 of a CPU, or a GPU from Ampere on.
 
-    Elsewhere they are emulated, and several times slower than in fp32.
+    Elsewhere bf16 products are emulated, and several times slower than fp32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return any(bool(able.get(name)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
 
 
 def mixed(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> bool:
-    """Whether products are made in bf16: as ``precision`` says; ``auto``, where ``device`` has them."""
+    """Whether products use bf16: by ``precision``, or for ``auto`` where ``device`` has bf16 instructions."""
     return precision == "bf16" or (precision == "auto" and multiplies_bf16(device))

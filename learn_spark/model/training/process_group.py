@@ -1,4 +1,4 @@
-"""The processes of one training: who this is, and what all of them know together."""
+"""The processes of one training, and what they compute together."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Process ``rank`` of ``size``. With one process every method gives back what it was given."""
+    """Process ``rank`` of ``size``. With one process, every method returns its argument."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process writes, validates and speaks."""
+        """Whether this is the process that writes, validates and prints."""
         return self.rank == 0
 
     def gather(self, rows: Tensor) -> Tensor:
-        """``rows`` [n, ...] of all processes, in the order of their ranks; n may differ. Gradients flow back to all."""
+        """``rows`` [n, ...] of all processes in the order of their ranks; n may differ. Gradients flow back to all
+        processes.
+        """
         if self.size == 1:
             return rows
         counts = self._counts(len(rows), rows.device)
         gathered: Tensor = _Gather.apply(rows, counts, self.rank) if rows.is_floating_point() else _gather(rows, counts)
         return gathered
 
-    def total(self, value: Tensor) -> Tensor:
+    def sum(self, value: Tensor) -> Tensor:
         """The sum of ``value`` over all processes, without gradients."""
         if self.size > 1:
             value = value.detach().clone()
             dist.all_reduce(value)
         return value
 
-    def share(self, value: Any) -> Any:
-        """What the first process has, on every process."""
+    def broadcast(self, value: Any) -> Any:
+        """The first process's ``value``, on every process."""
         if self.size == 1:
             return value
-        held = [value]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Every parameter's gradient becomes the sum over all processes; one that has none counts as zero."""
+        """Replace every parameter's gradient by the sum over all processes; a missing gradient counts as zero."""
         if self.size == 1:
             return
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -55,9 +57,9 @@ class ProcessGroup:
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter).clone()
 
-    def _counts(self, own: int, device: torch.device) -> list[int]:
+    def _counts(self, rows: int, device: torch.device) -> list[int]:
         counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
-        dist.all_gather(counts, torch.tensor([own], device=device))
+        dist.all_gather(counts, torch.tensor([rows], device=device))
         return [int(count) for count in counts]
 
 
@@ -71,7 +73,7 @@ def _gather(rows: Tensor, counts: list[int]) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather whose backward sums, for each process's rows, the gradients that all processes have for them."""
+    """all_gather whose backward sums the gradients that all processes have for each process's rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int], rank: int) -> Tensor:
@@ -80,7 +82,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        whole = gradient.contiguous().clone()
-        dist.all_reduce(whole)
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
         start = sum(ctx.counts[: ctx.rank])
-        return whole[start : start + ctx.counts[ctx.rank]], None, None
+        return total[start : start + ctx.counts[ctx.rank]], None, None

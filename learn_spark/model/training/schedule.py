@@ -8,7 +8,7 @@ from learn_spark.core.settings.training import TrainingSettings
 
 
 def learning_rate(step: int, total: int, settings: TrainingSettings) -> float:
-    """Linear warm-up to the peak, then cosine to zero at ``total``, or constant; ``step`` from 0."""
+    """The rate of step ``step`` (from 0) of ``total``: linear warm-up to the peak, then cosine to zero, or constant."""
     warmup = max(1, round(settings.warmup_share * total))
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""One training as plain values, so that every process of it, here or in Spark's executors, can build the same."""
+"""One training as plain values, from which every process, here or in Spark's executors, builds the same objects."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ from learn_spark.model.training.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """``settings`` dumped; the histories' table and version; the item matrix's file, [n_items + 1, C], None for a tower
-    without content; the file of log shares [n_items + 1] or None; the file of the item_index of every item that has a
-    training event; and the folder of checkpoints and logs. ``refit`` is
-    how many epochs to train on training and validation events together, without choosing; 0: choose by validation.
+    """Plain values that describe one training.
+
+    ``settings``: the dumped settings. ``histories`` and ``version``: the Delta table and its version. ``matrix``: the
+    file of the item matrix [n_items + 1, C], None for a tower without content. ``log_q``: the file of log shares
+    [n_items + 1], or None. ``catalogue``: the file of the item_index of every item with a training event. ``folder``:
+    checkpoints and logs. ``refit``: number of epochs to train on training and validation events together, without
+    validation; 0 means that validation chooses the epoch.
     """
 
     settings: dict[str, Any]
@@ -48,7 +51,7 @@ class TrainingTask:
 
 
 def build_tower(task: TrainingTask) -> Tower:
-    """The tower, initialised by the seed alone, its content bound."""
+    """The tower, initialised by the seed, with its content bound."""
     settings = Settings.model_validate(task.settings)
     content = np.load(task.matrix, mmap_mode="r", allow_pickle=False) if task.matrix else None
     torch.manual_seed(settings.training.seed)
@@ -65,26 +68,28 @@ def build_tower(task: TrainingTask) -> Tower:
 
 
 def validation(settings: Settings, split: Split) -> Validate:
-    """Metrics of a tower on a cut: the whole catalogue ranked, history masked or not as ``evaluation`` has it."""
+    """A function that ranks the whole catalogue for ``split`` by a tower and returns metrics, as ``evaluation`` sets
+    them.
+    """
     hidden = split.hidden(settings.evaluation.mask_history)
 
     def validate(tower: Tower) -> dict[str, float]:
         window = settings.objective.history
         users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
         ks = sorted({10, *settings.evaluation.ks})
-        every = split.every_target
-        ranks = ranks_from_vectors(users, item_vectors(tower), every.positions, hidden, offsets=every.offsets)
-        return summarise(ranks, ks, every.offsets)
+        targets = split.every_target
+        ranks = ranks_from_vectors(users, item_vectors(tower), targets.positions, hidden, offsets=targets.offsets)
+        return summarise(ranks, ks, targets.offsets)
 
     return validate
 
 
-def train_rank(task: TrainingTask, ranks: ProcessGroup, console: Reporter) -> tuple[Trained, Tower]:
-    """Train as one of ``ranks``; the tower that comes back has the best epoch's weights, on the CPU."""
+def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tuple[Trained, Tower]:
+    """Train as one process of ``group``; returns the result and the tower with the best epoch's weights, on the CPU."""
     settings = Settings.model_validate(task.settings)
     training = settings.training
-    device = training_device(training.device, ranks)
-    torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // ranks.size))
+    device = training_device(training.device, group)
+    torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // group.size))
     histories = TrainingView.open(task.histories, task.version)
     tower = build_tower(task)
     catalogue = np.load(task.catalogue, allow_pickle=False)
@@ -94,32 +99,32 @@ def train_rank(task: TrainingTask, ranks: ProcessGroup, console: Reporter) -> tu
         n_items=task.n_items,
         catalogue=catalogue,
         seed=training.seed,
-        rank=ranks.rank,
+        rank=group.rank,
         times=tower.needs_times,
         weights=bool(settings.histories.weights),
         until=until,
     )
-    known: Validate | None = None if task.refit else _nobody
-    if ranks.first and not task.refit:
-        known = validation(settings, split_histories(histories.to_arrow(), "validation"))
+    validate: Validate | None = None if task.refit else _only_first_validates
+    if group.first and not task.refit:
+        validate = validation(settings, split_histories(histories.to_arrow(), "validation"))
     log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
     loop = TrainingLoop(
         tower=tower,
-        loss=ObjectiveLoss(settings.objective, log_q=log_q, ranks=ranks, catalogue=torch.from_numpy(catalogue)),
+        loss=ObjectiveLoss(settings.objective, log_q=log_q, group=group, catalogue=torch.from_numpy(catalogue)),
         stream=histories.stream(
             HistoryStream,
             maker.columns,
             until=until,
             shuffle_rows=settings.feed.shuffle_rows,
             seed=training.seed,
-            rank=ranks.rank,
-            world=ranks.size,
+            rank=group.rank,
+            world=group.size,
             bucket_batches=settings.feed.bucket_batches,
         ),
         maker=maker,
         feed=settings.feed,
         training=training,
-        validate=known,
+        validate=validate,
         folder=Path(task.folder),
         console=console,
         device=device,
@@ -128,16 +133,16 @@ def train_rank(task: TrainingTask, ranks: ProcessGroup, console: Reporter) -> tu
     return trained, tower.cpu().eval()
 
 
-def training_device(wanted: str, ranks: ProcessGroup) -> torch.device:
-    """The device of a process: a GPU of its own where there are any. LearnSparkError where ``wanted`` is not there."""
+def training_device(device: str, group: ProcessGroup) -> torch.device:
+    """The device of a process, its own GPU where there are any. Raises LearnSparkError for ``cuda`` without a GPU."""
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise LearnSparkError("training.device is cuda, but PyTorch sees no GPU")
-    if wanted == "cpu" or not available:
+    if device == "cuda" and not available:
+        raise LearnSparkError("training.device is cuda, but PyTorch finds no GPU; set training.device: auto or cpu")
+    if device == "cpu" or not available:
         return torch.device("cpu")
-    local = int(os.environ.get("LOCAL_RANK", ranks.rank))
+    local = int(os.environ.get("LOCAL_RANK", group.rank))
     return torch.device("cuda", local % torch.cuda.device_count())
 
 
-def _nobody(tower: Tower) -> dict[str, float]:
+def _only_first_validates(tower: Tower) -> dict[str, float]:
     raise AssertionError("only the first process validates")

@@ -1,4 +1,4 @@
-"""What a training tells while it goes: JSON lines and TensorBoard, both cut back to the checkpoint by a resume."""
+"""The log of a training as JSON lines and TensorBoard events, both truncated to the checkpoint by a resume."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 
 class Tracker:
-    """Writes ``folder``/steps.jsonl and TensorBoard's events. ``step`` is the optimizer step that a run resumes after;
-    what an earlier, killed run wrote beyond it is dropped, for it will be written again.
+    """Writes ``folder``/steps.jsonl and TensorBoard events.
+
+    ``step`` is the optimizer step after which a run resumes. Points beyond it come from a killed run and are dropped,
+    because they will be written again.
     """
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
@@ -26,13 +28,13 @@ class Tracker:
                     if json.loads(line)["step"] <= step:
                         kept.append(line + "\n")
                 except (json.JSONDecodeError, KeyError, TypeError):
-                    break  # the line that a kill cut in two is the last
+                    break  # a line truncated by a kill is the last one
         self._path.write_text("".join(kept), encoding="utf-8")
         self._lines = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """One point; values that are not finite numbers go into the JSON lines as null, and not to TensorBoard."""
+        """Write one point. Values that are not finite become null in the JSON lines and are not sent to TensorBoard."""
         numbers = {k: v if isinstance(v, int) or math.isfinite(v) else None for k, v in values.items()}
         self._lines.write(json.dumps({"step": step, **numbers}) + "\n")
         self._lines.flush()
@@ -41,6 +43,6 @@ class Tracker:
                 self._board.add_scalar(name.replace("@", "_at_"), value, step)
 
     def close(self) -> None:
-        """Flush both."""
+        """Flush and close both files."""
         self._lines.close()
         self._board.close()

@@ -1,4 +1,4 @@
-"""The train stage: histories (and, for LEARN, embeddings) into a trained tower, chosen by validation alone."""
+"""The train stage: histories (and, for LEARN, embeddings) into a trained tower, chosen by validation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from learn_spark.model.objectives.negatives import item_log_q
 from learn_spark.model.store import save_model
 from learn_spark.model.training.calibration import Calibration, calibrate
 from learn_spark.model.training.checkpoint import Checkpoints
-from learn_spark.model.training.launch import train_alone, train_here, train_on_spark
+from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingError
 from learn_spark.model.training.task import TrainingTask, build_tower
 
@@ -43,7 +43,7 @@ STAGE = find_stage("train")
 
 
 def log_shares(histories: pa.Table, n_items: int) -> np.ndarray:
-    """log of each item's share of the training events [n_items + 1] by item_index; items without one count as one."""
+    """log of each item's share of the training events [n_items + 1] by item_index; no event counts as one."""
     positions, _ = training_events(histories)
     shares = item_log_q(np.maximum(np.bincount(positions + 1, minlength=n_items + 1), 1))
     shares[0] = 0.0  # padding: its scores are masked
@@ -51,43 +51,43 @@ def log_shares(histories: pa.Table, n_items: int) -> np.ndarray:
 
 
 def run(context: StageContext) -> StageResult:
-    """Train, resuming a run of the same settings and inputs that was cut off."""
+    """Train the settings' tower and save the model; an interrupted run of the same settings and inputs is resumed."""
     settings = context.settings
     version = int(context.inputs["user_histories"])
     histories = TrainingView.open(context.path("user_histories"), version)
     task, space_key = _prepare(context, histories.to_arrow(), version)
     trained = _train(context, task)
-    unfinished = Path(task.folder)
-    chosen = weights = _best(task, trained)
-    point = final = trained.curve[trained.best_epoch - 1]
+    folder = Path(task.folder)
+    chosen_weights = final_weights = _best(task, trained)
+    best_point = final_point = trained.curve[trained.best_epoch - 1]
     samples = sum(int(epoch["samples"]) for epoch in trained.curve)
-    learnt = histories.to_arrow()
+    counted_histories = histories.to_arrow()
     if settings.training.refit:
-        context.console.say(f"training anew for {trained.best_epoch} epochs, on the validation events too")
-        learnt = with_validation(learnt)
-        anew = replace(
+        context.console.say(f"refitting for {trained.best_epoch} epochs on training and validation events")
+        counted_histories = with_validation(counted_histories)
+        refit_task = replace(
             task,
-            folder=str(unfinished / "refit"),
+            folder=str(folder / "refit"),
             refit=trained.best_epoch,
-            catalogue=_save_catalogue(learnt, task.n_items, unfinished / "refit.npy"),
-            log_q=_save_shares(learnt, task.n_items, unfinished / "refit_log_q.npy") if task.log_q else None,
+            catalogue=_save_catalogue(counted_histories, task.n_items, folder / "refit.npy"),
+            log_q=_save_shares(counted_histories, task.n_items, folder / "refit_log_q.npy") if task.log_q else None,
         )
-        refitted = _train(context, anew)
+        refitted = _train(context, refit_task)
         samples += sum(int(epoch["samples"]) for epoch in refitted.curve)
-        weights = _best(anew, refitted)
-        final = refitted.curve[-1]
+        final_weights = _best(refit_task, refitted)
+        final_point = refitted.curve[-1]
     tower = build_tower(task)
-    tower.load_state_dict(weights)
-    validation = {k.removeprefix("validation "): v for k, v in point.items() if k.startswith("validation ")}
+    tower.load_state_dict(final_weights)
+    validation = {k.removeprefix("validation "): v for k, v in best_point.items() if k.startswith("validation ")}
     calibration = Calibration(validation)
     if blending_of(settings.tower) is not None or settings.tower.reranker is not None:
-        before_refit = build_tower(task)
-        before_refit.load_state_dict(chosen)
-        temperature = point.get("temperature", settings.objective.temperature)
+        chosen_tower = build_tower(task)
+        chosen_tower.load_state_dict(chosen_weights)
+        temperature = best_point.get("temperature", settings.objective.temperature)
         calibration = calibrate(
-            before_refit.eval(), temperature, histories.to_arrow(), validation, settings, context.console
+            chosen_tower.eval(), temperature, histories.to_arrow(), validation, settings, context.console
         )
-    facts = _facts(context, trained, final, calibration, tower.parameter_count(), space_key)
+    facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key)
     blending = calibration.blending
     model_id = save_model(
         context.workspace,
@@ -95,12 +95,12 @@ def run(context: StageContext) -> StageResult:
         facts,
         trained.curve,
         settings,
-        logs=unfinished / "logs",
-        before_refit=chosen if settings.training.refit else None,
-        blending=None if blending is None else blending.tensors(event_counts(learnt, tower.n_items)),
+        logs=folder / "logs",
+        before_refit=chosen_weights if settings.training.refit else None,
+        blending=None if blending is None else blending.tensors(event_counts(counted_histories, tower.n_items)),
         heads=calibration.heads,
     )
-    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     return StageResult(
         rows_in=histories.rows,
         rows_out=histories.rows,
@@ -110,8 +110,7 @@ def run(context: StageContext) -> StageResult:
             f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
             f"sequences; best epoch {trained.best_epoch} with NDCG@10 {calibration.validation['NDCG@10']:.4f} on "
             f"validation"
-            f"{', trained anew with it' if settings.training.refit else ''}; model "
-            f"{model_id}",
+            f"{', refitted with the validation events' if settings.training.refit else ''}; model {model_id}",
         ),
     )
 
@@ -119,12 +118,12 @@ def run(context: StageContext) -> StageResult:
 def _facts(
     context: StageContext,
     trained: Trained,
-    final: Point,
+    final_point: Point,
     calibration: Calibration,
     parameters: int,
     space_key: str | None,
 ) -> TrainingFacts:
-    """The manifest's part of the training; ``final`` is the last epoch that the saved weights were trained in."""
+    """The manifest's part of the training; ``final_point`` is the last epoch of the saved weights' training."""
     settings = context.settings
     blending, reranker = blending_of(settings.tower), settings.tower.reranker
     temperature = settings.objective.temperature
@@ -139,7 +138,7 @@ def _facts(
         epochs=len(trained.curve),
         best_epoch=trained.best_epoch,
         parameters=parameters,
-        temperature=final.get("temperature", temperature),
+        temperature=final_point.get("temperature", temperature),
         temperature_before_refit=trained.curve[trained.best_epoch - 1].get("temperature", temperature),
         validation=calibration.validation,
         validation_of_vectors=calibration.validation_of_vectors,
@@ -155,15 +154,17 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
     """(the task of the training processes, key of the content's space); ``histories`` are the rows of ``version``."""
     settings = context.settings
     if not len(split_histories(histories, "validation").targets):
-        raise LearnSparkError("train: no user has a validation target; histories need users with three events or more")
+        raise LearnSparkError(
+            "train: no user has a validation target; user_histories needs users with at least three events"
+        )
     n_items = int(max(context.snapshot("item_index").to_arrow(["item_index"])["item_index"].to_numpy()))
-    plan = {
+    identity = {
         "settings": {name: settings.model_dump()[name] for name in STAGE.sections},
         "inputs": dict(context.inputs),
         "code": context.code_version,
     }
-    plan_key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
-    folder = context.folder("models", "unfinished", plan_key)
+    training_key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    folder = context.folder("models", "unfinished", training_key)
     if settings.training.resume == "never":
         shutil.rmtree(folder)
         folder.mkdir()
@@ -183,22 +184,25 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
 
 
 def _save_catalogue(histories: pa.Table, n_items: int, path: Path) -> str:
-    """Write the item_index of every item with an event in training samples, rising; the file."""
+    """Write the increasing item_index of every item with an event in training samples; returns the file's path."""
     np.save(path, np.flatnonzero(trained_counts(histories, n_items)) + 1, allow_pickle=False)
     return str(path)
 
 
 def _save_shares(histories: pa.Table, n_items: int, path: Path) -> str:
-    """Write ``log_shares``; the file."""
+    """Write ``log_shares``; returns the file's path."""
     np.save(path, log_shares(histories, n_items), allow_pickle=False)
     return str(path)
 
 
 def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:
-    """The weights of a training's best epoch; TrainingError where it has none."""
+    """The weights of a training's best epoch. Raises TrainingError where no epoch has any."""
     weights = Checkpoints(Path(task.folder) / "checkpoints").load_best()
     if weights is None:
-        raise TrainingError(f"no epoch of {len(trained.curve)} gave a validation NDCG@10; there is no model to save")
+        raise TrainingError(
+            f"none of {len(trained.curve)} epochs has a validation NDCG@10, so that there is no model to save; see the "
+            "training log"
+        )
     return weights
 
 
@@ -207,5 +211,5 @@ def _train(context: StageContext, task: TrainingTask) -> Trained:
     if training.launcher == "spark":
         return train_on_spark(task, training.processes, lambda: context.spark)
     if training.processes > 1:
-        return train_here(task, training.processes)
-    return train_alone(task, context.console)
+        return train_in_processes(task, training.processes)
+    return train_in_process(task, context.console)

@@ -192,7 +192,7 @@ def test_a_category_must_not_be_there_twice(tmp_path: Path, one: str, other: str
     folder_of(tmp_path, {"meta_Movies_and_TV.json": META, "Movies_and_TV.json": REVIEWS, one: REVIEWS})
     assert len(Amazon2018().files(tmp_path)) == 3
     folder_of(tmp_path, {other: REVIEWS})
-    with pytest.raises(LocationError, match="both hold the category Beauty: keep one of them"):
+    with pytest.raises(LocationError, match="both have the category Beauty; keep one of them"):
         Amazon2018().files(tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_products_and_reviews_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(LocationError, match=r"no meta_\*\.json"):
         Amazon2018().files(tmp_path)
     (tmp_path / "Beauty.json").rename(tmp_path / "meta_Beauty.json")
-    with pytest.raises(LocationError, match="there are products, but no reviews"):
+    with pytest.raises(LocationError, match="has products but no reviews"):
         Amazon2018().files(tmp_path)
 
 

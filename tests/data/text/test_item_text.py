@@ -60,7 +60,7 @@ def test_a_template_leaves_out_what_is_missing(spark: SparkSession) -> None:
     )
     assert texts[1] == 'The item information is given as follows. Item title is "Ring".'
     assert texts[2] == ""
-    with pytest.raises(SettingsError, match="known are amazon, learn-industrial, movie"):
+    with pytest.raises(SettingsError, match="the templates are amazon, learn-industrial, movie"):
         template("none")
 
 

@@ -1,4 +1,6 @@
-"""Fusion: vectors whose order is the score's, levels at the one optimum, users never judged by their own."""
+"""Blending: vectors ordered as the score orders items, weights at the one optimum, users ranked by weights not fitted
+on them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from learn_spark.data.splits.folds import fold_of
 from learn_spark.model.blending.fit import RIDGE, BlendingError, Candidates, fit_frequency_weights
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
-from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, between_knots
+from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, knot_weights
 from learn_spark.model.scoring.queries import QueryBatch
 from learn_spark.model.towers.learn_plus import LearnPlus
 from learn_spark.model.towers.sasrec import SASRec
@@ -35,7 +37,7 @@ def _tower(seed: int = 0, n_items: int = ITEMS) -> LearnPlus:
     return tower
 
 
-def _levels(seed: int = 1) -> FrequencyWeights:
+def _weights(seed: int = 1) -> FrequencyWeights:
     return FrequencyWeights(np.random.default_rng(seed).normal(size=(3, len(KNOTS))))
 
 
@@ -47,16 +49,16 @@ def _histories(seed: int = 2, users: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_inner_products_order_items_as_the_score_does() -> None:
-    tower, frequency_weights, reach, temperature = _tower(), _levels(), 3, 0.1
+    tower, frequency_weights, reach, temperature = _tower(), _weights(), 3, 0.1
     counts = np.random.default_rng(3).integers(0, 400, ITEMS)
-    fused = BlendedTower(tower, frequency_weights, counts, temperature=temperature, reach=reach)
+    blended = BlendedTower(tower, frequency_weights, counts, temperature=temperature, reach=reach)
     items, lengths = _histories()
-    users, catalogue = user_vectors(fused, items, lengths, 50), item_vectors(fused)
-    assert users.shape[1] == catalogue.shape[1] == fused.output_dim == 8 + CONTENT + 2
+    users, catalogue = user_vectors(blended, items, lengths, 50), item_vectors(blended)
+    assert users.shape[1] == catalogue.shape[1] == blended.output_dim == 8 + CONTENT + 2
     for vectors in (users, catalogue):
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-6)
-    # Spelt out: each user and item alone.
-    plain, own = user_vectors(tower, items, lengths, 50), item_vectors(tower)
+    # Each pair of user and item, written out.
+    plain, item_plain = user_vectors(tower, items, lengths, 50), item_vectors(tower)
     for user in range(len(items)):
         last = tower.bound[items[user, max(0, lengths[user] - reach) : lengths[user]]].astype(np.float64)
         mean = sum(v / max(np.linalg.norm(v), 1e-12) for v in last)
@@ -66,45 +68,45 @@ def test_inner_products_order_items_as_the_score_does() -> None:
             text = tower.bound[item + 1].astype(np.float64)
             norms = np.linalg.norm(mean) * np.linalg.norm(text)
             cosine = float(mean @ text) / norms if norms > 0 else 0.0
-            scores.append(a * float(plain[user] @ own[item]) / temperature + b + c * LIKENESS_SCALE * cosine)
-        found = catalogue @ users[user]
-        slope = np.polyfit(scores, found, 1)
+            scores.append(a * float(plain[user] @ item_plain[item]) / temperature + b + c * LIKENESS_SCALE * cosine)
+        products = catalogue @ users[user]
+        slope = np.polyfit(scores, products, 1)
         assert slope[0] > 0
-        assert found == pytest.approx(np.polyval(slope, scores), abs=1e-6)
+        assert products == pytest.approx(np.polyval(slope, scores), abs=1e-6)
 
 
-def test_all_positions_and_the_last_alone_agree() -> None:
-    fused = BlendedTower(_tower(), _levels(), np.arange(ITEMS), temperature=0.2, reach=3)
+def test_all_positions_and_the_last_agree() -> None:
+    blended = BlendedTower(_tower(), _weights(), np.arange(ITEMS), temperature=0.2, reach=3)
     items, lengths = (torch.from_numpy(x) for x in _histories())
     with torch.inference_mode():
-        every = fused.user(items)
+        every = blended.user(items)
         for end in range(1, 9):
             rows = torch.nonzero(lengths >= end).squeeze(1)
-            some = fused.user_last(items[rows], torch.full((len(rows),), end))
+            some = blended.user_last(items[rows], torch.full((len(rows),), end))
             torch.testing.assert_close(every[rows, end - 1], some, rtol=0, atol=1e-5)
             # Nothing of what comes later is in it.
-            early = fused.user_last(items[rows, :end], torch.full((len(rows),), end))
+            early = blended.user_last(items[rows, :end], torch.full((len(rows),), end))
             torch.testing.assert_close(early, some, rtol=0, atol=1e-5)
 
 
 def test_an_item_that_came_after_the_fit_has_no_events() -> None:
     counts = np.full(ITEMS - 5, 40)
-    fused = BlendedTower(_tower(), _levels(), counts, temperature=0.2, reach=3)
-    told = BlendedTower(_tower(), _levels(), np.append(counts, np.zeros(5, int)), temperature=0.2, reach=3)
-    assert np.array_equal(item_vectors(fused), item_vectors(told))
-    wrong = BlendedTower(_tower(), _levels(), np.append(counts, np.full(5, 9)), temperature=0.2, reach=3)
-    assert not np.allclose(item_vectors(fused)[-5:], item_vectors(wrong)[-5:])
+    blended = BlendedTower(_tower(), _weights(), counts, temperature=0.2, reach=3)
+    padded = BlendedTower(_tower(), _weights(), np.append(counts, np.zeros(5, int)), temperature=0.2, reach=3)
+    assert np.array_equal(item_vectors(blended), item_vectors(padded))
+    wrong = BlendedTower(_tower(), _weights(), np.append(counts, np.full(5, 9)), temperature=0.2, reach=3)
+    assert not np.allclose(item_vectors(blended)[-5:], item_vectors(wrong)[-5:])
 
 
 def test_a_tower_without_unit_vectors_is_refused() -> None:
     tower: Any = SASRec(
         n_items=5, max_length=4, width=4, layers=1, heads=1, ffn=4, dropout=0.0, similarity="dot", positions="last"
     )
-    with pytest.raises(ValueError, match="vectors of length 1"):
+    with pytest.raises(ValueError, match="normalised vectors"):
         BlendedTower(tower, FrequencyWeights.start(), np.ones(5), temperature=1.0, reach=2)
 
 
-def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> Candidates:
+def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2) -> Candidates:
     chance = np.random.default_rng(seed)
     tower = _tower(seed)
     counts = chance.integers(0, 300, ITEMS)
@@ -116,40 +118,40 @@ def _offered(seed: int = 5, users: int = 90, *, targets: int = 2) -> Candidates:
     means = mean_vectors(unit, items, lengths, 3)
     # Targets that hang on text and popularity, so that there is something to learn.
     utility = means @ unit[1:].T * 5 + 0.7 * np.log1p(counts) + chance.gumbel(size=(users, ITEMS))
-    own = np.argsort(-utility, axis=1)
+    order = np.argsort(-utility, axis=1)
     sizes = chance.integers(1, targets + 1, users)
-    wanted = np.concatenate([row[:size] for row, size in zip(own, sizes, strict=True)])
+    targets = np.concatenate([row[:size] for row, size in zip(order, sizes, strict=True)])
     # Some of what is hidden is a target all the same.
-    hidden = [np.unique(np.append(chance.integers(0, ITEMS, 4), row[0])) for row in own]
-    queries = QueryBatch(vectors, items.astype(np.int64) - 1, lengths, wanted, np.append(0, np.cumsum(sizes)), hidden)
+    hidden = [np.unique(np.append(chance.integers(0, ITEMS, 4), row[0])) for row in order]
+    queries = QueryBatch(vectors, items.astype(np.int64) - 1, lengths, targets, np.append(0, np.cumsum(sizes)), hidden)
     return Candidates(queries, means, item_vectors(tower), unit[1:], counts, 0.2)
 
 
 def _loss(candidates: Candidates, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
     """The fit's objective, a user and a target at a time."""
-    a, b, c = at.reshape(3, -1) @ between_knots(candidates.counts).T.astype(np.float64)
+    a, b, c = at.reshape(3, -1) @ knot_weights(candidates.counts).T.astype(np.float64)
     total = RIDGE / 2 * float(((at - FrequencyWeights.start().weights.ravel()) ** 2).sum())
     queries = candidates.queries
     for user in rows:
         utility = a * (candidates.catalogue @ queries.users[user]).astype(np.float64) / candidates.temperature
         utility += b + c * LIKENESS_SCALE * (candidates.content @ candidates.means[user])
-        own = queries.targets[queries.offsets[user] : queries.offsets[user + 1]]
+        targets = queries.targets[queries.offsets[user] : queries.offsets[user + 1]]
         free = np.ones(ITEMS, dtype=bool)
         free[queries.hidden[user]] = False
-        free[own] = True
+        free[targets] = True
         log_sum = np.log(np.exp(utility[free]).sum())
-        rarity = (1.0 + candidates.counts[own]) ** -rare
-        total -= float((rarity * (utility[own] - log_sum)).sum()) / len(own)
+        rarity = (1.0 + candidates.counts[targets]) ** -rare
+        total -= float((rarity * (utility[targets] - log_sum)).sum()) / len(targets)
     return total
 
 
 @pytest.mark.parametrize("rare", [0.0, 0.4])
-def test_levels_are_at_the_optimum_of_the_loss_spelt_out(rare: float) -> None:
-    candidates, users = _offered(), [f"user {i}" for i in range(90)]
-    whole, folds = fit_frequency_weights(candidates, users, BlendingSettings(rare=rare), seed=1)
+def test_weights_minimise_the_loss_written_out(rare: float) -> None:
+    candidates, users = _random_candidates(), [f"user {i}" for i in range(90)]
+    full, folds = fit_frequency_weights(candidates, users, BlendingSettings(rare=rare), seed=1)
     fold = fold_of(users)
     for frequency_weights, rows in (
-        (whole, np.arange(90)),
+        (full, np.arange(90)),
         (folds[0], np.flatnonzero(fold != 0)),
         (folds[1], np.flatnonzero(fold != 1)),
     ):
@@ -160,16 +162,16 @@ def test_levels_are_at_the_optimum_of_the_loss_spelt_out(rare: float) -> None:
         assert frequency_weights.weights.ravel() == pytest.approx(expected.x, abs=0.02)
     assert not np.allclose(folds[0].weights, folds[1].weights, atol=0.05)
     # Something was to be learnt.
-    assert _loss(candidates, np.arange(90), rare, whole.weights.ravel()) < 0.8 * _loss(
+    assert _loss(candidates, np.arange(90), rare, full.weights.ravel()) < 0.8 * _loss(
         candidates, np.arange(90), rare, FrequencyWeights.start().weights.ravel()
     )
 
 
-def test_nobody_is_judged_by_levels_that_knew_him() -> None:
-    candidates, users = _offered(), [f"user {i}" for i in range(90)]
+def test_no_user_is_ranked_by_weights_fitted_on_them() -> None:
+    candidates, users = _random_candidates(), [f"user {i}" for i in range(90)]
     _, folds = fit_frequency_weights(candidates, users, BlendingSettings(), seed=1)
     fold = fold_of(users)
-    # Other targets of one fold's users change the levels of the other fold's judges, and nobody's own.
+    # Other targets of one fold's users change the weights of the other folds, not those that rank these users.
     changed = candidates.queries.targets.copy()
     of_first = fold[candidates.queries.owners] == 0
     changed[of_first] = (changed[of_first] + 7) % ITEMS
@@ -193,20 +195,20 @@ def test_nobody_is_judged_by_levels_that_knew_him() -> None:
     assert not np.allclose(folds[1].weights, after[1].weights, atol=0.05)
 
 
-def test_so_many_users_are_drawn_and_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    candidates, users = _offered(), [f"user {i}" for i in range(90)]
-    whole, _ = fit_frequency_weights(candidates, users, BlendingSettings(), seed=1)
-    few, _ = fit_frequency_weights(candidates, users, BlendingSettings(users=40), seed=1)
+def test_users_are_drawn_up_to_the_limit_and_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates, users = _random_candidates(), [f"user {i}" for i in range(90)]
+    full, _ = fit_frequency_weights(candidates, users, BlendingSettings(), seed=1)
+    subset, _ = fit_frequency_weights(candidates, users, BlendingSettings(users=40), seed=1)
     again, _ = fit_frequency_weights(candidates, users, BlendingSettings(users=40), seed=1)
-    assert np.array_equal(few.weights, again.weights)
-    assert not np.allclose(few.weights, whole.weights, atol=0.02)
+    assert np.array_equal(subset.weights, again.weights)
+    assert not np.allclose(subset.weights, full.weights, atol=0.02)
     monkeypatch.setattr("learn_spark.model.blending.fit.BLOCK_SCORES", 7 * ITEMS)
     blocked, _ = fit_frequency_weights(candidates, users, BlendingSettings(), seed=1)
-    assert blocked.weights == pytest.approx(whole.weights, abs=1e-4)
+    assert blocked.weights == pytest.approx(full.weights, abs=1e-4)
 
 
-def test_what_is_not_finite_is_told() -> None:
-    candidates = _offered()
+def test_values_that_are_not_finite_are_an_error() -> None:
+    candidates = _random_candidates()
     candidates.catalogue[3] = np.nan
     with pytest.raises(BlendingError, match="not finite"):
         fit_frequency_weights(candidates, [f"user {i}" for i in range(90)], BlendingSettings(), seed=1)

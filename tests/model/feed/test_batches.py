@@ -1,4 +1,4 @@
-"""Cutting and length bucketing: against a slow second implementation, and the padding that it saves."""
+"""Batching and length bucketing: against a slow second implementation, and the padding that it saves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.model.feed.batches import cut_batches
+from learn_spark.model.feed.batches import form_batches
 from learn_spark.model.feed.order import generator_for
 from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.feed.stream import HistoryStream
@@ -55,7 +55,7 @@ def test_batches_are_those_of_the_slow_way_from_any_start(
     # A rank with a row less than others has as many steps as they, maybe with nothing left for the last one.
     steps = -(-(len(lengths) + one_less) // batch_size)
     start = data.draw(st.integers(0, steps))
-    batches = cut_batches(
+    batches = form_batches(
         blocks(lengths, sizes),
         batch_size=batch_size,
         steps=steps,

@@ -1,4 +1,4 @@
-"""The frozen embeddings as one matrix: each at its item's index, built once, whole, in little memory."""
+"""The frozen embeddings as one matrix: each at its item's index, built once, complete, in little memory."""
 
 from __future__ import annotations
 
@@ -210,13 +210,15 @@ def test_a_killed_builder_is_cleaned_up_after(small: tuple[Snapshot, Snapshot, S
 def test_values_beyond_half_precision_and_broken_tables_are_refused(tmp_path: Path) -> None:
     index, text = items(tmp_path, np.arange(2))
     large = write(tmp_path / "large", vectors_table("mine", np.arange(2), np.array([[1.0, 2.0], [3.0, -70000.0]])))
-    with pytest.raises(LearnSparkError, match="holds 70000, but float16 reaches 65504; use float32"):
+    with pytest.raises(
+        LearnSparkError, match=r"has the value 70000, but float16 ends at 65504; set embedding_space.dtype: float32"
+    ):
         build((index, text, large), tmp_path / "cache", dtype="float16")
     assert item_matrix(build((index, text, large), tmp_path / "cache"))[2].tolist() == [3.0, -70000.0]
-    with pytest.raises(SnapshotError, match=r"holds 2 rows, but the log of .* says 3"):
+    with pytest.raises(SnapshotError, match=r"has 2 rows, but the Delta log of .* records 3"):
         build((index, text, Snapshot(large.path, 0, large.files, (3,))), tmp_path / "other")
     uneven = [vectors_table("mine", np.array([n]), np.ones((1, n + 1))) for n in range(2)]
-    with pytest.raises(MissingEmbeddingsError, match="different lengths"):
+    with pytest.raises(MissingEmbeddingsError, match=r"have 2 to 2 values in .*, expected 1"):
         build((index, text, write(tmp_path / "uneven", *uneven)), tmp_path / "other")
     assert not list((tmp_path / "other").glob("*.npy"))
     none = write(
@@ -235,9 +237,9 @@ def test_items_without_a_text_or_an_embedding_are_counted_and_named(tmp_path: Pa
         vectors_table("yours", np.arange(3), np.ones((3, 5))),
     )
     cache = tmp_path / "cache"
-    with pytest.raises(MissingEmbeddingsError, match=r"1 of 4 items have no embedding .*\(such as item 3\)"):
+    with pytest.raises(MissingEmbeddingsError, match=r"1 of 4 items have no embedding .*\(for example item 3\)"):
         build((index, text, embeddings), cache)
-    with pytest.raises(MissingEmbeddingsError, match=r"4 of 4 items .*\(such as item 0, item 1, item 2\)"):
+    with pytest.raises(MissingEmbeddingsError, match=r"4 of 4 items .*\(for example item 0, item 1, item 2\)"):
         build((index, text, embeddings), cache, template_version="t/2")
     with pytest.raises(MissingEmbeddingsError, match="4 of 4 items"):
         build((index, text, embeddings), cache, encoder_key="nobody")

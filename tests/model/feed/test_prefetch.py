@@ -24,7 +24,7 @@ def test_the_items_in_their_order(items: list[int], depth: int) -> None:
     assert not threads()
 
 
-def test_items_are_made_in_one_other_thread_and_no_more_than_wanted() -> None:
+def test_items_are_made_in_one_other_thread_and_no_more_than_the_depth() -> None:
     made: list[int] = []
     makers = set()
     full = threading.Event()

@@ -1,4 +1,4 @@
-"""How good the shuffling is, and that it holds no more rows than it may."""
+"""The quality of the shuffling, and the bound on rows in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def order(snapshot: Snapshot, epoch: int, shuffle_rows: int = SHUFFLE_ROWS) -> n
 
 
 def through(buffer: ShuffleBuffer, sizes: list[int]) -> tuple[list[int], int]:
-    """(rows 0, 1, ... as they come out, the most that were ever held), coming in by blocks of ``sizes``."""
+    """(rows 0, 1, ... as they come out, the largest size of the buffer), pushed in blocks of ``sizes``."""
     out: list[int] = []
     most = at = 0
     for size in sizes:
@@ -41,12 +41,12 @@ def through(buffer: ShuffleBuffer, sizes: list[int]) -> tuple[list[int], int]:
             assert rows["twice"].tolist() == (2 * rows["row"]).tolist()
             out += rows["row"].tolist()
         at += size
-        most = max(most, buffer.held)
+        most = max(most, buffer.size)
     return out + [int(row) for rows in buffer.flush() for row in rows["row"]], most
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 70))
-def test_every_row_comes_out_once_and_no_more_are_held_than_may_be(sizes: list[int], capacity: int) -> None:
+def test_every_row_comes_out_once_and_the_buffer_keeps_its_capacity(sizes: list[int], capacity: int) -> None:
     out, most = through(ShuffleBuffer(capacity, np.random.default_rng(0)), sizes)
     assert sorted(out) == list(range(sum(sizes)))
     assert most <= capacity
@@ -75,7 +75,7 @@ def test_position_in_the_table_says_little_about_position_in_an_epoch(snapshot: 
         place = np.empty(ROWS)
         place[order(snapshot, epoch)] = np.arange(ROWS)
         correlations.append(np.corrcoef(np.arange(ROWS), place)[0, 1])
-    # Forty files in random order alone would give 0.16 (standard deviation); in the order of the table, 0.9 or more.
+    # Forty files in random order would give 0.16 (standard deviation); in the order of the table, 0.9 or more.
     assert np.sqrt(np.mean(np.square(correlations))) < 0.2
     # A row's place in two epochs is not the same place.
     first, second = (np.argsort(order(snapshot, epoch)) for epoch in (0, 1))
@@ -92,8 +92,8 @@ def test_neighbours_in_a_file_are_not_neighbours_in_a_batch(snapshot: Snapshot) 
     # Batches are as mixed as those of a full permutation to within a third: files that a batch draws on.
     batches = (order(snapshot, 0) // FILE_ROWS).reshape(-1, BATCH)
     permuted = (np.random.default_rng(0).permutation(ROWS) // FILE_ROWS).reshape(-1, BATCH)
-    files, wanted = (np.mean([len(np.unique(batch)) for batch in drawn]) for drawn in (batches, permuted))
-    assert files > 0.67 * wanted
+    files, expected = (np.mean([len(np.unique(batch)) for batch in drawn]) for drawn in (batches, permuted))
+    assert files > 0.67 * expected
 
 
 def test_row_groups_of_one_file_are_not_read_one_after_the_other(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     small, large = (min(peak_bytes(table) for _ in range(3)) for table in tables)
     row = 8 + 8 * 4 + 4
     # 2,000 rows to shuffle, a row group of 1,000, four batches; Petastorm's list of row groups (1.5 kB each) grows.
-    # Held whole, the large table is more than ten times that.
+    # In memory at once, the large table is more than ten times that.
     assert small < 10_000 * row
     assert large - small < 0.1 * (128_000 - 16_000) * row
     assert large < 128_000 * row / 8

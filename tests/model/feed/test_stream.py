@@ -91,5 +91,5 @@ def test_a_planted_pickle_in_the_folder_is_not_opened(histories: str, tmp_path: 
 def test_an_empty_snapshot_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "empty")
     write_deltalake(path, SCHEMA.empty_table())
-    with pytest.raises(LearnSparkError, match="is empty"):
+    with pytest.raises(LearnSparkError, match="has no rows; run histories"):
         stream(path)

@@ -1,4 +1,4 @@
-"""The dense all-action loss against a slow loop written from the formula, and what must leave it unchanged."""
+"""The dense all-action loss against a slow loop written from the formula, and changes that must leave it unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def slow_loss(user: Tensor, user_mask: Tensor, item: Tensor, item_mask: Tensor, 
     terms = []
     users, targets = item_mask.shape
     for i in range(users):
-        own = {int(ids[i, k]) for k in range(targets) if item_mask[i, k]}
+        user_targets = {int(ids[i, k]) for k in range(targets) if item_mask[i, k]}
         for j in range(user.shape[1]):
             for k in range(targets):
                 if not (user_mask[i, j] and item_mask[i, k]):
@@ -40,7 +40,7 @@ def slow_loss(user: Tensor, user_mask: Tensor, item: Tensor, item_mask: Tensor, 
                 negative = 0.0
                 for z in range(users):
                     for other in range(targets):
-                        if z != i and item_mask[z, other] and int(ids[z, other]) not in own:
+                        if z != i and item_mask[z, other] and int(ids[z, other]) not in user_targets:
                             negative += math.exp(float(user[i, j] @ item[z, other]) / heat)
                 terms.append(-math.log(positive / (positive + negative)))
     return sum(terms) / len(terms) if terms else 0.0
@@ -50,22 +50,22 @@ def slow_loss(user: Tensor, user_mask: Tensor, item: Tensor, item_mask: Tensor, 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_agrees_with_the_formula(seed: int, temperature: float) -> None:
     batch = _batch(seed)
-    found = dense_all_action_loss(*batch, temperature=temperature)
-    assert found.shape == ()
-    assert float(found) == pytest.approx(slow_loss(*batch, temperature), abs=1e-7)
+    actual = dense_all_action_loss(*batch, temperature=temperature)
+    assert actual.shape == ()
+    assert float(actual) == pytest.approx(slow_loss(*batch, temperature), abs=1e-7)
     single = dense_all_action_loss(
         batch[0].float(), batch[1], batch[2].float(), batch[3], batch[4], temperature=temperature
     )
     assert single.dtype == torch.float32
-    assert float(single) == pytest.approx(float(found), rel=1e-4)
+    assert float(single) == pytest.approx(float(actual), rel=1e-4)
 
 
 def test_two_users_by_hand() -> None:
-    # Each user points at its own target and stands at right angles to the other's: -log(e / (e + 1)).
+    # Each user's vector equals its target's and is orthogonal to the other's: -log(e / (e + 1)).
     vectors = torch.eye(2).unsqueeze(1)  # [2, 1, 2]
     ones = torch.ones(2, 1, dtype=torch.bool)
-    found = dense_all_action_loss(vectors, ones, vectors, ones, torch.tensor([[7], [8]]), temperature=1.0)
-    assert float(found) == pytest.approx(math.log(1 + math.exp(-1)), abs=1e-6)
+    actual = dense_all_action_loss(vectors, ones, vectors, ones, torch.tensor([[7], [8]]), temperature=1.0)
+    assert float(actual) == pytest.approx(math.log(1 + math.exp(-1)), abs=1e-6)
 
 
 def _full(seed: int) -> Batch:
@@ -77,7 +77,7 @@ def _full(seed: int) -> Batch:
 def test_the_same_item_at_another_user_is_no_negative() -> None:
     user, user_mask, item, item_mask, ids = _full(0)
     ids[1, 0] = ids[0, 2]  # user 1 has an item of user 0 among its targets
-    # Put it where it would hurt user 0 most. User 1's own terms change, so only user 0 is looked at.
+    # Put it where it would change user 0's loss most. User 1's terms change, so only user 0 is checked.
     only_first = torch.zeros_like(user_mask)
     only_first[0] = True
     before = dense_all_action_loss(user, only_first, item, item_mask, ids, temperature=0.1)

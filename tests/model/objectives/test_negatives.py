@@ -1,4 +1,4 @@
-"""Samplers of negatives: their distribution, log q by hand, and what the losses make of them."""
+"""Samplers of negatives: their distribution, log q by hand, and the losses that use them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_corrected_in_batch_negatives_estimate_what_uniform_ones_do() -> None:
 def test_refuses() -> None:
     with pytest.raises(ValueError, match="n_items 0 must be at least 1"):
         uniform_negatives(3, n_items=0, generator=np.random.default_rng(0))
-    with pytest.raises(ValueError, match="must not be negative and not all 0"):
+    with pytest.raises(ValueError, match="must be at least 0 and not all 0"):
         item_log_q(np.array([5, 0, 0]))
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="at least 0 and not all 0, got a minimum of -1"):
         item_log_q(np.array([0, -1, 3]))

@@ -1,4 +1,4 @@
-"""Cuts keep past and future apart and use every split point; positions are drawn with the stated weights."""
+"""Splits keep past and future apart and use every split point; positions are drawn with the stated weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.model.objectives.sampling import RecencyWeights, cut_sequences, sample_positions
+from learn_spark.model.objectives.sampling import RecencyWeights, sample_positions, split_sequences
 
 SENTINEL = 999_999
 
@@ -32,11 +32,11 @@ def _rows(lengths: list[int], width: int) -> tuple[np.ndarray, np.ndarray]:
     min_history=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_cut_is_the_past_then_the_future(
+def test_split_is_the_past_then_the_future(
     lengths: list[int], history: int, targets: int, min_history: int, seed: int
 ) -> None:
     items, given_lengths = _rows(lengths, 12)
-    split = cut_sequences(
+    split = split_sequences(
         items,
         given_lengths,
         history=history,
@@ -60,21 +60,21 @@ def test_cut_is_the_past_then_the_future(
         assert future == events[point : point + targets]
 
 
-def test_every_cut_point_is_equally_likely() -> None:
+def test_every_split_point_is_equally_likely() -> None:
     items, lengths = _rows([6] * 20_000, 8)
-    split = cut_sequences(items, lengths, history=8, targets=8, generator=np.random.default_rng(0), min_history=2)
+    split = split_sequences(items, lengths, history=8, targets=8, generator=np.random.default_rng(0), min_history=2)
     counts = Counter(split.history_length.tolist())
     assert set(counts) == {2, 3, 4, 5}
     sigma = math.sqrt(20_000 * 0.25 * 0.75)
     assert all(abs(count - 5000) < 5 * sigma for count in counts.values())
 
 
-def test_same_generator_same_cut() -> None:
+def test_same_generator_same_split() -> None:
     items, lengths = _rows([9, 3, 12] * 20, 12)
 
     def points(seed: int) -> list[int]:
         generator = np.random.default_rng(seed)
-        return cut_sequences(items, lengths, history=12, targets=2, generator=generator).history_length.tolist()
+        return split_sequences(items, lengths, history=12, targets=2, generator=generator).history_length.tolist()
 
     assert points(1) == points(1)
     assert points(1) != points(2)
@@ -83,28 +83,28 @@ def test_same_generator_same_cut() -> None:
 @pytest.mark.parametrize(
     ("lengths", "change", "message"),
     [
-        ([3, 5], {}, "a length is 5, but the rows hold 4"),
-        ([3, -1], {}, "a length is -1"),
+        ([3, 5], {}, "lengths must be at most 4, the width of the rows, got 5"),
+        ([3, -1], {}, "lengths must be at least 0, got -1"),
         ([3], {}, "items .B, L. and lengths"),
         ([3, 3], {"history": 0}, "history 0"),
         ([3, 3], {"targets": 0}, "targets 0"),
         ([3, 3], {"min_history": 0}, "min_history 0"),
     ],
 )
-def test_cut_refuses(lengths: list[int], change: dict[str, int], message: str) -> None:
+def test_split_refuses(lengths: list[int], change: dict[str, int], message: str) -> None:
     sizes = {"history": 2, "targets": 2} | change
     with pytest.raises(ValueError, match=message):
-        cut_sequences(np.ones((2, 4), dtype=np.int32), np.array(lengths), generator=np.random.default_rng(0), **sizes)
+        split_sequences(np.ones((2, 4), dtype=np.int32), np.array(lengths), generator=np.random.default_rng(0), **sizes)
 
 
 def test_recency_weights_by_hand() -> None:
     weights = RecencyWeights(alpha=10, beta=10_000)
-    found = weights.of(np.arange(4), np.array(4))
+    actual = weights.of(np.arange(4), np.array(4))
     largest = math.log(10_000)
     np.testing.assert_allclose(
-        found, [math.log(10) / largest, math.log(3340) / largest, math.log(6670) / largest, 1.0], rtol=1e-12
+        actual, [math.log(10) / largest, math.log(3340) / largest, math.log(6670) / largest, 1.0], rtol=1e-12
     )
-    assert found[0] == pytest.approx(0.25)
+    assert actual[0] == pytest.approx(0.25)
     assert weights.of(np.array(0), np.array(1)) == 1.0
 
 
@@ -145,7 +145,7 @@ def test_positions_are_distinct_ascending_and_inside(
 
 
 def _share(weights: Literal["uniform"] | RecencyWeights, nearest: Literal["end", "start"], n: int) -> np.ndarray:
-    """How often each of 5 positions is among n drawn, in 40,000 draws; the rows beside are of other lengths."""
+    """How often each of 5 positions is among n drawn, in 40,000 draws; the other rows have other lengths."""
     lengths = np.tile([5, 1, 9], 40_000)
     positions, mask = sample_positions(lengths, n, generator=np.random.default_rng(7), weights=weights, nearest=nearest)
     drawn = positions[::3][mask[::3]]
@@ -176,13 +176,13 @@ def test_frequencies_are_those_of_the_weights(
 ) -> None:
     if kind == "uniform":
         expected = np.full(5, n / 5)
-        found = _share("uniform", nearest, n)
+        actual = _share("uniform", nearest, n)
     else:
         weights = np.log(10 + np.arange(5) * 9990 / 4)
         expected = _inclusion(weights if nearest == "end" else weights[::-1], n)
-        found = _share(RecencyWeights(10, 10_000), nearest, n)
+        actual = _share(RecencyWeights(10, 10_000), nearest, n)
     sigma = np.sqrt(expected * (1 - expected) / 40_000)
-    assert (np.abs(found - expected) < 5 * sigma).all()
+    assert (np.abs(actual - expected) < 5 * sigma).all()
 
 
 def test_first_position_by_hand() -> None:
@@ -197,7 +197,7 @@ def test_sampling_refuses() -> None:
     generator = np.random.default_rng(0)
     with pytest.raises(ValueError, match="n 0"):
         sample_positions(np.array([3]), 0, generator=generator)
-    with pytest.raises(ValueError, match="a length is -2"):
+    with pytest.raises(ValueError, match="lengths must be at least 0, got -2"):
         sample_positions(np.array([3, -2]), 1, generator=generator)
     with pytest.raises(ValueError, match="nearest 'middle'"):
         sample_positions(np.array([3]), 1, generator=generator, nearest="middle")  # type: ignore[arg-type]

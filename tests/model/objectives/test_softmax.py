@@ -1,4 +1,4 @@
-"""The next-item losses against slow loops and plain autograd, by hand, and what must leave them unchanged."""
+"""The next-item losses against slow loops and plain autograd, by hand, and changes that must leave them unchanged."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def _batch(seed: int, kind: str, positions: int = 6, negatives: int = 5, width: 
     }
 
 
-def slow_sampled_softmax(batch: dict[str, Any], heat: float) -> float:
+def slow_sampled_softmax(batch: dict[str, Any], temperature: float) -> float:
     """The formula term by term."""
     total, weights = 0.0, 0.0
     positions = len(batch["user"])
     for i in range(positions):
         user, weight = batch["user"][i], float(batch["weight"][i]) if "weight" in batch else 1.0
         q_of_positive = float(batch["log_q_positive"][i]) if "log_q_positive" in batch else 0.0
-        positive = math.exp(float(user @ batch["positive"][i]) / heat - q_of_positive)
+        positive = math.exp(float(user @ batch["positive"][i]) / temperature - q_of_positive)
         against = 0.0
         for k in range(batch["negative_ids"].shape[-1]):
             at = (k,) if batch["negative_ids"].dim() == 1 else (i, k)
             if batch["negative_ids"][at] == batch["positive_ids"][i]:
                 continue
             q = float(batch["log_q_negative"][at]) if "log_q_negative" in batch else 0.0
-            against += math.exp(float(user @ batch["negative"][at]) / heat - q)
+            against += math.exp(float(user @ batch["negative"][at]) / temperature - q)
         total -= weight * math.log(positive / (positive + against))
         weights += weight
     return total / weights
@@ -62,20 +62,20 @@ def test_sampled_softmax_agrees_with_the_formula(seed: int, given: tuple[str, ..
     batch = _batch(seed, kind)
     for name in {"log_q_positive", "log_q_negative", "weight"} - set(given):
         del batch[name]
-    for heat in (1.0, 0.2):
-        found = sampled_softmax_loss(**batch, temperature=heat)
-        assert found.shape == ()
-        assert float(found) == pytest.approx(slow_sampled_softmax(batch, heat), abs=1e-9)
+    for temperature in (1.0, 0.2):
+        actual = sampled_softmax_loss(**batch, temperature=temperature)
+        assert actual.shape == ()
+        assert float(actual) == pytest.approx(slow_sampled_softmax(batch, temperature), abs=1e-9)
 
 
 def test_sampled_softmax_by_hand() -> None:
     # Scores: positive 2, negatives 0 and 1; the third negative is the positive itself.
     user = torch.tensor([[1.0, 0.0]])
     negative = torch.tensor([[0.0, 5.0], [1.0, 0.0], [9.0, 9.0]])
-    found = sampled_softmax_loss(
+    actual = sampled_softmax_loss(
         user, torch.tensor([[2.0, 7.0]]), negative, torch.tensor([4]), torch.tensor([1, 2, 4]), temperature=1.0
     )
-    assert float(found) == pytest.approx(math.log(1 + math.exp(-2) + math.exp(-1)), abs=1e-6)
+    assert float(actual) == pytest.approx(math.log(1 + math.exp(-2) + math.exp(-1)), abs=1e-6)
     # A draw of item 1 has the probability 1/2, of item 2 1/4: e^0 counts twice, e^1 four times.
     log_q = torch.log(torch.tensor([0.5, 0.25, 0.25]))
     corrected = sampled_softmax_loss(
@@ -100,7 +100,7 @@ def test_log_q_of_expected_counts_makes_sampled_softmax_the_full_one_on_average(
     q /= q.sum()
     exact = F.cross_entropy(user @ items.T, torch.tensor([3]))
     drawn = torch.multinomial(q, 60_000, replacement=True, generator=generator)
-    found = sampled_softmax_loss(
+    actual = sampled_softmax_loss(
         user,
         items[[3]],
         items[drawn],
@@ -109,7 +109,7 @@ def test_log_q_of_expected_counts_makes_sampled_softmax_the_full_one_on_average(
         temperature=1.0,
         log_q_negative=torch.log(q[drawn] * len(drawn)),
     )
-    assert float(found) == pytest.approx(float(exact), abs=0.01)
+    assert float(actual) == pytest.approx(float(exact), abs=0.01)
     biased = sampled_softmax_loss(
         user,
         items[[3]],
@@ -162,9 +162,9 @@ def test_half_precision_is_summed_in_single() -> None:
     half = {
         name: value.bfloat16() if name in ("user", "positive", "negative") else value for name, value in single.items()
     }
-    found = sampled_softmax_loss(**half, temperature=1.0)
-    assert found.dtype == torch.float32
-    assert float(found) == pytest.approx(float(sampled_softmax_loss(**single, temperature=1.0)), abs=0.05)
+    actual = sampled_softmax_loss(**half, temperature=1.0)
+    assert actual.dtype == torch.float32
+    assert float(actual) == pytest.approx(float(sampled_softmax_loss(**single, temperature=1.0)), abs=0.05)
 
 
 def _catalogue(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -199,8 +199,8 @@ def test_full_softmax_is_the_cross_entropy_with_its_gradients(chunk: int | None,
         gradients.append([leaf.grad for leaf in leaves])
         losses.append(float(loss.detach()))
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
-    for found, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for actual, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_full_softmax_is_the_sampled_one_with_all_items_as_negatives() -> None:
@@ -211,16 +211,16 @@ def test_full_softmax_is_the_sampled_one_with_all_items_as_negatives() -> None:
     assert float(full) == pytest.approx(float(sampled), rel=1e-12)
 
 
-@pytest.mark.parametrize("alone", [0, 1, 2])
-def test_full_softmax_gives_each_gradient_alone(alone: int) -> None:
+@pytest.mark.parametrize("argument", [0, 1, 2])
+def test_full_softmax_gives_each_gradient_alone(argument: int) -> None:
     user, catalogue, positive, _ = _catalogue(2)
     values = [user, catalogue, torch.tensor(0.3, dtype=torch.float64)]
     expected = [value.clone().requires_grad_() for value in values]
     F.cross_entropy(expected[0] @ expected[1].T / expected[2], positive).backward()
-    values[alone] = values[alone].clone().requires_grad_()
+    values[argument] = values[argument].clone().requires_grad_()
     full_softmax_loss(values[0], values[1], positive, temperature=values[2]).backward()
     for index, (value, leaf) in enumerate(zip(values, expected, strict=True)):
-        if index == alone:
+        if index == argument:
             torch.testing.assert_close(value.grad, leaf.grad, rtol=0, atol=1e-12)
         else:
             assert value.grad is None
@@ -237,8 +237,8 @@ def test_full_softmax_backward_goes_on_through_what_it_was_computed_from() -> No
         loss = full_softmax_loss(u, c, positive, temperature=0.1) if ours else F.cross_entropy(u @ c.T / 0.1, positive)
         loss.backward()
         results.append([parameter.grad.clone() for parameter in (layer.weight, table.weight)])  # type: ignore[union-attr]
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_full_softmax_without_gradients_and_in_half_precision() -> None:
@@ -246,9 +246,9 @@ def test_full_softmax_without_gradients_and_in_half_precision() -> None:
     exact = F.cross_entropy(user @ catalogue.T / 0.5, positive)
     user.requires_grad_(), catalogue.requires_grad_()
     with torch.no_grad():
-        found = full_softmax_loss(user, catalogue, positive, temperature=0.5)
-    assert not found.requires_grad
-    assert float(found) == pytest.approx(float(exact), abs=1e-6)
+        actual = full_softmax_loss(user, catalogue, positive, temperature=0.5)
+    assert not actual.requires_grad
+    assert float(actual) == pytest.approx(float(exact), abs=1e-6)
     half = user.detach().bfloat16().requires_grad_()
     loss = full_softmax_loss(half, catalogue, positive, temperature=0.5)
     loss.backward()
@@ -264,7 +264,7 @@ def test_full_softmax_under_autocast_multiplies_in_half_and_sums_in_single(chunk
     user = F.normalize(torch.randn(70, 64, generator=generator), dim=1)
     catalogue = F.normalize(torch.randn(3000, 64, generator=generator), dim=1)
     positive = torch.randint(0, 3000, (70,), generator=generator)
-    found = []
+    results = []
     for half in (False, True):
         leaves = [leaf.clone().requires_grad_() for leaf in (user, catalogue, torch.tensor(0.07))]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
@@ -272,8 +272,8 @@ def test_full_softmax_under_autocast_multiplies_in_half_and_sums_in_single(chunk
         loss.backward()
         assert loss.dtype == torch.float32
         assert all(leaf.grad is not None and leaf.grad.dtype == torch.float32 for leaf in leaves)
-        found.append((float(loss.detach()), [leaf.grad for leaf in leaves]))
-    (exact, exact_gradients), (loss_in_half, gradients) = found
+        results.append((float(loss.detach()), [leaf.grad for leaf in leaves]))
+    (exact, exact_gradients), (loss_in_half, gradients) = results
     assert loss_in_half == pytest.approx(exact, rel=2e-3)
     assert loss_in_half != exact
     for near, true in zip(gradients, exact_gradients, strict=True):
@@ -311,7 +311,7 @@ def test_nothing_to_learn_from_gives_zero() -> None:
 
 def test_refuses_what_does_not_fit() -> None:
     batch = _batch(0, "shared")
-    with pytest.raises(ValueError, match=r"negative_ids has the shape \(4,\), expected \(5,\) beside user \(6, 4\)"):
+    with pytest.raises(ValueError, match=r"negative_ids has the shape \(4,\), expected \(5,\) for user \(6, 4\)"):
         sampled_softmax_loss(**(batch | {"negative_ids": batch["negative_ids"][:4]}), temperature=1.0)
     with pytest.raises(ValueError, match=r"log_q_positive has the shape \(5,\), expected \(6,\)"):
         sampled_softmax_loss(**(batch | {"log_q_positive": batch["log_q_positive"][:5]}), temperature=1.0)
@@ -320,7 +320,7 @@ def test_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"temperature 0\.0 must be above 0"):
         sampled_softmax_loss(**batch, temperature=0.0)
     user, catalogue, positive, _ = _catalogue(0)
-    with pytest.raises(ValueError, match=r"reach from 0 to 40, but the catalogue has the rows 0\.\.39"):
+    with pytest.raises(ValueError, match=r"positive_positions are 0\.\.40, outside the catalogue\'s rows 0\.\.39"):
         full_softmax_loss(user, catalogue, torch.arange(23).clamp(max=1) * 40, temperature=1.0)
     with pytest.raises(ValueError, match="chunk 0 must be at least 1"):
         full_softmax_loss(user, catalogue, positive, temperature=1.0, chunk=0)

@@ -27,8 +27,8 @@ def slow_ranks(
 ) -> list[float]:
     """Ranks [T] of ``targets`` [T] by ``scores`` [B, N]."""
     offsets = np.arange(len(scores) + 1) if offsets is None else offsets
-    found = []
-    for row, own in enumerate(scores):
+    ranks = []
+    for row, user_scores in enumerate(scores):
         mine = targets[offsets[row] : offsets[row + 1]].tolist()
-        found += [slow_rank(own, target, seen[row].tolist(), mine) for target in mine]
-    return found
+        ranks += [slow_rank(user_scores, target, seen[row].tolist(), mine) for target in mine]
+    return ranks

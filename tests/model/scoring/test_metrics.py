@@ -40,13 +40,13 @@ def test_many_targets_by_hand() -> None:
 
 
 def test_summary_is_the_mean_over_users() -> None:
-    found = summarise(RANKS, [1, 10])
-    assert list(found) == ["HR@1", "recall@1", "NDCG@1", "HR@10", "recall@10", "NDCG@10", "MRR"]
-    assert found["HR@1"] == found["NDCG@1"] == pytest.approx(1 / 6)
-    assert found["HR@10"] == pytest.approx(4 / 6)
+    metrics = summarise(RANKS, [1, 10])
+    assert list(metrics) == ["HR@1", "recall@1", "NDCG@1", "HR@10", "recall@10", "NDCG@10", "MRR"]
+    assert metrics["HR@1"] == metrics["NDCG@1"] == pytest.approx(1 / 6)
+    assert metrics["HR@10"] == pytest.approx(4 / 6)
     expected = (1 + 1 / math.log2(3) + 1 / math.log2(3.5) + 1 / math.log2(11)) / 6
-    assert found["NDCG@10"] == pytest.approx(expected)
-    assert all(type(value) is float for value in found.values())
+    assert metrics["NDCG@10"] == pytest.approx(expected)
+    assert all(type(value) is float for value in metrics.values())
     many = summarise(MANY, [10], OFFSETS)
     assert many["recall@10"] == pytest.approx(2.5 / 3)
     assert many["MRR"] == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
@@ -70,13 +70,13 @@ def slow_metrics(ranks: list[float], k: int) -> dict[str, float]:
     k=st.integers(1, 15),
 )
 def test_agrees_with_a_slow_count_and_stays_a_share(users: list[list[int]], k: int) -> None:
-    ranks = np.array([rank for own in users for rank in own], dtype=float)
+    ranks = np.array([rank for user_targets in users for rank in user_targets], dtype=float)
     offsets = np.cumsum([0, *map(len, users)])
-    found = per_user(ranks, [k], offsets)
-    for row, own in enumerate(users):
-        for name, value in slow_metrics([float(rank) for rank in own], k).items():
-            assert found[name][row] == pytest.approx(value, rel=1e-12)
-    for values in found.values():
+    metrics = per_user(ranks, [k], offsets)
+    for row, user_targets in enumerate(users):
+        for name, value in slow_metrics([float(rank) for rank in user_targets], k).items():
+            assert metrics[name][row] == pytest.approx(value, rel=1e-12)
+    for values in metrics.values():
         assert ((values >= 0) & (values <= 1)).all()
 
 
@@ -92,16 +92,18 @@ def test_the_best_order_is_one_and_never_more(targets: int, k: int, tied: bool) 
 
 
 def test_trec_eval_says_the_same() -> None:
-    """400 users, 1 to 12 targets each, in lists of 300 items, by ir-measures, which asks trec_eval's own code."""
+    """400 users, 1 to 12 targets each, in lists of 300 items, by ir-measures, which runs trec_eval's code."""
     import ir_measures
     from ir_measures import RR, R, Success, nDCG
 
     generator = np.random.default_rng(4)
     lists = [generator.permutation(300) for _ in range(400)]
-    wanted = [generator.permutation(300)[: generator.integers(1, 13)] for _ in lists]
-    ranks = np.concatenate([np.argsort(items)[own] + 1.0 for items, own in zip(lists, wanted, strict=True)])
-    ours = summarise(ranks, [10, 50], np.cumsum([0, *map(len, wanted)]))
-    qrels = {str(user): {str(item): 1 for item in own} for user, own in enumerate(wanted)}
+    targets = [generator.permutation(300)[: generator.integers(1, 13)] for _ in lists]
+    ranks = np.concatenate(
+        [np.argsort(items)[user_targets] + 1.0 for items, user_targets in zip(lists, targets, strict=True)]
+    )
+    ours = summarise(ranks, [10, 50], np.cumsum([0, *map(len, targets)]))
+    qrels = {str(user): {str(item): 1 for item in user_targets} for user, user_targets in enumerate(targets)}
     run = {str(user): {str(item): 300.0 - at for at, item in enumerate(items)} for user, items in enumerate(lists)}
     names = {"MRR": RR} | {
         f"{n}@{k}": m @ k for n, m in (("HR", Success), ("recall", R), ("NDCG", nDCG)) for k in (10, 50)
@@ -115,10 +117,10 @@ def test_trec_eval_says_the_same() -> None:
 def test_oracle_and_chance() -> None:
     assert set(summarise(np.ones(7), [1, 50]).values()) == {1.0}
     ranks = np.random.default_rng(0).integers(1, 201, size=20_000).astype(float)
-    found = summarise(ranks, [10])
-    assert abs(found["HR@10"] - 10 / 200) < 5 * math.sqrt(0.05 * 0.95 / 20_000)
+    metrics = summarise(ranks, [10])
+    assert abs(metrics["HR@10"] - 10 / 200) < 5 * math.sqrt(0.05 * 0.95 / 20_000)
     gain = sum(1 / math.log2(1 + rank) for rank in range(1, 11)) / 200
-    assert abs(found["NDCG@10"] - gain) < 0.005
+    assert abs(metrics["NDCG@10"] - gain) < 0.005
 
 
 @pytest.mark.parametrize(

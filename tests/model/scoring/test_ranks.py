@@ -34,14 +34,14 @@ def test_by_hand() -> None:
 def test_many_targets_by_hand() -> None:
     items = np.array([[5.0], [4.0], [4.0], [3.0], [2.0]])
     # Targets 1 and 2 tie with each other; target 4 has all others above it but the seen 3; the seen 1 is a target too.
-    found = ranks_from_vectors(
+    ranks = ranks_from_vectors(
         np.ones((2, 1)),
         items,
         np.array([1, 2, 4, 0]),
         [np.array([1, 3]), np.array([0, 1])],
         offsets=np.array([0, 3, 4]),
     )
-    assert found.tolist() == [2.5, 2.5, 4.0, 1.0]
+    assert ranks.tolist() == [2.5, 2.5, 4.0, 1.0]
 
 
 def test_scores_within_the_tolerance_are_the_same() -> None:
@@ -81,9 +81,9 @@ def test_agrees_with_the_rule_item_by_item(kind: str, users: int, items: int, wi
     with pytest.MonkeyPatch.context() as patch:  # blocks far smaller than the data
         patch.setattr(ranks_module, "BLOCK_ITEMS", 16)
         patch.setattr(ranks_module, "BLOCK_USERS", 3)
-        found = ranks_from_vectors(u, v, targets, seen, offsets=offsets)
-    assert found.dtype == np.float64
-    assert found.tolist() == slow_ranks(scores, targets, seen, offsets)
+        ranks = ranks_from_vectors(u, v, targets, seen, offsets=offsets)
+    assert ranks.dtype == np.float64
+    assert ranks.tolist() == slow_ranks(scores, targets, seen, offsets)
 
 
 def test_catalogues_wider_than_a_block_are_counted_whole() -> None:
@@ -92,8 +92,8 @@ def test_catalogues_wider_than_a_block_are_counted_whole() -> None:
     items = -np.arange(size, dtype=np.float32)[:, None]
     places = np.array([0, 1, BLOCK_ITEMS - 1, BLOCK_ITEMS, 2 * BLOCK_ITEMS - 1, 2 * BLOCK_ITEMS, size - 1])
     users = np.ones((len(places), 1))
-    found = ranks_from_vectors(users, items, places, [NOTHING] * len(places))
-    assert found.tolist() == (places + 1.0).tolist()
+    ranks = ranks_from_vectors(users, items, places, [NOTHING] * len(places))
+    assert ranks.tolist() == (places + 1.0).tolist()
     seen = [np.array([0, BLOCK_ITEMS - 1, BLOCK_ITEMS, size - 1])] * len(places)
     below = [(place > np.array([0, BLOCK_ITEMS - 1, BLOCK_ITEMS])).sum() for place in places]
     assert ranks_from_vectors(users, items, places, seen).tolist() == (places + 1.0 - below).tolist()
@@ -101,8 +101,8 @@ def test_catalogues_wider_than_a_block_are_counted_whole() -> None:
 
 def test_ties_of_a_whole_catalogue_are_the_middle_of_it() -> None:
     for size in (51, BLOCK_ITEMS + 1):
-        found = ranks_from_vectors(np.ones((3, 1)), np.zeros((size, 1)), np.array([0, 25, 50]), [NOTHING] * 3)
-        assert (found == (size + 1) / 2).all()
+        ranks = ranks_from_vectors(np.ones((3, 1)), np.zeros((size, 1)), np.array([0, 25, 50]), [NOTHING] * 3)
+        assert (ranks == (size + 1) / 2).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -123,8 +123,8 @@ def test_rounding_decides_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) ->
 
     order = np.argsort(-items[:, 0])
     monkeypatch.setattr(ranks_module.np, "matmul", noisy)
-    found = ranks_from_vectors(users, items, order[[0, 4, 300]], [NOTHING] * 3)
-    assert found.tolist() == [1.0, 5.0, 301.0]
+    ranks = ranks_from_vectors(users, items, order[[0, 4, 300]], [NOTHING] * 3)
+    assert ranks.tolist() == [1.0, 5.0, 301.0]
 
 
 def test_threads_and_blocks_change_nothing_and_all_users_are_reported() -> None:
@@ -133,20 +133,26 @@ def test_threads_and_blocks_change_nothing_and_all_users_are_reported() -> None:
     counts = generator.integers(1, 4, size=len(u))
     targets = np.concatenate([generator.permutation(400)[:count] for count in counts])
     offsets, seen = np.cumsum([0, *counts]), [generator.integers(0, 400, size=9) for _ in u]
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def advance(count: int) -> None:
-        told.append((count, threading.get_ident()))
+        calls.append((count, threading.get_ident()))
 
     one = ranks_from_vectors(u, v, targets, seen, offsets=offsets, threads=1)
     three = ranks_from_vectors(u, v, targets, seen, offsets=offsets, threads=3, advance=advance)
     assert np.array_equal(one, three)
-    assert sum(count for count, _ in told) == len(u)
-    assert {thread for _, thread in told} == {threading.get_ident()}
+    assert sum(count for count, _ in calls) == len(u)
+    assert {thread for _, thread in calls} == {threading.get_ident()}
     for row in (0, BLOCK_USERS, len(u) - 1):
-        own = slice(offsets[row], offsets[row + 1])
-        alone = ranks_from_vectors(u[[row]], v, targets[own], [seen[row]], offsets=np.array([0, own.stop - own.start]))
-        assert np.array_equal(alone, one[own])
+        targets_of_user = slice(offsets[row], offsets[row + 1])
+        single = ranks_from_vectors(
+            u[[row]],
+            v,
+            targets[targets_of_user],
+            [seen[row]],
+            offsets=np.array([0, targets_of_user.stop - targets_of_user.start]),
+        )
+        assert np.array_equal(single, one[targets_of_user])
 
 
 def test_a_random_scorer_hits_by_chance_and_an_oracle_always() -> None:
@@ -165,12 +171,12 @@ def test_the_best_200_by_rank_are_those_of_exact_faiss_in_its_order() -> None:
     index.add(v)
     _, listed = index.search(u, 200)
     offsets = np.arange(0, 200 * 300 + 1, 200)
-    found = ranks_from_vectors(u, v, listed.reshape(-1), [NOTHING] * 300, offsets=offsets).reshape(300, 200)
+    ranks = ranks_from_vectors(u, v, listed.reshape(-1), [NOTHING] * 300, offsets=offsets).reshape(300, 200)
     # Where two scores are within the tolerance of ties FAISS has some order, and ours is half-way.
-    apart = found == np.round(found)
+    apart = ranks == np.round(ranks)
     assert apart.mean() > 0.99
-    assert (found == np.arange(1.0, 201.0))[apart].all()
-    assert np.abs(found - np.arange(1.0, 201.0)).max() <= 0.5
+    assert (ranks == np.arange(1.0, 201.0))[apart].all()
+    assert np.abs(ranks - np.arange(1.0, 201.0)).max() <= 0.5
 
 
 @pytest.mark.parametrize(
@@ -179,7 +185,7 @@ def test_the_best_200_by_rank_are_those_of_exact_faiss_in_its_order() -> None:
         (np.array([3]), [NOTHING], r"target positions 3\.\.3 are outside the catalogue 0\.\.2"),
         (np.array([-1]), [NOTHING], "target positions -1"),
         (np.array([0]), [np.array([1, 7])], r"seen positions 1\.\.7"),
-        (np.array([0]), [], "1 users, but seen items of 0"),
+        (np.array([0]), [], "seen items of 0 users, expected 1"),
         (np.array([0, 1]), [NOTHING], r"expected targets \[1\] of 1 users, got \(2,\)"),
     ],
 )
@@ -191,7 +197,7 @@ def test_refuses_positions_outside_the_catalogue(targets: np.ndarray, seen: list
 def test_refuses_vectors_that_are_not_finite_and_widths_that_differ() -> None:
     bad = np.zeros((3, 2))
     bad[2, 1] = np.inf
-    with pytest.raises(ValueError, match="1 of 6 values of items not finite"):
+    with pytest.raises(ValueError, match="1 of 6 values of items are not finite"):
         ranks_from_vectors(np.zeros((1, 2)), bad, np.array([0]), [NOTHING])
     with pytest.raises(ValueError, match=r"\(1, 2\) and \(3, 4\)"):
         ranks_from_vectors(np.zeros((1, 2)), np.zeros((3, 4)), np.array([0]), [NOTHING])

@@ -116,5 +116,5 @@ def test_refuses() -> None:
         top_k(users, items, 0, [NOTHING])
     with pytest.raises(ValueError, match=r"\(1, 2\) and \(3, 4\)"):
         top_k(users, np.zeros((3, 4)), 1, [NOTHING])
-    with pytest.raises(ValueError, match="1 of 6 values of users not finite"):
+    with pytest.raises(ValueError, match="1 of 6 values of users are not finite"):
         top_k(np.array([[0, 0], [0, np.inf], [0, 0]]), items, 1, [NOTHING] * 3)

@@ -20,9 +20,9 @@ def test_compiled_blocks_compute_the_same() -> None:
         items = torch.randint(1, 21, (rows, length))
         vectors = [one.user(items) for one in (tower, compiled)]
         torch.testing.assert_close(vectors[1], vectors[0], rtol=1e-4, atol=1e-6)
-        for one, found in zip((tower, compiled), vectors, strict=True):
+        for one, actual in zip((tower, compiled), vectors, strict=True):
             one.zero_grad()
-            (found * torch.arange(8.0)).sum().backward()
+            (actual * torch.arange(8.0)).sum().backward()
         for (name, ours), theirs in zip(tower.named_parameters(), compiled.parameters(), strict=True):
             torch.testing.assert_close(theirs.grad, ours.grad, rtol=1e-3, atol=1e-5, msg=name)
     assert compiled.state_dict().keys() == tower.state_dict().keys()

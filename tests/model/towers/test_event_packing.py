@@ -1,4 +1,4 @@
-"""What each event sees in packed blocks is its own row up to itself; packing and unpacking are inverse."""
+"""Events in packed blocks attend to their row up to themselves; packing and unpacking are inverse."""
 
 from __future__ import annotations
 

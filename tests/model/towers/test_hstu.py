@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-MIXED = (1, 4, 6)  # rows are blocks of their own
+MIXED = (1, 4, 6)  # each row is a block
 SHORT = (1, 2, 6, 1, 2, 1, 3)  # rows share blocks
 
 
@@ -88,7 +88,7 @@ def slow_block(block: HSTUBlock, hidden: Tensor, times: Tensor) -> Tensor:
 def test_agrees_with_a_slow_tower(lengths: tuple[int, ...], similarity: str) -> None:
     tower = _tower(similarity=similarity).double()
     items, times = _histories(lengths)
-    found = tower.user(items, times)
+    actual = tower.user(items, times)
     for row, length in enumerate(lengths):
         hidden = tower.embedding.weight[items[row, :length]] * math.sqrt(12) + tower.position.weight[:length]
         for block in tower.blocks:
@@ -101,7 +101,7 @@ def test_agrees_with_a_slow_tower(lengths: tuple[int, ...], similarity: str) -> 
                 last = (last - last.mean()) / spread * tower.norm.weight + tower.norm.bias
             else:
                 last = last / last.norm()
-            torch.testing.assert_close(found[row, i], last, rtol=0, atol=1e-9)
+            torch.testing.assert_close(actual[row, i], last, rtol=0, atol=1e-9)
 
 
 def test_buckets_by_hand() -> None:
@@ -145,7 +145,7 @@ def test_later_times_never_reach_earlier_vectors_and_earlier_ones_do() -> None:
     before = tower.user(items, times)
     for changed in range(1, 7):
         other = times.clone()
-        other[:, changed:] += 1000 * DAY  # the target's own time among them
+        other[:, changed:] += 1000 * DAY  # the target's time among them
         after = tower.user(items, other)
         torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-6)
         assert ((after[:, changed:] - before[:, changed:]).abs().amax(dim=2) > 1e-4).all()
@@ -166,18 +166,18 @@ def test_padding_does_not_matter(lengths: tuple[int, ...]) -> None:
     tower = _tower()
     items, times = _histories(lengths)
     real = items != 0
-    alone = [
+    single = [
         tower.user(items[row : row + 1, :length], times[row : row + 1, :length])[0]
         for row, length in enumerate(lengths)
     ]
     longer = torch.cat([items, torch.zeros(len(items), 40, dtype=torch.int64)], dim=1)
-    found = tower.user(longer, torch.cat([times, torch.full((len(items), 40), 7 * DAY)], dim=1))
-    assert found.shape == (len(items), 46, 12)
-    assert not found[:, 6:].any()
-    torch.testing.assert_close(found[:, :6][real], torch.cat(alone), rtol=0, atol=1e-6)
+    actual = tower.user(longer, torch.cat([times, torch.full((len(items), 40), 7 * DAY)], dim=1))
+    assert actual.shape == (len(items), 46, 12)
+    assert not actual[:, 6:].any()
+    torch.testing.assert_close(actual[:, :6][real], torch.cat(single), rtol=0, atol=1e-6)
     tower.embedding.weight.data[0] = 100.0
     dirty = times.masked_fill(~real, 2**61)
-    torch.testing.assert_close(tower.user(items, dirty)[real], torch.cat(alone), rtol=0, atol=1e-6)
+    torch.testing.assert_close(tower.user(items, dirty)[real], torch.cat(single), rtol=0, atol=1e-6)
 
 
 def test_user_last_is_the_vector_after_the_last_event() -> None:
@@ -226,9 +226,9 @@ def test_empty_batches_have_empty_vectors() -> None:
 
 def test_refuses_missing_times_and_contradictory_arguments() -> None:
     tower = _tower()
-    with pytest.raises(ValueError, match="hstu needs the times of the events"):
+    with pytest.raises(ValueError, match="hstu needs times"):
         tower.user(torch.ones(2, 4, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"expected times \[2, 4\] as the items, got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"expected times of the items' shape \[2, 4\], got \[2, 3\]"):
         tower.user(torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 3, dtype=torch.int64))
     for name in ("layers", "heads", "dqk", "dv", "width"):
         with pytest.raises(ValueError, match=f"{name} 0 must be at least 1"):

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "ffn": 20,
     "dropout": 0.2,
 }
-MIXED, SHORT = (1, 4, 6), (1, 2, 6, 1, 2, 1, 3)  # rows are blocks of their own; rows share blocks
+MIXED, SHORT = (1, 4, 6), (1, 2, 6, 1, 2, 1, 3)  # each row is a block; rows share blocks
 
 
 def _content(rows: int = N + 1, seed: int = 0) -> np.ndarray:
@@ -94,19 +94,19 @@ def test_a_slow_tower_gives_the_same_vectors(lengths: tuple[int, ...]) -> None:
     tower, items = _tower(), _histories(lengths)
     content = torch.from_numpy(_content())
     assert tower.identity is not None
-    whole = content @ tower.adaptor.weight.T + tower.adaptor.bias + tower.identity.weight  # [N + 1, width]
-    found = tower.user(items)
+    vectors = content @ tower.adaptor.weight.T + tower.adaptor.bias + tower.identity.weight  # [N + 1, width]
+    actual = tower.user(items)
     for row, length in enumerate(lengths):
-        hidden = whole[items[row, :length]]
+        hidden = vectors[items[row, :length]]
         for block in tower.blocks:
             assert isinstance(block, PlusBlock)
             hidden = slow_block(block, hidden)
         out = torch.stack([_norm(x) * tower.norm.weight + tower.norm.bias for x in hidden])
         expected = out / out.norm(dim=1, keepdim=True)
-        assert torch.allclose(found[row, :length], expected, atol=2e-5)
+        assert torch.allclose(actual[row, :length], expected, atol=2e-5)
         assert torch.allclose(tower.user_last(items, torch.tensor(lengths))[row], expected[-1], atol=2e-5)
     ranked = tower.items(torch.arange(1, N + 1))
-    assert torch.allclose(ranked, torch.nn.functional.normalize(whole[1:], dim=1), atol=1e-6)
+    assert torch.allclose(ranked, torch.nn.functional.normalize(vectors[1:], dim=1), atol=1e-6)
 
 
 def test_nothing_ahead_and_no_padding_is_seen() -> None:
@@ -119,17 +119,17 @@ def test_nothing_ahead_and_no_padding_is_seen() -> None:
     wide = torch.nn.functional.pad(items, (0, 2))
     assert torch.allclose(tower.user(wide, torch.nn.functional.pad(times, (0, 2)))[:, :6], before, atol=1e-6)
     for row, length in enumerate(MIXED):
-        alone = tower.user(items[row : row + 1, :length], times[row : row + 1, :length])
-        assert torch.allclose(alone[0], before[row, :length], atol=1e-5)
+        single = tower.user(items[row : row + 1, :length], times[row : row + 1, :length])
+        assert torch.allclose(single[0], before[row, :length], atol=1e-5)
 
 
 def test_the_time_between_events_matters_and_their_date_does_not() -> None:
     tower, items = _tower(time_gaps=True), _histories()
     times = _times(items)
-    found = tower.user(items, times)
-    assert torch.allclose(tower.user(items, times + 10**15), found)
-    assert not torch.allclose(tower.user(items, times * 9)[1, 3], found[1, 3], atol=1e-3)
-    with pytest.raises(ValueError, match="needs the times"):
+    actual = tower.user(items, times)
+    assert torch.allclose(tower.user(items, times + 10**15), actual)
+    assert not torch.allclose(tower.user(items, times * 9)[1, 3], actual[1, 3], atol=1e-3)
+    with pytest.raises(ValueError, match="needs times"):
         tower.user(items)
 
 
@@ -162,15 +162,15 @@ def test_id_dropout_leaves_content() -> None:
     tower = _tower(id_dropout=0.5, dropout=0.0).train()
     torch.manual_seed(0)
     items = torch.arange(1, N + 1)
-    found = tower.items(items)
+    actual = tower.items(items)
     tower.eval()
     with_id = tower.items(items)
     assert tower.identity is not None
     with torch.no_grad():
         tower.identity.weight.zero_()
     content = tower.items(items)
-    same_id = torch.isclose(found, with_id, atol=1e-6).all(dim=1)
-    same_content = torch.isclose(found, content, atol=1e-6).all(dim=1)
+    same_id = torch.isclose(actual, with_id, atol=1e-6).all(dim=1)
+    same_content = torch.isclose(actual, content, atol=1e-6).all(dim=1)
     assert (same_id ^ same_content).all()
     assert 5 < int(same_content.sum()) < 25
 
@@ -189,9 +189,9 @@ def test_arguments_that_contradict_each_other_are_refused(change: dict[str, Any]
         LearnPlus(**(SMALL | change))
 
 
-def test_more_events_than_it_knows_and_missing_content_are_refused() -> None:
+def test_too_many_events_and_missing_content_are_refused() -> None:
     tower = _tower()
-    with pytest.raises(ValueError, match="a row has 9 events, but the tower knows 8"):
+    with pytest.raises(ValueError, match="a row has 9 events, but the tower has 8"):
         tower.user(torch.ones(1, 9, dtype=torch.int64))
     with pytest.raises(ValueError, match="expected content"):
         tower.bind(_content()[:, :3])

@@ -96,5 +96,5 @@ def test_towers_are_those_of_the_released_code(item_tower: Any) -> None:
     last = tower.user_last(content, lengths)
     torch.testing.assert_close(last, expected[torch.arange(4), lengths - 1], rtol=0, atol=1e-10)
     # The item side: the same network on a sequence of one.
-    alone = forward(tower, encoder, content.reshape(-1, 1, 10), torch.ones(28, dtype=torch.int64))
-    torch.testing.assert_close(tower.items(content.reshape(-1, 10)), alone[:, 0], rtol=0, atol=1e-10)
+    single = forward(tower, encoder, content.reshape(-1, 1, 10), torch.ones(28, dtype=torch.int64))
+    torch.testing.assert_close(tower.items(content.reshape(-1, 10)), single[:, 0], rtol=0, atol=1e-10)

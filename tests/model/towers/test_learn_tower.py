@@ -1,4 +1,4 @@
-"""The twin towers: size, causality, padding, and what tells the item tower's variants apart."""
+"""The twin towers: size, causality, padding, and the differences between the item tower's variants."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_padding_never_reaches_real_positions(planted: float) -> None:
         dirty[row, length:] = planted
     torch.testing.assert_close(tower.user_last(dirty, lengths), tower.user_last(content, lengths), rtol=0, atol=1e-6)
     for row, length in enumerate(lengths.tolist()):
-        alone = tower.user(content[row : row + 1, :length])
-        torch.testing.assert_close(tower.user(dirty)[row, :length], alone[0], rtol=0, atol=1e-6)
+        single = tower.user(content[row : row + 1, :length])
+        torch.testing.assert_close(tower.user(dirty)[row, :length], single[0], rtol=0, atol=1e-6)
 
 
 def test_user_last_is_the_vector_of_the_last_real_position() -> None:
@@ -145,8 +145,8 @@ def test_single_targets_ignore_their_neighbours() -> None:
 def test_items_are_targets_of_length_one(variant: str) -> None:
     tower = _tower(variant)
     content = torch.randn(9, 10)
-    alone = torch.cat([tower.targets(content[i : i + 1].unsqueeze(0))[0] for i in range(9)])
-    torch.testing.assert_close(tower.items(content), alone, rtol=0, atol=1e-6)
+    single = torch.cat([tower.targets(content[i : i + 1].unsqueeze(0))[0] for i in range(9)])
+    torch.testing.assert_close(tower.items(content), single, rtol=0, atol=1e-6)
 
 
 def test_direct_items_bypass_the_transformer() -> None:

@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-MIXED = (1, 4, 6)  # rows are blocks of their own
+MIXED = (1, 4, 6)  # each row is a block
 SHORT = (1, 2, 6, 1, 2, 1, 3)  # rows share blocks
 
 
@@ -84,7 +84,7 @@ def slow_block(block: SASRecBlock, hidden: Tensor) -> Tensor:
 def test_agrees_with_a_slow_tower(lengths: tuple[int, ...], positions: str) -> None:
     tower = _tower(positions=positions).double()
     items = _histories(lengths)
-    found = tower.user(items)
+    actual = tower.user(items)
     for row, length in enumerate(lengths):
         places = tower.position.weight[:length]
         places = places if positions == "first" else places.flip(0)
@@ -93,7 +93,7 @@ def test_agrees_with_a_slow_tower(lengths: tuple[int, ...], positions: str) -> N
             hidden = slow_block(block, hidden)  # type: ignore[arg-type]
         for i in range(length):
             last = _norm(hidden[i]) * tower.norm.weight + tower.norm.bias
-            torch.testing.assert_close(found[row, i], last, rtol=0, atol=1e-10)
+            torch.testing.assert_close(actual[row, i], last, rtol=0, atol=1e-10)
 
 
 def test_size_is_that_of_the_published_recipe() -> None:
@@ -125,12 +125,12 @@ def test_later_events_never_reach_earlier_vectors_and_earlier_ones_do() -> None:
 def test_a_prefix_alone_has_the_vectors_it_has_in_the_whole() -> None:
     tower = _tower(positions="first")
     items = torch.randint(1, 31, (2, 8))
-    whole = tower.user(items)
+    full = tower.user(items)
     for length in range(1, 9):
-        alone = tower.user(items[:, :length])
-        torch.testing.assert_close(alone, whole[:, :length], rtol=0, atol=1e-5)
+        single = tower.user(items[:, :length])
+        torch.testing.assert_close(single, full[:, :length], rtol=0, atol=1e-5)
         last = tower.user_last(items, torch.tensor([length, length]))
-        torch.testing.assert_close(last, alone[:, -1], rtol=0, atol=1e-5)
+        torch.testing.assert_close(last, single[:, -1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("lengths", [MIXED, SHORT])
@@ -138,14 +138,14 @@ def test_padding_does_not_matter(lengths: tuple[int, ...]) -> None:
     tower = _tower()
     items = _histories(lengths)
     real = items != 0
-    alone = [tower.user(items[row : row + 1, :length])[0] for row, length in enumerate(lengths)]
+    single = [tower.user(items[row : row + 1, :length])[0] for row, length in enumerate(lengths)]
     longer = torch.cat([items, torch.zeros(len(items), 40, dtype=torch.int64)], dim=1)  # beyond max_length, but empty
-    found = tower.user(longer)
-    assert found.shape == (len(items), 46, 12)
-    assert not found[:, 6:].any()
-    torch.testing.assert_close(found[:, :6][real], torch.cat(alone), rtol=0, atol=1e-5)
+    actual = tower.user(longer)
+    assert actual.shape == (len(items), 46, 12)
+    assert not actual[:, 6:].any()
+    torch.testing.assert_close(actual[:, :6][real], torch.cat(single), rtol=0, atol=1e-5)
     tower.embedding.weight.data[0] = 100.0
-    torch.testing.assert_close(tower.user(items)[real], torch.cat(alone), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tower.user(items)[real], torch.cat(single), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -176,7 +176,7 @@ def test_input_and_output_share_the_embedding() -> None:
     tower.user(items)[0, 0].sum().backward()
     assert tower.embedding.weight.grad is not None
     touched = tower.embedding.weight.grad.abs().sum(dim=1).nonzero().flatten().tolist()
-    assert touched == [4]  # the vector after event 0 knows event 0 alone
+    assert touched == [4]  # the vector after event 0 depends on event 0 only
     tower.items(torch.tensor([9])).sum().backward()
     assert tower.embedding.weight.grad[9].any()
 
@@ -252,9 +252,9 @@ def test_refuses_contradictory_arguments(change: dict[str, Any], message: str) -
 
 def test_refuses_histories_that_do_not_fit() -> None:
     tower = _tower()
-    with pytest.raises(ValueError, match="a row has 9 events, but the tower knows 8 positions"):
+    with pytest.raises(ValueError, match="a row has 9 events, but the tower has 8 positions"):
         tower.user(torch.ones(2, 9, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"expected items \[B, L\], got \[4\]"):
         tower.user(torch.ones(4, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"expected times \[2, 4\] as the items, got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"expected times of the items' shape \[2, 4\], got \[2, 3\]"):
         tower.user(torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 3, dtype=torch.int64))

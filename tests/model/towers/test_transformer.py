@@ -1,4 +1,4 @@
-"""The causal transformer against a loop-by-loop implementation, and what may and may not reach a position."""
+"""The causal transformer against a loop-by-loop implementation, and the inputs that may affect a position."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_block_agrees_with_a_slow_one(heads: int) -> None:
     block = CausalBlock(width=12, heads=heads, ffn=20, dropout=0.1).double().eval()
     _randomised(block)
     hidden = torch.randn(2, 5, 12, dtype=torch.float64)
-    found = block(hidden).detach().numpy()
+    actual = block(hidden).detach().numpy()
     for row in range(2):
-        np.testing.assert_allclose(found[row], slow_block(block, hidden[row].numpy()), atol=1e-10)
+        np.testing.assert_allclose(actual[row], slow_block(block, hidden[row].numpy()), atol=1e-10)
 
 
 def test_blocks_are_stacked_in_order() -> None:

@@ -106,7 +106,7 @@ def make_loop(
     length: int = 8,
     break_after: int | None = None,
     objective: dict[str, Any] | None = None,
-    ranks: ProcessGroup | None = None,
+    group: ProcessGroup | None = None,
     console: Reporter | None = None,
     **training: Any,
 ) -> TrainingLoop:
@@ -115,23 +115,23 @@ def make_loop(
     validate: Callable[[Tower], dict[str, float]] = (lambda _: {"NDCG@10": next(given)}) if scores else parity_apart
     chosen = {"history": 6, "targets": 3, "history_positions": 2, "target_positions": 2, "temperature": 0.2}
     settings = ObjectiveSettings(**{**chosen, **(objective or {})})
-    tower, ranks = make_tower(kind), ranks or ProcessGroup()
-    maker = BatchMaker(settings, n_items=ITEMS, seed=3, rank=ranks.rank, times=tower.needs_times)
+    tower, group = make_tower(kind), group or ProcessGroup()
+    maker = BatchMaker(settings, n_items=ITEMS, seed=3, rank=group.rank, times=tower.needs_times)
     stream = Interrupted(
         planted_snapshot(folder.parent / f"length-{length}", length=length),
         maker.columns,
         shuffle_rows=48,
         seed=3,
-        rank=ranks.rank,
-        world=ranks.size,
+        rank=group.rank,
+        world=group.size,
     )
     stream.after = break_after
     return TrainingLoop(
         tower=tower,
-        loss=ObjectiveLoss(settings, log_q=None, ranks=ranks),
+        loss=ObjectiveLoss(settings, log_q=None, group=group),
         stream=stream,
         maker=maker,
-        feed=FeedSettings(batch_size=16 // ranks.size),
+        feed=FeedSettings(batch_size=16 // group.size),
         training=TrainingSettings(
             seed=3,
             epochs=epochs,

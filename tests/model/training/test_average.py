@@ -69,12 +69,12 @@ def test_what_is_kept_is_the_average_and_what_learns_is_not(tmp_path: Path) -> N
 
 
 def test_a_killed_run_goes_on_with_its_average(tmp_path: Path) -> None:
-    whole = make_loop(tmp_path / "whole", epochs=3, average=0.95)
-    whole.fit()
+    unbroken = make_loop(tmp_path / "whole", epochs=3, average=0.95)
+    unbroken.fit()
     with pytest.raises(KeyboardInterrupt):
         make_loop(tmp_path / "parts", epochs=3, average=0.95, break_after=11).fit()
     last = make_loop(tmp_path / "parts", epochs=3, average=0.95)
     last.fit()
-    assert any(name.startswith("average.") for name in whole.modules.state_dict())
-    for name, tensor in whole.modules.state_dict().items():
+    assert any(name.startswith("average.") for name in unbroken.modules.state_dict())
+    for name, tensor in unbroken.modules.state_dict().items():
         assert torch.equal(tensor, last.modules.state_dict()[name]), name

@@ -54,9 +54,9 @@ def test_crops_are_stretches_of_two_events_and_more_from_everywhere() -> None:
 
 def test_a_share_of_the_sequences_is_cropped_and_without_it_none() -> None:
     assert all(batch(step).valid[:2].sum() == 1 + 4 for step in range(50))
-    whole = [int(batch(step, crop_share=0.5).valid[1].sum()) == 4 for step in range(400)]
-    # Half are whole, and of the others the one crop in four that is the whole sequence.
-    assert np.mean(whole) == pytest.approx(0.5 + 0.5 * 0.25, abs=0.08)
+    uncropped = [int(batch(step, crop_share=0.5).valid[1].sum()) == 4 for step in range(400)]
+    # Half are not cropped, and of the crops one in four is the complete sequence.
+    assert np.mean(uncropped) == pytest.approx(0.5 + 0.5 * 0.25, abs=0.08)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.4])
@@ -72,7 +72,7 @@ def test_popularity_is_added_to_the_scores_of_the_catalogue(strength: float) -> 
     valid = items != 0
     following = torch.tensor([9, 20, 40, 11, 5])
     made = NextItemBatch(items=items, times=None, negatives=None, valid=valid, following=following, weight=None)
-    loss = ObjectiveLoss(settings, log_q=shares, ranks=ProcessGroup(), catalogue=catalogue)
+    loss = ObjectiveLoss(settings, log_q=shares, group=ProcessGroup(), catalogue=catalogue)
     total, count = loss(tower, made)
     scores = tower.user(items)[valid] @ tower.items(catalogue).T / 0.2 + strength * shares[catalogue]
     assert float(count) == 5

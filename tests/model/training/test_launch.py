@@ -16,7 +16,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.training.checkpoint import Checkpoints
-from learn_spark.model.training.launch import train_alone, train_here, train_on_spark
+from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
 from learn_spark.model.training.task import TrainingTask
 from tests.model.training.planted import ITEMS, planted_rows
 
@@ -56,30 +56,30 @@ def task(histories: Snapshot, folder: Path, *overrides: str) -> TrainingTask:
     )
 
 
-def weights(told: TrainingTask) -> dict[str, torch.Tensor]:
-    found = Checkpoints(Path(told.folder) / "checkpoints").load_best()
-    assert found is not None
-    return found
+def weights(task: TrainingTask) -> dict[str, torch.Tensor]:
+    best = Checkpoints(Path(task.folder) / "checkpoints").load_best()
+    assert best is not None
+    return best
 
 
 def test_two_processes_here_and_on_spark(spark: SparkSession, histories: Snapshot, tmp_path: Path) -> None:
-    here, there, alone = (task(histories, tmp_path / name) for name in ("here", "there", "alone"))
-    trained = train_here(here, 2)
+    here, there, in_process = (task(histories, tmp_path / name) for name in ("here", "there", "alone"))
+    trained = train_in_processes(here, 2)
     # Every user once an epoch, whichever process has it; both take ceil(23 / 8) steps.
     assert [point["samples"] for point in trained.curve] == [45, 45]
-    told = Checkpoints(Path(here.folder) / "checkpoints").progress()
-    assert told is not None
-    assert told.step == 2 * 3
+    progress = Checkpoints(Path(here.folder) / "checkpoints").progress()
+    assert progress is not None
+    assert progress.step == 2 * 3
     assert trained.curve[1]["loss"] < trained.curve[0]["loss"]
     on_spark = train_on_spark(there, 2, lambda: spark)
     assert [point["loss"] for point in on_spark.curve] == [point["loss"] for point in trained.curve]
     ours, theirs = weights(here), weights(there)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    single = train_alone(alone, Reporter(quiet=True))
+    single = train_in_process(in_process, Reporter(quiet=True))
     assert [point["samples"] for point in single.curve] == [45, 45]
 
 
 def test_a_process_that_fails_is_told(histories: Snapshot, tmp_path: Path) -> None:
     broken = task(histories, tmp_path / "broken")
     with pytest.raises(LearnSparkError, match=r"one of 2 processes failed: .*there is no Delta table"):
-        train_here(TrainingTask(**{**broken.__dict__, "histories": str(tmp_path / "nothing")}), 2)
+        train_in_processes(TrainingTask(**{**broken.__dict__, "histories": str(tmp_path / "nothing")}), 2)

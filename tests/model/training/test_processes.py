@@ -57,33 +57,33 @@ def part(batch: Batch, users: slice) -> Batch:
     return replace(batch, **split)
 
 
-def gradients(case: str, ranks: ProcessGroup, users: slice) -> dict[str, torch.Tensor]:
+def gradients(case: str, group: ProcessGroup, users: slice) -> dict[str, torch.Tensor]:
     kind, changes = CASES[case]
     objective = ObjectiveSettings(
         **{"history": 6, "targets": 3, "history_positions": 3, "target_positions": 2, "temperature": 0.5, **changes}
     )
     tower = make_tower(kind).eval()  # without dropout, which would differ
     log_q = torch.log_softmax(torch.linspace(0, 3, ITEMS + 1), 0) if objective.log_q else None
-    loss = ObjectiveLoss(objective, log_q=log_q, ranks=ranks)
+    loss = ObjectiveLoss(objective, log_q=log_q, group=group)
     batch = BatchMaker(objective, n_items=ITEMS, seed=1, times=tower.needs_times).make(rows(), turn=0, step=0)
     terms, count = loss(tower, part(batch, users))
-    total, pairs = ranks.total(torch.stack([terms.detach(), count.float()]))
+    total, pairs = group.sum(torch.stack([terms.detach(), count.float()]))
     (terms / pairs).backward()
     named = [*tower.named_parameters(), *loss.named_parameters()]
-    ranks.sum_gradients([parameter for _, parameter in named])
-    found = {name: torch.zeros(()) if p.grad is None else p.grad for name, p in named}
-    return {**found, "loss": total / pairs, "pairs": pairs}
+    group.sum_gradients([parameter for _, parameter in named])
+    gradients_by_name = {name: torch.zeros(()) if p.grad is None else p.grad for name, p in named}
+    return {**gradients_by_name, "loss": total / pairs, "pairs": pairs}
 
 
 def work(rank: int, port: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    ranks = ProcessGroup(rank, 2)
-    torch.save({case: gradients(case, ranks, SPLIT[rank]) for case in CASES}, Path(folder) / f"{rank}.pt")
-    assert ranks.share(rank) == 0
+    group = ProcessGroup(rank, 2)
+    torch.save({case: gradients(case, group, SPLIT[rank]) for case in CASES}, Path(folder) / f"{rank}.pt")
+    assert group.broadcast(rank) == 0
     # An empty share is gathered too.
-    nothing = ranks.gather(torch.full((rank, 2), 7.0, requires_grad=True))
+    nothing = group.gather(torch.full((rank, 2), 7.0, requires_grad=True))
     assert nothing.tolist() == [[7.0, 7.0]]
     nothing.sum().backward()
     dist.destroy_process_group()
@@ -101,11 +101,11 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str,
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_two_processes_are_as_one_on_the_joined_batch(of_two: list[Any], case: str) -> None:
-    alone = gradients(case, ProcessGroup(), slice(0, 5))
-    assert alone["pairs"] > 5
-    for name, expected in alone.items():
+    single = gradients(case, ProcessGroup(), slice(0, 5))
+    assert single["pairs"] > 5
+    for name, expected in single.items():
         for rank in (0, 1):
             torch.testing.assert_close(of_two[rank][case][name], expected, rtol=1e-4, atol=1e-6, msg=f"{case}: {name}")
     # Each alone would be another loss: the negatives of the other's users matter.
-    own = gradients(case, ProcessGroup(), SPLIT[0])
-    assert abs(float(own["loss"] - alone["loss"])) > 1e-3
+    of_first = gradients(case, ProcessGroup(), SPLIT[0])
+    assert abs(float(of_first["loss"] - single["loss"])) > 1e-3

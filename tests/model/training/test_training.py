@@ -56,14 +56,14 @@ def test_a_run_killed_anywhere_and_resumed_ends_with_the_same_weights(
 ) -> None:
     """8 batches an epoch: killed in the middle of one, at its end, and several times."""
     options: dict[str, Any] = {"kind": kind, "epochs": 3, "objective": NEXT_ITEM[kind], "accumulate": 2}
-    whole = make_loop(tmp_path / "whole", **options)
-    unbroken = whole.fit()
+    unbroken_loop = make_loop(tmp_path / "whole", **options)
+    unbroken = unbroken_loop.fit()
     for after in breaks:
         with pytest.raises(KeyboardInterrupt):
             make_loop(tmp_path / "parts", break_after=after, **options).fit()
     last = make_loop(tmp_path / "parts", **options)
     resumed = last.fit()
-    same_weights(whole, last)
+    same_weights(unbroken_loop, last)
     for ours, theirs in zip(resumed.curve, unbroken.curve, strict=True):
         assert {k: v for k, v in ours.items() if k not in TIMING} == {
             k: v for k, v in theirs.items() if k not in TIMING
@@ -78,10 +78,10 @@ def test_a_killed_run_goes_on_and_does_not_begin_anew(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_loop(tmp_path / "run", break_after=11).fit()
     (last,) = (tmp_path / "run" / "checkpoints").glob("last-*")
-    told = json.loads((last / "progress.json").read_text())
+    progress = json.loads((last / "progress.json").read_text())
     # Batches are made ahead, so that the kill came some batches after the last checkpoint.
-    assert told["epoch"] == 1 or told["batch"] >= 4
-    assert make_loop(tmp_path / "run").fit().resumed_at == told["epoch"]
+    assert progress["epoch"] == 1 or progress["batch"] >= 4
+    assert make_loop(tmp_path / "run").fit().resumed_at == progress["epoch"]
     assert make_loop(tmp_path / "run", resume="never").fit().resumed_at == 0
 
 
@@ -111,16 +111,16 @@ def test_it_stops_when_patience_is_out_and_keeps_the_best_epoch(tmp_path: Path) 
 
 
 def test_users_with_one_training_event_teach_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="nothing to contrast"):
+    with pytest.raises(TrainingError, match="no pairs to contrast"):
         make_loop(tmp_path / "run", length=1).fit()
 
 
 def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
     loop = make_loop(tmp_path / "run", epochs=1, accumulate=3)
     loop.fit()
-    told = json.loads(next((tmp_path / "run" / "checkpoints").glob("last-*/progress.json")).read_text())
+    progress = json.loads(next((tmp_path / "run" / "checkpoints").glob("last-*/progress.json")).read_text())
     # 8 batches: two steps of three and one of two.
-    assert told["step"] == 3
+    assert progress["step"] == 3
 
 
 def test_mixed_precision_learns_as_well(tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_auto_is_bf16_where_the_device_has_it_and_says_which(
     }
     assert losses["auto"] == losses[same["auto"]]
     assert losses["fp32"] != losses["bf16"]
-    told = capsys.readouterr().out
-    assert f"auto: {same['auto']} on this device" in told
-    assert ("no products in bf16" in told) != has_it
+    output = capsys.readouterr().out
+    assert f"auto: {same['auto']} on this device" in output
+    assert ("no bf16 products" in output) != has_it
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -206,5 +206,5 @@ def test_tensorboard_and_json_lines_tell_the_same(tmp_path: Path) -> None:
     trained = make_loop(tmp_path / "run", epochs=2).fit()
     board = EventAccumulator(str(tmp_path / "run" / "logs" / "tensorboard"))
     board.Reload()
-    told = [point.value for point in board.Scalars("validation NDCG_at_10")]
-    assert np.allclose(told, [point["validation NDCG@10"] for point in trained.curve])
+    values = [point.value for point in board.Scalars("validation NDCG_at_10")]
+    assert np.allclose(values, [point["validation NDCG@10"] for point in trained.curve])
