@@ -264,7 +264,7 @@ def _spark(folder: Path, texts: list[str], precision: str) -> dict[str, float]:
         frame = frame.withColumn("chunk", F.pmod(F.xxhash64("text_key"), F.lit(chunks)))
         frame.repartition("chunk").write.partitionBy("chunk").parquet(f"file:{root}/texts")
         place, table = f"{root}/text_embeddings", contract("text_embeddings")
-        delta.create_if_missing(session, place, table)
+        delta.create_if_missing(place, table)
         watched = _watched(WorkerSpec(str(folder), encoder, threads=1), notes)
 
         def encode(some: Any) -> None:

@@ -39,7 +39,7 @@ def run(context: StageContext) -> StageResult:
         require_gpu(context.spark, profile)
     identity = identify(settings)
     path, table = context.path("text_embeddings"), contract("text_embeddings")
-    delta.create_if_missing(context.spark, path, table)
+    delta.create_if_missing(path, table)
     version = template(context.settings.text.template).key
     item_text = context.read("item_text")
     missing = texts_to_encode(item_text, version, delta.read(context.spark, path), identity.key)

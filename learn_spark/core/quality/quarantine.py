@@ -19,7 +19,7 @@ def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str)
     from pyspark.sql import functions as F
 
     table = contract("quarantine")
-    delta.create_if_missing(refused.sparkSession, path, table)
+    delta.create_if_missing(path, table)
     of_a_file = refused.groupBy("raw", "reasons", "source_file").agg(
         F.count("*").alias("occurrences"), F.max("parsed").alias("parsed")
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import yaml
+from deltalake import Schema as DeltaSchema
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from learn_spark.core.errors import LearnSparkError
@@ -183,15 +184,10 @@ class Contract(BaseModel):
 
     def spark_schema(self) -> StructType:
         """The columns as a Spark schema, nullability included."""
-        from pyspark.sql.types import StructField, StructType, _parse_datatype_string
+        from pyspark.sql.types import StructType
 
-        return StructType(
-            [StructField(c.name, _parse_datatype_string(_spark_name(c.type)), c.nullable) for c in self.columns]
-        )
-
-
-def _spark_name(name: str) -> str:
-    return re.sub(r"\blong\b", "bigint", name)
+        # By Delta's form of a schema, which is Spark's: Spark's own parser of type names asks the JVM for each column.
+        return StructType.fromJson(json.loads(DeltaSchema.from_arrow(self.arrow_schema()).to_json()))
 
 
 def _arrow_type(name: str) -> pa.DataType:

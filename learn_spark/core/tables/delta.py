@@ -12,6 +12,7 @@ import deltalake
 
 from learn_spark.core.errors import RowCountError
 from learn_spark.core.tables.contracts import Contract, ContractError
+from learn_spark.core.tables.create import create_table
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 
@@ -20,51 +21,36 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 
-FOR_GOOD = "interval 36500 days"
-
-
-def create_if_missing(spark: SparkSession, path: str, contract: Contract) -> None:
+def create_if_missing(path: str, contract: Contract) -> None:
     """Create the table, its NOT NULL and CHECK constraints in the same commit; if it is there, check that it fits.
 
     Raises ContractError where a table with other columns or other constraints is already there.
     """
-    from delta.tables import DeltaTable
-
-    if current_version(path) is not None:
-        # Asked without Spark: its commands on a table's description take longer than many a day's rows.
-        held = deltalake.DeltaTable(path, without_files=True)
-        _check_columns(_spark_schema(held), contract)
-        properties = {key.lower(): value for key, value in held.metadata().configuration.items()}
-        for name, condition in contract.constraints.items():
-            if properties.get(f"delta.constraints.{name.lower()}") != condition:
-                raise ContractError(
-                    f"the table {path} does not hold the constraint {name} of its contract ({condition}); it was made "
-                    "by another version: use another workspace, or add the constraint by ALTER TABLE"
-                )
+    if current_version(path) is None:
+        create_table(path, contract)
         return
-    builder = DeltaTable.createIfNotExists(spark).location(path).addColumns(contract.spark_schema())
-    builder = builder.property("delta.enableDeletionVectors", "false")
+    # Asked without Spark: its commands on a table's description take longer than many a day's rows.
+    held = deltalake.DeltaTable(path, without_files=True)
+    _check_columns(_spark_schema(held), contract)
+    properties = {key.lower(): value for key, value in held.metadata().configuration.items()}
     for name, condition in contract.constraints.items():
-        builder = builder.property(f"delta.constraints.{name}", condition)
-    if contract.change_data_feed:
-        builder = builder.property("delta.enableChangeDataFeed", "true")
-    if contract.keeps_versions:
-        # 30 and 7 days by default: after a checkpoint, or a VACUUM, older versions could not be read any more.
-        for name in ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration"):
-            builder = builder.property(name, FOR_GOOD)
-    builder.execute()
+        if properties.get(f"delta.constraints.{name.lower()}") != condition:
+            raise ContractError(
+                f"the table {path} does not hold the constraint {name} of its contract ({condition}); it was made "
+                "by another version: use another workspace, or add the constraint by ALTER TABLE"
+            )
 
 
 def append(frame: DataFrame, path: str, contract: Contract) -> None:
     """Append rows in one commit."""
-    create_if_missing(frame.sparkSession, path, contract)
+    create_if_missing(path, contract)
     with translated(contract):
         conform(frame, contract).write.format("delta").mode("append").save(path)
 
 
 def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | None = None) -> None:
     """Replace all rows, or those of one slice (``where``), in one commit."""
-    create_if_missing(frame.sparkSession, path, contract)
+    create_if_missing(path, contract)
     writer = conform(frame, contract).write.format("delta").mode("overwrite")
     if where:
         writer = writer.option("replaceWhere", where)
@@ -82,7 +68,7 @@ def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str |
     from pyspark.sql import functions as F
 
     spark = frame.sparkSession
-    create_if_missing(spark, path, contract)
+    create_if_missing(path, contract)
     source = conform(frame, contract)
     if not Snapshot.open(path).rows:
         inserted = 0 if source.isEmpty() else _append_counted(source, path, contract)

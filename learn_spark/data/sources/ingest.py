@@ -71,7 +71,7 @@ def run(context: StageContext) -> StageResult:
     if not context.forced and not _tables_were_reset(context):
         files = new_files(files, context.workspace, reader, skipped_too=settings.unreadable == "stop")
     for table in TABLES:
-        delta.create_if_missing(context.spark, context.path(table), contract(table))
+        delta.create_if_missing(context.path(table), contract(table))
     if not files:
         return StageResult(0, 0, notes=("no new file",))
     scratch = context.folder("cache", "ingest", context.run_id)

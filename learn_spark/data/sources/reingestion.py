@@ -22,7 +22,7 @@ class QuarantinedEvents:
         from pyspark.sql import functions as F
 
         self._spark, self._path = spark, quarantine_path
-        delta.create_if_missing(spark, quarantine_path, contract("quarantine"))
+        delta.create_if_missing(quarantine_path, contract("quarantine"))
         waiting = delta.read(spark, quarantine_path).where("source_table = 'interactions' and parsed is not null")
         self.rows: DataFrame | None = None
         if waiting.isEmpty():

@@ -67,11 +67,11 @@ def test_columns_must_be_those_of_the_contract(spark: SparkSession, tmp_path: Pa
 
 def test_a_table_of_another_shape_or_constraint_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     path = str(tmp_path / "items")
-    delta.create_if_missing(spark, path, ITEMS)
+    delta.create_if_missing(path, ITEMS)
     with pytest.raises(ContractError, match="does not hold the constraint cheap"):
-        delta.create_if_missing(spark, path, ITEMS.model_copy(update={"constraints": {"cheap": "price < 10"}}))
+        delta.create_if_missing(path, ITEMS.model_copy(update={"constraints": {"cheap": "price < 10"}}))
     with pytest.raises(ContractError, match="item_index is missing"):
-        delta.create_if_missing(spark, path, contract("item_index"))
+        delta.create_if_missing(path, contract("item_index"))
 
 
 def test_merge_inserts_updates_and_rests(spark: SparkSession, tmp_path: Path) -> None:
