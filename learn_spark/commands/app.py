@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -91,12 +91,14 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened]) -> i
 
 
 def run_in_workspace(
-    config: str, overrides: list[str] | None, verbose: bool, work: Callable[[Opened], None], *, lock: bool = False
+    config: str,
+    overrides: list[str] | None,
+    verbose: bool,
+    work: Callable[[Opened], None],
+    *,
+    lock: Callable[[Workspace], AbstractContextManager[None]] | None = None,
 ) -> int:
-    """Run ``work`` in the workspace of the settings and return the exit code.
-
-    ``lock``: take the workspace's lock first.
-    """
+    """Run ``work`` in the workspace of the settings, under ``lock`` if given, and return the exit code."""
     quiet_environment(verbose)
     opened_so_far: list[Opened] = []
 
@@ -108,16 +110,19 @@ def run_in_workspace(
         settings = load_settings(config, overrides or [])
         opened = Opened(settings, Workspace.open(settings.workspace), Reporter())
         opened_so_far.append(opened)
-        if lock:
-            from learn_spark.pipeline.runner import workspace_lock
-        with workspace_lock(opened.workspace) if lock else nullcontext():
+        with nullcontext() if lock is None else lock(opened.workspace):
             work(opened)
 
     return _guarded(open_and_work, verbose, opened_so_far)
 
 
 def in_workspace(
-    config: str, overrides: list[str] | None, verbose: bool, work: Callable[[Opened], None], *, lock: bool = False
+    config: str,
+    overrides: list[str] | None,
+    verbose: bool,
+    work: Callable[[Opened], None],
+    *,
+    lock: Callable[[Workspace], AbstractContextManager[None]] | None = None,
 ) -> NoReturn:
     """Run ``work`` in the workspace of the settings, then exit with its exit code."""
     raise typer.Exit(run_in_workspace(config, overrides, verbose, work, lock=lock))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from learn_spark.commands.app import Opened, app, in_workspace, without_workspace
 from learn_spark.commands.options import ConfigOption, DryRunOption, SetOption, VerboseOption
 from learn_spark.core.errors import LearnSparkError
+
+if TYPE_CHECKING:
+    from learn_spark.core.tables.workspace import Workspace
 
 
 @app.command()
@@ -126,7 +130,13 @@ def forget_embeddings(
 
         show_embeddings(opened.workspace, opened.settings, opened.console, delete=delete)
 
-    in_workspace(config, overrides, verbose, work, lock=True)
+    in_workspace(config, overrides, verbose, work, lock=_no_other_job)
+
+
+def _no_other_job(workspace: Workspace) -> AbstractContextManager[None]:
+    from learn_spark.pipeline.locks import whole_workspace
+
+    return whole_workspace(workspace, "a run of forget-embeddings")
 
 
 @app.command()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from learn_spark.commands.app import Opened, app, in_workspace
 from learn_spark.commands.options import ConfigOption, DryRunOption, ReasonOption, SetOption, VerboseOption
+
+if TYPE_CHECKING:
+    from learn_spark.core.tables.workspace import Workspace
 
 
 @app.command(rich_help_panel="Releases")
@@ -62,7 +66,7 @@ def withdraw(
         withdrawn, in_force = withdraw(opened.workspace, release, reason)
         show_change([withdrawn], in_force, opened.console)
 
-    in_workspace(config, overrides, verbose, work, lock=True)
+    in_workspace(config, overrides, verbose, work, lock=_no_other_release)
 
 
 @app.command(rich_help_panel="Releases")
@@ -89,4 +93,10 @@ def rollback(
         withdrawn, in_force = roll_back(opened.workspace, to, reason)
         show_change(withdrawn, in_force, opened.console)
 
-    in_workspace(config, overrides, verbose, work, lock=True)
+    in_workspace(config, overrides, verbose, work, lock=_no_other_release)
+
+
+def _no_other_release(workspace: Workspace) -> AbstractContextManager[None]:
+    from learn_spark.pipeline.locks import writing
+
+    return writing(workspace, ("releases",), "a change of releases")

@@ -1,4 +1,4 @@
-"""Commands about models and users: recommend, compare, search."""
+"""Commands about models and users: recommend, compare, search, study."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from learn_spark.commands.app import Opened, app, in_workspace
+from learn_spark.commands.app import Opened, app, in_workspace, without_workspace
 from learn_spark.commands.options import (
     ConfigArgument,
     ConfigOption,
@@ -104,3 +104,50 @@ def search(
         )
 
     in_workspace(settings_file, overrides, verbose, work)
+
+
+@app.command()
+def study(
+    plan: Annotated[str, typer.Argument(metavar="PLAN.yaml", help="A study's plan: tables, rows, seeds.")],
+    overrides: SetOption = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", min=0, help="Instead of the plan's seeds; may be repeated.")
+    ] = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option("--slices", metavar="DIMENSION", help="Show a dimension, such as popularity; may be repeated."),
+    ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option("--at-once", min=1, help="Trainings at a time; default: as training.threads leaves cores for."),
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train and evaluate every row of a plan with every seed: one table with intervals, gains, costs and charts."""
+
+    def work() -> None:
+        import json
+        from pathlib import Path
+
+        from learn_spark.core.console import Reporter
+        from learn_spark.core.settings.load import load_study
+        from learn_spark.studies.show import as_json as to_json
+        from learn_spark.studies.study import run_study
+
+        given = {"seeds": seeds, "slices": slices}
+        of_plan = [f"{key}={json.dumps(value)}" for key, value in given.items() if value]
+        result = run_study(
+            load_study(plan, of_plan),
+            Path(plan).stem,
+            overrides or [],
+            Reporter(quiet=as_json),
+            at_once=at_once,
+            dry_run=dry_run,
+            verbose=verbose,
+        )
+        if as_json and result is not None:
+            print(to_json(result))
+
+    without_workspace(verbose, work)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learn_spark.core.machine import available_cores
 from learn_spark.core.settings.encoder import EncoderSettings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def embed_text(
     concurrent_tasks = session.sparkContext.defaultParallelism if session else 1
     # Converted here once, not in every worker.
     folder = str(prepared(settings, cache))
-    spec = WorkerSpec(folder, settings, threads or max(1, (os.cpu_count() or 1) // concurrent_tasks))
+    spec = WorkerSpec(folder, settings, threads or max(1, len(available_cores()) // concurrent_tasks))
 
     def embed(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         from learn_spark.encoder.engine import encode_windows

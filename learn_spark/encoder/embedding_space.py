@@ -13,7 +13,7 @@ import numpy as np
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.log import append_rows, read_rows, table_lock
 from learn_spark.core.tables.workspace import Workspace
 
 SpaceKind = Literal["raw", "centred", "whitened"]
@@ -105,8 +105,6 @@ def register_embedding_space(
 ) -> str:
     """Register the space in embedding_spaces once, with the table versions it came from; returns its space_key."""
     path, key = workspace.table("embedding_spaces"), space.key(encoder_key)
-    if any(row["space_key"] == key for row in read_rows(path)):
-        return key
     row = {
         "space_key": key,
         "encoder_key": encoder_key,
@@ -121,7 +119,9 @@ def register_embedding_space(
         "matrix": None if space.matrix is None else space.matrix.ravel().tolist(),
         "written_at": datetime.now(UTC),
     }
-    append_rows(path, contract("embedding_spaces"), [row])
+    with table_lock(path):
+        if all(registered["space_key"] != key for registered in read_rows(path)):
+            append_rows(path, contract("embedding_spaces"), [row])
     return key
 
 

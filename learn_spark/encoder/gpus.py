@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING
 
+from learn_spark.core.machine import available_cores
 from learn_spark.encoder.identity import EncoderError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def threads_of_task(spark: SparkSession, tasks: int, gpus: int) -> int:
     context = spark.sparkContext
     conf = context.getConf()
     if (context.master or "").startswith("local"):
-        return max(1, (os.cpu_count() or 1) // tasks)
+        return max(1, len(available_cores()) // tasks)
     cores = int(conf.get("spark.executor.cores", "1") or 1)
     concurrent_tasks = (
         max(1, _gpus_per_executor(conf) // gpus)

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.log import append_rows, read_rows, table_lock
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import EncoderIdentity
 
@@ -14,8 +14,6 @@ from learn_spark.encoder.identity import EncoderIdentity
 def register_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:
     """Register the model and settings of a key, once."""
     path = workspace.table("encoders")
-    if any(row["encoder_key"] == identity.key for row in read_rows(path)):
-        return
     row = {
         "encoder_key": identity.key,
         "model": identity.model,
@@ -28,7 +26,9 @@ def register_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:
         "precision": identity.precision,
         "first_used_at": datetime.now(UTC),
     }
-    append_rows(path, contract("encoders"), [row])
+    with table_lock(path):
+        if all(registered["encoder_key"] != identity.key for registered in read_rows(path)):
+            append_rows(path, contract("encoders"), [row])
 
 
 def _architecture(identity: EncoderIdentity) -> str | None:

@@ -14,6 +14,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
+from learn_spark.core.storage.locks import lock_or_refuse
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.data.splits.split import (
@@ -104,6 +105,12 @@ def run(context: StageContext) -> StageResult:
     for table in ("evaluations", "evaluation_slices", "evaluation_users"):
         check_columns(context.path(table), contract(table))  # before the work, so that no work is lost
     key, protocol = ResultKey.of_settings(context.inputs, context.settings), protocol_of(context.settings)
+    lock = context.folder("locks") / f"evaluation-{key.digest()}.lock"
+    with lock_or_refuse(lock, f"the evaluation of model {key.model_id}", f"run {context.run_id}", remove=True):
+        return _run(context, key, protocol)
+
+
+def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     histories = context.snapshot("user_histories").to_arrow()
     if (earlier_run := written_by(context.workspace, key, protocol)) is not None and not context.forced:
         note = (

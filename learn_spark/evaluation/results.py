@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,10 @@ class ResultKey:
     model_id: str
     tables: Mapping[str, str]
     settings_hash: str
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the result."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     @staticmethod
     def of_run(run: Run) -> ResultKey:

@@ -8,7 +8,7 @@ from typing import Any
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, check_columns, read_rows
+from learn_spark.core.tables.log import append_rows, check_columns, read_rows, table_lock
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.workspace import Workspace
 
@@ -168,8 +168,9 @@ def _ended(row: Mapping[str, Any], status: str, reason: str | None) -> dict[str,
 
 def _add(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     path = workspace.table("releases")
-    last = max((row["sequence"] for row in read_rows(path)), default=0)
-    now = datetime.now(UTC)
-    full = [{**row, "sequence": last + place, "written_at": now} for place, row in enumerate(rows, 1)]
-    append_rows(path, contract("releases"), full)
+    with table_lock(path):
+        last = max((row["sequence"] for row in read_rows(path)), default=0)
+        now = datetime.now(UTC)
+        full = [{**row, "sequence": last + place, "written_at": now} for place, row in enumerate(rows, 1)]
+        append_rows(path, contract("releases"), full)
     return full

@@ -11,8 +11,8 @@ from learn_spark.model.manifest import ModelManifest
 from learn_spark.model.trained import trained_models
 
 
-def usable_model(settings: Settings, workspace: Workspace) -> str:
-    """Id of ``release.model``, or of the newest model with the settings' tower and encoder.
+def usable_model(settings: Settings, workspace: Workspace, first: str | None = None) -> str:
+    """Id of ``release.model``, or of ``first`` or else the newest trained model of the settings' tower and encoder.
 
     With ``histories.as_of`` the model must be trained as of that time or earlier, so that no later event is in the
     features; without it, on all events. Raises LearnSparkError if no model fits, or if ``release.model`` is unknown or
@@ -28,6 +28,8 @@ def usable_model(settings: Settings, workspace: Workspace) -> str:
                 f"{', '.join(list(trained)[:3])} (learn-spark models lists all)"
             )
         trained = {settings.release.model: trained[settings.release.model]}
+    elif first in trained:
+        trained = {first: trained[first], **trained}
     fitting = {model: manifest for model, manifest in trained.items() if _is_of(manifest, settings)}
     if not fitting and settings.release.model is not None:
         raise LearnSparkError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.machine import available_cores
 from learn_spark.core.quality.gate import evaluate_rules
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.code import code_version
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 NAMES = {"user_features": "user", "item_features": "item"}
 
 
-def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The newest model that knows nothing of what the features may not know."""
-    return {"model": usable_model(settings, workspace)}
+def other_inputs(settings: Settings, workspace: Workspace, model_id: str | None) -> dict[str, str]:
+    """``model_id``, or the newest model, of those that know nothing of what the features may not know."""
+    return {"model": usable_model(settings, workspace, first=model_id)}
 
 
 def vector_code() -> str:
@@ -80,7 +80,7 @@ def run(context: StageContext) -> StageResult:
         model_folder=str(context.workspace.root / "models" / model.model_id),
         matrix_path=None if matrix is None else str(matrix),
         batch_rows=context.settings.release.batch_rows,
-        threads=max(1, (os.cpu_count() or 1) // context.spark.sparkContext.defaultParallelism),
+        threads=max(1, len(available_cores()) // context.spark.sparkContext.defaultParallelism),
     )
     users = active_users(histories, producer, model.window, needs_times=model.tower.needs_times)
     items = catalogue_items(context, model, producer, reads_content=matrix is not None)

@@ -54,3 +54,13 @@ def newest_model(workspace: Workspace) -> SavedModel:
     if not models:
         raise LearnSparkError("there is no trained model yet; run the train stage first")
     return models[0]
+
+
+def require_model(workspace: Workspace, model_id: str) -> None:
+    """LearnSparkError where no train run wrote the model, or it is gone; the message names the newest ones."""
+    models = [model.model_id for model in trained_models(workspace, trials=True)]
+    if model_id not in models:
+        newest = ", ".join(models[:3]) or "none"
+        raise LearnSparkError(
+            f"there is no trained model {model_id!r}; the newest are {newest} (learn-spark models lists all)"
+        )

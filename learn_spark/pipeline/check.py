@@ -11,7 +11,7 @@ from learn_spark.core.stages.context import SparkHolder
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.pipeline.runner import workspace_lock
+from learn_spark.pipeline.locks import writing
 
 
 def check_table(
@@ -36,7 +36,7 @@ def check_table(
     holder = SparkHolder(settings, verbose=verbose)
     gate = TableGate(workspace, settings.quality, lambda: holder.get(workspace))
     chosen = Snapshot.open(workspace.table(table), version if version is not None else gate.newest(table)).version
-    with workspace_lock(workspace):
+    with writing(workspace, (), f"a check of {table}"):
         try:
             evaluated = gate.evaluate(table, chosen, new_run_id())
         finally:

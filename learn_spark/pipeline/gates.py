@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.gate import GateReport
 from learn_spark.core.quality.table_gate import TableGate
+from learn_spark.core.settings import Settings
 from learn_spark.core.settings.platform import QualitySettings
+from learn_spark.core.stages.context import SparkHolder
+from learn_spark.core.tables.runs import new_run_id
+from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.pipeline.locks import writing
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -48,3 +54,25 @@ class Gates:
         for evaluated in self._evaluated:
             evaluated.write_docs()
         self._evaluated.clear()
+
+
+def require_gates(
+    tables: Sequence[str], settings: Settings, workspace: Workspace, console: Reporter, *, verbose: bool = False
+) -> None:
+    """Evaluate the gates of the tables' newest versions that were not evaluated yet; GateError where one failed.
+
+    Raises LearnSparkError for a table that is not there.
+    """
+    versions = {table: current_version(workspace.table(table)) for table in tables}
+    if missing := [table for table, version in versions.items() if version is None]:
+        raise LearnSparkError(f"{workspace.root} has no table {', '.join(missing)}; run the stages that write them")
+    newest = {table: version for table, version in versions.items() if version is not None}
+    holder = SparkHolder(settings, verbose=verbose)
+    gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
+    try:
+        with writing(workspace, (), "a run of gates"):
+            for table, version in newest.items():
+                gates.require(table, version, new_run_id(), newest)
+    finally:
+        holder.stop()
+        gates.write_docs()

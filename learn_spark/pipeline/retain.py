@@ -20,7 +20,7 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use
 from learn_spark.features.ledger import expire, ledger, states
 from learn_spark.features.read import KEYS
-from learn_spark.pipeline.runner import workspace_lock
+from learn_spark.pipeline.locks import whole_workspace
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
 def retain(settings: Settings, *, releases: int, days: int, delete: bool, console: Reporter) -> Retention:
     """Show what may go, and delete it if asked to. LearnSparkError while a run is at work, which may need any of it."""
     workspace = Workspace.open(settings.workspace)
-    with workspace_lock(workspace):
+    with whole_workspace(workspace, "a run of retain"):
         plan = plan_retention(workspace, settings, releases=releases, days=days)
         units = {"embeddings": "rows"}
         rows = [

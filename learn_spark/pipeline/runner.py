@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,11 +16,12 @@ from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import Stage, StageResult
-from learn_spark.core.tables.runs import BOOKKEEPING, Run, all_runs, new_run_id, record
+from learn_spark.core.tables.runs import ROWS_OF_MANY_RUNS, Run, all_runs, new_run_id, record
 from learn_spark.core.tables.snapshot import current_version
-from learn_spark.core.tables.workspace import Workspace, alone
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
+from learn_spark.pipeline.locks import writing, written_by
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,18 @@ class Outcome:
     rested: bool
 
 
-@contextmanager
-def workspace_lock(workspace: Workspace) -> Iterator[None]:
-    """Only one process at a time changes a workspace; LearnSparkError for the second."""
-    with alone(workspace.root, f"another run is at work in {workspace.root}; wait for it to end"):
-        yield
+def plan_stage(stage: Stage, settings: Settings, workspace: Workspace, model_id: str | None = None) -> Plan:
+    """Look at a stage's inputs and its last run; LearnSparkError where an input is not there.
 
-
-def plan_stage(stage: Stage, settings: Settings, workspace: Workspace) -> Plan:
-    """Look at a stage's inputs and its last run; LearnSparkError where an input is not there."""
+    ``model_id``: the model that a stage works on, if it works on one; None for the newest that fits.
+    """
     inputs: dict[str, str] = {}
     for table in stage.reads:
         version = current_version(workspace.table(table))
         if version is None:
             raise LearnSparkError(f"{stage.name} reads the table {table}, which is not there; run its stage first")
         inputs[table] = str(version)
-    inputs.update(stage.other_inputs(settings, workspace))
+    inputs.update(stage.other_inputs(settings, workspace, model_id))
     config_hash = fingerprint(settings, stage.sections)
     done = [run for run in all_runs(workspace) if run.job == stage.name and run.status == "done"]
     if not done:
@@ -75,7 +71,7 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace) -> Plan:
         if "/" in name:
             if not (workspace.root / name).exists():
                 return Plan(inputs, config_hash, None, f"its output {name} is gone")
-        elif name not in BOOKKEEPING and str(current_version(workspace.table(name))) != value:
+        elif name not in ROWS_OF_MANY_RUNS and str(current_version(workspace.table(name))) != value:
             return Plan(inputs, config_hash, None, f"its output {name} was changed by something else")
     return Plan(inputs, config_hash, last, "nothing changed")
 
@@ -88,25 +84,31 @@ def run_stages(
     dry_run: bool = False,
     force: bool = False,
     verbose: bool = False,
+    model_id: str | None = None,
 ) -> list[Outcome]:
     """Run the named stages in order, each only if something it depends on changed (or ``force``).
 
-    Every run is recorded, failed ones too. Raises what the stage raised.
+    Stages after train work on its model, whatever other processes train meanwhile; without train on ``model_id``, or on
+    the newest model that fits. Every run is recorded, failed ones too. Raises what the stage raised, and LockedError
+    where another process writes one of the tables that these stages write.
     """
     stages = [find_stage(name).under(settings) for name in names]
     check_rule_names(settings.quality)
     workspace = Workspace.open(settings.workspace)
     if dry_run:
-        _show_plans(stages, settings, workspace, console, force=force)
+        _show_plans(stages, settings, workspace, console, model_id, force=force)
         return []
     holder = SparkHolder(settings, verbose=verbose)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     outcomes = []
-    with workspace_lock(workspace):
+    with writing(workspace, written_by(stages), f"a run of {', '.join(names)}"):
         try:
             for number, stage in enumerate(stages, 1):
                 console.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")
-                outcomes.append(_run_stage(stage, settings, workspace, console, holder, gates, force=force))
+                plan = plan_stage(stage, settings, workspace, model_id)
+                outcomes.append(_run_stage(stage, plan, settings, workspace, console, holder, gates, force=force))
+                if stage.name == "train":
+                    model_id = outcomes[-1].run.model_id
         finally:
             holder.stop()
             gates.write_docs()
@@ -115,6 +117,7 @@ def run_stages(
 
 def _run_stage(
     stage: Stage,
+    plan: Plan,
     settings: Settings,
     workspace: Workspace,
     console: Reporter,
@@ -123,7 +126,6 @@ def _run_stage(
     *,
     force: bool,
 ) -> Outcome:
-    plan = plan_stage(stage, settings, workspace)
     if plan.done_by and not force:
         console.say(f"up to date (run {plan.done_by.run_id})")
         return Outcome(stage, plan.done_by, rested=True)
@@ -184,7 +186,13 @@ def _run_stage(
 
 
 def _show_plans(
-    stages: Sequence[Stage], settings: Settings, workspace: Workspace, console: Reporter, *, force: bool
+    stages: Sequence[Stage],
+    settings: Settings,
+    workspace: Workspace,
+    console: Reporter,
+    model_id: str | None,
+    *,
+    force: bool,
 ) -> None:
     will_write: set[str] = set()
     for stage in stages:
@@ -192,11 +200,11 @@ def _show_plans(
         if missing:
             console.line(f"{stage.name}: cannot run, there is no table {', '.join(missing)}")
             continue
-        upstream = sorted(will_write.intersection({*stage.reads, "model" if _reads_model(stage) else ""}))
+        upstream = sorted(will_write.intersection({*stage.reads, "model" if stage.reads_model else ""}))
         if upstream:
             reason: str | None = f"{', '.join(upstream)} may change"
         else:
-            plan = plan_stage(stage, settings, workspace)
+            plan = plan_stage(stage, settings, workspace, model_id)
             reason = "asked to (--force)" if plan.done_by and force else None if plan.done_by else plan.reason
         if reason is None:
             console.line(f"{stage.name}: up to date")
@@ -207,7 +215,3 @@ def _show_plans(
         will_write.update(stage.writes)
         if stage.name == "train":
             will_write.add("model")
-
-
-def _reads_model(stage: Stage) -> bool:
-    return stage.name in ("evaluate", "publish")

@@ -22,7 +22,8 @@ from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.settings.search import ParameterSettings
 from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.registry import find_stage
-from learn_spark.core.tables.workspace import Workspace, alone
+from learn_spark.core.storage.locks import lock_or_refuse
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.manifest import read_manifest
 from learn_spark.model.reranking.fit import RerankerError
 from learn_spark.model.training.loop import TrainingError
@@ -76,8 +77,14 @@ def search(
     if dry_run:
         _show_plan(folder, wanted, console)
         return None
-    with alone(folder, f"this search is at work already, in {folder}; wait for it to end"):
+    with lock_or_refuse(folder / ".lock", f"the search in {folder}", "a run of search"):
         return _search(_study(folder), folder, own, load, wanted, console, verbose)
+
+
+def search_folder(settings: Settings) -> Path:
+    """Where the search of these settings on the tables as they are keeps what it found."""
+    workspace = Workspace.open(settings.workspace)
+    return workspace.root / "searches" / _key(settings, workspace)
 
 
 def _search(

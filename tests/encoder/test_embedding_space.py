@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +125,11 @@ def test_written_down_once_and_read_back_bit_for_bit(tmp_path: Path) -> None:
         fit_embedding_space(rows, "whitened", ridge=0.01, dims=2),
         fit_embedding_space(rows, "whitened", ridge=0.02),
     ]
-    keys = [register_embedding_space(workspace, space, "encoder a", {"user_histories": "7"}) for space in spaces]
+    with ThreadPoolExecutor(8) as pool:  # several trainings at once
+        register = partial(register_embedding_space, workspace, encoder_key="encoder a", inputs={"user_histories": "7"})
+        twice = list(pool.map(register, [*spaces, *spaces]))
+    keys = twice[: len(spaces)]
+    assert twice == keys + keys
     assert keys == [
         register_embedding_space(workspace, space, "encoder a", {"user_histories": "8"}) for space in spaces
     ]
@@ -131,6 +137,7 @@ def test_written_down_once_and_read_back_bit_for_bit(tmp_path: Path) -> None:
     assert spaces[1].key("encoder b") not in keys
     written = read_rows(workspace.table("embedding_spaces"))
     assert [row["inputs"] for row in written] == [{"user_histories": "7"}] * len(spaces)
+    assert {row["space_key"] for row in written} == set(keys)
     assert {(row["rows"], row["dims"]) for row in written} == {(0, 4), (40, 4), (40, 2)}
     for key, space in zip(keys, spaces, strict=True):
         again = read_embedding_space(workspace, key)

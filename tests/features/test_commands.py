@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from learn_spark.commands.main import app
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import add_row, ledger
-from learn_spark.pipeline.runner import workspace_lock
+from learn_spark.pipeline.locks import writing
 from tests.report.planted import FIRST_DAY, plant, release_row
 from tests.world import write_config
 
@@ -76,9 +76,9 @@ def test_withdrawing_adds_a_row_and_a_dry_run_none(command: Command, workspace: 
     before = ledger(workspace)
     assert lines(command("rollback", "--dry-run")) == ["would withdraw release r2"]
     assert lines(command("withdraw", "r1", "--dry-run")) == ["would withdraw release r1"]
-    with workspace_lock(workspace):
+    with writing(workspace, ("releases",), "a run of publish"):
         busy = command("rollback")
-        assert (busy.exit_code, "another run is at work" in busy.stderr) == (1, True)
+        assert (busy.exit_code, "releases" in busy.stderr, "publish" in busy.stderr) == (1, True, True)
     assert ledger(workspace) == before
     done = command("rollback", "--reason", "wrong prices")
     assert lines(done) == [

@@ -13,12 +13,13 @@ import learn_spark.features
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
+from learn_spark.core.storage.locks import LockedError
 from learn_spark.core.tables.runs import Run, record
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.encoder.identity import identify
 from learn_spark.features.ledger import NoReleaseError
+from learn_spark.pipeline.locks import writing
 from learn_spark.pipeline.retain import retain
-from learn_spark.pipeline.runner import workspace_lock
 from tests.features.published import DAYS, Published
 from tests.report.planted import plant
 from tests.world import write_config
@@ -64,7 +65,7 @@ def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSe
         plan = retain(settings, releases=2, days=0 if delete else 7, delete=delete, console=Reporter(quiet=True))
         return {(one.kind, one.name) for one in plan.going}
 
-    with workspace_lock(workspace), pytest.raises(LearnSparkError, match="another run is at work"):
+    with writing(workspace, ("interactions",), "a run of ingest"), pytest.raises(LockedError, match="ingest"):
         run(delete=True)
     shown = {("release", "r1"), ("release", "r3"), ("embeddings", "stale")}
     shown |= {("folder", str(one.relative_to(root))) for one in going}

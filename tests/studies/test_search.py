@@ -12,7 +12,7 @@ import pytest
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.settings import Settings, load_settings
-from learn_spark.core.tables.workspace import alone
+from learn_spark.core.storage.locks import LockedError, lock_or_refuse
 from learn_spark.model.manifest import read_manifest
 from learn_spark.model.trained import newest_model
 from learn_spark.studies.search import Found, search
@@ -113,8 +113,9 @@ def test_values_that_contradict_each_other_are_a_trial_without_a_figure(tmp_path
 def test_the_same_search_runs_once_at_a_time(tmp_path: Path, spark: object) -> None:
     shelf = Shelf(tmp_path / "here", reading())
     found = searched(shelf, SPACE, trials=1)
-    with alone(found.folder, "free"), pytest.raises(LearnSparkError, match="at work already"):
+    with lock_or_refuse(found.folder / ".lock", "the search", "another"), pytest.raises(LockedError) as refused:
         searched(shelf, SPACE, trials=2)
+    assert str(found.folder) in refused.value.resource
     assert searched(shelf, SPACE, trials=1).trials == 1
 
 

@@ -20,6 +20,7 @@ from learn_spark.core.settings.explain import explain
 from learn_spark.core.settings.kinds import drop_settings_of_other_kinds, with_kinds_named
 from learn_spark.core.settings.renamed import as_tree, refuse_old_keys
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.settings.study import StudySettings
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _SECRET = re.compile(r"(password|secret|token$|access[._]?key|credential)", re.IGNORECASE)
@@ -153,6 +154,17 @@ def load_experiment(described: str | Path | Mapping[str, Any], overrides: Iterab
     if isinstance(described, Mapping):
         return _validated(ExperimentSettings, _merge({}, described), overrides, "the experiment")
     return _validated(ExperimentSettings, _read_tree(Path(described), ExperimentSettings), overrides, str(described))
+
+
+def load_study(plan: str | Path, overrides: Iterable[str] = ()) -> StudySettings:
+    """A study's plan, with ``key=value`` overrides of the plan's keys. Raises SettingsError as ``load_settings``."""
+    path = Path(plan)
+    if not path.is_file():
+        raise SettingsError(f"there is no study plan {plan}; give the path of a YAML file (docs/studies.md)")
+    tree = _parse(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path} must hold a study plan as 'key: value', not {type(tree).__name__}")
+    return _validated(StudySettings, tree, overrides, str(path))
 
 
 def _validated(model: type[_Model], tree: dict[str, Any], overrides: Iterable[str], where: str) -> _Model:

@@ -61,6 +61,7 @@ _STAGES = (
         ),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
         writes=("embedding_spaces",),
+        appends=("embedding_spaces",),
         uses_spark=False,
     ),
     Stage(
@@ -70,6 +71,8 @@ _STAGES = (
         sections=("encoder", "text", "embedding_space", "histories", "evaluation"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
         writes=("evaluations", "evaluation_slices", "evaluation_users", "embedding_spaces"),
+        appends=("evaluations", "evaluation_slices", "evaluation_users", "embedding_spaces"),
+        reads_model=True,
         uses_spark=False,
         inputs_module="learn_spark.evaluation.other_inputs",
     ),
@@ -80,6 +83,7 @@ _STAGES = (
         sections=("encoder", "text", "histories", "release"),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
         writes=("user_features", "item_features", "releases"),
+        reads_model=True,
         uses_spark=True,
         inputs_module="learn_spark.features.publish",
     ),
@@ -90,6 +94,7 @@ _STAGES = (
         sections=("index",),
         reads=("releases", "item_features", "user_features"),
         writes=(),
+        folders=("indexes",),
         uses_spark=False,
     ),
     Stage(

@@ -19,7 +19,10 @@ class Stage:
     ``inputs_module``, for a stage that reads other inputs than tables: the module that has
     ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash). It is imported to decide whether the stage
     is up to date, so it imports neither Spark nor torch. ``sections``: the settings that a result depends on.
-    ``reads_under``: the tables of ``reads`` that the stage reads under given settings; None: all.
+    ``reads_under``: the tables of ``reads`` that the stage reads under given settings; None: all. ``appends``: the
+    tables of ``writes`` to which several runs of the stage may add rows at the same time. ``folders``: folders of the
+    workspace that only this stage writes. ``reads_model``: the stage works on a trained model, and its ``other_inputs``
+    has a third argument: the model's id, or None for the newest model that fits.
     """
 
     name: str
@@ -31,16 +34,21 @@ class Stage:
     uses_spark: bool
     inputs_module: str | None = None
     reads_under: Callable[[Settings], tuple[str, ...]] | None = None
+    appends: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    reads_model: bool = False
 
     def load(self) -> Any:
         """The imported module of the stage."""
         return importlib.import_module(self.module)
 
-    def other_inputs(self, settings: Settings, workspace: Workspace) -> dict[str, str]:
-        """Hash by name of what the stage reads beside tables."""
+    def other_inputs(self, settings: Settings, workspace: Workspace, model_id: str | None = None) -> dict[str, str]:
+        """Hash by name of what the stage reads beside tables; ``model_id`` is for a stage with ``reads_model``."""
         if self.inputs_module is None:
             return {}
-        hashes: dict[str, str] = importlib.import_module(self.inputs_module).other_inputs(settings, workspace)
+        chosen = (model_id,) if self.reads_model else ()
+        module = importlib.import_module(self.inputs_module)
+        hashes: dict[str, str] = module.other_inputs(settings, workspace, *chosen)
         return hashes
 
     def under(self, settings: Settings) -> Stage:

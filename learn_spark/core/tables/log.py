@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from learn_spark.core.storage.locks import wait_for_lock
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.snapshot import read_arrow
 
@@ -37,20 +40,33 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
         ) from None
 
 
+def table_lock(path: str) -> AbstractContextManager[None]:
+    """A lock on the table at ``path`` for a decision and the append that follows from it; it waits for its turn.
+
+    An append that depends on no row needs none: Delta orders appends.
+    """
+    return wait_for_lock(Path(path).with_name(f".{Path(path).name}.lock"))
+
+
 def _open_or_create(path: str, contract: Contract) -> DeltaTable:
     try:
         table = DeltaTable(path)
         check_columns(table, contract)
+        if not _missing_constraints(table, contract):
+            return table
     except TableNotFoundError:
-        table = DeltaTable.create(
-            path, schema=Schema.from_arrow(contract.arrow_schema()), name=contract.table, mode="ignore"
-        )
-    held = table.metadata().configuration
-    missing = {n: c for n, c in contract.constraints.items() if f"delta.constraints.{n}" not in held}
-    if missing:
-        for name, condition in missing.items():
+        pass
+    with wait_for_lock(Path(path).with_name(f".{Path(path).name}.create.lock")):
+        schema = Schema.from_arrow(contract.arrow_schema())
+        table = DeltaTable.create(path, schema=schema, name=contract.table, mode="ignore")
+        for name, condition in _missing_constraints(table, contract).items():
             table.alter.add_constraint({name: condition})
     return table
+
+
+def _missing_constraints(table: DeltaTable, contract: Contract) -> dict[str, str]:
+    present = table.metadata().configuration
+    return {n: c for n, c in contract.constraints.items() if f"delta.constraints.{n}" not in present}
 
 
 def check_columns(table: DeltaTable | str, contract: Contract) -> None:

@@ -14,6 +14,8 @@ from learn_spark.core.tables.workspace import Workspace
 MODELS = "models/"  # an output of this prefix is a model, by its id
 # Tables that runs of several stages append to: a run records their versions, but no other table is made from them.
 BOOKKEEPING = frozenset({"quarantine", "raw_files", "encoders"})
+# Tables whose rows each belong to one run or one key: rows of other runs put no run's output out of date.
+ROWS_OF_MANY_RUNS = BOOKKEEPING | {"embedding_spaces", "evaluations", "evaluation_slices", "evaluation_users"}
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_spark.core.errors import LearnSparkError, SettingsError
+from learn_spark.core.errors import SettingsError
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.layout import check_layout
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
-
-
-@contextmanager
-def alone(folder: Path, otherwise: str) -> Iterator[None]:
-    """Hold ``folder``'s lock, .lock; LearnSparkError ``otherwise`` where another process (or call) holds it."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LearnSparkError(otherwise) from None
-        yield
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -17,6 +14,7 @@ import numpy as np
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.locks import wait_for_lock
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.feed.matrix_rows import ItemTexts, embeddings_by_text
 
@@ -79,7 +77,7 @@ def item_matrix_path(
     if path.is_file():
         return path
     cache.mkdir(parents=True, exist_ok=True)
-    with _lock(cache / f".{key}.lock"):
+    with wait_for_lock(cache / f".{key}.lock"):
         if not path.is_file():
             # Under the lock, leftovers of this matrix can only be those of a builder that was killed.
             for leftover in cache.glob(f".{key}.new.*"):
@@ -140,12 +138,3 @@ def _cast(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
             "set embedding_space.dtype: float32"
         )
     return vectors.astype(dtype)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    # The file is never removed, or two processes could lock two files of one name. The kernel drops a killed
-    # process's lock.
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

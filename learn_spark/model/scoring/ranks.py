@@ -11,7 +11,6 @@ nor the users, and less time than a search for the best few hundred items.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from learn_spark.core.machine import available_cores
 from learn_spark.core.ragged import concatenate_rows
 from learn_spark.model.scoring.catalogue import Catalogue, check_positions
 
@@ -62,7 +62,7 @@ def ranks_from_vectors(
         ranks[offsets[rows][block.row] + block.turn] = block.ranks(catalogue)
         return len(rows)
 
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(threads or len(available_cores())) as pool:
         for count in pool.map(rank, blocks):
             advance(count)
     return ranks

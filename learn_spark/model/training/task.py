@@ -12,6 +12,7 @@ import torch
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.machine import available_cores
 from learn_spark.core.settings.schema import Settings
 from learn_spark.data.splits.split import Split, split_histories
 from learn_spark.data.splits.training_view import TrainingView, Until
@@ -89,7 +90,7 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     settings = Settings.model_validate(task.settings)
     training = settings.training
     device = training_device(training.device, group)
-    torch.set_num_threads(training.threads or max(1, (os.cpu_count() or 1) // group.size))
+    torch.set_num_threads(training.threads or max(1, len(available_cores()) // group.size))
     histories = TrainingView.open(task.histories, task.version)
     tower = build_tower(task)
     catalogue = np.load(task.catalogue, allow_pickle=False)

@@ -13,11 +13,13 @@ import pyarrow as pa
 import torch
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.machine import peak_memory_mib
 from learn_spark.core.settings import save_settings
 from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
+from learn_spark.core.storage.locks import lock_or_refuse
 from learn_spark.core.tables.runs import MODELS
 from learn_spark.data.splits.split import (
     event_counts,
@@ -51,13 +53,23 @@ def log_shares(histories: pa.Table, n_items: int) -> np.ndarray:
 
 
 def run(context: StageContext) -> StageResult:
-    """Train the settings' tower and save the model; an interrupted run of the same settings and inputs is resumed."""
+    """Train the settings' tower and save the model; an interrupted run of the same settings and inputs is resumed.
+
+    Raises LockedError while another process does this training.
+    """
+    key = _plan_key(context)
+    lock = context.folder("models", "unfinished") / f"{key}.lock"
+    with lock_or_refuse(lock, f"the training {key}", f"run {context.run_id} of train", remove=True):
+        return _run(context, context.folder("models", "unfinished", key))
+
+
+def _run(context: StageContext, folder: Path) -> StageResult:
     settings = context.settings
     version = int(context.inputs["user_histories"])
     histories = TrainingView.open(context.path("user_histories"), version)
-    task, space_key = _prepare(context, histories.to_arrow(), version)
+    resumed = settings.training.resume == "auto" and (folder / "checkpoints").is_dir()
+    task, space_key = _prepare(context, histories.to_arrow(), version, folder)
     trained = _train(context, task)
-    folder = Path(task.folder)
     chosen_weights = final_weights = _best(task, trained)
     best_point = final_point = trained.curve[trained.best_epoch - 1]
     samples = sum(int(epoch["samples"]) for epoch in trained.curve)
@@ -104,7 +116,13 @@ def run(context: StageContext) -> StageResult:
     return StageResult(
         rows_in=histories.rows,
         rows_out=histories.rows,
-        counts={"epochs": len(trained.curve), "samples": samples, "parameters": tower.parameter_count()},
+        counts={
+            "epochs": len(trained.curve),
+            "samples": samples,
+            "parameters": tower.parameter_count(),
+            "resumed": int(resumed),
+            **({} if (peak := peak_memory_mib()) is None else {"peak_mib": peak}),
+        },
         outputs={f"{MODELS}{model_id}": model_id},
         notes=(
             f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
@@ -150,7 +168,17 @@ def _facts(
     )
 
 
-def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[TrainingTask, str | None]:
+def _plan_key(context: StageContext) -> str:
+    """Identifies a training by its settings, inputs and code."""
+    plan = {
+        "settings": {name: context.settings.model_dump()[name] for name in STAGE.sections},
+        "inputs": dict(context.inputs),
+        "code": context.code_version,
+    }
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _prepare(context: StageContext, histories: pa.Table, version: int, folder: Path) -> tuple[TrainingTask, str | None]:
     """(the task of the training processes, key of the content's space); ``histories`` are the rows of ``version``."""
     settings = context.settings
     if not len(split_histories(histories, "validation").targets):
@@ -158,13 +186,6 @@ def _prepare(context: StageContext, histories: pa.Table, version: int) -> tuple[
             "train: no user has a validation target; user_histories needs users with at least three events"
         )
     n_items = int(max(context.snapshot("item_index").to_arrow(["item_index"])["item_index"].to_numpy()))
-    identity = {
-        "settings": {name: settings.model_dump()[name] for name in STAGE.sections},
-        "inputs": dict(context.inputs),
-        "code": context.code_version,
-    }
-    training_key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    folder = context.folder("models", "unfinished", training_key)
     if settings.training.resume == "never":
         shutil.rmtree(folder)
         folder.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ def test_runs_come_back_as_they_were(tmp_path: Path, spark: SparkSession) -> Non
     by_spark = {row.run_id: row for row in spark.read.format("delta").load(workspace.table("runs")).collect()}
     assert by_spark["b-2"].outputs == {"item_text": "4", "models/abc": "abc"}
     assert by_spark["a-3"].message == "why"
+
+
+def test_writers_that_all_find_no_table_make_one_and_lose_no_row(tmp_path: Path) -> None:
+    workspace = Workspace.open(str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda minute: record(workspace, run("a", minute=minute)), range(8)))
+    assert [one.run_id for one in all_runs(workspace)] == [f"a-{minute}" for minute in range(8)]
+    with pytest.raises(ContractError, match="contract of runs"):
+        record(workspace, run("a", seconds=-1.0))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Locks between the processes of one machine. A lock's file stays; the lock of a killed process is free again."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from learn_spark.core.errors import LearnSparkError
+
+
+class LockedError(LearnSparkError):
+    """Another process, or another call in this one, works on ``resource``."""
+
+    def __init__(self, resource: str, holder: str) -> None:
+        super().__init__(f"{resource} is in use by {holder}; wait for it to end")
+        self.resource = resource
+        self.holder = holder
+
+
+@contextmanager
+def lock_or_refuse(path: Path, resource: str, job: str, *, remove: bool = False) -> Iterator[None]:
+    """Take the lock ``path`` at once, in the name of ``job``; LockedError about ``resource`` if it is taken.
+
+    ``remove``: delete the lock's file in the end, where a name is used once. FileLock never takes a deleted file's lock
+    for the lock of that name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LockedError(resource, _holder(path)) from None
+    try:
+        holder = {"job": job, "process": os.getpid(), "host": socket.gethostname(), "since": _now()}
+        _holder_file(path).write_text(json.dumps(holder), encoding="utf-8")
+        yield
+    finally:
+        if remove:
+            path.unlink(missing_ok=True)
+            _holder_file(path).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Take the lock ``path``; wait while another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
+@contextmanager
+def share(folder: Path, resource: str, job: str) -> Iterator[None]:
+    """Be one of the users of ``resource``, whose locks lie in ``folder``; LockedError while somebody has it alone."""
+    own = folder / f"user-{os.getpid()}-{secrets.token_hex(4)}.lock"
+    with ExitStack() as held:
+        with wait_for_lock(folder / "gate.lock"):
+            with lock_or_refuse(folder / "exclusive.lock", resource, job):
+                pass
+            held.enter_context(lock_or_refuse(own, resource, job, remove=True))
+        yield
+
+
+@contextmanager
+def exclude(folder: Path, resource: str, job: str) -> Iterator[None]:
+    """Be the only user of ``resource``, whose locks lie in ``folder``; LockedError while anybody uses it."""
+    with ExitStack() as held:
+        with wait_for_lock(folder / "gate.lock"):
+            held.enter_context(lock_or_refuse(folder / "exclusive.lock", resource, job))
+            for user in folder.glob("user-*.lock"):
+                with lock_or_refuse(user, resource, job, remove=True):
+                    pass  # its process was killed
+        yield
+
+
+def _holder_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.holder")
+
+
+def _holder(path: Path) -> str:
+    """Who has the lock, as the holder wrote it: it may be about to write it, or be gone already."""
+    try:
+        holder = json.loads(_holder_file(path).read_text(encoding="utf-8"))
+        return f"{holder['job']} (process {holder['process']} on {holder['host']}, since {holder['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,198 @@
+"""The figures of a study's rows: metrics by seed, parts of the test split, costs, and slices of the first seed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.results import VECTORS_ONLY
+from learn_spark.evaluation.slices import DIMENSIONS
+from learn_spark.model.manifest import read_manifest
+from learn_spark.model.store import read_curve
+from learn_spark.studies.finished import Trained
+
+BASELINES = {"popularity": "popularity", "markov": "item-to-item Markov", "frozen": "frozen embeddings, untrained"}
+METRICS = ("HR@10", "NDCG@10", "HR@100", "NDCG@100")
+PARTS = ("< 5 events", "5 and more", "same day", "other days")
+RARE = ("unseen", "1-4")
+MAIN = "NDCG@10"
+
+Figures = Mapping[str, tuple[float, ...]]  # metric or part -> its value by seed
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the trainings of a row cost. ``seconds``: mean of a train run; ``peak_mib``: the largest process, None where
+    the system does not say; ``resumed``: some were cut off, and ``seconds`` is without what was before.
+    """
+
+    parameters: int
+    seconds: float
+    peak_mib: int | None
+    samples_per_second: float
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class SliceFigure:
+    """NDCG@10 on a slice with its 95 % interval over users."""
+
+    value: float
+    low: float
+    high: float
+    users: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table. ``runs``: seed -> the evaluate run that wrote the figures. Baselines have one run, and no
+    ``validation`` (NDCG@10 by seed), ``costs`` and ``curve`` (validation NDCG@10 by epoch, first seed).
+    """
+
+    name: str
+    method: str
+    runs: Mapping[int, str]
+    figures: Figures
+    validation: tuple[float, ...] = ()
+    costs: Costs | None = None
+    curve: tuple[float, ...] = ()
+    vectors_only: bool = False
+
+    def mean(self, figure: str) -> float:
+        """The mean over seeds; NaN where the data set has no such target."""
+        return statistics.mean(self.figures[figure])
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows in their order: baselines, then the plan's; ``slices``: dimension -> slice -> row -> figure."""
+
+    rows: tuple[Row, ...]
+    slices: Mapping[str, Mapping[str, Mapping[str, SliceFigure]]]
+    failures: Mapping[str, str]
+
+    @property
+    def trained(self) -> tuple[Row, ...]:
+        """The plan's rows, without those of vectors only."""
+        return tuple(row for row in self.rows if row.costs is not None)
+
+
+class Evaluations:
+    """The evaluations of some runs on the test split: metrics of whole splits, and of PARTS."""
+
+    def __init__(self, workspace: Workspace, runs: set[str]) -> None:
+        rows = [row for row in read_rows(workspace.table("evaluations")) if row["run_id"] in runs]
+        self._metrics: dict[tuple[str, str, str], float] = {
+            (row["run_id"], row["method"], row["metric"]): row["value"] for row in rows if row["split"] == "test"
+        }
+        self._ranked = {(run, method) for run, method, _ in self._metrics}
+        self._parts = _parts(workspace, runs)
+
+    def has(self, run: str, method: str) -> bool:
+        """Whether the run ranked with the method."""
+        return (run, method) in self._ranked
+
+    def figures(self, runs: Mapping[str, str]) -> Figures:
+        """METRICS and PARTS of ``runs`` (run -> method), in their order."""
+        of_metrics = {
+            metric: tuple(self._metrics.get((run, method, metric), math.nan) for run, method in runs.items())
+            for metric in METRICS
+        }
+        return of_metrics | {
+            part: tuple(self._parts[run, method, part] for run, method in runs.items()) for part in PARTS
+        }
+
+
+def collect(
+    workspace: Workspace, trained: Sequence[Trained], dimensions: Sequence[str], failures: Mapping[str, str]
+) -> Study:
+    """The figures of trainings; no rows where there is none."""
+    if not trained:
+        return Study((), {}, dict(failures))
+    evaluations = Evaluations(workspace, {one.run_id for one in trained})
+    first = trained[0]
+    rows = [
+        Row(name, method, {first.seed: first.run_id}, evaluations.figures({first.run_id: method}))
+        for method, name in BASELINES.items()
+    ]
+    for name in dict.fromkeys(one.row for one in trained):
+        rows += _rows(workspace, evaluations, name, [one for one in trained if one.row == name])
+    slices = {dimension: _slices(workspace, rows, dimension) for dimension in dimensions}
+    return Study(tuple(rows), slices, dict(failures))
+
+
+def _rows(workspace: Workspace, evaluations: Evaluations, name: str, trained: Sequence[Trained]) -> list[Row]:
+    """The row, and where some seed's model has a reranker, a row of its vectors only: a seed whose reranker was no
+    better on validation has the same figures in both.
+    """
+    folders = [workspace.root / "models" / one.model_id for one in trained]
+    manifests = [read_manifest(folder) for folder in folders]
+    curves = [read_curve(folder) for folder in folders]
+    method = manifests[0].method
+    vectors = f"{method}{VECTORS_ONLY}"
+    runs = {one.seed: one.run_id for one in trained}
+    peaks = [one.peak_mib for one in trained if one.peak_mib is not None]
+    rows = [
+        Row(
+            name=name,
+            method=method,
+            runs=runs,
+            figures=evaluations.figures(dict.fromkeys(runs.values(), method)),
+            validation=tuple(manifest.validation[MAIN] for manifest in manifests),
+            costs=Costs(
+                parameters=manifests[0].parameters,
+                seconds=statistics.mean(one.seconds for one in trained),
+                peak_mib=max(peaks, default=None),
+                samples_per_second=statistics.mean(
+                    statistics.median(point["samples_per_second"] for point in curve) for curve in curves
+                ),
+                resumed=any(one.resumed for one in trained),
+            ),
+            curve=tuple(point[f"validation {MAIN}"] for point in curves[0]),
+        )
+    ]
+    if any(evaluations.has(run, vectors) for run in runs.values()):
+        methods = {run: vectors if evaluations.has(run, vectors) else method for run in runs.values()}
+        figures = evaluations.figures(methods)
+        rows.append(Row(f"{name}, vectors only", methods[next(iter(methods))], runs, figures, vectors_only=True))
+    return rows
+
+
+def _parts(workspace: Workspace, runs: set[str]) -> dict[tuple[str, str, str], float]:
+    """NDCG@10 by (run, method, part of the test split): the mean over the part's targets; NaN where it has none."""
+    columns = ["run_id", "method", "split", "rank", "popularity", "same_day"]
+    ranks = Snapshot.open(workspace.table("evaluation_users")).to_arrow(columns)
+    ranks = ranks.filter(pc.equal(ranks["split"], "test"))
+    values: dict[tuple[str, str, str], float] = {}
+    for run in sorted(runs):
+        of_run = ranks.filter(pc.equal(ranks["run_id"], run))
+        for method in pc.unique(of_run["method"]).to_pylist():
+            targets = of_run.filter(pc.equal(of_run["method"], method))
+            rank = targets["rank"].to_numpy()
+            gain = np.where(rank <= 10, 1.0 / np.log2(rank + 1.0), 0.0)
+            rare = np.isin(targets["popularity"].to_numpy(zero_copy_only=False), RARE)
+            same = targets["same_day"].to_numpy(zero_copy_only=False) == "yes"
+            for part, mask in zip(PARTS, (rare, ~rare, same, ~same), strict=True):
+                values[run, method, part] = float(gain[mask].mean()) if mask.any() else math.nan
+    return values
+
+
+def _slices(workspace: Workspace, rows: Sequence[Row], dimension: str) -> dict[str, dict[str, SliceFigure]]:
+    """slice -> row -> NDCG@10 of the row's first seed, in the dimension's order; the whole split last."""
+    by_run = {(next(iter(row.runs.values())), row.method): row.name for row in rows}
+    slices: dict[str, dict[str, SliceFigure]] = {}
+    for r in read_rows(workspace.table("evaluation_slices")):
+        name = by_run.get((r["run_id"], r["method"]))
+        if name and (r["split"], r["metric"]) == ("test", MAIN) and r["dimension"] in (dimension, "all"):
+            slices.setdefault(r["slice"], {})[name] = SliceFigure(r["value"], r["low"], r["high"], r["users"])
+    order = DIMENSIONS.get(dimension) or ()
+    known = sorted(set(slices) - {"all"}, key=lambda part: (order.index(part) if part in order else len(order), part))
+    return {part: slices[part] for part in [*known, *(["all"] if "all" in slices else [])]}
