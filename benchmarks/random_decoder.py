@@ -1,7 +1,7 @@
 """A second decoder for the table's LEARN row: Qwen2-0.5B's shape in safetensors, untrained, with SmolLM2's tokenizer.
 
     make bench-random_decoder ARGS="var/random-qwen2"
-    make bench-table ARGS="--plan benchmarks/plans/decoders-movielens.yaml"
+    learn-spark study benchmarks/plans/decoders-movielens.yaml
 
 No second trained decoder comes as a Python package, so this one stands for "another LLM by one setting": wider (896
 hidden against 576), a folder and no GGUF file. Its weights are random (normal, .02, seed 5), which makes it a control
