@@ -1,6 +1,6 @@
-"""What is fitted on the validation targets beside a tower that validation has chosen: blending and a reranker.
+"""Fitting blending and a reranker on the validation targets, for the tower that validation chose.
 
-Each is used where NDCG@10 on validation is better with it. No user is scored by weights that were fitted on them.
+Each is kept where it improves NDCG@10 on validation. No user is scored by weights that were fitted on them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a model has beside its tower. ``validation``: metrics of all of it together; ``validation_of_vectors``:
-    without the reranker, None where there is none.
+    """The fitted parts of a model besides its tower.
+
+    ``validation`` are the metrics of all parts together; ``validation_of_vectors`` those without the reranker, None
+    where there is no reranker.
     """
 
     validation: Metrics
@@ -46,26 +48,28 @@ class Calibration:
 def calibrate(
     tower: Tower, temperature: float, histories: pa.Table, validation: Metrics, settings: Settings, console: Reporter
 ) -> Calibration:
-    """Blending and reranker as the settings ask for them, each where validation is better with it.
+    """Fit blending and reranker as the settings define them; each is kept where it improves validation NDCG@10.
 
-    ``tower`` is the one that validation chose, with its ``validation`` metrics and its content bound; it must not have
-    learnt the validation events of ``histories``.
+    ``tower`` is the one that validation chose, with its ``validation`` metrics and its content bound; it must not be
+    trained on the validation events of ``histories``.
     """
-    found = Calibration(validation)
-    if (wanted := blending_of(settings.tower)) is not None:
+    calibration = Calibration(validation)
+    if (blending_settings := blending_of(settings.tower)) is not None:
         assert isinstance(tower, BoundTower)
-        blending, metrics = fit_blending(tower, temperature, histories, wanted, settings, console)
-        if _is_better("blending", metrics, found.validation, console):
-            found = Calibration(metrics, blending)
+        blending, metrics = fit_blending(tower, temperature, histories, blending_settings, settings, console)
+        if _is_better("blending", metrics, calibration.validation, console):
+            calibration = Calibration(metrics, blending)
     if settings.tower.reranker is not None:
         heads, metrics = fit_reranker(tower, temperature, histories, settings.tower.reranker, settings, console)
-        if _is_better("reranker", metrics, found.validation, console):
-            found = Calibration(metrics, found.blending, heads, validation_of_vectors=found.validation)
-    return found
+        if _is_better("reranker", metrics, calibration.validation, console):
+            calibration = Calibration(
+                metrics, calibration.blending, heads, validation_of_vectors=calibration.validation
+            )
+    return calibration
 
 
 def _is_better(name: str, with_it: Metrics, without: Metrics, console: Reporter) -> bool:
-    """Whether NDCG@10 is better ``with_it``; prints both figures."""
+    """Whether NDCG@10 is better ``with_it``; both figures are printed."""
     better = with_it["NDCG@10"] > without["NDCG@10"]
     line = f"{name}: NDCG@10 on validation is {with_it['NDCG@10']:.4f} with it, {without['NDCG@10']:.4f} without"
     console.say(line if better else f"{line}; the model goes without it")
@@ -76,13 +80,13 @@ def fit_blending(
     tower: BoundTower,
     temperature: float,
     histories: pa.Table,
-    wanted: BlendingSettings,
+    blending_settings: BlendingSettings,
     settings: Settings,
     console: Reporter,
 ) -> tuple[ModelBlending, Metrics]:
-    """(weights by item frequency for ``tower``, metrics on validation): each user ranked by weights fitted on others.
+    """(weights by item frequency for ``tower``, metrics on validation); no user is ranked by weights fitted on them.
 
-    ``tower``: content bound; it must not have learnt the validation events of ``histories``.
+    ``tower`` must have its content bound and must not be trained on the validation events of ``histories``.
     """
     window = settings.objective.history
     split = split_histories(histories, "validation")
@@ -90,16 +94,18 @@ def fit_blending(
     unit = unit_rows(tower.bound.astype(np.float32))
     users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
     candidates = Candidates(
-        query_batch(split, users, hidden, wanted.reach),
-        mean_vectors(unit, split.items, split.lengths, wanted.reach),
+        query_batch(split, users, hidden, blending_settings.reach),
+        mean_vectors(unit, split.items, split.lengths, blending_settings.reach),
         item_vectors(tower),
         unit[1:],
         event_counts(histories, tower.n_items),
         temperature,
     )
     console.say("fitting the blending weights")
-    frequency_weights, folds = fit_frequency_weights(candidates, split.user_ids, wanted, seed=settings.training.seed)
-    blending = ModelBlending(frequency_weights, folds, candidates.counts, wanted.reach, temperature)
+    frequency_weights, folds = fit_frequency_weights(
+        candidates, split.user_ids, blending_settings, seed=settings.training.seed
+    )
+    blending = ModelBlending(frequency_weights, folds, candidates.counts, blending_settings.reach, temperature)
     towers = [blending.upon(tower, fold) for fold in range(FOLDS)]
     ranks = FoldedVectors(split, towers, window).ranks(hidden, lambda count: None)
     return blending, summarise(ranks, _ks(settings), split.every_target.offsets)
@@ -109,22 +115,26 @@ def fit_reranker(
     tower: Tower,
     temperature: float,
     histories: pa.Table,
-    wanted: RerankerSettings,
+    reranker_settings: RerankerSettings,
     settings: Settings,
     console: Reporter,
 ) -> tuple[CrossFittedHeads, Metrics]:
-    """(heads for ``tower``, metrics on validation): each user ranked by a head that was fitted on others.
+    """(heads for ``tower``, metrics on validation); no user is ranked by a head that was fitted on them.
 
-    Neither ``tower`` nor the counts of co-visitation may have seen the validation events of ``histories``.
+    Neither the training of ``tower`` nor the counted co-visits may include the validation events of ``histories``.
     """
     values, offsets = training_events(histories)
-    transitions = Transitions.of(values, offsets, tower.n_items, reach=wanted.reach, decay=wanted.decay)
+    transitions = Transitions.of(
+        values, offsets, tower.n_items, reach=reranker_settings.reach, decay=reranker_settings.decay
+    )
     split = split_histories(histories, "validation")
     users = user_vectors(tower, split.items, split.lengths, settings.objective.history, times=split.times)
-    queries = query_batch(split, users, split.hidden(settings.evaluation.mask_history), wanted.reach)
+    queries = query_batch(split, users, split.hidden(settings.evaluation.mask_history), reranker_settings.reach)
     reranker = Reranker.of(tower, temperature, transitions)
-    with console.bar("fitting the reranker", passes(len(users), wanted) * len(users), "users") as bar:
-        heads = fit_heads(reranker, queries, split.user_ids, wanted, seed=settings.training.seed, advance=bar.advance)
+    with console.bar("fitting the reranker", passes(len(users), reranker_settings) * len(users), "users") as bar:
+        heads = fit_heads(
+            reranker, queries, split.user_ids, reranker_settings, seed=settings.training.seed, advance=bar.advance
+        )
     ranks = reranker.cross_fitted_ranks(heads.heads_of_users(split.user_ids, folded=True), queries)
     return heads, summarise(ranks, _ks(settings), split.every_target.offsets)
 
