@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from learn_spark.model.objectives.checks import check_shapes, check_temperature
+
 
 @dataclass(frozen=True)
 class NegativePool:
@@ -51,20 +53,17 @@ def dense_all_action_loss(
     """
     batch, positions, width = user.shape
     targets = item.shape[1]
-    shapes = {
-        "item": (item.shape, (batch, targets, width)),
-        "user_mask": (user_mask.shape, (batch, positions)),
-        "item_mask": (item_mask.shape, (batch, targets)),
-        "item_ids": (item_ids.shape, (batch, targets)),
-    }
-    if log_q is not None:
-        shapes["log_q"] = (log_q.shape, (batch, targets))
-    for name, (shape, expected) in shapes.items():
-        if tuple(shape) != expected:
-            raise ValueError(f"{name} has the shape {tuple(shape)}, expected {expected} for user {tuple(user.shape)}")
-    value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
-    if not value > 0.0:
-        raise ValueError(f"temperature {value} must be above 0")
+    check_shapes(
+        user,
+        {
+            "item": (item, (batch, targets, width)),
+            "user_mask": (user_mask, (batch, positions)),
+            "item_mask": (item_mask, (batch, targets)),
+            "item_ids": (item_ids, (batch, targets)),
+            "log_q": (log_q, (batch, targets)),
+        },
+    )
+    check_temperature(temperature)
     dtype = torch.promote_types(user.dtype, torch.float32)
     positive = (user @ item.transpose(1, 2)).to(dtype) / temperature  # [B, Nh, Nt]
     pool = pool or NegativePool(item, item_mask, item_ids, log_q)

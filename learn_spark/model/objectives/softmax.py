@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from learn_spark.model.objectives.checks import check_shapes, check_temperature
+
 CACHED_SCORES = 1 << 20  # 4 MiB in fp32, which fits a processor's cache
 GPU_SCORES = 1 << 26
 FEWEST_ROWS = 64
@@ -53,7 +55,8 @@ def sampled_softmax_loss(
         "log_q_negative": (log_q_negative, tuple(drawn)),
         "weight": (weight, (positions,)),
     }
-    _check(user, shapes, temperature)
+    check_shapes(user, shapes)
+    check_temperature(temperature)
     dtype = torch.promote_types(user.dtype, torch.float32)
     positive_score = (user * positive).sum(dim=1).to(dtype) / temperature  # [P]
     scores = user @ negative.T if shared else torch.einsum("pd,pmd->pm", user, negative)
@@ -100,7 +103,8 @@ def full_softmax_loss(
         "weight": (weight, (positions,)),
         "bias": (bias, (rows,)),
     }
-    _check(user, shapes, temperature)
+    check_shapes(user, shapes)
+    check_temperature(temperature)
     if positions and (int(positive_positions.min()) < 0 or int(positive_positions.max()) >= rows):
         raise ValueError(
             f"positive_positions are {int(positive_positions.min())}..{int(positive_positions.max())}, outside the "
@@ -198,14 +202,3 @@ def _mean(terms: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return terms.sum() / max(len(terms), 1)
     return (terms * weight).sum() / weight.sum().clamp(min=torch.finfo(terms.dtype).tiny)
-
-
-def _check(user: Tensor, shapes: dict[str, tuple[Tensor | None, tuple[int, ...]]], temperature: float | Tensor) -> None:
-    for name, (tensor, expected) in shapes.items():
-        if tensor is not None and tuple(tensor.shape) != expected:
-            raise ValueError(
-                f"{name} has the shape {tuple(tensor.shape)}, expected {expected} for user {tuple(user.shape)}"
-            )
-    value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
-    if not value > 0.0:
-        raise ValueError(f"temperature {value} must be above 0")
