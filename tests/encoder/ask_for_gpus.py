@@ -22,27 +22,27 @@ def places(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     from learn_spark.encoder.worker import device_of_task
 
     rows = sum(batch.num_rows for batch in batches)
-    device, told = device_of_task(EncoderSettings(model="none", device="cpu"))
-    yield pa.RecordBatch.from_pylist([{"rows": rows, "device": device, "told": told}])
+    device, description = device_of_task(EncoderSettings(model="none", device="cpu"))
+    yield pa.RecordBatch.from_pylist([{"rows": rows, "device": device, "description": description}])
 
 
 def main(asked: list[str]) -> None:
     """Print one JSON line."""
     session = SparkSession.builder.getOrCreate()
-    found: dict[str, object] = {}
+    results: dict[str, object] = {}
     for one in asked:
         if one == "plain":
-            rows = session.range(2).repartition(2).mapInArrow(places, "rows long, device string, told string")
-            found[one] = sorted(row.told for row in rows.collect())
+            rows = session.range(2).repartition(2).mapInArrow(places, "rows long, device string, description string")
+            results[one] = sorted(row.description for row in rows.collect())
             continue
         gpus, _, seconds = one.partition("@")
         if seconds:
             session.conf.set(WAIT, seconds)
         try:
-            found[gpus] = require_gpu(session, gpu_profile(session, int(gpus)) if int(gpus) else None)
+            results[gpus] = require_gpu(session, gpu_profile(session, int(gpus)) if int(gpus) else None)
         except EncoderError as error:
-            found[gpus] = str(error)
-    sys.stdout.write(json.dumps(found) + "\n")
+            results[gpus] = str(error)
+    sys.stdout.write(json.dumps(results) + "\n")
     session.stop()
 
 

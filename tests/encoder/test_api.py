@@ -1,4 +1,4 @@
-"""The encoder alone: a list without Spark and a column of a DataFrame give the same vectors."""
+"""The encoder without the stage: a list without Spark and a column of a DataFrame give the same vectors."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_a_list_and_a_column_give_the_same(spark: SparkSession, settings: Encode
     frame = spark.createDataFrame(rows, "number int, text string").repartition(3)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
     try:
-        found = frame.withColumn("vector", embed_text(settings)(F.col("text"))).collect()
+        collected = frame.withColumn("vector", embed_text(settings)(F.col("text"))).collect()
     finally:
         spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
-    assert len(found) == len(rows)
-    for row in found:
+    assert len(collected) == len(rows)
+    for row in collected:
         if row.number in (2, 5):
             assert row.vector is None
         else:

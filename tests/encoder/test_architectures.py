@@ -50,13 +50,13 @@ def test_each_vector_is_the_one_of_its_text_alone(tiny: Path, pooling: str, pack
     encoder = TextEncoder(tiny, max_tokens=64, normalise=True, token_budget=300, pooling=pooling, packing=packing)
     assert encoder.reader.causal == ("bert" not in tiny.name)
     assert encoder.reader.packed == packing
-    found = encoder.encode(TEXTS)
-    assert (found.padded_tokens == found.n_tokens.sum()) == packing
-    assert found.errors == {}
-    assert found.truncated.tolist() == [False] * 6 + [True]
+    encoded = encoder.encode(TEXTS)
+    assert (encoded.padded_tokens == encoded.n_tokens.sum()) == packing
+    assert encoded.errors == {}
+    assert encoded.truncated.tolist() == [False] * 6 + [True]
     expected = reference(tiny, TEXTS, pooling)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert (found.vectors * expected).sum(1).min() >= 0.9999
+    assert (encoded.vectors * expected).sum(1).min() >= 0.9999
     # The texts differ enough for that to mean something.
     assert (expected @ expected.T)[0, 1] < 0.99
 
@@ -70,10 +70,10 @@ def test_a_model_that_reads_less_than_asked_reads_what_it_can(tiny: Path) -> Non
 
 def test_a_text_of_a_megabyte_is_read_as_far_as_tokens_go(tiny: Path) -> None:
     encoder = TextEncoder(tiny, max_tokens=64)
-    found = encoder.encode(["many words " * 100_000, "many words " * 64])
-    assert found.truncated.tolist() == [True, True]
-    assert found.n_tokens.tolist() == [64, 64]
-    assert (found.vectors[0] * found.vectors[1]).sum() >= 0.9999
+    encoded = encoder.encode(["many words " * 100_000, "many words " * 64])
+    assert encoded.truncated.tolist() == [True, True]
+    assert encoded.n_tokens.tolist() == [64, 64]
+    assert (encoded.vectors[0] * encoded.vectors[1]).sum() >= 0.9999
 
 
 def test_an_instruction_before_every_text(tiny: Path) -> None:
@@ -102,11 +102,11 @@ def test_a_text_that_the_model_fails_on_is_named_and_the_others_are_encoded(tiny
     ids = encoder.tokenise(TEXTS)
     # A token that the vocabulary does not have, as a damaged tokenizer would give it.
     ids.ids[ids.starts[2]] = VOCABULARY + 7
-    found = encoder.encode_tokens(ids)
-    assert list(found.errors) == [2]
-    assert found.errors[2].startswith("the model failed: IndexError")
+    encoded = encoder.encode_tokens(ids)
+    assert list(encoded.errors) == [2]
+    assert encoded.errors[2].startswith("the model failed: IndexError")
     others = [0, 1, 3, 4, 5, 6]
-    assert (found.vectors[others] * expected[others]).sum(1).min() >= 0.9999
+    assert (encoded.vectors[others] * expected[others]).sum(1).min() >= 0.9999
     ids.ids[ids.starts[:-1]] = VOCABULARY + 7
     with pytest.raises(EncoderError, match="the model fails on each of 7 texts"):
         encoder.encode_tokens(ids)

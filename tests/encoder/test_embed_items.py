@@ -64,10 +64,10 @@ def test_each_text_once_and_later_only_what_is_new(
         assert float(np.dot(rows[key]["embedding"], vector)) >= 0.9999
         assert rows[key]["n_tokens"] == tokens
     assert counts["tokens"] == sum(row["n_tokens"] for row in rows.values())
-    (known,) = read_rows(Workspace.open(settings.workspace).table("encoders"))
-    assert {row["encoder_key"] for row in rows.values()} == {known["encoder_key"]}
-    assert (known["model"], known["pooling"], known["max_tokens"]) == (str(llm_folder), "mean", 64)
-    assert len(known["revision"]) == 64
+    (encoder,) = read_rows(Workspace.open(settings.workspace).table("encoders"))
+    assert {row["encoder_key"] for row in rows.values()} == {encoder["encoder_key"]}
+    assert (encoder["model"], encoder["pooling"], encoder["max_tokens"]) == (str(llm_folder), "mean", 64)
+    assert len(encoder["revision"]) == 64
 
     lines = item_lines()
     write_raw(
@@ -97,13 +97,13 @@ def test_versions_live_side_by_side_and_truncation_is_counted(
     for row in rows:
         by_key[row["encoder_key"]] = by_key.get(row["encoder_key"], 0) + 1
     assert sorted(by_key.values()) == [ITEMS - 1] * 3
-    known = read_rows(Workspace.open(settings.workspace).table("encoders"))
-    assert {row["encoder_key"] for row in known} == set(by_key)
-    assert {(row["pooling"], row["max_tokens"]) for row in known} == {("mean", 64), ("mean", 4), ("last", 64)}
+    encoders = read_rows(Workspace.open(settings.workspace).table("encoders"))
+    assert {row["encoder_key"] for row in encoders} == set(by_key)
+    assert {(row["pooling"], row["max_tokens"]) for row in encoders} == {("mean", 64), ("mean", 4), ("last", 64)}
 
     # What no settings, model or release names is shown, and deleted only when asked to.
     workspace = Workspace.open(settings.workspace)
-    of = {(row["pooling"], row["max_tokens"]): row["encoder_key"] for row in known}
+    of = {(row["pooling"], row["max_tokens"]): row["encoder_key"] for row in encoders}
     manifest = workspace.folder("models", "some") / "manifest.json"
     manifest.write_text(json.dumps({"encoder_key": of["last", 64]}))
     used = {kept.encoder_key: kept.used_by for kept in keys_in_use(workspace, settings)}
@@ -143,16 +143,16 @@ def test_a_vector_that_is_not_finite_goes_to_quarantine(
 
 def encoding_workers() -> list[int]:
     """Python workers of Spark below this process that have a model in memory: not those of tests that run beside it."""
-    found = []
+    pids = []
     for pid in descendants(os.getpid()):
         entry = Path("/proc") / str(pid)
         try:
             command = (entry / "cmdline").read_bytes()
             if b"pyspark.daemon" in command and "libtorch" in (entry / "maps").read_text():
-                found.append(pid)
+                pids.append(pid)
         except (OSError, UnicodeDecodeError):
             continue
-    return found
+    return pids
 
 
 def test_a_worker_that_is_killed_is_survived(small_settings: Make, run: Callable[..., Any], tiny: Path) -> None:

@@ -1,4 +1,4 @@
-"""The space of the embeddings: fitted on what was known at the cut, bit for bit the same, written down beside them."""
+"""The embedding space: fitted on what was known before the split, reproducible bit for bit, registered in its table."""
 
 from __future__ import annotations
 
@@ -83,17 +83,17 @@ def test_refuses_what_cannot_be_whitened(rows: np.ndarray, ridge: float, message
 
 @pytest.mark.parametrize("kind", ["centred", "whitened"])
 def test_an_item_that_came_after_the_cut_shapes_nothing(kind: SpaceKind) -> None:
-    known = cone(60, 4)
+    vectors = cone(60, 4)
     far_off = np.full((1, 4), 1e4, np.float32)
-    catalogue = np.concatenate([np.zeros((1, 4), np.float32), known, far_off])
+    catalogue = np.concatenate([np.zeros((1, 4), np.float32), vectors, far_off])
     trained = np.arange(1, 61)
-    alone = fit_embedding_space(known, kind, ridge=0.01)
+    expected = fit_embedding_space(vectors, kind, ridge=0.01)
     within = fit_embedding_space(catalogue, kind, ridge=0.01, rows=trained)
-    assert np.array_equal(within.apply(catalogue), alone.apply(catalogue))
-    assert within.key("e") == alone.key("e")
+    assert np.array_equal(within.apply(catalogue), expected.apply(catalogue))
+    assert within.key("e") == expected.key("e")
     leaking = fit_embedding_space(catalogue, kind, ridge=0.01, rows=np.arange(1, 62))
-    assert np.abs(leaking.mean - alone.mean).min() > 100
-    assert leaking.key("e") != alone.key("e")
+    assert np.abs(leaking.mean - expected.mean).min() > 100
+    assert leaking.key("e") != expected.key("e")
 
 
 def test_neither_order_nor_repeats_change_a_bit() -> None:

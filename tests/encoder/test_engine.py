@@ -144,9 +144,9 @@ def test_batches_hold_every_text_once_and_keep_the_budget(lengths: list[int], bu
 @pytest.mark.parametrize(("name", "expected"), [("mean", [[2.0, 3.0], [7.0, 9.0]]), ("last", [[3.0, 4.0], [7.0, 9.0]])])
 def test_poolings_by_hand(name: str, expected: list[list[float]]) -> None:
     hidden = torch.tensor([[1.0, 2.0], [3.0, 4.0], [7.0, 9.0]]).bfloat16()
-    found = POOLINGS[name](hidden, torch.tensor([0, 2, 3]))
-    assert found.dtype == torch.float32
-    assert found.tolist() == expected
+    pooled = POOLINGS[name](hidden, torch.tensor([0, 2, 3]))
+    assert pooled.dtype == torch.float32
+    assert pooled.tolist() == expected
     assert POOLINGS["cls"](hidden, torch.tensor([0, 2, 3])).tolist() == [[1.0, 2.0], [7.0, 9.0]]
 
 

@@ -120,9 +120,9 @@ encoder = TextEncoder(Path(sys.argv[1]), max_tokens=200, token_budget=1_000_000)
 encoder.encode(texts[:4])
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), used + (24 << 20)))
-found = encoder.encode(texts)
-cosines = (found.vectors * calm.vectors).sum(1)
-print(json.dumps([encoder.token_budget, len(found.errors), float(cosines.min()), int(found.n_tokens.sum())]))
+encoded = encoder.encode(texts)
+cosines = (encoded.vectors * calm.vectors).sum(1)
+print(json.dumps([encoder.token_budget, len(encoded.errors), float(cosines.min()), int(encoded.n_tokens.sum())]))
 """
 
 

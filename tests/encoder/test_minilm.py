@@ -48,11 +48,11 @@ def test_vectors_are_those_of_the_makers_recipe(expected: np.ndarray, packing: b
     assert not encoder.reader.causal
     assert encoder.reader.packed == packing
     # Its tokenizer.json cuts at 128 tokens and pads to them; neither may show.
-    found = encoder.encode(TEXTS)
-    assert found.n_tokens[5] == 256
-    assert found.n_tokens[-1] == 3
-    assert found.truncated.tolist() == [False] * 5 + [True, False]
-    assert (found.vectors * expected).sum(1).min() >= 0.9999
+    encoded = encoder.encode(TEXTS)
+    assert encoded.n_tokens[5] == 256
+    assert encoded.n_tokens[-1] == 3
+    assert encoded.truncated.tolist() == [False] * 5 + [True, False]
+    assert (encoded.vectors * expected).sum(1).min() >= 0.9999
 
 
 def test_what_is_alike_lies_close(expected: np.ndarray) -> None:

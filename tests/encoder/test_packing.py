@@ -72,10 +72,10 @@ def test_attention_by_length_is_block_diagonal_attention(
     ends = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
     arguments = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": 7, "max_length_k": 7, "scaling": 0.3}
     module: Any = SimpleNamespace(is_causal=causal)
-    found, _ = attend_by_length(module, query, key, value, None, **arguments)
+    actual, _ = attend_by_length(module, query, key, value, None, **arguments)
     expected, _ = block_diagonal(module, query, key, value, None, **arguments)
-    assert found.shape == (1, tokens, heads[0], 8)
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert actual.shape == (1, tokens, heads[0], 8)
+    assert torch.allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,6 @@ def test_positions_that_begin_after_the_padding_index() -> None:
     with torch.inference_mode():
         last = model(input_ids=torch.from_numpy(ids[None, 64:])).last_hidden_state[0]
         reader = Reader(model, pad=1, longest=64)
-        found = reader.hidden_states(ids, starts)
+        actual = reader.hidden_states(ids, starts)
     assert reader.packed
-    assert torch.allclose(found[64:], last, atol=1e-4)
+    assert torch.allclose(actual[64:], last, atol=1e-4)

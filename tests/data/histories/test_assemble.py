@@ -27,13 +27,13 @@ def histories(spark: SparkSession, events: list[Event], **settings: Any) -> dict
         "event_id string, user_id string, item_id string, event_time timestamp, value double",
     )
     index = spark.createDataFrame([(f"i{n}", n) for n in range(1, 100)], "item_id string, item_index int")
-    wanted = LastEventsHistoriesSettings(**{"max_length": 5, **settings})
-    return {row.user_id: row for row in rows_of(log, index, wanted) if row.chunk == 0}
+    parsed = LastEventsHistoriesSettings(**{"max_length": 5, **settings})
+    return {row.user_id: row for row in rows_of(log, index, parsed) if row.chunk == 0}
 
 
-def rows_of(log: Any, index: Any, wanted: HistoriesSettings) -> list[Any]:
-    found: list[Any] = assemble(indexed_events(usable_events(log, wanted), index, wanted), wanted, Size(2, 1)).collect()
-    return found
+def rows_of(log: Any, index: Any, parsed: HistoriesSettings) -> list[Any]:
+    rows: list[Any] = assemble(indexed_events(usable_events(log, parsed), index, parsed), parsed, Size(2, 1)).collect()
+    return rows
 
 
 def micros(second: int) -> int:
@@ -41,7 +41,7 @@ def micros(second: int) -> int:
 
 
 def test_by_hand(spark: SparkSession) -> None:
-    found = histories(
+    rows = histories(
         spark,
         [
             ("e3", "u", "i30", 5, 1.0),
@@ -53,11 +53,11 @@ def test_by_hand(spark: SparkSession) -> None:
             ("y", "short", "i8", 2, 1.0),
         ],
     )
-    assert found["u"].item_index == [10, 21, 22, 30, 0]
-    assert found["u"].event_time == [micros(1), micros(3), micros(3), micros(5), 0]
-    assert (found["u"].length, found["u"].train_length, found["u"].validation_length) == (4, 2, 3)
-    assert found["short"].item_index == [7, 8, 0, 0, 0]
-    assert (found["short"].length, found["short"].train_length, found["short"].validation_length) == (2, 2, 2)
+    assert rows["u"].item_index == [10, 21, 22, 30, 0]
+    assert rows["u"].event_time == [micros(1), micros(3), micros(3), micros(5), 0]
+    assert (rows["u"].length, rows["u"].train_length, rows["u"].validation_length) == (4, 2, 3)
+    assert rows["short"].item_index == [7, 8, 0, 0, 0]
+    assert (rows["short"].length, rows["short"].train_length, rows["short"].validation_length) == (2, 2, 2)
 
 
 def test_a_heavy_user_keeps_the_newest_events(spark: SparkSession) -> None:
@@ -80,12 +80,12 @@ def test_against_a_slow_second_implementation(spark: SparkSession) -> None:
         )
         for n in range(300)
     ]
-    found = histories(spark, events, max_length=9, min_value=4.0)
+    rows = histories(spark, events, max_length=9, min_value=4.0)
     for user in {e[1] for e in events}:
-        own = sorted((e for e in events if e[1] == user and e[4] >= 4.0), key=lambda e: (e[3], e[0]))
-        kept = own[-9:]
-        assert found[user].item_index == [int(e[2][1:]) for e in kept] + [0] * (9 - len(kept))
-        assert found[user].n_events == len(own)
+        usable = sorted((e for e in events if e[1] == user and e[4] >= 4.0), key=lambda e: (e[3], e[0]))
+        kept = usable[-9:]
+        assert rows[user].item_index == [int(e[2][1:]) for e in kept] + [0] * (9 - len(kept))
+        assert rows[user].n_events == len(usable)
 
 
 def test_the_order_of_arrival_decides_nothing(spark: SparkSession) -> None:

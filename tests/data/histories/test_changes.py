@@ -41,8 +41,8 @@ def test_late_events_rebuild_their_users_alone(
     assert after["3"]["event_time"][0] == 700_000_000_000_000
     assert after["3"]["length"] == before["3"]["length"] + 1
     incremental = table(settings)
-    (whole,) = run(settings, "histories", force=True)
-    assert whole.run.counts["users_rebuilt"] == USERS + 1
+    (outcome,) = run(settings, "histories", force=True)
+    assert outcome.run.counts["users_rebuilt"] == USERS + 1
     assert table(settings) == incremental
 
 

@@ -34,9 +34,9 @@ def rows_of(spark: SparkSession, events: list[Event], **settings: Any) -> list[A
         "event_id string, user_id string, item_id string, event_time timestamp, event_type string, value double",
     )
     index = spark.createDataFrame([(f"i{n}", n) for n in range(1, 200)], "item_id string, item_index int")
-    wanted = HISTORIES.validate_python({"protocol": "leave_last_out", **settings})
-    found = assemble(indexed_events(usable_events(log, wanted), index, wanted), wanted, Size(2, 1)).collect()
-    return sorted(found, key=lambda row: (row.user_id, row.chunk))
+    parsed = HISTORIES.validate_python({"protocol": "leave_last_out", **settings})
+    rows = assemble(indexed_events(usable_events(log, parsed), index, parsed), parsed, Size(2, 1)).collect()
+    return sorted(rows, key=lambda row: (row.user_id, row.chunk))
 
 
 def line(user: str, items: range, kind: str = "buy") -> list[Event]:
@@ -203,7 +203,7 @@ def test_planted_future_events_reach_no_statistic_input_or_weight(spark: SparkSe
     }
     settings["weights"] = {"click": 0.5}
 
-    def known(events: list[Event]) -> tuple[Any, ...]:
+    def before_split(events: list[Event]) -> tuple[Any, ...]:
         rows = rows_of(spark, events, **settings)
         table = pa.Table.from_pylist([r.asDict() for r in rows], schema=contract("user_histories").arrow_schema())
         values, _ = training_events(table)
@@ -213,14 +213,17 @@ def test_planted_future_events_reach_no_statistic_input_or_weight(spark: SparkSe
         seen = {u: s.tolist() for c in ("validation", "test") for u, s in _seen(table, c)}
         return np.bincount(values, minlength=200).tolist(), {u: i for u, i in inputs.items() if i[0]}, seen
 
-    with_future, other = known(past + future), known(past + [(u, "i199", s + 5, k) for u, _, s, k in future])
-    assert with_future[:2] == other[:2] == known(past)[:2]
+    with_future, other = (
+        before_split(past + future),
+        before_split(past + [(u, "i199", s + 5, k) for u, _, s, k in future]),
+    )
+    assert with_future[:2] == other[:2] == before_split(past)[:2]
     assert with_future[2] == other[2] != {}
 
 
 def _seen(table: pa.Table, cut: Any) -> list[tuple[str, np.ndarray]]:
-    found = split_histories(table, cut)
-    return list(zip(found.user_ids, found.seen, strict=True))
+    split = split_histories(table, cut)
+    return list(zip(split.user_ids, split.seen, strict=True))
 
 
 def test_event_types_filter_and_weigh(spark: SparkSession) -> None:
@@ -287,11 +290,11 @@ def test_a_stream_in_any_portions_gives_what_one_block_gives(
         out = pa.Table.from_batches(list(assemble_stream(plan, schema)(iter(table.to_batches(portion)))))
         return out.sort_by("user_id").to_pylist()
 
-    whole = assembled(10_000, 1 << 20)
+    at_once = assembled(10_000, 1 << 20)
     for portion, block in ((1, 5), (7, 20), (64, 64), (1000, 1)):
-        assert assembled(portion, block) == whole
-    for row in whole:
-        own = sorted((r["time"], r["event_id"], r["item_index"]) for r in rows if r["user_id"] == row["user_id"])
-        assert row["n_events"] == len(own)
+        assert assembled(portion, block) == at_once
+    for row in at_once:
+        events = sorted((r["time"], r["event_id"], r["item_index"]) for r in rows if r["user_id"] == row["user_id"])
+        assert row["n_events"] == len(events)
         if plan.split_time is None:
-            assert row["item_index"][: row["length"]] == [item for _, _, item in own[-4:]]
+            assert row["item_index"][: row["length"]] == [item for _, _, item in events[-4:]]

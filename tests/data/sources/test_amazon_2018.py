@@ -61,11 +61,11 @@ def one_field(spark: SparkSession, folder: Path, field: str, values: list[Any]) 
     lines = "".join(json.dumps({"asin": f"B{n}", field: value}) + "\n" for n, value in enumerate(values))
     folder_of(folder, {"meta_X.json": lines.encode(), "X.json": REVIEWS})
     reader = Amazon2018()
-    found = rows(reader.items(spark, folder, reader.files(folder)))
-    assert [row["item_id"] for row in found] == [f"B{n}" for n in range(len(values))]
+    actual = rows(reader.items(spark, folder, reader.files(folder)))
+    assert [row["item_id"] for row in actual] == [f"B{n}" for n in range(len(values))]
     # What was on the page is all there still.
-    assert [json.loads(row["raw"])[field] for row in found] == values
-    return found
+    assert [json.loads(row["raw"])[field] for row in actual] == values
+    return actual
 
 
 def test_products_and_reviews(spark: SparkSession, tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_titles_that_are_scripts_or_html_are_none(spark: SparkSession, tmp_path:
         "<3 " + "so long a title about love " * 5,
         "Variety <Pack> of 3",
     ]
-    found = one_field(spark, tmp_path, "title", values)
-    assert [row["title"] for row in found] == [None, None, None, *(value.strip() for value in values[3:])]
+    actual = one_field(spark, tmp_path, "title", values)
+    assert [row["title"] for row in actual] == [None, None, None, *(value.strip() for value in values[3:])]
 
 
 def test_prices(spark: SparkSession, tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_prices(spark: SparkSession, tmp_path: Path) -> None:
         # A regular expression would run out of stack over it.
         "$1" + ",000" * 50_000: None,
     }
-    found = one_field(spark, tmp_path, "price", list(prices))
-    assert [row["price"] for row in found] == list(prices.values())
+    actual = one_field(spark, tmp_path, "price", list(prices))
+    assert [row["price"] for row in actual] == list(prices.values())
 
 
 def test_brands(spark: SparkSession, tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_brands(spark: SparkSession, tmp_path: Path) -> None:
         "Passby co": "Passby co",
         "\tNyx ": "Nyx",
     }
-    found = one_field(spark, tmp_path, "brand", list(brands))
-    assert [row["brand"] for row in found] == list(brands.values())
+    actual = one_field(spark, tmp_path, "brand", list(brands))
+    assert [row["brand"] for row in actual] == list(brands.values())
 
 
 def test_categories_and_descriptions(spark: SparkSession, tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_categories_and_descriptions(spark: SparkSession, tmp_path: Path) -> Non
         "A",
         None,
     ]
-    found = one_field(spark, tmp_path, "category", categories)
-    assert [row["category"] for row in found] == ["A > B &amp; C", "A > B", None, None, None]
-    found = one_field(spark, tmp_path, "description", [["one", "<p>two</p>"], [], [""], ""])
-    assert [row["attributes"] for row in found] == ["one <p>two</p>", None, None, None]
+    actual = one_field(spark, tmp_path, "category", categories)
+    assert [row["category"] for row in actual] == ["A > B &amp; C", "A > B", None, None, None]
+    actual = one_field(spark, tmp_path, "description", [["one", "<p>two</p>"], [], [""], ""])
+    assert [row["attributes"] for row in actual] == ["one <p>two</p>", None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The Complete Journey against the installed package's own files, counted a second time with pandas."""
+"""The Complete Journey against the files of the installed package, counted a second time with pandas."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ def test_all_products_of_the_package(spark: SparkSession, folder: Path) -> None:
     assert tuple(items.columns) == (*ITEM_COLUMNS, *ROW_COLUMNS)
     products = pq.read_table(folder / "products.parquet").to_pandas()
     assert len(products) == 92_331
-    found = items.toPandas().set_index("item_id")
-    assert sorted(found.index) == sorted(products.product_id.astype(str))
-    assert found.title.isna().sum() == products.product_type.isna().sum() == 528
-    assert found.attributes.isna().sum() == products.package_size.isna().sum() == 30_586
-    assert not found.category.isna().any()
-    assert not found.malformed.any()
-    assert set(found.source_file) == {"products.parquet"}
-    ice = found.loc["25671"]
+    actual = items.toPandas().set_index("item_id")
+    assert sorted(actual.index) == sorted(products.product_id.astype(str))
+    assert actual.title.isna().sum() == products.product_type.isna().sum() == 528
+    assert actual.attributes.isna().sum() == products.package_size.isna().sum() == 30_586
+    assert not actual.category.isna().any()
+    assert not actual.malformed.any()
+    assert set(actual.source_file) == {"products.parquet"}
+    ice = actual.loc["25671"]
     assert (ice.title, ice.category, ice.brand, ice.attributes) == (
         "ICE - CRUSHED/CUBED",
         "GROCERY > FRZN ICE",
@@ -122,7 +122,7 @@ def test_all_products_of_the_package(spark: SparkSession, folder: Path) -> None:
     )
     assert ice.price is None
     assert json.loads(ice.raw)["manufacturer_id"] == 2
-    assert found.loc["26081"].category == "MISCELLANEOUS"
+    assert actual.loc["26081"].category == "MISCELLANEOUS"
 
 
 def test_all_events_of_the_package(spark: SparkSession, folder: Path) -> None:
@@ -163,7 +163,7 @@ def test_all_events_of_the_package(spark: SparkSession, folder: Path) -> None:
         None,
     )
     assert coupons["from"] == ["coupon_redemptions.parquet"]
-    found = rows(events.where("event_type = 'coupon'"))
+    actual = rows(events.where("event_type = 'coupon'"))
     first = matches.transaction_timestamp.astype("int64") // 1000
     ids = (
         "coupon/"
@@ -171,7 +171,7 @@ def test_all_events_of_the_package(spark: SparkSession, folder: Path) -> None:
         + "/"
         + matches.redemption_date.dt.strftime("%Y-%m-%d")
     )
-    assert sorted((row[0], row[5]) for row in found) == sorted(zip(ids, first.astype(str), strict=True))
+    assert sorted((row[0], row[5]) for row in actual) == sorted(zip(ids, first.astype(str), strict=True))
 
 
 def _second_way(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -217,13 +217,13 @@ def test_purchases_and_coupons_by_hand(spark: SparkSession, small: Path) -> None
     ]
     assert reader.time_unit == "us"
     (raw,) = (row["raw"] for row in frame.where("event_id = 'coupon/51/900/1/2017-01-10'").collect())
-    told = json.loads(raw)
-    assert told.pop("redemption_date") in (
+    fields = json.loads(raw)
+    assert fields.pop("redemption_date") in (
         1_484_006_400_000_000_000,
         "2017-01-10T00:00:00.000Z",
         "2017-01-10T00:00:00.000",
     )
-    assert told == {"household_id": 900, "coupon_upc": 51, "campaign_id": 26, "product_id": 1}
+    assert fields == {"household_id": 900, "coupon_upc": 51, "campaign_id": 26, "product_id": 1}
     items = [row.asDict() for row in reader.items(spark, small, files).orderBy("item_id").collect()]
     assert [(row["item_id"], row["title"], row["category"], row["attributes"]) for row in items] == [
         ("1", "ICE - CRUSHED/CUBED", "GROCERY > FRZN ICE", "22 LB"),
@@ -235,8 +235,8 @@ def test_purchases_and_coupons_by_hand(spark: SparkSession, small: Path) -> None
 def test_any_part_of_the_coupons_brings_them(spark: SparkSession, small: Path) -> None:
     reader = CompleteJourney()
     _, transactions, coupons, redemptions = reader.files(small)
-    found = rows(reader.events(spark, small, [coupons]))
-    assert [(row[0], row[6]) for row in found] == [
+    actual = rows(reader.events(spark, small, [coupons]))
+    assert [(row[0], row[6]) for row in actual] == [
         ("coupon/51/900/1/2017-01-10", "coupons.parquet"),
         ("coupon/51/900/1/2017-01-11", "coupons.parquet"),
     ]

@@ -85,13 +85,13 @@ def test_csv_with_quotes_gzip_and_broken_lines(
     events = events_of(spark, settings)
     assert events["ann", "C3"].event_time.replace(tzinfo=UTC) == datetime(2024, 3, 1, 11, 30, tzinfo=UTC)
     assert {row.event_type for row in events.values()} == {"purchase"}
-    held = rows(spark, settings, "quarantine")
-    refused = {(row.source_table, tuple(row.reasons)): json.loads(row.raw) for row in held}
+    quarantined = rows(spark, settings, "quarantine")
+    refused = {(row.source_table, tuple(row.reasons)): json.loads(row.raw) for row in quarantined}
     assert refused["items", ("price is negative",)]["sku"] == "B2"
     assert refused["items", ("malformed line",)] == {"line": "D4,Vase"}
     assert refused["interactions", ("unknown item",)]["sku"] == "B2"
     assert refused["interactions", ("no event_time",)]["when"] == "not a time"
-    assert {(row.source_table, row.source_file) for row in held} == {
+    assert {(row.source_table, row.source_file) for row in quarantined} == {
         ("items", "items.csv.gz"),
         ("interactions", "log.csv"),
     }
@@ -104,11 +104,11 @@ def test_line_breaks_inside_quotes(
     (folder / "items.csv.gz").write_bytes(gzip.compress(lines.encode()))
     settings = own_settings(items={"files": "items.csv.gz", "columns": ITEM_COLUMNS, "multiline": True})
     counts = run(settings, "ingest")[0].run.counts
-    found = {row.item_id: row for row in rows(spark, settings, "items")}
-    assert found["A1"].title.split() == ["Lamp,", '"round"']
-    assert (found["A1"].price, found["C3"].price) == (12.5, 2.0)
+    actual = {row.item_id: row for row in rows(spark, settings, "items")}
+    assert actual["A1"].title.split() == ["Lamp,", '"round"']
+    assert (actual["A1"].price, actual["C3"].price) == (12.5, 2.0)
     # Two items, and of five events that of an unknown item and that without a time are refused.
-    assert (len(found), counts["refused"]) == (2, 2)
+    assert (len(actual), counts["refused"]) == (2, 2)
 
 
 def test_what_is_described_wrongly_is_named(own_settings: Callable[..., Settings], run: Callable[..., Any]) -> None:
@@ -215,10 +215,10 @@ def test_expressions_conditions_and_files_whose_columns_differ(
         run(own_settings(time_unit="ms", events={**events, "where": "pieces > 0"}), "ingest")
     settings = own_settings(time_unit="ms", events=events)
     (outcome,) = run(settings, "ingest")
-    found = {key: (row.event_type, row.value) for key, row in events_of(spark, settings).items()}
-    assert found == {("ANN", "A1"): ("few", 3.0), ("BOB", "A1"): ("many", 12.0)}
-    held = [row for row in rows(spark, settings, "quarantine") if row.source_table == "interactions"]
-    assert sorted((*row.reasons, row.source_file) for row in held) == [
+    actual = {key: (row.event_type, row.value) for key, row in events_of(spark, settings).items()}
+    assert actual == {("ANN", "A1"): ("few", 3.0), ("BOB", "A1"): ("many", 12.0)}
+    quarantined = [row for row in rows(spark, settings, "quarantine") if row.source_table == "interactions"]
+    assert sorted((*row.reasons, row.source_file) for row in quarantined) == [
         ("event_time before 1990-01-01", "log-1.csv"),
         ("malformed line", "log-2.csv"),
     ]

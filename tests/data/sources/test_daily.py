@@ -108,14 +108,14 @@ def shop(tmp_path: Path) -> Callable[[str], tuple[Path, Settings]]:
 
 def contents(spark: SparkSession, settings: Settings) -> dict[str, list[str]]:
     """The tables as sorted rows, without what names the run or the order of arrival."""
-    found = {}
+    actual = {}
     for table in TABLES:
         frame = spark.read.format("delta").load(Workspace.open(settings.workspace).table(table))
         rows = [row.asDict() for row in frame.drop("run_id").collect()]
         if table == "item_index":
             assert sorted(row.pop("item_index") for row in rows) == list(range(1, len(rows) + 1))
-        found[table] = sorted(map(repr, rows))
-    return found
+        actual[table] = sorted(map(repr, rows))
+    return actual
 
 
 def groupings(seed: int) -> list[list[str]]:
@@ -145,9 +145,9 @@ def test_every_way_of_delivery_gives_the_same_tables(
     ways = {"in_order": [[day] for day in DAYS], "shuffled": groupings(1)}
     for name, runs in ways.items():
         settings = delivered(name, runs)
-        found = contents(spark, settings)
+        actual = contents(spark, settings)
         for table in TABLES:
-            assert found[table] == expected[table], (name, table)
+            assert actual[table] == expected[table], (name, table)
 
     def versions() -> list[int | None]:
         return [current_version(Workspace.open(settings.workspace).table(table)) for table in (*TABLES, "raw_files")]

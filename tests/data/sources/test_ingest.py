@@ -43,10 +43,10 @@ def test_the_standard_world_goes_in_whole(
     lines = event_lines()
     assert outcome.run.counts["rows_in"] == ITEMS + len(lines)
     assert outcome.run.counts["refused"] == outcome.run.counts["duplicates"] == 0
-    found = {
+    actual = {
         (r.user_id, r.item_id, r.value, int(r.event_time.timestamp())) for r in rows(spark, settings, "interactions")
     }
-    assert found == {(u, i, float(v), int(t)) for u, i, v, t in (line.split("\t") for line in lines)}
+    assert actual == {(u, i, float(v), int(t)) for u, i, v, t in (line.split("\t") for line in lines)}
     assert all(str(r.event_time.date()) == str(r.event_date) for r in rows(spark, settings, "interactions"))
     items = {r.item_id: r for r in rows(spark, settings, "items")}
     assert items["2"].title == "Horror story number 2"
@@ -85,9 +85,11 @@ def test_bad_rows_are_refused_with_every_reason_and_again_change_nothing(
     assert counts["refused"] == len(bad) + 1 + 2
     assert counts["duplicates"] == 1 + 3
     assert counts["rows_in"] == counts["rows_out"] + counts["refused"] + counts["duplicates"]
-    held = {_as_line(r.raw): r for r in rows(spark, settings, "quarantine") if r.source_table == "interactions"}
-    assert {line: row.reasons for line, row in held.items()} == {line: sorted(reasons) for line, reasons in bad.items()}
-    twice = held["1\t2\tfive\t880000000"]
+    quarantined = {_as_line(r.raw): r for r in rows(spark, settings, "quarantine") if r.source_table == "interactions"}
+    assert {line: row.reasons for line, row in quarantined.items()} == {
+        line: sorted(reasons) for line, reasons in bad.items()
+    }
+    twice = quarantined["1\t2\tfive\t880000000"]
     assert (twice.occurrences, twice.run_id) == (2, outcome.run.run_id)
     items = [r for r in rows(spark, settings, "quarantine") if r.source_table == "items"]
     assert sorted(r.reasons for r in items) == [["malformed line"], ["no item_id"]]
@@ -172,7 +174,7 @@ MARCH = 1_709_287_200
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Callable[..., Settings]:
+def settings_for(tmp_path: Path) -> Callable[..., Settings]:
     """Settings over items*.csv* and log*.csv* in the folder ``own``, of so few rows that shares say nothing."""
     folder = tmp_path / "own"
     folder.mkdir()
@@ -204,19 +206,23 @@ def write(path: Path, header: str, *lines: str) -> Path:
 
 
 def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
-    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,", "B,Rug,2,")
     write(folder / "log-0.csv", EVENT_HEADER, f"ann,A,1,{MARCH}")
-    settings = own()
+    settings = settings_for()
     run(settings, "ingest")
     before = versions(settings)
     write(folder / "log-1.csv", EVENT_HEADER, f"bob,B,1,{MARCH}")
     chance = random.Random(3)
     many = [f"{chance.randrange(10**9)},A,{chance.random()},{MARCH}" for _ in range(20_000)]
-    whole = write(folder / "log-2.csv.gz", EVENT_HEADER, *many).read_bytes()
-    broken = {"log-2.csv.gz": whole[: len(whole) // 2], "log-3.csv": b"", "log-4.csv": b"customer,sku,when\nann,A,1\n"}
+    complete = write(folder / "log-2.csv.gz", EVENT_HEADER, *many).read_bytes()
+    broken = {
+        "log-2.csv.gz": complete[: len(complete) // 2],
+        "log-3.csv": b"",
+        "log-4.csv": b"customer,sku,when\nann,A,1\n",
+    }
     why = {"log-2.csv.gz": "cannot be read", "log-3.csv": "is empty", "log-4.csv": "no column amount in its header"}
     for name, content in broken.items():
         (folder / "log-2.csv.gz").unlink(missing_ok=True)
@@ -227,7 +233,7 @@ def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
         (folder / name).unlink()
     for name, content in broken.items():
         (folder / name).write_bytes(content)
-    skipping = own(unreadable="skip")
+    skipping = settings_for(unreadable="skip")
     (outcome,) = run(skipping, "ingest")
     assert (outcome.run.counts["files_skipped"], outcome.run.counts["files"]) == (3, 1)
     assert {r.user_id for r in rows(spark, skipping, "interactions")} == {"ann", "bob"}
@@ -235,29 +241,29 @@ def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
     assert {name for name, error in errors.items() if error} == set(why)
     assert all(text in errors[name] for name, text in why.items())
     # Delivered again, whole this time.
-    (folder / "log-2.csv.gz").write_bytes(whole)
+    (folder / "log-2.csv.gz").write_bytes(complete)
     (outcome,) = run(skipping, "ingest")
     counts = outcome.run.counts
     assert (counts["files"], counts["files_skipped"], counts["rows_in"]) == (1, 0, len(many))
     assert counts["interactions"] == len(set(many))
     # What was skipped before is complained about once more when nothing may be skipped.
     with pytest.raises(UnreadableFileError, match=r"log-3\.csv"):
-        run(own(unreadable="stop"), "ingest")
+        run(settings_for(unreadable="stop"), "ingest")
     (folder / "log-3.csv").unlink(), (folder / "log-4.csv").unlink()
     # A header and no rows is a file like others.
     write(folder / "log-5.csv", EVENT_HEADER)
-    (outcome,) = run(own(unreadable="stop"), "ingest")
+    (outcome,) = run(settings_for(unreadable="stop"), "ingest")
     counts = outcome.run.counts
     assert (counts["files"], counts["rows_in"], counts["files_skipped"]) == (1, 0, 0)
 
 
 def test_only_new_files_are_read(
-    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,")
     write(folder / "log-1.csv", EVENT_HEADER, f"ann,A,1,{MARCH}", f"ann,A,x,{MARCH}")
-    settings = own()
+    settings = settings_for()
     run(settings, "ingest")
     write(folder / "log-2.csv.gz", EVENT_HEADER, f"bob,A,1,{MARCH}", f"eve,A,1,{MARCH}", f"ann,A,1,{MARCH}")
     (outcome,) = run(settings, "ingest")
@@ -270,7 +276,7 @@ def test_only_new_files_are_read(
 
 def test_a_run_that_died_before_the_ledger_is_repeated_without_double_rows(
     spark: SparkSession,
-    own: Callable[..., Settings],
+    settings_for: Callable[..., Settings],
     run: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -278,7 +284,7 @@ def test_a_run_that_died_before_the_ledger_is_repeated_without_double_rows(
     folder = tmp_path / "own"
     write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,", "B,Rug,-2,")
     write(folder / "log.csv", EVENT_HEADER, f"ann,A,1,{MARCH}", f"ann,B,1,{MARCH}", f"bob,A,1,{MARCH}")
-    settings = own()
+    settings = settings_for()
 
     def dies(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -288,17 +294,17 @@ def test_a_run_that_died_before_the_ledger_is_repeated_without_double_rows(
         with pytest.raises(KeyboardInterrupt):
             run(settings, "ingest")
     before = versions(settings)
-    held = {table: sorted(map(str, rows(spark, settings, table))) for table in TABLES}
+    quarantined = {table: sorted(map(str, rows(spark, settings, table))) for table in TABLES}
     (outcome,) = run(settings, "ingest")
     assert (outcome.run.counts["rows_in"], outcome.run.counts["rows_out"]) == (5, 0)
     assert (outcome.run.counts["refused"], outcome.run.counts["duplicates"]) == (2, 3)
     assert versions(settings) == before
-    assert {table: sorted(map(str, rows(spark, settings, table))) for table in TABLES} == held
+    assert {table: sorted(map(str, rows(spark, settings, table))) for table in TABLES} == quarantined
     assert sorted(r.file for r in rows(spark, settings, "raw_files")) == ["items.csv", "log.csv"]
 
 
 def test_ids_and_numbers_that_a_spreadsheet_has_touched(
-    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     bad_items = {
@@ -317,24 +323,24 @@ def test_ids_and_numbers_that_a_spreadsheet_has_touched(
     }
     write(folder / "items.csv", ITEM_HEADER, "12.0,Rug,1e3,", "12,Rug,1000,", "1E5A,Vase,,", "12.50,Cup,,", *bad_items)
     write(folder / "log.csv", EVENT_HEADER, f"7.0,12,1,{MARCH}", f"7,12.000,1.0,{MARCH}.0", *bad_events)
-    settings = own()
+    settings = settings_for()
     (outcome,) = run(settings, "ingest")
-    found = {r.item_id: r.price for r in rows(spark, settings, "items")}
-    assert found == {"12": 1000.0, "1E5A": None, "12.50": None}
+    actual = {r.item_id: r.price for r in rows(spark, settings, "items")}
+    assert actual == {"12": 1000.0, "1E5A": None, "12.50": None}
     assert [(r.user_id, r.item_id) for r in rows(spark, settings, "interactions")] == [("7", "12")]
     assert outcome.run.counts["duplicates"] == 2
     names = {"items": ITEM_HEADER.split(","), "interactions": EVENT_HEADER.split(",")}
-    held = {
+    quarantined = {
         ",".join(json.loads(r.raw).get(name, "") for name in names[r.source_table]): r.reasons
         for r in rows(spark, settings, "quarantine")
     }
-    assert held == {line: [reason] for line, reason in (bad_items | bad_events).items()}
+    assert quarantined == {line: [reason] for line, reason in (bad_items | bad_events).items()}
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1_000), ("us", 1_000_000)])
 def test_times_are_in_the_unit_that_the_settings_say(
     spark: SparkSession,
-    own: Callable[..., Settings],
+    settings_for: Callable[..., Settings],
     run: Callable[..., Any],
     tmp_path: Path,
     unit: str,
@@ -344,12 +350,12 @@ def test_times_are_in_the_unit_that_the_settings_say(
     write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,")
     moments = {"good": MARCH, "old": 0, "year2264": 9_300_000_000, "never": 10**14}
     write(folder / "log.csv", EVENT_HEADER, *(f"{who},A,1,{moment * factor}" for who, moment in moments.items()))
-    settings = own(time_unit=unit)
+    settings = settings_for(time_unit=unit)
     run(settings, "ingest")
     (event,) = rows(spark, settings, "interactions")
     assert (event.user_id, str(event.event_time)) == ("good", "2024-03-01 10:00:00")
-    held = {json.loads(r.raw)["customer"]: r.reasons for r in rows(spark, settings, "quarantine")}
-    assert held == {
+    quarantined = {json.loads(r.raw)["customer"]: r.reasons for r in rows(spark, settings, "quarantine")}
+    assert quarantined == {
         "old": ["event_time before 1990-01-01"],
         "year2264": ["event_time in the future"],
         "never": ["no event_time"],
@@ -357,7 +363,7 @@ def test_times_are_in_the_unit_that_the_settings_say(
 
 
 def test_titles_go_in_byte_for_byte(
-    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     titles = {
@@ -374,24 +380,24 @@ def test_titles_go_in_byte_for_byte(
     write(folder / "log.csv", EVENT_HEADER, f"ann,long,1,{MARCH}")
     with (folder / "log.csv").open("ab") as file:
         file.write(f"\udcff,long,1,{MARCH}\n".encode(errors="surrogateescape"))
-    settings = own()
+    settings = settings_for()
     run(settings, "ingest")
-    found = {r.item_id: r.title for r in rows(spark, settings, "items")}
-    assert found.keys() == titles.keys()
-    assert {name for name in titles if found[name] != titles[name]} == set()
-    held = rows(spark, settings, "quarantine")
-    assert sorted((r.source_table, r.reasons) for r in held) == [
+    actual = {r.item_id: r.title for r in rows(spark, settings, "items")}
+    assert actual.keys() == titles.keys()
+    assert {name for name in titles if actual[name] != titles[name]} == set()
+    quarantined = rows(spark, settings, "quarantine")
+    assert sorted((r.source_table, r.reasons) for r in quarantined) == [
         ("interactions", ["not UTF-8"]),
         ("items", ["not UTF-8"]),
     ]
 
 
 def test_of_several_deliveries_of_an_item_the_newest_change_wins(
-    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "log.csv", EVENT_HEADER, f"ann,A,1,{MARCH}")
-    settings = own()
+    settings = settings_for()
 
     def delivered(number: int, *lines: str) -> tuple[dict[str, str], int]:
         write(folder / f"items-{number}.csv", ITEM_HEADER, *lines)
@@ -410,23 +416,23 @@ def test_of_several_deliveries_of_an_item_the_newest_change_wins(
 
 
 def test_events_wait_in_quarantine_for_their_item(
-    spark: SparkSession, own: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", ITEM_HEADER)
     write(folder / "log.csv", EVENT_HEADER, f"ann,A,1.5,{MARCH}", f"bob,A,x,{MARCH}", f"eve,Z,1,{MARCH}")
-    settings = own()
+    settings = settings_for()
     # A catalogue of nothing is not passed on.
     with pytest.raises(GateError, match="items"):
         run(settings, "ingest")
     assert rows(spark, settings, "items") == rows(spark, settings, "interactions") == []
 
-    def held() -> dict[str, tuple[list[str], bool]]:
-        found = rows(spark, settings, "quarantine")
-        return {json.loads(r.raw)["customer"]: (r.reasons, r.parsed is not None) for r in found}
+    def quarantined() -> dict[str, tuple[list[str], bool]]:
+        actual = rows(spark, settings, "quarantine")
+        return {json.loads(r.raw)["customer"]: (r.reasons, r.parsed is not None) for r in actual}
 
     waiting = {"eve": (["unknown item"], True)}
-    assert held() == {
+    assert quarantined() == {
         "ann": (["unknown item"], True),
         "bob": (["unknown item", "value is not a number"], True),
         **waiting,
@@ -438,7 +444,7 @@ def test_events_wait_in_quarantine_for_their_item(
     (event,) = rows(spark, settings, "interactions")
     assert (event.user_id, event.item_id, event.value) == ("ann", "A", 1.5)
     assert (str(event.event_time), str(event.event_date)) == ("2024-03-01 10:00:00", "2024-03-01")
-    assert held() == {"bob": (["value is not a number"], False), **waiting}
+    assert quarantined() == {"bob": (["value is not a number"], False), **waiting}
     # All anew, the event comes out of its file as it came out of quarantine: a duplicate.
     before = versions(settings)
     (again,) = run(settings, "ingest", force=True)

@@ -69,8 +69,10 @@ def test_1m_is_latin_1_and_two_colons_may_stand_in_a_title(spark: SparkSession, 
     frame = reader.items(spark, folder, files[:1])
     assert tuple(frame.columns) == (*ITEM_COLUMNS, *ROW_COLUMNS)
     items = rows(frame)
-    told = [(row["item_id"], row["title"], row["category"], row["attributes"]) for row in items if not row["malformed"]]
-    assert told == [
+    films = [
+        (row["item_id"], row["title"], row["category"], row["attributes"]) for row in items if not row["malformed"]
+    ]
+    assert films == [
         ("1", "Toy Story", "Animation Children's Comedy", "1995"),
         ("73", "Misérables, Les", "Drama Musical", "1995"),
         ("9", "Alien:: The:: Director's Cut", "Horror Sci-Fi", "1979"),
@@ -134,8 +136,10 @@ def test_25m_has_headers_and_quotes(spark: SparkSession, tmp_path: Path) -> None
     assert isinstance(reader, MovieLens)
     files = reader.files(folder)
     items = rows(reader.items(spark, folder, files))
-    told = [(row["item_id"], row["title"], row["category"], row["attributes"]) for row in items if not row["malformed"]]
-    assert told == [
+    films = [
+        (row["item_id"], row["title"], row["category"], row["attributes"]) for row in items if not row["malformed"]
+    ]
+    assert films == [
         ("1", "Toy Story", "Adventure Animation Children Comedy Fantasy", "1995"),
         ("11", "American President, The", "Comedy Drama Romance", "1995"),
         ("7", '"Great Performances" Cats', "Musical", "1998"),

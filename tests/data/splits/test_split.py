@@ -171,13 +171,13 @@ def test_vectors_do_not_depend_on_the_batch_they_are_made_in() -> None:
     times = np.sort(np.random.default_rng(4).integers(0, 10**12, (15, 9)))
     lengths = np.random.default_rng(3).integers(1, 10, 15)
     for tower in towers(19, content):
-        whole = user_vectors(tower, items, lengths, 6, times=times, batch=15)
-        assert np.allclose(whole, user_vectors(tower, items, lengths, 6, times=times, batch=4), atol=1e-6)
+        vectors = user_vectors(tower, items, lengths, 6, times=times, batch=15)
+        assert np.allclose(vectors, user_vectors(tower, items, lengths, 6, times=times, batch=4), atol=1e-6)
         for row in range(15):
-            own = slice(max(0, lengths[row] - 6), lengths[row])
-            pair = (torch.from_numpy(x[None, row, own].astype(np.int64)) for x in (items, times))
+            window = slice(max(0, lengths[row] - 6), lengths[row])
+            pair = (torch.from_numpy(x[None, row, window].astype(np.int64)) for x in (items, times))
             with torch.inference_mode():
-                assert np.allclose(whole[row], tower.user(*pair)[0, -1].numpy(), atol=1e-6)
+                assert np.allclose(vectors[row], tower.user(*pair)[0, -1].numpy(), atol=1e-6)
         assert np.allclose(item_vectors(tower, batch=7), item_vectors(tower), atol=1e-6)
         assert len(item_vectors(tower)) == 19
     with pytest.raises(ValueError, match="a hstu tower needs times"):

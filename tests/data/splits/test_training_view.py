@@ -68,9 +68,9 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
     paths = [shelf.workspace.table("user_histories") for shelf in (here, there)]
     whole = [next(HistoryStream(Snapshot.open(p), COLUMNS, shuffle_rows=99, seed=1).epoch(0, 96)) for p in paths]
     assert not np.array_equal(whole[0]["item_index"], whole[1]["item_index"])
-    known = [TrainingView.open(path, 0) for path in paths]
-    assert known[0].to_arrow().equals(known[1].to_arrow())
-    streams = [k.stream(HistoryStream, COLUMNS, shuffle_rows=40, seed=1).epoch(0, 20) for k in known]
+    views = [TrainingView.open(path, 0) for path in paths]
+    assert views[0].to_arrow().equals(views[1].to_arrow())
+    streams = [k.stream(HistoryStream, COLUMNS, shuffle_rows=40, seed=1).epoch(0, 20) for k in views]
     for ours, theirs in zip(*streams, strict=True):
         for name in COLUMNS:
             # Under time_split the cut of a test user's row tells how long the row is; the row is no sample.
@@ -152,11 +152,13 @@ def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) 
     best = max(point["validation NDCG@10"] for point in read_curve(shelf.workspace.root / model))
     assert new.manifest.validation["NDCG@10"] == best
     shelf.run("evaluate", *refit)
-    told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
-    assert told["sasrec", "validation", "NDCG@10"] == pytest.approx(best, abs=1e-9)
+    metrics = {
+        (r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))
+    }
+    assert metrics["sasrec", "validation", "NDCG@10"] == pytest.approx(best, abs=1e-9)
     # On the test split the baselines know what the tower knows: a quarter of all users have read 43, as many 44, 45,
     # 46.
-    assert told["popularity", "test", "novelty@5"] < told["popularity", "validation", "novelty@5"]
+    assert metrics["popularity", "test", "novelty@5"] < metrics["popularity", "validation", "novelty@5"]
 
 
 def test_a_refit_weighs_items_by_the_events_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,18 +208,22 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
     assert chosen.reranker.temperature == best["temperature"]
     assert (model.reranker.temperature == chosen.reranker.temperature) is not refit
     shelf.run("evaluate", *settings)
-    told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
+    metrics = {
+        (r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))
+    }
     # The figure that the search chooses by is the one that evaluate finds again, head by head.
-    assert told["learn-plus", "validation", "NDCG@10"] == pytest.approx(model.manifest.validation["NDCG@10"], abs=1e-6)
-    tower_alone = told["learn-plus-vectors", "validation", "NDCG@10"]
-    assert tower_alone == pytest.approx(model.manifest.validation_of_vectors["NDCG@10"], abs=1e-6)
+    assert metrics["learn-plus", "validation", "NDCG@10"] == pytest.approx(
+        model.manifest.validation["NDCG@10"], abs=1e-6
+    )
+    vectors_only = metrics["learn-plus-vectors", "validation", "NDCG@10"]
+    assert vectors_only == pytest.approx(model.manifest.validation_of_vectors["NDCG@10"], abs=1e-6)
     against = {
         d.against: (d.first, d.other)
         for d in compare(shelf.workspace, [model.model_id], split="validation", samples=100).differences
         if (d.dimension, d.metric) == ("all", "NDCG@10")
     }
     assert set(against) == {"popularity", "markov", "frozen", "learn-plus-vectors"}
-    expected = (told["learn-plus", "validation", "NDCG@10"], tower_alone)
+    expected = (metrics["learn-plus", "validation", "NDCG@10"], vectors_only)
     assert against["learn-plus-vectors"] == pytest.approx(expected, abs=1e-6)
     second, _ = shelf.run("evaluate", *settings, "evaluation.reranker=false")
     ranks, path = contract("evaluation_users").rules, shelf.workspace.table("evaluation_users")
@@ -233,7 +239,7 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
         assert profile(fewer, ranks, lambda name: delta.read(spark, name))["uneven"] == 1
     rows = [r for r in read_rows(shelf.workspace.table("evaluations")) if r["run_id"] == second.run_id]
     assert {r["method"] for r in rows} == {"popularity", "markov", "frozen", "learn-plus-vectors"}
-    assert tower_alone in {r["value"] for r in rows}
+    assert vectors_only in {r["value"] for r in rows}
 
 
 @pytest.mark.parametrize("refit", [True, False])
@@ -252,9 +258,11 @@ def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_p
     # What the released tower has learnt from is counted: with refit each user's validation event, too.
     assert model.blending.counts.sum() - chosen.blending.counts.sum() == (len(reading()) if refit else 0)
     shelf.run("evaluate", *settings)
-    told = {(r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))}
+    metrics = {
+        (r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))
+    }
     expected = pytest.approx(model.manifest.validation["NDCG@10"], abs=1e-6)
-    assert told["learn-plus", "validation", "NDCG@10"] == expected
+    assert metrics["learn-plus", "validation", "NDCG@10"] == expected
     # By levels that were fitted on all of them it would be another figure.
     histories = Snapshot.open(shelf.workspace.table("user_histories")).to_arrow()
     split = split_histories(histories, "validation")
