@@ -82,7 +82,7 @@ def test_refuses_what_cannot_be_whitened(rows: np.ndarray, ridge: float, message
 
 
 @pytest.mark.parametrize("kind", ["centred", "whitened"])
-def test_an_item_that_came_after_the_cut_shapes_nothing(kind: SpaceKind) -> None:
+def test_an_item_after_the_split_does_not_influence_the_space(kind: SpaceKind) -> None:
     vectors = cone(60, 4)
     far_off = np.full((1, 4), 1e4, np.float32)
     catalogue = np.concatenate([np.zeros((1, 4), np.float32), vectors, far_off])

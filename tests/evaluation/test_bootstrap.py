@@ -1,4 +1,4 @@
-"""The bootstrap: against a slow one, for what its intervals and p promise, and paired."""
+"""The bootstrap: against a slow version, coverage of intervals, calibration of p, and pairing."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_interval_by_hand() -> None:
     assert np.allclose(high, [195.0, 0.25])
 
 
-def test_an_interval_holds_the_true_mean_as_often_as_it_says() -> None:
-    """400 worlds of 200 users, hits with a chance of 0.2: 95 % of the intervals, give or take what chance allows."""
+def test_an_interval_covers_the_true_mean_at_its_level() -> None:
+    """400 worlds of 200 users, hits with a chance of 0.2: 95 % of the intervals cover it, within chance."""
     generator = np.random.default_rng(3)
     hits = (generator.random((200, 400)) < 0.2).astype(float)
     low, high = interval(resampled_means(hits, samples=400, seed=1))
@@ -49,14 +49,14 @@ def test_an_interval_holds_the_true_mean_as_often_as_it_says() -> None:
     np.testing.assert_allclose((high - low).mean(), 3.92 * np.sqrt(0.2 * 0.8 / 200), rtol=0.05)
 
 
-def test_p_is_small_by_chance_as_seldom_as_it_says() -> None:
+def test_p_below_a_level_is_as_rare_as_the_level() -> None:
     generator = np.random.default_rng(7)
     p = [paired_difference(generator.random(80), generator.random(80), samples=199, seed=seed).p for seed in range(300)]
     assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.10
     assert 0.40 <= np.mean(np.array(p) <= 0.5) <= 0.60
 
 
-def test_pairing_finds_a_difference_that_is_small_beside_the_spread_of_users() -> None:
+def test_pairing_detects_a_difference_smaller_than_the_spread_of_users() -> None:
     generator = np.random.default_rng(9)
     ability = generator.random(500)
     better = np.clip(ability + 0.01 + generator.normal(scale=0.02, size=500), 0, 1.2)
@@ -72,7 +72,7 @@ def test_pairing_finds_a_difference_that_is_small_beside_the_spread_of_users() -
     )
 
 
-def test_columns_are_compared_as_if_alone() -> None:
+def test_columns_are_compared_independently() -> None:
     first, second = np.random.default_rng(1).random((2, 60, 3))
     together = paired_differences(first, second, samples=199, seed=4)
     for column, difference in enumerate(together):

@@ -1,4 +1,4 @@
-"""Comparisons: means and differences by hand from the ranks that are kept, who is compared, and what is refused."""
+"""Comparisons: means and differences by hand from the stored ranks, the compared methods, and errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def of(comparison: Comparison, against: str, dimension: str = "all", name: str =
 
 
 def ndcg(rows: list[dict], k: int) -> float:  # type: ignore[type-arg]
-    """The mean over users, as the definition reads."""
+    """The mean over users, by definition."""
     users: dict[str, list[float]] = {}
     for row in rows:
         users.setdefault(row["user_id"], []).append(row["rank"])
@@ -91,7 +91,7 @@ def test_baselines_and_rivals_on_the_same_users_are_always_there(world: World) -
     assert forth["HR@10"].difference.p == back["HR@10"].difference.p
 
 
-def test_a_model_goes_by_its_id_and_by_the_runs_that_made_and_judged_it(world: World) -> None:
+def test_a_model_is_named_by_its_id_or_by_its_train_and_evaluate_runs(world: World) -> None:
     expected = world.compare(world.models[0])
     assert world.compare(world.trained[0].run_id) == world.compare(world.evaluated[0].run_id) == expected
     # A run whose result was written before stands for that result.
@@ -99,7 +99,7 @@ def test_a_model_goes_by_its_id_and_by_the_runs_that_made_and_judged_it(world: W
     assert world.compare(again.run_id) == world.compare(world.models[2])
 
 
-def test_what_cannot_be_compared_is_refused(world: World, tmp_path: Path) -> None:
+def test_incomparable_results_are_an_error(world: World, tmp_path: Path) -> None:
     with pytest.raises(
         LearnSparkError, match=rf"there is no evaluation of 'nobody'; .*{world.models[1]} \(sasrec, run"
     ):

@@ -33,7 +33,7 @@ N = BOOKS + COLD
 
 
 class World:
-    """A shelf cut in time, with a LEARN model and a SASRec model, both evaluated."""
+    """A shelf split at a time, with a LEARN model and a SASRec model, both evaluated."""
 
     def __init__(self, folder: Path) -> None:
         self.shelf = Shelf(folder, reading(), "time_split")
@@ -57,12 +57,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("evaluate") / "shelf")
 
 
-def test_figures_are_means_of_the_ranks_that_are_kept(world: World) -> None:
+def test_figures_are_means_of_the_stored_ranks(world: World) -> None:
     for run, tower in ((world.learn, "learn"), (world.sasrec, "sasrec")):
         for split in ("validation", "test"):
             for method in (*BASELINES, tower):
                 kept = world.rows("evaluation_users", run, split=split, method=method)
-                # 24 held-out users of each cut, with two books that others read too and a new one.
+                # 24 held-out users of each split, with two books that others read too and a new one.
                 assert len({row["user_id"] for row in kept}) == 24
                 kept.sort(key=lambda row: row["user_id"])
                 users = [row["user_id"] for row in kept]
@@ -94,7 +94,7 @@ def test_lists_are_those_of_a_full_sort(world: World) -> None:
         assert named <= {r["metric"] for r in world.rows("evaluations", world.learn, split="test", method=method)}
 
 
-def test_a_row_tells_what_it_hangs_on(world: World) -> None:
+def test_a_row_records_model_tables_protocol_and_settings(world: World) -> None:
     for run, tower in ((world.learn, "learn"), (world.sasrec, "sasrec")):
         rows = world.rows("evaluations", run)
         assert {(row["method"], row["model_id"]) for row in rows} == {
@@ -112,12 +112,12 @@ def test_a_result_is_written_once(world: World) -> None:
     before = world.versions()
     again: StageResult
     for overrides in (RIVAL, (), ("training.patience=1", "tower.width=8")):
-        # Settings of training make no other result of a model that is there.
+        # Settings of training do not change the result of an existing model.
         _, again = world.shelf.run("evaluate", *overrides)
         assert again.rows_out == 0
         assert world.sasrec.run_id in again.notes[0]
     assert world.versions() == before
-    # Who wants it anew can have it, and then that is the result.
+    # A forced run evaluates again, and the newer result is valid.
     forced, result = world.shelf.run("evaluate", *RIVAL, forced=True)
     assert result.rows_out == 48
     assert written_by(world.shelf.workspace, ResultKey.of_run(world.sasrec)) == forced.run_id
@@ -141,8 +141,8 @@ def test_a_result_is_written_once(world: World) -> None:
     }
 
 
-def test_items_that_came_after_the_cut_are_scored_by_content_and_by_ids_no_better_than_by_chance(world: World) -> None:
-    """Books 47 and 48, which test users alone read: LEARN puts them before most others, SASRec anywhere."""
+def test_items_after_the_split_are_scored_by_content_and_by_ids_no_better_than_by_chance(world: World) -> None:
+    """Books 47 and 48, which only test users read: LEARN puts them before most others, SASRec anywhere."""
 
     def mean_rank(run: Run, method: str) -> float:
         rows = world.rows("evaluation_users", run, split="test", method=method, popularity="unseen")
@@ -170,7 +170,7 @@ def test_items_that_came_after_the_cut_are_scored_by_content_and_by_ids_no_bette
 
 
 @pytest.mark.parametrize("masked", ["true", "false"])
-def test_training_chooses_by_the_figures_that_evaluation_finds_on_validation(tmp_path: Path, masked: str) -> None:
+def test_training_and_evaluation_have_the_same_validation_figures(tmp_path: Path, masked: str) -> None:
     shelf, setting = Shelf(tmp_path / "shelf", reading()), f"evaluation.mask_history={masked}"
     trained, _ = shelf.run("train", "training.epochs=1", setting)
     run, _ = shelf.run("evaluate", setting)
@@ -184,7 +184,7 @@ def test_training_chooses_by_the_figures_that_evaluation_finds_on_validation(tmp
     assert {row["run_id"] for row in rows} == {run.run_id}
 
 
-def test_untrained_embeddings_are_read_in_the_models_own_space(tmp_path: Path) -> None:
+def test_frozen_embeddings_are_read_in_the_models_space(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf", reading(), "time_split")
     trained, _ = shelf.run("train", "training.epochs=1")
     space = shelf.workspace.table("embedding_spaces")
@@ -200,7 +200,7 @@ def test_untrained_embeddings_are_read_in_the_models_own_space(tmp_path: Path) -
     assert [row["space_key"] for row in read_rows(space)] == [registered["space_key"]]
 
 
-def test_a_model_of_ids_that_does_not_know_all_items_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_ids_without_all_items_is_an_error(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf", reading())
     shelf.run("train", "training.epochs=1", *RIVAL)
     plant(shelf.workspace, "item_index", [{"item_id": "new", "item_index": N + 1}])
@@ -210,7 +210,7 @@ def test_a_model_of_ids_that_does_not_know_all_items_is_refused(tmp_path: Path) 
         shelf.run("evaluate", *RIVAL)
 
 
-def test_the_gate_of_the_ranks_finds_a_target_that_stands_twice(world: World, spark: SparkSession) -> None:
+def test_the_gate_of_the_ranks_detects_a_duplicate_target(world: World, spark: SparkSession) -> None:
     rules, path = contract("evaluation_users").rules, world.shelf.workspace.table("evaluation_users")
 
     def broken() -> set[str]:

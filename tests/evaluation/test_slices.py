@@ -1,4 +1,4 @@
-"""Slices: every band at its edges by hand, and metrics of a slice as if its users and targets were all there are."""
+"""Slices: every band at its edges by hand, and metrics of a slice computed from its users and targets only."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _history(
 
 @pytest.fixture
 def histories() -> pa.Table:
-    """Cut on day 100. "t" trains on items 1, 2 and, behind the cut, 5; "h" and "k" are held out."""
+    """Split on day 100. "t" trains on items 1, 2 and, after the split, 5; "h" and "k" are held out."""
     rows = [
         _history("t", [1, 2, 5], [10, 20, 110], 3, 3, 2),
         _history("h", [1, 3, 5, 6], [30, 95, 101, 101], 2, 2, 4),
@@ -92,7 +92,7 @@ def test_labels_by_hand(histories: pa.Table) -> None:
     labels = target_labels(split, trained, before_split)
     assert list(labels) == list(DIMENSIONS)
     assert split.every_target.positions.tolist() == [4, 5, 0]  # h: items 5 and 6; k: item 1
-    # Item 5 was a training target, yet nobody had it before the cut; item 6 is all new.
+    # Item 5 was a training target, but had no event before the split; item 6 is new.
     assert labels["popularity"].tolist() == ["1-4", "unseen", "1-4"]
     assert labels["cold"].tolist() == ["no event before the split"] * 2 + ["event before the split"]
     assert labels["mass"].tolist() == ["head", "tail", "head"]
@@ -104,7 +104,7 @@ def test_labels_by_hand(histories: pa.Table) -> None:
         assert not DIMENSIONS[dimension] or set(values.tolist()) <= set(DIMENSIONS[dimension])
 
 
-def test_slices_hold_the_users_that_have_a_target_there(histories: pa.Table) -> None:
+def test_slices_have_the_users_with_a_target_in_them(histories: pa.Table) -> None:
     split: Split = split_histories(histories, "test")
     labels = {"mass": np.array(["head", "tail", "head"]), "time": np.array(["b", "b", "a"])}
     actual = {(s.dimension, s.name): s for s in slices(labels, split.every_target.owners)}
@@ -115,7 +115,7 @@ def test_slices_hold_the_users_that_have_a_target_there(histories: pa.Table) -> 
     assert actual["time", "b"].offsets.tolist() == [0, 2]
 
 
-def test_metrics_of_a_slice_are_those_of_its_users_and_targets_alone() -> None:
+def test_metrics_of_a_slice_are_those_of_its_users_and_targets_only() -> None:
     generator = np.random.default_rng(2)
     counts = generator.integers(1, 5, size=60)
     owners, items = np.repeat(np.arange(60), counts), generator.integers(0, 30, size=counts.sum())

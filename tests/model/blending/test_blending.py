@@ -84,7 +84,7 @@ def test_all_positions_and_the_last_agree() -> None:
             rows = torch.nonzero(lengths >= end).squeeze(1)
             some = blended.user_last(items[rows], torch.full((len(rows),), end))
             torch.testing.assert_close(every[rows, end - 1], some, rtol=0, atol=1e-5)
-            # Nothing of what comes later is in it.
+            # It contains nothing of later events.
             early = blended.user_last(items[rows, :end], torch.full((len(rows),), end))
             torch.testing.assert_close(early, some, rtol=0, atol=1e-5)
 
@@ -116,19 +116,19 @@ def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2) -> C
     vectors = user_vectors(tower, items, lengths, 50)
     unit = unit_rows(tower.bound)
     means = mean_vectors(unit, items, lengths, 3)
-    # Targets that hang on text and popularity, so that there is something to learn.
+    # Targets that depend on text and popularity, so that there is something to learn.
     utility = means @ unit[1:].T * 5 + 0.7 * np.log1p(counts) + chance.gumbel(size=(users, ITEMS))
     order = np.argsort(-utility, axis=1)
     sizes = chance.integers(1, targets + 1, users)
     targets = np.concatenate([row[:size] for row, size in zip(order, sizes, strict=True)])
-    # Some of what is hidden is a target all the same.
+    # Some hidden items are targets too.
     hidden = [np.unique(np.append(chance.integers(0, ITEMS, 4), row[0])) for row in order]
     queries = QueryBatch(vectors, items.astype(np.int64) - 1, lengths, targets, np.append(0, np.cumsum(sizes)), hidden)
     return Candidates(queries, means, item_vectors(tower), unit[1:], counts, 0.2)
 
 
 def _loss(candidates: Candidates, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
-    """The fit's objective, a user and a target at a time."""
+    """The fit's objective, one user and target at a time."""
     a, b, c = at.reshape(3, -1) @ knot_weights(candidates.counts).T.astype(np.float64)
     total = RIDGE / 2 * float(((at - FrequencyWeights.start().weights.ravel()) ** 2).sum())
     queries = candidates.queries
@@ -161,7 +161,7 @@ def test_weights_minimise_the_loss_written_out(rare: float) -> None:
         assert _loss(candidates, rows, rare, frequency_weights.weights.ravel()) == pytest.approx(expected.fun, rel=1e-5)
         assert frequency_weights.weights.ravel() == pytest.approx(expected.x, abs=0.02)
     assert not np.allclose(folds[0].weights, folds[1].weights, atol=0.05)
-    # Something was to be learnt.
+    # There was something to learn.
     assert _loss(candidates, np.arange(90), rare, full.weights.ravel()) < 0.8 * _loss(
         candidates, np.arange(90), rare, FrequencyWeights.start().weights.ravel()
     )

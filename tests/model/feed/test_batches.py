@@ -98,7 +98,7 @@ def test_bucketing_saves_most_of_the_padding_and_loses_no_row(tmp_path: Path) ->
     assert abs(np.corrcoef(ranks.ravel(), np.tile(np.arange(16), 5))[0, 1]) < 0.3
 
 
-def test_at_one_step_all_ranks_have_batches_of_like_length(tmp_path: Path) -> None:
+def test_at_any_step_all_ranks_have_batches_of_similar_length(tmp_path: Path) -> None:
     snapshot = write_files(tmp_path, [1500] * 4)
     ranks = [
         HistoryStream(

@@ -76,7 +76,7 @@ def test_the_order_is_a_function_of_seed_epoch_rank_and_world(snapshot: Snapshot
 
 
 @pytest.mark.parametrize("buckets", [1, 4])
-def test_resuming_in_mid_epoch_gives_the_batches_that_were_left(snapshot: Snapshot, buckets: int) -> None:
+def test_resuming_in_mid_epoch_gives_the_remaining_batches(snapshot: Snapshot, buckets: int) -> None:
     settings: dict[str, Any] = {"bucket_batches": buckets, "length_column": "train_length", "rank": 1, "world": 2}
     unbroken = list(stream(snapshot, **settings).epoch(5, 9))
     assert len(unbroken) == 13
@@ -99,7 +99,7 @@ def test_batches_do_not_change_when_later_ones_are_read(snapshot: Snapshot) -> N
 
 
 @pytest.mark.parametrize("change", [1, -1])
-def test_a_file_that_is_not_what_the_log_says_is_named_with_both_numbers(snapshot: Snapshot, change: int) -> None:
+def test_a_file_that_differs_from_the_log_is_an_error_with_both_numbers(snapshot: Snapshot, change: int) -> None:
     counts = (*FILE_ROWS[:3], 93 + change, *FILE_ROWS[4:])
     with pytest.raises(
         RowCountError, match=rf"part 00003.parquet has 93 rows, but the Delta log .* records {93 + change}"
@@ -107,7 +107,7 @@ def test_a_file_that_is_not_what_the_log_says_is_named_with_both_numbers(snapsho
         list(stream(replace(snapshot, file_rows=counts)).epoch(0, 10))
 
 
-def test_a_file_that_is_gone_or_cut_short_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_truncated_file_is_an_error(tmp_path: Path) -> None:
     snapshot = write_files(tmp_path, [5, 5])
     Path(snapshot.files[1]).write_bytes(Path(snapshot.files[1]).read_bytes()[:-1])
     with pytest.raises(RowCountError, match=r"part 00001.parquet .* is not a readable Parquet file"):
@@ -184,7 +184,7 @@ def test_nulls_ragged_lists_and_missing_columns_are_named(tmp_path: Path) -> Non
         list(mixed.epoch(0, 2))
 
 
-def test_settings_that_make_no_sense_are_refused(snapshot: Snapshot) -> None:
+def test_contradictory_settings_are_an_error(snapshot: Snapshot) -> None:
     for settings, match in (
         ({"shuffle_rows": 0}, "shuffle_rows 0"),
         ({"rank": 2, "world": 2}, r"rank 2 must be in 0\.\.1"),

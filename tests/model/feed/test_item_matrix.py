@@ -82,7 +82,7 @@ def slowly(tables: tuple[Snapshot, Snapshot, Snapshot]) -> np.ndarray:
 
 @dataclass
 class Doubled:
-    """A space of half the width, that remembers how much it was asked."""
+    """A space of half the width that records its calls."""
 
     name: str = "doubled"
     rows: list[int] = field(default_factory=list)
@@ -109,7 +109,7 @@ def test_it_is_the_join_of_three_tables(small: tuple[Snapshot, Snapshot, Snapsho
     assert max(space.rows) <= 2048
 
 
-def test_what_it_is_built_of_decides_where_it_lies(small: tuple[Snapshot, Snapshot, Snapshot], tmp_path: Path) -> None:
+def test_the_path_depends_on_all_inputs(small: tuple[Snapshot, Snapshot, Snapshot], tmp_path: Path) -> None:
     first = build(small, tmp_path)
     made = first.stat().st_mtime_ns
     index, text, embeddings = small

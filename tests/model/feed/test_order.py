@@ -45,7 +45,7 @@ def test_a_rank_opens_only_the_files_of_its_range() -> None:
         assert len(rank_segments(file_rows, seed=0, epoch=0, rank=rank, world=4)) == 25
 
 
-def test_files_are_laid_out_anew_by_seed_and_by_epoch() -> None:
+def test_the_order_of_files_changes_with_seed_and_epoch() -> None:
     def files(seed: int, epoch: int) -> list[int]:
         return [s.file for s in rank_segments([1] * 50, seed=seed, epoch=epoch, rank=0, world=1)]
 

@@ -95,6 +95,6 @@ def test_a_consumer_that_stops_early_ends_thread_and_source() -> None:
     assert not threads()
 
 
-def test_a_depth_of_nothing_is_refused() -> None:
+def test_a_depth_below_one_is_an_error() -> None:
     with pytest.raises(ValueError, match="depth 0"):
         prefetch([1], 0)

@@ -69,7 +69,7 @@ def test_rows_wait_as_long_as_the_buffer_is_large() -> None:
     assert 350 < waits.std() < 600
 
 
-def test_position_in_the_table_says_little_about_position_in_an_epoch(snapshot: Snapshot) -> None:
+def test_position_in_the_table_is_hardly_correlated_with_position_in_an_epoch(snapshot: Snapshot) -> None:
     correlations = []
     for epoch in range(6):
         place = np.empty(ROWS)

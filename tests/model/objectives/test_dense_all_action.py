@@ -90,7 +90,7 @@ def test_the_same_item_at_another_user_is_no_negative() -> None:
     assert float(planted) > float(before) + 0.1
 
 
-def test_a_masked_target_of_ones_own_excuses_nothing() -> None:
+def test_a_masked_target_of_the_user_excludes_no_negative() -> None:
     user, user_mask, item, item_mask, ids = _full(1)
     item_mask[0, 2] = False
     before = dense_all_action_loss(user, user_mask, item, item_mask, ids, temperature=0.1)
@@ -100,7 +100,7 @@ def test_a_masked_target_of_ones_own_excuses_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_masked_changes_nothing(seed: int) -> None:
+def test_masked_entries_change_nothing(seed: int) -> None:
     user, user_mask, item, item_mask, ids = _batch(seed)
     before = dense_all_action_loss(user, user_mask, item, item_mask, ids, temperature=0.1)
     other = _batch(seed + 100)
@@ -151,7 +151,7 @@ def test_a_batch_of_one_gives_zero_with_a_finite_gradient() -> None:
         assert _finite_gradients(loss, user, item)
 
 
-def test_a_user_without_negatives_counts_in_the_mean_beside_others_that_have_some() -> None:
+def test_a_user_without_negatives_counts_in_the_mean() -> None:
     user, user_mask, item, item_mask, ids = _full(2)
     ids[0] = torch.tensor([1, 2, 3])
     ids[1:] = torch.tensor([1, 2, 1])  # all of it user 0's too; the 3 of user 0 is a negative of the others

@@ -212,7 +212,7 @@ def test_full_softmax_is_the_sampled_one_with_all_items_as_negatives() -> None:
 
 
 @pytest.mark.parametrize("argument", [0, 1, 2])
-def test_full_softmax_gives_each_gradient_alone(argument: int) -> None:
+def test_full_softmax_gives_each_gradient_independently(argument: int) -> None:
     user, catalogue, positive, _ = _catalogue(2)
     values = [user, catalogue, torch.tensor(0.3, dtype=torch.float64)]
     expected = [value.clone().requires_grad_() for value in values]
@@ -226,7 +226,7 @@ def test_full_softmax_gives_each_gradient_alone(argument: int) -> None:
             assert value.grad is None
 
 
-def test_full_softmax_backward_goes_on_through_what_it_was_computed_from() -> None:
+def test_full_softmax_backward_continues_into_its_inputs() -> None:
     user, _, positive, _ = _catalogue(3)
     layer = torch.nn.Linear(5, 5, dtype=torch.float64)
     table = torch.nn.Embedding(40, 5, dtype=torch.float64)
@@ -309,7 +309,7 @@ def test_nothing_to_learn_from_gives_zero() -> None:
     assert not items.grad.any()
 
 
-def test_refuses_what_does_not_fit() -> None:
+def test_arguments_that_do_not_fit_are_an_error() -> None:
     batch = _batch(0, "shared")
     with pytest.raises(ValueError, match=r"negative_ids has the shape \(4,\), expected \(5,\) for user \(6, 4\)"):
         sampled_softmax_loss(**(batch | {"negative_ids": batch["negative_ids"][:4]}), temperature=1.0)

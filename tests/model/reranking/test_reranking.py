@@ -56,7 +56,7 @@ def test_transitions_by_hand() -> None:
     assert later.tolist() == [[0, 0, 0.5], [0, 0.5, 0], [0, 0, 0]]
     assert before.tolist() == (near + later).T.tolist()
     assert transitions.counts.tolist() == [2, 2, 2]
-    # Of the newest event that was not counted all are other ones: a's rate is 1 / (2 + 2), c's as it was.
+    # All counted events of a are other events than the uncounted newest one: a's rate is 1 / (2 + 2), c's is unchanged.
     uncounted = transitions.candidates(np.array([[2, 0]]), np.array([2]), np.array([1]))
     rows = dict(zip(uncounted.position.tolist(), np.expm1(uncounted.features[:, :6]) / 100, strict=True))
     assert rows[1] == pytest.approx([1 / 4, 0.5 / 3, 0, 0, 0, 0.5 / 3])
@@ -119,7 +119,7 @@ def _noisy_head(seed: int = 0) -> RerankerHead:
 
 
 def test_knot_weights_are_linear_in_the_logarithm() -> None:
-    """7 events: log 8 lies .63 of the way from log 3 to log 11; behind the last knot all is as there."""
+    """7 events: log 8 lies .63 of the way from log 3 to log 11; beyond the last knot weights are constant."""
     weights = knot_weights(np.array([0, 2, 7, 250, 9999]))
     assert weights.sum(axis=1) == pytest.approx(np.ones(5))
     assert weights[[0, 1, 3, 4]].tolist() == np.eye(5)[[0, 1, 4, 4]].tolist()
@@ -202,7 +202,7 @@ def test_hidden_items_stay_hidden_by_any_head(scale: float) -> None:
     for user, hidden in enumerate(queries.hidden):
         targets_of_user = slice(queries.offsets[user], queries.offsets[user + 1])
         shown = 25 - len(set(hidden.tolist()) - set(queries.targets[targets_of_user].tolist()))
-        # Weighed by nothing all are equal, and a target stands in their middle.
+        # With zero weights all scores are equal, and a target ranks in the middle.
         assert all(ranks[targets_of_user] <= shown)
         assert scale or all(ranks[targets_of_user] == (1 + shown) / 2)
 
@@ -231,7 +231,7 @@ def test_ranks_and_tops_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch
 
 
 def _followers(users: int = 400) -> tuple[Reranker, QueryBatch, list[str]]:
-    """Item i is followed by i + 20 in the log, and so in the targets; the tower's vectors say nothing."""
+    """Item i is followed by i + 20 in the log, and so in the targets; the tower's vectors are random."""
     chance = np.random.default_rng(0)
     first = np.tile(np.arange(20), 6)
     values = np.stack([first, first + 20], axis=1).ravel()
@@ -287,7 +287,7 @@ def test_no_user_is_scored_by_a_head_that_was_fitted_on_them() -> None:
 
 
 def test_rare_targets_weigh_more_by_the_setting() -> None:
-    """Half of the users follow the log to an item seen 6 times, half buy one that the log never saw."""
+    """Half of the users follow the log to an item seen 6 times, half buy an item without events in the log."""
     _, queries, users = _followers(200)
     unseen = Reranker(
         _catalogue(7, 60),
@@ -297,7 +297,7 @@ def test_rare_targets_weigh_more_by_the_setting() -> None:
     targets = np.where(np.arange(200) % 2 == 0, queries.targets, 40 + queries.targets - 20)
     mixed = QueryBatch(queries.users, queries.items, queries.lengths, targets, queries.offsets, queries.hidden)
     plain, rare = (_fit(unseen, mixed, users, rare=rare).full for rare in (0.0, 1.0))
-    # What unseen items get beyond those seen a few times.
+    # The advantage of unseen items over items seen a few times.
     extra = [float((head.popularity[0] - head.popularity[1]).detach()) for head in (rare, plain)]
     assert extra[0] > extra[1] > 0
 
@@ -351,7 +351,7 @@ def test_a_small_set_has_more_passes_and_a_large_one_those_of_the_settings() -> 
 
 
 def test_unseen_items_are_ranked_by_their_content() -> None:
-    """Half of the users buy items that neither counts nor vectors know, but whose text is like that of their last."""
+    """Half of the users buy items without events, whose text is similar to that of their last item."""
     _, queries, users = _followers(400)
     log = np.repeat(np.arange(40), 3), np.arange(0, 121, 3)
     transitions = Transitions.of(*log, 60, reach=2, decay=0.8)
@@ -378,8 +378,8 @@ def test_a_fit_in_small_blocks_is_the_same_and_a_diverging_fit_is_an_error(monke
     at_once = _fit(reranker, queries, users, epochs=2).full
     monkeypatch.setattr("learn_spark.model.reranking.reranker.BLOCK_SCORES", 40 * 7)
     small = _fit(reranker, queries, users, epochs=2).full
-    with torch.inference_mode():  # Adam makes much of what rounding leaves of a small gradient
-        # Nor does any gradient say what all scores have in common.
+    with torch.inference_mode():  # Adam amplifies the rounding errors of small gradients
+        # No gradient determines a constant added to all scores.
         ours, theirs = (torch.log_softmax(reranker.score(head, queries), dim=1) for head in (at_once, small))
         assert torch.allclose(ours, theirs, atol=0.05)
     with pytest.raises(RerankerError, match=r"lower tower\.reranker\.learning_rate"):

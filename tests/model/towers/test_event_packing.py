@@ -40,7 +40,7 @@ def test_each_event_sees_its_own_row_up_to_itself(lengths: list[int], spare: int
 
 @settings(max_examples=100, deadline=None)
 @given(lengths=st.lists(st.integers(0, 9), max_size=12), spare=st.integers(0, 5))
-def test_unpacked_events_stand_where_they_stood(lengths: list[int], spare: int) -> None:
+def test_unpacking_restores_the_places_of_events(lengths: list[int], spare: int) -> None:
     width = max(lengths, default=0) + spare
     real = _real(lengths, width)
     packing = Packing.of(real)

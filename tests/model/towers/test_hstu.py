@@ -200,7 +200,7 @@ def test_gradient_reaches_every_parameter_but_the_padding_row() -> None:
     assert not tower.embedding.weight.grad[0].any()
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_acts_in_training_only() -> None:
     tower = _tower()
     items, times = _histories()
     assert torch.equal(tower.user(items, times), tower.user(items, times))

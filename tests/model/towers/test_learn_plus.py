@@ -140,7 +140,7 @@ def test_buckets_of_time_worked_out_by_hand() -> None:
     assert gap_buckets(times).tolist() == [[0, 1, 1, 2, 2, 14, GAPS - 1]]
 
 
-def test_items_without_an_id_are_their_content_alone() -> None:
+def test_items_without_an_id_are_their_content_only() -> None:
     """Items that training never saw, that came later, and all items where there are no IDs."""
     tower = _tower()
     tower.bind(_content(N + 5))

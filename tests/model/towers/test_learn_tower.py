@@ -57,7 +57,7 @@ def test_later_items_never_reach_earlier_vectors_and_earlier_ones_do() -> None:
         assert ((after[:, changed:] - before[:, changed:]).abs().amax(dim=2) > 1e-3).all()
 
 
-def test_order_is_known_through_the_mask_alone() -> None:
+def test_order_comes_from_the_mask_only() -> None:
     content = torch.randn(1, 4, 10)
     swapped = content[:, [1, 0, 2, 3]]
     change = {}
@@ -174,7 +174,7 @@ def test_gradient_reaches_every_parameter(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["a", "b"])
-def test_gradient_flows_to_the_adaptor_through_targets_alone(variant: str) -> None:
+def test_gradient_reaches_the_adaptor_through_targets(variant: str) -> None:
     tower = _tower(variant).train()
     (tower.targets(torch.randn(3, 4, 10)) * torch.randn(3, 4, 6)).sum().backward()
     assert tower.adaptor.linear.weight.grad is not None

@@ -192,7 +192,7 @@ def test_gradient_reaches_every_parameter_but_the_padding_row() -> None:
     assert not tower.embedding.weight.grad[0].any()
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_acts_in_training_only() -> None:
     tower = _tower()
     items = torch.randint(1, 31, (2, 8))
     assert torch.equal(tower.user(items), tower.user(items))

@@ -1,4 +1,4 @@
-"""Users who like the even or the odd items only, as a real Delta table, and a small loop over it."""
+"""Users with events of even or of odd items only, as a real Delta table, and a small loop over it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def make_tower(kind: str) -> Tower:
 
 
 def parity_apart(tower: Tower) -> dict[str, float]:
-    """1 - cosine of the mean even and the mean odd item, in the place of NDCG@10."""
+    """1 - cosine of the mean even and the mean odd item, in place of NDCG@10."""
     with torch.inference_mode():
         items = tower.items(torch.arange(2, ITEMS + 1)).numpy()
     even, odd = items[0::2].mean(0), items[1::2].mean(0)
@@ -83,7 +83,7 @@ def parity_apart(tower: Tower) -> dict[str, float]:
 
 
 class Interrupted(HistoryStream):
-    """A stream that breaks after so many batches of this process, as a killed one does."""
+    """A stream that raises after a given number of batches, like a killed process."""
 
     after: int | None = None
 

@@ -1,4 +1,4 @@
-"""The moving average of weights: its arithmetic, its place in a training, and that a resume goes on with it."""
+"""The moving average of weights: its arithmetic, its place in a training, and its resume."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_average_by_hand() -> None:
         assert float(tower.weight.detach()) == pytest.approx(expected * 0.25 + 40.0 * 0.75)
 
 
-def test_the_weights_come_back_where_judging_fails() -> None:
+def test_the_weights_are_restored_where_validation_fails() -> None:
     tower = torch.nn.Linear(2, 2)
     average = WeightAverage(tower, 0.9)
     tower.weight.data.fill_(7.0)
@@ -39,7 +39,7 @@ def test_the_weights_come_back_where_judging_fails() -> None:
     assert bool((tower.weight == 7.0).all())
 
 
-def test_what_is_kept_is_the_average_and_what_learns_is_not(tmp_path: Path) -> None:
+def test_the_average_is_saved_and_the_raw_weights_are_trained(tmp_path: Path) -> None:
     plain, averaged = make_loop(tmp_path / "plain", epochs=2), make_loop(tmp_path / "averaged", epochs=2, average=0.8)
     weights = {name: parameter.detach().clone() for name, parameter in plain.tower.named_parameters()}
     followed: list[dict[str, torch.Tensor]] = []
@@ -54,7 +54,7 @@ def test_what_is_kept_is_the_average_and_what_learns_is_not(tmp_path: Path) -> N
     for number, seen in enumerate(followed):
         decay = min(0.8, (1 + number) / (10 + number))
         weights = {name: decay * weights[name] + (1 - decay) * seen[name] for name in weights}
-    # The same steps were taken, and the average of them is what is left in the tower, and was judged.
+    # The same steps were taken, and the tower has their average, which was validated.
     assert [point["loss"] for point in scores[0]] == [point["loss"] for point in scores[1]]
     assert scores[0][-1]["validation NDCG@10"] != scores[1][-1]["validation NDCG@10"]
     assert averaged.validate is not None
@@ -68,7 +68,7 @@ def test_what_is_kept_is_the_average_and_what_learns_is_not(tmp_path: Path) -> N
     )
 
 
-def test_a_killed_run_goes_on_with_its_average(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_with_its_average(tmp_path: Path) -> None:
     unbroken = make_loop(tmp_path / "whole", epochs=3, average=0.95)
     unbroken.fit()
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What training may see of a sequence, and what popularity adds to its loss."""
+"""Crops of training sequences, and the popularity correction of the loss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def batch(step: int, **objective: Any) -> NextItemBatch:
     return made
 
 
-def test_crops_are_stretches_of_two_events_and_more_from_everywhere() -> None:
+def test_crops_are_windows_of_at_least_two_events_from_all_positions() -> None:
     seen: set[tuple[int, ...]] = set()
     for step in range(300):
         made = batch(step, crop_share=1.0)
@@ -42,7 +42,7 @@ def test_crops_are_stretches_of_two_events_and_more_from_everywhere() -> None:
             assert following == [item + 1 for item in row[:length]]
             assert following[-1] % 10 <= LENGTHS[row[0] // 10]
             seen.add((*row[:length], following[-1]))
-    # Every stretch of the user of five events, and of the user of nine those that fit into a window of six inputs.
+    # Every window of the user of five events, and of the user of nine those that fit six inputs.
     expected = {
         tuple(range(10 * user + first, 10 * user + last + 1))
         for user, length in ((0, 2), (1, 5), (2, 9))
@@ -61,7 +61,7 @@ def test_a_share_of_the_sequences_is_cropped_and_without_it_none() -> None:
 
 @pytest.mark.parametrize("strength", [0.0, 0.4])
 def test_popularity_is_added_to_the_scores_of_the_catalogue(strength: float) -> None:
-    """Against PyTorch's cross-entropy; what is not in the catalogue is in no sum."""
+    """Against PyTorch's cross-entropy; items outside the catalogue are in no sum."""
     tower = make_tower("sasrec").eval()
     settings = ObjectiveSettings(
         predicts="next_item", negatives="full", history=6, temperature=0.2, popularity_correction=strength
@@ -88,6 +88,6 @@ def test_popularity_is_added_to_the_scores_of_the_catalogue(strength: float) -> 
         ({"crop_share": 0.2}, "crop_share is for next_item"),
     ],
 )
-def test_refuses_what_would_do_nothing(given: dict[str, Any], message: str) -> None:
+def test_settings_without_effect_are_an_error(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ObjectiveSettings(**given)

@@ -79,7 +79,7 @@ def test_two_processes_here_and_on_spark(spark: SparkSession, histories: Snapsho
     assert [point["samples"] for point in single.curve] == [45, 45]
 
 
-def test_a_process_that_fails_is_told(histories: Snapshot, tmp_path: Path) -> None:
+def test_a_failed_process_is_an_error(histories: Snapshot, tmp_path: Path) -> None:
     broken = task(histories, tmp_path / "broken")
     with pytest.raises(LearnSparkError, match=r"one of 2 processes failed: .*there is no Delta table"):
         train_in_processes(TrainingTask(**{**broken.__dict__, "histories": str(tmp_path / "nothing")}), 2)

@@ -82,7 +82,7 @@ def work(rank: int, port: int, folder: str) -> None:
     group = ProcessGroup(rank, 2)
     torch.save({case: gradients(case, group, SPLIT[rank]) for case in CASES}, Path(folder) / f"{rank}.pt")
     assert group.broadcast(rank) == 0
-    # An empty share is gathered too.
+    # An empty part is gathered too.
     nothing = group.gather(torch.full((rank, 2), 7.0, requires_grad=True))
     assert nothing.tolist() == [[7.0, 7.0]]
     nothing.sum().backward()
@@ -106,6 +106,6 @@ def test_two_processes_are_as_one_on_the_joined_batch(of_two: list[Any], case: s
     for name, expected in single.items():
         for rank in (0, 1):
             torch.testing.assert_close(of_two[rank][case][name], expected, rtol=1e-4, atol=1e-6, msg=f"{case}: {name}")
-    # Each alone would be another loss: the negatives of the other's users matter.
+    # A single process has another loss, because the other process's negatives count.
     of_first = gradients(case, ProcessGroup(), SPLIT[0])
     assert abs(float(of_first["loss"] - single["loss"])) > 1e-3

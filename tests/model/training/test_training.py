@@ -1,4 +1,4 @@
-"""Training: it learns a planted taste, a killed run ends as an unbroken one, a model comes back as it was saved."""
+"""Training: it learns a planted preference, a killed run ends as an unbroken one, a saved model is loaded unchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def same_weights(one: TrainingLoop, other: TrainingLoop) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_a_planted_taste(tmp_path: Path, kind: str) -> None:
+def test_it_learns_a_planted_preference(tmp_path: Path, kind: str) -> None:
     rate = {"learning_rate": 0.03} if kind != "learn" else {}
     loop = make_loop(tmp_path / "run", kind=kind, epochs=12, patience=12, objective=NEXT_ITEM[kind], **rate)
     before = loop.validate(loop.tower.eval())["NDCG@10"]
@@ -74,12 +74,12 @@ def test_a_run_killed_anywhere_and_resumed_ends_with_the_same_weights(
     assert steps == sorted(set(steps))
 
 
-def test_a_killed_run_goes_on_and_does_not_begin_anew(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_loop(tmp_path / "run", break_after=11).fit()
     (last,) = (tmp_path / "run" / "checkpoints").glob("last-*")
     progress = json.loads((last / "progress.json").read_text())
-    # Batches are made ahead, so that the kill came some batches after the last checkpoint.
+    # Batches are prefetched, so the kill came some batches after the last checkpoint.
     assert progress["epoch"] == 1 or progress["batch"] >= 4
     assert make_loop(tmp_path / "run").fit().resumed_at == progress["epoch"]
     assert make_loop(tmp_path / "run", resume="never").fit().resumed_at == 0
@@ -110,7 +110,7 @@ def test_it_stops_when_patience_is_out_and_keeps_the_best_epoch(tmp_path: Path) 
         assert torch.equal(tensor, best[name])
 
 
-def test_users_with_one_training_event_teach_nothing(tmp_path: Path) -> None:
+def test_users_with_one_training_event_are_no_samples(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no pairs to contrast"):
         make_loop(tmp_path / "run", length=1).fit()
 
@@ -159,7 +159,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_comes_back_as_it_was_saved(tmp_path: Path, kind: str) -> None:
+def test_a_saved_model_is_loaded_unchanged(tmp_path: Path, kind: str) -> None:
     workspace = Workspace.open(str(tmp_path))
     tower = make_tower(kind).eval()
     curve = [{"epoch": 1, "loss": 2.0}]
@@ -200,7 +200,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
         load_model(folder)
 
 
-def test_tensorboard_and_json_lines_tell_the_same(tmp_path: Path) -> None:
+def test_tensorboard_and_json_lines_agree(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trained = make_loop(tmp_path / "run", epochs=2).fit()
