@@ -21,9 +21,19 @@ from learn_spark.core.stages.registry import all_stages
 
 
 def run_stages_command(
-    names: list[str] | None, config: str, overrides: list[str], *, dry_run: bool, force: bool, verbose: bool
+    names: list[str] | None,
+    config: str,
+    overrides: list[str],
+    *,
+    dry_run: bool,
+    force: bool,
+    verbose: bool,
+    model_id: str | None = None,
 ) -> int:
-    """Run stages (all of ``pipeline.stages`` if None), print their outcomes and return the exit code."""
+    """Run stages (all of ``pipeline.stages`` if None), print their outcomes and return the exit code.
+
+    ``model_id``: the model that evaluate or publish works on; None: the newest that fits.
+    """
 
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.runner import run_stages
@@ -37,6 +47,7 @@ def run_stages_command(
             dry_run=dry_run,
             force=force,
             verbose=verbose,
+            model_id=model_id,
         )
         if dry_run:
             return
@@ -81,6 +92,23 @@ def _add_stage_command(name: str, summary: str) -> None:
 
 
 @app.command(rich_help_panel="Stages")
+def evaluate(
+    config: ConfigOption,
+    model: Annotated[str | None, typer.Option("--model", help="Id of the model; default: the newest model.")] = None,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Rank the whole catalogue with a model, popularity, Markov and the frozen embeddings; metrics and slices."""
+    raise typer.Exit(
+        run_stages_command(
+            ["evaluate"], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose, model_id=model
+        )
+    )
+
+
+@app.command(rich_help_panel="Stages")
 def publish(
     config: ConfigOption,
     model: Annotated[
@@ -101,7 +129,7 @@ def publish(
 
 
 for _stage in all_stages():
-    if _stage.name not in ("publish", "report"):  # defined above and below, with further options
+    if _stage.name not in ("evaluate", "publish", "report"):  # defined above and below, with further options
         _add_stage_command(_stage.name, _stage.summary)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.log import read_rows
 from learn_spark.features.models import usable_model
 from learn_spark.model.manifest import read_manifest
@@ -53,6 +54,22 @@ def test_models_are_listed_with_their_figures_newest_first(world: World) -> None
     )
     assert [row.test for row in rows] == [None, None, expected]
     assert not any("released" in row.tags for row in rows)
+
+
+def test_evaluate_takes_the_model_that_is_named(world: World) -> None:
+    stage, settings, workspace = find_stage("evaluate"), world.shelf.settings(), world.shelf.workspace
+    assert stage.other_inputs(settings, workspace) == {"model": world.ids[2]}
+    assert stage.other_inputs(settings, workspace, world.ids[0]) == {"model": world.ids[0]}
+    with pytest.raises(LearnSparkError, match="no trained model 'nobody'"):
+        stage.other_inputs(settings, workspace, "nobody")
+
+
+def test_publish_takes_the_model_of_its_run_first(world: World) -> None:
+    stage, settings, workspace = find_stage("publish"), world.shelf.settings(), world.shelf.workspace
+    assert stage.other_inputs(settings, workspace) == {"model": world.ids[1]}
+    assert stage.other_inputs(settings, workspace, world.ids[0]) == {"model": world.ids[0]}
+    # The SASRec model does not fit these settings.
+    assert stage.other_inputs(settings, workspace, world.ids[2]) == {"model": world.ids[1]}
 
 
 def test_the_command_prints_the_same_as_json(world: World) -> None:
