@@ -1,7 +1,7 @@
-"""The search over settings: so many trainings, chosen by validation alone, resumed where it was cut off.
+"""The search over settings: a number of trainings, chosen by validation, and resumed after an interruption.
 
-Optuna proposes (tree-structured Parzen estimators) and remembers; every trial is a train stage like any other, so that
-a trial that was killed goes on from its checkpoint.
+Optuna proposes settings (tree-structured Parzen estimators) and stores the results. Every trial is an ordinary train
+stage, so that a killed trial continues from its checkpoint.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OF_TRIALS = ("training.refit=false", "training.trial=true")
 
 @dataclass(frozen=True)
 class Found:
-    """A finished search: its folder, the trial that validation liked best, and how many trials gave a figure."""
+    """The result of a search: its folder, the best trial by validation, and the number of trials with a figure."""
 
     folder: Path
     values: dict[str, Any]
@@ -56,15 +56,17 @@ def search(
     dry_run: bool = False,
     verbose: bool = False,
 ) -> Found | None:
-    """Train with ``search.trials`` settings (``trials`` comes first) of ``search.parameters``; the best by validation.
+    """Train with ``search.trials`` (or ``trials``) combinations of ``search.parameters`` and keep the best by
+    validation.
 
-    ``load`` gives the settings with more overrides. The first trial is the settings as they stand, where they lie in
-    the space. No trial is trained anew on validation events, nor sees a test event. What was found stays in
-    <workspace>/searches/<key>: study.db (Optuna's), trials.json, and settings.yaml, the best ones. The key is that of
-    the code, the settings, the space and the versions of the tables: another of these is another search.
+    ``load`` gives the settings with more overrides. The first trial is the unchanged settings, where they lie within
+    the parameters' ranges. No trial is refitted on validation events, and none sees a test event. Results are stored in
+    <workspace>/searches/<key>: study.db (Optuna's), trials.json, and settings.yaml with the best settings. The key
+    depends on the code, the settings, the parameters and the versions of the tables: if one of them changes, the search
+    is another.
 
-    A training that diverges, and values that contradict each other, are trials without a figure. Raises SettingsError
-    for an empty space; LearnSparkError where no trial gave a figure, and where the same search runs already.
+    A training that diverges, and contradictory values, are trials without a figure. Raises SettingsError where
+    ``search.parameters`` is empty; LearnSparkError where no trial has a figure, and where the same search is running.
     """
     own = load(())
     knobs = own.search.parameters
@@ -82,7 +84,7 @@ def search(
 
 
 def search_folder(settings: Settings) -> Path:
-    """Where the search of these settings on the tables as they are keeps what it found."""
+    """The folder of the search of these settings on the current table versions."""
     workspace = Workspace.open(settings.workspace)
     return workspace.root / "searches" / _key(settings, workspace)
 
@@ -115,10 +117,12 @@ def _search(
 
 def _show_plan(folder: Path, wanted: int, console: Reporter) -> None:
     done = _finished(_study(folder)) if (folder / "study.db").is_file() else []
-    console.line(f"{len(done)} of {wanted} trials are done, in {folder}")
+    console.line(f"{len(done)} of {wanted} trials are finished, in {folder}")
     seconds = [trial.user_attrs["seconds"] for trial in done]
     if seconds and len(done) < wanted:
-        console.line(f"about {(wanted - len(done)) * sum(seconds) / len(seconds):,.0f} s by those")
+        console.line(
+            f"about {(wanted - len(done)) * sum(seconds) / len(seconds):,.0f} s more by the mean of the finished trials"
+        )
 
 
 def _key(settings: Settings, workspace: Workspace) -> str:
@@ -141,14 +145,14 @@ def _study(folder: Path) -> Study:
 
 
 def _sample_for(study: Study, seed: int) -> None:
-    """A sampler that is a function of the seed and of what is known: a search that was cut off goes on as it would."""
+    """A sampler that depends only on the seed and the finished trials, so that a resumed search continues as planned."""
     import optuna
 
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(_finished(study)))
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
-    """Trials that came to an end, with a figure or with a training that failed."""
+    """Trials that ended, with a figure or with a failed training."""
     return [trial for trial in study.trials if "seconds" in trial.user_attrs]
 
 
@@ -168,7 +172,7 @@ def _as_they_stand(settings: Settings, knobs: dict[str, ParameterSettings]) -> d
         value: Any = settings.model_dump()
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:
-                raise SettingsError(f"search.parameters names {key}, and there is no such setting")
+                raise SettingsError(f"search.parameters names {key}, which is not a setting")
             value = value[part]
         inside = value in knob.choices if knob.choices is not None else _between(knob, value)
         if not inside:
@@ -228,7 +232,7 @@ def _train(study: Study, trial: Trial, load: Callable[[], Settings], console: Re
 def _best(study: Study, folder: Path) -> Found:
     figures = [trial for trial in _finished(study) if trial.value is not None]
     if not figures:
-        raise LearnSparkError(f"search: none of {len(_finished(study))} trials gave a figure; see {folder}")
+        raise LearnSparkError(f"search: none of {len(_finished(study))} trials has a figure; see {folder}")
     best = max(figures, key=lambda trial: (trial.value, -trial.number))
     rows = [{"number": t.number, "values": t.params, METRIC: t.value, **dict(t.user_attrs)} for t in _finished(study)]
     (folder / "trials.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -97,7 +97,7 @@ def test_a_training_that_fails_is_a_trial_and_not_the_end(tmp_path: Path, spark:
     assert "loss is" in failed[0]["failure"]
     assert found.values == {"training.learning_rate": 0.01}
     assert len(trials_of(found)) == 6
-    with pytest.raises(LearnSparkError, match="none of 1 trials gave a figure"):
+    with pytest.raises(LearnSparkError, match="none of 1 trials has a figure"):
         searched(shelf, "search.parameters={training.learning_rate: {choices: [1e30]}}", trials=1)
 
 
@@ -124,7 +124,7 @@ def test_the_same_search_runs_once_at_a_time(tmp_path: Path, spark: object) -> N
     [
         ("{}", "search.parameters is empty"),
         ("{histories.max_length: {low: 3, high: 9}}", "histories.max_length cannot be searched over"),
-        ("{tower.size: {choices: [1]}}", "no such setting"),
+        ("{tower.size: {choices: [1]}}", "which is not a setting"),
         ("{tower.layers: {low: 3, high: 1}}", "low must be below high"),
         ("{tower.layers: {low: 0, high: 2, log: true}}", "log needs low above 0"),
         ("{tower.layers: {low: 1, high: 2, choices: [1]}}", "either choices, or low and high"),
