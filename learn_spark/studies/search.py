@@ -145,7 +145,7 @@ def _study(folder: Path) -> Study:
 
 
 def _sample_for(study: Study, seed: int) -> None:
-    """A sampler that depends only on the seed and the finished trials, so that a resumed search continues as planned."""
+    """A sampler that depends only on the seed and the finished trials, so that a resumed search continues unchanged."""
     import optuna
 
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(_finished(study)))

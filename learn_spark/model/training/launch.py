@@ -72,14 +72,19 @@ def run_process(task: str) -> None:
     """Train as one process; rank and rendezvous come from the environment, as torchrun sets them."""
     import torch.distributed as dist
 
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=VALIDATION_TIMEOUT)
+    parsed = TrainingTask(**json.loads(task))
+    dist.init_process_group(backend_of(parsed.settings["training"]["device"]), timeout=VALIDATION_TIMEOUT)
     try:
         group = ProcessGroup(dist.get_rank(), dist.get_world_size())
-        train_task(TrainingTask(**json.loads(task)), group, Reporter(quiet=not group.first))
+        train_task(parsed, group, Reporter(quiet=not group.first))
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def backend_of(device: str) -> str:
+    """The backend of torch.distributed for ``training.device``: nccl for processes on GPUs, else gloo."""
+    return "nccl" if device != "cpu" and torch.cuda.is_available() else "gloo"
 
 
 def _run_spawned(rank: int, task: str, size: int, port: int) -> None:

@@ -90,6 +90,9 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     settings = Settings.model_validate(task.settings)
     training = settings.training
     device = training_device(training.device, group)
+    if device.type == "cuda":
+        # Collectives of objects (ProcessGroup.broadcast) use the current device.
+        torch.cuda.set_device(device)
     torch.set_num_threads(training.threads or max(1, len(available_cores()) // group.size))
     histories = TrainingView.open(task.histories, task.version)
     tower = build_tower(task)

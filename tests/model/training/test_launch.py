@@ -16,7 +16,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.training.checkpoint import Checkpoints
-from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
+from learn_spark.model.training.launch import backend_of, train_in_process, train_in_processes, train_on_spark
 from learn_spark.model.training.task import TrainingTask
 from tests.model.training.planted import ITEMS, planted_rows
 
@@ -83,3 +83,11 @@ def test_a_failed_process_is_an_error(histories: Snapshot, tmp_path: Path) -> No
     broken = task(histories, tmp_path / "broken")
     with pytest.raises(LearnSparkError, match=r"one of 2 processes failed: .*there is no Delta table"):
         train_in_processes(TrainingTask(**{**broken.__dict__, "histories": str(tmp_path / "nothing")}), 2)
+
+
+@pytest.mark.parametrize(("gpu", "backends"), [(True, ["gloo", "nccl", "nccl"]), (False, ["gloo", "gloo", "gloo"])])
+def test_processes_on_the_cpu_talk_by_gloo_even_where_there_is_a_gpu(
+    gpu: bool, backends: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert [backend_of(device) for device in ("cpu", "auto", "cuda")] == backends
