@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from learn_spark.core.console import Reporter
@@ -41,7 +41,10 @@ def keys_in_use(workspace: Workspace, settings: Settings, *, without: Collection
     path = workspace.table("text_embeddings")
     if current_version(path) is None:
         raise LearnSparkError(f"there is no table text_embeddings in {workspace.root} yet")
-    rows = Counter(Snapshot.open(path).to_arrow(["encoder_key"])["encoder_key"].to_pylist())
+    counted = pc.value_counts(Snapshot.open(path).to_arrow(["encoder_key"])["encoder_key"])
+    rows: dict[str, int] = dict(
+        zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
+    )
     registered = {row["encoder_key"]: row for row in read_rows(workspace.table("encoders"))}
     users: dict[str, list[str]] = {identify(settings.encoder).key: ["these settings"]}
     for manifest in sorted((workspace.root / "models").glob("*/manifest.json")):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 
 def check_arguments(sizes: Mapping[str, int], **shares: float) -> None:
     """Raise ValueError for a size below 1, a ``width`` that is no multiple of ``heads``, a share outside [0, 1)."""
@@ -30,3 +32,12 @@ def check_shares(**shares: float) -> None:
     for name, share in shares.items():
         if not 0.0 <= share < 1.0:
             raise ValueError(f"{name} {share} must be in [0, 1)")
+
+
+def check_lengths(lengths: Tensor, batch: int, longest: int) -> None:
+    """Raise ValueError for ``lengths`` that are not [``batch``], and for a length outside 1..``longest``."""
+    if lengths.shape != (batch,):
+        raise ValueError(f"expected lengths [{batch}], got {list(lengths.shape)}")
+    wrong = lengths[(lengths < 1) | (lengths > longest)]
+    if len(wrong):
+        raise ValueError(f"{len(wrong)} of {batch} lengths are outside 1..{longest}, the first is {int(wrong[0])}")

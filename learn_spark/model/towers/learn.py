@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.adaptor import ContentAdaptor
-from learn_spark.model.towers.checks import check_arguments
+from learn_spark.model.towers.checks import check_arguments, check_lengths
 from learn_spark.model.towers.transformer import CausalTransformer, bert_initialise
 
 ItemTower = Literal["a", "b", "c"]
@@ -118,11 +118,7 @@ class LearnTower(nn.Module):
         """
         self._check(content, dims=3)
         batch, longest = content.shape[:2]
-        if lengths.shape != (batch,):
-            raise ValueError(f"expected lengths [{batch}], got {list(lengths.shape)}")
-        wrong = lengths[(lengths < 1) | (lengths > longest)]
-        if len(wrong):
-            raise ValueError(f"{len(wrong)} of {batch} lengths are outside 1..{longest}, the first is {int(wrong[0])}")
+        check_lengths(lengths, batch, longest)
         last = self._hidden(content)[torch.arange(batch, device=content.device), lengths.long() - 1]  # [B, width]
         return F.normalize(self.projection(last), dim=-1)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
+from learn_spark.model.towers.checks import check_lengths
 
 
 class Tower(nn.Module, ABC):
@@ -41,11 +42,7 @@ class Tower(nn.Module, ABC):
     def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
         """User vectors [B, D] after the last of ``lengths`` [B] events. Raises ValueError for lengths outside 1..L."""
         batch, longest = items.shape
-        if lengths.shape != (batch,):
-            raise ValueError(f"expected lengths [{batch}], got {list(lengths.shape)}")
-        wrong = lengths[(lengths < 1) | (lengths > longest)]
-        if len(wrong):
-            raise ValueError(f"{len(wrong)} of {batch} lengths are outside 1..{longest}, the first is {int(wrong[0])}")
+        check_lengths(lengths, batch, longest)
         return self.user(items, times)[torch.arange(batch, device=items.device), lengths.long() - 1]
 
     @abstractmethod
