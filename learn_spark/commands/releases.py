@@ -59,9 +59,7 @@ def withdraw(
         from learn_spark.features.show import show_change
 
         if dry_run:
-            opened.console.line(
-                f"would withdraw release {find_release(ledger(opened.workspace), release)['release_id']}"
-            )
+            opened.console.line(f"would withdraw release {find_release(ledger(opened.workspace), release).release_id}")
             return
         withdrawn, in_force = withdraw(opened.workspace, release, reason)
         show_change([withdrawn], in_force, opened.console)
@@ -88,7 +86,7 @@ def rollback(
 
         if dry_run:
             for row in to_withdraw(ledger(opened.workspace), to):
-                opened.console.line(f"would withdraw release {row['release_id']}")
+                opened.console.line(f"would withdraw release {row.release_id}")
             return
         withdrawn, in_force = roll_back(opened.workspace, to, reason)
         show_change(withdrawn, in_force, opened.console)

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.quality.gate import Rule
 from learn_spark.core.settings.features import ReleaseSettings
+from learn_spark.core.stages.context import StageContext
+from learn_spark.core.tables import delta
+from learn_spark.features.alignment import fit_rotation, rotated
+from learn_spark.features.ledger import LedgerRow
+from learn_spark.features.read import KEYS, NAMES
+from learn_spark.features.staged_release import StagedTable
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -67,6 +73,45 @@ def table_profile(
     measures["new_share"] = new / measures["rows"] if earlier and measures["rows"] else None
     measures["vanished_share"] = vanished / earlier if earlier else None
     return {f"{name}_{measure}": value for measure, value in measures.items()}
+
+
+def release_profile(
+    context: StageContext,
+    parts: Mapping[str, StagedTable],
+    histories: DataFrame,
+    row: LedgerRow,
+    before: LedgerRow | None,
+) -> tuple[Profile, str]:
+    """(the measures of both tables as they will be, how they were aligned with the release ``before``)."""
+    from pyspark.sql import functions as F
+
+    spark = context.spark
+    profile = validation_profile(row.metrics, None if before is None else before.metrics)
+    then: dict[str, DataFrame | None] = dict.fromkeys(parts)
+    alignment = "none: the same model"
+    if before is not None:
+        then = {t: delta.read(spark, context.path(t), before.version(t)) for t in parts}
+    if before is not None and before.model_id != row.model_id:
+        # Users and items live in one space: the items that both have turn both tables.
+        old = then["item_features"]
+        assert old is not None
+        turn = fit_rotation(old, parts["item_features"].after(), "item_id")
+        alignment = "orthogonal Procrustes on the items of both"
+        then = {
+            table: None if turn is None or frame is None else rotated(frame, KEYS[table], turn)
+            for table, frame in then.items()
+        }
+    seen = histories.select(F.explode(F.slice("item_index", F.lit(1), F.col("length"))).alias("item_index")).distinct()
+    events = seen.withColumn("cold", F.lit(False))
+    expected = {
+        "user_features": parts["user_features"].expected.select("id", F.lit(False).alias("cold")),
+        "item_features": parts["item_features"]
+        .expected.join(events, "item_index", "left")
+        .select("id", F.coalesce("cold", F.lit(True)).alias("cold")),
+    }
+    for table, part in parts.items():
+        profile |= table_profile(NAMES[table], part.key, part.after(), expected[table], then[table])
+    return profile, alignment
 
 
 def _dot(a: str, b: str) -> Column:

@@ -42,11 +42,11 @@ def changes(
         raise LearnSparkError(
             f"changes since {since!r}: no such release was published; learn-spark releases lists all releases"
         )
-    if loaded["status"] == "expired":
+    if loaded.status == "expired":
         raise LearnSparkError(
             f"changes since {since}: the release expired and its table versions are deleted; read {until} as a whole"
         )
-    start, end = (int(row["outputs"][table]) for row in (loaded, read_release(where, release=until)))
+    start, end = (row.version(table) for row in (loaded, read_release(where, release=until)))
     path, names = where.table(table), contract(table).names
     if start == end:
         empty = spark.createDataFrame([], contract(table).spark_schema())

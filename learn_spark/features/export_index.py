@@ -22,6 +22,7 @@ from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.features.faiss_index import ItemIndex, ItemIndexError, build, load, read_manifest, save
 from learn_spark.features.index_recall import measure
+from learn_spark.features.ledger import LedgerRow
 from learn_spark.features.read import read_release
 
 # Settings without influence on the built index: the queries of the measurement, and when to rebuild.
@@ -52,9 +53,9 @@ def run(context: StageContext) -> StageResult:
     """
     settings, workspace = context.settings.index, context.workspace
     release = read_release(workspace)
-    version = int(release["outputs"]["item_features"])
+    version = release.version("item_features")
     items = _Items.read(context.path("item_features"), version)
-    indexes, name = context.folder("indexes"), release["release_id"]
+    indexes, name = context.folder("indexes"), release.release_id
     base, why = _extensible(context, indexes, items, release)
     if base is None:
         index, ordered, added = build(items.vectors, settings), items, 0
@@ -68,7 +69,7 @@ def run(context: StageContext) -> StageResult:
     norms = np.linalg.norm(items.vectors, axis=1)
     manifest = {
         "release_id": name,
-        "model_id": release["model_id"],
+        "model_id": release.model_id,
         "kind": settings.kind,
         "settings": settings.model_dump(exclude=_NOT_PART_OF_INDEX),
         "metric": "inner product",
@@ -108,7 +109,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _extensible(
-    context: StageContext, indexes: Path, items: _Items, release: dict[str, Any]
+    context: StageContext, indexes: Path, items: _Items, release: LedgerRow
 ) -> tuple[ItemIndex | None, str]:
     """(the largest earlier index that lacks only new items or None, the reason for None)."""
     if context.forced:
@@ -120,7 +121,7 @@ def _extensible(
             manifest = read_manifest(folder)
         except ItemIndexError:
             continue
-        if manifest["model_id"] == release["model_id"] and manifest["settings"] == index_settings:
+        if manifest["model_id"] == release.model_id and manifest["settings"] == index_settings:
             candidates.append((manifest["items"], folder, manifest))
     for _, folder, manifest in sorted(candidates, key=lambda candidate: -int(candidate[0])):
         old = _Items.read(context.path("item_features"), manifest["features_version"])
@@ -152,9 +153,9 @@ def _extend(base: ItemIndex, items: _Items) -> tuple[Any, _Items, int]:
     return base.index, items.take(np.concatenate([indexed, new])), len(new)
 
 
-def _queries(context: StageContext, release: dict[str, Any], most: int) -> np.ndarray:
+def _queries(context: StageContext, release: LedgerRow, most: int) -> np.ndarray:
     """Vectors of at most ``most`` users, evenly spaced in the order of user_id [Q, D]."""
-    version = int(release["outputs"]["user_features"])
+    version = release.version("user_features")
     rows = Snapshot.open(context.path("user_features"), version).to_arrow(["user_id", "embedding"]).sort_by("user_id")
     places = np.unique(np.linspace(0, rows.num_rows - 1, min(most, rows.num_rows)).astype(np.int64))
     return np.ascontiguousarray(fixed_lists(rows["embedding"].take(pa.array(places))))

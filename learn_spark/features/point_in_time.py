@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import READABLE, ledger, releases_in_force, states
+from learn_spark.features.ledger import READABLE, LedgerRow, ledger, releases_in_force, states
 from learn_spark.features.read import KEYS, workspace_of
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def features_at(
     released = {number: row for number, row in rows.items() if row is not None}
     name = F.lit(None).cast("string")
     for number, row in released.items():
-        name = F.when(F.col("_interval") == number, row["release_id"]).otherwise(name)
+        name = F.when(F.col("_interval") == number, row.release_id).otherwise(name)
     joined = placed.withColumn("release_id", name)
     for table, key in KEYS.items():
         column = table.replace("features", "embedding")
-        versions = {row["release_id"]: int(row["outputs"][table]) for row in released.values()}
+        versions = {row.release_id: row.version(table) for row in released.values()}
         parts = [
             delta.read(spark, where.table(table), version).select(
                 F.lit(release).alias("release_id"), key, F.col("embedding").alias(column)
@@ -80,7 +80,7 @@ def features_at(
 
 def releases_at(
     workspace: Workspace, micros: np.ndarray, clock: Clock = "published"
-) -> tuple[list[dict[str, Any]], np.ndarray]:
+) -> tuple[list[LedgerRow], np.ndarray]:
     """``features_at`` for times ``micros`` [n] (microseconds since 1970), without Spark.
 
     Returns (rows of ``releases``, position [n] of each time's release in them, or -1 before every release).
@@ -94,15 +94,15 @@ def releases_at(
     return [row for number in reads if (row := intervals[number][1]) is not None], position[last]
 
 
-def intervals_of(rows: list[dict[str, Any]], clock: Clock) -> list[tuple[datetime, dict[str, Any] | None]]:
+def intervals_of(rows: list[LedgerRow], clock: Clock) -> list[tuple[datetime, LedgerRow | None]]:
     """(start, release or None) of each interval in order of time; an interval ends where the next one starts."""
     if clock == "as_of":
-        released = [row for row in states(rows).values() if row["status"] in READABLE]
-        newest = {row["as_of"]: row for row in sorted(released, key=lambda row: row["sequence"])}
+        released = [row for row in states(rows).values() if row.status in READABLE]
+        newest = {row.as_of: row for row in sorted(released, key=lambda row: row.sequence)}
         return sorted(newest.items())
     if clock != "published":
         raise LearnSparkError(f"features_at: clock must be published or as_of, got {clock!r}")
-    starts: list[tuple[datetime, dict[str, Any] | None]] = []
+    starts: list[tuple[datetime, LedgerRow | None]] = []
     for start, end, row in releases_in_force(rows):
         if starts and starts[-1][0] == start:
             starts.pop()

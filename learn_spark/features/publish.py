@@ -1,39 +1,35 @@
-"""The publish stage: write, audit, publish. What changed is staged, audited, and only then reaches consumers."""
+"""The publish stage: stage, audit, commit. What changed is staged and audited, and only then reaches consumers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.machine import available_cores
-from learn_spark.core.quality.gate import evaluate_rules
+from learn_spark.core.quality.gate import GateReport, evaluate_rules
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.code import code_version
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.core.tables import delta
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.core.times import from_micros
-from learn_spark.features.alignment import fit_rotation, rotated
-from learn_spark.features.audit import Profile, release_rules, table_profile, validation_profile
+from learn_spark.features.audit import Profile, release_profile, release_rules
 from learn_spark.features.commit import commit
 from learn_spark.features.entities import active_users, catalogue_items
-from learn_spark.features.ledger import READABLE, add_row, ledger, release_in_force, states
+from learn_spark.features.ledger import READABLE, LedgerRow, add_row, ledger, release_in_force, states
 from learn_spark.features.models import usable_model
-from learn_spark.features.read import KEYS
+from learn_spark.features.read import NAMES
 from learn_spark.features.staged_release import StagedTable, stage, staged_folder
 from learn_spark.features.worker import TowerSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-
-NAMES = {"user_features": "user", "item_features": "item"}
 
 
 def other_inputs(settings: Settings, workspace: Workspace, model_id: str | None) -> dict[str, str]:
@@ -57,24 +53,68 @@ def release_id(context: StageContext) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class StagedRelease:
+    """A release before its audit: its ledger row, its part of each feature table, and what its vectors are like.
+
+    ``histories``: the users' histories that it was computed from. ``output_dim`` and ``normalised``: of the vectors.
+    """
+
+    row: LedgerRow
+    tables: Mapping[str, StagedTable]
+    histories: DataFrame
+    output_dim: int
+    normalised: bool
+
+    @property
+    def entities(self) -> int:
+        """Users and items of the release."""
+        return sum(part.entities for part in self.tables.values())
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the audit measured, and what the gate says of it."""
+
+    profile: Profile
+    gate: GateReport
+
+
 def run(context: StageContext) -> StageResult:
     """Stage the vectors of the users and items that changed, audit the tables as they will be, release them.
 
-    Raises GateError where the audit says no: nothing but a row of releases is written then, and what was staged stays
-    in staged/<release_id>. A release that was withdrawn, or that holds and is as it should be, is left alone.
+    Raises GateError where the audit fails: nothing but a row of releases is written then, and what was staged stays in
+    staged/<release_id>. A release that was withdrawn, or that is in force and unchanged, is left alone.
     """
+    release, rows = release_id(context), ledger(context.workspace)
+    state = states(rows).get(release)
+    if state is not None and state.status == "withdrawn" and not context.forced:
+        note = f"release {release} was withdrawn; nothing is published (publish --force releases it again)"
+        return StageResult(0, 0, notes=(note,))
+    staged = _stage(context, release, rows)
+    newest = release_in_force(rows)
+    backfilled = context.settings.release.backfill and state is not None
+    if (backfilled or (newest is not None and newest.release_id == release)) and all(
+        part.nothing for part in staged.tables.values()
+    ):
+        shutil.rmtree(staged_folder(context.workspace, release))
+        note = f"release {release} holds, and nothing changed; nothing is written"
+        return StageResult(staged.entities, 0, notes=(note,))
+    add_row(context.workspace, staged.row)
+    audit = _audit(context, staged, rows)
+    _commit(context, staged, audit)
+    return _result(staged, audit)
+
+
+def _stage(context: StageContext, release: str, rows: Sequence[LedgerRow]) -> StagedRelease:
+    """Compute the vectors of what changed into the release's folder."""
     from learn_spark.model.content import bind_content
     from learn_spark.model.store import load_model
 
-    release, rows = release_id(context), ledger(context.workspace)
-    state = states(rows).get(release)
-    if state is not None and state["status"] == "withdrawn" and not context.forced:
-        note = f"release {release} was withdrawn; nothing is published (publish --force releases it again)"
-        return StageResult(0, 0, notes=(note,))
     model = load_model(context.workspace.root / "models" / context.inputs["model"])
     histories = context.read("user_histories")
     as_of = _as_of(context, histories)
-    producer, last = f"{model.model_id} {vector_code()}", _last_written(rows)
+    producer = f"{model.model_id} {vector_code()}"
     matrix, vectors = bind_content(context, model), model.vectors()
     spec = TowerSpec(
         model_folder=str(context.workspace.root / "models" / model.model_id),
@@ -84,68 +124,88 @@ def run(context: StageContext) -> StageResult:
     )
     users = active_users(histories, producer, model.window, needs_times=model.tower.needs_times)
     items = catalogue_items(context, model, producer, reads_content=matrix is not None)
-    parts = stage(context.spark, context.workspace, release, as_of, spec, users, items, everything=context.forced)
-    entities = sum(part.entities for part in parts.values())
-    status = "backfilled" if context.settings.release.backfill else "released"
-    newest = release_in_force(rows)
-    holds = (newest is not None and newest["release_id"] == release) or (status == "backfilled" and state is not None)
-    if holds and all(part.nothing for part in parts.values()):
-        shutil.rmtree(staged_folder(context.workspace, release))
-        return StageResult(entities, 0, notes=(f"release {release} holds, and nothing changed; nothing is written",))
-    note = _what_and_why(parts, model.model_id, context, last)
-    row: dict[str, Any] = {
-        "release_id": release,
-        "model_id": model.model_id,
-        "code_version": vector_code(),
-        "encoder_key": model.manifest.encoder_key,
-        "inputs": dict(context.inputs),
-        "outputs": {table: f"staged/{release}/{table}" for table in parts},
-        "gate_results": None,
-        "metrics": {name: float(value) for name, value in model.manifest.released_validation.items()},
-        "as_of": as_of,
-        "run_id": context.run_id,
-        "note": note,
-    }
-    add_row(context.workspace, {**row, "status": "staged"})
-    # Compared with the newest release that holds and knows no later events.
-    profile, alignment = _profile(context, parts, histories, row, release_in_force(rows, as_of))
+    tables = stage(context.spark, context.workspace, release, as_of, spec, users, items, everything=context.forced)
+    row = LedgerRow(
+        release_id=release,
+        status="staged",
+        model_id=model.model_id,
+        code_version=vector_code(),
+        encoder_key=model.manifest.encoder_key,
+        inputs=dict(context.inputs),
+        outputs={table: f"staged/{release}/{table}" for table in tables},
+        gate_results=None,
+        metrics=model.manifest.released_validation,
+        as_of=as_of,
+        run_id=context.run_id,
+        note=_what_and_why(tables, model.model_id, context, _last_written(rows)),
+    )
+    return StagedRelease(row, tables, histories, vectors.output_dim, vectors.normalised)
+
+
+def _audit(context: StageContext, staged: StagedRelease, rows: Sequence[LedgerRow]) -> Audit:
+    """Judge both tables as they will be; GateError where a rule fails, after a row ``refused`` is written.
+
+    They are compared with the newest release in force that knows no later events.
+    """
+    row, tables = staged.row, staged.tables
+    before = release_in_force(rows, row.as_of)
+    profile, alignment = release_profile(context, tables, staged.histories, row, before)
     rules = release_rules(
         context.settings.release,
         profile,
-        output_dim=vectors.output_dim,
-        normalised=vectors.normalised,
-        users=parts["user_features"].entities,
-        items=parts["item_features"].entities,
+        output_dim=staged.output_dim,
+        normalised=staged.normalised,
+        users=tables["user_features"].entities,
+        items=tables["item_features"].entities,
         alignment=alignment,
     )
-    gate = evaluate_rules("release", profile, rules, context.folder("reports", "quality"), title=f"release {release}")
+    title = f"release {row.release_id}"
+    gate = evaluate_rules("release", profile, rules, context.folder("reports", "quality"), title=title)
     gate.write_docs()
-    row["gate_results"] = json.dumps(gate.as_dicts())
     if not gate.passed:
-        add_row(context.workspace, {**row, "status": "refused"})
-        context.console.say(f"what was staged stays in {staged_folder(context.workspace, release)}")
+        add_row(context.workspace, replace(row, status="refused", gate_results=json.dumps(gate.as_dicts())))
+        context.console.say(f"what was staged stays in {staged_folder(context.workspace, row.release_id)}")
     gate.require()
+    return Audit(profile, gate)
+
+
+def _commit(context: StageContext, staged: StagedRelease, audit: Audit) -> None:
+    """Write the audited rows to the tables, then the ledger's row that makes them the release."""
     # Users first: were the items' new texts there already, a run killed in between would not find who saw them.
-    row["outputs"] = {
-        table: str(commit(context.spark, context.path(table), parts[table], int(profile[f"{NAMES[table]}_rows"] or 0)))
+    outputs = {
+        table: str(
+            commit(
+                context.spark,
+                context.path(table),
+                staged.tables[table],
+                int(audit.profile[f"{NAMES[table]}_rows"] or 0),
+            )
+        )
         for table in ("user_features", "item_features")
     }
-    add_row(context.workspace, {**row, "status": status})
-    shutil.rmtree(staged_folder(context.workspace, release))
-    counts = {"rules_passed": len(rules) - len(gate.broken("warn"))}
-    for table, part in parts.items():
+    status = "backfilled" if context.settings.release.backfill else "released"
+    results = json.dumps(audit.gate.as_dicts())
+    add_row(context.workspace, replace(staged.row, status=status, outputs=outputs, gate_results=results))
+    shutil.rmtree(staged_folder(context.workspace, staged.row.release_id))
+
+
+def _result(staged: StagedRelease, audit: Audit) -> StageResult:
+    warnings, rules = audit.gate.broken("warn"), len(audit.gate.results)
+    counts = {"rules_passed": rules - len(warnings)}
+    for table, part in staged.tables.items():
         name = f"{NAMES[table]}s"
         counts |= {name: part.entities, f"{name}_written": part.written, f"{name}_removed": part.removed}
+    row = staged.row
     return StageResult(
-        rows_in=entities,
-        rows_out=sum(part.written for part in parts.values()),
+        rows_in=staged.entities,
+        rows_out=sum(part.written for part in staged.tables.values()),
         counts=counts,
         notes=(
-            note,
-            f"release {release}: {counts['users']:,} users, {counts['items']:,} items, as of "
-            f"{as_of:%Y-%m-%d %H:%M:%S}; {counts['rules_passed']} of the audit's {len(rules)} rules passed "
-            f"(Data Docs: {gate.docs})",
-            *(f"warning: {result.sentence()}" for result in gate.broken("warn")),
+            row.note or "",
+            f"release {row.release_id}: {counts['users']:,} users, {counts['items']:,} items, as of "
+            f"{row.as_of:%Y-%m-%d %H:%M:%S}; {counts['rules_passed']} of the audit's {rules} rules passed "
+            f"(Data Docs: {audit.gate.docs})",
+            *(f"warning: {result.sentence()}" for result in warnings),
         ),
     )
 
@@ -171,62 +231,23 @@ def _as_of(context: StageContext, histories: DataFrame) -> datetime:
     return from_micros(micros)
 
 
-def _profile(
-    context: StageContext,
-    parts: Mapping[str, StagedTable],
-    histories: DataFrame,
-    row: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
-) -> tuple[Profile, str]:
-    """The measures of both tables as they will be, and how they were aligned with the release before."""
-    from pyspark.sql import functions as F
-
-    spark = context.spark
-    profile = validation_profile(row["metrics"], None if before is None else before["metrics"])
-    then: dict[str, DataFrame | None] = dict.fromkeys(parts)
-    alignment = "none: the same model"
-    if before is not None:
-        then = {t: delta.read(spark, context.path(t), int(before["outputs"][t])) for t in parts}
-    if before is not None and before["model_id"] != row["model_id"]:
-        # Users and items live in one space: the items that both have turn both tables.
-        old = then["item_features"]
-        assert old is not None
-        turn = fit_rotation(old, parts["item_features"].after(), "item_id")
-        alignment = "orthogonal Procrustes on the items of both"
-        then = {
-            table: None if turn is None or frame is None else rotated(frame, KEYS[table], turn)
-            for table, frame in then.items()
-        }
-    seen = histories.select(F.explode(F.slice("item_index", F.lit(1), F.col("length"))).alias("item_index")).distinct()
-    events = seen.withColumn("cold", F.lit(False))
-    wanted = {
-        "user_features": parts["user_features"].expected.select("id", F.lit(False).alias("cold")),
-        "item_features": parts["item_features"]
-        .expected.join(events, "item_index", "left")
-        .select("id", F.coalesce("cold", F.lit(True)).alias("cold")),
-    }
-    for table, part in parts.items():
-        profile |= table_profile(NAMES[table], part.key, part.after(), wanted[table], then[table])
-    return profile, alignment
-
-
-def _last_written(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _last_written(rows: Sequence[LedgerRow]) -> LedgerRow | None:
     """The release whose rows the feature tables hold now, withdrawn or not."""
-    published = [row for row in rows if row["status"] in READABLE]
-    return max(published, key=lambda row: int(row["outputs"]["user_features"]), default=None)
+    published = [row for row in rows if row.status in READABLE]
+    return max(published, key=lambda row: row.version("user_features"), default=None)
 
 
 def _what_and_why(
-    parts: Mapping[str, StagedTable], model_id: str, context: StageContext, last: Mapping[str, Any] | None
+    parts: Mapping[str, StagedTable], model_id: str, context: StageContext, last: LedgerRow | None
 ) -> str:
     """What is written of each table, and, where that is all of it, why."""
     if last is None:
         why = "nothing was released before"
     elif context.forced:
         why = "asked to (--force)"
-    elif last["model_id"] != model_id:
-        why = f"the model changed ({last['model_id']} -> {model_id})"
-    elif last["code_version"] != vector_code():
+    elif last.model_id != model_id:
+        why = f"the model changed ({last.model_id} -> {model_id})"
+    elif last.code_version != vector_code():
         why = "the code changed"
     else:
         why = "all of them changed"

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import NoReleaseError, current_release, find_release, ledger
+from learn_spark.features.ledger import LedgerRow, NoReleaseError, current_release, find_release, ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 __all__ = [
     "KEYS",
+    "NAMES",
     "FeatureTable",
     "NoReleaseError",
     "current_release",
@@ -30,6 +31,7 @@ __all__ = [
 
 FeatureTable = Literal["user_features", "item_features"]
 KEYS = {"user_features": "user_id", "item_features": "item_id"}
+NAMES = {"user_features": "user", "item_features": "item"}
 WORKSPACE_CONF = "spark.learn_spark.workspace"
 
 
@@ -54,19 +56,19 @@ def read(
     where = workspace_of(spark, workspace)
     key_of(table)
     row = read_release(where, as_of, release)
-    return delta.read(spark, where.table(table), int(row["outputs"][table]))
+    return delta.read(spark, where.table(table), row.version(table))
 
 
-def read_release(workspace: Workspace, as_of: datetime | None = None, release: str = "latest") -> dict[str, Any]:
+def read_release(workspace: Workspace, as_of: datetime | None = None, release: str = "latest") -> LedgerRow:
     """The ledger row of the release in force, now or as of a time, or of a named release. Raises NoReleaseError."""
     if as_of is not None and as_of.tzinfo is None:
         as_of = as_of.replace(tzinfo=UTC)
     if release == "latest":
         return current_release(ledger(workspace), as_of)
     row = find_release(ledger(workspace), release)
-    if as_of is not None and row["as_of"] > as_of:
+    if as_of is not None and row.as_of > as_of:
         raise NoReleaseError(
-            f"release {release} is as of {row['as_of']:%Y-%m-%d %H:%M:%S}: it may contain events at or after "
+            f"release {release} is as of {row.as_of:%Y-%m-%d %H:%M:%S}: it may contain events at or after "
             f"{as_of:%Y-%m-%d %H:%M:%S}"
         )
     return row
@@ -83,7 +85,7 @@ def released_arrow(
     """The rows of a feature table in a release, without Spark."""
     key_of(table)
     row = read_release(workspace, as_of, release)
-    return Snapshot.open(workspace.table(table), int(row["outputs"][table])).to_arrow()
+    return Snapshot.open(workspace.table(table), row.version(table)).to_arrow()
 
 
 def key_of(table: str) -> str:

@@ -37,7 +37,7 @@ def list_models(workspace: Workspace) -> list[TrainedModel]:
     for one in trained_models(workspace, trials=True):
         manifest = one.manifest
         tags = {
-            "released": released is not None and released["model_id"] == one.model_id,
+            "released": released is not None and released.model_id == one.model_id,
             "trial": manifest.trial,
             "refit": manifest.refit,
             "reranker": manifest.reranker is not None,

@@ -18,7 +18,7 @@ from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use
-from learn_spark.features.ledger import expire, ledger, states
+from learn_spark.features.ledger import LedgerRow, expire, ledger, states
 from learn_spark.features.read import KEYS
 from learn_spark.pipeline.locks import whole_workspace
 
@@ -53,16 +53,16 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
     now, rows = datetime.now(UTC), ledger(workspace)
     young = now - timedelta(days=days)
     known = states(rows)
-    newest = sorted((r for r in known.values() if r["status"] == "released"), key=lambda r: -int(r["sequence"]))
-    kept = {row["release_id"]: row for row in newest[:releases]}
-    kept |= {name: row for name, row in known.items() if row["status"] == "backfilled"}
-    kept |= {n: row for n, row in known.items() if row["status"] == "withdrawn" and row["written_at"] > young}
-    gone = [row for name, row in known.items() if name not in kept and row["status"] != "expired"]
+    newest = sorted((r for r in known.values() if r.status == "released"), key=lambda r: -r.sequence)
+    kept = {row.release_id: row for row in newest[:releases]}
+    kept |= {name: row for name, row in known.items() if row.status == "backfilled"}
+    kept |= {n: row for n, row in known.items() if row.status == "withdrawn" and row.written_at > young}
+    gone = [row for name, row in known.items() if name not in kept and row.status != "expired"]
     last = list({run.job: run for run in all_runs(workspace) if run.status == "done"}.values())
-    models = {row["model_id"] for row in kept.values()} | _models_of(last)
-    going = [Going("release", row["release_id"], _why_release(row, releases, days), 0) for row in gone]
+    models = {row.model_id for row in kept.values()} | _models_of(last)
+    going = [Going("release", row.release_id, _why_release(row, releases, days), 0) for row in gone]
     going += _folders(workspace, kept, models, young)
-    without = {f"release {row['release_id']}" for row in gone}
+    without = {f"release {row.release_id}" for row in gone}
     without |= {f"model {Path(one.name).name}" for one in going if one.name.startswith("models/")}
     if current_version(workspace.table("text_embeddings")) is not None:
         unused = [key for key in keys_in_use(workspace, settings, without=without) if not key.used_by]
@@ -115,9 +115,9 @@ def apply_retention(workspace: Workspace, plan: Retention) -> None:
         _vacuum(workspace, table, plan.keep_versions[table], plan.hours, dry_run=False)
 
 
-def _why_release(row: Mapping[str, Any], releases: int, days: int) -> str:
-    if row["status"] == "withdrawn":
-        return f"withdrawn {row['written_at']:%Y-%m-%d}, more than {days} days ago"
+def _why_release(row: LedgerRow, releases: int, days: int) -> str:
+    if row.status == "withdrawn":
+        return f"withdrawn {row.written_at:%Y-%m-%d}, more than {days} days ago"
     return f"older than the newest {releases}"
 
 
@@ -145,7 +145,7 @@ def _folders(workspace: Workspace, kept: Mapping[str, Any], models: set[str], yo
     return found
 
 
-def _versions(workspace: Workspace, kept: Iterable[Mapping[str, Any]], last: Iterable[Run]) -> dict[str, list[int]]:
+def _versions(workspace: Workspace, kept: Iterable[LedgerRow], last: Iterable[Run]) -> dict[str, list[int]]:
     """Table -> versions that must stay readable, of all tables that are there."""
     kept, last = list(kept), list(last)
     found = {}
@@ -153,7 +153,7 @@ def _versions(workspace: Workspace, kept: Iterable[Mapping[str, Any]], last: Ite
         newest = current_version(workspace.table(table))
         if newest is None:
             continue
-        named = [row[side].get(table) for row in kept for side in ("inputs", "outputs")]
+        named = [side.get(table) for row in kept for side in (row.inputs, row.outputs)]
         named += [side.get(table) for run in last for side in (run.inputs, run.outputs)]
         needed = {int(version) for version in named if version is not None and version.isdecimal()} | {newest}
         if table in KEYS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.core.times import from_micros
 from learn_spark.features.faiss_index import load
+from learn_spark.features.ledger import LedgerRow
 from learn_spark.features.read import read_release
 from learn_spark.report.scores import best, scores_of
 from learn_spark.report.titles import titles_of
@@ -97,7 +97,7 @@ def explain(
     seen = np.unique(seen).astype(np.int64)
     user_vector = fixed_lists(user["embedding"])[0]
     if by_index:
-        index = load(workspace.root / "indexes" / release["release_id"], release_id=release["release_id"])
+        index = load(workspace.root / "indexes" / release.release_id, release_id=release.release_id)
         # len(seen) more, because the items of the history are removed from the result.
         _, (candidates,) = index.search(user_vector[None], k + len(seen))
         near_user = pc.index_in(pa.array(candidates, pa.string()), ids).to_numpy()
@@ -119,8 +119,8 @@ def explain(
 
     return Explanation(
         user_id=user_id,
-        release_id=release["release_id"],
-        as_of=release["as_of"],
+        release_id=release.release_id,
+        as_of=release.as_of,
         history=tuple(Event(item, titles[item], time) for item, time in events),
         recommendations=tuple(
             Recommendation(item, titles[item], score, near(at)) for at, score in chosen for item in [ids[at].as_py()]
@@ -145,15 +145,13 @@ def show(explanation: Explanation, console: Reporter) -> None:
         console.line(f"             near {near or 'none: no item of the history is in the release'}")
 
 
-def _features(
-    workspace: Workspace, table: str, release: dict[str, Any], where: pc.Expression | None = None
-) -> pa.Table:
-    return scan(workspace, table, int(release["outputs"][table]), where=where)
+def _features(workspace: Workspace, table: str, release: LedgerRow, where: pc.Expression | None = None) -> pa.Table:
+    return scan(workspace, table, release.version(table), where=where)
 
 
-def _history(workspace: Workspace, user_id: str, release: dict[str, Any]) -> list[tuple[str, datetime]]:
+def _history(workspace: Workspace, user_id: str, release: LedgerRow) -> list[tuple[str, datetime]]:
     """(item_id, time) of the user's events in the release, oldest first."""
-    versions = release["inputs"]
+    versions = release.inputs
     chunks = scan(
         workspace, "user_histories", int(versions["user_histories"]), where=pc.field("user_id") == user_id
     ).sort_by([("chunk", "descending")])
@@ -174,10 +172,10 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
 
 
-def _unknown(workspace: Workspace, user_id: str, release: dict[str, Any]) -> str:
-    users = scan(workspace, "user_features", int(release["outputs"]["user_features"]), columns=["user_id"])["user_id"]
+def _unknown(workspace: Workspace, user_id: str, release: LedgerRow) -> str:
+    users = scan(workspace, "user_features", release.version("user_features"), columns=["user_id"])["user_id"]
     few = ", ".join(repr(user) for user in sorted(users.slice(0, 1000).to_pylist())[:3])
     return (
-        f"release {release['release_id']} (as of {release['as_of']:%Y-%m-%d}) has no user {user_id!r}; it has "
+        f"release {release.release_id} (as of {release.as_of:%Y-%m-%d}) has no user {user_id!r}; it has "
         f"{users.length():,}, such as {few}. A release contains the users with at least one event before its as-of time"
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.features.ledger import ledger
 from learn_spark.report.road import Road
 
 
@@ -66,14 +67,14 @@ def table_gates(workspace: Workspace, road: Road) -> list[Gate]:
 def release_of(workspace: Workspace, road: Road) -> Release | None:
     """The release of the publish run; None if there is no such run, or it staged no release."""
     published = road.of("publish")
-    rows = sorted(read_rows(workspace.table("releases")), key=lambda row: row["sequence"])
-    staged = [row for row in rows if published and row["run_id"] == published.run_id]
+    rows = ledger(workspace)
+    staged = [row for row in rows if published and row.run_id == published.run_id]
     if not staged:
         return None
-    newest = [row for row in rows if row["release_id"] == staged[-1]["release_id"] and row["status"] != "staged"]
-    results = json.loads(staged[-1]["gate_results"] or "[]")
+    newest = [row for row in rows if row.release_id == staged[-1].release_id and row.status != "staged"]
+    results = json.loads(staged[-1].gate_results or "[]")
     gate = _gate("release", {rule["measure"]: rule for rule in results}) if results else None
-    return Release(staged[-1]["release_id"], (newest or staged)[-1]["status"], staged[-1]["as_of"], gate)
+    return Release(staged[-1].release_id, (newest or staged)[-1].status, staged[-1].as_of, gate)
 
 
 def _gate(name: str, rules: Mapping[str, Mapping[str, Any]]) -> Gate:

@@ -87,7 +87,7 @@ def test_a_shop_from_its_files_to_a_second_day_and_back(reader: Reader, capsys: 
     names = {page: reader.follow(page, capsys) for page in ROAD}
     shop = Workspace.open(str(reader.folder / "var/shop"))
     # One release from the first road, one a delivery, and the row of the rollback.
-    assert [row["status"] for row in ledger(shop) if row["status"] in ("released", "withdrawn")] == [
+    assert [row.status for row in ledger(shop) if row.status in ("released", "withdrawn")] == [
         "released",
         "released",
         "released",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +15,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.features.ledger import LedgerRow
 from tests.report.planted import release_row
 
 DAYS = [datetime(2024, 1, day, 12, tzinfo=UTC) for day in range(1, 9)]
@@ -27,13 +30,13 @@ class Published:
 
     def __init__(self, spark: SparkSession, root: str) -> None:
         self.spark, self.workspace = spark, Workspace.open(root)
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[LedgerRow] = []
         self._release("r1", {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.6, 0.8]}, {"x": [1.0, 1.0]})
         self._release("r2", {"a": [1.0, 0.0], "b": [0.8, 0.6], "d": [0.0, 1.0]}, {"x": [1.0, 1.0], "y": [2.0, 0.0]})
         self._release("r3", {"a": [0.5, 0.5], "b": [0.4, 0.4], "d": [0.3, 0.3]}, {"x": [3.0, 3.0], "y": [3.0, 0.0]})
         users = {"a": [0.5, 0.5], "b": [0.4, 0.4], "c": [0.2, 0.2], "d": [0.3, 0.3]}
         self._release("r4", users, {"x": [3.0, 3.0], "y": [3.0, 0.0]})
-        self._write("r3", "withdrawn", self.rows[2]["outputs"], DAYS[4], DAYS[1])
+        self._write("r3", "withdrawn", self.rows[2].outputs, DAYS[4], DAYS[1])
 
     def _release(self, release: str, users: Vectors, items: Vectors) -> None:
         number = len(self.rows)
@@ -44,9 +47,9 @@ class Published:
         # Its as-of time is midnight, a day and a half before its publication.
         self._write(release, "released", outputs, DAYS[number], DAYS[number] - timedelta(days=1.5))
 
-    def _write(self, release: str, status: str, outputs: dict[str, str], at: datetime, as_of: datetime) -> None:
+    def _write(self, release: str, status: str, outputs: Mapping[str, str], at: datetime, as_of: datetime) -> None:
         row = release_row(len(self.rows) + 1, release, status, as_of, outputs=outputs, written_at=at)
-        append_rows(self.workspace.table("releases"), contract("releases"), [row])
+        append_rows(self.workspace.table("releases"), contract("releases"), [asdict(row)])
         self.rows.append(row)
 
     def _table(self, name: str, release: str, vectors: Vectors) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def workspace(tmp_path: Path) -> Workspace:
             for kind in ("user", "item")
         }
         row = release_row(0, f"r{number}", "released", FIRST_DAY, outputs=outputs, metrics={"NDCG@10": 0.25})
-        add_row(workspace, {**row, "note": f"what r{number} wrote"})
+        add_row(workspace, replace(row, note=f"what r{number} wrote"))
     rule = {"measure": "item_missing", "observed": 3.0, "least": 0, "most": 0, "passed": False, "meaning": "items gone"}
     add_row(workspace, release_row(0, "r3", "refused", FIRST_DAY, gate_results=json.dumps([rule])))
     return workspace
@@ -87,7 +88,7 @@ def test_withdrawing_adds_a_row_and_a_dry_run_none(command: Command, workspace: 
     ]
     *old, added = ledger(workspace)
     assert old == before
-    assert (added["release_id"], added["status"], added["note"]) == ("r2", "withdrawn", "wrong prices")
+    assert (added.release_id, added.status, added.note) == ("r2", "withdrawn", "wrong prices")
     assert lines(command("withdraw", "r1"))[-1] == "released: none"
     refused = command("rollback")
     assert refused.exit_code == 1

@@ -68,7 +68,7 @@ class Released:
 
     def load(self) -> ItemIndex:
         """The index of the release in force."""
-        name = read_release(self.workspace)["release_id"]
+        name = read_release(self.workspace).release_id
         return load(self.workspace.root / "indexes" / name, release_id=name)
 
 

@@ -22,6 +22,7 @@ from learn_spark.features.ledger import roll_back
 from learn_spark.features.read import NoReleaseError, current_release, read_release, released_arrow, released_features
 from learn_spark.model.store import load_model
 from learn_spark.model.trained import newest_model
+from tests.report.planted import FIRST_DAY, release_row
 
 SHORT = ("training.epochs=1", "training.passes_per_epoch=1")
 RANKED = (
@@ -37,13 +38,9 @@ RANKED = (
 UP_TO_TRAIN = ("ingest", "item_text", "embed_items", "histories", "train")
 
 
-def row(sequence: int, release: str, status: str) -> dict[str, Any]:
-    return {"sequence": sequence, "release_id": release, "status": status}
-
-
 def test_the_current_release_follows_the_newest_rows() -> None:
     def current(*rows: tuple[str, str]) -> str:
-        return str(current_release([row(i, r, s) for i, (r, s) in enumerate(rows)])["release_id"])
+        return str(current_release([release_row(i, r, s, FIRST_DAY) for i, (r, s) in enumerate(rows)]).release_id)
 
     assert current(("a", "staged"), ("a", "released")) == "a"
     assert current(("a", "staged"), ("a", "released"), ("b", "staged")) == "a"
@@ -74,7 +71,7 @@ def test_publishing_a_real_model(
     (outcome,) = run(settings, "publish")
     assert not outcome.rested
     release = read_release(workspace)
-    assert [r["passed"] for r in json.loads(release["gate_results"])].count(False) == 0
+    assert [r["passed"] for r in json.loads(release.gate_results)].count(False) == 0
 
     # The vectors that the workers wrote are those of the tower.
     model = load_model(workspace.root / "models" / newest_model(workspace).model_id)
@@ -98,20 +95,20 @@ def test_publishing_a_real_model(
         with torch.inference_mode():
             vector = model.tower.user(torch.tensor(window)[None])[0, -1].numpy()
         assert np.allclose(user.embedding, vector, atol=1e-5)
-        assert user.as_of.replace(tzinfo=UTC) == release["as_of"]
+        assert user.as_of.replace(tzinfo=UTC) == release.as_of
 
     # The same release written again is the same release.
     run(settings, "publish", force=True)
-    assert read_release(workspace)["release_id"] == release["release_id"]
+    assert read_release(workspace).release_id == release.release_id
     assert released_arrow(workspace, "item_features").num_rows == items.num_rows
     # Another past is another release, and a ranker may then use what came after it.
     split_time = "1997-11-23"
     past = small_settings(*SHORT, f"histories.as_of={split_time}")
     with pytest.raises(LearnSparkError, match=r"no model was trained as of .* or earlier: run train with"):
         run(past, "publish")
-    assert read_release(workspace)["release_id"] == release["release_id"]
+    assert read_release(workspace).release_id == release.release_id
     run(past, "histories", "train", "publish")
-    assert read_release(workspace)["as_of"] == datetime(1997, 11, 23, tzinfo=UTC)
+    assert read_release(workspace).as_of == datetime(1997, 11, 23, tzinfo=UTC)
     newest = max(max(r["event_time"]) for r in Snapshot.open(workspace.table("user_histories")).to_arrow().to_pylist())
     assert newest < datetime(1997, 11, 23, tzinfo=UTC).timestamp() * 1e6
     run(settings, "histories")
@@ -124,15 +121,15 @@ def test_publishing_a_real_model(
         "rank_ads",
     )
     (withdrawn,), in_force = roll_back(workspace)
-    assert (withdrawn["as_of"], in_force and in_force["release_id"]) == (
+    assert (withdrawn.as_of, in_force and in_force.release_id) == (
         datetime(1997, 11, 23, tzinfo=UTC),
-        release["release_id"],
+        release.release_id,
     )
-    assert read_release(workspace)["release_id"] == release["release_id"]
+    assert read_release(workspace).release_id == release.release_id
     assert np.allclose(
         fixed_lists(released_arrow(workspace, "item_features")["embedding"]).sum(), expected.sum(), atol=1e-2
     )
-    scores_of = withdrawn["release_id"]
+    scores_of = withdrawn.release_id
     scores = Snapshot.open(workspace.table("ad_scores")).to_arrow()
     assert scores.num_rows == ranked.run.counts["rows_out"] == 3 * ranked.run.counts["test"]
     assert set(scores["release_id"].to_pylist()) == {scores_of}

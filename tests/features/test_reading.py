@@ -14,7 +14,7 @@ import learn_spark.features
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
-from learn_spark.features.ledger import NoReleaseError, releases_in_force
+from learn_spark.features.ledger import LedgerRow, NoReleaseError, releases_in_force
 from learn_spark.features.read import read_release
 from tests.features.published import DAYS, Published, Vectors
 from tests.report.planted import release_row
@@ -100,7 +100,7 @@ def test_an_event_gets_the_release_in_force_at_its_time(published: Published) ->
 
 
 def test_by_the_as_of_clock_a_release_contains_no_event_at_or_after_the_event(published: Published) -> None:
-    midnight = [row["as_of"] for row in published.rows[:4]]
+    midnight = [row.as_of for row in published.rows[:4]]
     rows = [
         ("before all", "a", "x", midnight[0] - timedelta(microseconds=1)),
         ("r1 knows what was before", "a", "x", midnight[0]),
@@ -116,7 +116,7 @@ def test_by_the_as_of_clock_a_release_contains_no_event_at_or_after_the_event(pu
 
 
 def test_intervals_of_releases_in_force() -> None:
-    def rows(*events: tuple[int, str, str]) -> list[dict[str, Any]]:
+    def rows(*events: tuple[int, str, str]) -> list[LedgerRow]:
         return [
             release_row(n, name, status, DAYS[0], written_at=DAYS[day])
             for n, (day, name, status) in enumerate(events, 1)
@@ -124,7 +124,7 @@ def test_intervals_of_releases_in_force() -> None:
 
     def intervals(*events: tuple[int, str, str]) -> list[tuple[int, int | None, str]]:
         in_force = releases_in_force(rows(*events))
-        return [(DAYS.index(a), None if b is None else DAYS.index(b), row["release_id"]) for a, b, row in in_force]
+        return [(DAYS.index(a), None if b is None else DAYS.index(b), row.release_id) for a, b, row in in_force]
 
     first, second = (0, "a", "released"), (2, "b", "released")
     assert intervals(first, second) == [(0, 2, "a"), (2, None, "b")]
@@ -150,7 +150,7 @@ def test_changes_applied_to_the_old_copy_give_the_new_one(
 ) -> None:
     spark, workspace = published.spark, published.workspace
     names = contract("user_features").names
-    versions = {row["release_id"]: int(row["outputs"]["user_features"]) for row in published.rows}
+    versions = {row.release_id: row.version("user_features") for row in published.rows}
 
     def copy(release: str) -> dict[str, tuple[Any, ...]]:
         version = versions[release] if release != "latest" else versions["r4"]
@@ -177,4 +177,4 @@ def test_changes_of_what_is_not_there(published: Published) -> None:
         learn_spark.features.changes(published.spark, "user_features", "r9", workspace=published.workspace)
     with pytest.raises(NoReleaseError, match="r3 was withdrawn"):
         learn_spark.features.changes(published.spark, "user_features", "r1", until="r3", workspace=published.workspace)
-    assert read_release(published.workspace)["release_id"] == "r4"
+    assert read_release(published.workspace).release_id == "r4"

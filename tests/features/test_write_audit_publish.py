@@ -121,15 +121,15 @@ def test_a_day_writes_the_users_that_were_active_and_a_model_rewrites_all(
     done = world.publish("release.min_cosine=-1.0")[1]
     assert done.rows_out == 109
     assert f"all 100 rewritten, because the model changed ({old} -> {world.model_id})" in done.notes[0]
-    assert [row["status"] for row in ledger(world.workspace)][-2:] == ["staged", "released"]
+    assert [row.status for row in ledger(world.workspace)][-2:] == ["staged", "released"]
 
     # A person takes it away; a run that finds the same inputs again does not bring it back.
     (withdrawn,), in_force = roll_back(world.workspace)
     assert in_force is not None
-    assert in_force["model_id"] == old
+    assert in_force.model_id == old
     done = world.publish("release.min_cosine=-1.0")[1]
     assert "was withdrawn; nothing is published" in done.notes[0]
-    assert read_release(world.workspace)["release_id"] == in_force["release_id"] != withdrawn["release_id"]
+    assert read_release(world.workspace).release_id == in_force.release_id != withdrawn.release_id
 
 
 def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
@@ -172,7 +172,7 @@ def test_models_of_another_tower_or_encoder_are_not_released(world: FeatureWorld
 
 
 def test_a_failed_audit_leaves_the_release_before_and_keeps_what_was_staged(world: FeatureWorld) -> None:
-    first = read_release(world.workspace)["release_id"]
+    first = read_release(world.workspace).release_id
     read = {t: released_arrow(world.workspace, t) for t in ("user_features", "item_features")}
     versions = {table: world.version(table) for table in read}
     # Most users are gone: no day does that.
@@ -183,24 +183,24 @@ def test_a_failed_audit_leaves_the_release_before_and_keeps_what_was_staged(worl
     assert {rule.rule: (rule.observed, rule.most) for rule in failed.value.broken} == {
         "user_vanished_share": (pytest.approx(0.88), 0.1)
     }
-    assert read_release(world.workspace)["release_id"] == first
+    assert read_release(world.workspace).release_id == first
     assert {table: world.version(table) for table in read} == versions
     assert all(released_arrow(world.workspace, table).equals(rows) for table, rows in read.items())
     refused = ledger(world.workspace)[-1]
-    assert refused["status"] == "refused"
-    assert {r["measure"] for r in json.loads(refused["gate_results"]) if not r["passed"]} == {"user_vanished_share"}
+    assert refused.status == "refused"
+    assert {r["measure"] for r in json.loads(refused.gate_results) if not r["passed"]} == {"user_vanished_share"}
     # For inspection, by any Delta client.
-    staged = world.workspace.root / refused["outputs"]["user_features"]
+    staged = world.workspace.root / refused.outputs["user_features"]
     assert Snapshot.open(str(staged)).to_arrow(["user_id"]).to_pylist() == [{"user_id": "u1"}]
     second, _ = world.publish("release.max_vanished_share=1.0")
-    assert read_release(world.workspace)["release_id"] == second
+    assert read_release(world.workspace).release_id == second
     assert len(world.vectors("user_features")) == 12
 
 
 def test_a_publication_killed_between_its_tables_leaves_the_release_in_force_unchanged(
     world: FeatureWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = read_release(world.workspace)["release_id"]
+    first = read_release(world.workspace).release_id
     read = {t: released_arrow(world.workspace, t) for t in ("user_features", "item_features")}
     world.items({"i2": "another text"})
     commit = stage.commit
@@ -214,11 +214,11 @@ def test_a_publication_killed_between_its_tables_leaves_the_release_in_force_unc
     with pytest.raises(KeyboardInterrupt):
         world.publish()
     # The users' table is ahead of the items'; the release in force is unchanged.
-    assert read_release(world.workspace)["release_id"] == first
+    assert read_release(world.workspace).release_id == first
     assert all(released_arrow(world.workspace, table).equals(rows) for table, rows in read.items())
     monkeypatch.setattr(stage, "commit", commit)
     second, _ = world.publish()
-    assert read_release(world.workspace)["release_id"] == second
+    assert read_release(world.workspace).release_id == second
     saw = {user for user, items in world.histories.items() if 2 in items}
     for table, key, moved in (("user_features", "user_id", saw), ("item_features", "item_id", {"i2"})):
         old = dict(zip(read[table][key].to_pylist(), read[table]["embedding"].to_pylist(), strict=True))
@@ -231,9 +231,9 @@ def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
     for release in ids:
         add_row(workspace, release_row(0, release, "released", FIRST_DAY))
     before = ledger(workspace)
-    assert [row["sequence"] for row in before] == [1, 2, 3]
+    assert [row.sequence for row in before] == [1, 2, 3]
     withdrawn, in_force = withdraw(workspace, ids[1], "wrong prices")
-    assert (withdrawn["release_id"], in_force and in_force["release_id"]) == (ids[1], ids[2])
+    assert (withdrawn.release_id, in_force and in_force.release_id) == (ids[1], ids[2])
     with pytest.raises(NoReleaseError, match=f"release {ids[1]} was withdrawn on .*: wrong prices"):
         read_release(workspace, release=ids[1])
     with pytest.raises(NoReleaseError, match="was withdrawn"):
@@ -241,7 +241,7 @@ def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
     with pytest.raises(NoReleaseError, match="there is no release 'r9'; the newest are r0, r1, r2"):
         withdraw(workspace, "r9")
     withdrawn, in_force = roll_back(workspace)
-    assert ([row["release_id"] for row in withdrawn], in_force and in_force["release_id"]) == ([ids[2]], ids[0])
+    assert ([row.release_id for row in withdrawn], in_force and in_force.release_id) == ([ids[2]], ids[0])
     assert ledger(workspace)[: len(before)] == before
     assert len(ledger(workspace)) == len(before) + 2
     with pytest.raises(NoReleaseError, match="is in force already"):
@@ -249,9 +249,9 @@ def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
     for release in ("r3", "r4"):
         add_row(workspace, release_row(0, release, "released", FIRST_DAY))
     withdrawn, in_force = roll_back(workspace, to=ids[0])
-    assert [row["release_id"] for row in withdrawn] == ["r4", "r3"]
+    assert [row.release_id for row in withdrawn] == ["r4", "r3"]
     assert in_force is not None
-    assert in_force["release_id"] == ids[0]
+    assert in_force.release_id == ids[0]
     assert roll_back(workspace)[1] is None
     with pytest.raises(NoReleaseError, match="no release is published"):
         roll_back(workspace)

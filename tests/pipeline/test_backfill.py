@@ -45,20 +45,20 @@ def test_a_day_gone_by_is_published_as_of_itself_and_the_latest_stays(spark: Spa
     before = world.vectors("user_features")
 
     backfill(lambda more: world.settings(*SHORT, *more), DAYS, console=Reporter(quiet=True))
-    assert read_release(world.workspace)["release_id"] == live
-    backfilled = [row for row in states(rows_of(world.workspace)).values() if row["status"] == "backfilled"]
-    assert [row["as_of"] for row in backfilled] == [datetime(2024, 1, n, tzinfo=UTC) for n in (6, 7)]
+    assert read_release(world.workspace).release_id == live
+    backfilled = [row for row in states(rows_of(world.workspace)).values() if row.status == "backfilled"]
+    assert [row.as_of for row in backfilled] == [datetime(2024, 1, n, tzinfo=UTC) for n in (6, 7)]
     for row, users in zip(backfilled, (18, 24), strict=True):
-        assert len(world.vectors("user_features", int(row["outputs"]["user_features"]))) == users
-        histories = Snapshot.open(world.workspace.table("user_histories"), int(row["inputs"]["user_histories"]))
+        assert len(world.vectors("user_features", row.version("user_features"))) == users
+        histories = Snapshot.open(world.workspace.table("user_histories"), int(row.inputs["user_histories"]))
         latest = max(max(times) for times in histories.to_arrow()["event_time"].to_pylist())
-        assert latest < row["as_of"].timestamp() * 1e6
+        assert latest < row.as_of.timestamp() * 1e6
     # Training data gets its own day's; the latest is read as before.
     columns = "user_id string, item_id string, event_time timestamp"
     asked = spark.createDataFrame([("u1", "i1", datetime(2024, 1, day, 15, tzinfo=UTC)) for day in (5, 6, 7)], columns)
     found = learn_spark.features.features_at(spark, asked, clock="as_of", workspace=world.workspace).collect()
     ids = {row.event_time.day: row.release_id for row in found}
-    assert [ids[6], ids[7]] == [row["release_id"] for row in backfilled]
+    assert [ids[6], ids[7]] == [row.release_id for row in backfilled]
     assert ids[5] is None
     read = learn_spark.features.read(spark, "user_features", workspace=world.workspace).collect()
     assert {row.user_id: row.embedding for row in read}.keys() == before.keys()

@@ -58,7 +58,7 @@ def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSe
         row = {"encoder_key": key, "text_key": "t", "embedding": [1.0], "n_tokens": 1}
         plant(workspace, "text_embeddings", [row])
     path = workspace.table("user_features")
-    of_r1 = {Path(file).name for file in Snapshot.open(path, int(published.rows[0]["outputs"]["user_features"])).files}
+    of_r1 = {Path(file).name for file in Snapshot.open(path, published.rows[0].version("user_features")).files}
     before, vectors = files(path), {name: published.read(release=name) for name in ("r2", "r4")}
 
     def run(*, delete: bool) -> set[tuple[str, str]]:

@@ -171,7 +171,7 @@ def test_every_row_is_accounted_for_and_the_lineage_joins_up(by_submit: World) -
 
 def test_the_release_the_index_and_the_evaluation_agree(by_submit: World) -> None:
     release = read_release(by_submit.workspace)
-    folder = by_submit.workspace.root / "indexes" / release["release_id"]
+    folder = by_submit.workspace.root / "indexes" / release.release_id
     index = faiss.read_index(str(folder / "items.faiss"))
     ids = pq.read_table(folder / "item_ids.parquet")["item_id"].to_pylist()
     items = released_arrow(by_submit.workspace, "item_features").sort_by("item_id")
@@ -182,14 +182,14 @@ def test_the_release_the_index_and_the_evaluation_agree(by_submit: World) -> Non
     users = released_arrow(by_submit.workspace, "user_features")
     assert sorted(users["user_id"].to_pylist()) == sorted(str(n) for n in range(1, USERS + 1))
     last = max(int(line.split("\t")[3]) for line in event_lines())
-    assert release["as_of"].timestamp() == pytest.approx(last, abs=1e-3)
-    assert release["as_of"].timestamp() > last
+    assert release.as_of.timestamp() == pytest.approx(last, abs=1e-3)
+    assert release.as_of.timestamp() > last
     rows = read_rows(by_submit.workspace.table("evaluations"))
     assert {(r["method"], r["split"]) for r in rows} == {
         (m, c) for m in ("popularity", "markov", "frozen", "learn") for c in ("validation", "test")
     }
     validation = {r["metric"]: r["value"] for r in rows if (r["method"], r["split"]) == ("learn", "validation")}
-    assert validation["NDCG@10"] == pytest.approx(release["metrics"]["NDCG@10"], abs=1e-9)
+    assert validation["NDCG@10"] == pytest.approx(release.metrics["NDCG@10"], abs=1e-9)
 
 
 def test_the_report_is_one_page_that_needs_no_network(by_submit: World) -> None:
@@ -200,7 +200,7 @@ def test_the_report_is_one_page_that_needs_no_network(by_submit: World) -> None:
     drawn = re.findall(r'aria-labelledby="([\w-]+)-title"', page)
     assert {"metric-test-ndcg-10", "curve-0", "curve-1", "popularity"} <= set(drawn)
     release = read_release(by_submit.workspace)
-    assert release["release_id"] in page
+    assert release.release_id in page
 
 
 def test_exit_codes_and_one_sentence_for_each_fault(by_submit: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -12,16 +13,23 @@ from deltalake import write_deltalake
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.features.ledger import LedgerRow
 
 DAY = 86_400_000_000
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def plant(
-    workspace: Workspace, table: str, rows: Sequence[Mapping[str, Any]], mode: Literal["append", "overwrite"] = "append"
+    workspace: Workspace,
+    table: str,
+    rows: Sequence[Mapping[str, Any] | LedgerRow],
+    mode: Literal["append", "overwrite"] = "append",
 ) -> str:
     """Append rows under the table's contract (columns and types; no constraints), or replace all; the new version."""
-    data = pa.Table.from_pylist([dict(row) for row in rows], schema=contract(table).arrow_schema())
+    data = pa.Table.from_pylist(
+        [asdict(row) if isinstance(row, LedgerRow) else dict(row) for row in rows],
+        schema=contract(table).arrow_schema(),
+    )
     write_deltalake(workspace.table(table), data, mode=mode)
     return str(current_version(workspace.table(table)))
 
@@ -46,9 +54,9 @@ def history_row(
     }
 
 
-def release_row(sequence: int, release: str, status: str, as_of: datetime, **more: Any) -> dict[str, Any]:
+def release_row(sequence: int, release: str, status: str, as_of: datetime, **more: Any) -> LedgerRow:
     """A row of releases; ``more`` replaces what it is made of."""
-    return {
+    row: dict[str, Any] = {
         "release_id": release,
         "sequence": sequence,
         "status": status,
@@ -62,5 +70,6 @@ def release_row(sequence: int, release: str, status: str, as_of: datetime, **mor
         "as_of": as_of,
         "written_at": as_of,
         "run_id": "r",
-        **more,
+        "note": None,
     }
+    return LedgerRow(**(row | more))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.core.times import from_micros
+from learn_spark.features.ledger import LedgerRow
 from learn_spark.features.point_in_time import Clock, releases_at
 from learn_spark.features.read import KEYS
 
@@ -32,7 +32,7 @@ class Features:
     user: np.ndarray
     item: np.ndarray
     release: np.ndarray
-    releases: list[dict[str, Any]]
+    releases: list[LedgerRow]
 
     @property
     def dims(self) -> int:
@@ -46,11 +46,11 @@ class Features:
     @property
     def model_ids(self) -> list[str]:
         """The towers whose vectors the exposures read."""
-        return sorted({row["model_id"] for row in self.releases})
+        return sorted({row.model_id for row in self.releases})
 
     def moments(self) -> np.ndarray:
         """As-of times of the releases [R] in microseconds since 1970."""
-        return np.array([round(row["as_of"].timestamp() * 1_000_000) for row in self.releases], dtype=np.int64)
+        return np.array([round(row.as_of.timestamp() * 1_000_000) for row in self.releases], dtype=np.int64)
 
 
 def features_of(workspace: Workspace, exposures: Exposures, clock: Clock, *, needed: bool = True) -> Features:
@@ -74,7 +74,7 @@ def features_of(workspace: Workspace, exposures: Exposures, clock: Clock, *, nee
         in_release = place == number
         for table, key in KEYS.items():
             field = exposures.fields[key]
-            snapshot = Snapshot.open(workspace.table(table), int(row["outputs"][table]))
+            snapshot = Snapshot.open(workspace.table(table), row.version(table))
             codes, vectors = _vectors(snapshot, key, field.values, np.unique(field.codes[in_release]))
             at = np.full(len(field.values), MASKED, dtype=np.int32)
             at[codes] = first + np.arange(len(codes))
@@ -85,7 +85,7 @@ def features_of(workspace: Workspace, exposures: Exposures, clock: Clock, *, nee
     return Features(np.concatenate([none, *parts]), rows_of["user_features"], rows_of["item_features"], place, rows)
 
 
-def _check_releases(exposures: Exposures, rows: list[dict[str, Any]], clock: Clock) -> None:
+def _check_releases(exposures: Exposures, rows: list[LedgerRow], clock: Clock) -> None:
     if not rows:
         first, last = (from_micros(int(exposures.time[at])) for at in (0, -1))
         other = "as_of" if clock == "published" else "published"
@@ -94,9 +94,9 @@ def _check_releases(exposures: Exposures, rows: list[dict[str, Any]], clock: Clo
             f"{last:%Y-%m-%d %H:%M:%S} UTC). Train and publish with histories.as_of before the exposures to rank "
             f"(learn-spark releases lists what there is), or set ranking.clock: {other}"
         )
-    towers = {row["model_id"] for row in rows}
+    towers = {row.model_id for row in rows}
     if len(towers) > 1:
-        releases = "; ".join(f"{r['release_id']} as of {r['as_of']:%Y-%m-%d} by model {r['model_id']}" for r in rows)
+        releases = "; ".join(f"{r.release_id} as of {r.as_of:%Y-%m-%d} by model {r.model_id}" for r in rows)
         raise LearnSparkError(
             f"rank_ads: by the clock {clock} the exposures would read vectors of {len(towers)} towers, which are not "
             f"in one space: {releases}. Rank exposures of one tower's time, or publish the past by one tower "

@@ -35,8 +35,8 @@ def _score_tables(
 ) -> Iterator[pa.Table]:
     """The rows of ``ad_scores``, WRITTEN_ROWS at most at once."""
     # An exposure before every release has the place -1, the null at the end.
-    releases = pa.array([*(row["release_id"] for row in features.releases), None], pa.string())
-    as_of = pa.array([*(row["as_of"] for row in features.releases), None], pa.timestamp("us", "UTC"))
+    releases = pa.array([*(row.release_id for row in features.releases), None], pa.string())
+    as_of = pa.array([*(row.as_of for row in features.releases), None], pa.timestamp("us", "UTC"))
     schema = contract("ad_scores").arrow_schema()
     for start in range(0, len(exposures), WRITTEN_ROWS):
         at = slice(start, start + WRITTEN_ROWS)

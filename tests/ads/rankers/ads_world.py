@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ class AdsWorld:
             model_id=model,
             written_at=at(as_of if published is None else published),
         )
-        append_rows(self.workspace.table("releases"), contract("releases"), [row])
+        append_rows(self.workspace.table("releases"), contract("releases"), [asdict(row)])
 
 
 def tastes(count: int, dims: int, seed: int) -> np.ndarray:

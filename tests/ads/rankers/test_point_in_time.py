@@ -36,7 +36,7 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> AdsW
 def rows_of(exposures: Exposures, features: Features) -> dict[str, tuple[str | None, list[float], list[float]]]:
     return {
         event: (
-            features.releases[release]["release_id"] if release >= 0 else None,
+            features.releases[release].release_id if release >= 0 else None,
             features.vectors[user].tolist(),
             features.vectors[item].tolist(),
         )
@@ -84,7 +84,7 @@ def test_withdrawn_and_rolled_back_releases(spark: SparkSession, tmp_path_factor
     events = frame.selectExpr("*", "timestamp_micros(micros) as event_time")
     for clock in ("published", "as_of"):
         releases, place = releases_at(published.workspace, times, clock)  # type: ignore[arg-type]
-        ours = [None if at < 0 else releases[at]["release_id"] for at in place]
+        ours = [None if at < 0 else releases[at].release_id for at in place]
         joined = features_at(spark, events, clock=clock, workspace=published.workspace).collect()  # type: ignore[arg-type]
         theirs = {row.micros: row.release_id for row in joined}
         assert ours == [theirs[int(t)] for t in times], clock
