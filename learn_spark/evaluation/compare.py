@@ -16,11 +16,11 @@ from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import SplitName
 from learn_spark.evaluation.bootstrap import Difference, paired_differences
+from learn_spark.evaluation.labels import BASELINES
 from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, written_by
 from learn_spark.evaluation.slices import DIMENSIONS, slices
 from learn_spark.model.scoring.metrics import per_user
 
-BASELINES = ("popularity", "markov", "frozen")
 NAMED_IN_ERRORS = 5
 
 

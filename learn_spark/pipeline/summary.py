@@ -16,19 +16,9 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.labels import in_order, method_label
 from learn_spark.evaluation.results import ResultKey, written_by
 from learn_spark.pipeline.runner import Outcome
-
-METHODS = {
-    "popularity": "popularity",
-    "markov": "item-to-item Markov",
-    "frozen": "frozen embeddings, untrained",
-    "sasrec": "SASRec",
-    "hstu": "HSTU",
-    "learn-plus": "LEARN+",
-    "learn-plus-vectors": "LEARN+, its vectors alone",
-    "learn": "LEARN",
-}
 
 
 def show_outcomes(outcomes: Sequence[Outcome], console: Reporter) -> None:
@@ -56,10 +46,9 @@ def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str =
     ks = sorted({int(row["metric"].removeprefix("HR@")) for row in found if row["metric"].startswith("HR@")})[:2]
     metrics = [name for k in ks for name in (f"HR@{k}", f"NDCG@{k}")]
     rows = []
-    for method, label in METHODS.items():
+    for method in in_order(row["method"] for row in found):
         values = {row["metric"]: row["value"] for row in found if row["method"] == method}
-        if values:
-            rows.append([label, *(f"{values[m]:.4f}" if m in values else "" for m in metrics)])
+        rows.append([method_label(method), *(f"{values[m]:.4f}" if m in values else "" for m in metrics)])
     size = f"{found[0]['users']:,} users, {found[0]['catalogue']:,} items"
     console.table(f"Metrics on the {split} split ({size})", ["method", *metrics], rows)
 

@@ -6,25 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from learn_spark.ads.cohorts import COHORTS
+from learn_spark.ads.rankers.metrics import COMPARED, METRICS
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.labels import AD_DIMENSIONS, VARIANTS, WHOLE, variant_label
 from learn_spark.report.figures import Cell
 from learn_spark.report.plots.dots import Group, Value, draw_dots
 from learn_spark.report.plots.render import Plot
 
-METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
 LOWER_IS_BETTER = ("log loss", "ECE")
 PLOTTED = "AUC"
-LABELS = {
-    "base": "without features",
-    "learn": "with features",
-    "learn-adaptor": "LEARN-Adaptor",
-    "gbdt": "trees without features",
-    "gbdt-learn": "trees with features",
-}
-DIMENSIONS = {"all": "All", "item": "Items", "user": "Users"}
-COHORTS = ("all", "cold", "long-tail", "other")
 
 
 @dataclass(frozen=True)
@@ -56,12 +49,12 @@ def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
     if not whole:
         return None
     means = [row for row in whole if row["seed"] is None and row["against"] is None]
-    variants = _ordered([row["variant"] for row in means], tuple(LABELS))
+    variants = _ordered([row["variant"] for row in means], tuple(VARIANTS))
     by_variant = {(row["variant"], row["metric"]): row for row in means}
     best = {name: _best(name, means) for name in METRICS}
     lines = tuple(
         (
-            LABELS.get(variant, variant),
+            variant_label(variant),
             tuple(_cell(by_variant.get((variant, name)), best[name]) for name in METRICS),
         )
         for variant in variants
@@ -74,7 +67,7 @@ def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
     return AdsRanker(
         METRICS,
         lines,
-        METRICS[:4],
+        COMPARED,
         tuple(_gaps(rows)),
         tuple(_plots(rows, variants)),
         size,
@@ -90,8 +83,8 @@ def _gaps(rows: Sequence[dict[str, Any]]) -> Iterator[Gap]:
         for dimension, cohort in _cohorts(pair):
             here = {row["metric"]: row for row in pair if (row["dimension"], row["cohort"]) == (dimension, cohort)}
             where = _cohort(dimension, cohort)
-            label = f"{LABELS.get(variant, variant)} minus {LABELS.get(against, against)}, {where.lower()}"
-            yield Gap(label, tuple(_cell(here.get(name), None) for name in METRICS[:4]))
+            label = f"{variant_label(variant)} minus {variant_label(against)}, {where.lower()}"
+            yield Gap(label, tuple(_cell(here.get(name), None) for name in COMPARED))
 
 
 def _plots(rows: Sequence[dict[str, Any]], variants: Sequence[str]) -> Iterator[Plot]:
@@ -103,14 +96,14 @@ def _plots(rows: Sequence[dict[str, Any]], variants: Sequence[str]) -> Iterator[
     groups = []
     for dimension, cohort in _cohorts(shown):
         here = [row for row in shown if (row["dimension"], row["cohort"]) == (dimension, cohort)]
-        values = {LABELS.get(r["variant"], r["variant"]): Value(r["value"], r["low"], r["high"]) for r in here}
+        values = {variant_label(r["variant"]): Value(r["value"], r["low"], r["high"]) for r in here}
         note = f"{here[0]['exposures']:,} exposures, {here[0]['conversions']:,.0f} conversions"
         groups.append(Group(_cohort(dimension, cohort), note, values))
     if groups:
         yield draw_dots(
             "ads-auc",
             f"{PLOTTED} by cohort",
-            [LABELS.get(variant, variant) for variant in variants],
+            [variant_label(variant) for variant in variants],
             groups,
             group_name="cohort",
             x_name=f"{PLOTTED}, mean over seeds, 95 % interval",
@@ -119,11 +112,11 @@ def _plots(rows: Sequence[dict[str, Any]], variants: Sequence[str]) -> Iterator[
 
 def _cohorts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     present = {(row["dimension"], row["cohort"]) for row in rows}
-    return [(d, c) for d in DIMENSIONS for c in COHORTS if (d, c) in present]
+    return [(d, c) for d in AD_DIMENSIONS for c in (WHOLE, *COHORTS) if (d, c) in present]
 
 
 def _cohort(dimension: str, cohort: str) -> str:
-    return DIMENSIONS[dimension] if dimension == "all" else f"{DIMENSIONS[dimension]}: {cohort}"
+    return AD_DIMENSIONS[dimension] if dimension == WHOLE else f"{AD_DIMENSIONS[dimension]}: {cohort}"
 
 
 def _ordered(names: Sequence[str], order: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from learn_spark.core.console import Reporter
 from learn_spark.evaluation.compare import Comparison, SliceDifference
-from learn_spark.pipeline.summary import METHODS
+from learn_spark.evaluation.labels import method_label
 
 
 def as_json(comparison: Comparison) -> str:
@@ -51,7 +51,7 @@ def show(comparison: Comparison, console: Reporter) -> None:
 
 
 def _label(method: str, model_id: str) -> str:
-    name = METHODS.get(method, method)
+    name = method_label(method)
     return name if model_id == method else f"{name} {model_id}"
 
 

@@ -18,6 +18,8 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import Split, event_counts, split_histories
 from learn_spark.encoder.embedding_space import read_embedding_space
+from learn_spark.evaluation.bands import POPULARITY, popularity_band
+from learn_spark.evaluation.labels import band_label
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.bound import BoundTower
@@ -34,7 +36,6 @@ OFFERED = 10
 EXAMPLE_USERS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the sampled users by length of history
 EXAMPLE_ITEMS = (0.0, 0.25, 0.5, 0.75)  # of the items with training events, most events first
 SHOWN_EVENTS, NEIGHBOURS = 8, 5
-POPULARITY = (("no training event", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20-99", 20, 99), ("100+", 100, None))
 CHUNK_ROWS = 16_384
 
 
@@ -266,11 +267,12 @@ def _popularity(counts: np.ndarray, offered: np.ndarray, targets: np.ndarray) ->
         f"recommended (top {OFFERED})": np.bincount(offered, minlength=size),
     }
     groups = []
-    for label, low, high in POPULARITY:
-        inside = (counts >= low) & (counts <= (counts.max(initial=0) if high is None else high))
+    band_of_items = popularity_band(counts)
+    for band in POPULARITY.values():
+        inside = band_of_items == band
         if inside.any():
             values = {name: share(weights, inside) for name, weights in series.items()}
-            groups.append(Group(label, f"{int(inside.sum()):,} items", values))
+            groups.append(Group(band_label(band), f"{int(inside.sum()):,} items", values))
     return draw_dots(
         "popularity",
         "Popularity of recommended and of consumed items",

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.stats import binomtest
+
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.labels import (
+    DIMENSIONS,
+    FIRST_METRIC,
+    WHOLE,
+    in_order,
+    method_label,
+    place_of_dimension,
+    place_of_slice,
+)
 from learn_spark.evaluation.results import ResultKey, written_by
-from learn_spark.pipeline.summary import METHODS
 from learn_spark.report.plots.dots import Group, Value, draw_dots
 from learn_spark.report.plots.render import Plot
 from learn_spark.report.plots.text import slug
 
 SPLITS = ("test", "validation")
-WHOLE = "all"
-FIRST_METRIC = "NDCG@10"
 OF_LISTS = ("coverage@", "Gini@", "head@", "novelty@")  # of what is offered: not the better the higher
-Z = 1.959964  # of the normal distribution, 95 % two-sided
-DIMENSIONS = {
-    "popularity": "Training events of the target item",
-    "mass": "Head, middle and tail of the catalogue, by mass of training events",
-    "cold": "Items that first appear after the cut",
-    "history": "Length of the user's history",
-    "recency": "Days since the user's last event",
-    "time": "When the target was",
-    "same_day": "Whether the target came on the day of the event before it",
-}
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,6 @@ class MetricTable:
     offered: tuple[OfferedLine, ...]
 
 
-def label_of(method: str) -> str:
-    """A method's name for people."""
-    return METHODS.get(method, method)
-
-
 def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
     """One table a cut, the test split first; none where the run's figures are not there."""
     every = _rows_of(workspace, "evaluations", evaluated)
@@ -89,7 +81,7 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
         by_place = {(row["method"], row["metric"]): row for row in found}
         best = {name: max(row["value"] for row in found if row["metric"] == name) for name in names}
         lines = []
-        for method in _methods(found):
+        for method in in_order(row["method"] for row in found):
             cells: list[Cell | None] = []
             for name in names:
                 row = by_place.get((method, name))
@@ -98,7 +90,7 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
                     continue
                 low, high = _interval(row, whole.get((method, split, name)))
                 cells.append(Cell(row["value"], low, high, row["value"] == best[name] > 0))
-            lines.append((label_of(method), tuple(cells)))
+            lines.append((method_label(method), tuple(cells)))
         tables.append(
             MetricTable(
                 split,
@@ -124,20 +116,22 @@ def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
     metric = FIRST_METRIC if FIRST_METRIC in metrics else min(metrics, default=None)
     shown = [row for row in rows if row["split"] == split and row["metric"] == metric]
     plots = []
-    for dimension in sorted({row["dimension"] for row in shown}, key=_place_of_dimension):
+    for dimension in sorted({row["dimension"] for row in shown}, key=place_of_dimension):
         mine = [row for row in shown if row["dimension"] == dimension]
-        methods = _methods(mine)
+        methods = in_order(row["method"] for row in mine)
         groups = []
-        for name in dict.fromkeys(row["slice"] for row in sorted(mine, key=lambda row: _place_of_slice(row["slice"]))):
+        for name in dict.fromkeys(row["slice"] for row in sorted(mine, key=lambda row: place_of_slice(row["slice"]))):
             inside = {row["method"]: row for row in mine if row["slice"] == name}
             first = next(iter(inside.values()))
-            values = {label_of(method): Value(row["value"], row["low"], row["high"]) for method, row in inside.items()}
+            values = {
+                method_label(method): Value(row["value"], row["low"], row["high"]) for method, row in inside.items()
+            }
             groups.append(Group(name, f"{_many(first['users'], 'user')}, {_many(first['items'], 'item')}", values))
         plots.append(
             draw_dots(
                 f"slice-{slug(dimension)}",
                 DIMENSIONS.get(dimension, dimension),
-                [label_of(method) for method in methods],
+                [method_label(method) for method in methods],
                 groups,
                 group_name="slice",
                 x_name=f"{metric} on the {split} split, 95 % interval",
@@ -154,11 +148,11 @@ def _rows_of(workspace: Workspace, table: str, evaluated: Run) -> list[dict[str,
 
 def _offered(rows: Sequence[dict[str, Any]]) -> Iterator[OfferedLine]:
     ks = [int(row["metric"].partition("@")[2]) for row in rows if row["metric"].startswith(OF_LISTS)]
-    for method in _methods(rows) if ks else ():
+    for method in in_order(row["method"] for row in rows) if ks else ():
         values = {row["metric"]: row["value"] for row in rows if row["method"] == method}
         wanted = [f"{name}{min(ks)}" for name in OF_LISTS]
         if all(name in values for name in wanted):
-            yield OfferedLine(label_of(method), min(ks), tuple(values[name] for name in wanted))
+            yield OfferedLine(method_label(method), min(ks), tuple(values[name] for name in wanted))
 
 
 def _interval(row: dict[str, Any], whole: dict[str, Any] | None) -> tuple[float | None, float | None]:
@@ -170,13 +164,11 @@ def _interval(row: dict[str, Any], whole: dict[str, Any] | None) -> tuple[float 
 
 
 def wilson(share: float, users: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of ``users`` independent ones (Wilson, 1927); ValueError for no users."""
+    """Wilson's 95 % score interval of a share of ``users`` independent ones; ValueError for no users."""
     if users < 1:
         raise ValueError(f"a share of {users} users has no interval")
-    square = Z * Z / users
-    middle = (share + square / 2) / (1 + square)
-    reach = Z / (1 + square) * math.sqrt(share * (1 - share) / users + square / (4 * users))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    interval = binomtest(round(share * users), users).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _metric_plots(split: str, names: Sequence[str], lines: Sequence[tuple[str, tuple[Cell | None, ...]]]) -> list[Plot]:
@@ -200,25 +192,6 @@ def _metric_plots(split: str, names: Sequence[str], lines: Sequence[tuple[str, t
             )
         )
     return plots
-
-
-def _methods(rows: Sequence[dict[str, Any]]) -> list[str]:
-    found = {row["method"] for row in rows}
-    return [*(method for method in METHODS if method in found), *sorted(found - set(METHODS))]
-
-
-def _place_of_dimension(name: str) -> tuple[int, str]:
-    known = list(DIMENSIONS)
-    return (known.index(name) if name in known else len(known), name)
-
-
-def _place_of_slice(name: str) -> tuple[int, float, str]:
-    """Slices of numbers by their lower end, "unseen" and "under ..." first; others by name, but head, middle, tail."""
-    words = ("unseen", "head", "mid", "middle", "tail")
-    if name in words or name.startswith("under "):
-        return (0, words.index(name) if name in words else 0, name)
-    start = re.match(r"\d+(?:\.\d+)?", name)
-    return (1, float(start[0]), name) if start else (2, 0.0, name)
 
 
 def _many(count: int, thing: str) -> str:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.labels import FIRST_METRIC, method_label
 from learn_spark.model.store import read_curve
 from learn_spark.report.ads import ads_ranker
 from learn_spark.report.examples import Examples, examples_of
-from learn_spark.report.figures import FIRST_METRIC, MetricTable, label_of, metric_tables, slice_plots
+from learn_spark.report.figures import MetricTable, metric_tables, slice_plots
 from learn_spark.report.gates import Gate, Release, release_of, table_gates
 from learn_spark.report.plots.curve import draw_curve
 from learn_spark.report.plots.render import Plot
@@ -39,7 +40,7 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
     metrics = metric_tables(workspace, evaluated) if evaluated else []
     tables, release = table_gates(workspace, road), release_of(workspace, road)
     gates = [*tables, *([release.gate] if release and release.gate else [])]
-    trained_method = label_of(manifest.method) if manifest else ""
+    trained_method = method_label(manifest.method) if manifest else ""
     examples, no_examples = _examples(workspace, road)
     return (
         environment()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from learn_spark.ads.cohorts import COHORTS
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.experiment import ExperimentCohortSettings
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 MAX_GROUPS = 50
-HISTORY = ("cold", "long-tail", "other")
 
 
 def with_item_history(rows: DataFrame, cohorts: Mapping[str, ExperimentCohortSettings]) -> DataFrame:
@@ -29,11 +29,11 @@ def with_item_history(rows: DataFrame, cohorts: Mapping[str, ExperimentCohortSet
 
 
 def by_history(earlier: Column, cohort: ExperimentCohortSettings) -> Column:
-    """The group in HISTORY by the number of ``earlier`` exposures."""
+    """The group in COHORTS by the number of ``earlier`` exposures."""
     from pyspark.sql import functions as F
 
     cold, long_tail = cohort.thresholds
-    return F.when(earlier < cold, HISTORY[0]).when(earlier < long_tail, HISTORY[1]).otherwise(HISTORY[2])
+    return F.when(earlier < cold, COHORTS[0]).when(earlier < long_tail, COHORTS[1]).otherwise(COHORTS[2])
 
 
 def exposure_groups(rows: DataFrame, cohorts: Mapping[str, ExperimentCohortSettings]) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,6 @@ from learn_spark.ads.rankers.features import Features
 from learn_spark.core.settings.ads import CohortsSettings
 from learn_spark.core.tables.snapshot import Snapshot
 
-NAMES = ("cold", "long-tail", "other")
 KEYS = {"item": "item_id", "user": "user_id"}
 BATCH_ROWS = 65_536
 
@@ -21,7 +20,7 @@ BATCH_ROWS = 65_536
 def cohorts_of(
     interactions: Snapshot, exposures: Exposures, features: Features, settings: CohortsSettings
 ) -> dict[str, np.ndarray]:
-    """For ``item`` and ``user``: the place in NAMES of each exposure [n].
+    """For ``item`` and ``user``: the place in COHORTS (ads/cohorts.py) of each exposure [n].
 
     It depends on the events of the item (user) before the as-of time of the exposure's release; without a release,
     before the first exposure.

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from learn_spark.ads.rankers.cohorts import NAMES
+from learn_spark.ads.cohorts import COHORTS
 from learn_spark.ads.rankers.metrics import (
+    COMPARED,
+    METRICS,
     ResampledAuc,
     auc,
     calibration,
@@ -23,15 +25,13 @@ from learn_spark.ads.rankers.metrics import (
 from learn_spark.evaluation.bootstrap import Difference, interval
 
 WHOLE = "all"
-METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
-COMPARED = METRICS[:4]
 # Pairs whose difference is the effect of the features: on the network, and on the trees.
 CONTRASTS = (("learn", "base"), ("learn-adaptor", "base"), ("gbdt-learn", "gbdt"))
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The test exposures [n]: label, weight, codes of users and items; for each kind of cohort the place in NAMES."""
+    """The test exposures [n]: label, weight, codes of users and items; for each kind of cohort the place in COHORTS."""
 
     label: np.ndarray
     weight: np.ndarray
@@ -43,7 +43,7 @@ class Outcomes:
         """(dimension, cohort, which exposures [n] bool): the whole, then every cohort that has some."""
         yield WHOLE, WHOLE, np.ones(len(self.label), dtype=bool)
         for kind, places in self.cohorts.items():
-            for place, name in enumerate(NAMES):
+            for place, name in enumerate(COHORTS):
                 if (mask := places == place).any():
                     yield kind, name, mask
 

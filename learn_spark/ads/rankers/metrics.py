@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
+COMPARED = METRICS[:4]  # of which differences between variants are shown
 CLIPPED = 1e-12
 
 

@@ -10,9 +10,10 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 
-from learn_spark.ads.rankers.evaluation import COMPARED, METRICS, WHOLE, MetricValue
+from learn_spark.ads.rankers.evaluation import WHOLE, MetricValue
 from learn_spark.ads.rankers.exposures import Exposures
 from learn_spark.ads.rankers.features import Features
+from learn_spark.ads.rankers.metrics import COMPARED, METRICS
 from learn_spark.ads.rankers.store import FOLDER, Ranker
 from learn_spark.core.console import Reporter
 from learn_spark.core.stages.context import StageContext

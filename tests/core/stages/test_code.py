@@ -69,9 +69,11 @@ def test_docstrings_comments_and_layout_rerun_nothing(rerun: Rerun) -> None:
     ("file", "stages"),
     [
         ("report/scores.py", {"report"}),
+        ("evaluation/labels.py", {"report"}),
+        ("pipeline/lineage.py", {"report"}),
         ("model/towers/learn.py", {"train", "evaluate", "publish", "report", "vectors"}),
         ("model/objectives/softmax.py", {"train"}),
-        ("evaluation/bands.py", {"evaluate"}),
+        ("evaluation/bands.py", {"evaluate", "report"}),
         ("features/worker.py", {"publish", "vectors"}),
         ("features/audit.py", {"publish"}),
         ("features/faiss_index.py", {"export_index"}),
