@@ -5,7 +5,7 @@ VENV := .venv
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup quickstart test check unit lint format docs site lock clean distclean
+.PHONY: help setup quickstart test check unit lint format docs site picture lock clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ docs: setup ## Write docs/data.md (from schemas/) and docs/settings.md (from lea
 site: setup ## Build the documentation as a site in site/ (strict: a dead link fails)
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 	@echo "open site/index.html"
+
+picture: ## Draw the README's picture of the report, from var/quickstart (needs Chromium)
+	@scripts/picture.sh var/quickstart docs/images/report.png
 
 bench-%: setup ## Run benchmarks/%.py (bench-histories; bench-daily ARGS="--folder DIR")
 	@$(VENV)/bin/python -m benchmarks.$* $(ARGS)

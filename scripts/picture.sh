@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The first screen of a workspace's report page as a PNG file: scripts/picture.sh WORKSPACE PICTURE
+set -euo pipefail
+page="$(realpath -m "$1")/reports/index.html"
+browser="${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}"
+[ -f "$page" ] || { echo "error: there is no report $page; run: make quickstart" >&2; exit 1; }
+[ -n "$browser" ] || { echo "error: no browser found; install Chromium, or set CHROMIUM=/path/to/chrome" >&2; exit 1; }
+profile="$(mktemp -d)"
+trap 'rm -rf "$profile"' EXIT
+mkdir -p "$(dirname "$2")"
+"$browser" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$profile" \
+    --window-size=1000,1180 --screenshot="$(realpath -m "$2")" "file://$page" 2> /dev/null
+echo "$2"
