@@ -38,7 +38,7 @@ OF_TRIALS = ("training.refit=false", "training.trial=true")
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The result of a search: its folder, the best trial by validation, and the number of trials with a figure."""
 
     folder: Path
@@ -55,7 +55,7 @@ def search(
     trials: int | None = None,
     dry_run: bool = False,
     verbose: bool = False,
-) -> Found | None:
+) -> SearchResult | None:
     """Train with ``search.trials`` (or ``trials``) combinations of ``search.parameters`` and keep the best by
     validation.
 
@@ -68,19 +68,18 @@ def search(
     A training that diverges, and contradictory values, are trials without a figure. Raises SettingsError where
     ``search.parameters`` is empty; LearnSparkError where no trial has a figure, and where the same search is running.
     """
-    own = load(())
-    knobs = own.search.parameters
-    if not knobs:
+    settings = load(())
+    if not settings.search.parameters:
         raise SettingsError("search.parameters is empty: name the settings to search over, such as tower.dropout")
-    workspace = Workspace.open(own.workspace)
-    wanted = trials or own.search.trials
-    key = _key(own, workspace)
+    workspace = Workspace.open(settings.workspace)
+    target = trials or settings.search.trials
+    key = _key(settings, workspace)
     folder = workspace.root / "searches" / key if dry_run else workspace.folder("searches", key)
     if dry_run:
-        _show_plan(folder, wanted, console)
+        _show_plan(folder, target, console)
         return None
     with lock_or_refuse(folder / ".lock", f"the search in {folder}", "a run of search"):
-        return _search(_study(folder), folder, own, load, wanted, console, verbose)
+        return _search(_study(folder), folder, settings, load, target, console, verbose)
 
 
 def search_folder(settings: Settings) -> Path:
@@ -92,36 +91,36 @@ def search_folder(settings: Settings) -> Path:
 def _search(
     study: Study,
     folder: Path,
-    own: Settings,
+    settings: Settings,
     load: Callable[[Sequence[str]], Settings],
-    wanted: int,
+    target: int,
     console: Reporter,
     verbose: bool,
-) -> Found:
-    knobs = own.search.parameters
-    _retry_the_killed(study)
-    if not study.trials and (start := _as_they_stand(own, knobs)) is not None:
-        study.enqueue_trial(start)
-    while len(_finished(study)) < wanted:
-        _sample_for(study, own.search.seed)
+) -> SearchResult:
+    parameters = settings.search.parameters
+    _enqueue_interrupted(study)
+    if not study.trials and (unchanged := _unchanged_values(settings, parameters)) is not None:
+        study.enqueue_trial(unchanged)
+    while len(_finished(study)) < target:
+        _set_sampler(study, settings.search.seed)
         trial = study.ask()
-        values = {key: _propose(trial, key, knob) for key, knob in knobs.items()}
-        named = ", ".join(f"{key} {_short(value)}" for key, value in values.items())
-        console.heading(f"trial {len(_finished(study)) + 1} of {wanted}: {named}")
+        values = {key: _propose(trial, key, parameter) for key, parameter in parameters.items()}
+        listed = ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+        console.heading(f"trial {len(_finished(study)) + 1} of {target}: {listed}")
         _train(study, trial, partial(load, [*_overrides(values), *OF_TRIALS]), console, verbose)
-    found = _best(study, folder)
-    save_settings(load(_overrides(found.values)), folder)
-    _show(study, found, console)
-    return found
+    result = _best(study, folder)
+    save_settings(load(_overrides(result.values)), folder)
+    _show(study, result, console)
+    return result
 
 
-def _show_plan(folder: Path, wanted: int, console: Reporter) -> None:
+def _show_plan(folder: Path, target: int, console: Reporter) -> None:
     done = _finished(_study(folder)) if (folder / "study.db").is_file() else []
-    console.line(f"{len(done)} of {wanted} trials are finished, in {folder}")
+    console.line(f"{len(done)} of {target} trials are finished, in {folder}")
     seconds = [trial.user_attrs["seconds"] for trial in done]
-    if seconds and len(done) < wanted:
+    if seconds and len(done) < target:
         console.line(
-            f"about {(wanted - len(done)) * sum(seconds) / len(seconds):,.0f} s more by the mean of the finished trials"
+            f"about {(target - len(done)) * sum(seconds) / len(seconds):,.0f} s more by the mean of the finished trials"
         )
 
 
@@ -144,7 +143,7 @@ def _study(folder: Path) -> Study:
     return optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
 
 
-def _sample_for(study: Study, seed: int) -> None:
+def _set_sampler(study: Study, seed: int) -> None:
     """A sampler that depends only on the seed and the finished trials, so that a resumed search continues unchanged."""
     import optuna
 
@@ -156,7 +155,7 @@ def _finished(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.trials if "seconds" in trial.user_attrs]
 
 
-def _retry_the_killed(study: Study) -> None:
+def _enqueue_interrupted(study: Study) -> None:
     from optuna.trial import TrialState
 
     for trial in study.trials:
@@ -166,35 +165,35 @@ def _retry_the_killed(study: Study) -> None:
                 study.enqueue_trial(trial.params)
 
 
-def _as_they_stand(settings: Settings, knobs: dict[str, ParameterSettings]) -> dict[str, Any] | None:
+def _unchanged_values(settings: Settings, parameters: dict[str, ParameterSettings]) -> dict[str, Any] | None:
     values = {}
-    for key, knob in knobs.items():
+    for key, parameter in parameters.items():
         value: Any = settings.model_dump()
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:
                 raise SettingsError(f"search.parameters names {key}, which is not a setting")
             value = value[part]
-        inside = value in knob.choices if knob.choices is not None else _between(knob, value)
+        inside = value in parameter.choices if parameter.choices is not None else _between(parameter, value)
         if not inside:
             return None
         values[key] = value
     return values
 
 
-def _between(knob: ParameterSettings, value: Any) -> bool:
-    assert knob.low is not None
-    assert knob.high is not None
-    return isinstance(value, int | float) and knob.low <= value <= knob.high
+def _between(parameter: ParameterSettings, value: Any) -> bool:
+    assert parameter.low is not None
+    assert parameter.high is not None
+    return isinstance(value, int | float) and parameter.low <= value <= parameter.high
 
 
-def _propose(trial: Trial, key: str, knob: ParameterSettings) -> Any:
-    if knob.choices is not None:
-        return trial.suggest_categorical(key, knob.choices)
-    assert knob.low is not None
-    assert knob.high is not None
-    if isinstance(knob.low, int) and isinstance(knob.high, int):
-        return trial.suggest_int(key, knob.low, knob.high, log=knob.log)
-    return trial.suggest_float(key, knob.low, knob.high, log=knob.log)
+def _propose(trial: Trial, key: str, parameter: ParameterSettings) -> Any:
+    if parameter.choices is not None:
+        return trial.suggest_categorical(key, parameter.choices)
+    assert parameter.low is not None
+    assert parameter.high is not None
+    if isinstance(parameter.low, int) and isinstance(parameter.high, int):
+        return trial.suggest_int(key, parameter.low, parameter.high, log=parameter.log)
+    return trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
 
 
 def _overrides(values: dict[str, Any]) -> list[str]:
@@ -229,7 +228,7 @@ def _train(study: Study, trial: Trial, load: Callable[[], Settings], console: Re
     study.tell(trial, manifest.validation[METRIC])
 
 
-def _best(study: Study, folder: Path) -> Found:
+def _best(study: Study, folder: Path) -> SearchResult:
     figures = [trial for trial in _finished(study) if trial.value is not None]
     if not figures:
         raise LearnSparkError(f"search: none of {len(_finished(study))} trials has a figure; see {folder}")
@@ -237,16 +236,16 @@ def _best(study: Study, folder: Path) -> Found:
     rows = [{"number": t.number, "values": t.params, METRIC: t.value, **dict(t.user_attrs)} for t in _finished(study)]
     (folder / "trials.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     assert best.value is not None
-    return Found(folder, dict(best.params), best.user_attrs["model_id"], best.value, len(figures))
+    return SearchResult(folder, dict(best.params), best.user_attrs["model_id"], best.value, len(figures))
 
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _show(study: Study, found: Found, console: Reporter) -> None:
+def _show(study: Study, result: SearchResult, console: Reporter) -> None:
     finished = sorted(_finished(study), key=lambda t: -1.0 if t.value is None else -t.value)
-    names = list(found.values)
+    names = list(result.values)
     console.table(
         f"Search: {len(finished)} trials by {METRIC} on validation",
         ["trial", *names, METRIC, "epoch", "seconds"],
@@ -261,4 +260,6 @@ def _show(study: Study, found: Found, console: Reporter) -> None:
             for t in finished
         ],
     )
-    console.line(f"best   {found.folder / 'settings.yaml'}  (model {found.model_id}, {METRIC} {found.validation:.4f})")
+    console.line(
+        f"best   {result.folder / 'settings.yaml'}  (model {result.model_id}, {METRIC} {result.validation:.4f})"
+    )

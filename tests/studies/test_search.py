@@ -15,7 +15,7 @@ from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.storage.locks import LockedError, lock_or_refuse
 from learn_spark.model.manifest import read_manifest
 from learn_spark.model.trained import newest_model
-from learn_spark.studies.search import Found, search
+from learn_spark.studies.search import SearchResult, search
 from tests.shelf import RIVAL, Shelf, reading
 
 SPACE = (
@@ -36,25 +36,25 @@ class Interrupting(Reporter):
             raise KeyboardInterrupt
 
 
-def searched(shelf: Shelf, *overrides: str, trials: int = 3, console: Reporter | None = None) -> Found:
+def searched(shelf: Shelf, *overrides: str, trials: int = 3, console: Reporter | None = None) -> SearchResult:
     def load(more: Sequence[str]) -> Settings:
         return shelf.settings(*RIVAL, *overrides, *more)
 
-    found = search(load, console=console or Reporter(quiet=True), trials=trials)
-    assert found is not None
-    return found
+    result = search(load, console=console or Reporter(quiet=True), trials=trials)
+    assert result is not None
+    return result
 
 
-def trials_of(found: Found) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads((found.folder / "trials.json").read_text())
+def trials_of(result: SearchResult) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((result.folder / "trials.json").read_text())
     return rows
 
 
 def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path, spark: object) -> None:
     whole = Shelf(tmp_path / "whole", reading())
-    found = searched(whole, SPACE, "training.refit=true")
-    trials = trials_of(found)
-    assert len(trials) == found.trials == 3
+    result = searched(whole, SPACE, "training.refit=true")
+    trials = trials_of(result)
+    assert len(trials) == result.trials == 3
     # As they stand first; then what Optuna proposes, inside the space.
     assert trials[0]["values"] == {"training.learning_rate": 0.01, "tower.layers": 1, "objective.history": 6}
     for trial in trials:
@@ -67,8 +67,8 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
         assert not manifest.refit  # no trial was trained on validation events
         assert manifest.shape["layers"] == values["tower.layers"]
     best = max(trials, key=lambda trial: trial["NDCG@10"])
-    assert (found.model_id, found.validation, found.values) == (best["model_id"], best["NDCG@10"], best["values"])
-    chosen = load_settings(found.folder / "settings.yaml")
+    assert (result.model_id, result.validation, result.values) == (best["model_id"], best["NDCG@10"], best["values"])
+    chosen = load_settings(result.folder / "settings.yaml")
     assert chosen.training.learning_rate == best["values"]["training.learning_rate"]
     assert (chosen.objective.history, chosen.training.refit) == (best["values"]["objective.history"], True)
 
@@ -91,31 +91,31 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
 def test_a_training_that_fails_is_a_trial_and_not_the_end(tmp_path: Path, spark: object) -> None:
     shelf = Shelf(tmp_path / "here", reading())
     rates = "search.parameters={training.learning_rate: {choices: [0.01, 1e30]}}"
-    found = searched(shelf, rates, "search.seed=1", trials=6)
-    failed = [trial for trial in trials_of(found) if trial["NDCG@10"] is None]
+    result = searched(shelf, rates, "search.seed=1", trials=6)
+    failed = [trial for trial in trials_of(result) if trial["NDCG@10"] is None]
     assert {trial["values"]["training.learning_rate"] for trial in failed} == {1e30}
     assert "loss is" in failed[0]["failure"]
-    assert found.values == {"training.learning_rate": 0.01}
-    assert len(trials_of(found)) == 6
+    assert result.values == {"training.learning_rate": 0.01}
+    assert len(trials_of(result)) == 6
     with pytest.raises(LearnSparkError, match="none of 1 trials has a figure"):
         searched(shelf, "search.parameters={training.learning_rate: {choices: [1e30]}}", trials=1)
 
 
 def test_values_that_contradict_each_other_are_a_trial_without_a_figure(tmp_path: Path, spark: object) -> None:
     shelf = Shelf(tmp_path / "here", reading())
-    found = searched(shelf, "search.parameters={tower.heads: {choices: [2, 3]}}", "search.seed=1", trials=5)
-    failed = [trial for trial in trials_of(found) if trial["NDCG@10"] is None]
+    result = searched(shelf, "search.parameters={tower.heads: {choices: [2, 3]}}", "search.seed=1", trials=5)
+    failed = [trial for trial in trials_of(result) if trial["NDCG@10"] is None]
     assert {trial["values"]["tower.heads"] for trial in failed} == {3}
     assert "not a multiple of heads 3" in failed[0]["failure"]
-    assert found.values == {"tower.heads": 2}
+    assert result.values == {"tower.heads": 2}
 
 
 def test_the_same_search_runs_once_at_a_time(tmp_path: Path, spark: object) -> None:
     shelf = Shelf(tmp_path / "here", reading())
-    found = searched(shelf, SPACE, trials=1)
-    with lock_or_refuse(found.folder / ".lock", "the search", "another"), pytest.raises(LockedError) as refused:
+    result = searched(shelf, SPACE, trials=1)
+    with lock_or_refuse(result.folder / ".lock", "the search", "another"), pytest.raises(LockedError) as refused:
         searched(shelf, SPACE, trials=2)
-    assert str(found.folder) in refused.value.resource
+    assert str(result.folder) in refused.value.resource
     assert searched(shelf, SPACE, trials=1).trials == 1
 
 
