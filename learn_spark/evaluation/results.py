@@ -1,4 +1,4 @@
-"""The identity of an evaluation result (model, table versions, protocol, settings), and the rows that hold it."""
+"""The identity of an evaluation result (model, table versions, protocol, settings), and its rows per user."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ResultKey:
 
     @staticmethod
     def of_run(run: Run) -> ResultKey:
-        """The key of the result that an evaluate run wrote, or found written."""
+        """The key of the result that an evaluate run wrote, or that existed already."""
         return ResultKey(run.inputs["model"], _tables(run.inputs), run.config_hash)
 
     @staticmethod
@@ -53,7 +53,7 @@ def _tables(inputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def protocol_of(settings: Settings) -> str:
-    """How histories are split and targets ranked, in words. Another rule of ranking must have another name here."""
+    """The split of histories and the ranking of targets, in words; another rule of ranking needs another name here."""
     histories = settings.histories
     split = ""
     if isinstance(histories, TimeSplitHistoriesSettings):
@@ -64,15 +64,15 @@ def protocol_of(settings: Settings) -> str:
 
 def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None) -> str | None:
     """The run that wrote the evaluations of ``key`` (by ``protocol``; None: by any); None where no run did."""
-    found = {
+    run_ids = {
         row["run_id"]
         for row in read_rows(workspace.table("evaluations"))
         if row["model_id"] == key.model_id
-        and row.get("settings_hash") == key.settings_hash  # an older version's table has no such column
+        and row.get("settings_hash") == key.settings_hash  # tables of older versions lack the column
         and row["tables"] == key.tables
         and protocol in (None, row["protocol"])
     }
-    return max(found, default=None)
+    return max(run_ids, default=None)
 
 
 def user_rows(
@@ -83,20 +83,22 @@ def user_rows(
     labels: Mapping[str, np.ndarray],
     ranks: Sequence[tuple[str, str, np.ndarray]],
 ) -> pa.Table:
-    """Rows of evaluation_users: for each (method, model_id, ranks [T]), one row a target of ``split``.
+    """Rows of evaluation_users: for each (method, model_id, ranks [T]), one row per target of ``split``.
 
-    ``item_ids`` [N] by position, ``labels`` [T] the slices of the targets by dimension.
+    ``item_ids`` [N] by position; ``labels`` [T] are the slices of the targets by dimension.
     """
-    table, every = contract("evaluation_users"), split.every_target
+    table, targets = contract("evaluation_users"), split.every_target
     shared: dict[str, Any] = {
-        "user_id": pa.array(split.user_ids, pa.string()).take(pa.array(every.owners)),
-        "item_id": pa.array(item_ids[every.positions], pa.string()),
+        "user_id": pa.array(split.user_ids, pa.string()).take(pa.array(targets.owners)),
+        "item_id": pa.array(item_ids[targets.positions], pa.string()),
         **{dimension: pa.array(values, pa.string()) for dimension, values in labels.items()},
     }
     parts = []
-    for method, model_id, of_method in ranks:
+    for method, model_id, method_ranks in ranks:
         shared_values = {"run_id": run_id, "model_id": model_id, "method": method, "split": name}
-        columns = {column: pa.array([value] * len(of_method), pa.string()) for column, value in shared_values.items()}
-        columns |= {**shared, "rank": pa.array(of_method, pa.float64())}
+        columns = {
+            column: pa.array([value] * len(method_ranks), pa.string()) for column, value in shared_values.items()
+        }
+        columns |= {**shared, "rank": pa.array(method_ranks, pa.float64())}
         parts.append(pa.table([columns[column] for column in table.names], names=table.names))
     return pa.concat_tables(parts)

@@ -1,4 +1,4 @@
-"""What a model folder's manifest.json records: the typed manifest of a trained model, read without torch."""
+"""The typed manifest of a trained model (manifest.json of its folder), read without torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelError(LearnSparkError):
 
 
 class ModelFormatError(ModelError):
-    """A model that another version of learn-spark saved, in another format."""
+    """A model in another format, saved by another version of learn-spark."""
 
 
 class _Part(BaseModel):
@@ -110,7 +110,7 @@ class ModelManifest(TrainingFacts):
 
     @property
     def refit(self) -> bool:
-        """Whether the weights were trained anew on the validation events too."""
+        """Whether the weights were refitted on training and validation events."""
         return BEFORE_REFIT in self.files
 
 
@@ -122,12 +122,12 @@ def read_manifest(folder: Path) -> ModelManifest:
     try:
         content: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+        raise ModelError(f"{folder} is not a complete model folder: {error}; train again") from None
+    written_format = content.get("format") if isinstance(content, dict) else None
+    if written_format != FORMAT:
         raise ModelFormatError(
-            f"the model {folder} has format {found}, and this version of learn-spark reads format {FORMAT}: run the "
-            "train stage again"
+            f"the model {folder} has format {written_format}, and this version of learn-spark reads format {FORMAT}: "
+            "run the train stage again"
         )
     try:
         return ModelManifest.model_validate(content)

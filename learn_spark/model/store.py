@@ -1,9 +1,9 @@
-"""A trained tower on disk: manifest.json (model/manifest.py) beside files of weights.
+"""A trained tower on disk: manifest.json (model/manifest.py) and files of weights.
 
-model.safetensors: weights and whitening. before_refit.safetensors: where the tower was trained anew with the validation
-events (training.refit), the weights that validation chose, by which validation is ranked. blending.safetensors: the
-weights by item frequency, and the items' counts. reranker.safetensors: the reranker's heads; co-visitation is counted
-in the histories that are ranked.
+model.safetensors has the tower's weights. before_refit.safetensors has the weights that validation chose, where the
+tower was refitted with the validation events (training.refit); validation is ranked with these. blending.safetensors
+has the weights by item frequency and the items' counts. reranker.safetensors has the reranker's heads; co-visits are
+counted in the histories that are ranked.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from learn_spark.model.towers.tower import Tower
 
 @dataclass(frozen=True)
 class ModelReranker:
-    """How a model reads co-visitation: its heads, the transitions' ``reach`` and ``decay``, the tower's temperature."""
+    """A model's reranker: its heads, the transitions' ``reach`` and ``decay``, and the tower's temperature."""
 
     heads: CrossFittedHeads
     reach: int
@@ -68,19 +68,22 @@ class ModelBlending:
     temperature: float
 
     def upon(self, tower: Tower, fold: int | None = None) -> BlendedTower:
-        """``tower``, content bound, with the weights fitted on all, or those that may rank the users of ``fold``."""
+        """``tower``, with content bound, blended by the weights of all users, or by those that may rank the users of
+        ``fold``.
+        """
         assert isinstance(tower, BoundTower)
         frequency_weights = self.frequency_weights if fold is None else self.folds[fold]
         return BlendedTower(tower, frequency_weights, self.counts, temperature=self.temperature, reach=self.reach)
 
     def tensors(self, counts: np.ndarray) -> dict[str, torch.Tensor]:
-        """The content of blending.safetensors; ``counts`` [N] are of what the saved tower has learnt from, the
-        blending's own those before a refit.
+        """The content of blending.safetensors.
+
+        ``counts`` [N] are of the events that the saved tower was trained on; ``self.counts`` are those before a refit.
         """
         weights = (self.frequency_weights, *self.folds)
         return {
-            "frequency_weights": torch.from_numpy(np.stack([one.weights for one in weights])),
-            # Copies: the format does not keep one memory under two names.
+            "frequency_weights": torch.from_numpy(np.stack([fold_weights.weights for fold_weights in weights])),
+            # Copies, because safetensors rejects tensors that share memory.
             "counts": torch.tensor(counts),
             "counts_before_refit": torch.tensor(self.counts),
         }
@@ -88,7 +91,7 @@ class ModelBlending:
 
 @dataclass(frozen=True)
 class Model:
-    """A tower ready for inference (one over content once it is bound: model.content) and its manifest."""
+    """A tower ready for inference (with content: once it is bound, see model.content) and its manifest."""
 
     model_id: str
     tower: Tower
@@ -97,22 +100,22 @@ class Model:
     reranker: ModelReranker | None = None
 
     def vectors(self) -> Tower:
-        """What is released and searched: the tower itself, or blended, once content is bound."""
+        """The tower whose vectors are released and searched: the tower itself, or blended, once content is bound."""
         return self.tower if self.blending is None else self.blending.upon(self.tower)
 
     @property
     def method(self) -> str:
-        """Which kind of tower it is."""
+        """The kind of tower."""
         return self.tower.method
 
     @property
     def window(self) -> int:
-        """Events of a history that the user tower sees."""
+        """Number of events of a history that the user tower reads."""
         return self.manifest.window
 
     @property
     def refit(self) -> bool:
-        """Whether it was trained anew on the validation events too; its figures on validation would be too good."""
+        """Whether it was refitted on training and validation events; then its validation figures would be too good."""
         return self.manifest.refit
 
 
@@ -128,9 +131,10 @@ def save_model(
     blending: Mapping[str, torch.Tensor] | None = None,
     heads: CrossFittedHeads | None = None,
 ) -> str:
-    """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id (a hash of the
-    manifest, and so of all weights). ``before_refit`` are the weights that validation chose, where ``tower`` was
-    trained anew; ``blending`` is ModelBlending.tensors.
+    """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id.
+
+    The id is a hash of the manifest, which has the hashes of all weights. ``before_refit`` are the weights that
+    validation chose, where ``tower`` was refitted; ``blending`` is the result of ModelBlending.tensors.
     """
     weights: dict[str, Mapping[str, torch.Tensor] | None] = {
         WEIGHTS: tower.state_dict(),
@@ -165,10 +169,10 @@ def save_model(
 
 
 def load_model(folder: Path, *, before_refit: bool = False) -> Model:
-    """The model in ``folder``; ``before_refit``: as validation chose it, where it was trained anew afterwards.
+    """The model in ``folder``; with ``before_refit``, the weights that validation chose, where the model was refitted.
 
-    Raises ModelFormatError for a model of another format, and ModelError where a file is missing or its hash is not the
-    one that the manifest records.
+    Raises ModelFormatError for a model of another format, and ModelError where a file is missing or its hash differs
+    from the manifest's.
     """
     manifest = read_manifest(folder)
     tower = tower_of_shape(manifest.shape)
@@ -186,9 +190,9 @@ def _tensors(folder: Path, name: str, manifest: ModelManifest) -> dict[str, torc
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
-        raise ModelError(f"{folder} is not a whole model folder: {error}") from None
+        raise ModelError(f"{folder} is not a complete model folder: {error}; train again") from None
     if hashlib.sha256(content).hexdigest() != manifest.files.get(name):
-        raise ModelError(f"{folder / name} is damaged: its hash is not the one it was saved with; train again")
+        raise ModelError(f"{folder / name} is damaged: its hash differs from the manifest's; train again")
     return load(content)
 
 
@@ -218,6 +222,6 @@ def _reranker(folder: Path, manifest: ModelManifest, *, before_refit: bool) -> M
 
 
 def read_curve(folder: Path) -> list[Point]:
-    """The learning curve: one point an epoch."""
+    """The learning curve: one point per epoch."""
     lines = (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""The trained models of a workspace: the one walk over the train runs and their models' manifests."""
+"""The trained models of a workspace, by one pass over the train runs and their models' manifests."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class SavedModel:
 
 
 def trained_models(workspace: Workspace, *, trials: bool = False) -> list[SavedModel]:
-    """The models that train runs wrote and that still exist, newest first; with ``trials`` those of searches too.
+    """The models that train runs wrote and that still exist, newest first; with ``trials``, trials of searches too.
 
-    Models of other formats are left out. Raises ModelFormatError where there are only such.
+    Models of other formats are left out. Raises ModelFormatError where all models have another format.
     """
-    found: dict[str, SavedModel] = {}
+    models: dict[str, SavedModel] = {}
     other_format = 0
     for run in reversed(all_runs(workspace)):
         model_id = run.model_id
-        if run.job != "train" or run.status != "done" or model_id is None or model_id in found:
+        if run.job != "train" or run.status != "done" or model_id is None or model_id in models:
             continue
         folder = workspace.root / "models" / model_id
         if not (folder / MANIFEST).is_file():
@@ -39,17 +39,17 @@ def trained_models(workspace: Workspace, *, trials: bool = False) -> list[SavedM
             other_format += 1
             continue
         if trials or not manifest.trial:
-            found[model_id] = SavedModel(model_id, run, manifest)
-    if other_format and not found:
+            models[model_id] = SavedModel(model_id, run, manifest)
+    if other_format and not models:
         raise ModelFormatError(
             f"none of the {other_format} trained models of {workspace.root} has format {FORMAT}, which this version of "
             "learn-spark reads: run the train stage again"
         )
-    return list(found.values())
+    return list(models.values())
 
 
 def newest_model(workspace: Workspace) -> SavedModel:
-    """The newest trained model that is no trial of a search; LearnSparkError where there is none."""
+    """The newest trained model that is not a trial of a search. Raises LearnSparkError where there is none."""
     models = trained_models(workspace)
     if not models:
         raise LearnSparkError("there is no trained model yet; run the train stage first")
@@ -57,7 +57,7 @@ def newest_model(workspace: Workspace) -> SavedModel:
 
 
 def require_model(workspace: Workspace, model_id: str) -> None:
-    """LearnSparkError where no train run wrote the model, or it is gone; the message names the newest ones."""
+    """Raise LearnSparkError, with the newest models, where no train run wrote the model or it was removed."""
     models = [model.model_id for model in trained_models(workspace, trials=True)]
     if model_id not in models:
         newest = ", ".join(models[:3]) or "none"

@@ -308,7 +308,7 @@ def test_a_damaged_head_or_level_is_refused(tmp_path: Path, settings: tuple[str,
     with pytest.raises(ModelError, match=f"{name} is damaged"):
         load_model(folder)
     file.unlink()
-    with pytest.raises(ModelError, match="not a whole model folder"):
+    with pytest.raises(ModelError, match="not a complete model folder"):
         load_model(folder)
 
 

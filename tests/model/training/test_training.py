@@ -196,7 +196,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is damaged"):
         load_model(folder)
     weights.unlink()
-    with pytest.raises(ModelError, match="not a whole model folder"):
+    with pytest.raises(ModelError, match="not a complete model folder"):
         load_model(folder)
 
 
