@@ -1,4 +1,4 @@
-"""Releases for days gone by, each knowing only what was before its day: training data of a time without releases."""
+"""Releases for past days, each with the events before its day only, as training data for a time without releases."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FIRST_DAY, LATER_DAY = ("histories", "train", "publish"), ("histories", "publish
 
 
 def days_between(first: str, last: str, every: int) -> list[str]:
-    """ISO dates from ``first`` to ``last``, both included, ``every`` so many days; SettingsError where that is none."""
+    """ISO dates from ``first`` to ``last`` (both included) in steps of ``every`` days. Raises SettingsError."""
     try:
         start, end = date.fromisoformat(first), date.fromisoformat(last)
     except ValueError as error:
-        raise SettingsError(f"backfill needs days such as 2024-01-31: {error}") from None
+        raise SettingsError(f"--from {first!r} and --to {last!r} must be days such as 2024-01-31: {error}") from None
     if end < start:
-        raise SettingsError(f"backfill from {first} to {last}: the end is before the beginning")
+        raise SettingsError(f"--to {last} is before --from {first}")
     return [str(start + timedelta(days=n)) for n in range(0, (end - start).days + 1, every)]
 
 
@@ -36,34 +36,35 @@ def backfill(
     dry_run: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Publish one backfilled release a day, as of its beginning; ``load`` gives the settings with more overrides.
+    """Publish one backfilled release per day, as of the beginning of the day.
 
-    The tower is trained once, as of the first day, so that it knows no later one; each day's release writes what
-    changed since the day before. At the end, and where a day fails, the histories are what the settings say again.
-    What consumers read as the latest stays what it was.
+    ``load`` returns the settings with further overrides. The tower is trained once, as of the first day, so that it
+    uses no later event; the release of a day writes the changes since the day before. At the end, and if a day fails,
+    the histories of the settings are restored. The release in force does not change.
     """
-    own = load(())
-    workspace = Workspace.open(own.workspace)
+    settings = load(())
+    workspace = Workspace.open(settings.workspace)
     if dry_run:
         _show(workspace, days, console)
         return
-    holder = SparkHolder(own, verbose=verbose)
+    holder = SparkHolder(settings, verbose=verbose)
     # One session for all days.
     holder.get(workspace)
     try:
         for number, day in enumerate(days):
             console.heading(f"{day} ({number + 1} of {len(days)})")
-            settings = _of_the_past(load([f"histories.as_of={day}", "release.backfill=true"]))
-            run_stages(LATER_DAY if number else FIRST_DAY, settings, console=console, verbose=verbose)
+            past = _for_a_past_day(load([f"histories.as_of={day}", "release.backfill=true"]))
+            run_stages(LATER_DAY if number else FIRST_DAY, past, console=console, verbose=verbose)
     finally:
         try:
-            run_stages(["histories"], own, console=console, verbose=verbose)
+            run_stages(["histories"], settings, console=console, verbose=verbose)
         finally:
             holder.stop()
 
 
-def _of_the_past(settings: Settings) -> Settings:
-    """The same, but that the histories may have fewer users than the version before: that one was of a later time."""
+def _for_a_past_day(settings: Settings) -> Settings:
+    """``settings`` without the lower bound of users in user_histories, because the previous version is of a later
+    time."""
     change = RuleSettings(least=None, severity="warn")
     rules = {**settings.quality.rules, "user_histories.volume": change}
     return settings.model_copy(update={"quality": QualitySettings(rules=rules)})
@@ -76,11 +77,11 @@ def _show(workspace: Workspace, days: Sequence[str], console: Reporter) -> None:
         seconds[job] = None if run is None else run.seconds
     for number, day in enumerate(days):
         console.line(f"{day}: {', '.join(LATER_DAY if number else FIRST_DAY)}, one backfilled release as of {day}")
-    console.line("then histories as the settings say")
+    console.line("then: histories with the settings unchanged")
     if None in seconds.values():
-        never = ", ".join(job for job, took in seconds.items() if took is None)
-        console.line(f"time unknown: {never} never ran here")
+        missing = ", ".join(job for job, took in seconds.items() if took is None)
+        console.line(f"time: unknown, because {missing} has not run in this workspace")
     else:
-        a_day = sum(seconds[job] or 0 for job in LATER_DAY)
-        total = a_day * len(days) + (seconds["train"] or 0) + (seconds["histories"] or 0)
-        console.line(f"about {total:,.0f} s by the last runs")
+        per_day = sum(seconds[job] or 0 for job in LATER_DAY)
+        total = per_day * len(days) + (seconds["train"] or 0) + (seconds["histories"] or 0)
+        console.line(f"time: about {total:,.0f} s, from the duration of the last runs")

@@ -1,4 +1,4 @@
-"""One table's gate alone, at any version, whatever was evaluated before."""
+"""Evaluation of one table's quality gate, at any version."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def check_table(
     docs: bool = False,
     verbose: bool = False,
 ) -> GateReport:
-    """Evaluate the table's rules, store the results, show every rule; write the Data Docs if asked to or if one failed.
+    """Evaluate the rules of a table, store and print the results; write Data Docs with ``docs`` or if a rule fails.
 
-    An old version's references are read as they were when it was committed. Raises GateError where a rule of severity
+    A table that an old version refers to is read at the version of that time. Raises GateError if a rule of severity
     fail is broken, SettingsError for a table that does not exist or has no rules, SnapshotError for a version that does
     not exist.
     """
     check_rule_names(settings.quality)
     if not rules_of(table, settings.quality):
-        raise SettingsError(f"the contract of {table} lists no rules to check")
+        raise SettingsError(f"the contract of {table} has no rules to check")
     workspace = Workspace.open(settings.workspace)
     holder = SparkHolder(settings, verbose=verbose)
     gate = TableGate(workspace, settings.quality, lambda: holder.get(workspace))

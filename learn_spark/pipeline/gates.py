@@ -1,4 +1,4 @@
-"""The gates of a run: each table that a stage reads or writes, shown on the console, with Data Docs once a run."""
+"""The quality gates of a run, printed to the console; Data Docs are written once at its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Gates:
-    """The gates of one call of ``run_stages``: it shows each evaluation, and writes their Data Docs at its end."""
+    """The gates of one call of ``run_stages``: prints each evaluation and collects it for Data Docs."""
 
     def __init__(
         self, workspace: Workspace, settings: QualitySettings, spark: Callable[[], SparkSession], console: Reporter
@@ -39,7 +39,7 @@ class Gates:
         versions: Mapping[str, int],
         given: Mapping[str, float] | None = None,
     ) -> None:
-        """GateError unless the version passed; arguments as of ``TableGate.require``."""
+        """Raise GateError unless the version passes its gate; arguments as for ``TableGate.require``."""
         evaluated = self._gate.require(table, version, run_id, given, versions=versions)
         if evaluated is None:
             return
@@ -50,7 +50,7 @@ class Gates:
             self._console.say(f"warning: {result.sentence()}")
 
     def write_docs(self) -> None:
-        """Write the pages of all evaluations since the last call; a failed gate wrote its own."""
+        """Write the Data Docs of all evaluations since the last call; a failed gate has written its page already."""
         for evaluated in self._evaluated:
             evaluated.write_docs()
         self._evaluated.clear()

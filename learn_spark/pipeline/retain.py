@@ -1,4 +1,4 @@
-"""What may be deleted: old releases and what only they need. Shown first; nothing that is still read ever goes."""
+"""Retention: finds and deletes old releases, and the models, embeddings and files that nothing else needs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from learn_spark.pipeline.locks import whole_workspace
 
 
 @dataclass(frozen=True)
-class Going:
-    """Something that may go: a release, folder, embeddings or files (``kind``); ``size`` in bytes, else rows."""
+class Removable:
+    """An object that may be deleted; ``kind``: release, folder, embeddings or files.
+
+    ``size``: in rows for embeddings, else in bytes; 0 for a release.
+    """
 
     kind: str
     name: str
@@ -35,75 +38,78 @@ class Going:
 
 @dataclass(frozen=True)
 class Retention:
-    """All that may go, and the versions of each table that must stay readable."""
+    """The objects that may be deleted, and the versions of each table that must stay readable."""
 
-    going: tuple[Going, ...]
+    removable: tuple[Removable, ...]
     keep_versions: Mapping[str, Sequence[int]]
     hours: int
 
 
 def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, days: int) -> Retention:
-    """What goes if the newest ``releases`` released ones stay (the one that holds is among them).
+    """The objects that may be deleted if the newest ``releases`` releases are kept (the one in force included).
 
-    Backfilled releases stay until they are withdrawn; withdrawn ones, what an audit refused, unfinished trainings,
-    models and a table's removed files stay ``days`` days. What stays keeps: the releases' feature tables from the
-    oldest on (so that their changes can be told), the tables they were made of, their models, encoders and indexes;
-    the newest run of every stage keeps what it read and wrote.
+    Backfilled releases are kept until they are withdrawn. Withdrawn releases, refused staged rows, unfinished
+    trainings, models and removed files of tables are kept for ``days`` days. Also kept are, of kept releases, the
+    feature table versions from the oldest on (for their change feed), input table versions, models, encoders and
+    indexes; and the inputs and outputs of the newest run of every stage.
     """
     now, rows = datetime.now(UTC), ledger(workspace)
-    young = now - timedelta(days=days)
-    known = states(rows)
-    newest = sorted((r for r in known.values() if r.status == "released"), key=lambda r: -r.sequence)
+    limit = now - timedelta(days=days)
+    newest_rows = states(rows)
+    newest = sorted((r for r in newest_rows.values() if r.status == "released"), key=lambda r: -r.sequence)
     kept = {row.release_id: row for row in newest[:releases]}
-    kept |= {name: row for name, row in known.items() if row.status == "backfilled"}
-    kept |= {n: row for n, row in known.items() if row.status == "withdrawn" and row.written_at > young}
-    gone = [row for name, row in known.items() if name not in kept and row.status != "expired"]
+    kept |= {name: row for name, row in newest_rows.items() if row.status == "backfilled"}
+    kept |= {n: row for n, row in newest_rows.items() if row.status == "withdrawn" and row.written_at > limit}
+    old = [row for name, row in newest_rows.items() if name not in kept and row.status != "expired"]
     last = list({run.job: run for run in all_runs(workspace) if run.status == "done"}.values())
     models = {row.model_id for row in kept.values()} | _models_of(last)
-    going = [Going("release", row.release_id, _why_release(row, releases, days), 0) for row in gone]
-    going += _folders(workspace, kept, models, young)
-    without = {f"release {row.release_id}" for row in gone}
-    without |= {f"model {Path(one.name).name}" for one in going if one.name.startswith("models/")}
+    removable = [Removable("release", row.release_id, _why_release(row, releases, days), 0) for row in old]
+    removable += _folders(workspace, kept, models, limit)
+    without = {f"release {row.release_id}" for row in old}
+    without |= {f"model {Path(one.name).name}" for one in removable if one.name.startswith("models/")}
     if current_version(workspace.table("text_embeddings")) is not None:
         unused = [key for key in keys_in_use(workspace, settings, without=without) if not key.used_by]
-        going += [Going("embeddings", key.encoder_key, f"nothing uses {key.model}", key.rows) for key in unused]
+        removable += [Removable("embeddings", key.encoder_key, f"nothing uses {key.model}", key.rows) for key in unused]
     versions = _versions(workspace, kept.values(), last)
     for table, keep in versions.items():
         files = _vacuum(workspace, table, keep, days * 24, dry_run=True)
         if files:
             size = sum(_size(Path(workspace.table(table)) / file) for file in files)
-            going.append(Going("files", table, f"{len(files):,} files that no kept version has", size))
-    return Retention(tuple(going), versions, days * 24)
+            removable.append(Removable("files", table, f"{len(files):,} files of no kept version", size))
+    return Retention(tuple(removable), versions, days * 24)
 
 
 def retain(settings: Settings, *, releases: int, days: int, delete: bool, console: Reporter) -> Retention:
-    """Show what may go, and delete it if asked to. LearnSparkError while a run is at work, which may need any of it."""
+    """Print the objects that may be deleted, and delete them with ``delete``; the plan.
+
+    Raises LearnSparkError while another run uses the workspace.
+    """
     workspace = Workspace.open(settings.workspace)
     with whole_workspace(workspace, "a run of retain"):
         plan = plan_retention(workspace, settings, releases=releases, days=days)
         units = {"embeddings": "rows"}
         rows = [
             [one.kind, one.name, f"{one.size:,} {units.get(one.kind, 'bytes')}" if one.size else "", one.why]
-            for one in plan.going
+            for one in plan.removable
         ]
-        console.table("Not needed any more", ["what", "name", "size", "why"], rows)
+        console.table("Unused objects", ["kind", "name", "size", "reason"], rows)
         if not rows:
             console.line("nothing to delete")
         elif delete:
             apply_retention(workspace, plan)
             console.line("deleted")
         else:
-            console.line("--delete would delete this")
+            console.line("nothing was deleted; --delete deletes these objects")
     return plan
 
 
 def apply_retention(workspace: Workspace, plan: Retention) -> None:
-    """Delete what ``plan`` lists. The caller holds the workspace's lock since before it was made.
+    """Delete the objects of ``plan``. The caller must have taken the workspace's lock before planning.
 
-    First the ledger says that the releases expired, so that nobody finds one half gone; last the tables' files.
+    Releases are marked as expired first, so that no consumer reads a partly deleted one; files of tables come last.
     """
     by_kind: dict[str, list[str]] = {}
-    for one in plan.going:
+    for one in plan.removable:
         by_kind.setdefault(one.kind, []).append(one.name)
     if by_kind.get("release"):
         expire(workspace, by_kind["release"])
@@ -126,29 +132,31 @@ def _models_of(runs: Iterable[Run]) -> set[str]:
     return {model for model in named if model is not None}
 
 
-def _folders(workspace: Workspace, kept: Mapping[str, Any], models: set[str], young: datetime) -> list[Going]:
-    found = []
+def _folders(workspace: Workspace, kept: Mapping[str, Any], models: set[str], limit: datetime) -> list[Removable]:
+    removable = []
     for parent, needed, why in (
-        ("staged", set(), "what an audit refused"),
+        ("staged", set(), "staged rows of a refused release"),
         ("indexes", set(kept), "index of a release that is not kept"),
-        ("models", models | {"unfinished"}, "a model that no kept release or newest run has"),
-        ("models/unfinished", set(), "checkpoints of a training that was left"),
+        ("models", models | {"unfinished"}, "a model of no kept release and no newest run"),
+        ("models/unfinished", set(), "checkpoints of an abandoned training"),
     ):
         folder = workspace.root / parent
         for one in sorted(folder.iterdir()) if folder.is_dir() else ():
             files = [file for file in one.rglob("*") if file.is_file()]
             touched = max((file.stat().st_mtime for file in files), default=one.stat().st_mtime)
-            # An index can be exported again at any time; the others are somebody's work or evidence.
-            old = parent == "indexes" or datetime.fromtimestamp(touched, UTC) < young
+            # An index can be exported again at any time; the other folders cannot be recreated as easily.
+            old = parent == "indexes" or datetime.fromtimestamp(touched, UTC) < limit
             if one.is_dir() and one.name not in needed and not one.name.startswith(".") and old:
-                found.append(Going("folder", f"{parent}/{one.name}", why, sum(file.stat().st_size for file in files)))
-    return found
+                removable.append(
+                    Removable("folder", f"{parent}/{one.name}", why, sum(file.stat().st_size for file in files))
+                )
+    return removable
 
 
 def _versions(workspace: Workspace, kept: Iterable[LedgerRow], last: Iterable[Run]) -> dict[str, list[int]]:
-    """Table -> versions that must stay readable, of all tables that are there."""
+    """Table -> versions that must stay readable, for all existing tables."""
     kept, last = list(kept), list(last)
-    found = {}
+    versions = {}
     for table in all_tables():
         newest = current_version(workspace.table(table))
         if newest is None:
@@ -157,10 +165,10 @@ def _versions(workspace: Workspace, kept: Iterable[LedgerRow], last: Iterable[Ru
         named += [side.get(table) for run in last for side in (run.inputs, run.outputs)]
         needed = {int(version) for version in named if version is not None and version.isdecimal()} | {newest}
         if table in KEYS:
-            # The change feed between two releases is made of the versions between them.
+            # The change feed between two releases needs the versions between them.
             needed = set(range(min(needed), newest + 1))
-        found[table] = sorted(version for version in needed if version <= newest)
-    return found
+        versions[table] = sorted(version for version in needed if version <= newest)
+    return versions
 
 
 def _vacuum(workspace: Workspace, table: str, keep: Sequence[int], hours: int, *, dry_run: bool) -> list[str]:

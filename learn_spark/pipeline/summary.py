@@ -1,4 +1,4 @@
-"""The tables that end a run: stages with their counts, metrics, and where everything lies."""
+"""Console tables at the end of a run (stages, metrics, paths), and the status of a workspace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from learn_spark.pipeline.runner import Outcome
 
 
 def show_outcomes(outcomes: Sequence[Outcome], console: Reporter) -> None:
-    """One row a stage: rows in, out, refused, seconds. A rested stage shows its last run's figures."""
+    """Print one row per stage: rows in, out, refused, seconds; of a stage that is up to date, those of its last run."""
     rows = []
     for outcome in outcomes:
         counts = outcome.run.counts
@@ -38,23 +38,23 @@ def show_outcomes(outcomes: Sequence[Outcome], console: Reporter) -> None:
 
 
 def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str = "test") -> None:
-    """One row a method of what an evaluating run wrote, or found written: HR and NDCG at the two smallest k."""
+    """Print one row per method of an evaluate run's result: HR and NDCG at the two smallest k."""
     run_id = written_by(workspace, ResultKey.of_run(run))
-    found = [r for r in read_rows(workspace.table("evaluations")) if r["run_id"] == run_id and r["split"] == split]
-    if not found:
+    evaluated = [r for r in read_rows(workspace.table("evaluations")) if r["run_id"] == run_id and r["split"] == split]
+    if not evaluated:
         return
-    ks = sorted({int(row["metric"].removeprefix("HR@")) for row in found if row["metric"].startswith("HR@")})[:2]
+    ks = sorted({int(row["metric"].removeprefix("HR@")) for row in evaluated if row["metric"].startswith("HR@")})[:2]
     metrics = [name for k in ks for name in (f"HR@{k}", f"NDCG@{k}")]
     rows = []
-    for method in in_order(row["method"] for row in found):
-        values = {row["metric"]: row["value"] for row in found if row["method"] == method}
+    for method in in_order(row["method"] for row in evaluated):
+        values = {row["metric"]: row["value"] for row in evaluated if row["method"] == method}
         rows.append([method_label(method), *(f"{values[m]:.4f}" if m in values else "" for m in metrics)])
-    size = f"{found[0]['users']:,} users, {found[0]['catalogue']:,} items"
+    size = f"{evaluated[0]['users']:,} users, {evaluated[0]['catalogue']:,} items"
     console.table(f"Metrics on the {split} split ({size})", ["method", *metrics], rows)
 
 
 def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> None:
-    """Where the tables, the newest model and the report are."""
+    """Print the paths of the tables, the newest model, the index and the report."""
     console.line()
     console.line(f"tables  {workspace.root / 'tables'}")
     newest = {run.job: run for run in all_runs(workspace) if run.status == "done"}
@@ -65,7 +65,7 @@ def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> 
 
 
 def show_status(workspace: Workspace, console: Reporter) -> None:
-    """Every stage's last run; every table's version, rows, age, last run and what its gate last said."""
+    """Print the last run of every stage; version, rows, age, last run and last gate result of every table."""
     runs = all_runs(workspace)
     rows = []
     for stage in all_stages():
@@ -93,14 +93,14 @@ def show_status(workspace: Workspace, console: Reporter) -> None:
                 f"{Snapshot.open(path).rows:,}",
                 age(now - datetime.fromtimestamp(written, UTC)),
                 f"{last.job} {last.run_id} ({last.status})" if last else "",
-                gates.get((name, version), "not judged" if contract(name).rules else "no rules"),
+                gates.get((name, version), "not evaluated" if contract(name).rules else "no rules"),
             ]
         )
     console.table("Tables", ["table", "version", "rows", "age", "last run", "last gate"], tables)
 
 
 def age(passed: timedelta) -> str:
-    """A stretch of time in its largest unit: 45 s, 12 min, 5 h, 3 d."""
+    """A duration in its largest unit: 45 s, 12 min, 5 h, 3 d."""
     seconds = max(0, int(passed.total_seconds()))
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
@@ -109,17 +109,17 @@ def age(passed: timedelta) -> str:
 
 
 def _last_gates(workspace: Workspace) -> dict[tuple[str, int], str]:
-    """(table, version) -> what its newest judgement said."""
-    judged: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    """(table, version) -> result of its newest evaluation: passed, passed with warnings, or failed."""
+    evaluations: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     rows = read_rows(workspace.table("quality_results"))
     for row in sorted(rows, key=lambda row: (row["judged_at"], row["run_id"])):
-        of_version = judged.setdefault((row["judged_table"], row["judged_version"]), {})
+        of_version = evaluations.setdefault((row["judged_table"], row["judged_version"]), {})
         if of_version and next(iter(of_version.values()))["run_id"] != row["run_id"]:
             of_version.clear()
         of_version[row["rule"]] = row
-    said = {}
-    for key, results in judged.items():
+    verdicts = {}
+    for key, results in evaluations.items():
         broken = [row["severity"] for row in results.values() if not row["passed"]]
         warnings = f", {len(broken)} warnings" if broken else ""
-        said[key] = "refused" if "fail" in broken else f"passed{warnings}"
-    return said
+        verdicts[key] = "failed" if "fail" in broken else f"passed{warnings}"
+    return verdicts

@@ -24,7 +24,7 @@ from tests.report.workspace import N_ITEMS, N_USERS, TEMPLATE, Planted
 
 @pytest.fixture
 def world(tmp_path: Path) -> Planted:
-    """A road as tests/report/workspace.py plants it: ingest, histories, train, evaluate, publish."""
+    """The planted workspace of tests/report/workspace.py: ingest, histories, train, evaluate, publish."""
     return Planted(tmp_path)
 
 
@@ -32,18 +32,18 @@ def squeezed(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-def test_status_tells_version_rows_age_run_and_gate_of_each_table(
+def test_status_lists_version_rows_age_run_and_gate_of_each_table(
     world: Planted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_status(world.workspace, Reporter())
     lines = squeezed(capsys.readouterr().out)
-    said = {line.split()[0]: line for line in lines if line}
-    assert said["items"].startswith(f"items 0 {N_ITEMS} ")
-    # Judged twice; by then right, but for one warning.
-    assert said["items"].endswith(f"ingest {world.runs['ingest']} (done) passed, 1 warnings")
-    assert said["user_histories"].startswith(f"user_histories 0 {N_USERS} ")
-    assert said["user_histories"].endswith("(done) not judged")
-    assert said["embedding_spaces"].endswith("no rules")
+    shown = {line.split()[0]: line for line in lines if line}
+    assert shown["items"].startswith(f"items 0 {N_ITEMS} ")
+    # Evaluated twice; the newer results have one warning.
+    assert shown["items"].endswith(f"ingest {world.runs['ingest']} (done) passed, 1 warnings")
+    assert shown["user_histories"].startswith(f"user_histories 0 {N_USERS} ")
+    assert shown["user_histories"].endswith("(done) not evaluated")
+    assert shown["embedding_spaces"].endswith("no rules")
     assert "item_text never run" in lines
     assert [age(timedelta(seconds=s)) for s in (-3, 59, 60, 7200, 200_000)] == ["0 s", "59 s", "1 min", "2 h", "2 d"]
 
@@ -127,12 +127,14 @@ def test_a_dry_run_says_what_is_read_encoded_and_how_long_it_takes(
     # Equal texts are one; the planted texts of another template are not asked for.
     assert texts_to_encode(settings, workspace) == 2 + N_ITEMS * (version == TEMPLATE)
     stage = find_stage("embed_items")
-    assert forecast(stage, settings, workspace)[-1].endswith("texts; time unknown: nothing was encoded here yet")
+    assert forecast(stage, settings, workspace)[-1].endswith(
+        "texts; time unknown, because this workspace has no earlier run"
+    )
     done = Run("e", "embed_items", "done", "c", "v", {"item_text": "0"}, {}, {"encoded": 50}, 100.0, FIRST_DAY)
     record(workspace, done)
     left = texts_to_encode(settings, workspace)
     assert forecast(stage, settings, workspace)[-1] == (
-        f"encodes {left} texts, in about {2 * left} s by the last rate (0.5 texts/s)"
+        f"encodes {left} texts in about {2 * left} s, at the rate of the last run (0.5 texts/s)"
     )
     # Histories took 40 s on the rows of then; there are twice as many now.
     plant(workspace, "interactions", [])
@@ -152,9 +154,9 @@ def test_a_dry_run_says_what_is_read_encoded_and_how_long_it_takes(
         ),
     )
     plant(workspace, "item_index", [{"item_id": f"n{n}", "item_index": 100 + n} for n in range(N_ITEMS)])
-    said = forecast(find_stage("histories"), settings, workspace)
-    assert f"item_index @ 1 ({2 * N_ITEMS} rows)" in said[0]
-    assert said[2] == "time   about 80 s (the last run took 40 s)"
+    shown = forecast(find_stage("histories"), settings, workspace)
+    assert f"item_index @ 1 ({2 * N_ITEMS} rows)" in shown[0]
+    assert shown[2] == "time   about 80 s (the last run took 40 s)"
     before = {path for path in workspace.root.rglob("*") if path.is_file()}
     run_stages(["histories"], settings, console=Reporter(), dry_run=True)
     out = capsys.readouterr().out
@@ -164,13 +166,13 @@ def test_a_dry_run_says_what_is_read_encoded_and_how_long_it_takes(
 
 def test_the_days_of_a_backfill(world: Planted, capsys: pytest.CaptureFixture[str]) -> None:
     assert days_between("2024-02-27", "2024-03-02", 2) == ["2024-02-27", "2024-02-29", "2024-03-02"]
-    with pytest.raises(SettingsError, match="the end is before the beginning"):
+    with pytest.raises(SettingsError, match="--to 2024-02-01 is before --from 2024-02-02"):
         days_between("2024-02-02", "2024-02-01", 1)
-    with pytest.raises(SettingsError, match="backfill needs days such as 2024-01-31"):
+    with pytest.raises(SettingsError, match="must be days such as 2024-01-31"):
         days_between("yesterday", "2024-02-01", 1)
     backfill(lambda more: world.settings, ["2024-01-01", "2024-01-02"], console=Reporter(), dry_run=True)
     lines = squeezed(capsys.readouterr().out)
     assert lines[0] == "2024-01-01: histories, train, publish, one backfilled release as of 2024-01-01"
     assert lines[1] == "2024-01-02: histories, publish, one backfilled release as of 2024-01-02"
     # Planted runs took 1.5 s each: two days of two stages, a training, and the histories once more.
-    assert lines[3] == "about 9 s by the last runs"
+    assert lines[3] == "time: about 9 s, from the duration of the last runs"

@@ -1,4 +1,4 @@
-"""What retention shows is what it deletes, and whatever somebody may still read stays readable."""
+"""Retention deletes the objects that it lists, and everything that may still be read stays readable."""
 
 from __future__ import annotations
 
@@ -39,16 +39,18 @@ def files(path: str) -> set[str]:
     return {file.name for file in Path(path).glob("*.parquet")}
 
 
-def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSession, tmp_path: Path) -> None:
+def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(spark: SparkSession, tmp_path: Path) -> None:
     published = Published(spark, str(tmp_path / "workspace"))
     workspace, root = published.workspace, published.workspace.root
     llm = folder(tmp_path / "llm", old=False)
     (llm / "model.safetensors").write_bytes(b"weights")
     settings = load_settings(write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=root, model=llm))
     # r4 is in force; r3 was withdrawn long ago. All are of the model m; the newest training wrote another.
-    going = [folder(root / name, old=True) for name in ("indexes/r1", "models/old", "models/unfinished/a", "staged/x")]
-    staying = [folder(root / name, old=True) for name in ("indexes/r4", "models/m", "models/trained")]
-    staying += [folder(root / name, old=False) for name in ("models/young", "models/unfinished/b", "staged/y")]
+    removable = [
+        folder(root / name, old=True) for name in ("indexes/r1", "models/old", "models/unfinished/a", "staged/x")
+    ]
+    kept = [folder(root / name, old=True) for name in ("indexes/r4", "models/m", "models/trained")]
+    kept += [folder(root / name, old=False) for name in ("models/young", "models/unfinished/b", "staged/y")]
     record(
         workspace,
         Run("t", "train", "done", "c", "v", {"user_histories": "0"}, {"models/trained": "h"}, {}, 1.0, DAYS[0]),
@@ -63,27 +65,27 @@ def test_retention_deletes_what_it_shows_and_nothing_that_is_read(spark: SparkSe
 
     def run(*, delete: bool) -> set[tuple[str, str]]:
         plan = retain(settings, releases=2, days=0 if delete else 7, delete=delete, console=Reporter(quiet=True))
-        return {(one.kind, one.name) for one in plan.going}
+        return {(one.kind, one.name) for one in plan.removable}
 
     with writing(workspace, ("interactions",), "a run of ingest"), pytest.raises(LockedError, match="ingest"):
         run(delete=True)
     shown = {("release", "r1"), ("release", "r3"), ("embeddings", "stale")}
-    shown |= {("folder", str(one.relative_to(root))) for one in going}
+    shown |= {("folder", str(one.relative_to(root))) for one in removable}
     assert run(delete=False) == shown
     assert files(path) == before
-    assert all(one.is_dir() for one in (*going, *staying))
+    assert all(one.is_dir() for one in (*removable, *kept))
     assert set(published.read(release="r1")) == {"a", "b", "c"}
 
-    for one in staying[3:]:
-        # Of today: without days of grace they would go as well.
+    for one in kept[3:]:
+        # Modified now: without days of grace they would be deleted too.
         os.utime(one / "manifest.json", (time.time() + 3600, time.time() + 3600))
     deleted = run(delete=True)
     assert shown <= deleted
     assert ("files", "user_features") in deleted
-    assert not any(one.exists() for one in going)
-    assert all(one.is_dir() for one in staying)
+    assert not any(one.exists() for one in removable)
+    assert all(one.is_dir() for one in kept)
     assert set(Snapshot.open(workspace.table("text_embeddings")).to_arrow()["encoder_key"].to_pylist()) == set(keys[:2])
-    # r1's file is gone; what is kept reads as before, and tells its changes.
+    # r1's file is deleted; kept releases are read as before, and so are their changes.
     assert of_r1 & before
     assert not of_r1 & files(path)
     assert {name: published.read(release=name) for name in ("r2", "r4")} == vectors

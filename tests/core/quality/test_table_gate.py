@@ -422,7 +422,7 @@ def test_a_check_alone(
     quiet = Reporter(quiet=True)
     with pytest.raises(SettingsError, match=r"there is no table items in .* yet"):
         check_table("items", settings, console=quiet)
-    with pytest.raises(SettingsError, match="the contract of runs lists no rules to check"):
+    with pytest.raises(SettingsError, match="the contract of runs has no rules to check"):
         check_table("runs", settings, console=quiet)
     with pytest.raises(SettingsError, match="there is no table 'itemz'"):
         check_table("itemz", settings, console=quiet)
