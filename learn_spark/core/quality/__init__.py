@@ -1,1 +1,1 @@
-"""Row rules, quarantine, gates."""
+"""Row rules, quarantine and quality gates."""

@@ -1,4 +1,4 @@
-"""Data Docs: one page a judged table version, rendered by Great Expectations, and an index of the pages."""
+"""Data Docs: one page per evaluated table version, rendered by Great Expectations, and an index of the pages."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
-# Pages older than a gate's newest ones are deleted: quality_results keeps all results.
+# Older pages of a gate are deleted; quality_results keeps all results.
 PAGES_A_GATE = 20
 
 
 def plain_name(text: str) -> str:
-    """``text`` as the name of a file."""
+    """``text`` as a file name: other characters than word characters become "-"."""
     return re.sub(r"\W+", "-", text)
 
 
 def page_path(folder: Path, gate: str, title: str) -> Path:
-    """Where the page of the gate's validation ``title`` is, or will be, below ``folder``."""
+    """The path below ``folder`` of the page of the gate's validation ``title``."""
     return folder / plain_name(gate) / f"{plain_name(title)}.html"
 
 
 def write_page(page: Path, validation: ExpectationSuiteValidationResult) -> None:
-    """Write the page, delete the gate's pages beyond ``PAGES_A_GATE``, and write the index anew."""
+    """Write the page, delete all but the newest ``PAGES_A_GATE`` pages of the gate, and rewrite the index."""
     renderer, view = _renderers()
     text = view.render(renderer.render(validation), show_how_to_buttons=False)
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_page(page: Path, validation: ExpectationSuiteValidationResult) -> None
 
 @cache
 def _renderers() -> tuple[ValidationResultsPageRenderer, DefaultJinjaPageView]:
-    """One view a process: it keeps the templates that it has compiled."""
+    """Renderer and view, once per process, because the view caches its compiled templates."""
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 

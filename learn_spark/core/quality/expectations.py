@@ -1,4 +1,4 @@
-"""Great Expectations as the judge of a profile: one context a process, one suite a set of rules."""
+"""Validation of a profile by Great Expectations: one context per process, one suite per set of rules."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def validate(
     suite_name: str, run_name: str, rules: Sequence[Rule], profile: Mapping[str, float | None]
 ) -> ExpectationSuiteValidationResult:
-    """Validate a frame of one row, ``profile``, by one expectation a rule; each rule has at least one bound.
+    """Validate ``profile`` as a frame of one row, with one expectation per rule; each rule has at least one bound.
 
-    A null or NaN satisfies no bound. ``run_name`` heads the page of the result.
+    A null or NaN satisfies no bound. ``run_name`` is the title of the result's page.
     """
     import pandas as pd
 
@@ -33,7 +33,7 @@ def validate(
 
         frame = pd.DataFrame([{rule.measure: profile[rule.measure] for rule in rules}], dtype="float64")
         batch = batches.get_batch(batch_parameters={"dataframe": frame})
-        # COMPLETE and SUMMARY compute lists of unexpected values, of which one row of numbers has no use.
+        # COMPLETE and SUMMARY also compute lists of unexpected values, which one row of numbers does not need.
         result = batch.validate(suite, result_format="BASIC")
         result.meta["run_id"] = RunIdentifier(run_name=run_name)
     return result
@@ -41,7 +41,7 @@ def validate(
 
 @cache
 def _batches() -> BatchDefinition:
-    """The batch definition of every profile, in a context that writes nothing to disk."""
+    """The batch definition of all profiles, in a context without files on disk."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig

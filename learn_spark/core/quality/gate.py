@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """The profile's ``measure`` must lie in [least, most] (None: no bound; without any bound it is only reported)."""
+    """The profile's ``measure`` must be in [least, most] (None: no bound; without bounds it is only reported)."""
 
     measure: str
     least: float | None
@@ -27,7 +27,7 @@ class Rule:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a bound to break."""
+        """Whether the rule has a bound."""
         return self.least is not None or self.most is not None
 
 
@@ -45,7 +45,7 @@ class RuleResult:
 
     @property
     def rule(self) -> Rule:
-        """The rule alone."""
+        """The rule without its result."""
         return Rule(self.measure, self.least, self.most, self.meaning, self.severity)
 
     def sentence(self) -> str:
@@ -58,7 +58,8 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class GateReport:
-    """The results of one gate. ``title`` is the gate with what it judged; ``docs`` is its page once that is written."""
+    """The results of one gate. ``title``: the gate and its subject; ``docs``: path of its page, which may not exist
+    yet."""
 
     gate: str
     title: str
@@ -80,7 +81,7 @@ class GateReport:
         return [asdict(result) for result in self.results]
 
     def write_docs(self) -> Path:
-        """Write the Data Docs page; its path. Results that were stored by an earlier process are validated again."""
+        """Write the Data Docs page; its path. Results of an earlier process are validated again."""
         validation = self.validation
         if validation is None:
             rules = [result.rule for result in self.results if result.rule.bounded and not _unmeasured(result)]
@@ -90,7 +91,7 @@ class GateReport:
         return self.docs
 
     def require(self) -> None:
-        """Raise GateError, with every broken rule of severity ``fail`` and the page that shows them, if there is one.
+        """Raise GateError if a rule of severity ``fail`` is broken, with all such rules and the path of the page.
 
         The page is written first.
         """
@@ -106,11 +107,11 @@ class GateReport:
 def evaluate_rules(
     gate: str, profile: Mapping[str, float | None], rules: Sequence[Rule], folder: Path, *, title: str | None = None
 ) -> GateReport:
-    """Evaluate ``rules`` on ``profile`` (measure -> value) by Great Expectations; nothing is written.
+    """Evaluate ``rules`` on ``profile`` (measure -> value) by Great Expectations, without writing files.
 
-    A measure that is null or NaN fails its rule, unless the rule has no bound. ``folder`` is where
-    ``GateReport.write_docs`` puts the page; ``title`` (default: the gate) is what page and errors call the gate.
-    Raises ValueError where the profile lacks a measure.
+    A measure that is null or NaN fails its rule, unless the rule has no bound. ``folder``: folder of the page that
+    ``GateReport.write_docs`` writes. ``title`` (default: the gate): name of the gate in the page and in errors. Raises
+    ValueError if the profile lacks a measure.
     """
     missing = [rule.measure for rule in rules if rule.measure not in profile]
     if missing:
@@ -118,7 +119,7 @@ def evaluate_rules(
     title = title or gate
     bounded = [rule for rule in rules if rule.bounded]
     validation = validate(plain_name(gate), plain_name(title), bounded, profile)
-    # One expectation a bounded rule, each about its own column; the order of the results is not that of the suite.
+    # One expectation per bounded rule and column; the order of the results differs from that of the suite.
     success = {rule.measure: True for rule in rules}
     for result in validation.results:
         assert result.expectation_config is not None
@@ -143,5 +144,5 @@ def _plain(value: float | None) -> float | None:
 
 
 def _unmeasured(result: RuleResult) -> bool:
-    """Whether the rule had nothing to look at, such as a drift without an earlier version."""
+    """Whether there was nothing to measure, such as a drift without an earlier version."""
     return result.observed is None and result.passed

@@ -1,4 +1,4 @@
-"""What a table version looks like: every measure of its rules in one Spark pass."""
+"""The profile of a table version: all measures of its rules, in one Spark pass where possible."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ROWS_A_PARTITION = 150_000
 def profile(
     frame: DataFrame, rules: Iterable[TableRule], read_table: Callable[[str], DataFrame]
 ) -> dict[str, float | None]:
-    """Rule name -> value, for the rules that look at rows; null where there is nothing to measure.
+    """Rule name -> value, for the rules that measure rows; None if there is nothing to measure.
 
-    ``read_table`` gives the table that a reference speaks of. The rows are read once, all measures together, and once
-    more (the columns alone) for each ``repeats_of`` and ``even``; a referenced table is read once beside them.
+    ``read_table`` returns a referenced table. The rows are read once for all measures, and once more (only the columns
+    of the rule) for each ``repeats_of`` and ``even``; a referenced table is read once.
     """
     from pyspark.sql import functions as F
 
@@ -32,35 +32,35 @@ def profile(
         if rule.measure is not None:
             columns.append(F.expr(f"cast({rule.measure} as double)").alias(rule.name))
         elif rule.references is not None:
-            column, known = rule.references.column, f"_{rule.name}"
-            there = read_table(rule.references.table).select(column).distinct().withColumn(known, F.lit(True))
-            frame = frame.join(there, column, "left")
-            columns.append(F.count_if(F.col(known).isNull()).cast("double").alias(rule.name))
+            column, exists = rule.references.column, f"_{rule.name}"
+            referenced = read_table(rule.references.table).select(column).distinct().withColumn(exists, F.lit(True))
+            frame = frame.join(referenced, column, "left")
+            columns.append(F.count_if(F.col(exists).isNull()).cast("double").alias(rule.name))
     row = frame.agg(*columns).first()
     assert row is not None
-    found: dict[str, float | None] = row.asDict()
-    rows = int(found.pop("_rows") or 0)
+    values: dict[str, float | None] = row.asDict()
+    rows = int(values.pop("_rows") or 0)
     for rule in rules:
         if rule.repeats_of is not None:
-            found[rule.name] = float(_repeats(plain, rule.repeats_of, rows))
+            values[rule.name] = float(_repeats(plain, rule.repeats_of, rows))
         elif rule.even is not None:
-            found[rule.name] = float(_short(plain, rule.even))
-    return found
+            values[rule.name] = float(_short(plain, rule.even))
+    return values
 
 
 def _repeats(frame: DataFrame, columns: list[str], rows: int) -> int:
-    """Rows less distinct values. By 64-bit hashes, and by the values themselves only where hashes repeat."""
+    """Number of rows minus number of distinct values; by 64-bit hashes, and by the values if hashes repeat."""
     from pyspark.sql import functions as F
 
     hashed = frame.select(F.xxhash64(*columns).alias("hash"))
-    # Spread first, in portions that fit into the processor's caches: a partial aggregation saves nothing on keys.
+    # Repartitioned first, into parts that fit into the processor's caches: partial aggregation does not reduce keys.
     spread = hashed.repartition(max(1, rows // ROWS_A_PARTITION), "hash")
     repeats = rows - spread.distinct().count()
     return repeats and rows - frame.select(*columns).distinct().count()
 
 
 def _short(frame: DataFrame, even: Evenness) -> int:
-    """How many rows the values of ``even.among`` are short of the fullest one in their group, in all."""
+    """Total number of rows that values of ``even.among`` lack against the most frequent one of their group."""
     from pyspark.sql import functions as F
 
     counts = frame.groupBy(*even.within, even.among).count()

@@ -1,4 +1,4 @@
-"""Quarantine: refused rows with their reasons, kept once however often they are delivered."""
+"""Quarantine: refused rows with their reasons, once each, however often they are delivered."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str) -> int:
-    """Keep the refused rows (columns ``raw``, ``reasons``, ``source_file``, ``parsed``); how many are new.
+    """Merge refused rows (columns ``raw``, ``reasons``, ``source_file``, ``parsed``); the number of new ones.
 
-    What is kept does not depend on which deliveries came together, but for the run.
+    The result does not depend on how deliveries are grouped into runs, except for ``run_id``.
     """
     from pyspark.sql import functions as F
 
@@ -45,16 +45,16 @@ def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str)
 
 
 def keep(rows: DataFrame, path: str) -> int:
-    """Merge rows of the quarantine's contract, each ``row_id`` once; how many are new."""
+    """Merge rows of the quarantine's contract by ``row_id``; the number of new ones."""
     from pyspark.sql import functions as F
 
-    known = delta.read(rows.sparkSession, path).select(
+    existing = delta.read(rows.sparkSession, path).select(
         "row_id",
         F.col("occurrences").alias("_occurrences"),
         F.col("source_file").alias("_file"),
         F.col("run_id").alias("_run"),
     )
-    together = rows.join(known, "row_id", "left").withColumns(
+    together = rows.join(existing, "row_id", "left").withColumns(
         {
             "occurrences": F.greatest("occurrences", "_occurrences"),
             "source_file": F.least("source_file", "_file"),

@@ -1,4 +1,4 @@
-"""The quality_results table: what each gate observed, and whether a table version may be read."""
+"""The quality_results table: observed values of gates, and whether a table version may be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from learn_spark.core.tables.workspace import Workspace
 
 
 class Results:
-    """All results of a workspace, read once."""
+    """All gate results of a workspace, read once."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.table("quality_results")
@@ -30,7 +30,7 @@ class Results:
         return list(self._by_table.get(table, {}).get(version, {}).values())
 
     def of_version(self, table: str, version: int, rules: Iterable[TableRule]) -> list[dict[str, Any]] | None:
-        """The newest evaluation of a table version by exactly these rules; None where there is none."""
+        """The newest evaluation of a table version by exactly these rules; None if there is none."""
         fingerprints = {rule.fingerprint() for rule in rules}
         for rows in reversed(self._runs(table, version)):
             newest = {row["fingerprint"]: row for row in rows}
@@ -39,9 +39,9 @@ class Results:
         return None
 
     def passed_before(self, table: str, version: int) -> tuple[int, dict[str, float | None]] | None:
-        """(version, rule -> observed) of the newest older version whose gate passed; None where there is none.
+        """(version, rule -> observed) of the newest older version that passed its gate; None if there is none.
 
-        Of several evaluations of a version the newest counts.
+        Of several evaluations of a version, the newest is used.
         """
         for older in sorted(self._by_table.get(table, {}), reverse=True):
             rows = self._runs(table, older)[-1]
@@ -50,7 +50,7 @@ class Results:
         return None
 
     def last_observed(self, table: str, version: int) -> dict[str, float]:
-        """Rule -> the last value, but null, that was observed of this very version."""
+        """Rule -> the last observed value of this version that is not null."""
         rows = [row for run in self._runs(table, version) for row in run]
         return {row["rule"]: row["observed"] for row in rows if row["observed"] is not None}
 
@@ -64,7 +64,7 @@ class Results:
         compared: int | None,
         drifting: frozenset[str],
     ) -> None:
-        """Append one row a rule."""
+        """Append one row per rule."""
         now = datetime.now(UTC)
         rows = [
             {

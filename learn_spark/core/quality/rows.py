@@ -1,4 +1,4 @@
-"""Row rules: what is wrong with a row. A row keeps every reason that applies."""
+"""Row rules: the reasons for which a row is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_rows(frame: DataFrame, rules: Sequence[RowRule]) -> DataFrame:
-    """The frame with a column ``reasons`` (array<string> in alphabetical order, empty for a good row)."""
+    """The frame with ``reasons``: array<string> of all broken rules, in alphabetical order, empty for a good row."""
     from pyspark.sql import functions as F
 
     reasons = F.array(*[F.expr(f"if({rule.broken}, {_literal(rule.reason)}, null)") for rule in rules])

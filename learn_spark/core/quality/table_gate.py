@@ -1,4 +1,4 @@
-"""A table's gate: the rules of its contract, evaluated on one version; the stored results decide who may read it."""
+"""The gate of a table: its rules, evaluated on one version. The stored results decide whether it may be read."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def rules_of(table: str, settings: QualitySettings) -> tuple[TableRule, ...]:
-    """The rules of the table's contract, changed as ``quality.rules`` says.
+    """The rules of the table's contract with the changes of ``quality.rules``.
 
-    Raises SettingsError where that names a table or a rule that does not exist.
+    Raises SettingsError if ``quality.rules`` names a table or a rule that does not exist.
     """
     changes: dict[str, dict[str, object]] = {}
     for name, change in settings.rules.items():
@@ -43,13 +43,14 @@ def rules_of(table: str, settings: QualitySettings) -> tuple[TableRule, ...]:
 
 
 def check_rule_names(settings: QualitySettings) -> None:
-    """SettingsError where ``quality.rules`` names a table or a rule that does not exist."""
+    """Raise SettingsError if ``quality.rules`` names a table or a rule that does not exist."""
     for name in settings.rules:
         rules_of(name.partition(".")[0], settings)
 
 
 class TableGate:
-    """Evaluates rules on table versions of one workspace. ``spark`` gives a session where rows must be measured."""
+    """Evaluates rules on table versions of one workspace. ``spark`` returns a session, and is called only to
+    measure."""
 
     def __init__(self, workspace: Workspace, settings: QualitySettings, spark: Callable[[], SparkSession]) -> None:
         self._workspace, self._settings, self._spark = workspace, settings, spark
@@ -70,12 +71,12 @@ class TableGate:
         *,
         versions: Mapping[str, int] | None = None,
     ) -> GateReport | None:
-        """Measure a version, evaluate its rules, store the results. None where the table has no rules.
+        """Measure a version, evaluate its rules and store the results; None if the table has no rules.
 
-        ``given`` are numbers of the run that wrote the version; without them those of the version's last evaluation
-        count. A table that a rule refers to is read at its version in ``versions``, the ones a run has pinned; else at
-        the version that was current when ``version`` was committed. Nothing is raised for a broken rule
-        (``GateReport.require`` does that), and no page is written.
+        ``given``: measures of the run that wrote the version; by default those of its last evaluation. A referenced
+        table is read at its version in ``versions`` (the versions that a run has pinned), else at the version that was
+        current when ``version`` was committed. Does not raise for a broken rule (``GateReport.require`` does), and
+        writes no page.
         """
         from learn_spark.core.tables import delta
 
@@ -103,7 +104,7 @@ class TableGate:
             if rule.drift_of is not None:
                 then = before[1].get(rule.drift_of) if before else None
                 observed[rule.name] = _change(rule, measured.get(rule.drift_of), then)
-        # A drift without an earlier version, and a number that no run gave, cannot be evaluated.
+        # A drift without an earlier version, and a measure that no run gave, cannot be evaluated.
         unmeasured = {r.name for r in rules if (r.drift_of or r.given) and observed.get(r.name) is None}
         report = evaluate_rules(
             table,
@@ -135,11 +136,11 @@ class TableGate:
         *,
         versions: Mapping[str, int] | None = None,
     ) -> GateReport | None:
-        """GateError unless this version passed its gate; it is evaluated now if today's rules have not been.
+        """Raise GateError unless this version passes its gate.
 
-        So is one that was evaluated with other numbers than ``given``: a run whose rows were all refused writes no
-        version. Returns the report of an evaluation made now; None where the stored one counts, or where the table has
-        no rules. ``versions`` as in ``evaluate``.
+        The version is evaluated if there is no stored result of the current rules, or if the stored one has other
+        values than ``given`` (a run whose rows were all refused writes no new version). Returns the report of a new
+        evaluation; None if a stored result was used or the table has no rules. ``versions`` as in ``evaluate``.
         """
         rules = rules_of(table, self._settings)
         if not rules:
@@ -165,10 +166,12 @@ class TableGate:
         return self._workspace.folder("reports", "quality")
 
     def newest(self, table: str) -> int:
-        """The newest version of a table; SettingsError where there is none."""
+        """The newest version of a table. Raises SettingsError if the table does not exist."""
         version = current_version(self._workspace.table(table))
         if version is None:
-            raise SettingsError(f"there is no table {table} in {self._workspace.root} yet")
+            raise SettingsError(
+                f"there is no table {table} in {self._workspace.root} yet; run the stage that writes it"
+            )
         return version
 
 

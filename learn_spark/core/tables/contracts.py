@@ -1,4 +1,4 @@
-"""A table's contract: schemas/<table>.yaml read into a typed object, and its forms for Spark and Arrow."""
+"""Table contracts: schemas/<table>.yaml as a typed object, with schemas for Spark and Arrow."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _ARROW: dict[str, pa.DataType] = {
 
 
 class ContractError(LearnSparkError):
-    """Rows or a table that do not keep the table's contract."""
+    """Rows, a table or a contract file that violates a table contract."""
 
 
 class Column(BaseModel):
-    """One column: a Spark SQL type, whether it may be null, what it means, and in which unit."""
+    """A column: name, Spark SQL type, nullability, meaning and unit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,7 +57,7 @@ class Column(BaseModel):
 
     @field_validator("type")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _valid(cls, value: str) -> str:
         _arrow_type(value)
         return value
 
@@ -65,8 +65,7 @@ class Column(BaseModel):
 class RowRule(BaseModel):
     """A row is refused with ``reason`` where the SQL expression ``broken`` is true (null counts as not broken).
 
-    It is judged while the row is on its way into the table. learn_spark/data/sources says which columns the
-    expression may use.
+    It is evaluated before the row is written. learn_spark/data/sources defines the columns that the expression may use.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,7 +75,7 @@ class RowRule(BaseModel):
 
 
 class Reference(BaseModel):
-    """Each value of ``column`` must stand in the column of the same name of ``table``."""
+    """Each value of ``column`` must exist in the column of the same name of ``table``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -85,7 +84,7 @@ class Reference(BaseModel):
 
 
 class Evenness(BaseModel):
-    """Inside each group of rows (same values of ``within``) every value of ``among`` must have as many rows."""
+    """In each group of rows (equal values of ``within``) every value of ``among`` must have the same number of rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -94,13 +93,13 @@ class Evenness(BaseModel):
 
 
 class TableRule(BaseModel):
-    """Something about a whole table version must lie in [least, most] (no bound: it is only reported).
+    """A measure of a table version must be in [least, most] (without bounds it is only reported).
 
-    What is looked at is one of: ``measure`` (a SQL aggregate), ``repeats_of`` (how many rows have the values of these
-    columns that another has too; at size far cheaper than count(distinct) beside other measures), ``references`` (the
-    number of rows that break it), ``even`` (rows that values are short of the fullest in their group), ``drift_of``
-    (another rule's value against the one it had in the version that passed before), ``given`` (a number that the stage
-    which wrote the table hands over).
+    Exactly one of these is measured: ``measure`` (a SQL aggregate); ``repeats_of`` (number of rows that repeat the
+    values of these columns; on large tables much cheaper than count(distinct) in a measure); ``references`` (number of
+    rows with a missing reference); ``even`` (number of missing rows against the most frequent value of each group);
+    ``drift_of`` (another rule's value against its value in the newest earlier version that passed); ``given`` (a number
+    from the stage that writes the table).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,23 +118,25 @@ class TableRule(BaseModel):
     meaning: str = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _looks_at_one_thing(self) -> TableRule:
-        looked_at = (self.measure, self.repeats_of, self.references, self.even, self.drift_of, self.given)
-        if sum(x is not None for x in looked_at) != 1:
+    def _has_one_subject(self) -> TableRule:
+        subjects = (self.measure, self.repeats_of, self.references, self.even, self.drift_of, self.given)
+        if sum(x is not None for x in subjects) != 1:
             raise ValueError(
-                f"the rule {self.name} needs one of measure, repeats_of, references, even, drift_of, given"
+                f"the rule {self.name} needs exactly one of measure, repeats_of, references, even, drift_of, given"
             )
         return self
 
     def fingerprint(self) -> str:
-        """16 hex digits that change whenever the rule does."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+        """A hash (16 hex digits) of the rule without its meaning, so that a new wording evaluates nothing again."""
+        return hashlib.sha256(json.dumps(self.model_dump(exclude={"meaning"}), sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
 
 
 class Contract(BaseModel):
-    """What a table promises: columns, key, constraints, change feed, and the rules that rows and versions keep.
+    """The contract of a table: columns, key, constraints, change data feed, row rules and table rules.
 
-    Of a table that ``keeps_versions`` neither log nor files go by their age: consumers read old versions by number.
+    ``keeps_versions``: neither log nor files are deleted by age, because consumers read old versions by number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -154,16 +155,18 @@ class Contract(BaseModel):
     def _names_exist(self) -> Contract:
         names = self.names
         if len(set(names)) != len(names):
-            raise ValueError(f"{self.table}: a column name stands twice in {names}")
+            raise ValueError(f"{self.table}: a column name is repeated in {names}")
         for column in self.key:
             if column not in names:
                 raise ValueError(f"{self.table}: {column} is not one of its columns {names}")
         rules = [rule.name for rule in self.rules]
         if len(set(rules)) != len(rules):
-            raise ValueError(f"{self.table}: a rule's name stands twice in {rules}")
+            raise ValueError(f"{self.table}: a rule name is repeated in {rules}")
         for rule in self.rules:
             if rule.drift_of is not None and rule.drift_of not in rules:
-                raise ValueError(f"{self.table}: the rule {rule.name} speaks of {rule.drift_of}, which is no rule")
+                raise ValueError(
+                    f"{self.table}: the rule {rule.name} has drift_of {rule.drift_of}, which is not one of its rules"
+                )
         return self
 
     @property
@@ -172,7 +175,7 @@ class Contract(BaseModel):
         return [column.name for column in self.columns]
 
     def rule(self, name: str) -> TableRule:
-        """The table rule called ``name``; ContractError names the known ones."""
+        """The table rule called ``name``. Raises ContractError, with all names, if there is none."""
         for rule in self.rules:
             if rule.name == name:
                 return rule
@@ -198,11 +201,11 @@ def _arrow_type(name: str) -> pa.DataType:
         return pa.list_(_arrow_type(inner[1]))
     if inner := re.fullmatch(r"map<string,(.+)>", name):
         return pa.map_(pa.string(), _arrow_type(inner[1]))
-    raise ValueError(f"{name!r} is not a type that contracts know ({', '.join(_ARROW)}, array<...>, map<string,...>)")
+    raise ValueError(f"{name!r} is not a valid type of a contract ({', '.join(_ARROW)}, array<...>, map<string,...>)")
 
 
 def parse_contract(tree: Any, where: str) -> Contract:
-    """A contract from its parsed YAML; ContractError names the file and the fault."""
+    """The contract of a parsed YAML tree. Raises ContractError with ``where`` (the file) and the faults."""
     try:
         return Contract.model_validate(tree)
     except ValidationError as error:
@@ -212,16 +215,16 @@ def parse_contract(tree: Any, where: str) -> Contract:
 
 @cache
 def contract(table: str) -> Contract:
-    """The contract of ``table``."""
+    """The contract of ``table``. Raises ContractError for an unknown table."""
     path = resource_folder("schemas") / f"{table}.yaml"
     if not NAME.match(table) or not path.is_file():
-        raise ContractError(f"there is no table {table!r}; known are {', '.join(all_tables())}")
-    found = parse_contract(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    if found.table != table:
-        raise ContractError(f"{path} describes the table {found.table!r}, not {table!r}")
-    return found
+        raise ContractError(f"there is no table {table!r}; the tables are {', '.join(all_tables())}")
+    parsed = parse_contract(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    if parsed.table != table:
+        raise ContractError(f"{path} describes the table {parsed.table!r}, not {table!r}")
+    return parsed
 
 
 def all_tables() -> list[str]:
-    """Names of all tables that have a contract."""
+    """Names of all tables with a contract, sorted."""
     return sorted(path.stem for path in resource_folder("schemas").glob("*.yaml"))

@@ -1,4 +1,4 @@
-"""A new Delta table: its first commit, written without Spark, whose session would take many times as long."""
+"""Creates a Delta table without Spark, which would take much longer, by writing its first commit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from deltalake import Schema
 
 from learn_spark.core.tables.contracts import Contract
 
-FOR_GOOD = "interval 36500 days"
+FOREVER = "interval 36500 days"
 
 
 def create_table(path: str, contract: Contract) -> None:
     """Write version 0 of the table at ``path``: columns, NOT NULL and CHECK constraints and properties in one commit.
 
-    Does nothing where another process wrote that version meanwhile. The commit is the one that delta-spark writes
+    Does nothing if another process has written that version. The commit is the one that delta-spark writes
     (actions: github.com/delta-io/delta/blob/master/PROTOCOL.md). ``deltalake.DeltaTable.create`` would leave
     checkConstraints out of the protocol, so that other writers could ignore them.
     """
@@ -29,7 +29,7 @@ def create_table(path: str, contract: Contract) -> None:
     lines = (json.dumps(action, separators=(",", ":"), ensure_ascii=False) for action in _first_commit(contract))
     temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     try:
-        # A link fails where the name is taken; a rename would replace the other process's commit.
+        # A link fails if the name exists; a rename would replace the other process's commit.
         os.link(temporary, log / f"{0:020}.json")
     except FileExistsError:
         pass
@@ -68,20 +68,20 @@ def _first_commit(contract: Contract) -> list[dict[str, Any]]:
 
 
 def table_properties(contract: Contract) -> dict[str, str]:
-    """The properties of a table of this contract; its CHECK constraints are among them."""
+    """The properties of a table of this contract, its CHECK constraints included."""
     properties = {"delta.enableDeletionVectors": "false"}
     properties |= {f"delta.constraints.{name}": condition for name, condition in contract.constraints.items()}
     if contract.change_data_feed:
         properties["delta.enableChangeDataFeed"] = "true"
     if contract.keeps_versions:
-        # 30 and 7 days by default: after a checkpoint, or a VACUUM, older versions could not be read any more.
-        properties["delta.logRetentionDuration"] = FOR_GOOD
-        properties["delta.deletedFileRetentionDuration"] = FOR_GOOD
+        # By default 30 and 7 days, after which a checkpoint or a VACUUM makes older versions unreadable.
+        properties["delta.logRetentionDuration"] = FOREVER
+        properties["delta.deletedFileRetentionDuration"] = FOREVER
     return properties
 
 
 def _protocol(contract: Contract) -> dict[str, Any]:
-    """The least protocol that has what the table needs, as delta-spark chooses it."""
+    """The lowest protocol with the features that the table needs, as delta-spark chooses it."""
     if contract.change_data_feed:
         features = ["appendOnly", "invariants", "changeDataFeed"]
         if contract.constraints:

@@ -1,4 +1,4 @@
-"""Delta tables by delta-spark, with the contracts of schemas/ enforced on every write."""
+"""Reads and writes of Delta tables with delta-spark; every write enforces the contracts of schemas/."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 def create_if_missing(path: str, contract: Contract) -> None:
-    """Create the table, its NOT NULL and CHECK constraints in the same commit; if it is there, check that it fits.
+    """Create the table with its NOT NULL and CHECK constraints in one commit, or check the existing table.
 
-    Raises ContractError where a table with other columns or other constraints is already there.
+    Raises ContractError if the existing table has other columns or lacks a constraint.
     """
     if current_version(path) is None:
         create_table(path, contract)
         return
-    # Asked without Spark: its commands on a table's description take longer than many a day's rows.
-    held = deltalake.DeltaTable(path, without_files=True)
-    _check_columns(_spark_schema(held), contract)
-    properties = {key.lower(): value for key, value in held.metadata().configuration.items()}
+    # Read without Spark, whose metadata commands are slower than writing a small delivery.
+    existing = deltalake.DeltaTable(path, without_files=True)
+    _check_columns(_spark_schema(existing), contract)
+    properties = {key.lower(): value for key, value in existing.metadata().configuration.items()}
     for name, condition in contract.constraints.items():
         if properties.get(f"delta.constraints.{name.lower()}") != condition:
             raise ContractError(
-                f"the table {path} does not hold the constraint {name} of its contract ({condition}); it was made "
-                "by another version: use another workspace, or add the constraint by ALTER TABLE"
+                f"the table {path} lacks the constraint {name} of its contract ({condition}); another version of "
+                "learn-spark created it: use another workspace, or add the constraint by ALTER TABLE"
             )
 
 
@@ -49,7 +49,7 @@ def append(frame: DataFrame, path: str, contract: Contract) -> None:
 
 
 def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | None = None) -> None:
-    """Replace all rows, or those of one slice (``where``), in one commit."""
+    """Replace all rows, or those that satisfy ``where``, in one commit."""
     create_if_missing(path, contract)
     writer = conform(frame, contract).write.format("delta").mode("overwrite")
     if where:
@@ -59,10 +59,10 @@ def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | N
 
 
 def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str | None = None) -> dict[str, int]:
-    """Insert rows whose key is new; update known ones where ``update_when`` holds (``t`` the table, ``s`` the row).
+    """Insert rows with new keys; update existing rows for which ``update_when`` is true (``t``: table, ``s``: row).
 
-    Writes no commit when nothing changes, and only appends where nothing is updated. Returns the numbers of rows
-    ``inserted`` and ``updated``; RowCountError where the log tells other numbers than were planned.
+    Writes no commit if nothing changes, and appends if nothing is updated. Returns the numbers of rows ``inserted`` and
+    ``updated``. Raises RowCountError if the numbers in the log differ from the planned ones.
     """
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
@@ -90,7 +90,7 @@ def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str |
                     _append_counted(rows, path, contract)
                 return planned
             plan = target.alias("t").merge(rows.alias("s"), condition)
-            # Which rows change was decided above; asked again here, expressions of time could decide otherwise.
+            # The changed rows are fixed above; evaluated again here, expressions of time could give other rows.
             plan.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
     finally:
         changed.unpersist()
@@ -100,7 +100,7 @@ def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str |
         "updated": int(metrics.get("numTargetRowsUpdated", 0)),
     }
     if done != planned:
-        raise RowCountError(f"{contract.table}: {planned} rows were to be written, the log says {done}")
+        raise RowCountError(f"{contract.table}: {planned} rows were expected, the log has {done}")
     return done
 
 
@@ -108,18 +108,18 @@ def _append_counted(rows: DataFrame, path: str, contract: Contract) -> int:
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    seen = Observation()
+    counts = Observation()
     with translated(contract):
-        rows.observe(seen, F.count(F.lit(1)).alias("rows")).write.format("delta").mode("append").save(path)
+        rows.observe(counts, F.count(F.lit(1)).alias("rows")).write.format("delta").mode("append").save(path)
     written = int(_newest_metrics(path).get("numOutputRows", -1))
-    planned = (observed(seen, rows.sparkSession) or {"rows": 0})["rows"]
+    planned = (observed(counts, rows.sparkSession) or {"rows": 0})["rows"]
     if written != planned:
-        raise RowCountError(f"{contract.table}: {planned:,} rows were to be appended, the log says {written:,}")
+        raise RowCountError(f"{contract.table}: {planned:,} appended rows were expected, the log has {written:,}")
     return written
 
 
 def read(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
-    """The rows of a table at a version (newest if None)."""
+    """The rows of a table at ``version`` (None: the newest)."""
     reader = spark.read.format("delta")
     if version is not None:
         reader = reader.option("versionAsOf", version)
@@ -127,7 +127,10 @@ def read(spark: SparkSession, path: str, version: int | None = None) -> DataFram
 
 
 def conform(frame: DataFrame, contract: Contract) -> DataFrame:
-    """The contract's columns in its order; ContractError where one is missing, left over or of another type."""
+    """The columns of the contract, in its order.
+
+    Raises ContractError if a column is missing, not in the contract, or of another type.
+    """
     _check_columns(frame.schema, contract)
     return frame.select(*contract.names)
 
@@ -144,11 +147,11 @@ def _spark_schema(table: deltalake.DeltaTable) -> StructType:
 
 
 def _check_columns(schema: StructType, contract: Contract) -> None:
-    have = {field.name: field.dataType.simpleString() for field in schema.fields}
-    want = {field.name: field.dataType.simpleString() for field in contract.spark_schema().fields}
-    faults = [f"{name} is missing" for name in want if name not in have]
-    faults += [f"{name} is not in the contract" for name in have if name not in want]
-    faults += [f"{n} is {have[n]}, not {want[n]}" for n in want if n in have and have[n] != want[n]]
+    actual = {field.name: field.dataType.simpleString() for field in schema.fields}
+    expected = {field.name: field.dataType.simpleString() for field in contract.spark_schema().fields}
+    faults = [f"{name} is missing" for name in expected if name not in actual]
+    faults += [f"{name} is not in the contract" for name in actual if name not in expected]
+    faults += [f"{n} is {actual[n]}, not {expected[n]}" for n in expected if n in actual and actual[n] != expected[n]]
     if faults:
         raise ContractError(f"columns do not fit the contract of {contract.table}: {'; '.join(faults)}")
 
@@ -160,16 +163,16 @@ _NULLABLE = re.compile(r"DELTA_NOT_NULL_CONSTRAINT_VIOLATED.*?column:? (\w+(?:\.
 
 @contextmanager
 def translated(contract: Contract) -> Iterator[None]:
-    """Turn a broken constraint's Java stack trace into one sentence (ContractError)."""
+    """Translate the Java error of a violated constraint into a ContractError of one sentence."""
     try:
         yield
     except Exception as error:
         text = str(error)
-        if found := _CHECK.search(text):
-            values = "; ".join(part.strip() for part in found[3].splitlines() if part.strip(" -"))
+        if match := _CHECK.search(text):
+            values = "; ".join(part.strip() for part in match[3].splitlines() if part.strip(" -"))
             raise ContractError(
-                f"{contract.table}: a row breaks the constraint {found[1]} {found[2]}: {values}"
+                f"{contract.table}: a row violates the constraint {match[1]} {match[2]}: {values}"
             ) from None
-        if found := _NOT_NULL.search(text) or _NULLABLE.search(text):
-            raise ContractError(f"{contract.table}: {found[1]} may not be null") from None
+        if match := _NOT_NULL.search(text) or _NULLABLE.search(text):
+            raise ContractError(f"{contract.table}: {match[1]} must not be null") from None
         raise

@@ -1,4 +1,4 @@
-"""The layout of a workspace, a number in its workspace.json: tables of another layout cannot be read."""
+"""The layout number of a workspace, in workspace.json. A version of learn-spark reads one layout only."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
 
-LAYOUT = 2  # add 1 where an older workspace's tables, models or releases can no longer be read
+LAYOUT = 2  # add 1 if tables, models or releases of older workspaces can no longer be read
 MARKER = "workspace.json"
 
 
 class WorkspaceLayoutError(LearnSparkError):
-    """A workspace that was written in another layout than this version's."""
+    """A workspace with another layout than this version reads."""
 
 
 def check_layout(root: Path) -> None:
-    """Mark a new workspace with LAYOUT; raise WorkspaceLayoutError for one that has tables of another layout.
+    """Mark a new workspace with LAYOUT. Raises WorkspaceLayoutError for a workspace with another layout.
 
-    Layout 1, which version 0.1.0 wrote, has no marker.
+    Layout 1 (version 0.1.0) has no marker.
     """
     marker = root / MARKER
     if not marker.is_file():
@@ -40,5 +40,5 @@ def check_layout(root: Path) -> None:
 def _other(root: Path, layout: object) -> WorkspaceLayoutError:
     return WorkspaceLayoutError(
         f"the workspace {root} has layout {layout}, and this version of learn-spark reads layout {LAYOUT}: run all "
-        "stages again in a new workspace (--set workspace=FOLDER), or read this one with the version that wrote it"
+        "stages again in a new workspace (--set workspace=FOLDER), or use the version that wrote this one"
     )

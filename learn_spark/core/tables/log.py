@@ -1,4 +1,4 @@
-"""Small append-only tables (runs, evaluations) written without a JVM, under the same contracts as Spark's."""
+"""Small append-only tables (runs, evaluations), written without a JVM under the same contracts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from learn_spark.core.tables.snapshot import read_arrow
 
 
 def append_rows(path: str, contract: Contract, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Append ``rows`` in one commit and return the new version; ContractError if a row breaks the contract."""
+    """Append ``rows`` in one commit; the new version. Raises ContractError if a row violates the contract."""
     unknown = {key for row in rows for key in row} - set(contract.names)
     if unknown:
         raise ContractError(f"{contract.table} has no column {', '.join(sorted(unknown))}")
@@ -29,21 +29,21 @@ def append_rows(path: str, contract: Contract, rows: Sequence[Mapping[str, Any]]
 
 
 def append_table(path: str, contract: Contract, data: pa.Table) -> int:
-    """Append an Arrow table in one commit and return the new version; ContractError if a row breaks the contract."""
+    """Append an Arrow table in one commit; the new version. Raises ContractError if a row violates the contract."""
     try:
         table = _open_or_create(path, contract)
         write_deltalake(table, data.cast(contract.arrow_schema()), mode="append")
         return table.version()
     except (DeltaError, pa.ArrowException, ValueError) as error:
         raise ContractError(
-            f"rows refused by the contract of {contract.table}: {' '.join(str(error).split())}"
+            f"rows violate the contract of {contract.table}: {' '.join(str(error).split())}"
         ) from None
 
 
 def table_lock(path: str) -> AbstractContextManager[None]:
-    """A lock on the table at ``path`` for a decision and the append that follows from it; it waits for its turn.
+    """A lock on the table at ``path`` for an append that depends on existing rows; waits until the lock is free.
 
-    An append that depends on no row needs none: Delta orders appends.
+    Other appends need no lock, because Delta orders them.
     """
     return wait_for_lock(Path(path).with_name(f".{Path(path).name}.lock"))
 
@@ -70,24 +70,24 @@ def _missing_constraints(table: DeltaTable, contract: Contract) -> dict[str, str
 
 
 def check_columns(table: DeltaTable | str, contract: Contract) -> None:
-    """ContractError where a table (its path; there may be none yet) has other columns than its contract."""
+    """Raise ContractError if a table (or the table at a path, if it exists) has other columns than its contract."""
     if isinstance(table, str):
         try:
             table = DeltaTable(table, without_files=True)
         except TableNotFoundError:
             return
-    held = {field.name for field in table.schema().fields}
-    missing, left = sorted(set(contract.names) - held), sorted(held - set(contract.names))
-    if missing or left:
-        named = [", ".join(names) or "none" for names in (missing, left)]
+    columns = {field.name for field in table.schema().fields}
+    missing, extra = sorted(set(contract.names) - columns), sorted(columns - set(contract.names))
+    if missing or extra:
+        named = [", ".join(names) or "none" for names in (missing, extra)]
         raise ContractError(
-            f"the table {table.table_uri} has other columns than its contract (missing: {named[0]}; left over: "
-            f"{named[1]}); it was made by another version: use another workspace, or move the table away"
+            f"the table {table.table_uri} has other columns than its contract (missing: {named[0]}; not in the "
+            f"contract: {named[1]}); another version created it: use another workspace, or move the table away"
         )
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
-    """All rows, maps as dicts; an empty list where the table does not exist."""
+    """All rows, with maps as dicts; an empty list if the table does not exist."""
     try:
         table = read_arrow(DeltaTable(path))
     except TableNotFoundError:

@@ -1,4 +1,4 @@
-"""What an Observation saw, without waiting forever where Spark took the observed part out of the plan."""
+"""Metrics of a Spark Observation, without blocking forever if the optimizer removed the observed part."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PATIENCE_MS = 120_000
 
 
 def observed(observation: Observation, spark: SparkSession) -> dict[str, Any] | None:
-    """The metrics of a finished action; None where the optimizer found the observed part to be empty and dropped it.
+    """The metrics of a finished action; None if the optimizer removed the observed part because it is empty.
 
-    ``Observation.get`` blocks for good then: it is completed by the execution's listener, and only with metrics that
-    the final plan still holds.
+    ``Observation.get`` would then block forever: the listener of the execution completes it only with metrics of the
+    final plan.
     """
     bus = spark.sparkContext._jsc.sc().listenerBus()
     bus.waitUntilEmpty(PATIENCE_MS)

@@ -1,4 +1,4 @@
-"""A few rows of a large Delta table, read without a JVM and without the rest of the table."""
+"""Selective reads of a large Delta table without a JVM."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def scan(
     where: pc.Expression | None = None,
     columns: list[str] | None = None,
 ) -> pa.Table:
-    """Rows of a table at ``version`` (None: newest) for which ``where`` holds, in no order that may be relied on.
+    """The rows of a table at ``version`` (None: the newest) that satisfy ``where``, in no defined order.
 
-    Files and row groups whose statistics exclude ``where`` are not read. SnapshotError as ``Snapshot.open``.
+    Files and row groups whose statistics exclude ``where`` are not read. Raises SnapshotError as ``Snapshot.open``.
     """
     snapshot = Snapshot.open(workspace.table(table), version)
     if not snapshot.files:

@@ -19,11 +19,11 @@ from learn_spark.core.errors import LearnSparkError
 
 
 class SnapshotError(LearnSparkError):
-    """A Delta snapshot that is missing, or that cannot be read file by file."""
+    """A Delta snapshot does not exist, or cannot be read file by file."""
 
 
 def current_version(path: str) -> int | None:
-    """Version of the table at ``path``; None where there is none."""
+    """The newest version of the table at ``path``; None if there is no table."""
     if not (Path(path) / "_delta_log").is_dir():
         return None
     try:
@@ -33,7 +33,7 @@ def current_version(path: str) -> int | None:
 
 
 def commit_time(path: str, version: int) -> datetime:
-    """When a version was committed (UTC), from the log; SnapshotError where the log no longer has it."""
+    """The commit time (UTC) of a version, from the log. Raises SnapshotError if the log no longer has it."""
     for candidate, time in _commits(path):
         if candidate == version:
             return time
@@ -41,7 +41,7 @@ def commit_time(path: str, version: int) -> datetime:
 
 
 def version_at(path: str, time: datetime) -> int:
-    """The version that was current at ``time``; the oldest one in the log where all are younger."""
+    """The newest version at ``time``; the oldest one in the log if all are later."""
     oldest = 0
     for version, committed in _commits(path):
         if committed <= time:
@@ -51,7 +51,8 @@ def version_at(path: str, time: datetime) -> int:
 
 
 def _commits(path: str) -> Iterator[tuple[int, datetime]]:
-    """(version, time) of all commits, newest first. Of a table opened at an old version deltalake mislabels them."""
+    """(version, time) of all commits, newest first. (deltalake gives wrong versions for a table opened at an old
+    one.)"""
     for commit in DeltaTable(path, without_files=True).history():
         yield int(commit["version"]), datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
 
@@ -59,8 +60,8 @@ def _commits(path: str) -> Iterator[tuple[int, datetime]]:
 def read_arrow(table: DeltaTable, columns: list[str] | None = None) -> pa.Table:
     """All rows of an open table.
 
-    Read through Arrow's own file system: deltalake's calls Python from Arrow's threads, and one of those that is
-    still busy when the interpreter ends aborts the process.
+    Read through Arrow's file system: that of deltalake calls Python from Arrow's threads, and a thread that is still
+    busy at the end of the interpreter aborts the process.
     """
     root = urlparse(table.table_uri)
     if root.scheme not in ("", "file"):
@@ -71,7 +72,7 @@ def read_arrow(table: DeltaTable, columns: list[str] | None = None) -> pa.Table:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of one table version, in a fixed order, with the number of rows each holds."""
+    """The files of one table version, sorted by name, with their numbers of rows."""
 
     path: str
     version: int
@@ -81,7 +82,7 @@ class Snapshot:
     def __post_init__(self) -> None:
         if len(self.files) != len(self.file_rows):
             raise SnapshotError(
-                f"{self.path} @ {self.version}: {len(self.files)} files, but row counts of {len(self.file_rows)}"
+                f"{self.path} @ {self.version}: {len(self.files)} files, but {len(self.file_rows)} row counts"
             )
         repeated = sorted(file for file, times in Counter(self.files).items() if times > 1)
         if repeated:
@@ -89,10 +90,10 @@ class Snapshot:
 
     @staticmethod
     def open(path: str, version: int | None = None) -> Snapshot:
-        """The snapshot of ``path`` at ``version`` (newest if None).
+        """The snapshot of ``path`` at ``version`` (None: the newest).
 
-        Raises SnapshotError for a missing table or version, for deletion vectors (their rows would be read as if
-        they were there), and where the log does not say how many rows a file holds.
+        Raises SnapshotError if the table or version does not exist, if it has deletion vectors (whose deleted rows
+        would be read), or if the log lacks the number of rows of a file.
         """
         try:
             table = DeltaTable(path, version=version)
@@ -101,16 +102,16 @@ class Snapshot:
         except DeltaError as error:
             raise SnapshotError(f"version {version} of {path} cannot be read: {error}") from None
         actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-        # The list of files does not show them; asked apart, it does.
+        # The list of files does not contain deletion vectors.
         if pa.table(table.deletion_vectors()).num_rows:
             raise SnapshotError(
-                f"{path} @ {table.version()} has deletion vectors: rows in its files are deleted without being gone. "
+                f"{path} @ {table.version()} has deletion vectors, so that its files contain deleted rows. "
                 "Run REORG TABLE ... APPLY (PURGE) and set delta.enableDeletionVectors = false"
             )
         rows = {}
         for action in actions:
             if action.get("num_records") is None:
-                raise SnapshotError(f"the log of {path} does not say how many rows {action['path']} holds")
+                raise SnapshotError(f"the log of {path} has no number of rows of {action['path']}")
             rows[action["path"]] = int(action["num_records"])
         ordered = sorted(rows)
         root = Path(urlparse(path).path if path.startswith("file:") else path).resolve()
@@ -123,21 +124,21 @@ class Snapshot:
         return sum(self.file_rows)
 
     def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
-        """The rows, as many as the log promises, else SnapshotError."""
+        """All rows. Raises SnapshotError if their number differs from the log."""
         table = read_arrow(DeltaTable(self.path, version=self.version), columns)
         if table.num_rows != self.rows:
             raise SnapshotError(
-                f"{self.path} @ {self.version} gave {table.num_rows} rows, its log promises {self.rows}"
+                f"{self.path} @ {self.version}: {table.num_rows} rows were read, its log has {self.rows}"
             )
         return table
 
     def batches(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows in batches of at most ``rows``, file after file; as many as the log promises, else SnapshotError."""
-        seen = 0
+        """The rows in batches of at most ``rows``, file after file. Raises SnapshotError as ``to_arrow``."""
+        rows_read = 0
         if self.files:
             for batch in ds.dataset(list(self.files), format="parquet").to_batches(columns=columns, batch_size=rows):
-                seen += batch.num_rows
+                rows_read += batch.num_rows
                 if batch.num_rows:
                     yield batch
-        if seen != self.rows:
-            raise SnapshotError(f"{self.path} @ {self.version} gave {seen} rows, its log promises {self.rows}")
+        if rows_read != self.rows:
+            raise SnapshotError(f"{self.path} @ {self.version}: {rows_read} rows were read, its log has {self.rows}")

@@ -154,7 +154,7 @@ def test_what_was_read_is_what_spark_joins_and_the_later_release_is_refused(worl
     }
     # The table refuses a score that read the future.
     leak = {**scored[0], "run_id": "leak", "release_id": "later", "as_of": at(60 * ROWS + 3600)}
-    with pytest.raises(ContractError, match=r"refused by the contract of ad_scores: .*failed validation check"):
+    with pytest.raises(ContractError, match=r"violate the contract of ad_scores: .*failed validation check"):
         append_rows(world.workspace.table("ad_scores"), contract("ad_scores"), [leak])
 
 

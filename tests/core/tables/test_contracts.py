@@ -40,7 +40,7 @@ def test_spark_and_arrow_agree_on_a_contract(spark: object, table: str) -> None:
         ({"columns": [{"name": "a b", "type": "int", "nullable": False, "meaning": "m"}]}, "not a plain column name"),
         ({"columns": [{"name": "a", "type": "integer64", "nullable": False, "meaning": "m"}]}, "not a type"),
         ({"columns": [{"name": "a", "type": "int", "nullable": False}]}, "meaning"),
-        ({"columns": [*GOOD["columns"], *GOOD["columns"]]}, "stands twice"),  # type: ignore[misc]
+        ({"columns": [*GOOD["columns"], *GOOD["columns"]]}, "is repeated"),  # type: ignore[misc]
     ],
 )
 def test_a_faulty_contract_is_refused(change: dict[str, object], expected: str) -> None:

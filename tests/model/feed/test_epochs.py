@@ -129,7 +129,7 @@ def test_a_file_that_changes_between_epochs_is_an_error(tmp_path: Path) -> None:
 def test_a_repeated_file_and_a_file_without_a_count_are_refused(snapshot: Snapshot) -> None:
     with pytest.raises(SnapshotError, match=r"part 00000.parquet more than once"):
         replace(snapshot, files=(*snapshot.files[:-1], snapshot.files[0]))
-    with pytest.raises(SnapshotError, match="6 files, but row counts of 7"):
+    with pytest.raises(SnapshotError, match="6 files, but 7 row counts"):
         replace(snapshot, files=snapshot.files[1:])
 
 
