@@ -188,6 +188,12 @@ def test_of_several_judgements_of_a_version_the_newest_says_whether_it_is_compar
     assert Results(workspace).passed_before("interactions", small) is None
 
 
+def test_the_fingerprint_of_a_rule_leaves_out_its_wording() -> None:
+    rule = contract("items").rule("rows")
+    assert rule.model_copy(update={"meaning": "another wording"}).fingerprint() == rule.fingerprint()
+    assert rule.model_copy(update={"least": 7.0}).fingerprint() != rule.fingerprint()
+
+
 def test_settings_change_bounds_and_severity_but_must_name_a_rule() -> None:
     own = {rule.name: rule for rule in contract("items").rules}
     changed = QualitySettings(
@@ -209,13 +215,13 @@ def test_settings_change_bounds_and_severity_but_must_name_a_rule() -> None:
         "volume",
         "no_title",
     }
-    for name, said in (
+    for name, message in (
         ("items.rowz", "has no rule 'rowz'; it has rows, repeated_keys"),
         ("itemz.rows", "there is no table 'itemz'"),
         ("rows", "there is no table 'rows'"),
         ("runs.rows", "runs has no rule 'rows'"),
     ):
-        with pytest.raises(SettingsError, match=said) as error:
+        with pytest.raises(SettingsError, match=message) as error:
             check_rule_names(QualitySettings(rules={name: RuleSettings(least=1)}))
         assert f"quality.rules.{name}" in str(error.value)
         assert error.value.exit_code == 2
@@ -230,7 +236,9 @@ def test_a_wrong_rule_name_stops_a_run_before_anything_is_done(
     assert not Path(settings.workspace).exists()
 
 
-def test_results_are_stored_and_only_a_changed_rule_is_judged_anew(spark: SparkSession, workspace: Workspace) -> None:
+def test_results_are_stored_and_only_a_changed_rule_is_evaluated_again(
+    spark: SparkSession, workspace: Workspace
+) -> None:
     version = put_items(spark, workspace, 12, untitled=3)
     assert gate_of(spark, workspace).require("items", version, "r1") is not None
     rows = {row["rule"]: row for row in stored(workspace)}
@@ -246,7 +254,7 @@ def test_results_are_stored_and_only_a_changed_rule_is_judged_anew(spark: SparkS
         assert (row["least"], row["most"], row["passed"]) == (rule.least, rule.most, True)
     assert (rows["rows"]["observed"], rows["no_title"]["observed"]) == (12, 0.25)
 
-    # Judged already, by this process or by another: nothing is measured, nothing stored.
+    # Evaluated already, by this process or by another: nothing is measured or stored.
     def no_spark() -> SparkSession:
         raise AssertionError("nothing is to be measured")
 
@@ -261,7 +269,7 @@ def test_results_are_stored_and_only_a_changed_rule_is_judged_anew(spark: SparkS
     assert len(again) == len(rows)
     changed = {row["rule"] for row in again if row["fingerprint"] != rows[row["rule"]]["fingerprint"]}
     assert changed == {"rows"}
-    # The refusal is remembered too; so is what the rules as they were before said.
+    # Failed results are stored too, and so are the results of the earlier rules.
     remembered = TableGate(workspace, QualitySettings(rules={"items.rows": RuleSettings(least=13)}), no_spark)
     with pytest.raises(GateError) as error:
         remembered.require("items", version, "r4")

@@ -38,7 +38,7 @@ def test_spark_and_arrow_agree_on_a_contract(spark: object, table: str) -> None:
         ({"key": ["b"]}, "b is not one of its columns"),
         ({"colour": "red"}, "colour"),
         ({"columns": [{"name": "a b", "type": "int", "nullable": False, "meaning": "m"}]}, "not a plain column name"),
-        ({"columns": [{"name": "a", "type": "integer64", "nullable": False, "meaning": "m"}]}, "not a type"),
+        ({"columns": [{"name": "a", "type": "integer64", "nullable": False, "meaning": "m"}]}, "not a valid type"),
         ({"columns": [{"name": "a", "type": "int", "nullable": False}]}, "meaning"),
         ({"columns": [*GOOD["columns"], *GOOD["columns"]]}, "is repeated"),  # type: ignore[misc]
     ],
