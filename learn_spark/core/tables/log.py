@@ -35,9 +35,7 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
         write_deltalake(table, data.cast(contract.arrow_schema()), mode="append")
         return table.version()
     except (DeltaError, pa.ArrowException, ValueError) as error:
-        raise ContractError(
-            f"rows violate the contract of {contract.table}: {' '.join(str(error).split())}"
-        ) from None
+        raise ContractError(f"rows violate the contract of {contract.table}: {' '.join(str(error).split())}") from None
 
 
 def table_lock(path: str) -> AbstractContextManager[None]:
