@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError, LearnSparkError
+from learn_spark.core.quality.expectations import prepare
 from learn_spark.core.quality.table_gate import check_rule_names
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
@@ -98,7 +99,7 @@ def run_stages(
     if dry_run:
         _show_plans(stages, settings, workspace, console, model_id, force=force)
         return []
-    holder = SparkHolder(settings, verbose=verbose)
+    holder = SparkHolder(settings, verbose=verbose, meanwhile=prepare)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     outcomes = []
     with writing(workspace, written_by(stages), f"a run of {', '.join(names)}"):

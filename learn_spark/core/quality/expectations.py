@@ -39,6 +39,13 @@ def validate(
     return result
 
 
+def prepare() -> None:
+    """Import Great Expectations and open its context, which takes seconds once a process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _batches()
+
+
 @cache
 def _batches() -> BatchDefinition:
     """The batch definition of all profiles, in a context without files on disk."""

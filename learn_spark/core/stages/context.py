@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,21 +21,27 @@ if TYPE_CHECKING:
 class SparkHolder:
     """One Spark session for all stages of a process, started on first use."""
 
-    def __init__(self, settings: Settings, *, verbose: bool) -> None:
-        self._settings, self._verbose = settings, verbose
+    def __init__(self, settings: Settings, *, verbose: bool, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """``meanwhile`` runs on a thread while the JVM starts; it must not need Spark, and its errors are ignored."""
+        self._settings, self._verbose, self._meanwhile = settings, verbose, meanwhile
         self._session: SparkSession | None = None
         self._started_here = False
 
     def get(self, workspace: Workspace) -> SparkSession:
         """The session; the first call starts it, unless the process already has one."""
         if self._session is None:
+            # What the main thread imports must be complete before another thread imports.
             from pyspark import SparkContext
+            from pyspark.sql import functions  # noqa: F401
 
             from learn_spark.core.tables.session import start_session
 
             self._started_here = SparkContext._active_spark_context is None
             log = None if self._verbose else workspace.folder("logs") / "spark.log"
-            self._session = start_session(self._settings.spark, app="learn-spark", log_file=log)
+            with ThreadPoolExecutor(1) as beside:
+                if self._started_here:
+                    beside.submit(self._meanwhile)
+                self._session = start_session(self._settings.spark, app="learn-spark", log_file=log)
         return self._session
 
     def stop(self) -> None:

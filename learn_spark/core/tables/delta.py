@@ -71,8 +71,7 @@ def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str |
     create_if_missing(path, contract)
     source = conform(frame, contract)
     if not Snapshot.open(path).rows:
-        inserted = 0 if source.isEmpty() else _append_counted(source, path, contract)
-        return {"inserted": inserted, "updated": 0}
+        return {"inserted": _append_counted(source, path, contract), "updated": 0}
     target = DeltaTable.forPath(spark, path)
     condition = " AND ".join(f"t.{key} = s.{key}" for key in contract.key)
     joined = source.alias("s").join(target.toDF().alias("t"), F.expr(condition), "left")
@@ -108,10 +107,11 @@ def _append_counted(rows: DataFrame, path: str, contract: Contract) -> int:
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    counts = Observation()
+    counts, before = Observation(), current_version(path)
     with translated(contract):
         rows.observe(counts, F.count(F.lit(1)).alias("rows")).write.format("delta").mode("append").save(path)
-    written = int(_newest_metrics(path).get("numOutputRows", -1))
+    # Delta makes no commit of no rows.
+    written = int(_newest_metrics(path).get("numOutputRows", -1)) if current_version(path) != before else 0
     planned = (observed(counts, rows.sparkSession) or {"rows": 0})["rows"]
     if written != planned:
         raise RowCountError(f"{contract.table}: {planned:,} appended rows were expected, the log has {written:,}")

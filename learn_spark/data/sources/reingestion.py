@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from learn_spark.core.quality.quarantine import keep, row_id
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.sources.landing import UNKNOWN_ITEM
 from learn_spark.data.sources.typed_rows import event_from_json
 
@@ -23,8 +24,10 @@ class QuarantinedEvents:
 
         self._spark, self._path = spark, quarantine_path
         delta.create_if_missing(quarantine_path, contract("quarantine"))
-        waiting = delta.read(spark, quarantine_path).where("source_table = 'interactions' and parsed is not null")
         self.rows: DataFrame | None = None
+        if not Snapshot.open(quarantine_path).rows:
+            return
+        waiting = delta.read(spark, quarantine_path).where("source_table = 'interactions' and parsed is not null")
         if waiting.isEmpty():
             return
         items = delta.read(spark, items_path).select("item_id")

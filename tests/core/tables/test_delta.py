@@ -88,6 +88,15 @@ def test_merge_inserts_updates_and_rests(spark: SparkSession, tmp_path: Path) ->
     assert current_version(path) == version
 
 
+def test_merging_no_rows_into_an_empty_table_commits_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "items")
+    for none in (frame(spark, item("1")).where("item_id = '2'"), frame(spark, item("1")).limit(0)):
+        assert delta.merge(none, path, ITEMS) == {"inserted": 0, "updated": 0}
+        assert current_version(path) == 0
+    assert delta.merge(frame(spark, item("1")), path, ITEMS) == {"inserted": 1, "updated": 0}
+    assert current_version(path) == 1
+
+
 def test_overwriting_one_slice_leaves_the_others(spark: SparkSession, tmp_path: Path) -> None:
     path, table = str(tmp_path / "features"), contract("item_features")
     columns = "release_id string, item_id string, embedding array<float>, as_of timestamp, fingerprint long"

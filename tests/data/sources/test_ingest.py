@@ -51,7 +51,10 @@ def test_the_standard_world_goes_in_whole(
     items = {r.item_id: r for r in rows(spark, settings, "items")}
     assert items["2"].title == "Horror story number 2"
     assert (items["2"].category, items["2"].attributes) == ("Horror Thriller", "1995")
-    assert sorted(r.item_index for r in rows(spark, settings, "item_index")) == list(range(1, ITEMS + 1))
+    indexes = {r.item_index: r.item_id for r in rows(spark, settings, "item_index")}
+    by_id = sorted(items, key=str.encode)
+    assert [indexes[n] for n in range(1, ITEMS + 1)] == by_id
+    assert len(indexes) == ITEMS
 
 
 def test_bad_rows_are_refused_with_every_reason_and_again_change_nothing(
