@@ -45,7 +45,7 @@ def test_a_workspace_opens_by_its_settings_and_by_its_folder(shelf: Shelf) -> No
     assert [f"models/{one.model_id}" for one in ws.models()] == list(run.outputs)
     # The stage rests, for the same settings trained the same model.
     (outcome,) = ws.run(["train"], quiet=True)
-    assert (outcome.rested, outcome.run.run_id) == (True, run.run_id)
+    assert (outcome.up_to_date, outcome.run.run_id) == (True, run.run_id)
     with pytest.raises(LearnSparkError, match="no_such_stage"):
         ws.run(["no_such_stage"], quiet=True)
 

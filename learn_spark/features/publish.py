@@ -1,4 +1,4 @@
-"""The publish stage: stage, audit, commit. What changed is staged and audited, and only then reaches consumers."""
+"""The publish stage: changed vectors are staged, audited, and then committed to the tables that consumers read."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 def other_inputs(settings: Settings, workspace: Workspace, model_id: str | None) -> dict[str, str]:
-    """``model_id``, or the newest model, of those that know nothing of what the features may not know."""
+    """The model as an input: ``model_id``, or the newest model that ``usable_model`` accepts."""
     return {"model": usable_model(settings, workspace, first=model_id)}
 
 
 def vector_code() -> str:
-    """Version of the code that computes vectors: workers, towers, and what they read. Other code rewrites no vector."""
+    """Version of the code that computes vectors: workers, towers, and their inputs. Other code rewrites no vector."""
     return code_version("learn_spark.features.worker", "learn_spark.features.entities", "learn_spark.model.content")
 
 
@@ -55,9 +55,9 @@ def release_id(context: StageContext) -> str:
 
 @dataclass(frozen=True)
 class StagedRelease:
-    """A release before its audit: its ledger row, its part of each feature table, and what its vectors are like.
+    """A release before its audit: its ledger row and its part of each feature table.
 
-    ``histories``: the users' histories that it was computed from. ``output_dim`` and ``normalised``: of the vectors.
+    ``histories``: user_histories that it was computed from. ``output_dim`` and ``normalised``: of the vectors.
     """
 
     row: LedgerRow
@@ -74,17 +74,17 @@ class StagedRelease:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audit measured, and what the gate says of it."""
+    """The measures of the audit, and the results of its rules."""
 
     profile: Profile
     gate: GateReport
 
 
 def run(context: StageContext) -> StageResult:
-    """Stage the vectors of the users and items that changed, audit the tables as they will be, release them.
+    """Stage the vectors of changed users and items, audit the tables as they will be, and release them.
 
-    Raises GateError where the audit fails: nothing but a row of releases is written then, and what was staged stays in
-    staged/<release_id>. A release that was withdrawn, or that is in force and unchanged, is left alone.
+    Raises GateError if the audit fails; then only a row of releases is written, and the staged rows stay in
+    staged/<release_id>. A release that was withdrawn, or that is in force and unchanged, is not written again.
     """
     release, rows = release_id(context), ledger(context.workspace)
     state = states(rows).get(release)
@@ -98,7 +98,7 @@ def run(context: StageContext) -> StageResult:
         part.nothing for part in staged.tables.values()
     ):
         shutil.rmtree(staged_folder(context.workspace, release))
-        note = f"release {release} holds, and nothing changed; nothing is written"
+        note = f"release {release} is in force and unchanged; nothing is written"
         return StageResult(staged.entities, 0, notes=(note,))
     add_row(context.workspace, staged.row)
     audit = _audit(context, staged, rows)
@@ -107,7 +107,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _stage(context: StageContext, release: str, rows: Sequence[LedgerRow]) -> StagedRelease:
-    """Compute the vectors of what changed into the release's folder."""
+    """Compute the vectors of changed users and items into the release's folder."""
     from learn_spark.model.content import bind_content
     from learn_spark.model.store import load_model
 
@@ -137,15 +137,15 @@ def _stage(context: StageContext, release: str, rows: Sequence[LedgerRow]) -> St
         metrics=model.manifest.released_validation,
         as_of=as_of,
         run_id=context.run_id,
-        note=_what_and_why(tables, model.model_id, context, _last_written(rows)),
+        note=_changes_and_reason(tables, model.model_id, context, _last_written(rows)),
     )
     return StagedRelease(row, tables, histories, vectors.output_dim, vectors.normalised)
 
 
 def _audit(context: StageContext, staged: StagedRelease, rows: Sequence[LedgerRow]) -> Audit:
-    """Judge both tables as they will be; GateError where a rule fails, after a row ``refused`` is written.
+    """Audit both tables as they will be. Raises GateError if a rule fails, after writing a row ``refused``.
 
-    They are compared with the newest release in force that knows no later events.
+    They are compared with the newest release as of the same time or earlier.
     """
     row, tables = staged.row, staged.tables
     before = release_in_force(rows, row.as_of)
@@ -164,14 +164,14 @@ def _audit(context: StageContext, staged: StagedRelease, rows: Sequence[LedgerRo
     gate.write_docs()
     if not gate.passed:
         add_row(context.workspace, replace(row, status="refused", gate_results=json.dumps(gate.as_dicts())))
-        context.console.say(f"what was staged stays in {staged_folder(context.workspace, row.release_id)}")
+        context.console.say(f"the staged rows are kept in {staged_folder(context.workspace, row.release_id)}")
     gate.require()
     return Audit(profile, gate)
 
 
 def _commit(context: StageContext, staged: StagedRelease, audit: Audit) -> None:
-    """Write the audited rows to the tables, then the ledger's row that makes them the release."""
-    # Users first: were the items' new texts there already, a run killed in between would not find who saw them.
+    """Write the audited rows to the tables, then the ledger row that releases them."""
+    # Users first: with items first, a run after a kill would not find the users who saw the changed items.
     outputs = {
         table: str(
             commit(
@@ -211,10 +211,9 @@ def _result(staged: StagedRelease, audit: Audit) -> StageResult:
 
 
 def _as_of(context: StageContext, histories: DataFrame) -> datetime:
-    """The time that no event of the release reaches: the setting, else just after the last event.
+    """The as-of time of the release: the setting, else one microsecond after the last event.
 
-    Raises LearnSparkError where the histories were built with later events than the setting allows: the release would
-    claim a past that it does not keep.
+    Raises LearnSparkError if the histories contain events at or after the setting.
     """
     from pyspark.sql import functions as F
 
@@ -225,39 +224,39 @@ def _as_of(context: StageContext, histories: DataFrame) -> datetime:
         micros = last[0] + 1
     elif last[0] >= micros:
         raise LearnSparkError(
-            f"publish: histories.as_of is {context.settings.histories.as_of}, but user_histories holds later events; "
+            f"publish: histories.as_of is {context.settings.histories.as_of}, but user_histories has later events; "
             "run histories and train with the same histories.as_of first"
         )
     return from_micros(micros)
 
 
 def _last_written(rows: Sequence[LedgerRow]) -> LedgerRow | None:
-    """The release whose rows the feature tables hold now, withdrawn or not."""
+    """The release that last wrote the feature tables, withdrawn or not."""
     published = [row for row in rows if row.status in READABLE]
     return max(published, key=lambda row: row.version("user_features"), default=None)
 
 
-def _what_and_why(
+def _changes_and_reason(
     parts: Mapping[str, StagedTable], model_id: str, context: StageContext, last: LedgerRow | None
 ) -> str:
-    """What is written of each table, and, where that is all of it, why."""
+    """The number of written rows of each table, and the reason if all rows are rewritten."""
     if last is None:
         why = "nothing was released before"
     elif context.forced:
-        why = "asked to (--force)"
+        why = "--force was given"
     elif last.model_id != model_id:
         why = f"the model changed ({last.model_id} -> {model_id})"
     elif last.code_version != vector_code():
         why = "the code changed"
     else:
-        why = "all of them changed"
-    said = []
+        why = "all entities changed"
+    changes = []
     for table, part in parts.items():
         removed = f", {part.removed:,} removed" if part.removed else ""
         if part.nothing:
-            said.append(f"{table}: nothing changed")
+            changes.append(f"{table}: nothing changed")
         elif part.everything:
-            said.append(f"{table}: all {part.entities:,} rewritten{removed}, because {why}")
+            changes.append(f"{table}: all {part.entities:,} rewritten{removed}, because {why}")
         else:
-            said.append(f"{table}: {part.written:,} of {part.entities:,} written{removed}")
-    return "; ".join(said)
+            changes.append(f"{table}: {part.written:,} of {part.entities:,} written{removed}")
+    return "; ".join(changes)

@@ -1,4 +1,4 @@
-"""What a table version, model or index was made from, down to the raw files, and what was made from it."""
+"""Lineage: the sources of a table version, model or index up to the raw files, and everything derived from it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Artifact:
 
 
 def parse(text: str, workspace: Workspace) -> Artifact:
-    """``TABLE`` (its newest version), ``TABLE@VERSION`` or ``model@ID``; SettingsError for anything else."""
+    """The artifact of ``TABLE`` (newest version), ``TABLE@VERSION`` or ``model@ID``. Raises SettingsError."""
     name, at, value = text.partition("@")
     if name == "model" and value:
         return Artifact(name, value)
     if name not in all_tables():
-        raise SettingsError(f"lineage of what? {name!r} is no table; there are {', '.join(all_tables())}, and model@ID")
+        raise SettingsError(f"there is no table {name!r}; give model@ID or one of {', '.join(all_tables())}")
     newest = current_version(workspace.table(name))
     if newest is None:
         raise SettingsError(f"there is no table {name} in {workspace.root} yet")
@@ -45,9 +45,9 @@ def parse(text: str, workspace: Workspace) -> Artifact:
 
 
 class Lineage:
-    """The one provenance: which run wrote what, and what was made from what, by the runs table.
+    """The provenance of all artifacts, from the runs table.
 
-    ``runs``: oldest first, of every status. Only runs that ended well make something.
+    ``runs``: oldest first, of every status. Only finished runs (``done``) write artifacts.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -60,7 +60,7 @@ class Lineage:
         self._above: dict[str, dict[str, Run]] = {}
 
     def maker(self, what: Artifact) -> Run | None:
-        """The run that wrote it: of a table, the first that left it at this version, else the first beyond it."""
+        """The run that wrote an artifact: of a table, the first run that ended at this version, else at a later one."""
         if what in self._left_by:
             return self._left_by[what][0]
         if not what.value.isdecimal():
@@ -74,16 +74,16 @@ class Lineage:
         return next(beyond, None)
 
     def readers(self, what: Artifact) -> list[Run]:
-        """The runs that read exactly this, oldest first."""
+        """The runs that read this artifact, oldest first."""
         return [run for run in self._done if run.inputs.get(what.name) == what.value]
 
     def made_by(self, run: Run) -> list[Artifact]:
-        """What a run wrote itself: what an earlier run left at the same version is not its work."""
+        """The artifacts that a run wrote, without outputs that an earlier run left at the same version."""
         return [made for made in _outputs(run) if made.name not in BOOKKEEPING and self.maker(made) == run]
 
     def sources(self, run: Run) -> Iterator[Run]:
-        """Of each input of ``run``, the newest earlier run that left it so, whether it changed it or found it so; of an
-        input ``run:JOB``, that run.
+        """The source run of each input of ``run``: the newest earlier run with this output, whether or not it changed
+        it; of an input ``run:JOB``, that run.
         """
         for name, value in run.inputs.items():
             if name.startswith("run:"):
@@ -95,15 +95,15 @@ class Lineage:
                 yield earlier[-1]
 
     def above(self, run: Run) -> dict[str, Run]:
-        """The run, its sources and theirs in turn, by stage; of two runs of a stage the newer."""
+        """Stage -> run, of the run and all its direct and indirect sources; of several runs of a stage the newest."""
         if run.run_id not in self._above:
-            found = {run.job: run}
+            sources = {run.job: run}
             for source in self.sources(run):
                 for job, other in self.above(source).items():
-                    if job not in found or other.started_at > found[job].started_at:
-                        found[job] = other
-            found[run.job] = run
-            self._above[run.run_id] = found
+                    if job not in sources or other.started_at > sources[job].started_at:
+                        sources[job] = other
+            sources[run.job] = run
+            self._above[run.run_id] = sources
         return self._above[run.run_id]
 
 
@@ -113,7 +113,7 @@ def _outputs(run: Run) -> Iterator[Artifact]:
 
 
 def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
-    """Print two trees: upwards to the raw files, downwards to everything that read it, directly or not."""
+    """Print two trees: the sources up to the raw files, and all direct and indirect readers."""
     what = parse(text, workspace)
     lineage = Lineage(all_runs(workspace))
     console.heading(f"{what}: made from")
@@ -145,9 +145,9 @@ def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
     def down(artifact: Artifact, depth: int) -> None:
         for run in lineage.readers(artifact):
             made = lineage.made_by(run)
-            told = ", ".join(map(str, made)) or "nothing new"
+            written = ", ".join(map(str, made)) or "nothing new"
             known = run.run_id in shown
-            console.line(f"{'  ' * depth}{run.job} ({run.run_id}) -> {told}{', as above' if known else ''}")
+            console.line(f"{'  ' * depth}{run.job} ({run.run_id}) -> {written}{', as above' if known else ''}")
             if known:
                 continue
             shown.add(run.run_id)

@@ -1,4 +1,4 @@
-"""Running stages: what is up to date rests, what is not runs, and every run is recorded."""
+"""Runs stages that are not up to date, in order, and records every run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from learn_spark.pipeline.locks import writing, written_by
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage would read, and either the run that already did it or the reason why it must run."""
+    """The inputs of a stage, and either the run that is up to date or the reason to run."""
 
     inputs: Mapping[str, str]
     config_hash: str
@@ -37,23 +37,25 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A stage after its turn. ``run`` is the run whose outputs hold; ``rested`` says that it is an earlier one."""
+    """The result of a stage. ``run``: the run of its outputs; ``up_to_date``: whether that is an earlier run."""
 
     stage: Stage
     run: Run
-    rested: bool
+    up_to_date: bool
 
 
 def plan_stage(stage: Stage, settings: Settings, workspace: Workspace, model_id: str | None = None) -> Plan:
-    """Look at a stage's inputs and its last run; LearnSparkError where an input is not there.
+    """The plan of a stage, from its inputs and its last run. Raises LearnSparkError if an input table is missing.
 
-    ``model_id``: the model that a stage works on, if it works on one; None for the newest that fits.
+    ``model_id``: the model of a stage that reads one; None: the newest that fits.
     """
     inputs: dict[str, str] = {}
     for table in stage.reads:
         version = current_version(workspace.table(table))
         if version is None:
-            raise LearnSparkError(f"{stage.name} reads the table {table}, which is not there; run its stage first")
+            raise LearnSparkError(
+                f"{stage.name} reads the table {table}, which does not exist; run the stage that writes it first"
+            )
         inputs[table] = str(version)
     inputs.update(stage.other_inputs(settings, workspace, model_id))
     config_hash = fingerprint(settings, stage.sections)
@@ -71,9 +73,9 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace, model_id:
     for name, value in last.outputs.items():
         if "/" in name:
             if not (workspace.root / name).exists():
-                return Plan(inputs, config_hash, None, f"its output {name} is gone")
+                return Plan(inputs, config_hash, None, f"its output {name} does not exist any more")
         elif name not in ROWS_OF_MANY_RUNS and str(current_version(workspace.table(name))) != value:
-            return Plan(inputs, config_hash, None, f"its output {name} was changed by something else")
+            return Plan(inputs, config_hash, None, f"its output {name} was changed by another run")
     return Plan(inputs, config_hash, last, "nothing changed")
 
 
@@ -87,11 +89,11 @@ def run_stages(
     verbose: bool = False,
     model_id: str | None = None,
 ) -> list[Outcome]:
-    """Run the named stages in order, each only if something it depends on changed (or ``force``).
+    """Run the named stages in order, each if its inputs, settings or code changed (or ``force``).
 
-    Stages after train work on its model, whatever other processes train meanwhile; without train on ``model_id``, or on
-    the newest model that fits. Every run is recorded, failed ones too. Raises what the stage raised, and LockedError
-    where another process writes one of the tables that these stages write.
+    Stages after train use its model; without train, they use ``model_id`` or the newest model that fits. Every run is
+    recorded, failed ones included. Raises the exception of a failed stage, and LockedError if another process writes
+    one of the tables that these stages write.
     """
     stages = [find_stage(name).under(settings) for name in names]
     check_rule_names(settings.quality)
@@ -129,8 +131,8 @@ def _run_stage(
 ) -> Outcome:
     if plan.done_by and not force:
         console.say(f"up to date (run {plan.done_by.run_id})")
-        return Outcome(stage, plan.done_by, rested=True)
-    console.say(f"running: {'asked to (--force)' if plan.done_by else plan.reason}")
+        return Outcome(stage, plan.done_by, up_to_date=True)
+    console.say(f"running: {'--force was given' if plan.done_by else plan.reason}")
     run_id = new_run_id()
     context = StageContext(
         settings, workspace, run_id, plan.inputs, console, holder, stage_version(stage), forced=force
@@ -183,7 +185,7 @@ def _run_stage(
     except Exception as error:
         finished("failed", result, str(error)[:2000])
         raise
-    return Outcome(stage, finished("done", result), rested=False)
+    return Outcome(stage, finished("done", result), up_to_date=False)
 
 
 def _show_plans(
@@ -206,7 +208,7 @@ def _show_plans(
             reason: str | None = f"{', '.join(upstream)} may change"
         else:
             plan = plan_stage(stage, settings, workspace, model_id)
-            reason = "asked to (--force)" if plan.done_by and force else None if plan.done_by else plan.reason
+            reason = "--force was given" if plan.done_by and force else None if plan.done_by else plan.reason
         if reason is None:
             console.line(f"{stage.name}: up to date")
             continue

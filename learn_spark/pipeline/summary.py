@@ -29,7 +29,7 @@ def show_outcomes(outcomes: Sequence[Outcome], console: Reporter) -> None:
         rows.append(
             [
                 outcome.stage.name,
-                "up to date" if outcome.rested else "done",
+                "up to date" if outcome.up_to_date else "done",
                 *(f"{counts.get(name, 0):,}" for name in ("rows_in", "rows_out", "refused")),
                 f"{outcome.run.seconds:.1f}",
             ]

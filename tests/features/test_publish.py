@@ -69,7 +69,7 @@ def test_publishing_a_real_model(
     with pytest.raises(NoReleaseError):
         read_release(workspace)
     (outcome,) = run(settings, "publish")
-    assert not outcome.rested
+    assert not outcome.up_to_date
     release = read_release(workspace)
     assert [r["passed"] for r in json.loads(release.gate_results)].count(False) == 0
 
@@ -112,7 +112,7 @@ def test_publishing_a_real_model(
     newest = max(max(r["event_time"]) for r in Snapshot.open(workspace.table("user_histories")).to_arrow().to_pylist())
     assert newest < datetime(1997, 11, 23, tzinfo=UTC).timestamp() * 1e6
     run(settings, "histories")
-    with pytest.raises(LearnSparkError, match="user_histories holds later events"):
+    with pytest.raises(LearnSparkError, match="user_histories has later events"):
         run(past, "publish")
     run(past, "histories")
     _, ranked = run(

@@ -98,7 +98,7 @@ def test_lineage_goes_up_to_the_raw_files_and_down_to_what_was_made(
     ]
     for what, match in (
         ("interactions@7", "interactions has the versions 0 to 2, not '7'"),
-        ("nothing", "'nothing' is no table; there are ad_metrics, ad_scores"),
+        ("nothing", "there is no table 'nothing'; give model@ID or one of ad_metrics, ad_scores"),
         ("quarantine", "there is no table quarantine"),
     ):
         with pytest.raises(SettingsError, match=match):

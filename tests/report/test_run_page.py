@@ -1,4 +1,4 @@
-"""Which runs a page is about: what a run read, however long ago, and what went on from the same training."""
+"""The runs of a page: the sources of a run, and the runs that depend on the same training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RUNS = [
     run(9, "histories", {"interactions": "1"}, {"user_histories": "1"}),
     run(10, "export_index", {"item_features": "0", "releases": "1"}, {"indexes/r": "z"}),
     run(11, "evaluate", {"model": "b", "user_histories": "1"}, {"evaluations": "2"}),
-    run(12, "publish", {"model": "b", "user_histories": "1"}, {}, "refused", "the gate said no"),
+    run(12, "publish", {"model": "b", "user_histories": "1"}, {}, "refused", "the gate failed"),
     run(13, "report", {"run:train": "5-train", "run:evaluate": "6-evaluate"}, {"reports/index.html": "h"}),
 ]
 
@@ -76,11 +76,11 @@ def test_without_an_id_it_is_the_newest_of_every_stage_and_what_failed_since() -
 )
 def test_a_run_has_what_it_read_and_what_came_of_the_same_model(run_id: str, expected: list[int]) -> None:
     assert ids(run_id) == expected
-    assert road_of(RUNS, run_id).asked == next(run for run in RUNS if run.run_id == run_id)
+    assert road_of(RUNS, run_id).chosen == next(run for run in RUNS if run.run_id == run_id)
 
 
 def test_without_a_run_and_without_this_run() -> None:
-    with pytest.raises(LearnSparkError, match="no stage has run yet"):
+    with pytest.raises(LearnSparkError, match="no stage has run in this workspace yet"):
         road_of([])
     with pytest.raises(LearnSparkError, match=r"no run 'nothing' of 13; the newest are 12-publish \(publish\), 11-"):
         road_of(RUNS, "nothing")

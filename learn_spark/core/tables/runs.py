@@ -1,4 +1,4 @@
-"""The runs table: what every run read and wrote, and which run a table's state comes from."""
+"""The runs table: inputs, outputs and status of every run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
 
-MODELS = "models/"  # an output of this prefix is a model, by its id
+MODELS = "models/"  # prefix of an output that is a model; the rest is its id
 # Tables that runs of several stages append to: a run records their versions, but no other table is made from them.
 BOOKKEEPING = frozenset({"quarantine", "raw_files", "encoders"})
-# Tables whose rows each belong to one run or one key: rows of other runs put no run's output out of date.
+# Tables whose rows belong to one run or key: rows of another run do not make an output out of date.
 ROWS_OF_MANY_RUNS = BOOKKEEPING | {"embedding_spaces", "evaluations", "evaluation_slices", "evaluation_users"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the runs table; see schemas/runs.yaml for the meaning of each field."""
+    """A row of the runs table; schemas/runs.yaml describes the fields."""
 
     run_id: str
     job: str
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def model_id(self) -> str | None:
-        """The model that the run wrote; None for a run that wrote none."""
+        """The model that the run wrote; None if it wrote none."""
         written = (name.removeprefix(MODELS) for name in self.outputs if name.startswith(MODELS))
         return next(written, None)
 
@@ -48,17 +48,17 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def record(workspace: Workspace, run: Run) -> None:
-    """Append the run."""
+    """Append the run to the table."""
     row = {name: getattr(run, name) for name in contract("runs").names}
     append_rows(workspace.table("runs"), contract("runs"), [row])
 
 
 def all_runs(workspace: Workspace) -> list[Run]:
-    """Every run that ended, oldest first."""
+    """All recorded runs, oldest first."""
     rows = read_rows(workspace.table("runs"))
     return [Run(**row) for row in sorted(rows, key=lambda row: (row["started_at"], row["run_id"]))]
 
 
 def last_done(workspace: Workspace, job: str) -> Run | None:
-    """The newest run of ``job`` that ended well."""
+    """The newest run of ``job`` with the status done; None if there is none."""
     return next((run for run in reversed(all_runs(workspace)) if run.job == job and run.status == "done"), None)

@@ -103,15 +103,15 @@ def test_a_log_that_is_mostly_refused_stops_at_the_gate(tmp_path: Path, run: Run
 def test_it_rests_until_something_changes(tmp_path: Path, run: Run) -> None:
     settings = own_logs(tmp_path, LINES[:1])
     path = f"{settings.workspace}/tables/exposures"
-    assert [outcome.rested for outcome in run(settings, "exposures")] == [False]
+    assert [outcome.up_to_date for outcome in run(settings, "exposures")] == [False]
     version = current_version(path)
-    assert [outcome.rested for outcome in run(settings, "exposures")] == [True]
+    assert [outcome.up_to_date for outcome in run(settings, "exposures")] == [True]
     assert current_version(path) == version
     own_logs(tmp_path, LINES[2:3])
-    assert [outcome.rested for outcome in run(settings, "exposures")] == [False]
+    assert [outcome.up_to_date for outcome in run(settings, "exposures")] == [False]
     assert [row["event_id"] for row in exposures_of(settings)] == ["b"]
     later = own_logs(tmp_path, LINES[2:3], since="2024-05-02")
-    assert [outcome.rested for outcome in run(later, "exposures")] == [False]
+    assert [outcome.up_to_date for outcome in run(later, "exposures")] == [False]
 
 
 def test_empty_and_missing_logs_are_errors(tmp_path: Path, run: Run) -> None:
@@ -132,7 +132,7 @@ def _passing_over_all(folder: Path) -> Settings:
 def test_interactions_as_exposures(tmp_path: Path, run: Run) -> None:
     """Four ratings: one before the period, a high and a low one, and one without a value."""
     settings = exposure_settings(tmp_path, {"from": "interactions", "since": "2024-05-02", "positive_value": 4.0})
-    with pytest.raises(LearnSparkError, match="exposures reads the table interactions, which is not there"):
+    with pytest.raises(LearnSparkError, match="exposures reads the table interactions, which does not exist"):
         run(settings, "exposures")
     workspace = Workspace.open(settings.workspace)
     ratings = [

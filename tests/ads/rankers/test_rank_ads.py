@@ -162,7 +162,7 @@ def test_a_second_run_rests_and_a_forced_one_gives_the_same_scores(
     world: AdsWorld, settings: Settings, trained: Outcome, run: Run
 ) -> None:
     (rested,) = run(settings, "rank_ads")
-    assert rested.rested
+    assert rested.up_to_date
     (again,) = run(settings, "rank_ads", force=True)
     first, second = (scores_of(world, one.run.run_id) for one in (trained, again))
     assert first.keys() == second.keys()

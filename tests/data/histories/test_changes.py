@@ -71,6 +71,6 @@ def test_nothing_new_writes_nothing(
     path = tmp_path / "raw" / "ml-100k.item"
     path.write_text(path.read_text() + "99\tNobody saw it\t1999\tWestern\n")
     _, outcome = run(settings, "ingest", "histories")
-    assert not outcome.rested
+    assert not outcome.up_to_date
     assert outcome.run.counts["users_rebuilt"] == 0
     assert version(settings) == first

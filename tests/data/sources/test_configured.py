@@ -183,10 +183,10 @@ def test_a_new_version_of_a_delta_table_is_read(
     (first,) = run(settings, "ingest")
     assert (first.run.counts["interactions"], first.run.counts["files"]) == (2, 2)
     (rested,) = run(settings, "ingest")
-    assert rested.rested
+    assert rested.up_to_date
     append(("eve", "A1", 1_709_287_200_002, 3.0))
     (second,) = run(settings, "ingest")
-    assert not second.rested
+    assert not second.up_to_date
     assert (second.run.counts["interactions"], second.run.counts["duplicates"]) == (1, 2)
     assert second.run.counts["files"] == 1
     events = events_of(spark, settings)

@@ -154,7 +154,7 @@ def test_every_way_of_delivery_gives_the_same_tables(
 
     before = versions()
     (rested,) = run(settings, "ingest")
-    assert rested.rested
+    assert rested.up_to_date
     assert versions() == before
 
 

@@ -127,7 +127,7 @@ def test_new_items_and_events_are_added_and_no_index_moves(
         events=[*event_lines(), "1\t05\t4\t890000000"],
     )
     (outcome,) = run(settings, "ingest")
-    assert not outcome.rested
+    assert not outcome.up_to_date
     second = {r.item_id: r.item_index for r in rows(spark, settings, "item_index")}
     assert second == {**first, "05": ITEMS + 1}
     assert {r.item_id: r.title for r in rows(spark, settings, "items")}["2"] == "Another title"
