@@ -10,7 +10,6 @@ import typer
 
 from learn_spark.commands.app import Opened, app, in_workspace, without_workspace
 from learn_spark.commands.options import ConfigOption, DryRunOption, SetOption, VerboseOption
-from learn_spark.core.errors import LearnSparkError
 
 if TYPE_CHECKING:
     from learn_spark.core.tables.workspace import Workspace
@@ -160,11 +159,8 @@ def setup(verbose: VerboseOption = False) -> None:
     """Fetch the two Delta JARs (once) and configure Spark for this environment."""
 
     def work() -> None:
-        from learn_spark.core.install import InstallError, install
+        from learn_spark.core.install import install
 
-        try:
-            install(os.environ.get("JAVA_HOME"))
-        except InstallError as error:
-            raise LearnSparkError(str(error)) from None
+        install(os.environ.get("JAVA_HOME"))
 
     without_workspace(verbose, work)

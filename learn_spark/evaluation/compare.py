@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import SplitName
 from learn_spark.evaluation.bootstrap import Difference, paired_differences
 from learn_spark.evaluation.labels import BASELINES
-from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, written_by
+from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, metric_rows, written_by
 from learn_spark.evaluation.slices import DIMENSIONS, slices
 from learn_spark.model.scoring.metrics import per_user
 
@@ -119,13 +118,11 @@ def compare(
 def _evaluated(workspace: Workspace) -> list[EvaluatedModel]:
     """Every evaluation result, oldest first; LearnSparkError where there is none."""
     results = {}
-    for row in read_rows(workspace.table("evaluations")):
-        repeats_model = row["method"].endswith(VECTORS_ONLY) and row["run_id"] in results
-        if row["method"] not in BASELINES and not repeats_model:
-            tables = tuple((name, row["tables"][name]) for name in ("user_histories", "item_index"))
-            results[row["run_id"]] = EvaluatedModel(
-                row["run_id"], row["method"], row["model_id"], row["protocol"], tables
-            )
+    for row in metric_rows(workspace):
+        repeats_model = row.method.endswith(VECTORS_ONLY) and row.run_id in results
+        if row.method not in BASELINES and not repeats_model:
+            tables = tuple((name, row.tables[name]) for name in ("user_histories", "item_index"))
+            results[row.run_id] = EvaluatedModel(row.run_id, row.method, row.model_id, row.protocol, tables)
     if not results:
         raise LearnSparkError(f"compare: no model has been evaluated in {workspace.root}; run the evaluate stage first")
     return [results[run_id] for run_id in sorted(results)]

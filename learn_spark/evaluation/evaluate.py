@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +28,7 @@ from learn_spark.evaluation.baselines.markov import markov
 from learn_spark.evaluation.baselines.popularity import popularity
 from learn_spark.evaluation.contenders import Contender, counted, frozen, reranked, trained
 from learn_spark.evaluation.lists import list_metrics
-from learn_spark.evaluation.results import ResultKey, protocol_of, user_rows, written_by
+from learn_spark.evaluation.results import MetricRow, ResultKey, SliceRow, protocol_of, user_rows, written_by
 from learn_spark.evaluation.slices import slice_metrics, target_labels
 from learn_spark.model.content import bind_content, fit_content
 from learn_spark.model.feed.item_matrix import item_matrix
@@ -123,14 +122,8 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     matrix = bind_content(context, model) or fit_content(context, histories)[0]
     item_ids = _item_ids(context, model)
     untrained = frozen(unit_rows(item_matrix(matrix)), model.window)
-    shared = {
-        "protocol": protocol,
-        "settings_hash": key.settings_hash,
-        "tables": key.tables,
-        "catalogue": len(item_ids),
-    }
-    metrics: list[dict[str, Any]] = []
-    slices: list[dict[str, Any]] = []
+    metrics: list[MetricRow] = []
+    slices: list[SliceRow] = []
     users: list[pa.Table] = []
     notes: list[str] = []
     targets = 0
@@ -142,16 +135,16 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
         notes += _repeat_notes(context, task)
         result = _rank(context, task)
         labels = target_labels(split, task.statistics.trained, task.statistics.counts)
-        metrics += [shared | row for row in _metric_rows(context, task, result)]
+        metrics += _metric_rows(context, task, result, key, protocol, len(item_ids))
         slices += _slice_rows(context, task, result, labels, model.manifest.seed)
         ranks_by_method = [
             (contender.method, contender.model_id, result.ranks[contender.method]) for contender in task.contenders
         ]
         users.append(user_rows(context.run_id, task.name, split, item_ids, labels, ranks_by_method))
     append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
-    append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), slices)
+    append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), [asdict(row) for row in slices])
     # Last, because a result counts as written from here on.
-    append_rows(context.path("evaluations"), contract("evaluations"), metrics)
+    append_rows(context.path("evaluations"), contract("evaluations"), [asdict(row) for row in metrics])
     return StageResult(
         rows_in=len(histories),
         rows_out=targets,
@@ -232,22 +225,36 @@ def _rank(context: StageContext, task: SplitTask) -> SplitResult:
     return SplitResult(ranks, lists, len(listed))
 
 
-def _metric_rows(context: StageContext, task: SplitTask, result: SplitResult) -> Iterator[dict[str, Any]]:
-    """Rows of ``evaluations`` without the columns that all of them share."""
+def _metric_rows(
+    context: StageContext, task: SplitTask, result: SplitResult, key: ResultKey, protocol: str, catalogue: int
+) -> Iterator[MetricRow]:
+    """Rows of ``evaluations`` of one split."""
     offsets = task.split.every_target.offsets
-    for contender in task.contenders:
-        row = {"run_id": context.run_id, "method": contender.method, "model_id": contender.model_id, "split": task.name}
-        rank_metrics = summarise(result.ranks[contender.method], context.settings.evaluation.ks, offsets)
+    for one in task.contenders:
+        of_ranks = summarise(result.ranks[one.method], context.settings.evaluation.ks, offsets)
         for values, users in (
-            (rank_metrics, len(task.split.targets)),
-            (result.list_metrics[contender.method], result.list_users),
+            (of_ranks, len(task.split.targets)),
+            (result.list_metrics[one.method], result.list_users),
         ):
-            yield from ({**row, "metric": metric, "value": value, "users": users} for metric, value in values.items())
+            for metric, value in values.items():
+                yield MetricRow(
+                    run_id=context.run_id,
+                    model_id=one.model_id,
+                    method=one.method,
+                    split=task.name,
+                    metric=metric,
+                    value=value,
+                    users=users,
+                    catalogue=catalogue,
+                    protocol=protocol,
+                    tables=key.tables,
+                    settings_hash=key.settings_hash,
+                )
 
 
 def _slice_rows(
     context: StageContext, task: SplitTask, result: SplitResult, labels: Mapping[str, np.ndarray], seed: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[SliceRow]:
     """Rows of ``evaluation_slices``; ``labels`` [T] by dimension."""
     settings, targets = context.settings.evaluation, task.split.every_target
     model_ids = {contender.method: contender.model_id for contender in task.contenders}
@@ -261,4 +268,4 @@ def _slice_rows(
         seed=seed,
     )
     for metric in metrics:
-        yield {"run_id": context.run_id, "model_id": model_ids[metric.method], "split": task.name, **asdict(metric)}
+        yield SliceRow(run_id=context.run_id, model_id=model_ids[metric.method], split=task.name, **asdict(metric))

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +47,51 @@ class ResultKey:
         return ResultKey(inputs["model"], _tables(inputs), fingerprint(settings, STAGE.sections))
 
 
+@dataclass(frozen=True)
+class MetricRow:
+    """One row of ``evaluations`` (schemas/evaluations.yaml describes the fields)."""
+
+    run_id: str
+    model_id: str
+    method: str
+    split: str
+    metric: str
+    value: float
+    users: int
+    catalogue: int
+    protocol: str
+    tables: Mapping[str, str]
+    settings_hash: str | None = None  # an older version's table has no such column
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """One row of ``evaluation_slices`` (schemas/evaluation_slices.yaml describes the fields)."""
+
+    run_id: str
+    model_id: str
+    method: str
+    split: str
+    dimension: str
+    slice: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    users: int
+    items: int
+
+
+def metric_rows(workspace: Workspace) -> list[MetricRow]:
+    """All rows of ``evaluations``; none where the table does not exist."""
+    return [MetricRow(**row) for row in read_rows(workspace.table("evaluations"))]
+
+
+def slice_rows(workspace: Workspace) -> list[SliceRow]:
+    """All rows of ``evaluation_slices``; none where the table does not exist."""
+    return [SliceRow(**row) for row in read_rows(workspace.table("evaluation_slices"))]
+
+
 def _tables(inputs: Mapping[str, str]) -> dict[str, str]:
     return {table: inputs[table] for table in STAGE.reads if table in inputs}
 
@@ -65,12 +109,12 @@ def protocol_of(settings: Settings) -> str:
 def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None) -> str | None:
     """The run that wrote the evaluations of ``key`` (by ``protocol``; None: by any); None where no run did."""
     run_ids = {
-        row["run_id"]
-        for row in read_rows(workspace.table("evaluations"))
-        if row["model_id"] == key.model_id
-        and row.get("settings_hash") == key.settings_hash  # tables of older versions lack the column
-        and row["tables"] == key.tables
-        and protocol in (None, row["protocol"])
+        row.run_id
+        for row in metric_rows(workspace)
+        if row.model_id == key.model_id
+        and row.settings_hash == key.settings_hash
+        and row.tables == key.tables
+        and protocol in (None, row.protocol)
     }
     return max(run_ids, default=None)
 
@@ -87,10 +131,10 @@ def user_rows(
 
     ``item_ids`` [N] by position; ``labels`` [T] are the slices of the targets by dimension.
     """
-    table, targets = contract("evaluation_users"), split.every_target
-    shared: dict[str, Any] = {
-        "user_id": pa.array(split.user_ids, pa.string()).take(pa.array(targets.owners)),
-        "item_id": pa.array(item_ids[targets.positions], pa.string()),
+    table, every = contract("evaluation_users"), split.every_target
+    shared: dict[str, pa.Array] = {
+        "user_id": pa.array(split.user_ids, pa.string()).take(pa.array(every.owners)),
+        "item_id": pa.array(item_ids[every.positions], pa.string()),
         **{dimension: pa.array(values, pa.string()) for dimension, values in labels.items()},
     }
     parts = []

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from learn_spark.core.console import Reporter
-from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.results import metric_rows
 from learn_spark.features.ledger import ledger, release_in_force
 from learn_spark.model.trained import trained_models
 
@@ -60,8 +60,8 @@ def list_models(workspace: Workspace) -> list[TrainedModel]:
 
 def _test_figures(workspace: Workspace) -> dict[tuple[str, str], float]:
     """(model id, method) -> NDCG@10 on the test split, of the newest evaluation."""
-    rows = [r for r in read_rows(workspace.table("evaluations")) if (r["split"], r["metric"]) == ("test", METRIC)]
-    return {(r["model_id"], r["method"]): r["value"] for r in sorted(rows, key=lambda r: str(r["run_id"]))}
+    rows = [row for row in metric_rows(workspace) if (row.split, row.metric) == ("test", METRIC)]
+    return {(row.model_id, row.method): row.value for row in sorted(rows, key=lambda row: row.run_id)}
 
 
 def show_models(workspace: Workspace, console: Reporter) -> None:

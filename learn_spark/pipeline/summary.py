@@ -17,7 +17,7 @@ from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.labels import in_order, method_label
-from learn_spark.evaluation.results import ResultKey, written_by
+from learn_spark.evaluation.results import ResultKey, metric_rows, written_by
 from learn_spark.pipeline.runner import Outcome
 
 
@@ -40,16 +40,16 @@ def show_outcomes(outcomes: Sequence[Outcome], console: Reporter) -> None:
 def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str = "test") -> None:
     """Print one row per method of an evaluate run's result: HR and NDCG at the two smallest k."""
     run_id = written_by(workspace, ResultKey.of_run(run))
-    evaluated = [r for r in read_rows(workspace.table("evaluations")) if r["run_id"] == run_id and r["split"] == split]
+    evaluated = [row for row in metric_rows(workspace) if row.run_id == run_id and row.split == split]
     if not evaluated:
         return
-    ks = sorted({int(row["metric"].removeprefix("HR@")) for row in evaluated if row["metric"].startswith("HR@")})[:2]
+    ks = sorted({int(row.metric.removeprefix("HR@")) for row in evaluated if row.metric.startswith("HR@")})[:2]
     metrics = [name for k in ks for name in (f"HR@{k}", f"NDCG@{k}")]
     rows = []
-    for method in in_order(row["method"] for row in evaluated):
-        values = {row["metric"]: row["value"] for row in evaluated if row["method"] == method}
+    for method in in_order(row.method for row in evaluated):
+        values = {row.metric: row.value for row in evaluated if row.method == method}
         rows.append([method_label(method), *(f"{values[m]:.4f}" if m in values else "" for m in metrics)])
-    size = f"{evaluated[0]['users']:,} users, {evaluated[0]['catalogue']:,} items"
+    size = f"{evaluated[0].users:,} users, {evaluated[0].catalogue:,} items"
     console.table(f"Metrics on the {split} split ({size})", ["method", *metrics], rows)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from scipy.stats import binomtest
 
-from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.labels import (
@@ -21,12 +20,13 @@ from learn_spark.evaluation.labels import (
     place_of_dimension,
     place_of_slice,
 )
-from learn_spark.evaluation.results import ResultKey, written_by
+from learn_spark.evaluation.results import MetricRow, ResultKey, SliceRow, metric_rows, slice_rows, written_by
 from learn_spark.report.plots.dots import Group, Value, draw_dots
 from learn_spark.report.plots.render import Plot
 from learn_spark.report.plots.text import slug
 
 SPLITS = ("test", "validation")
+Row = TypeVar("Row", MetricRow, SliceRow)
 OF_LISTS = ("coverage@", "Gini@", "head@", "novelty@")  # of what is offered: not the better the higher
 
 
@@ -65,23 +65,23 @@ class MetricTable:
 
 def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
     """One table a cut, the test split first; none where the run's figures are not there."""
-    every = _rows_of(workspace, "evaluations", evaluated)
-    rows = [row for row in every if not row["metric"].startswith(OF_LISTS)]
+    every = _of_run(metric_rows(workspace), workspace, evaluated)
+    rows = [row for row in every if not row.metric.startswith(OF_LISTS)]
     whole = {
-        (row["method"], row["split"], row["metric"]): row
-        for row in _rows_of(workspace, "evaluation_slices", evaluated)
-        if row["dimension"] == WHOLE
+        (row.method, row.split, row.metric): row
+        for row in _of_run(slice_rows(workspace), workspace, evaluated)
+        if row.dimension == WHOLE
     }
     tables = []
     for split in SPLITS:
-        found = [row for row in rows if row["split"] == split]
+        found = [row for row in rows if row.split == split]
         if not found:
             continue
-        names = tuple(dict.fromkeys(row["metric"] for row in found))
-        by_place = {(row["method"], row["metric"]): row for row in found}
-        best = {name: max(row["value"] for row in found if row["metric"] == name) for name in names}
+        names = tuple(dict.fromkeys(row.metric for row in found))
+        by_place = {(row.method, row.metric): row for row in found}
+        best = {name: max(row.value for row in found if row.metric == name) for name in names}
         lines = []
-        for method in in_order(row["method"] for row in found):
+        for method in in_order(row.method for row in found):
             cells: list[Cell | None] = []
             for name in names:
                 row = by_place.get((method, name))
@@ -89,20 +89,20 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
                     cells.append(None)
                     continue
                 low, high = _interval(row, whole.get((method, split, name)))
-                cells.append(Cell(row["value"], low, high, row["value"] == best[name] > 0))
+                cells.append(Cell(row.value, low, high, row.value == best[name] > 0))
             lines.append((method_label(method), tuple(cells)))
         tables.append(
             MetricTable(
                 split,
                 names,
                 tuple(lines),
-                found[0]["users"],
-                found[0]["catalogue"],
+                found[0].users,
+                found[0].catalogue,
                 "95 % intervals by the bootstrap over users"
                 if whole
                 else "Wilson's 95 % intervals, for hit rates alone",
                 tuple(_metric_plots(split, names, lines)),
-                tuple(_offered([row for row in every if row["split"] == split])),
+                tuple(_offered([row for row in every if row.split == split])),
             )
         )
     return tables
@@ -110,23 +110,21 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
 
 def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
     """A plot for each dimension of the run's slices, on the test split if it has slices."""
-    rows = [row for row in _rows_of(workspace, "evaluation_slices", evaluated) if row["dimension"] != WHOLE]
-    split = next((split for split in SPLITS if any(row["split"] == split for row in rows)), None)
-    metrics = {row["metric"] for row in rows}
+    rows = [row for row in _of_run(slice_rows(workspace), workspace, evaluated) if row.dimension != WHOLE]
+    split = next((split for split in SPLITS if any(row.split == split for row in rows)), None)
+    metrics = {row.metric for row in rows}
     metric = FIRST_METRIC if FIRST_METRIC in metrics else min(metrics, default=None)
-    shown = [row for row in rows if row["split"] == split and row["metric"] == metric]
+    shown = [row for row in rows if row.split == split and row.metric == metric]
     plots = []
-    for dimension in sorted({row["dimension"] for row in shown}, key=place_of_dimension):
-        mine = [row for row in shown if row["dimension"] == dimension]
-        methods = in_order(row["method"] for row in mine)
+    for dimension in sorted({row.dimension for row in shown}, key=place_of_dimension):
+        mine = [row for row in shown if row.dimension == dimension]
+        methods = in_order(row.method for row in mine)
         groups = []
-        for name in dict.fromkeys(row["slice"] for row in sorted(mine, key=lambda row: place_of_slice(row["slice"]))):
-            inside = {row["method"]: row for row in mine if row["slice"] == name}
+        for name in dict.fromkeys(row.slice for row in sorted(mine, key=lambda row: place_of_slice(row.slice))):
+            inside = {row.method: row for row in mine if row.slice == name}
             first = next(iter(inside.values()))
-            values = {
-                method_label(method): Value(row["value"], row["low"], row["high"]) for method, row in inside.items()
-            }
-            groups.append(Group(name, f"{_many(first['users'], 'user')}, {_many(first['items'], 'item')}", values))
+            values = {method_label(method): Value(row.value, row.low, row.high) for method, row in inside.items()}
+            groups.append(Group(name, f"{_many(first.users, 'user')}, {_many(first.items, 'item')}", values))
         plots.append(
             draw_dots(
                 f"slice-{slug(dimension)}",
@@ -140,26 +138,26 @@ def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
     return plots
 
 
-def _rows_of(workspace: Workspace, table: str, evaluated: Run) -> list[dict[str, Any]]:
-    """The rows that the run wrote; where it found its result written, those of the run that wrote it."""
+def _of_run(rows: Sequence[Row], workspace: Workspace, evaluated: Run) -> list[Row]:
+    """The rows that the run wrote; if its result was there already, those of the run that wrote it."""
     run_id = written_by(workspace, ResultKey.of_run(evaluated))
-    return [row for row in read_rows(workspace.table(table)) if row["run_id"] == run_id]
+    return [row for row in rows if row.run_id == run_id]
 
 
-def _offered(rows: Sequence[dict[str, Any]]) -> Iterator[OfferedLine]:
-    ks = [int(row["metric"].partition("@")[2]) for row in rows if row["metric"].startswith(OF_LISTS)]
-    for method in in_order(row["method"] for row in rows) if ks else ():
-        values = {row["metric"]: row["value"] for row in rows if row["method"] == method}
+def _offered(rows: Sequence[MetricRow]) -> Iterator[OfferedLine]:
+    ks = [int(row.metric.partition("@")[2]) for row in rows if row.metric.startswith(OF_LISTS)]
+    for method in in_order(row.method for row in rows) if ks else ():
+        values = {row.metric: row.value for row in rows if row.method == method}
         wanted = [f"{name}{min(ks)}" for name in OF_LISTS]
         if all(name in values for name in wanted):
             yield OfferedLine(method_label(method), min(ks), tuple(values[name] for name in wanted))
 
 
-def _interval(row: dict[str, Any], whole: dict[str, Any] | None) -> tuple[float | None, float | None]:
+def _interval(row: MetricRow, whole: SliceRow | None) -> tuple[float | None, float | None]:
     if whole is not None:
-        return whole["low"], whole["high"]
-    if re.fullmatch(r"HR@\d+", row["metric"]):
-        return wilson(row["value"], row["users"])
+        return whole.low, whole.high
+    if re.fullmatch(r"HR@\d+", row.metric):
+        return wilson(row.value, row.users)
     return None, None
 
 

@@ -31,12 +31,13 @@ def manifest_of(workspace: Workspace, model_id: str | None) -> ModelManifest | N
 
 
 def versions_of(workspace: Workspace, road: Road, manifest: ModelManifest | None) -> list[tuple[str, str]]:
-    """(what, which version), from our own code outwards. Libraries are those that write the page."""
-    codes: dict[str, list[str]] = {}
-    for run in road.runs:
-        codes.setdefault(run.code_version, []).append(run.job)
+    """(component, version): the package, the code version of each run's stage in one line, the encoder, and the
+    libraries of the environment that writes the page.
+    """
+    codes = {run.job: run.code_version for run in road.runs}
     found = [
-        (f"learn-spark ({', '.join(jobs)})" if len(codes) > 1 else "learn-spark", code) for code, jobs in codes.items()
+        *_installed("learn-spark"),
+        ("Code of each stage", ", ".join(f"{job} {code}" for job, code in codes.items())),
     ]
     if manifest is not None:
         key = manifest.encoder_key
@@ -47,7 +48,13 @@ def versions_of(workspace: Workspace, road: Road, manifest: ModelManifest | None
                 found.append(("Read as", detail + (f", prefix {row['prefix']!r}" if row["prefix"] else "")))
         found.append(("Prompt template", manifest.template_version))
     found.append(("Python", platform.python_version()))
-    for library in LIBRARIES:
+    return found + _installed(*LIBRARIES)
+
+
+def _installed(*libraries: str) -> list[tuple[str, str]]:
+    """(library, version) of those that are installed as packages."""
+    found = []
+    for library in libraries:
         try:
             found.append((library, version(library)))
         except PackageNotFoundError:
