@@ -47,14 +47,14 @@ _FIRST_SLICES = ("unseen", "head", "mid", "middle", "tail")
 
 
 def method_label(method: str) -> str:
-    """A method's name; of a model that has a reranker, without it: "..., its vectors alone"."""
+    """A method's name; of a model that has a reranker, without it: "..., vectors only"."""
     plain = method.removesuffix(VECTORS_ONLY)
     label = METHODS.get(plain, plain)
-    return label if plain == method else f"{label}, its vectors alone"
+    return label if plain == method else f"{label}, vectors only"
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
-    """``methods``, each once, in the order of METHODS, a model before its vectors alone; unknown ones last."""
+    """``methods``, each once, in the order of METHODS, a model before vectors only; unknown ones last."""
     known = list(METHODS)
 
     def place(method: str) -> tuple[int, str]:

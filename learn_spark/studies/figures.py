@@ -10,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.evaluation.results import VECTORS_ONLY
+from learn_spark.evaluation.labels import BASELINES
+from learn_spark.evaluation.results import VECTORS_ONLY, metric_rows, slice_rows
 from learn_spark.evaluation.slices import DIMENSIONS
 from learn_spark.model.manifest import read_manifest
 from learn_spark.model.store import read_curve
 from learn_spark.studies.finished import Trained
 
-BASELINES = {"popularity": "popularity", "markov": "item-to-item Markov", "frozen": "frozen embeddings, untrained"}
 METRICS = ("HR@10", "NDCG@10", "HR@100", "NDCG@100")
 PARTS = ("< 5 events", "5 and more", "same day", "other days")
 RARE = ("unseen", "1-4")
@@ -89,9 +88,10 @@ class Evaluations:
     """The evaluations of some runs on the test split: metrics of whole splits, and of PARTS."""
 
     def __init__(self, workspace: Workspace, runs: set[str]) -> None:
-        rows = [row for row in read_rows(workspace.table("evaluations")) if row["run_id"] in runs]
-        self._metrics: dict[tuple[str, str, str], float] = {
-            (row["run_id"], row["method"], row["metric"]): row["value"] for row in rows if row["split"] == "test"
+        self._metrics = {
+            (row.run_id, row.method, row.metric): row.value
+            for row in metric_rows(workspace)
+            if row.run_id in runs and row.split == "test"
         }
         self._ranked = {(run, method) for run, method, _ in self._metrics}
         self._parts = _parts(workspace, runs)
@@ -189,10 +189,10 @@ def _slices(workspace: Workspace, rows: Sequence[Row], dimension: str) -> dict[s
     """slice -> row -> NDCG@10 of the row's first seed, in the dimension's order; the whole split last."""
     by_run = {(next(iter(row.runs.values())), row.method): row.name for row in rows}
     slices: dict[str, dict[str, SliceFigure]] = {}
-    for r in read_rows(workspace.table("evaluation_slices")):
-        name = by_run.get((r["run_id"], r["method"]))
-        if name and (r["split"], r["metric"]) == ("test", MAIN) and r["dimension"] in (dimension, "all"):
-            slices.setdefault(r["slice"], {})[name] = SliceFigure(r["value"], r["low"], r["high"], r["users"])
+    for row in slice_rows(workspace):
+        name = by_run.get((row.run_id, row.method))
+        if name and (row.split, row.metric) == ("test", MAIN) and row.dimension in (dimension, "all"):
+            slices.setdefault(row.slice, {})[name] = SliceFigure(row.value, row.low, row.high, row.users)
     order = DIMENSIONS.get(dimension) or ()
     known = sorted(set(slices) - {"all"}, key=lambda part: (order.index(part) if part in order else len(order), part))
     return {part: slices[part] for part in [*known, *(["all"] if "all" in slices else [])]}

@@ -28,8 +28,8 @@ def test_every_method_dimension_and_variant_has_a_name() -> None:
 def test_a_model_comes_before_its_vectors_alone_and_unknown_methods_last() -> None:
     methods = ["zeta", "learn-plus-vectors", "learn", "alpha", "learn-plus", "popularity", "learn"]
     assert in_order(methods) == ["popularity", "learn-plus", "learn-plus-vectors", "learn", "alpha", "zeta"]
-    assert method_label("learn-plus-vectors") == "LEARN+, its vectors alone"
-    assert method_label("sasrec-vectors") == "SASRec, its vectors alone"
+    assert method_label("learn-plus-vectors") == "LEARN+, vectors only"
+    assert method_label("sasrec-vectors") == "SASRec, vectors only"
     assert method_label("alpha") == "alpha"
 
 
