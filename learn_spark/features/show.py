@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.quality.gate import RuleResult
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import READABLE, LedgerRow, current_release, ledger, release_in_force
@@ -62,7 +62,7 @@ def show_release(workspace: Workspace, release: str, console: Reporter) -> None:
     console.line(f"metrics  {', '.join(f'{n} {v:.4f}' for n, v in sorted(last.metrics.items()))}")
     audited = next((row.gate_results for row in reversed(history) if row.gate_results), None)
     if audited:
-        rules = [_rule(result) for result in json.loads(audited)]
+        rules = [_rule(RuleResult(**result)) for result in json.loads(audited)]
         console.table("Audit", ["rule", "observed", "least", "most", "verdict", "meaning"], rules)
 
 
@@ -85,7 +85,7 @@ def _rows(workspace: Workspace, row: LedgerRow, table: str) -> int:
     return Snapshot.open(workspace.table(table), row.version(table)).rows
 
 
-def _rule(result: Mapping[str, Any]) -> list[str]:
-    verdict = "passed" if result["passed"] else "broken" if result.get("severity", "fail") == "fail" else "warning"
-    numbers = ["" if result[n] is None else f"{result[n]:g}" for n in ("observed", "least", "most")]
-    return [result["measure"], *numbers, verdict, result["meaning"]]
+def _rule(result: RuleResult) -> list[str]:
+    verdict = "passed" if result.passed else "broken" if result.severity == "fail" else "warning"
+    numbers = ["" if number is None else f"{number:g}" for number in (result.observed, result.least, result.most)]
+    return [result.measure, *numbers, verdict, result.meaning]

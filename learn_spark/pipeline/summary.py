@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from deltalake import DeltaTable
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.quality.results import StoredResult, stored_results
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
@@ -110,16 +109,15 @@ def age(passed: timedelta) -> str:
 
 def _last_gates(workspace: Workspace) -> dict[tuple[str, int], str]:
     """(table, version) -> result of its newest evaluation: passed, passed with warnings, or failed."""
-    evaluations: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    rows = read_rows(workspace.table("quality_results"))
-    for row in sorted(rows, key=lambda row: (row["judged_at"], row["run_id"])):
-        of_version = evaluations.setdefault((row["judged_table"], row["judged_version"]), {})
-        if of_version and next(iter(of_version.values()))["run_id"] != row["run_id"]:
+    evaluations: dict[tuple[str, int], dict[str, StoredResult]] = {}
+    for row in stored_results(workspace):
+        of_version = evaluations.setdefault((row.judged_table, row.judged_version), {})
+        if of_version and next(iter(of_version.values())).run_id != row.run_id:
             of_version.clear()
-        of_version[row["rule"]] = row
+        of_version[row.rule] = row
     verdicts = {}
     for key, results in evaluations.items():
-        broken = [row["severity"] for row in results.values() if not row["passed"]]
+        broken = [row.severity for row in results.values() if not row.passed]
         warnings = f", {len(broken)} warnings" if broken else ""
         verdicts[key] = "failed" if "fail" in broken else f"passed{warnings}"
     return verdicts

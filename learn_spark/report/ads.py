@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from learn_spark.ads.cohorts import COHORTS
-from learn_spark.ads.rankers.metrics import COMPARED, METRICS
-from learn_spark.core.tables.log import read_rows
+from learn_spark.ads.rankers.metrics import COMPARED, METRICS, AdMetricRow, ad_metric_rows
 from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.labels import AD_DIMENSIONS, VARIANTS, WHOLE, variant_label
@@ -44,13 +42,13 @@ class AdsRanker:
 
 def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
     """The metrics that a rank_ads run wrote; None if it wrote none."""
-    rows = [row for row in read_rows(workspace.table("ad_metrics")) if row["run_id"] == ranked.run_id]
-    whole = [row for row in rows if row["dimension"] == "all"]
+    rows = [row for row in ad_metric_rows(workspace) if row.run_id == ranked.run_id]
+    whole = [row for row in rows if row.dimension == "all"]
     if not whole:
         return None
-    means = [row for row in whole if row["seed"] is None and row["against"] is None]
-    variants = _ordered([row["variant"] for row in means], tuple(VARIANTS))
-    by_variant = {(row["variant"], row["metric"]): row for row in means}
+    means = [row for row in whole if row.seed is None and row.against is None]
+    variants = _ordered([row.variant for row in means], tuple(VARIANTS))
+    by_variant = {(row.variant, row.metric): row for row in means}
     best = {name: _best(name, means) for name in METRICS}
     lines = tuple(
         (
@@ -61,8 +59,8 @@ def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
     )
     first = whole[0]
     size = (
-        f"{first['exposures']:,} exposures ({first['weight']:,.0f} by weight, {first['conversions']:,.0f} conversions) "
-        f"of {first['users']:,} users and {first['items']:,} items"
+        f"{first.exposures:,} exposures ({first.weight:,.0f} by weight, {first.conversions:,.0f} conversions) "
+        f"of {first.users:,} users and {first.items:,} items"
     )
     return AdsRanker(
         METRICS,
@@ -71,33 +69,30 @@ def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
         tuple(_gaps(rows)),
         tuple(_plots(rows, variants)),
         size,
-        ", ".join(sorted({row["model"] for row in whole})),
-        len({row["seed"] for row in whole if row["seed"] is not None}),
+        ", ".join(sorted({row.model for row in whole})),
+        len({row.seed for row in whole if row.seed is not None}),
     )
 
 
-def _gaps(rows: Sequence[dict[str, Any]]) -> Iterator[Gap]:
-    gaps = [row for row in rows if row["against"] is not None]
-    for variant, against in dict.fromkeys((row["variant"], row["against"]) for row in gaps):
-        pair = [row for row in gaps if (row["variant"], row["against"]) == (variant, against)]
+def _gaps(rows: Sequence[AdMetricRow]) -> Iterator[Gap]:
+    gaps = [row for row in rows if row.against is not None]
+    for variant, against in dict.fromkeys((row.variant, row.against or "") for row in gaps):
+        pair = [row for row in gaps if (row.variant, row.against) == (variant, against)]
         for dimension, cohort in _cohorts(pair):
-            here = {row["metric"]: row for row in pair if (row["dimension"], row["cohort"]) == (dimension, cohort)}
+            here = {row.metric: row for row in pair if (row.dimension, row.cohort) == (dimension, cohort)}
             where = _cohort(dimension, cohort)
             label = f"{variant_label(variant)} minus {variant_label(against)}, {where.lower()}"
             yield Gap(label, tuple(_cell(here.get(name), None) for name in COMPARED))
 
 
-def _plots(rows: Sequence[dict[str, Any]], variants: Sequence[str]) -> Iterator[Plot]:
-    shown = [
-        row
-        for row in rows
-        if row["metric"] == PLOTTED and row["seed"] is None and row["against"] is None and row["value"] is not None
-    ]
+def _plots(rows: Sequence[AdMetricRow], variants: Sequence[str]) -> Iterator[Plot]:
+    means = [row for row in rows if row.metric == PLOTTED and row.seed is None and row.against is None]
+    shown = [row for row in means if row.value is not None]
     groups = []
     for dimension, cohort in _cohorts(shown):
-        here = [row for row in shown if (row["dimension"], row["cohort"]) == (dimension, cohort)]
-        values = {variant_label(r["variant"]): Value(r["value"], r["low"], r["high"]) for r in here}
-        note = f"{here[0]['exposures']:,} exposures, {here[0]['conversions']:,.0f} conversions"
+        here = [row for row in shown if (row.dimension, row.cohort) == (dimension, cohort)]
+        values = {variant_label(r.variant): Value(r.value, r.low, r.high) for r in here if r.value is not None}
+        note = f"{here[0].exposures:,} exposures, {here[0].conversions:,.0f} conversions"
         groups.append(Group(_cohort(dimension, cohort), note, values))
     if groups:
         yield draw_dots(
@@ -110,8 +105,8 @@ def _plots(rows: Sequence[dict[str, Any]], variants: Sequence[str]) -> Iterator[
         )
 
 
-def _cohorts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    present = {(row["dimension"], row["cohort"]) for row in rows}
+def _cohorts(rows: Sequence[AdMetricRow]) -> list[tuple[str, str]]:
+    present = {(row.dimension, row.cohort) for row in rows}
     return [(d, c) for d in AD_DIMENSIONS for c in (WHOLE, *COHORTS) if (d, c) in present]
 
 
@@ -124,8 +119,8 @@ def _ordered(names: Sequence[str], order: Sequence[str]) -> list[str]:
     return [*(name for name in order if name in unique), *(name for name in unique if name not in order)]
 
 
-def _best(name: str, rows: Sequence[dict[str, Any]]) -> float | None:
-    values = [row["value"] for row in rows if row["metric"] == name and row["value"] is not None]
+def _best(name: str, rows: Sequence[AdMetricRow]) -> float | None:
+    values = [row.value for row in rows if row.metric == name and row.value is not None]
     if not values:
         return None
     if name == "calibration":
@@ -133,7 +128,7 @@ def _best(name: str, rows: Sequence[dict[str, Any]]) -> float | None:
     return float(min(values) if name in LOWER_IS_BETTER else max(values))
 
 
-def _cell(row: dict[str, Any] | None, best: float | None) -> Cell | None:
-    if row is None or row["value"] is None:
+def _cell(row: AdMetricRow | None, best: float | None) -> Cell | None:
+    if row is None or row.value is None:
         return None
-    return Cell(row["value"], row["low"], row["high"], best is not None and row["value"] == best)
+    return Cell(row.value, row.low, row.high, best is not None and row.value == best)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from learn_spark.core.tables.log import read_rows
+from learn_spark.core.quality import gate
+from learn_spark.core.quality.results import StoredResult, stored_results
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import ledger
 from learn_spark.report.road import Road
@@ -52,9 +52,9 @@ class Release:
 
 def table_gates(workspace: Workspace, road: Road) -> list[Gate]:
     """The newest gate result of every table version that the runs wrote, in the order of the pipeline."""
-    results: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for row in sorted(read_rows(workspace.table("quality_results")), key=lambda row: row["judged_at"]):
-        results.setdefault((row["judged_table"], row["judged_version"]), {})[row["rule"]] = row
+    results: dict[tuple[str, int], dict[str, StoredResult]] = {}
+    for row in stored_results(workspace):
+        results.setdefault((row.judged_table, row.judged_version), {})[row.rule] = row
     gates = []
     for run in road.runs:
         for table, version in run.outputs.items():
@@ -73,20 +73,19 @@ def release_of(workspace: Workspace, road: Road) -> Release | None:
         return None
     newest = [row for row in rows if row.release_id == staged[-1].release_id and row.status != "staged"]
     results = json.loads(staged[-1].gate_results or "[]")
-    gate = _gate("release", {rule["measure"]: rule for rule in results}) if results else None
-    return Release(staged[-1].release_id, (newest or staged)[-1].status, staged[-1].as_of, gate)
+    audit = _gate("release", {rule["measure"]: gate.RuleResult(**rule) for rule in results}) if results else None
+    return Release(staged[-1].release_id, (newest or staged)[-1].status, staged[-1].as_of, audit)
 
 
-def _gate(name: str, rules: Mapping[str, Mapping[str, Any]]) -> Gate:
+def _gate(name: str, rules: Mapping[str, StoredResult | gate.RuleResult]) -> Gate:
     results = tuple(
-        RuleResult(rule, row["observed"], row["least"], row["most"], _verdict(row), row["meaning"])
-        for rule, row in rules.items()
+        RuleResult(rule, row.observed, row.least, row.most, _verdict(row), row.meaning) for rule, row in rules.items()
     )
     verdicts = {result.verdict for result in results}
     return Gate(name, next(v for v in ("failed", "warning", "passed") if v in verdicts), results)
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
-    if row["passed"]:
+def _verdict(row: StoredResult | gate.RuleResult) -> str:
+    if row.passed:
         return "passed"
-    return "failed" if row.get("severity", "fail") == "fail" else "warning"
+    return "failed" if row.severity == "fail" else "warning"

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from learn_spark.core.tables.log import read_rows
+from learn_spark.core.tables.workspace import Workspace
 
 METRICS = ("AUC", "UAUC", "WUAUC", "log loss", "calibration", "ECE")
 COMPARED = METRICS[:4]  # of which differences between variants are shown
 CLIPPED = 1e-12
+
+
+@dataclass(frozen=True)
+class AdMetricRow:
+    """One row of ``ad_metrics`` (schemas/ad_metrics.yaml describes the fields)."""
+
+    run_id: str
+    variant: str
+    model: str
+    seed: int | None
+    against: str | None
+    dimension: str
+    cohort: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    exposures: int
+    weight: float
+    conversions: float
+    users: int
+    items: int
+
+
+def ad_metric_rows(workspace: Workspace) -> list[AdMetricRow]:
+    """All rows of ``ad_metrics``; none where the table does not exist."""
+    return [AdMetricRow(**row) for row in read_rows(workspace.table("ad_metrics"))]
 
 
 def grouped_auc(

@@ -13,7 +13,7 @@ import pyarrow as pa
 from learn_spark.ads.rankers.evaluation import WHOLE, MetricValue
 from learn_spark.ads.rankers.exposures import Exposures
 from learn_spark.ads.rankers.features import Features
-from learn_spark.ads.rankers.metrics import COMPARED, METRICS
+from learn_spark.ads.rankers.metrics import COMPARED, METRICS, AdMetricRow
 from learn_spark.ads.rankers.store import FOLDER, Ranker
 from learn_spark.core.console import Reporter
 from learn_spark.core.stages.context import StageContext
@@ -68,19 +68,19 @@ def _score_tables(
 
 def write_metrics(context: StageContext, models: Mapping[str, str], values: Sequence[MetricValue]) -> None:
     """Append ``values`` to ``ad_metrics``, and write them to rankings/<run_id>/metrics.json; ``models`` by variant."""
-    rows = [_metric_row(context.run_id, models[value.variant], value) for value in values]
+    rows = [asdict(_metric_row(context.run_id, models[value.variant], value)) for value in values]
     folder = context.folder(FOLDER, context.run_id)
     (folder / "metrics.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     append_rows(context.path("ad_metrics"), contract("ad_metrics"), rows)
 
 
-def _metric_row(run_id: str, model: str, value: MetricValue) -> dict[str, object]:
-    row = asdict(value)
-    row |= row.pop("size")
+def _metric_row(run_id: str, model: str, value: MetricValue) -> AdMetricRow:
+    fields = asdict(value)
+    fields |= fields.pop("size")
     for name in ("value", "low", "high", "p"):
-        if row[name] is not None and not math.isfinite(row[name]):
-            row[name] = None
-    return {"run_id": run_id, "model": model, **row}
+        if fields[name] is not None and not math.isfinite(fields[name]):
+            fields[name] = None
+    return AdMetricRow(run_id=run_id, model=model, **fields)
 
 
 def show_metrics(console: Reporter, values: Sequence[MetricValue]) -> None:

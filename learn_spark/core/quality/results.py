@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from learn_spark.core.quality.gate import RuleResult
 from learn_spark.core.tables.contracts import TableRule, contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """One row of ``quality_results``: a rule's result on a table version (schemas/quality_results.yaml)."""
+
+    run_id: str
+    judged_table: str
+    judged_version: int
+    rule: str
+    fingerprint: str
+    severity: str
+    passed: bool
+    observed: float | None
+    least: float | None
+    most: float | None
+    compared_version: int | None
+    meaning: str
+    judged_at: datetime
+
+
+def stored_results(workspace: Workspace) -> list[StoredResult]:
+    """All rows of ``quality_results`` in the order of evaluation; none where the table does not exist."""
+    rows = [StoredResult(**row) for row in read_rows(workspace.table("quality_results"))]
+    return sorted(rows, key=lambda row: (row.judged_at, row.run_id))
 
 
 class Results:
@@ -18,22 +43,22 @@ class Results:
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.table("quality_results")
         # Table -> version -> run -> rows, each in the order of evaluation.
-        self._by_table: dict[str, dict[int, dict[str, list[dict[str, Any]]]]] = {}
-        self._add(sorted(read_rows(self._path), key=lambda row: (row["judged_at"], row["run_id"])))
+        self._by_table: dict[str, dict[int, dict[str, list[StoredResult]]]] = {}
+        self._add(stored_results(workspace))
 
-    def _add(self, rows: Iterable[dict[str, Any]]) -> None:
+    def _add(self, rows: Iterable[StoredResult]) -> None:
         for row in rows:
-            versions = self._by_table.setdefault(row["judged_table"], {})
-            versions.setdefault(row["judged_version"], {}).setdefault(row["run_id"], []).append(row)
+            versions = self._by_table.setdefault(row.judged_table, {})
+            versions.setdefault(row.judged_version, {}).setdefault(row.run_id, []).append(row)
 
-    def _runs(self, table: str, version: int) -> list[list[dict[str, Any]]]:
+    def _runs(self, table: str, version: int) -> list[list[StoredResult]]:
         return list(self._by_table.get(table, {}).get(version, {}).values())
 
-    def of_version(self, table: str, version: int, rules: Iterable[TableRule]) -> list[dict[str, Any]] | None:
+    def of_version(self, table: str, version: int, rules: Iterable[TableRule]) -> list[StoredResult] | None:
         """The newest evaluation of a table version by exactly these rules; None if there is none."""
         fingerprints = {rule.fingerprint() for rule in rules}
         for rows in reversed(self._runs(table, version)):
-            newest = {row["fingerprint"]: row for row in rows}
+            newest = {row.fingerprint: row for row in rows}
             if fingerprints == set(newest):
                 return list(newest.values())
         return None
@@ -45,14 +70,14 @@ class Results:
         """
         for older in sorted(self._by_table.get(table, {}), reverse=True):
             rows = self._runs(table, older)[-1]
-            if older < version and all(row["passed"] or row["severity"] == "warn" for row in rows):
-                return older, {row["rule"]: row["observed"] for row in rows}
+            if older < version and all(row.passed or row.severity == "warn" for row in rows):
+                return older, {row.rule: row.observed for row in rows}
         return None
 
     def last_observed(self, table: str, version: int) -> dict[str, float]:
         """Rule -> the last observed value of this version that is not null."""
         rows = [row for run in self._runs(table, version) for row in run]
-        return {row["rule"]: row["observed"] for row in rows if row["observed"] is not None}
+        return {row.rule: row.observed for row in rows if row.observed is not None}
 
     def store(
         self,
@@ -67,22 +92,22 @@ class Results:
         """Append one row per rule."""
         now = datetime.now(UTC)
         rows = [
-            {
-                "run_id": run_id,
-                "judged_table": table,
-                "judged_version": version,
-                "rule": result.measure,
-                "fingerprint": fingerprints[result.measure],
-                "severity": result.severity,
-                "passed": result.passed,
-                "observed": result.observed,
-                "least": result.least,
-                "most": result.most,
-                "compared_version": compared if result.measure in drifting else None,
-                "meaning": result.meaning,
-                "judged_at": now,
-            }
+            StoredResult(
+                run_id=run_id,
+                judged_table=table,
+                judged_version=version,
+                rule=result.measure,
+                fingerprint=fingerprints[result.measure],
+                severity=result.severity,
+                passed=result.passed,
+                observed=result.observed,
+                least=result.least,
+                most=result.most,
+                compared_version=compared if result.measure in drifting else None,
+                meaning=result.meaning,
+                judged_at=now,
+            )
             for result in results
         ]
-        append_rows(self._path, contract("quality_results"), rows)
+        append_rows(self._path, contract("quality_results"), [asdict(row) for row in rows])
         self._add(rows)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.quality.data_docs import page_path
 from learn_spark.core.quality.gate import GateReport, Rule, RuleResult, evaluate_rules
 from learn_spark.core.quality.profile import profile
-from learn_spark.core.quality.results import Results
+from learn_spark.core.quality.results import Results, StoredResult
 from learn_spark.core.settings.platform import QualitySettings
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
 from learn_spark.core.tables.snapshot import commit_time, current_version, version_at
@@ -152,9 +152,7 @@ class TableGate:
             report.require()
             return report
         results = tuple(
-            RuleResult(
-                row["rule"], row["least"], row["most"], row["meaning"], row["observed"], row["passed"], row["severity"]
-            )
+            RuleResult(row.rule, row.least, row.most, row.meaning, row.observed, row.passed, row.severity)
             for row in stored
         )
         title = _title(table, version)
@@ -175,8 +173,8 @@ class TableGate:
         return version
 
 
-def _given_differs(stored: Iterable[Mapping[str, Any]], rules: Iterable[TableRule], given: Mapping[str, float]) -> bool:
-    observed = {row["rule"]: row["observed"] for row in stored}
+def _given_differs(stored: Iterable[StoredResult], rules: Iterable[TableRule], given: Mapping[str, float]) -> bool:
+    observed = {row.rule: row.observed for row in stored}
     return any(r.given is not None and r.given in given and given[r.given] != observed[r.name] for r in rules)
 
 
