@@ -20,7 +20,8 @@ from learn_spark.core.settings.features import IndexSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.features.faiss_index import ItemIndex, ItemIndexError, build, load, read_manifest, save
+from learn_spark.features.faiss_index import ItemIndex, build, load, save
+from learn_spark.features.index_manifest import IndexFacts, IndexManifest, ItemIndexError, TrainedOn, read_manifest
 from learn_spark.features.index_recall import measure
 from learn_spark.features.ledger import LedgerRow
 from learn_spark.features.read import read_release
@@ -59,31 +60,30 @@ def run(context: StageContext) -> StageResult:
     base, why = _extensible(context, indexes, items, release)
     if base is None:
         index, ordered, added = build(items.vectors, settings), items, 0
-        trained: dict[str, Any] = {"release_id": name, "features_version": version, "vectors": len(items.ids)}
+        trained = TrainedOn(release_id=name, features_version=version, vectors=len(items.ids))
         note = f"index rebuilt: {why}"
     else:
         index, ordered, added = _extend(base, items)
-        trained = base.manifest["trained_on"]
-        note = f"{added:,} items added to the index of release {base.manifest['release_id']}"
+        trained = base.manifest.trained_on
+        note = f"{added:,} items added to the index of release {base.manifest.release_id}"
     measured = measure(index, ordered.vectors, _queries(context, release, settings.queries))
     norms = np.linalg.norm(items.vectors, axis=1)
-    manifest = {
-        "release_id": name,
-        "model_id": release.model_id,
-        "kind": settings.kind,
-        "settings": settings.model_dump(exclude=_NOT_PART_OF_INDEX),
-        "metric": "inner product",
-        "normalised": bool(np.allclose(norms, 1.0, atol=context.settings.release.norm_tolerance)),
-        "features_version": version,
-        "trained_on": trained,
-        "measured": measured,
-        "faiss": faiss.__version__,
-    }
+    facts = IndexFacts(
+        release_id=name,
+        model_id=release.model_id,
+        kind=settings.kind,
+        settings=settings.model_dump(exclude=_NOT_PART_OF_INDEX),
+        normalised=bool(np.allclose(norms, 1.0, atol=context.settings.release.norm_tolerance)),
+        features_version=version,
+        trained_on=trained,
+        measured=measured,
+        faiss=faiss.__version__,
+    )
     temporary = indexes / f".new.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        written = save(temporary, index, ordered.ids, manifest)
+        written = save(temporary, index, ordered.ids, facts)
         save_settings(context.settings, temporary)
         if index.ntotal != len(items.ids):
             raise LearnSparkError(
@@ -99,7 +99,7 @@ def run(context: StageContext) -> StageResult:
         rows_in=len(items.ids),
         rows_out=index.ntotal,
         counts={"items_added": added},
-        outputs={f"indexes/{name}": written["checksum"]},
+        outputs={f"indexes/{name}": written.checksum},
         notes=(
             note,
             f"{settings.kind}: {figures} against exact search, {measured['queries_per_second']:,.0f} queries/s (exact: "
@@ -121,10 +121,10 @@ def _extensible(
             manifest = read_manifest(folder)
         except ItemIndexError:
             continue
-        if manifest["model_id"] == release.model_id and manifest["settings"] == index_settings:
-            candidates.append((manifest["items"], folder, manifest))
-    for _, folder, manifest in sorted(candidates, key=lambda candidate: -int(candidate[0])):
-        old = _Items.read(context.path("item_features"), manifest["features_version"])
+        if manifest.model_id == release.model_id and manifest.settings == index_settings:
+            candidates.append((manifest.items, folder, manifest))
+    for _, folder, manifest in sorted(candidates, key=lambda candidate: -candidate[0]):
+        old = _Items.read(context.path("item_features"), manifest.features_version)
         positions = pc.index_in(old.ids, items.ids)
         if positions.null_count:
             why = f"{positions.null_count:,} items of the earlier index are no longer released"
@@ -140,8 +140,8 @@ def _extensible(
     return None, why
 
 
-def _overgrown(settings: IndexSettings, manifest: dict[str, Any], items: int) -> bool:
-    return settings.kind == "ivf" and 1 - manifest["trained_on"]["vectors"] / items > settings.max_added_share
+def _overgrown(settings: IndexSettings, manifest: IndexManifest, items: int) -> bool:
+    return settings.kind == "ivf" and 1 - manifest.trained_on.vectors / items > settings.max_added_share
 
 
 def _extend(base: ItemIndex, items: _Items) -> tuple[Any, _Items, int]:

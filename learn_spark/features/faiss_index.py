@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.features import IndexSettings
+from learn_spark.features.index_manifest import (
+    IndexFacts,
+    IndexManifest,
+    ItemIndexError,
+    read_manifest,
+    seal,
+    write_manifest,
+)
 
-FORMAT = 2
-INDEX_FILE, IDS_FILE, MANIFEST_FILE = "items.faiss", "item_ids.parquet", "manifest.json"
+INDEX_FILE, IDS_FILE = "items.faiss", "item_ids.parquet"
 KINDS = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSWFlat, "ivf": faiss.IndexIVFFlat}
 SEED = 1234
-
-
-class ItemIndexError(LearnSparkError):
-    """An index folder is incomplete, damaged, or of another release."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ItemIndex:
 
     index: Any
     item_ids: pa.Array
-    manifest: Mapping[str, Any]
+    manifest: IndexManifest
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, list[list[str]]]:
         """(scores [B, <= k], item ids) of the items with the largest inner products with ``vectors`` [B, D].
@@ -65,20 +65,14 @@ def build(vectors: np.ndarray, settings: IndexSettings) -> Any:
     return index
 
 
-def save(folder: Path, index: Any, item_ids: pa.Array, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the three files into ``folder``; returns the manifest, with checksums of the files and of itself."""
+def save(folder: Path, index: Any, item_ids: pa.Array, facts: IndexFacts) -> IndexManifest:
+    """Write the three files into ``folder``; returns the manifest."""
     faiss.write_index(index, str(folder / INDEX_FILE))
     pq.write_table(pa.table({"item_id": item_ids}), folder / IDS_FILE)
-    full: dict[str, Any] = {
-        "format": FORMAT,
-        **manifest,
-        "items": index.ntotal,
-        "dim": index.d,
-        "files": {name: _sha256(folder / name) for name in (INDEX_FILE, IDS_FILE)},
-    }
-    full["checksum"] = _checksum(full)
-    (folder / MANIFEST_FILE).write_text(json.dumps(full, indent=1) + "\n", encoding="utf-8")
-    return full
+    files = {name: _sha256(folder / name) for name in (INDEX_FILE, IDS_FILE)}
+    manifest = seal(facts, items=index.ntotal, dim=index.d, files=files)
+    write_manifest(folder, manifest)
+    return manifest
 
 
 def load(folder: Path, *, release_id: str | None = None) -> ItemIndex:
@@ -88,43 +82,23 @@ def load(folder: Path, *, release_id: str | None = None) -> ItemIndex:
     match the index, or if the index is not of ``release_id``.
     """
     manifest = read_manifest(folder)
-    if release_id is not None and manifest["release_id"] != release_id:
-        raise ItemIndexError(f"{folder} is an index of release {manifest['release_id']}, not of {release_id}")
-    for name, expected in manifest["files"].items():
+    if release_id is not None and manifest.release_id != release_id:
+        raise ItemIndexError(f"{folder} is an index of release {manifest.release_id}, not of {release_id}")
+    for name, expected in manifest.files.items():
         if not (folder / name).is_file():
             raise ItemIndexError(f"{folder} lacks {name}; run export_index again")
         if _sha256(folder / name) != expected:
             raise ItemIndexError(f"{folder / name} differs from its checksum in the manifest; run export_index again")
     index = faiss.read_index(str(folder / INDEX_FILE))
     item_ids = pq.read_table(folder / IDS_FILE)["item_id"].combine_chunks()
-    expected = (manifest["items"], manifest["items"], manifest["dim"])
-    if (index.ntotal, len(item_ids), index.d) != expected or not isinstance(index, KINDS[manifest["kind"]]):
+    listed = (manifest.items, manifest.items, manifest.dim)
+    if (index.ntotal, len(item_ids), index.d) != listed or not isinstance(index, KINDS[manifest.kind]):
         raise ItemIndexError(
-            f"{folder}: the manifest lists a {manifest['kind']} index of {expected[0]:,} items x {expected[2]}; the "
+            f"{folder}: the manifest lists a {manifest.kind} index of {listed[0]:,} items x {listed[2]}; the "
             f"files have a {type(index).__name__} of {index.ntotal:,} vectors x {index.d} and {len(item_ids):,} ids. "
             "Run export_index again"
         )
     return ItemIndex(index, item_ids, manifest)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest in ``folder``. Raises ItemIndexError if it is missing, was changed, or has another format."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ItemIndexError(f"{folder} is not an index folder: {error}") from None
-    if manifest.get("format") != FORMAT:
-        raise ItemIndexError(
-            f"{folder} has the format {manifest.get('format')}, this version reads {FORMAT}; run export_index again"
-        )
-    if manifest.get("checksum") != _checksum(manifest):
-        raise ItemIndexError(f"{folder / MANIFEST_FILE} was changed after it was written; run export_index again")
-    return manifest
-
-
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    fields = {name: value for name, value in manifest.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

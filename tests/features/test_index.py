@@ -19,7 +19,8 @@ from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.export_index import run
-from learn_spark.features.faiss_index import ItemIndex, ItemIndexError, load
+from learn_spark.features.faiss_index import ItemIndex, load
+from learn_spark.features.index_manifest import ItemIndexError, TrainedOn
 from learn_spark.features.ledger import add_row, roll_back
 from learn_spark.features.read import read_release
 from learn_spark.report.explain import explain
@@ -101,16 +102,16 @@ def test_the_manifest_has_the_measured_recall_of_every_kind(
     # The recall computed here, from the ids that a consumer gets.
     for k in (10, 100):
         hits = [len(truth & set(ids[:k])) / k for truth, ids in zip(exact(items, k), returned, strict=True)]
-        recall = index.manifest["measured"][f"recall@{k}"]
+        recall = index.manifest.measured[f"recall@{k}"]
         assert recall == pytest.approx(np.mean(hits), abs=1e-9)
         assert least <= recall <= 1.0
     assert scores[0, 0] == pytest.approx(float(items[returned[0][0]] @ unit(USERS, 7)[0]), abs=1e-5)
-    assert index.manifest["measured"]["queries"] == USERS
-    assert index.manifest["measured"]["queries_per_second"] > 0
-    assert index.manifest["normalised"] is True
-    assert index.manifest["trained_on"] == {"release_id": "r1", "features_version": 0, "vectors": ITEMS}
+    assert index.manifest.measured["queries"] == USERS
+    assert index.manifest.measured["queries_per_second"] > 0
+    assert index.manifest.normalised is True
+    assert index.manifest.trained_on == TrainedOn(release_id="r1", features_version=0, vectors=ITEMS)
     if "index.kind=ivf" in overrides:
-        assert index.manifest["measured"]["recall@100"] < 1.0
+        assert index.manifest.measured["recall@100"] < 1.0
 
 
 def test_new_items_are_added_without_a_rebuild_and_nothing_else_is(tmp_path: Path) -> None:
@@ -126,8 +127,8 @@ def test_new_items_are_added_without_a_rebuild_and_nothing_else_is(tmp_path: Pat
     # The old numbers are unchanged, the new items follow; the cells are those of the first release.
     assert index.item_ids.to_pylist()[:350] == old.item_ids.to_pylist()
     assert set(index.item_ids.to_pylist()[350:]) == set(items) - set(first)
-    assert index.manifest["trained_on"] == old.manifest["trained_on"]
-    assert index.manifest["measured"]["recall@100"] == pytest.approx(1.0)
+    assert index.manifest.trained_on == old.manifest.trained_on
+    assert index.manifest.measured["recall@100"] == pytest.approx(1.0)
     _, returned = index.search(unit(USERS, 7), 10)
     assert [set(ids) for ids in returned] == exact(items, 10)
     # Not where a vector changed, an item is gone, the model or the settings are others, or the cells are outgrown.
@@ -143,7 +144,7 @@ def test_new_items_are_added_without_a_rebuild_and_nothing_else_is(tmp_path: Pat
         assert done.counts["items_added"] == 0
         assert why in done.notes[0]
         assert set(index.item_ids.to_pylist()) == set(vectors)
-        assert index.manifest["trained_on"]["release_id"] == name
+        assert index.manifest.trained_on.release_id == name
         shutil.rmtree(world.workspace.root / "indexes" / name)
     world.release("r7", {**items, **{f"j{n}": vector for n, vector in enumerate(unit(300, 11))}})
     done, index = world.export(*ivf)
