@@ -34,6 +34,7 @@ SMALL_SPARK = SparkSettings(
         # For tables of some rows, compiling a query takes most of its time. The jobs' own tests compile.
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.python.daemon.module": "tests.warm_daemon",
         "spark.driver.extraJavaOptions": QUICK_JVM,
     },
 )

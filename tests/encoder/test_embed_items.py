@@ -148,7 +148,8 @@ def encoding_workers() -> list[int]:
         entry = Path("/proc") / str(pid)
         try:
             command = (entry / "cmdline").read_bytes()
-            if b"pyspark.daemon" in command and "libtorch" in (entry / "maps").read_text():
+            # The daemon itself has torch in memory, tokenizers only a worker with a model.
+            if b"warm_daemon" in command and "/tokenizers/" in (entry / "maps").read_text():
                 pids.append(pid)
         except (OSError, UnicodeDecodeError):
             continue
