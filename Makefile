@@ -17,7 +17,7 @@ quickstart: setup ## Set up, then run the whole road on MovieLens-100K (ARGS="--
 	@$(VENV)/bin/learn-spark run quickstart $(ARGS)
 
 test: setup lint ## Set up, check style and types, run all tests, two files at a time (ARGS="-k contracts": these, one at a time)
-	@$(VENV)/bin/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --durations 30)
+	@$(VENV)/bin/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30)
 
 check: ## Style, imports, types, and the unit tests, which start neither Spark nor a model; both at the same time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit

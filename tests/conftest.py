@@ -44,6 +44,7 @@ SMALL_SPARK = SparkSettings(
 HEAVY_FIXTURES = {
     "spark",
     "llm_folder",
+    "tiny_llm",
     "small_settings",
     "run",
     "shelf",
@@ -75,6 +76,37 @@ HEAVY_PLACES = (
 )
 
 
+# With two workers these files go first, the slowest before the others, so that both workers end at about the same time.
+SLOWEST = (
+    "pipeline/test_road.py",
+    "encoder/test_embed_items.py",
+    "encoder/test_cluster.py",
+    "features/test_write_audit_publish.py",
+    "docs/test_tutorials.py",
+    "data/sources/test_daily.py",
+    "encoder/test_killers.py",
+    "data/sources/test_ingest.py",
+    "core/quality/test_table_gate.py",
+    "data/sources/test_complete_journey.py",
+    "features/test_publish.py",
+    "data/histories/test_changes.py",
+    "ads/exposures",
+    "ads/rankers",
+    "ads/experiments/test_ab_report.py",
+    "pipeline",
+    "evaluation",
+    "studies",
+    "data",
+    "features",
+    "encoder",
+    "model/training",
+    "setup",
+    "docs",
+    "report",
+    "model",
+)
+
+
 def is_heavy(path: Path) -> bool:
     """Whether the file (or a folder above it) is one of HEAVY_PLACES."""
     return path.relative_to(Path(__file__).parent).as_posix().startswith(HEAVY_PLACES)
@@ -91,6 +123,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if not fixtures & HEAVY_FIXTURES and not is_heavy(item.path):
             item.add_marker(pytest.mark.unit)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=_place_among_slowest)
+
+
+def _place_among_slowest(item: pytest.Item) -> int:
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    return next((number for number, place in enumerate(SLOWEST) if path.startswith(place)), len(SLOWEST))
 
 
 def pytest_collection_finish() -> None:
@@ -129,11 +168,19 @@ def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return prepare(identify(EncoderSettings(model=SMOLLM)), shared / "llm")
 
 
+@pytest.fixture(scope="session")
+def tiny_llm(tmp_path_factory: pytest.TempPathFactory, llm_folder: Path) -> Path:
+    """A random model of two layers and 32 dimensions, for tests that do not look at the vectors of texts."""
+    from tests.encoder.tiny import tiny_model
+
+    return tiny_model("baichuan-like", tmp_path_factory.mktemp("tiny_llm"), llm_folder)
+
+
 @pytest.fixture
-def small_settings(tmp_path: Path, llm_folder: Path) -> Callable[..., Settings]:
+def small_settings(tmp_path: Path, tiny_llm: Path) -> Callable[..., Settings]:
     """Settings of a small world in a folder of its own: ``small_settings("training.epochs=2", ...)``."""
     raw = write_raw(tmp_path / "raw")
-    config = write_config(tmp_path / "small.yaml", raw=raw, workspace=tmp_path / "workspace", model=llm_folder)
+    config = write_config(tmp_path / "small.yaml", raw=raw, workspace=tmp_path / "workspace", model=tiny_llm)
 
     def make(*overrides: str) -> Settings:
         return load_settings(config, overrides)

@@ -51,7 +51,7 @@ def texts_of(settings: Settings) -> dict[str, str]:
 def test_each_text_once_and_later_only_what_is_new(
     spark: SparkSession, small_settings: Make, run: Callable[..., Any], tmp_path: Path, llm_folder: Path
 ) -> None:
-    settings = small_settings()
+    settings = small_settings(f"encoder.model={llm_folder}")
     counts = run(settings, *UP_TO_TEXTS)[-1].run.counts
     # Films 1 and 9 have one text.
     assert (counts["rows_in"], counts["encoded"], counts["refused"]) == (ITEMS - 1, ITEMS - 1, 0)

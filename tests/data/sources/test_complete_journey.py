@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ EVENT = ("event_id", "user_id", "item_id", "event_type", "value", "event_time", 
 @pytest.fixture(scope="module")
 def folder() -> Path:
     return resolve(PATH)
+
+
+@pytest.fixture
+def compiled(spark: SparkSession) -> Iterator[None]:
+    """Queries are compiled, as the jobs' are: 1.5 million rows take longer than that."""
+    conf = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
+    before = {key: spark.conf.get(key) for key in conf}
+    for key, value in conf.items():
+        spark.conf.set(key, value)
+    yield
+    for key, value in before.items():
+        spark.conf.set(key, value)
 
 
 @pytest.fixture(params=["int96", "nanoseconds", "microseconds"])
@@ -125,7 +138,7 @@ def test_all_products_of_the_package(spark: SparkSession, folder: Path) -> None:
     assert actual.loc["26081"].category == "MISCELLANEOUS"
 
 
-def test_all_events_of_the_package(spark: SparkSession, folder: Path) -> None:
+def test_all_events_of_the_package(spark: SparkSession, folder: Path, compiled: None) -> None:
     reader = CompleteJourney()
     events = reader.events(spark, folder, reader.files(folder))
     assert tuple(events.columns) == (*EVENT_COLUMNS, *ROW_COLUMNS)
