@@ -14,19 +14,24 @@ ROWS_A_PARTITION = 150_000
 
 
 def profile(
-    frame: DataFrame, rules: Iterable[TableRule], read_table: Callable[[str], DataFrame]
+    frame: DataFrame,
+    rules: Iterable[TableRule],
+    read_table: Callable[[str], DataFrame],
+    *,
+    rows: int | None = None,
 ) -> dict[str, float | None]:
     """Rule name -> value, for the rules that measure rows; None if there is nothing to measure.
 
     ``read_table`` returns a referenced table. The rows are read once for all measures, and once more (only the columns
-    of the rule) for each ``repeats_of`` and ``even``; a referenced table is read once.
+    of the rule) for each ``even`` and ``repeats_of``; a referenced table is read once. ``rows`` is the number of rows
+    if the table's log has it: ``repeats_of`` takes no pass of its own for at most ROWS_A_PARTITION.
     """
     from pyspark.sql import functions as F
 
     rules = [rule for rule in rules if rule.measure or rule.references or rule.repeats_of or rule.even]
     if not rules:
         return {}
-    plain = frame
+    plain, few = frame, rows is not None and rows <= ROWS_A_PARTITION
     columns = [F.count(F.lit(1)).cast("double").alias("_rows")]
     for rule in rules:
         if rule.measure is not None:
@@ -36,27 +41,33 @@ def profile(
             referenced = read_table(rule.references.table).select(column).distinct().withColumn(exists, F.lit(True))
             frame = frame.join(referenced, column, "left")
             columns.append(F.count_if(F.col(exists).isNull()).cast("double").alias(rule.name))
+        elif rule.repeats_of is not None and few:
+            # The set of one task's hashes fits into memory, and saves the small table two jobs.
+            hashes = F.collect_set(F.xxhash64(*rule.repeats_of))
+            columns.append((F.count(F.lit(1)) - F.size(hashes)).cast("double").alias(rule.name))
     row = frame.agg(*columns).first()
     assert row is not None
     values: dict[str, float | None] = row.asDict()
-    rows = int(values.pop("_rows") or 0)
+    counted = int(values.pop("_rows") or 0)
     for rule in rules:
         if rule.repeats_of is not None:
-            values[rule.name] = float(_repeats(plain, rule.repeats_of, rows))
+            repeats = int(values[rule.name] or 0) if few else _repeated_hashes(plain, rule.repeats_of, counted)
+            # Different values may share a hash.
+            exact = counted - plain.select(*rule.repeats_of).distinct().count() if repeats else 0
+            values[rule.name] = float(exact)
         elif rule.even is not None:
             values[rule.name] = float(_short(plain, rule.even))
     return values
 
 
-def _repeats(frame: DataFrame, columns: list[str], rows: int) -> int:
-    """Number of rows minus number of distinct values; by 64-bit hashes, and by the values if hashes repeat."""
+def _repeated_hashes(frame: DataFrame, columns: list[str], rows: int) -> int:
+    """Number of rows minus number of distinct 64-bit hashes of their values."""
     from pyspark.sql import functions as F
 
     hashed = frame.select(F.xxhash64(*columns).alias("hash"))
     # Repartitioned first, into parts that fit into the processor's caches: partial aggregation does not reduce keys.
     spread = hashed.repartition(max(1, rows // ROWS_A_PARTITION), "hash")
-    repeats = rows - spread.distinct().count()
-    return repeats and rows - frame.select(*columns).distinct().count()
+    return rows - spread.distinct().count()
 
 
 def _short(frame: DataFrame, even: Evenness) -> int:

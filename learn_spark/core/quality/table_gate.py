@@ -14,7 +14,7 @@ from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.results import Results, StoredResult
 from learn_spark.core.settings.platform import QualitySettings
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
-from learn_spark.core.tables.snapshot import commit_time, current_version, version_at
+from learn_spark.core.tables.snapshot import Snapshot, commit_time, current_version, version_at
 from learn_spark.core.tables.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class TableGate:
                 pinned = version_at(path, commit_time(self._workspace.table(table), version))
             return delta.read(spark, path, pinned)
 
-        measured = profile(delta.read(spark, self._workspace.table(table), version), rules, read_referenced)
+        path = self._workspace.table(table)
+        rows = Snapshot.open(path, version).rows
+        measured = profile(delta.read(spark, path, version), rules, read_referenced, rows=rows)
         earlier = results.last_observed(table, version)
         before = results.passed_before(table, version)
         observed: dict[str, float | None] = dict(measured)

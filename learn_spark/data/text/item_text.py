@@ -46,7 +46,8 @@ def run(context: StageContext) -> StageResult:
         texts.unpersist()
     assert counted is not None
     written = delta.read(context.spark, context.path("item_text")).where(F.col("template_version") == chosen.key)
-    rows_in, rows_out = items.count(), written.join(items.select("item_id"), "item_id", "left_semi").count()
+    rows_in = context.snapshot("items").rows
+    rows_out = written.join(items.select("item_id"), "item_id", "left_semi").count()
     if rows_in != rows_out:
         raise LearnSparkError(
             f"item_text: {rows_in:,} items were read, but {rows_out:,} of them have a text in the table"

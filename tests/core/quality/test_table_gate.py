@@ -93,7 +93,7 @@ def test_a_profile_measures_what_hand_and_eye_do(spark: SparkSession) -> None:
         rule("change", drift_of="rows"),
         rule("told", given="something"),
     ]
-    assert profile(frame, rules, others.__getitem__) == {
+    expected = {
         "rows": 5.0,
         "repeated": 2.0,
         "repeats": 2.0,
@@ -104,6 +104,9 @@ def test_a_profile_measures_what_hand_and_eye_do(spark: SparkSession) -> None:
         "unknown_items": 2.0,
         "unknown_colours": 3.0,
     }
+    assert profile(frame, rules, others.__getitem__) == expected
+    # Few rows, by the log: repeats are counted in the same pass.
+    assert profile(frame, rules, others.__getitem__, rows=5) == expected
     assert profile(frame, rules[-2:], others.__getitem__) == {}
 
 
