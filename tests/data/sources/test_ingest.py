@@ -161,7 +161,7 @@ def test_missing_columns_files_and_packages_are_named(
         run(settings, "ingest")
     with pytest.raises(LocationError, match="'nopackage' is not installed"):
         resolve("package:nopackage/data")
-    with pytest.raises(LocationError, match="leads out of"):
+    with pytest.raises(LocationError, match="is outside the package"):
         resolve("package:yaml/../../..")
 
 
