@@ -145,7 +145,7 @@ def test_a_category_must_not_be_there_twice(tmp_path: Path, one: str, other: str
     (tmp_path / one).write_bytes(b"x")
     Amazon2014().files(tmp_path)
     (tmp_path / other).write_bytes(b"x")
-    with pytest.raises(LocationError, match=f"{one} and {other} .* category Beauty: keep one of them"):
+    with pytest.raises(LocationError, match=f"{one} and {other} .* category Beauty; keep one of them"):
         Amazon2014().files(tmp_path)
 
 
