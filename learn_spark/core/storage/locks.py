@@ -60,21 +60,21 @@ def wait_for_lock(path: Path) -> Iterator[None]:
 @contextmanager
 def share(folder: Path, resource: str, job: str) -> Iterator[None]:
     """Be one of the users of ``resource``, whose locks lie in ``folder``; LockedError while somebody has it alone."""
-    own = folder / f"user-{os.getpid()}-{secrets.token_hex(4)}.lock"
-    with ExitStack() as held:
+    lock = folder / f"user-{os.getpid()}-{secrets.token_hex(4)}.lock"
+    with ExitStack() as locks:
         with wait_for_lock(folder / "gate.lock"):
             with lock_or_refuse(folder / "exclusive.lock", resource, job):
                 pass
-            held.enter_context(lock_or_refuse(own, resource, job, remove=True))
+            locks.enter_context(lock_or_refuse(lock, resource, job, remove=True))
         yield
 
 
 @contextmanager
 def exclude(folder: Path, resource: str, job: str) -> Iterator[None]:
     """Be the only user of ``resource``, whose locks lie in ``folder``; LockedError while anybody uses it."""
-    with ExitStack() as held:
+    with ExitStack() as locks:
         with wait_for_lock(folder / "gate.lock"):
-            held.enter_context(lock_or_refuse(folder / "exclusive.lock", resource, job))
+            locks.enter_context(lock_or_refuse(folder / "exclusive.lock", resource, job))
             for user in folder.glob("user-*.lock"):
                 with lock_or_refuse(user, resource, job, remove=True):
                     pass  # its process was killed
