@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
+LONGEST_ROW = 10_000  # characters: outside a terminal no cell of a table is cut off
 
 
 class Bar:
@@ -50,7 +51,7 @@ class Reporter:
     """Prints to the terminal; to a file or a pipe it prints plain lines of 120 characters."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        width = None if sys.stdout.isatty() else 120
+        width = None if sys.stdout.isatty() else LONGEST_ROW
         self.console = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty(), quiet=quiet)
 
     def heading(self, text: str) -> None:
