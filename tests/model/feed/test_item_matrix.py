@@ -217,8 +217,11 @@ def test_values_beyond_half_precision_and_broken_tables_are_refused(tmp_path: Pa
     assert item_matrix(build((index, text, large), tmp_path / "cache"))[2].tolist() == [3.0, -70000.0]
     with pytest.raises(SnapshotError, match=r"has 2 rows, but the Delta log of .* records 3"):
         build((index, text, Snapshot(large.path, 0, large.files, (3,))), tmp_path / "other")
+    # Which of the two files is read first depends on their random names.
     uneven = [vectors_table("mine", np.array([n]), np.ones((1, n + 1))) for n in range(2)]
-    with pytest.raises(MissingEmbeddingsError, match=r"have 2 to 2 values in .*, expected 1"):
+    with pytest.raises(
+        MissingEmbeddingsError, match=r"have (1 to 1 values in .*, expected 2|2 to 2 values in .*, expected 1)"
+    ):
         build((index, text, write(tmp_path / "uneven", *uneven)), tmp_path / "other")
     assert not list((tmp_path / "other").glob("*.npy"))
     none = write(
