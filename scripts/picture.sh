@@ -8,6 +8,8 @@ browser="${CHROMIUM:-$(command -v chromium || command -v chromium-browser || com
 profile="$(mktemp -d)"
 trap 'rm -rf "$profile"' EXIT
 mkdir -p "$(dirname "$2")"
+# The page without this machine's folders.
+sed "s#$(realpath "$1")#$1#g" "$page" > "$profile/page.html"
 "$browser" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$profile" \
-    --window-size=1000,1180 --screenshot="$(realpath -m "$2")" "file://$page" 2> /dev/null
+    --window-size=1000,1180 --screenshot="$(realpath -m "$2")" "file://$profile/page.html" 2> /dev/null
 echo "$2"
