@@ -187,12 +187,14 @@ def _parts(workspace: Workspace, runs: set[str]) -> dict[tuple[str, str, str], f
 
 def _slices(workspace: Workspace, rows: Sequence[Row], dimension: str) -> dict[str, dict[str, SliceFigure]]:
     """slice -> row -> NDCG@10 of the row's first seed, in the dimension's order; the whole split last."""
-    by_run = {(next(iter(row.runs.values())), row.method): row.name for row in rows}
+    names: dict[tuple[str, str], list[str]] = {}  # rows of equal settings share a run
+    for study_row in rows:
+        names.setdefault((next(iter(study_row.runs.values())), study_row.method), []).append(study_row.name)
     slices: dict[str, dict[str, SliceFigure]] = {}
     for row in slice_rows(workspace):
-        name = by_run.get((row.run_id, row.method))
-        if name and (row.split, row.metric) == ("test", MAIN) and row.dimension in (dimension, "all"):
-            slices.setdefault(row.slice, {})[name] = SliceFigure(row.value, row.low, row.high, row.users)
+        if (row.split, row.metric) == ("test", MAIN) and row.dimension in (dimension, "all"):
+            for name in names.get((row.run_id, row.method), ()):
+                slices.setdefault(row.slice, {})[name] = SliceFigure(row.value, row.low, row.high, row.users)
     order = DIMENSIONS.get(dimension) or ()
     known = sorted(set(slices) - {"all"}, key=lambda part: (order.index(part) if part in order else len(order), part))
     return {part: slices[part] for part in [*known, *(["all"] if "all" in slices else [])]}

@@ -11,6 +11,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.machine import available_cores
 from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.settings.study import StudyRowSettings, StudySettings
 from learn_spark.core.stages.context import SparkHolder
 from learn_spark.core.stages.registry import find_stage
@@ -155,7 +156,9 @@ def _train(
     missing = [t for t in trainings if find_model(workspace, t.settings()) is None]
     console.heading(f"{len(trainings) - len(missing)} of {len(trainings)} trainings are done")
     jobs = []
-    for training in missing:
+    # Rows of equal settings, such as a searched one whose search chose the preset, are trained once.
+    distinct = {fingerprint(t.settings(), find_stage("train").sections): t for t in reversed(missing)}
+    for training in reversed(distinct.values()):
         arguments = ["train", "--config", training.config, *_sets(training.overrides)]
         log = folder / "logs" / f"{_file_name(training.name)}.log"
         jobs.append(Job(training.name, tuple(arguments), log))
