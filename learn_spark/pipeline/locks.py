@@ -32,6 +32,6 @@ def whole_workspace(workspace: Workspace, job: str) -> Iterator[None]:
         yield
 
 
-def written_by(stages: Iterable[Stage]) -> set[str]:
+def exclusively_written(stages: Iterable[Stage]) -> set[str]:
     """What only one run at a time may write, of all that the stages write."""
     return {name for stage in stages for name in (*stage.writes, *stage.folders) if name not in stage.appends}

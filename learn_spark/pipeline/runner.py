@@ -22,7 +22,7 @@ from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
-from learn_spark.pipeline.locks import writing, written_by
+from learn_spark.pipeline.locks import exclusively_written, writing
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def run_stages(
     holder = SparkHolder(settings, verbose=verbose, meanwhile=prepare)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     outcomes = []
-    with writing(workspace, written_by(stages), f"a run of {', '.join(names)}"):
+    with writing(workspace, exclusively_written(stages), f"a run of {', '.join(names)}"):
         try:
             for number, stage in enumerate(stages, 1):
                 console.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")

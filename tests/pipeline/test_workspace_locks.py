@@ -13,7 +13,7 @@ from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.storage.locks import LockedError
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.pipeline.locks import whole_workspace, writing, written_by
+from learn_spark.pipeline.locks import exclusively_written, whole_workspace, writing
 from tests.world import write_config
 
 COMMAND = (sys.executable, "-c", "from learn_spark.commands.main import main; main()")
@@ -22,7 +22,7 @@ COMMAND = (sys.executable, "-c", "from learn_spark.commands.main import main; ma
 def test_a_second_ingest_is_refused_before_it_reads_anything(tmp_path: Path) -> None:
     config = write_config(tmp_path / "shop.yaml", raw=tmp_path / "raw", workspace=tmp_path / "w", model=tmp_path)
     workspace = Workspace.open(load_settings(config).workspace)
-    with writing(workspace, written_by([find_stage("ingest")]), "a run of ingest"):
+    with writing(workspace, exclusively_written([find_stage("ingest")]), "a run of ingest"):
         second = subprocess.run([*COMMAND, "ingest", "--config", str(config)], capture_output=True, text=True)
     assert second.returncode == 1
     assert second.stderr.startswith("error: interactions in the workspace")
@@ -45,7 +45,7 @@ def test_stages_exclude_each_other_by_what_they_write(
     tmp_path: Path, first: tuple[str, ...], second: tuple[str, ...], shared: set[str]
 ) -> None:
     workspace = Workspace.open(str(tmp_path))
-    names = [written_by(map(find_stage, stages)) for stages in (first, second)]
+    names = [exclusively_written(map(find_stage, stages)) for stages in (first, second)]
     assert names[0] & names[1] == shared
     with writing(workspace, names[0], "the first"):
         if shared:
