@@ -20,6 +20,7 @@ prints a section of this page in the terminal, `--json` gives it as data. The re
 
 | preset in `conf/` | for |
 |---|---|
+| `shop` | your own files: `learn-spark init` extends it ([Your own data](start/own-data.md)) |
 | `quickstart`, `learn` | MovieLens-100K with LEARN+; with LEARN alone |
 | `learn-plus` | LEARN+ for any data set: extends the settings of the data set |
 | `movielens`, `movielens-learn`, `movielens-plus`, `movielens-sasrec`, `movielens-hstu` | \

@@ -58,6 +58,8 @@ def _sentence(item: Mapping[str, Any], key: str, section: _Section, model: type[
         if item["type"] == "union_tag_not_found":
             return f"{key}.{kinds.key}: must be given, one of {', '.join(kinds.classes)}"
         return f"{key}.{kinds.key}: must be one of {', '.join(kinds.classes)} (got {item['input'][kinds.key]!r})"
+    if item["type"] in ("model_type", "model_attributes_type") and item["input"] is None:
+        return f"{key}: must be given" + ("; learn-spark init FOLDER describes your files" if key == "source" else "")
     if item["type"] in ("model_type", "model_attributes_type"):
         return f"{key}: must be a section, settings as 'key: value' (got {item['input']!r})"
     reason = item["msg"][0].lower() + item["msg"][1:]

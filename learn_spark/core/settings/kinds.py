@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -47,6 +47,40 @@ def models_of(field: FieldInfo) -> list[type[BaseModel]]:
     """The settings classes of a setting: one per kind, one for a section without kinds, none for a value."""
     types = [field.annotation, *get_args(field.annotation)]
     return [one for one in types if isinstance(one, type) and issubclass(one, BaseModel)]
+
+
+def parts_of(key: str, model: type[BaseModel]) -> list[str]:
+    """The dotted ``key`` as the keys of nested mappings.
+
+    A setting that maps names to values is the end of the path, because its names may contain dots: the name
+    ``spark.sql.x`` of ``spark.conf.spark.sql.x``, and ``interactions.age_days`` of
+    ``quality.rules.interactions.age_days.most``.
+    """
+    parts, rest, models = [], key.split("."), [model]
+    while rest:
+        parts.append(rest.pop(0))
+        field = next((fields_of(one)[parts[-1]] for one in models if parts[-1] in fields_of(one)), None)
+        if field is None:
+            break
+        if rest and get_origin(field.annotation) is dict:
+            inner = [one for one in _leaves(field.annotation) if issubclass(one, BaseModel)]
+            names = {name for one in inner for name in fields_of(one)}
+            end = [rest.pop()] if len(rest) > 1 and rest[-1] in names else []
+            return [*parts, ".".join(rest), *end]
+        models = models_of(field)
+    return parts + rest
+
+
+def _leaves(annotation: Any) -> list[type]:
+    """The classes inside an annotation such as dict[str, A | B]."""
+    inner = get_args(annotation)
+    return (
+        [leaf for one in inner for leaf in _leaves(one)]
+        if inner
+        else [annotation]
+        if isinstance(annotation, type)
+        else []
+    )
 
 
 def kinds_of(field: FieldInfo) -> Kinds | None:

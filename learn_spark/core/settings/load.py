@@ -17,7 +17,7 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.core.resources import resource_folder
 from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.settings.explain import explain
-from learn_spark.core.settings.kinds import drop_settings_of_other_kinds, with_kinds_named
+from learn_spark.core.settings.kinds import drop_settings_of_other_kinds, parts_of, with_kinds_named
 from learn_spark.core.settings.renamed import as_tree, refuse_old_keys
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.settings.study import StudySettings
@@ -121,12 +121,14 @@ def _parse_override(override: str) -> tuple[str, Any]:
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w.-]+)*", key):
         raise SettingsError(f"--set {override!r} is not of the form key=value (for example training.epochs=5)")
     value = _parse(text, f"--set {key}") if text else None
+    if isinstance(value, str) and " #" in text and text[0] not in "'\"":
+        value = text  # YAML would drop what follows " #" as a comment, such as the end of a folder's name
     refuse_old_keys(as_tree(key, value), f"--set {key}")
     return key, value
 
 
-def _apply_override(tree: dict[str, Any], key: str, value: Any) -> None:
-    parts = ["spark", "conf", key.removeprefix("spark.conf.")] if key.startswith("spark.conf.") else key.split(".")
+def _apply_override(tree: dict[str, Any], key: str, value: Any, model: type[BaseModel]) -> None:
+    parts = parts_of(key, model)
     node = tree
     for part in parts[:-1]:
         node = node.setdefault(part, {})
@@ -173,7 +175,7 @@ def _validated(model: type[_Model], tree: dict[str, Any], overrides: Iterable[st
         key, value = _parse_override(override)
         # Settings given by an earlier override are kept, so that one of another kind is an error and not ignored.
         tree = drop_settings_of_other_kinds(tree, as_tree(key, value), model, keep=given)
-        _apply_override(tree, key, value)
+        _apply_override(tree, key, value, model)
         given.append(key)
     try:
         return model.model_validate(with_kinds_named(tree, model))

@@ -38,7 +38,7 @@ class QualitySettings(Section):
 
     rules: dict[str, RuleSettings] = Field(default_factory=dict)
     """Changed rules by table and rule: {interactions.age_days: {most: 2}}. On the command line
-    --set 'quality.rules={interactions.age_days: {most: 2}}'."""
+    --set quality.rules.interactions.age_days.most=2."""
 
 
 class PipelineSettings(Section):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from learn_spark.core.settings.ads import ExposuresSettings, InteractionExposuresSettings, RankingSettings
@@ -11,7 +14,7 @@ from learn_spark.core.settings.features import FlatIndexSettings, IndexSettings,
 from learn_spark.core.settings.histories import FeedSettings, HistoriesSettings, LastEventsHistoriesSettings
 from learn_spark.core.settings.platform import PipelineSettings, QualitySettings, SparkSettings
 from learn_spark.core.settings.search import SearchSettings
-from learn_spark.core.settings.source import SourceSettings, TextSettings
+from learn_spark.core.settings.source import TEMPLATE_OF_FORMAT, SourceSettings, TextSettings
 from learn_spark.core.settings.tower import LearnTowerSettings, TowerSettings
 from learn_spark.core.settings.training import EvaluationSettings, ObjectiveSettings, TrainingSettings
 
@@ -59,6 +62,16 @@ class Settings(Section):
     """The search over settings."""
     pipeline: PipelineSettings
     """The stages of learn-spark run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _template_of_the_source(cls, tree: Any) -> Any:
+        """``text.template`` by ``source.format`` where it is null or not given, so that it is in the saved settings."""
+        source, text = (tree.get("source"), tree.get("text", {})) if isinstance(tree, Mapping) else (None, None)
+        if not isinstance(source, Mapping) or not isinstance(text, Mapping) or text.get("template") is not None:
+            return tree
+        template = TEMPLATE_OF_FORMAT.get(str(source.get("format")), TextSettings.model_fields["template"].default)
+        return {**tree, "text": {**text, "template": template}}
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Settings:

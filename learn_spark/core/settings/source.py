@@ -94,11 +94,20 @@ class FilesSourceSettings(_SourceSettings):
 SourceSettings = Annotated[KnownSourceSettings | FilesSourceSettings, Field(discriminator="format")]
 
 
+TEMPLATE_OF_FORMAT = {
+    "movielens-100k": "movie",
+    "movielens": "movie",
+    "amazon-2014": "amazon",
+    "amazon-2018": "amazon",
+}
+
+
 class TextSettings(Section):
     """The text of an item (learn_spark/data/text)."""
 
-    template: str = "learn-industrial"
-    """The prompt template. Texts of another template are encoded in addition; earlier ones are kept."""
+    template: str = "shop"
+    """The prompt template; null or not given: movie for MovieLens, amazon for Amazon reviews, else shop, which has no
+    price. Texts of another template are encoded in addition; earlier ones are kept."""
     max_characters: Count = 8000
     """Longer fields are truncated to this number of characters."""
     fallback: str = Field(default="No description.", min_length=1)

@@ -1,7 +1,9 @@
-"""Cleaning raw text: HTML, control characters, white space, length. Pure Columns."""
+"""Cleaning raw text: HTML, control characters, white space, length. Pure Columns, and the same without Spark."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,3 +28,14 @@ def clean(column: Column, max_characters: int) -> Column:
     text = F.regexp_replace(text, r"[\p{Cc}\u200b\u2060\ufeff\ufffd]", " ")
     text = F.trim(F.regexp_replace(text, r"[\s\u00a0]+", " "))
     return F.when(text != "", text)
+
+
+def clean_text(text: str | None, max_characters: int) -> str | None:
+    """``clean`` for one text, without Spark: for previews."""
+    if text is None:
+        return None
+    text = re.sub(r"(?s)<!--.*?-->|</?[A-Za-z][^<>]*>", " ", text[:max_characters])
+    for entity, character in _ENTITIES:
+        text = re.sub(entity, character, text)
+    text = "".join(" " if unicodedata.category(c) == "Cc" or c in "\u200b\u2060\ufeff\ufffd" else c for c in text)
+    return re.sub(r"[ \u00a0]+", " ", text).strip(" ") or None

@@ -12,6 +12,8 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.data.text.cleaning import clean
 from learn_spark.data.text.templates import template
 
+SAMPLE_CHARACTERS = 300
+
 
 def run(context: StageContext) -> StageResult:
     """Write the text of every item whose text is new or changed.
@@ -40,7 +42,10 @@ def run(context: StageContext) -> StageResult:
             update_when="t.text_key != s.text_key",
         )
         counted = texts.agg(
-            F.count("*").alias("items"), F.count_if("blank").alias("blank"), F.countDistinct("text_key").alias("texts")
+            F.count("*").alias("items"),
+            F.count_if("blank").alias("blank"),
+            F.countDistinct("text_key").alias("texts"),
+            F.min_by(F.substring("text", 1, SAMPLE_CHARACTERS), "item_id").alias("sample"),
         ).first()
     finally:
         texts.unpersist()
@@ -58,5 +63,6 @@ def run(context: StageContext) -> StageResult:
         counts={**changes, "blank": counted["blank"], "distinct_texts": counted["texts"]},
         notes=(
             f"{counted['texts']:,} distinct texts of {counted['items']:,} items, {counted['blank']:,} without text",
+            *([f"template {chosen.name}, for example: {counted['sample']}"] if counted["items"] else []),
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,15 @@ class Template:
         """The item columns that the template reads."""
         return [field for clause in self.clauses for field in _FIELD.findall(clause)]
 
+    def text(self, fields: Mapping[str, str | None]) -> str:
+        """The text of one item without Spark, equal to ``render``'s. ``fields`` are cleaned texts (None = missing)."""
+        parts = []
+        for clause in self.clauses:
+            (field,) = _FIELD.findall(clause)
+            if (value := fields.get(field)) is not None:
+                parts.append(clause.replace(f"{{{field}}}", value))
+        return " ".join(parts)
+
     def render(self, fields: dict[str, Column]) -> Column:
         """The text, empty where every field is missing. ``fields`` are cleaned columns (null = missing)."""
         from pyspark.sql import functions as F
@@ -45,6 +55,18 @@ class Template:
 
 
 _TEMPLATES = (
+    # Any catalogue. Without the price: it changes often, and each change would mean another text to encode.
+    Template(
+        "shop",
+        1,
+        (
+            "Title: {title}.",
+            "Category: {category}.",
+            "Brand: {brand}.",
+            "Keywords: {keywords}.",
+            "Details: {attributes}.",
+        ),
+    ),
     # LEARN, section "content embedding generation": the industrial prompt with six fields.
     Template(
         "learn-industrial",

@@ -15,6 +15,10 @@ from learn_spark.core.settings.kinds import fields_of, models_of
 from learn_spark.core.settings.load import fingerprint, redacted
 from learn_spark.core.settings.schema import Settings
 
+FILES = (
+    "{format: files, path: x, items: {files: i.csv, columns: {item_id: i}}, events: {files: e.csv, columns: "
+    "{item_id: i, user_id: u, event_time: t}}}"
+)
 PRESETS = {"learn-plus"}  # to be put upon a data set's settings
 
 
@@ -24,7 +28,62 @@ def test_every_shipped_file_loads(path: Path, tmp_path: Path) -> None:
         upon = tmp_path / "upon.yaml"
         upon.write_text(f"extends: [{path.with_name('learn.yaml')}, {path}]\n")
         path = upon
+    if path.stem == "shop":  # it has no files of its own
+        with pytest.raises(SettingsError, match="source: must be given; learn-spark init FOLDER"):
+            load_settings(path)
+        return
     assert load_settings(path).workspace
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "value"),
+    [
+        ("quality.rules.interactions.age_days.most=2", ("quality", "rules", "interactions.age_days", "most"), 2.0),
+        ("quality.rules.items.rows={least: 5}", ("quality", "rules", "items.rows", "least"), 5.0),
+        ("spark.conf.spark.sql.ansi.enabled='false'", ("spark", "conf", "spark.sql.ansi.enabled"), "false"),
+        (
+            "search.parameters.tower.dropout={low: 0.1, high: 0.5}",
+            ("search", "parameters", "tower.dropout", "low"),
+            0.1,
+        ),
+        ("histories.weights.cart=0.5", ("histories", "weights", "cart"), 0.5),
+        ("workspace=/tmp/w 100% #e", ("workspace",), "/tmp/w 100% #e"),
+        ("workspace='/tmp/w' # mine", ("workspace",), "/tmp/w"),
+        ("training.epochs=3 # few", ("training", "epochs"), 3),
+    ],
+)
+def test_an_override_reaches_its_setting(override: str, where: tuple[str, ...], value: object) -> None:
+    """Names of rules, parameters and options of Spark contain dots; the end of a folder's name is no comment."""
+    node = load_settings("learn", [override]).model_dump()
+    for key in where:
+        node = node[key]
+    assert node == value
+
+
+def test_two_bounds_of_a_rule_are_both_kept() -> None:
+    rule = "quality.rules.interactions.age_days"
+    (changed,) = load_settings("learn", [f"{rule}.most=2", f"{rule}.severity=warn"]).quality.rules.values()
+    assert (changed.most, changed.severity) == (2.0, "warn")
+    with pytest.raises(SettingsError, match=r"quality.rules.interactions.age_days.mst: .*did you mean"):
+        load_settings("learn", [f"{rule}={{mst: 2}}"])
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "template"),
+    [
+        ("{format: movielens, path: x}", "{}", "movie"),
+        ("{format: amazon-2018, path: x}", "{template: null}", "amazon"),
+        (FILES, "{}", "shop"),
+        (FILES, "{max_characters: 10}", "shop"),
+        (FILES, "{template: learn-industrial}", "learn-industrial"),
+    ],
+)
+def test_the_template_is_that_of_the_source(source: str, text: str, template: str, tmp_path: Path) -> None:
+    """A shop that extends learn.yaml gets no prompt of films; the template's name is in the saved settings."""
+    (tmp_path / "own.yaml").write_text(f"extends: learn.yaml\nsource: {source}\ntext: {text}\n")
+    settings = load_settings(tmp_path / "own.yaml")
+    assert settings.text.template == template
+    assert yaml.safe_load(save_settings(settings, tmp_path).read_text())["text"]["template"] == template
 
 
 def test_every_knob_has_its_effect_beside_it() -> None:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.text.cleaning import clean
+from learn_spark.data.text.cleaning import clean, clean_text
 from learn_spark.data.text.templates import template
 from tests.world import ITEMS, item_lines, write_raw
 
@@ -39,6 +39,7 @@ from tests.world import ITEMS, item_lines, write_raw
 def test_cleaning(spark: SparkSession, raw: str | None, expected: str | None) -> None:
     frame = spark.createDataFrame([(raw,)], "raw string")
     assert frame.select(clean(F.col("raw"), 1000)).first()[0] == expected  # type: ignore[index]
+    assert clean_text(raw, 1000) == expected
 
 
 def test_a_huge_field_is_cut_first(spark: SparkSession) -> None:
@@ -60,7 +61,10 @@ def test_a_template_leaves_out_what_is_missing(spark: SparkSession) -> None:
     )
     assert texts[1] == 'The item information is given as follows. Item title is "Ring".'
     assert texts[2] == ""
-    with pytest.raises(SettingsError, match="the templates are amazon, learn-industrial, movie"):
+    rows = [row.asDict() for row in frame.select(*[c.alias(n) for n, c in fields.items()]).collect()]
+    assert [industrial.text(row) for row in rows] == texts
+    assert "{price}" not in "".join(template("shop").clauses)
+    with pytest.raises(SettingsError, match="the templates are amazon, learn-industrial, movie, shop"):
         template("none")
 
 
