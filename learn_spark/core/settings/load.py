@@ -92,7 +92,9 @@ def _read_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ())
     merged: dict[str, Any] = {}
     for base in bases:
         sibling, preset = path.parent / str(base), resource_folder("conf") / str(base)
-        base_path = sibling if sibling.is_file() else preset
+        # A file may have the name of the preset that it extends, as shop.yaml.
+        itself = sibling.is_file() and sibling.resolve() == path.resolve() and preset.is_file()
+        base_path = sibling if sibling.is_file() and not itself else preset
         if not base_path.is_file():
             raise SettingsError(f"{path} extends {base}, but there is no file {sibling}, and no preset {base} in conf/")
         merged = _upon(merged, _read_tree(base_path, model, (*above, path.resolve())), model)

@@ -1,0 +1,69 @@
+"""All raw files of a folder, and those that are passed over with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from learn_spark.core.errors import SettingsError
+from learn_spark.data.guesses.contents import Contents, UnusableFileError, read_head
+from learn_spark.data.guesses.table_files import read_delta, read_parquet
+from learn_spark.data.guesses.text_files import read_text
+
+MOST_FILES = 2_000  # that are opened; a folder of daily files has some hundred
+# Files that stand beside data, and are no tables.
+_NOT_DATA = (".md", ".pdf", ".png", ".jpg", ".jpeg", ".yaml", ".yml", ".toml", ".ini", ".py", ".sh", ".sql", ".log")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The tables in a folder, in the order of their names. ``passed_over``: name -> reason."""
+
+    path: Path
+    files: tuple[Contents, ...]
+    passed_over: dict[str, str]
+
+
+def look(path: Path) -> Folder:
+    """Open the files below ``path`` (or the one file ``path``). Raises SettingsError where there is nothing to open."""
+    path = path.expanduser()
+    if not path.exists():
+        raise SettingsError(f"there is no folder {path}; give the folder of your raw files")
+    only = None if path.is_dir() and not (path / "_delta_log").is_dir() else path
+    folder = (path if only is None else path.parent).resolve()
+    files: list[Contents] = []
+    passed_over: dict[str, str] = {}
+    for number, found in enumerate(_found(folder) if only is None else [only.resolve()]):
+        name = found.relative_to(folder).as_posix()
+        if number >= MOST_FILES:
+            passed_over[name] = f"the first {MOST_FILES:,} files are looked at"
+            break
+        try:
+            files.append(_opened(found, name))
+        except UnusableFileError as error:
+            passed_over[name] = str(error)
+    return Folder(folder, tuple(files), passed_over)
+
+
+def _found(folder: Path) -> Iterator[Path]:
+    for here, folders, names in os.walk(folder):
+        at = Path(here)
+        tables = [name for name in folders if (at / name / "_delta_log").is_dir()]
+        yield from (at / name for name in sorted(tables))
+        folders[:] = sorted(name for name in folders if name not in tables and not name.startswith((".", "_")))
+        for name in sorted(names):
+            if not name.startswith((".", "_")) and not name.endswith((*_NOT_DATA, ".crc")):
+                yield at / name
+
+
+def _opened(path: Path, name: str) -> Contents:
+    if path.is_dir():
+        return read_delta(path, name)
+    head, whole = read_head(path)
+    if head.startswith(b"PAR1"):
+        return read_parquet(path, name)
+    if path.suffix == ".parquet":
+        raise UnusableFileError("it is not Parquet")
+    return read_text(path, name, head, whole)
