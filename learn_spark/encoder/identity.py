@@ -85,6 +85,25 @@ def identify(settings: EncoderSettings) -> EncoderIdentity:
     )
 
 
+def check_model(settings: EncoderSettings) -> None:
+    """Raise EncoderError where the model is missing or not the pinned revision, or a hub name is not pinned.
+
+    Nothing is downloaded, and local weights are hashed only where ``encoder.revision`` pins them.
+    """
+    if settings.model.startswith("package:") or Path(settings.model).expanduser().exists():
+        weight_files(resolve(settings.model))
+        if settings.revision:
+            identify(settings)
+    elif not _HUB_NAME.match(settings.model):
+        raise EncoderError(f"encoder.model {settings.model!r} is neither an existing file or folder nor a hub name")
+    elif settings.revision is None:
+        raise EncoderError(_unpinned(settings.model))
+
+
+def _unpinned(name: str) -> str:
+    return f"encoder.model {name} is a hub name: set encoder.revision to a commit, so that a re-run uses the same model"
+
+
 def weight_files(path: Path) -> list[Path]:
     """The files with the weights: the GGUF file, or a folder's safetensors. Raises EncoderError for other formats."""
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
@@ -111,10 +130,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     if revision is None:
-        raise EncoderError(
-            f"encoder.model {name} is a hub name: set encoder.revision to a commit, so that a re-run uses the same "
-            "model"
-        )
+        raise EncoderError(_unpinned(name))
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
     except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow.compute as pc
 
@@ -11,8 +11,10 @@ from learn_spark.core.stages.stage import Stage
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.headers import Incoming
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
+from learn_spark.pipeline.preflight import Delivery
 
 
 def rows_of(workspace: Workspace, tables: Mapping[str, int | None]) -> dict[str, int]:
@@ -26,11 +28,23 @@ def rows_of(workspace: Workspace, tables: Mapping[str, int | None]) -> dict[str,
     return rows
 
 
-def forecast(stage: Stage, settings: Settings, workspace: Workspace) -> list[str]:
-    """Lines that describe a run of ``stage`` on the current tables: inputs, outputs and duration."""
+def forecast(
+    stage: Stage,
+    settings: Settings,
+    workspace: Workspace,
+    arriving: Delivery | None = None,
+    changing: Collection[str] = (),
+) -> list[str]:
+    """Lines that describe a run of ``stage`` on the current tables: inputs, outputs and duration.
+
+    ``arriving``: the files that an ingest before it would read; ``changing``: tables that stages before it would write.
+    """
     now = rows_of(workspace, dict.fromkeys(stage.reads))
     lines = []
-    if now:
+    if stage.name == "ingest" and arriving is not None:
+        lines.append(f"reads  {_amount('items', arriving.items)}, {_amount('events', arriving.events)}")
+        lines += arriving.notes
+    elif now:
         tables = (f"{table} @ {current_version(workspace.table(table))} ({rows:,} rows)" for table, rows in now.items())
         lines.append(f"reads  {', '.join(tables)}")
     else:
@@ -38,7 +52,7 @@ def forecast(stage: Stage, settings: Settings, workspace: Workspace) -> list[str
     lines.append(f"writes {', '.join(stage.writes) or 'files below ' + str(workspace.root)}")
     done = [run for run in all_runs(workspace) if run.job == stage.name and run.status == "done"]
     if stage.name == "embed_items":
-        return [*lines, _encoding(settings, workspace, done)]
+        return [*lines, *_encoding(settings, workspace, done, arriving, may_change="item_text" in changing)]
     if not done:
         return [*lines, "time   unknown: the stage has not run in this workspace yet"]
     last = done[-1]
@@ -67,10 +81,28 @@ def texts_to_encode(settings: Settings, workspace: Workspace) -> int:
     return len(keys) - int(pc.sum(pc.is_in(keys, value_set=encoded)).as_py() or 0)
 
 
-def _encoding(settings: Settings, workspace: Workspace, done: list[Run]) -> str:
-    texts = texts_to_encode(settings, workspace)
+def _amount(table: str, files: Incoming) -> str:
+    rows = "" if files.rows is None else f", up to {files.rows:,} rows"
+    return f"{files.files:,} new files of {table} ({files.size / 1e6:,.1f} MB{rows})"
+
+
+def _encoding(
+    settings: Settings, workspace: Workspace, done: list[Run], arriving: Delivery | None, *, may_change: bool
+) -> list[str]:
     rates = [run.counts["encoded"] / run.seconds for run in done if run.counts.get("encoded") and run.seconds]
+    new = arriving.items.rows if arriving is not None else 0
+    if may_change and (current_version(workspace.table("item_text")) is None or new != 0):
+        known = texts_to_encode(settings, workspace)
+        more = "the texts of new and changed items" if new is None else f"up to {new:,} texts of new and changed items"
+        total = None if new is None else known + new
+        known_ones = f"{known:,} texts that are there, and " if known else ""
+        line = f"encodes {known_ones}{more}; equal texts are encoded once"
+    else:
+        total = texts_to_encode(settings, workspace)
+        line = f"encodes {total:,} texts"
     if not rates:
-        return f"encodes {texts:,} texts; time unknown, because this workspace has no earlier run"
-    seconds = texts / rates[-1]
-    return f"encodes {texts:,} texts in about {seconds:,.0f} s, at the rate of the last run ({rates[-1]:,.1f} texts/s)"
+        return [f"{line}; time unknown, because this workspace has no earlier run"]
+    if total is None:
+        return [line]
+    seconds = f"{total / rates[-1]:,.0f} s, at the rate of the last run ({rates[-1]:,.1f} texts/s)"
+    return [f"{line} in about {seconds}" if line.endswith("texts") else f"{line}: at most {seconds}"]

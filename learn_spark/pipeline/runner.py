@@ -23,6 +23,7 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
 from learn_spark.pipeline.locks import exclusively_written, writing
+from learn_spark.pipeline.preflight import Delivery, check_settings, delivery
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def run_stages(
     """
     stages = [find_stage(name).under(settings) for name in names]
     check_rule_names(settings.quality)
+    check_settings(stages, settings)
     workspace = Workspace.open(settings.workspace)
     if dry_run:
         _show_plans(stages, settings, workspace, console, model_id, force=force)
@@ -197,12 +199,17 @@ def _show_plans(
     *,
     force: bool,
 ) -> None:
+    """Print what each stage would do. Raises LearnSparkError where a run would stop at a stage."""
     will_write: set[str] = set()
+    arriving: Delivery | None = None
     for stage in stages:
         missing = [t for t in stage.reads if current_version(workspace.table(t)) is None and t not in will_write]
         if missing:
-            console.line(f"{stage.name}: cannot run, there is no table {', '.join(missing)}")
-            continue
+            raise LearnSparkError(
+                f"{stage.name} cannot run: there is no table {', '.join(missing)}; run the stage that writes it first"
+            )
+        if stage.name == "ingest":
+            arriving = delivery(settings, workspace, force=force)
         upstream = sorted(will_write.intersection({*stage.reads, "model" if stage.reads_model else ""}))
         if upstream:
             reason: str | None = f"{', '.join(upstream)} may change"
@@ -213,7 +220,7 @@ def _show_plans(
             console.line(f"{stage.name}: up to date")
             continue
         console.line(f"{stage.name}: would run, because {reason}")
-        for sentence in forecast(stage, settings, workspace):
+        for sentence in forecast(stage, settings, workspace, arriving, will_write):
             console.say(sentence)
         will_write.update(stage.writes)
         if stage.name == "train":

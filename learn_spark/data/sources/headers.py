@@ -1,0 +1,149 @@
+"""Before a run, without Spark: whether the files have the columns that the settings name, and how many rows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings, SourceSettings
+from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
+from learn_spark.data.sources.configured import _is_plain, find_described
+from learn_spark.data.sources.source import FileKind, RawFile, UnreadableFileError
+from learn_spark.data.sources.text_lines import HEADER_BYTES, _header, first_line
+
+COUNTED_BYTES = 1 << 28  # of files whose lines are counted: about a second
+_LOOKED_AT = 100  # lines of a JSON file; a field may be missing from any of them
+# Words of Spark's SQL that are no columns where no parenthesis follows.
+_WORDS = """and or not is null true false case when then else end in like rlike ilike regexp between exists distinct as
+    string int integer bigint long smallint tinyint double float decimal boolean date timestamp timestamp_ntz
+    timestamp_ltz binary interval year years month months week weeks day days hour hours minute minutes second seconds
+    millisecond milliseconds microsecond microseconds div mod array map struct variant escape from for both leading
+    trailing at zone time to e x current_date current_timestamp"""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """The files of one table that a run would read, and their bytes. ``rows`` is the most that they can have: lines,
+    or the number in the metadata; None where the format does not give it, or where counting would take long."""
+
+    files: int
+    size: int
+    rows: int | None
+
+
+def check_columns(settings: SourceSettings, folder: Path) -> list[str]:
+    """What is wrong but can be skipped, one sentence each: unreadable files, and names in expressions without a column.
+
+    Raises LocationError where there are no files, and UnreadableFileError for a file that lacks a column or cannot be
+    read, unless ``source.unreadable`` is skip.
+    """
+    if not isinstance(settings, FilesSourceSettings):
+        return []
+    notes: list[str] = []
+    for kind, described in _both(settings):
+        known: set[str] = set()
+        for file in find_described(folder, described, kind):
+            try:
+                columns = columns_of(file, described)
+                if described.format != "json-lines":
+                    _require(file, described, columns)
+            except UnreadableFileError as error:
+                if settings.unreadable == "stop":
+                    raise
+                notes.append(f"would be skipped: {error}")
+                continue
+            known |= {column.casefold() for column in columns}
+        for field, sql in (*described.columns.items(), ("where", described.where or "")):
+            strange = [name for name in names_in(sql) if name.casefold() not in known]
+            if known and strange and not (_is_plain(sql) and described.format == "csv"):
+                notes.append(f"source.{kind}: {field}: no file has a column {', '.join(strange)}")
+    return notes
+
+
+def _both(settings: FilesSourceSettings) -> list[tuple[FileKind, FilesSettings]]:
+    return [("items", settings.items), ("events", settings.events)]
+
+
+def columns_of(file: RawFile, described: FilesSettings) -> tuple[str, ...]:
+    """The names of the columns; of JSON lines, those of the first lines. Raises UnreadableFileError."""
+    if described.format == "csv":
+        return _header(file, described.separator, '"')
+    if described.format == "delta":
+        from deltalake import DeltaTable
+
+        return tuple(field.name for field in DeltaTable(str(file.path), without_files=True).schema().fields)
+    if described.format == "parquet":
+        try:
+            return tuple(pq.read_schema(file.path).names)
+        except (OSError, pa.ArrowException) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UnreadableFileError(file.name, f"it cannot be read as Parquet: {why}") from None
+    first_line(file)
+    names: dict[str, None] = {}
+    opener = gzip.open if file.path.suffix == ".gz" else open
+    with opener(file.path, "rb") as stream:
+        for _ in range(_LOOKED_AT):
+            try:
+                record = json.loads(stream.readline(HEADER_BYTES) or b"{}")
+            except ValueError:
+                continue
+            names |= dict.fromkeys(record if isinstance(record, dict) else ())
+    return tuple(names)
+
+
+def _require(file: RawFile, described: FilesSettings, columns: Sequence[str]) -> None:
+    exact = set(columns) if described.format == "csv" else {column.casefold() for column in columns}
+    named = [name for name in described.columns.values() if _is_plain(name)]
+    missing = [name for name in named if (name if described.format == "csv" else name.casefold()) not in exact]
+    if missing:
+        raise UnreadableFileError(file.name, f"no column {', '.join(missing)}; it has {', '.join(columns)[:500]}")
+
+
+def names_in(sql: str) -> list[str]:
+    """The names of columns in an SQL expression, as far as they can be seen without Spark: none in quotes, of a
+    function, of a type or after a dot."""
+    if _is_plain(sql):
+        return [sql]
+    plain = re.sub(r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\"", " '' ", sql)
+    quoted = re.findall(r"`([^`]+)`", plain)
+    rest = re.sub(r"`[^`]+`", " 0 ", plain)
+    parameters = {name for group in re.findall(r"(\w+|\([\w\s,]+\))\s*->", rest) for name in re.findall(r"\w+", group)}
+    bare = re.findall(r"(?<![\w.])[A-Za-z_]\w*\b(?!\s*[(']|\s*\.\s*\w+\s*\()", rest)
+    return list(dict.fromkeys([*quoted, *(n for n in bare if n.lower() not in _WORDS.split() and n not in parameters)]))
+
+
+def incoming(files: Sequence[RawFile], kind: FileKind, settings: SourceSettings) -> Incoming:
+    """How much a run would read of the given files of one kind."""
+    chosen = [file for file in files if kind in file.kinds]
+    size = sum(file.path.stat().st_size for file in chosen if file.path.is_file())
+    if not isinstance(settings, FilesSourceSettings):
+        return Incoming(len(chosen), size, None)
+    described = settings.items if kind == "items" else settings.events
+    try:
+        if described.format == "delta":
+            return Incoming(len(chosen), size, sum(Snapshot.open(str(file.path)).rows for file in chosen))
+        if described.format == "parquet":
+            return Incoming(len(chosen), size, sum(pq.read_metadata(file.path).num_rows for file in chosen))
+    except (OSError, pa.ArrowException, SnapshotError):
+        return Incoming(len(chosen), size, None)
+    if size > COUNTED_BYTES:
+        return Incoming(len(chosen), size, None)
+    rows = sum(max(0, _lines(file.path) - (described.format == "csv")) for file in chosen)
+    return Incoming(len(chosen), size, rows)
+
+
+def _lines(path: Path) -> int:
+    opener = gzip.open if path.suffix == ".gz" else open
+    lines, last = 0, b"\n"
+    with opener(path, "rb") as stream:
+        while block := stream.read(1 << 22):
+            lines += block.count(b"\n")
+            last = block[-1:]
+    return lines + (last != b"\n")
