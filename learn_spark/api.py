@@ -93,6 +93,7 @@ def open(where: str | Path, overrides: Sequence[str] = ()) -> OpenWorkspace:
     """
     from learn_spark.core.settings import load_settings
     from learn_spark.core.settings.load import find_config
+    from learn_spark.core.tables.runs import run_order
     from learn_spark.core.tables.workspace import Workspace
 
     folder = Path(where).expanduser()
@@ -104,7 +105,10 @@ def open(where: str | Path, overrides: Sequence[str] = ()) -> OpenWorkspace:
         raise SettingsError(
             f"{folder} has no settings of a run, because no stage has run in it; open a settings file instead"
         )
-    return OpenWorkspace(Workspace.open(str(folder)), saved[-1], tuple(overrides))
+    workspace = Workspace.open(str(folder))
+    places = run_order(workspace)
+    newest = max(saved, key=lambda path: (places.get(path.parent.name, -1), path))
+    return OpenWorkspace(workspace, newest, tuple(overrides))
 
 
 def encode(texts: Sequence[str], model: str, **settings: Any) -> np.ndarray:

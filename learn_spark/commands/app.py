@@ -33,11 +33,12 @@ app = typer.Typer(
 
 @dataclass(frozen=True)
 class Opened:
-    """The settings, the workspace and the console of a command."""
+    """The settings, the workspace and the console of a command; ``reads_only``: it makes no file."""
 
     settings: Settings
     workspace: Workspace
     console: Reporter
+    reads_only: bool = False
 
 
 def quiet_environment(verbose: bool) -> None:
@@ -60,34 +61,47 @@ def quiet_environment(verbose: bool) -> None:
         warnings.simplefilter("ignore")
 
 
-def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened]) -> int:
+def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, waits: bool = False) -> int:
     """Run ``work`` and return its exit code; an error is printed as one line on standard error.
 
     The stack trace of an unexpected error is written to logs/last-error.txt of the workspace in ``opened``, if there is
-    one.
+    one that may be written. ``waits``: the command has the option --wait.
     """
+    from learn_spark.core.storage.locks import LockedError
+
     try:
         work()
         return 0
     except LearnSparkError as error:
         if verbose:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        hint = ", or give --wait" if waits and isinstance(error, LockedError) else ""
+        print(f"error: {error}{hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return 130
     except Exception as error:
+        from learn_spark.core.causes import explained
+
         if verbose:
             traceback.print_exc()
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        where = "--verbose shows the stack trace"
-        if opened:
-            trace = opened[0].workspace.folder("logs") / "last-error.txt"
-            trace.write_text(traceback.format_exc(), encoding="utf-8")
-            where = f"the stack trace is in {trace}"
-        print(f"error: {type(error).__name__}: {first[:400]} ({where})", file=sys.stderr)
+        known, sentence = explained(error)
+        where = "" if known else f" ({_left_trace(opened) or '--verbose shows the stack trace'})"
+        print(f"error: {sentence}{where}", file=sys.stderr)
         return 1
+
+
+def _left_trace(opened: list[Opened]) -> str | None:
+    """Write the stack trace of the current error below the workspace; a hint to it, or None if it was not written."""
+    if not opened or opened[0].reads_only:
+        return None
+    try:
+        trace = opened[0].workspace.folder("logs") / "last-error.txt"
+        trace.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        return None
+    return f"the stack trace is in {trace}"
 
 
 def run_in_workspace(
@@ -96,9 +110,17 @@ def run_in_workspace(
     verbose: bool,
     work: Callable[[Opened], None],
     *,
-    lock: Callable[[Workspace], AbstractContextManager[None]] | None = None,
+    lock: Callable[[Opened], AbstractContextManager[object]] | None = None,
+    reads_only: bool = False,
+    existing: bool = False,
+    as_json: bool = False,
+    waits: bool = False,
 ) -> int:
-    """Run ``work`` in the workspace of the settings, under ``lock`` if given, and return the exit code."""
+    """Run ``work`` in the workspace of the settings, under ``lock`` if given, and return the exit code.
+
+    ``reads_only``: the command makes no file and takes no lock, and the workspace must exist. ``existing``: the
+    workspace must exist. ``as_json``: the console collects tables and lines, which are printed as one JSON object.
+    """
     quiet_environment(verbose)
     opened_so_far: list[Opened] = []
 
@@ -108,12 +130,14 @@ def run_in_workspace(
         from learn_spark.core.tables.workspace import Workspace
 
         settings = load_settings(config, overrides or [])
-        opened = Opened(settings, Workspace.open(settings.workspace), Reporter())
+        open_it = Workspace.existing if reads_only or existing else Workspace.open
+        opened = Opened(settings, open_it(settings.workspace), Reporter(as_json=as_json), reads_only)
         opened_so_far.append(opened)
-        with nullcontext() if lock is None else lock(opened.workspace):
+        with nullcontext() if lock is None or reads_only else lock(opened):
             work(opened)
+        opened.console.print_json()
 
-    return _guarded(open_and_work, verbose, opened_so_far)
+    return _guarded(open_and_work, verbose, opened_so_far, waits=waits)
 
 
 def in_workspace(
@@ -122,10 +146,26 @@ def in_workspace(
     verbose: bool,
     work: Callable[[Opened], None],
     *,
-    lock: Callable[[Workspace], AbstractContextManager[None]] | None = None,
+    lock: Callable[[Opened], AbstractContextManager[object]] | None = None,
+    reads_only: bool = False,
+    existing: bool = False,
+    as_json: bool = False,
+    waits: bool = False,
 ) -> NoReturn:
-    """Run ``work`` in the workspace of the settings, then exit with its exit code."""
-    raise typer.Exit(run_in_workspace(config, overrides, verbose, work, lock=lock))
+    """Run ``work`` in the workspace of the settings, as ``run_in_workspace`` does, then exit with its exit code."""
+    raise typer.Exit(
+        run_in_workspace(
+            config,
+            overrides,
+            verbose,
+            work,
+            lock=lock,
+            reads_only=reads_only,
+            existing=existing,
+            as_json=as_json,
+            waits=waits,
+        )
+    )
 
 
 def without_workspace(verbose: bool, work: Callable[[], None]) -> NoReturn:

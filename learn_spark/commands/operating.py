@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from learn_spark.commands.app import Opened, app, in_workspace, without_workspace
-from learn_spark.commands.options import ConfigOption, DryRunOption, SetOption, VerboseOption
-
-if TYPE_CHECKING:
-    from learn_spark.core.tables.workspace import Workspace
+from learn_spark.commands.options import ConfigOption, DryRunOption, JsonOption, SetOption, VerboseOption, WaitOption
 
 
 @app.command()
-def status(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
+def status(
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
     """Show the last run of each stage, and the version, rows and last gate of each table."""
 
     def work(opened: Opened) -> None:
@@ -24,14 +26,14 @@ def status(config: ConfigOption = "quickstart", overrides: SetOption = None, ver
 
         show_status(opened.workspace, opened.console)
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
 
 
 @app.command(rich_help_panel="Operating")
 def models(
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """List the trained models with their metrics and tags, and which one is released."""
@@ -47,7 +49,7 @@ def models(
         else:
             show_models(opened.workspace, opened.console)
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, reads_only=True)
 
 
 @app.command(rich_help_panel="Operating")
@@ -57,16 +59,22 @@ def lineage(
     ],
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show the inputs of a table version up to the raw files, and every run that read it."""
+    """Show the inputs of a table version up to all raw files, and every run that read it."""
 
     def work(opened: Opened) -> None:
-        from learn_spark.pipeline.lineage import show_lineage
+        import json
 
-        show_lineage(opened.workspace, what, opened.console)
+        from learn_spark.pipeline.lineage_tree import lineage_as_json, show_lineage
 
-    in_workspace(config, overrides, verbose, work)
+        if as_json:
+            print(json.dumps(lineage_as_json(opened.workspace, what), indent=1, ensure_ascii=False))
+        else:
+            show_lineage(opened.workspace, what, opened.console)
+
+    in_workspace(config, overrides, verbose, work, reads_only=True)
 
 
 @app.command(rich_help_panel="Operating")
@@ -77,6 +85,7 @@ def backfill(
     every: Annotated[int, typer.Option("--every", min=1, help="Days from one release to the next.")] = 1,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
+    wait: WaitOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Publish a release as of each past day, with a tower trained as of the first day; the release in force stays."""
@@ -91,9 +100,10 @@ def backfill(
             console=opened.console,
             dry_run=dry_run,
             verbose=verbose,
+            wait=wait,
         )
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, existing=True, reads_only=dry_run, waits=True)
 
 
 @app.command(rich_help_panel="Operating")
@@ -103,6 +113,8 @@ def retain(
     keep: Annotated[int, typer.Option("--releases", min=1, help="Number of newest releases to keep.")] = 5,
     days: Annotated[int, typer.Option("--days", min=0, help="Days to keep files, models and checkpoints.")] = 7,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the listed objects.")] = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """List unused releases, models, checkpoints, embeddings and files; delete them with --delete."""
@@ -110,9 +122,9 @@ def retain(
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.retain import retain
 
-        retain(opened.settings, releases=keep, days=days, delete=delete, console=opened.console)
+        retain(opened.settings, releases=keep, days=days, delete=delete, console=opened.console, wait=wait)
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, existing=True, as_json=as_json, waits=True)
 
 
 @app.command()
@@ -120,6 +132,8 @@ def forget_embeddings(
     config: ConfigOption,
     overrides: SetOption = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the listed objects.")] = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """List the embeddings that no settings, model or release uses; delete them with --delete."""
@@ -129,13 +143,12 @@ def forget_embeddings(
 
         show_embeddings(opened.workspace, opened.settings, opened.console, delete=delete)
 
-    in_workspace(config, overrides, verbose, work, lock=_no_other_job)
+    def lock(opened: Opened) -> AbstractContextManager[None]:
+        from learn_spark.pipeline.locks import whole_workspace
 
+        return whole_workspace(opened.workspace, "a run of forget-embeddings", wait=wait, say=opened.console.say)
 
-def _no_other_job(workspace: Workspace) -> AbstractContextManager[None]:
-    from learn_spark.pipeline.locks import whole_workspace
-
-    return whole_workspace(workspace, "a run of forget-embeddings")
+    in_workspace(config, overrides, verbose, work, lock=lock, existing=True, as_json=as_json, waits=True)
 
 
 @app.command()

@@ -16,8 +16,12 @@ SetOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would run and why, without changes.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Run even if the result is up to date.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show warnings, Spark's log and stack traces.")]
 
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait for another command that writes the same tables, instead of ending.")
+]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Reason, stored in the ledger.")]
 
 

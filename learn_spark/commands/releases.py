@@ -1,21 +1,41 @@
-"""Commands about releases: releases, show, withdraw, rollback."""
+"""Commands about releases: releases, show, withdraw, rollback, restore."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from learn_spark.commands.app import Opened, app, in_workspace
-from learn_spark.commands.options import ConfigOption, DryRunOption, ReasonOption, SetOption, VerboseOption
+from learn_spark.commands.options import (
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    ReasonOption,
+    SetOption,
+    VerboseOption,
+    WaitOption,
+)
 
 if TYPE_CHECKING:
-    from learn_spark.core.tables.workspace import Workspace
+    from learn_spark.features.ledger import LedgerRow
+    from learn_spark.features.withdrawal import Change
+
+AllowNoneOption = Annotated[
+    bool, typer.Option("--allow-none", help="Withdraw even if no release is in force afterwards.")
+]
 
 
 @app.command(rich_help_panel="Releases")
-def releases(config: ConfigOption = "quickstart", overrides: SetOption = None, verbose: VerboseOption = False) -> None:
+def releases(
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
     """List all releases: state, as-of time, time of publication, model, and numbers of users and items."""
 
     def work(opened: Opened) -> None:
@@ -23,7 +43,7 @@ def releases(config: ConfigOption = "quickstart", overrides: SetOption = None, v
 
         list_releases(opened.workspace, opened.console)
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
 
 
 @app.command(rich_help_panel="Releases")
@@ -31,6 +51,7 @@ def show(
     release: Annotated[str, typer.Argument(help="A release id, or latest.")] = "latest",
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Show one release: its rows in the ledger, versions of inputs and outputs, and the results of its audit."""
@@ -40,7 +61,7 @@ def show(
 
         show_release(opened.workspace, release, opened.console)
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
 
 
 @app.command(rich_help_panel="Releases")
@@ -49,22 +70,21 @@ def withdraw(
     config: ConfigOption,
     overrides: SetOption = None,
     reason: ReasonOption = None,
+    allow_none: AllowNoneOption = False,
     dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Withdraw one release. If it is in force, the previous release comes into force."""
+    """Withdraw one release. If it is in force, the previous release comes into force; restore undoes it."""
 
-    def work(opened: Opened) -> None:
-        from learn_spark.features.ledger import find_release, ledger, withdraw
-        from learn_spark.features.show import show_change
+    def plan(rows: Sequence[LedgerRow]) -> Change:
+        from learn_spark.features.withdrawal import plan_withdrawal
 
-        if dry_run:
-            opened.console.line(f"would withdraw release {find_release(ledger(opened.workspace), release).release_id}")
-            return
-        withdrawn, in_force = withdraw(opened.workspace, release, reason)
-        show_change([withdrawn], in_force, opened.console)
+        return plan_withdrawal(rows, release, reason)
 
-    in_workspace(config, overrides, verbose, work, lock=_no_other_release)
+    work = _changing(plan, "withdraw", "restore", config, overrides, allow_none=allow_none, dry_run=dry_run)
+    _in_ledger(work, config, overrides, verbose, dry_run=dry_run, wait=wait, as_json=as_json)
 
 
 @app.command(rich_help_panel="Releases")
@@ -75,26 +95,103 @@ def rollback(
         str | None, typer.Option("--to", metavar="RELEASE", help="Withdraw every release newer than this one.")
     ] = None,
     reason: ReasonOption = None,
+    allow_none: AllowNoneOption = False,
     dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Withdraw the release in force, so that the previous one comes into force; or all releases newer than --to."""
 
+    def plan(rows: Sequence[LedgerRow]) -> Change:
+        from learn_spark.features.withdrawal import plan_rollback
+
+        return plan_rollback(rows, to, reason)
+
+    work = _changing(plan, "withdraw", "restore", config, overrides, allow_none=allow_none, dry_run=dry_run)
+    _in_ledger(work, config, overrides, verbose, dry_run=dry_run, wait=wait, as_json=as_json)
+
+
+@app.command(rich_help_panel="Releases")
+def restore(
+    release: Annotated[list[str], typer.Argument(metavar="RELEASE...", help="Ids of withdrawn releases.")],
+    config: ConfigOption,
+    overrides: SetOption = None,
+    reason: ReasonOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Undo the withdrawal of releases. The newest one comes into force, unless a newer release is."""
+
+    def plan(rows: Sequence[LedgerRow]) -> Change:
+        from learn_spark.features.withdrawal import plan_restoration
+
+        return plan_restoration(rows, release, reason)
+
+    work = _changing(plan, "restore", "withdraw", config, overrides, allow_none=True, dry_run=dry_run)
+    _in_ledger(work, config, overrides, verbose, dry_run=dry_run, wait=wait, as_json=as_json)
+
+
+def _changing(
+    plan: Callable[[Sequence[LedgerRow]], Change],
+    does: str,
+    undone_by: str,
+    config: str,
+    overrides: list[str] | None,
+    *,
+    allow_none: bool,
+    dry_run: bool,
+) -> Callable[[Opened], None]:
+    """The work of a command that changes the ledger: print what will be in force, change it, print the undoing."""
+
     def work(opened: Opened) -> None:
-        from learn_spark.features.ledger import ledger, roll_back, to_withdraw
-        from learn_spark.features.show import show_change
+        from learn_spark.features.ledger import ledger
+        from learn_spark.features.show import show_change, show_plan
+        from learn_spark.features.withdrawal import apply
 
+        change = plan(ledger(opened.workspace))
+        show_plan(change, does, opened.console, dry_run=dry_run)
+        if not allow_none:
+            change.require_a_release()
         if dry_run:
-            for row in to_withdraw(ledger(opened.workspace), to):
-                opened.console.line(f"would withdraw release {row.release_id}")
             return
-        withdrawn, in_force = roll_back(opened.workspace, to, reason)
-        show_change(withdrawn, in_force, opened.console)
+        in_force = apply(opened.workspace, change)
+        show_change(change, does, in_force, opened.console)
+        names = [row.release_id for row in change.changed]
+        # Of several restored releases each is withdrawn by its own command.
+        for ids in [names] if undone_by == "restore" else [[name] for name in names]:
+            given = [*ids, "--config", config, *(part for one in overrides or [] for part in ("--set", one))]
+            more = ["--allow-none"] if undone_by == "withdraw" and change.before is None else []
+            opened.console.line(f"undo:      learn-spark {undone_by} {shlex.join([*given, *more])}")
 
-    in_workspace(config, overrides, verbose, work, lock=_no_other_release)
+    return work
 
 
-def _no_other_release(workspace: Workspace) -> AbstractContextManager[None]:
-    from learn_spark.pipeline.locks import writing
+def _in_ledger(
+    work: Callable[[Opened], None],
+    config: str,
+    overrides: list[str] | None,
+    verbose: bool,
+    *,
+    dry_run: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    def lock(opened: Opened) -> AbstractContextManager[object]:
+        from learn_spark.pipeline.locks import writing
 
-    return writing(workspace, ("releases",), "a change of releases")
+        return writing(opened.workspace, ("releases",), "a change of releases", wait=wait, say=opened.console.say)
+
+    in_workspace(
+        config,
+        overrides,
+        verbose,
+        work,
+        lock=lock,
+        reads_only=dry_run,
+        existing=True,
+        as_json=as_json,
+        waits=True,
+    )

@@ -12,6 +12,7 @@ from learn_spark.commands.options import (
     ConfigOption,
     ConfigOptional,
     DryRunOption,
+    JsonOption,
     SetOption,
     VerboseOption,
     one_of,
@@ -31,17 +32,25 @@ def recommend(
     ] = None,
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Recommend items to a user from released features, each with the most similar items of the user's history."""
 
     def work(opened: Opened) -> None:
+        import json
+        from dataclasses import asdict
+
         from learn_spark.report.explain import explain, moment, show
 
         moment_as_of = None if as_of is None else moment(as_of)
-        show(explain(opened.workspace, user, k=k, as_of=moment_as_of, by_index=by_index), opened.console)
+        explanation = explain(opened.workspace, user, k=k, as_of=moment_as_of, by_index=by_index)
+        if as_json:
+            print(json.dumps(asdict(explanation), default=str, indent=1, ensure_ascii=False))
+        else:
+            show(explanation, opened.console)
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, reads_only=True)
 
 
 @app.command()
@@ -53,7 +62,7 @@ def compare(
     split: Annotated[str, typer.Option("--split", help="test, or validation (for model selection).")] = "test",
     k: Annotated[int, typer.Option("--k", min=1, help="Compare HR@k and NDCG@k.")] = 10,
     samples: Annotated[int, typer.Option("--samples", min=100, help="Resamples of users for the bootstrap.")] = 2000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
     config: ConfigOption = "quickstart",
     overrides: SetOption = None,
     verbose: VerboseOption = False,
@@ -74,7 +83,7 @@ def compare(
         else:
             show(comparison, opened.console)
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, reads_only=True)
 
 
 @app.command()
@@ -86,6 +95,7 @@ def search(
         int | None, typer.Option("--trials", min=1, help="Number of trials, those of earlier calls included.")
     ] = None,
     dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Search search.parameters for the settings with the best validation result; call it again to continue."""
@@ -103,7 +113,7 @@ def search(
             verbose=verbose,
         )
 
-    in_workspace(settings_file, overrides, verbose, work)
+    in_workspace(settings_file, overrides, verbose, work, as_json=as_json)
 
 
 @app.command()
@@ -122,7 +132,7 @@ def study(
         typer.Option("--at-once", min=1, help="Trainings at a time; default: as training.threads leaves cores for."),
     ] = None,
     dry_run: DryRunOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Train and evaluate every row of a plan with every seed: one table with intervals, gains, costs and charts."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from learn_spark.core.table_text import Cell, Column, lay_out
+
 SECONDS_BETWEEN_LINES = 10.0
-LONGEST_ROW = 10_000  # characters: outside a terminal no cell of a table is cut off
 
 
 class Bar:
@@ -48,22 +50,33 @@ class _Rate(ProgressColumn):
 
 
 class Reporter:
-    """Prints to the terminal; to a file or a pipe it prints plain lines of 120 characters."""
+    """Prints to the terminal, or collects what it is given as one JSON value.
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        width = None if sys.stdout.isatty() else LONGEST_ROW
-        self.console = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty(), quiet=quiet)
+    Lines are never cut: a terminal wraps them, a file or a pipe gets them as they are.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, width: int | None = None) -> None:
+        """``as_json``: print nothing; ``print_json`` prints tables and lines. ``width``: of tables, in characters;
+        default: the terminal's, else as wide as the cells.
+        """
+        self.console = Console(highlight=False, soft_wrap=True, quiet=quiet or as_json)
+        self._as_json = as_json
+        self._width = width or (self.console.width if self.console.is_terminal else None)
+        self._tables: dict[str, list[dict[str, Cell]]] = {}
+        self._notes: list[str] = []
 
     def heading(self, text: str) -> None:
         """Print a heading in bold."""
         self.console.print(Text(text, style="bold"))
 
     def say(self, text: str) -> None:
-        """Print one line, indented below its heading."""
+        """Print one line of progress, indented below its heading."""
         self.console.print(Text(f"  {text}"))
 
     def line(self, text: str = "") -> None:
-        """Print one line without indentation."""
+        """Print one line without indentation: a result, which JSON has among its ``notes``."""
+        if text:
+            self._notes.append(text)
         self.console.print(Text(text))
 
     @contextmanager
@@ -86,12 +99,29 @@ class Reporter:
             bar._rich = progress
             yield bar
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; the first column is aligned left, the others right."""
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2))
-        for number, name in enumerate(columns):
-            table.add_column(name, justify="right" if number else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
+    def table(
+        self, title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]], *, name: str = ""
+    ) -> None:
+        """Print a table. Cells are texts, numbers or times; ``name``: its key in JSON, default: the title."""
+        described = [Column(one) if isinstance(one, str) else one for one in columns]
+        names = [column.name for column in described]
+        self._tables[name or title] = [dict(zip(names, map(_finite, row), strict=True)) for row in rows]
+        texts = [[column.text(cell) for column, cell in zip(described, row, strict=True)] for row in rows]
         self.console.print()
-        self.console.print(table)
+        self.console.print(Text(title, style="bold"))
+        for number, text in enumerate(lay_out(names, texts, self._width)):
+            self.console.print(Text(text, style="bold" if number == 0 else ""))
+
+    def print_json(self) -> None:
+        """Print the tables by name and the lines as ``notes``, as one JSON object; nothing if there is neither."""
+        if self._as_json and (self._tables or self._notes):
+            print(json.dumps({**self._tables, "notes": self._notes}, default=_plain, indent=1, ensure_ascii=False))
+
+
+def _finite(cell: Cell) -> Cell:
+    """JSON has no NaN and no infinity: they are null."""
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.tables.runs import Run, all_runs
+from learn_spark.core.tables.runs import Run, all_runs, run_order
 from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import SplitName
@@ -125,7 +125,8 @@ def _evaluated(workspace: Workspace) -> list[EvaluatedModel]:
             results[row.run_id] = EvaluatedModel(row.run_id, row.method, row.model_id, row.protocol, tables)
     if not results:
         raise LearnSparkError(f"compare: no model has been evaluated in {workspace.root}; run the evaluate stage first")
-    return [results[run_id] for run_id in sorted(results)]
+    places = run_order(workspace)
+    return [results[run_id] for run_id in sorted(results, key=lambda name: (places.get(name, -1), name))]
 
 
 def _find(workspace: Workspace, name: str, results: Sequence[EvaluatedModel], runs: dict[str, Run]) -> EvaluatedModel:

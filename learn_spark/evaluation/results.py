@@ -116,7 +116,10 @@ def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None
         and row.tables == key.tables
         and protocol in (None, row.protocol)
     }
-    return max(run_ids, default=None)
+    if len(run_ids) < 2:
+        return next(iter(run_ids), None)
+    places = run_order(workspace)
+    return max(run_ids, key=lambda run_id: (places.get(run_id, -1), run_id))
 
 
 def user_rows(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.files import replace_file
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, check_columns, read_rows, table_lock
 from learn_spark.core.tables.runs import new_run_id
@@ -15,6 +17,7 @@ from learn_spark.core.tables.workspace import Workspace
 # States of a readable release; a backfilled one is read only by its id or as of a time.
 READABLE = ("released", "backfilled")
 STATES = (*READABLE, "withdrawn", "expired")
+RELEASED_FILE = "released.json"
 NOT_WRITTEN = datetime.min.replace(tzinfo=UTC)
 
 
@@ -77,7 +80,7 @@ def current_release(rows: Sequence[LedgerRow], as_of: datetime | None = None) ->
     readable = ("released",) if as_of is None else READABLE
     released = [row for row in states(rows).values() if row.status in readable]
     if not released:
-        raise NoReleaseError("no release is published; run the publish stage, or see its audit if it ran")
+        raise NoReleaseError(_nothing_released(rows))
     if as_of is not None:
         earliest = min(row.as_of for row in released)
         released = [row for row in released if row.as_of <= as_of]
@@ -88,6 +91,18 @@ def current_release(rows: Sequence[LedgerRow], as_of: datetime | None = None) ->
             )
         return max(released, key=lambda row: (row.as_of, row.sequence))
     return max(released, key=lambda row: row.sequence)
+
+
+def _nothing_released(rows: Sequence[LedgerRow]) -> str:
+    """The sentence for a ledger without a released row: why there is none, and the command that helps."""
+    newest = states(rows)
+    withdrawn = [row for row in newest.values() if row.status == "withdrawn"]
+    if withdrawn:
+        last = max(withdrawn, key=lambda row: row.sequence)
+        return f"no release is in force: all were withdrawn; learn-spark restore {last.release_id} brings the last back"
+    if not newest and any(row.status == "refused" for row in rows):
+        return "no release is in force: the audit refused every release; learn-spark show ID lists the broken rules"
+    return "no release is in force: learn-spark publish makes one"
 
 
 def release_in_force(rows: Sequence[LedgerRow], as_of: datetime | None = None) -> LedgerRow | None:
@@ -116,6 +131,7 @@ def find_release(rows: Sequence[LedgerRow], release_id: str) -> LedgerRow:
         raise NoReleaseError(
             f"release {release_id} was {state.status} on {state.written_at:%Y-%m-%d %H:%M} UTC"
             + (f": {state.note}" if state.note else "")
+            + (f"; learn-spark restore {release_id} brings it back" if state.status == "withdrawn" else "")
         )
     return state
 
@@ -142,61 +158,46 @@ def add_row(workspace: Workspace, row: LedgerRow) -> LedgerRow:
 
     The caller must have the workspace's lock.
     """
-    return _add(workspace, [row])[0]
-
-
-def withdraw(workspace: Workspace, release_id: str, reason: str | None = None) -> tuple[LedgerRow, LedgerRow | None]:
-    """Withdraw one release by a new row; (the withdrawn row, the release in force now or None).
-
-    Raises NoReleaseError if the release is not readable.
-    """
-    row = find_release(ledger(workspace), release_id)
-    _add(workspace, [_ended(row, "withdrawn", reason)])
-    return row, release_in_force(ledger(workspace))
-
-
-def roll_back(
-    workspace: Workspace, to: str | None = None, reason: str | None = None
-) -> tuple[list[LedgerRow], LedgerRow | None]:
-    """Withdraw the release in force, or with ``to`` every release newer than that one, by new rows in one commit.
-
-    Returns (the withdrawn rows, newest first; the release in force now or None). Raises NoReleaseError if nothing is
-    released, ``to`` is not readable, or no release is newer than it.
-    """
-    withdrawn = to_withdraw(ledger(workspace), to)
-    note = reason or ("rolled back" if to is None else f"rolled back to {to}")
-    _add(workspace, [_ended(row, "withdrawn", note) for row in withdrawn])
-    return withdrawn, release_in_force(ledger(workspace))
-
-
-def to_withdraw(rows: Sequence[LedgerRow], to: str | None = None) -> list[LedgerRow]:
-    """The rows that ``roll_back`` withdraws, newest first; raises as it does."""
-    newest = current_release(rows)
-    if to is None:
-        return [newest]
-    kept = find_release(rows, to)
-    released = [row for row in states(rows).values() if row.status == "released"]
-    newer = sorted((r for r in released if r.sequence > kept.sequence), key=lambda r: -r.sequence)
-    if not newer:
-        raise NoReleaseError(f"release {to} is in force already")
-    return newer
+    return add_rows(workspace, [row])[0]
 
 
 def expire(workspace: Workspace, release_ids: Sequence[str]) -> None:
     """Mark releases as expired by new rows, before their table versions are deleted."""
     newest = states(ledger(workspace))
-    _add(workspace, [_ended(newest[name], "expired", "no longer kept") for name in release_ids])
+    add_rows(workspace, [in_state(newest[name], "expired", "no longer kept") for name in release_ids])
 
 
-def _ended(row: LedgerRow, status: str, reason: str | None) -> LedgerRow:
+def in_state(row: LedgerRow, status: str, reason: str | None) -> LedgerRow:
+    """A new row of the same release in another state, not written yet."""
     return replace(row, status=status, note=reason, run_id=new_run_id())
 
 
-def _add(workspace: Workspace, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+def add_rows(workspace: Workspace, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    """Append rows in one commit, then write released.json; the rows as written. The caller must have the lock."""
     path = workspace.table("releases")
     with table_lock(path):
         last = max((row["sequence"] for row in read_rows(path)), default=0)
         now = datetime.now(UTC)
         full = [replace(row, sequence=last + place, written_at=now) for place, row in enumerate(rows, 1)]
         append_rows(path, contract("releases"), [asdict(row) for row in full])
+        write_released(workspace, release_in_force(ledger(workspace)))
     return full
+
+
+def write_released(workspace: Workspace, row: LedgerRow | None) -> None:
+    """Write tables/released.json: the release in force (None: no release is), for readers without this package.
+
+    It appears by rename, so that a reader never sees a part of it.
+    """
+    content: dict[str, object] = {"release_id": None, "tables": {}}
+    if row is not None:
+        tables = {name: {"path": name, "version": int(version)} for name, version in sorted(row.outputs.items())}
+        content = {
+            "release_id": row.release_id,
+            "model_id": row.model_id,
+            "as_of": row.as_of.isoformat(),
+            "released_at": row.written_at.isoformat(),
+            "sequence": row.sequence,
+            "tables": tables,
+        }
+    replace_file(workspace.root / "tables" / RELEASED_FILE, json.dumps(content, indent=2) + "\n")

@@ -95,7 +95,11 @@ def releases_at(
 
 
 def intervals_of(rows: list[LedgerRow], clock: Clock) -> list[tuple[datetime, LedgerRow | None]]:
-    """(start, release or None) of each interval in order of time; an interval ends where the next one starts."""
+    """(start, release or None) of each interval in order of time; an interval ends where the next one starts.
+
+    Clocks of machines differ: a row of the ledger can have an earlier time than the row before it. The later row
+    decides then, from its own time on, so that an interval that starts at or after the start of a later one is left out.
+    """
     if clock == "as_of":
         released = [row for row in states(rows).values() if row.status in READABLE]
         newest = {row.as_of: row for row in sorted(released, key=lambda row: row.sequence)}
@@ -104,9 +108,11 @@ def intervals_of(rows: list[LedgerRow], clock: Clock) -> list[tuple[datetime, Le
         raise LearnSparkError(f"features_at: clock must be published or as_of, got {clock!r}")
     starts: list[tuple[datetime, LedgerRow | None]] = []
     for start, end, row in releases_in_force(rows):
-        if starts and starts[-1][0] == start:
-            starts.pop()
         starts.append((start, row))
         if end is not None:
             starts.append((end, None))
-    return [(when.astimezone(UTC), row) for when, row in starts]
+    ordered: list[tuple[datetime, LedgerRow | None]] = []
+    for when, row in reversed(starts):
+        if not ordered or when < ordered[-1][0]:
+            ordered.append((when, row))
+    return [(when.astimezone(UTC), row) for when, row in reversed(ordered)]

@@ -89,7 +89,10 @@ def run(context: StageContext) -> StageResult:
     release, rows = release_id(context), ledger(context.workspace)
     state = states(rows).get(release)
     if state is not None and state.status == "withdrawn" and not context.forced:
-        note = f"release {release} was withdrawn; nothing is published (publish --force releases it again)"
+        note = (
+            f"release {release} was withdrawn, so that nothing is published; learn-spark restore {release} brings it "
+            "back, learn-spark publish --force writes it again"
+        )
         return StageResult(0, 0, notes=(note,))
     staged = _stage(context, release, rows)
     newest = release_in_force(rows)

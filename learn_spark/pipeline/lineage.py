@@ -1,19 +1,15 @@
-"""Lineage: the sources of a table version, model or index up to the raw files, and everything derived from it."""
+"""Lineage: which run wrote and which runs read a table version, a model or an index, from the runs table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.tables.contracts import all_tables
-from learn_spark.core.tables.log import read_rows
-from learn_spark.core.tables.runs import BOOKKEEPING, MODELS, Run, all_runs
+from learn_spark.core.tables.runs import BOOKKEEPING, MODELS, ROWS_OF_MANY_RUNS, Run
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
-
-SHOWN_FILES = 5
 
 
 @dataclass(frozen=True, order=True)
@@ -45,33 +41,38 @@ def parse(text: str, workspace: Workspace) -> Artifact:
 
 
 class Lineage:
-    """The provenance of all artifacts, from the runs table.
+    """The makers and readers of all artifacts.
 
-    ``runs``: oldest first, of every status. Only finished runs (``done``) write artifacts.
+    ``runs``: in the order of writing, of every status. A run that failed after a commit wrote that version too; only
+    finished runs (``done``) are readers and sources.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
+        self._place = {run.run_id: number for number, run in enumerate(runs)}
         self._by_id = {run.run_id: run for run in runs}
         self._done = [run for run in runs if run.status == "done"]
         self._left_by: dict[Artifact, list[Run]] = {}
         for run in self._done:
             for made in _outputs(run):
                 self._left_by.setdefault(made, []).append(run)
+        self._ends = _first_ends(runs)
         self._above: dict[str, dict[str, Run]] = {}
 
     def maker(self, what: Artifact) -> Run | None:
-        """The run that wrote an artifact: of a table, the first run that ended at this version, else at a later one."""
-        if what in self._left_by:
-            return self._left_by[what][0]
+        """The run that wrote an artifact: of a table, the first run that ended at this version, else at the next."""
         if not what.value.isdecimal():
-            return None
-        beyond = (
-            run
-            for run in self._done
-            for made in _outputs(run)
-            if made.name == what.name and made.value.isdecimal() and int(made.value) > int(what.value)
-        )
-        return next(beyond, None)
+            return next(iter(self._left_by.get(what, [])), None)
+        ends = self._ends.get(what.name, {})
+        later = [version for version in ends if version >= int(what.value)]
+        return ends[min(later)] if later else None
+
+    def place(self, run: Run) -> int:
+        """The place of a run in the order of writing."""
+        return self._place[run.run_id]
+
+    def before(self, run: Run) -> list[str]:
+        """Ids of the runs that were recorded before ``run``."""
+        return [name for name, place in self._place.items() if place < self.place(run)]
 
     def readers(self, what: Artifact) -> list[Run]:
         """The runs that read this artifact, oldest first."""
@@ -90,7 +91,7 @@ class Lineage:
                 left_by = [self._by_id[value]] if value in self._by_id else []
             else:
                 left_by = self._left_by.get(Artifact(name, value), [])
-            earlier = [one for one in left_by if one.started_at < run.started_at]
+            earlier = [one for one in left_by if self.place(one) < self.place(run)]
             if earlier:
                 yield earlier[-1]
 
@@ -100,7 +101,7 @@ class Lineage:
             sources = {run.job: run}
             for source in self.sources(run):
                 for job, other in self.above(source).items():
-                    if job not in sources or other.started_at > sources[job].started_at:
+                    if job not in sources or self.place(other) > self.place(sources[job]):
                         sources[job] = other
             sources[run.job] = run
             self._above[run.run_id] = sources
@@ -112,57 +113,15 @@ def _outputs(run: Run) -> Iterator[Artifact]:
         yield Artifact("model", name.removeprefix(MODELS)) if name.startswith(MODELS) else Artifact(name, value)
 
 
-def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
-    """Print two trees: the sources up to the raw files, and all direct and indirect readers."""
-    what = parse(text, workspace)
-    lineage = Lineage(all_runs(workspace))
-    console.heading(f"{what}: made from")
-    seen: set[Artifact] = set()
-
-    def up(artifact: Artifact, depth: int) -> None:
-        indent = "  " * depth
-        if artifact.name.startswith("files:"):
-            console.line(f"{indent}raw files {artifact.name.removeprefix('files:')}")
-            return
-        run = lineage.maker(artifact)
-        if run is None:
-            console.line(f"{indent}{artifact}, written by no run of this workspace")
-            return
-        known = artifact in seen
-        console.line(f"{indent}{artifact}, by {run.job} ({run.run_id}){', as above' if known else ''}")
-        if known:
-            return
-        seen.add(artifact)
-        for file in _raw_files(workspace, run):
-            console.line(f"{indent}    {file}")
-        for name, value in sorted(run.inputs.items()):
-            up(Artifact(name, value), depth + 1)
-
-    up(what, 1)
-    console.heading(f"{what}: read by")
-    shown: set[str] = set()
-
-    def down(artifact: Artifact, depth: int) -> None:
-        for run in lineage.readers(artifact):
-            made = lineage.made_by(run)
-            written = ", ".join(map(str, made)) or "nothing new"
-            known = run.run_id in shown
-            console.line(f"{'  ' * depth}{run.job} ({run.run_id}) -> {written}{', as above' if known else ''}")
-            if known:
+def _first_ends(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """Table -> version -> the first run that ended at it. A table whose versions start anew was made anew."""
+    ends: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        for made in _outputs(run):
+            if not made.value.isdecimal():
                 continue
-            shown.add(run.run_id)
-            for other in made:
-                down(other, depth + 1)
-
-    down(what, 1)
-    if not shown:
-        console.line("  nothing yet")
-
-
-def _raw_files(workspace: Workspace, run: Run) -> list[str]:
-    if run.job != "ingest":
-        return []
-    read = [row for row in read_rows(workspace.table("raw_files")) if row["run_id"] == run.run_id]
-    files = [f"{row['file']} ({row['rows']:,} rows, {row['refused']:,} refused)" for row in read]
-    more = [f"and {len(files) - SHOWN_FILES:,} more files"] if len(files) > SHOWN_FILES else []
-    return [*sorted(files)[:SHOWN_FILES], *more]
+            versions, version = ends.setdefault(made.name, {}), int(made.value)
+            if made.name not in ROWS_OF_MANY_RUNS and versions and version < max(versions):
+                versions.clear()
+            versions.setdefault(version, run)
+    return ends

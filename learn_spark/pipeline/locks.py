@@ -2,34 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 from learn_spark.core.stages.stage import Stage
-from learn_spark.core.storage.locks import exclude, lock_or_refuse, share
+from learn_spark.core.storage.locks import Held, LockedError, exclude, lock_or_refuse, share
 from learn_spark.core.tables.workspace import Workspace
 
+T = TypeVar("T")
+SECONDS_BETWEEN_TRIES = 1.0
+SECONDS_BETWEEN_LINES = 10.0
+
 
 @contextmanager
-def writing(workspace: Workspace, names: Iterable[str], job: str) -> Iterator[None]:
+def writing(
+    workspace: Workspace,
+    names: Iterable[str],
+    job: str,
+    *,
+    wait: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Held]:
     """Keep others from writing ``names`` (tables, folders) while ``job`` does, and from deleting in the workspace.
 
-    LockedError, which names the job that writes one of them.
+    LockedError, which names the job that writes one of them; with ``wait``, ``say`` that job and wait until it ends.
     """
-    with ExitStack() as locks:
-        locks.enter_context(share(workspace.folder("locks", "workspace"), f"the workspace {workspace.root}", job))
-        # In one order for all: two jobs that need the same two names never wait for each other.
-        for name in sorted(set(names)):
-            file = workspace.folder("locks") / f"{name}.lock"
-            locks.enter_context(lock_or_refuse(file, f"{name} in the workspace {workspace.root}", job))
+    wanted = sorted(set(names))
+
+    @contextmanager
+    def take() -> Iterator[Held]:
+        with ExitStack() as locks:
+            folder = workspace.folder("locks", "workspace")
+            held = locks.enter_context(share(folder, f"the workspace {workspace.root}", job))
+            # In one order for all: two jobs that need the same two names never wait for each other.
+            for name in wanted:
+                file = workspace.folder("locks") / f"{name}.lock"
+                held.add(locks.enter_context(lock_or_refuse(file, f"{name} in the workspace {workspace.root}", job)))
+            yield held
+
+    with _patiently(take, say) if wait else take() as held:
+        yield held
+
+
+@contextmanager
+def whole_workspace(
+    workspace: Workspace, job: str, *, wait: bool = False, say: Callable[[str], None] = lambda text: None
+) -> Iterator[None]:
+    """Keep all others from changing the workspace while ``job`` deletes what nobody reads; LockedError if one does.
+
+    ``wait`` and ``say`` as in ``writing``.
+    """
+
+    def take() -> AbstractContextManager[None]:
+        return exclude(workspace.folder("locks", "workspace"), f"the workspace {workspace.root}", job)
+
+    with _patiently(take, say) if wait else take():
         yield
 
 
 @contextmanager
-def whole_workspace(workspace: Workspace, job: str) -> Iterator[None]:
-    """Keep all others from changing the workspace while ``job`` deletes what nobody reads; LockedError if one does."""
-    with exclude(workspace.folder("locks", "workspace"), f"the workspace {workspace.root}", job):
-        yield
+def _patiently(take: Callable[[], AbstractContextManager[T]], say: Callable[[str], None]) -> Iterator[T]:
+    """Take locks, again and again until they are free. Between two tries none is held, so that nobody waits for us."""
+    said = -SECONDS_BETWEEN_LINES
+    with ExitStack() as stack:
+        while True:
+            try:
+                held = stack.enter_context(take())
+                break
+            except LockedError as error:
+                if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+                    said = time.monotonic()
+                    say(f"waiting: {error.resource} is in use by {error.holder}")
+                time.sleep(SECONDS_BETWEEN_TRIES)
+        yield held
 
 
 def exclusively_written(stages: Iterable[Stage]) -> set[str]:

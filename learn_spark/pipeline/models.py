@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.tables.runs import run_order
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.results import metric_rows
 from learn_spark.features.ledger import ledger, release_in_force
@@ -61,7 +62,9 @@ def list_models(workspace: Workspace) -> list[TrainedModel]:
 def _test_figures(workspace: Workspace) -> dict[tuple[str, str], float]:
     """(model id, method) -> NDCG@10 on the test split, of the newest evaluation."""
     rows = [row for row in metric_rows(workspace) if (row.split, row.metric) == ("test", METRIC)]
-    return {(row.model_id, row.method): row.value for row in sorted(rows, key=lambda row: row.run_id)}
+    places = run_order(workspace)
+    rows.sort(key=lambda row: (places.get(row.run_id, -1), row.run_id))
+    return {(row.model_id, row.method): row.value for row in rows}
 
 
 def show_models(workspace: Workspace, console: Reporter) -> None:

@@ -18,7 +18,7 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.embedding_space import read_embedding_space
-from learn_spark.features.ledger import roll_back
+from learn_spark.features.withdrawal import roll_back
 from learn_spark.features.read import NoReleaseError, current_release, read_release, released_arrow, released_features
 from learn_spark.model.store import load_model
 from learn_spark.model.trained import newest_model
@@ -133,6 +133,6 @@ def test_publishing_a_real_model(
     scores = Snapshot.open(workspace.table("ad_scores")).to_arrow()
     assert scores.num_rows == ranked.run.counts["rows_out"] == 3 * ranked.run.counts["test"]
     assert set(scores["release_id"].to_pylist()) == {scores_of}
-    assert roll_back(workspace)[1] is None
+    assert roll_back(workspace, allow_none=True)[1] is None
     with pytest.raises(NoReleaseError):
         roll_back(workspace)

@@ -22,7 +22,8 @@ from learn_spark.features import changes
 from learn_spark.features import publish as stage
 from learn_spark.features.alignment import rotation
 from learn_spark.features.audit import release_rules, table_profile, validation_profile
-from learn_spark.features.ledger import NoReleaseError, add_row, ledger, roll_back, withdraw
+from learn_spark.features.ledger import NoReleaseError, add_row, ledger
+from learn_spark.features.withdrawal import NothingLeftError, roll_back, withdraw
 from learn_spark.features.models import usable_model
 from learn_spark.features.read import read_release, released_arrow
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
@@ -252,8 +253,10 @@ def test_withdrawing_and_rolling_back_add_rows(tmp_path: Path) -> None:
     assert [row.release_id for row in withdrawn] == ["r4", "r3"]
     assert in_force is not None
     assert in_force.release_id == ids[0]
-    assert roll_back(workspace)[1] is None
-    with pytest.raises(NoReleaseError, match="no release is published"):
+    with pytest.raises(NothingLeftError):
+        roll_back(workspace)
+    assert roll_back(workspace, allow_none=True)[1] is None
+    with pytest.raises(NoReleaseError, match="learn-spark restore r0"):
         roll_back(workspace)
 
 

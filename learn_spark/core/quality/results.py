@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from learn_spark.core.quality.gate import RuleResult
 from learn_spark.core.tables.contracts import TableRule, contract
@@ -44,10 +44,12 @@ class Results:
         self._path = workspace.table("quality_results")
         # Table -> version -> run -> rows, each in the order of evaluation.
         self._by_table: dict[str, dict[int, dict[str, list[StoredResult]]]] = {}
+        self._newest = datetime.min.replace(tzinfo=UTC)
         self._add(stored_results(workspace))
 
     def _add(self, rows: Iterable[StoredResult]) -> None:
         for row in rows:
+            self._newest = max(self._newest, row.judged_at)
             versions = self._by_table.setdefault(row.judged_table, {})
             versions.setdefault(row.judged_version, {}).setdefault(row.run_id, []).append(row)
 
@@ -90,7 +92,8 @@ class Results:
         drifting: frozenset[str],
     ) -> None:
         """Append one row per rule."""
-        now = datetime.now(UTC)
+        # Later than every earlier evaluation, under any clock: the order of the rows decides which one is the newest.
+        now = max(datetime.now(UTC), self._newest + timedelta(microseconds=1))
         rows = [
             StoredResult(
                 run_id=run_id,

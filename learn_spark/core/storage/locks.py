@@ -6,8 +6,8 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,8 +25,26 @@ class LockedError(LearnSparkError):
         self.holder = holder
 
 
+class Held:
+    """Locks that are held; ``at`` records for others what their holder does now."""
+
+    def __init__(self, files: Iterable[Path] = ()) -> None:
+        self._files = list(files)
+
+    def add(self, other: Held) -> None:
+        """Record in the files of ``other`` too."""
+        self._files += other._files
+
+    def at(self, what: str) -> None:
+        """Record ``what`` the holder works on, such as ``stage train``. A file that cannot be written is left."""
+        for file in self._files:
+            with suppress(OSError, ValueError):
+                entry = json.loads(file.read_text(encoding="utf-8"))
+                file.write_text(json.dumps({**entry, "at": what}), encoding="utf-8")
+
+
 @contextmanager
-def lock_or_refuse(path: Path, resource: str, job: str, *, remove: bool = False) -> Iterator[None]:
+def lock_or_refuse(path: Path, resource: str, job: str, *, remove: bool = False) -> Iterator[Held]:
     """Take the lock ``path`` at once, in the name of ``job``; LockedError about ``resource`` if it is taken.
 
     ``remove``: delete the lock's file in the end, where a name is used once. FileLock never takes a deleted file's lock
@@ -41,7 +59,7 @@ def lock_or_refuse(path: Path, resource: str, job: str, *, remove: bool = False)
     try:
         holder = {"job": job, "process": os.getpid(), "host": socket.gethostname(), "since": _now()}
         _holder_file(path).write_text(json.dumps(holder), encoding="utf-8")
-        yield
+        yield Held([_holder_file(path)])
     finally:
         if remove:
             path.unlink(missing_ok=True)
@@ -58,15 +76,15 @@ def wait_for_lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def share(folder: Path, resource: str, job: str) -> Iterator[None]:
+def share(folder: Path, resource: str, job: str) -> Iterator[Held]:
     """Be one of the users of ``resource``, whose locks lie in ``folder``; LockedError while somebody has it alone."""
     lock = folder / f"user-{os.getpid()}-{secrets.token_hex(4)}.lock"
     with ExitStack() as locks:
         with wait_for_lock(folder / "gate.lock"):
             with lock_or_refuse(folder / "exclusive.lock", resource, job):
                 pass
-            locks.enter_context(lock_or_refuse(lock, resource, job, remove=True))
-        yield
+            held = locks.enter_context(lock_or_refuse(lock, resource, job, remove=True))
+        yield held
 
 
 @contextmanager
@@ -89,7 +107,8 @@ def _holder(path: Path) -> str:
     """Who has the lock, as the holder wrote it: it may be about to write it, or be gone already."""
     try:
         holder = json.loads(_holder_file(path).read_text(encoding="utf-8"))
-        return f"{holder['job']} (process {holder['process']} on {holder['host']}, since {holder['since']})"
+        now = f", now at {holder['at']}" if "at" in holder else ""
+        return f"{holder['job']} (process {holder['process']} on {holder['host']}, since {holder['since']}{now})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 

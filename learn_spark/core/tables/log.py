@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from learn_spark.core.causes import is_storage_error
 from learn_spark.core.storage.locks import wait_for_lock
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import create_table
@@ -33,9 +34,14 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
     """Append an Arrow table in one commit; the new version. Raises ContractError if a row violates the contract."""
     try:
         table = _open_or_create(path, contract)
-        write_deltalake(table, data.cast(contract.arrow_schema()), mode="append")
+        # Columns that newer versions added are nullable; a table of an older version gets them with its next row.
+        grows = len(table.schema().fields) < len(contract.names)
+        mode: Literal["merge"] | None = "merge" if grows else None
+        write_deltalake(table, data.cast(contract.arrow_schema()), mode="append", schema_mode=mode)
         return table.version()
     except (DeltaError, pa.ArrowException, ValueError) as error:
+        if is_storage_error(error):
+            raise
         raise ContractError(f"rows violate the contract of {contract.table}: {' '.join(str(error).split())}") from None
 
 
@@ -58,14 +64,18 @@ def _open_or_create(path: str, contract: Contract) -> DeltaTable:
 
 
 def check_columns(table: DeltaTable | str, contract: Contract) -> None:
-    """Raise ContractError if a table (or the table at a path, if it exists) has other columns than its contract."""
+    """Raise ContractError if a table (or the table at a path, if it exists) has other columns than its contract.
+
+    A nullable column may be missing: a newer version added it, and ``append_table`` adds it to the table.
+    """
     if isinstance(table, str):
         try:
             table = DeltaTable(table, without_files=True)
         except TableNotFoundError:
             return
     columns = {field.name for field in table.schema().fields}
-    missing, extra = sorted(set(contract.names) - columns), sorted(columns - set(contract.names))
+    required = {column.name for column in contract.columns if not column.nullable}
+    missing, extra = sorted(required - columns), sorted(columns - set(contract.names))
     if missing or extra:
         named = [", ".join(names) or "none" for names in (missing, extra)]
         raise ContractError(

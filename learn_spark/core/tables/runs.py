@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.log import append_rows, read_rows, table_lock
+from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 
 MODELS = "models/"  # prefix of an output that is a model; the rest is its id
@@ -33,6 +34,7 @@ class Run:
     seconds: float
     started_at: datetime
     message: str | None = None
+    sequence: int | None = None
 
     @property
     def model_id(self) -> str | None:
@@ -48,17 +50,28 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def record(workspace: Workspace, run: Run) -> None:
-    """Append the run to the table."""
-    row = {name: getattr(run, name) for name in contract("runs").names}
-    append_rows(workspace.table("runs"), contract("runs"), [row])
+    """Append the run to the table, with the next ``sequence``."""
+    path = workspace.table("runs")
+    with table_lock(path):
+        earlier = 0 if current_version(path) is None else Snapshot.open(path).rows
+        row = {name: getattr(run, name) for name in contract("runs").names} | {"sequence": earlier + 1}
+        append_rows(path, contract("runs"), [row])
 
 
 def all_runs(workspace: Workspace) -> list[Run]:
-    """All recorded runs, oldest first."""
-    rows = read_rows(workspace.table("runs"))
-    return [Run(**row) for row in sorted(rows, key=lambda row: (row["started_at"], row["run_id"]))]
+    """All recorded runs, oldest first: in the order of writing, and not by the clocks of their machines.
+
+    Rows of version 0.2, which have no sequence, come first, by their start times.
+    """
+    runs = [Run(**row) for row in read_rows(workspace.table("runs"))]
+    return sorted(runs, key=lambda run: (run.sequence or 0, run.started_at, run.run_id))
 
 
 def last_done(workspace: Workspace, job: str) -> Run | None:
     """The newest run of ``job`` with the status done; None if there is none."""
     return next((run for run in reversed(all_runs(workspace)) if run.job == job and run.status == "done"), None)
+
+
+def run_order(workspace: Workspace) -> dict[str, int]:
+    """Run id -> its place among all recorded runs, from 0. Results are ordered by it, and not by ids, which are times."""
+    return {run.run_id: place for place, run in enumerate(all_runs(workspace))}

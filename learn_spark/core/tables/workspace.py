@@ -8,8 +8,9 @@ from pathlib import Path
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.layout import check_layout
+from learn_spark.core.tables.layout import MARKER, check_layout
 
+_UNUSABLE = re.compile(r"[%#?*\[\]{}\\^|`\x00-\x1f\x7f]")
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
 
@@ -21,16 +22,36 @@ class Workspace:
 
     @staticmethod
     def open(root: str) -> Workspace:
-        """A workspace at ``root``; made if it is not there. WorkspaceLayoutError for one of another layout."""
-        if _REMOTE.match(root):
-            raise SettingsError(f"workspace: {root!r} must be a folder that driver and workers share, not an address")
-        path = Path(root).expanduser().resolve()
+        """A workspace at ``root``; made if it is not there.
+
+        Raises WorkspaceLayoutError for one of another layout, SettingsError for a folder that cannot be one.
+        """
+        path = _folder(root)
         try:
             path.mkdir(parents=True, exist_ok=True)
             check_layout(path)
         except OSError as error:
             raise SettingsError(f"workspace: the folder {path} cannot be made: {error.strerror}") from None
         return Workspace(path)
+
+    @staticmethod
+    def existing(root: str) -> Workspace:
+        """The workspace at ``root``, in which nothing is made. Raises as ``open``, and SettingsError if there is none."""
+        path = _folder(root)
+        if not (path / MARKER).is_file():
+            if not any(path.glob("tables/*/_delta_log")):
+                raise SettingsError(
+                    f"there is no workspace in {path}: it has no {MARKER}; give the settings file of the workspace "
+                    "(--config), or its folder (--set workspace=FOLDER)"
+                )
+        check_layout(path)
+        return Workspace(path)
+
+    @staticmethod
+    def planned(root: str) -> Workspace:
+        """The workspace at ``root``, for a look at what a run would do: it need not be there, and nothing is made."""
+        path = _folder(root)
+        return Workspace.existing(root) if (path / MARKER).is_file() else Workspace(path)
 
     def table(self, name: str) -> str:
         """Path of a table; ContractError if no contract names it."""
@@ -47,3 +68,20 @@ class Workspace:
             raise SettingsError(f"{'/'.join(parts)!r} lies outside the workspace {self.root}")
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def _folder(root: str) -> Path:
+    """The absolute path of a workspace. Raises SettingsError for an address, and for names that Spark or Delta misread.
+
+    Paths of tables become addresses on their way through Spark and Delta, whose libraries decode some characters
+    differently: rows would be in one folder, and the log of their table in another one.
+    """
+    if _REMOTE.match(root):
+        raise SettingsError(f"workspace: {root!r} must be a folder that driver and workers share, not an address")
+    path = Path(root).expanduser().resolve()
+    if unusable := sorted(set(_UNUSABLE.findall(str(path)))):
+        raise SettingsError(
+            f"workspace: the path {path} contains {' '.join(map(repr, unusable))}, which Spark and Delta do not read as "
+            "a part of a name; choose a folder without it"
+        )
+    return path

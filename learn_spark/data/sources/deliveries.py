@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from learn_spark.core.settings.source import SourceSettings
 from learn_spark.core.stages.code import code_version, contract_without_explanations
@@ -53,11 +53,19 @@ def remember(
     run_id: str,
     rows: Mapping[str, tuple[int, int]],
     errors: Mapping[str, str],
+    good_rows: Mapping[str, Mapping[str, int]],
 ) -> None:
-    """Add the files to the ledger. ``rows`` has (rows, refused) by name, ``errors`` the reasons of skipped files."""
-    now = datetime.now(UTC)
+    """Add the files to the ledger.
+
+    ``rows`` has (rows, refused) by name, ``errors`` the reasons of skipped files, ``good_rows`` the rows that break no
+    rule by name and table.
+    """
+    path = workspace.table("raw_files")
+    # Later than every earlier row, under any clock: the newest row of a file has its state.
+    newest = max((row["read_at"] for row in read_rows(path)), default=datetime.min.replace(tzinfo=UTC))
+    now = max(datetime.now(UTC), newest + timedelta(microseconds=1))
     append_rows(
-        workspace.table("raw_files"),
+        path,
         contract("raw_files"),
         [
             {
@@ -69,6 +77,7 @@ def remember(
                 "error": errors.get(file.name),
                 "run_id": run_id,
                 "read_at": now,
+                "good_rows": dict(good_rows.get(file.name, {})),
             }
             for file in files
         ],

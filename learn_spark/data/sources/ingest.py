@@ -88,12 +88,22 @@ def run(context: StageContext) -> StageResult:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     counted: dict[str, tuple[int, int]] = {}
-    for landed in (items, events):
+    good_rows: dict[str, dict[str, int]] = {}
+    for table, landed in (("items", items), ("interactions", events)):
         for name, (rows, refused) in (landed.by_file if landed else {}).items():
             earlier = counted.get(name, (0, 0))
             counted[name] = (earlier[0] + rows, earlier[1] + refused)
+            good_rows.setdefault(name, {})[table] = rows - refused
     # Last: after a kill before this point the files are read again, and every row is a duplicate.
-    remember(files, context.workspace, reader=reader, run_id=context.run_id, rows=counted, errors=errors)
+    remember(
+        files,
+        context.workspace,
+        reader=reader,
+        run_id=context.run_id,
+        rows=counted,
+        errors=errors,
+        good_rows=good_rows,
+    )
     tallies = {"items": item_tally, "interactions": event_tally}
     return StageResult(
         rows_in=sum(tally.read for tally in tallies.values()),

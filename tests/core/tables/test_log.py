@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,11 @@ def test_runs_come_back_as_they_were(tmp_path: Path, spark: SparkSession) -> Non
     runs = [run("a", minute=0), run("b", minute=2), run("a", "failed", 3, message="why"), run("a", minute=1)]
     for one in runs:
         record(workspace, one)
-    assert all_runs(workspace) == sorted(runs, key=lambda r: r.started_at)
-    assert last_done(workspace, "a") == runs[3]
+    # In the order of writing, whatever their clocks were.
+    assert all_runs(workspace) == [replace(one, sequence=number) for number, one in enumerate(runs, 1)]
+    newest = last_done(workspace, "a")
+    assert newest is not None
+    assert newest.run_id == "a-1"
     assert last_done(workspace, "c") is None
     by_spark = {row.run_id: row for row in spark.read.format("delta").load(workspace.table("runs")).collect()}
     assert by_spark["b-2"].outputs == {"item_text": "4", "models/abc": "abc"}
@@ -54,7 +58,13 @@ def test_writers_that_all_find_no_table_make_one_and_lose_no_row(tmp_path: Path)
     workspace = Workspace.open(str(tmp_path))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda minute: record(workspace, run("a", minute=minute)), range(8)))
-    assert [one.run_id for one in all_runs(workspace)] == [f"a-{minute}" for minute in range(8)]
+    runs = all_runs(workspace)
+    assert {one.run_id for one in runs} == {f"a-{minute}" for minute in range(8)}
+    assert [one.sequence for one in runs] == list(range(1, 9))
+    rows = [{**asdict(one), "sequence": None} for one in runs]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda row: append_rows(str(tmp_path / "new"), contract("runs"), [row]), rows))
+    assert len(read_rows(str(tmp_path / "new"))) == 8
     with pytest.raises(ContractError, match="contract of runs"):
         record(workspace, run("a", seconds=-1.0))
 
@@ -99,12 +109,22 @@ def test_a_missing_table_has_no_rows(tmp_path: Path) -> None:
     assert read_rows(str(tmp_path / "nothing")) == []
 
 
+def test_a_table_of_an_older_version_gets_the_new_columns_with_its_next_row(tmp_path: Path) -> None:
+    workspace = Workspace.open(str(tmp_path))
+    old = pa.schema([field for field in contract("runs").arrow_schema() if field.name != "sequence"])
+    rows = [{name: getattr(run("a", minute=minute), name) for name in old.names} for minute in (5, 3)]
+    write_deltalake(workspace.table("runs"), pa.Table.from_pylist(rows, schema=old))
+    assert [one.run_id for one in all_runs(workspace)] == ["a-3", "a-5"]
+    record(workspace, run("a", minute=0))
+    assert [(one.run_id, one.sequence) for one in all_runs(workspace)] == [("a-3", None), ("a-5", None), ("a-0", 3)]
+
+
 def test_a_table_with_other_columns_is_not_written_to(tmp_path: Path) -> None:
     path = str(tmp_path / "runs")
-    held = pa.schema([field for field in contract("runs").arrow_schema() if field.name != "message"])
+    held = pa.schema([field for field in contract("runs").arrow_schema() if field.name != "job"])
     write_deltalake(path, held.append(pa.field("mood", pa.string())).empty_table())
-    with pytest.raises(ContractError, match=r"\(missing: message; not in the contract: mood\); another version"):
+    with pytest.raises(ContractError, match=r"\(missing: job; not in the contract: mood\); another version"):
         append_rows(path, contract("runs"), [])
-    with pytest.raises(ContractError, match=r"missing: message"):
+    with pytest.raises(ContractError, match=r"missing: job"):
         check_columns(path, contract("runs"))
     check_columns(str(tmp_path / "nothing"), contract("runs"))
