@@ -115,11 +115,13 @@ def run_in_workspace(
     existing: bool = False,
     as_json: bool = False,
     waits: bool = False,
+    planned: bool = False,
 ) -> int:
     """Run ``work`` in the workspace of the settings, under ``lock`` if given, and return the exit code.
 
     ``reads_only``: the command makes no file and takes no lock, and the workspace must exist. ``existing``: the
-    workspace must exist. ``as_json``: the console collects tables and lines, which are printed as one JSON object.
+    workspace must exist. ``planned``: it need not exist, and nothing is made. ``as_json``: the console collects tables
+    and lines, which are printed as one JSON object. ``waits``: the command has the option --wait.
     """
     quiet_environment(verbose)
     opened_so_far: list[Opened] = []
@@ -130,8 +132,8 @@ def run_in_workspace(
         from learn_spark.core.tables.workspace import Workspace
 
         settings = load_settings(config, overrides or [])
-        open_it = Workspace.existing if reads_only or existing else Workspace.open
-        opened = Opened(settings, open_it(settings.workspace), Reporter(as_json=as_json), reads_only)
+        open_it = Workspace.planned if planned else Workspace.existing if reads_only or existing else Workspace.open
+        opened = Opened(settings, open_it(settings.workspace), Reporter(as_json=as_json), reads_only or planned)
         opened_so_far.append(opened)
         with nullcontext() if lock is None or reads_only else lock(opened):
             work(opened)

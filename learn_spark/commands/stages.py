@@ -13,8 +13,10 @@ from learn_spark.commands.options import (
     ConfigOptional,
     DryRunOption,
     ForceOption,
+    JsonOption,
     SetOption,
     VerboseOption,
+    WaitOption,
     one_of,
 )
 from learn_spark.core.stages.registry import all_stages
@@ -29,6 +31,8 @@ def run_stages_command(
     force: bool,
     verbose: bool,
     model_id: str | None = None,
+    wait: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Run stages (all of ``pipeline.stages`` if None), print their outcomes and return the exit code.
 
@@ -48,6 +52,7 @@ def run_stages_command(
             force=force,
             verbose=verbose,
             model_id=model_id,
+            wait=wait,
         )
         if dry_run:
             return
@@ -57,7 +62,7 @@ def run_stages_command(
                 show_metrics(workspace, outcome.run, console)
         show_places(settings, workspace, console)
 
-    return run_in_workspace(config, overrides, verbose, work)
+    return run_in_workspace(config, overrides, verbose, work, as_json=as_json, waits=True, planned=dry_run)
 
 
 @app.command()
@@ -67,12 +72,23 @@ def run(
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Run every stage of pipeline.stages that is not up to date."""
     settings_file = one_of(name, config, "learn-spark run quickstart")
     raise typer.Exit(
-        run_stages_command(None, settings_file, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
+        run_stages_command(
+            None,
+            settings_file,
+            overrides or [],
+            dry_run=dry_run,
+            force=force,
+            verbose=verbose,
+            wait=wait,
+            as_json=as_json,
+        )
     )
 
 
@@ -82,10 +98,21 @@ def _add_stage_command(name: str, summary: str) -> None:
         overrides: SetOption = None,
         dry_run: DryRunOption = False,
         force: ForceOption = False,
+        wait: WaitOption = False,
+        as_json: JsonOption = False,
         verbose: VerboseOption = False,
     ) -> None:
         raise typer.Exit(
-            run_stages_command([name], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
+            run_stages_command(
+                [name],
+                config,
+                overrides or [],
+                dry_run=dry_run,
+                force=force,
+                verbose=verbose,
+                wait=wait,
+                as_json=as_json,
+            )
         )
 
     app.command(name, help=f"{summary}.", rich_help_panel="Stages")(command)
@@ -98,12 +125,22 @@ def evaluate(
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Rank the whole catalogue with a model, popularity, Markov and the frozen embeddings; metrics and slices."""
     raise typer.Exit(
         run_stages_command(
-            ["evaluate"], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose, model_id=model
+            ["evaluate"],
+            config,
+            overrides or [],
+            dry_run=dry_run,
+            force=force,
+            verbose=verbose,
+            model_id=model,
+            wait=wait,
+            as_json=as_json,
         )
     )
 
@@ -117,13 +154,22 @@ def publish(
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Compute user and item features with the tower in Spark's workers; stage, audit and release them."""
     chosen = [] if model is None else [f"release.model={model}"]
     raise typer.Exit(
         run_stages_command(
-            ["publish"], config, [*(overrides or []), *chosen], dry_run=dry_run, force=force, verbose=verbose
+            ["publish"],
+            config,
+            [*(overrides or []), *chosen],
+            dry_run=dry_run,
+            force=force,
+            verbose=verbose,
+            wait=wait,
+            as_json=as_json,
         )
     )
 
@@ -143,12 +189,23 @@ def report(
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Write one HTML page: metrics, examples, runs, gates, lineage; with RUN, about that run and connected runs."""
     if run_id is None:
         raise typer.Exit(
-            run_stages_command(["report"], config, overrides or [], dry_run=dry_run, force=force, verbose=verbose)
+            run_stages_command(
+                ["report"],
+                config,
+                overrides or [],
+                dry_run=dry_run,
+                force=force,
+                verbose=verbose,
+                wait=wait,
+                as_json=as_json,
+            )
         )
     if dry_run or force:
         raise typer.BadParameter("--dry-run and --force apply to the stage; the page of one RUN is always written")
@@ -158,7 +215,7 @@ def report(
 
         opened.console.line(f"report  {write_page(opened.workspace, run_id)}")
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, existing=True, as_json=as_json)
 
 
 @app.command()
@@ -168,6 +225,8 @@ def check(
     overrides: SetOption = None,
     version: Annotated[int | None, typer.Option(help="Version of the table; default: the newest.")] = None,
     docs: Annotated[bool, typer.Option("--docs", help="Write the Data Docs page even if the gate passes.")] = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Run the quality gate of one table; exit code 3 if it fails."""
@@ -175,6 +234,8 @@ def check(
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.check import check_table
 
-        check_table(table, opened.settings, console=opened.console, version=version, docs=docs, verbose=verbose)
+        check_table(
+            table, opened.settings, console=opened.console, version=version, docs=docs, verbose=verbose, wait=wait
+        )
 
-    in_workspace(config, overrides, verbose, work)
+    in_workspace(config, overrides, verbose, work, existing=True, as_json=as_json, waits=True)

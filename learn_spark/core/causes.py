@@ -43,11 +43,13 @@ _KNOWN = (
     ),
     _Known(
         re.compile(r"UnsatisfiedLinkError|failed to map segment|Operation not permitted.*\.so"),
-        "Java cannot load its libraries from the folder of temporary files: it is mounted noexec, or full; set another one "
-        "with --set 'spark.conf={\"spark.driver.extraJavaOptions\": \"-Djava.io.tmpdir=FOLDER\"}'",
+        "Java cannot load its libraries from the folder of temporary files, mounted noexec or full; set another "
+        'with --set \'spark.conf={"spark.driver.extraJavaOptions": "-Djava.io.tmpdir=FOLDER"}\'',
     ),
     _Known(
-        re.compile(r"ConnectionRefused|Connection refused|Answer from Java side is empty|Error while sending or receiving"),
+        re.compile(
+            r"ConnectionRefused|Connection refused|Answer from Java side is empty|Error while sending or receiving"
+        ),
         "the Java process of Spark has ended: logs/spark.log of the workspace has its last words; too little memory is "
         "the usual reason (--set spark.driver_memory=8g)",
     ),
@@ -125,7 +127,12 @@ def _innermost(error: BaseException, texts: list[str]) -> str:
 
 def _is_of_spark(text: str) -> bool:
     """Whether a text is of an error that crossed from Java or from a worker."""
-    return "Py4J" in text or "PythonException" in text or "SparkException" in text or bool(_JAVA.match(text.split("\n")[0]))
+    return (
+        "Py4J" in text
+        or "PythonException" in text
+        or "SparkException" in text
+        or bool(_JAVA.match(text.split("\n")[0]))
+    )
 
 
 def is_storage_error(error: BaseException) -> bool:

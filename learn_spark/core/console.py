@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -115,7 +116,8 @@ class Reporter:
     def print_json(self) -> None:
         """Print the tables by name and the lines as ``notes``, as one JSON object; nothing if there is neither."""
         if self._as_json and (self._tables or self._notes):
-            print(json.dumps({**self._tables, "notes": self._notes}, default=_plain, indent=1, ensure_ascii=False))
+            text = json.dumps({**self._tables, "notes": self._notes}, default=_plain, indent=1, ensure_ascii=False)
+            sys.stdout.write(text + "\n")
 
 
 def _finite(cell: Cell) -> Cell:

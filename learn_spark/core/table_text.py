@@ -1,4 +1,4 @@
-"""Text tables whose figures and ids are whole at any width: prose wraps, and a row too wide becomes a block of lines."""
+"""Text tables whose figures and ids are whole at any width: prose wraps, and too wide a row becomes a block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 
 GAP = 2  # blanks between two columns
 LEAST_PROSE = 16  # characters: a column of prose is not made narrower
-_FIGURE = re.compile(r"[-+−<>=±]{0,2} ?\d[\d.,]*(e[-+]?\d+)?( ?%| \w{1,6})?", re.IGNORECASE)
+_FIGURE = re.compile(r"[-+<>=]{0,2} ?\d[\d.,]*(e[-+]?\d+)?( ?%| \w{1,6})?", re.IGNORECASE)
 
 Cell = str | int | float | datetime | None
 
@@ -38,8 +38,8 @@ class Column:
 def lay_out(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
     """The lines of a table in ``width`` characters (None: as wide as its cells).
 
-    Columns of figures are aligned right. Where the table is wider than ``width``, columns of prose wrap at blanks; where
-    that is not enough, every row is a block with a line for each cell. No word is cut.
+    Columns of figures are aligned right. Where the table is wider than ``width``, columns of prose wrap at blanks;
+    where that is not enough, every row is a block with a line for each cell. No word is cut.
     """
     cells = [[" ".join(cell.split()) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]

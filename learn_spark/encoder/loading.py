@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.storage.files import give_usual_mode
 from learn_spark.encoder.identity import EncoderError, EncoderIdentity
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{path} cannot be read as GGUF: {error}") from None
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
+    give_usual_mode(folder / "model.safetensors")
     config = model.config.to_dict()
     config.pop("quantization_config", None)
     config["architectures"] = [type(model).__name__]

@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.table_text import Cell
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
@@ -88,11 +89,10 @@ def forget(workspace: Workspace, keys: list[str]) -> int:
 def show_embeddings(workspace: Workspace, settings: Settings, console: Reporter, *, delete: bool) -> None:
     """Print every encoder's vectors and their uses; with ``delete``, delete those without a use."""
     kept = keys_in_use(workspace, settings)
-    rows = [
-        [k.encoder_key[:12], k.model, k.detail, f"{k.rows:,}", ", ".join(k.used_by) or "nothing: to be deleted"]
-        for k in kept
+    rows: list[list[Cell]] = [
+        [k.encoder_key, k.model, k.detail, k.rows, ", ".join(k.used_by) or "nothing: to be deleted"] for k in kept
     ]
-    console.table("Embeddings by encoder", ["key", "model", "how", "rows", "used by"], rows)
+    console.table("Embeddings by encoder", ["key", "model", "how", "rows", "used by"], rows, name="encoders")
     unused = [k for k in kept if not k.used_by]
     if not unused:
         console.line("nothing to delete")

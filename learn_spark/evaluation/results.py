@@ -16,7 +16,7 @@ from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import read_rows
-from learn_spark.core.tables.runs import Run
+from learn_spark.core.tables.runs import Run, run_order
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.split import Split, SplitName
 

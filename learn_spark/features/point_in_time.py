@@ -98,7 +98,7 @@ def intervals_of(rows: list[LedgerRow], clock: Clock) -> list[tuple[datetime, Le
     """(start, release or None) of each interval in order of time; an interval ends where the next one starts.
 
     Clocks of machines differ: a row of the ledger can have an earlier time than the row before it. The later row
-    decides then, from its own time on, so that an interval that starts at or after the start of a later one is left out.
+    decides then, from its own time on: an interval that starts at or after the start of a later one is left out.
     """
     if clock == "as_of":
         released = [row for row in states(rows).values() if row.status in READABLE]
@@ -112,7 +112,7 @@ def intervals_of(rows: list[LedgerRow], clock: Clock) -> list[tuple[datetime, Le
         if end is not None:
             starts.append((end, None))
     ordered: list[tuple[datetime, LedgerRow | None]] = []
-    for when, row in reversed(starts):
-        if not ordered or when < ordered[-1][0]:
-            ordered.append((when, row))
-    return [(when.astimezone(UTC), row) for when, row in reversed(ordered)]
+    for interval in reversed(starts):
+        if not ordered or interval[0] < ordered[-1][0]:
+            ordered.append(interval)
+    return [(when.astimezone(UTC), release) for when, release in reversed(ordered)]

@@ -80,8 +80,12 @@ def plan_restoration(rows: Sequence[LedgerRow], release_ids: Sequence[str], reas
     for release_id in release_ids:
         if release_id not in newest or newest[release_id].status != "withdrawn":
             row = find_release(rows, release_id)
-            raise NoReleaseError(f"release {release_id} is {row.status}, and not withdrawn: there is nothing to restore")
-    before = {row.release_id: row.status for row in sorted(rows, key=lambda row: row.sequence) if row.status in READABLE}
+            raise NoReleaseError(
+                f"release {release_id} is {row.status}, and not withdrawn: there is nothing to restore"
+            )
+    before = {
+        row.release_id: row.status for row in sorted(rows, key=lambda row: row.sequence) if row.status in READABLE
+    }
     restored = sorted((newest[name] for name in set(release_ids)), key=lambda row: -order[row.release_id])
     again = [in_state(row, before[row.release_id], reason or "restored") for row in restored]
     first = min(order[row.release_id] for row in again)

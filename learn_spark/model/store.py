@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load, save_file
 
 from learn_spark.core.settings import Settings, save_settings
+from learn_spark.core.storage.files import give_usual_mode
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
@@ -151,6 +152,7 @@ def save_model(
         for name, tensors in weights.items():
             if tensors is not None:
                 save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / name)
+                give_usual_mode(temporary / name)
                 files[name] = hashlib.sha256((temporary / name).read_bytes()).hexdigest()
         manifest = ModelManifest(format=FORMAT, shape=shape_of(tower), files=files, **dict(facts))
         text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)

@@ -35,6 +35,7 @@ def backfill(
     console: Reporter,
     dry_run: bool = False,
     verbose: bool = False,
+    wait: bool = False,
 ) -> None:
     """Publish one backfilled release per day, as of the beginning of the day.
 
@@ -43,7 +44,7 @@ def backfill(
     the histories of the settings are restored. The release in force does not change.
     """
     settings = load(())
-    workspace = Workspace.open(settings.workspace)
+    workspace = (Workspace.planned if dry_run else Workspace.open)(settings.workspace)
     if dry_run:
         _show(workspace, days, console)
         return
@@ -54,10 +55,10 @@ def backfill(
         for number, day in enumerate(days):
             console.heading(f"{day} ({number + 1} of {len(days)})")
             past = _for_a_past_day(load([f"histories.as_of={day}", "release.backfill=true"]))
-            run_stages(LATER_DAY if number else FIRST_DAY, past, console=console, verbose=verbose)
+            run_stages(LATER_DAY if number else FIRST_DAY, past, console=console, verbose=verbose, wait=wait)
     finally:
         try:
-            run_stages(["histories"], settings, console=console, verbose=verbose)
+            run_stages(["histories"], settings, console=console, verbose=verbose, wait=wait)
         finally:
             holder.stop()
 

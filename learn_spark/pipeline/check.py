@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
-from learn_spark.core.quality.gate import GateReport
+from learn_spark.core.quality.gate import GateReport, RuleResult
 from learn_spark.core.quality.table_gate import TableGate, check_rule_names, rules_of
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import SparkHolder
@@ -22,6 +22,7 @@ def check_table(
     version: int | None = None,
     docs: bool = False,
     verbose: bool = False,
+    wait: bool = False,
 ) -> GateReport:
     """Evaluate the rules of a table, store and print the results; write Data Docs with ``docs`` or if a rule fails.
 
@@ -36,20 +37,22 @@ def check_table(
     holder = SparkHolder(settings, verbose=verbose)
     gate = TableGate(workspace, settings.quality, lambda: holder.get(workspace))
     chosen = Snapshot.open(workspace.table(table), version if version is not None else gate.newest(table)).version
-    with writing(workspace, (), f"a check of {table}"):
+    with writing(workspace, (), f"a check of {table}", wait=wait, say=console.say):
         try:
             evaluated = gate.evaluate(table, chosen, new_run_id())
         finally:
             holder.stop()
     assert evaluated is not None
-    rows = []
-    for result in evaluated.results:
-        verdict = "passed" if result.passed else "broken" if result.severity == "fail" else "warning"
-        observed = "" if result.observed is None else f"{result.observed:g}"
-        bounds = [f"{bound:g}" if bound is not None else "" for bound in (result.least, result.most)]
-        rows.append([result.measure, observed, *bounds, verdict, result.meaning])
-    console.table(f"Gate of {evaluated.title}", ["rule", "observed", "least", "most", "verdict", "meaning"], rows)
+    rows = [[r.measure, r.observed, r.least, r.most, _verdict(r), r.meaning] for r in evaluated.results]
+    columns = ["rule", "observed", "least", "most", "verdict", "meaning"]
+    console.table(f"Gate of {evaluated.title}", columns, rows, name="rules")
     if docs or not evaluated.passed:
         console.line(f"Data Docs  {evaluated.write_docs()}")
     evaluated.require()
     return evaluated
+
+
+def _verdict(result: RuleResult) -> str:
+    if result.passed:
+        return "passed"
+    return "broken" if result.severity == "fail" else "warning"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.table_text import Cell, Column
 from learn_spark.core.tables.runs import run_order
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.results import metric_rows
@@ -69,16 +70,11 @@ def _test_figures(workspace: Workspace) -> dict[tuple[str, str], float]:
 
 def show_models(workspace: Workspace, console: Reporter) -> None:
     """One line a model, newest first."""
-    rows = [
-        [
-            one.model_id,
-            one.method,
-            f"{one.trained_at:%Y-%m-%d %H:%M}",
-            "" if one.validation is None else f"{one.validation:.4f}",
-            "" if one.test is None else f"{one.test:.4f}",
-            ", ".join(one.tags),
-        ]
+    rows: list[list[Cell]] = [
+        [one.model_id, one.method, one.trained_at, one.validation, one.test, ", ".join(one.tags)]
         for one in list_models(workspace)
     ]
-    columns = ["model", "method", "trained (UTC)", f"validation {METRIC}", f"test {METRIC}", "tags"]
-    console.table(f"Models of {workspace.root}", columns, rows)
+    figures = [Column(f"{split} {METRIC}", ".4f") for split in ("validation", "test")]
+    console.table(
+        f"Models of {workspace.root}", ["model", "method", "trained (UTC)", *figures, "tags"], rows, name="models"
+    )

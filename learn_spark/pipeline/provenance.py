@@ -93,8 +93,10 @@ class Provenance:
         readers = {run.run_id: run for run in self.lineage.readers(what)}
         later = Artifact(what.name, str(int(what.value) + 1)) if what.name in all_tables() else None
         merged = None if later is None else next(iter(self.steps(later)), None)
-        if merged is not None and merged.run is not None and int(merged.wrote.value) not in self._replacements(
-            what.name
+        if (
+            merged is not None
+            and merged.run is not None
+            and int(merged.wrote.value) not in self._replacements(what.name)
         ):
             readers.setdefault(merged.run.run_id, merged.run)
         for run in sorted(readers.values(), key=self.lineage.place):

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
+from learn_spark.core.table_text import Cell
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import current_version
@@ -79,20 +80,21 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
     return Retention(tuple(removable), versions, days * 24)
 
 
-def retain(settings: Settings, *, releases: int, days: int, delete: bool, console: Reporter) -> Retention:
+def retain(
+    settings: Settings, *, releases: int, days: int, delete: bool, console: Reporter, wait: bool = False
+) -> Retention:
     """Print the objects that may be deleted, and delete them with ``delete``; the plan.
 
     Raises LearnSparkError while another run uses the workspace.
     """
     workspace = Workspace.open(settings.workspace)
-    with whole_workspace(workspace, "a run of retain"):
+    with whole_workspace(workspace, "a run of retain", wait=wait, say=console.say):
         plan = plan_retention(workspace, settings, releases=releases, days=days)
-        units = {"embeddings": "rows"}
-        rows = [
-            [one.kind, one.name, f"{one.size:,} {units.get(one.kind, 'bytes')}" if one.size else "", one.why]
+        rows: list[list[Cell]] = [
+            [one.kind, one.name, one.size or None, "rows" if one.kind == "embeddings" else "bytes", one.why]
             for one in plan.removable
         ]
-        console.table("Unused objects", ["kind", "name", "size", "reason"], rows)
+        console.table("Unused objects", ["kind", "name", "size", "unit", "reason"], rows, name="unused")
         if not rows:
             console.line("nothing to delete")
         elif delete:

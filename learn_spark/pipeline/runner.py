@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from learn_spark.core.causes import cause_of
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError, LearnSparkError
 from learn_spark.core.quality.expectations import prepare
@@ -89,27 +91,30 @@ def run_stages(
     force: bool = False,
     verbose: bool = False,
     model_id: str | None = None,
+    wait: bool = False,
 ) -> list[Outcome]:
     """Run the named stages in order, each if its inputs, settings or code changed (or ``force``).
 
     Stages after train use its model; without train, they use ``model_id`` or the newest model that fits. Every run is
     recorded, failed ones included. Raises the exception of a failed stage, and LockedError if another process writes
-    one of the tables that these stages write.
+    one of the tables that these stages write; with ``wait``, waits until it has ended.
     """
     stages = [find_stage(name).under(settings) for name in names]
     check_rule_names(settings.quality)
     check_settings(stages, settings)
-    workspace = Workspace.open(settings.workspace)
+    workspace = (Workspace.planned if dry_run else Workspace.open)(settings.workspace)
     if dry_run:
         _show_plans(stages, settings, workspace, console, model_id, force=force)
         return []
     holder = SparkHolder(settings, verbose=verbose, meanwhile=prepare)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     outcomes = []
-    with writing(workspace, exclusively_written(stages), f"a run of {', '.join(names)}"):
+    job = f"a run of {', '.join(names)}"
+    with writing(workspace, exclusively_written(stages), job, wait=wait, say=console.say) as held:
         try:
             for number, stage in enumerate(stages, 1):
                 console.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")
+                held.at(f"stage {stage.name}, {number} of {len(stages)}")
                 plan = plan_stage(stage, settings, workspace, model_id)
                 outcomes.append(_run_stage(stage, plan, settings, workspace, console, holder, gates, force=force))
                 if stage.name == "train":
@@ -185,7 +190,10 @@ def _run_stage(
         finished("refused", result, str(error))
         raise
     except Exception as error:
-        finished("failed", result, str(error)[:2000])
+        message = str(error) if isinstance(error, LearnSparkError) else cause_of(error)
+        # Where the disk is full, the error of the stage is the one to report, and not that of recording it.
+        with suppress(Exception):
+            finished("failed", result, message[:2000])
         raise
     return Outcome(stage, finished("done", result), up_to_date=False)
 

@@ -11,6 +11,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.quality.results import StoredResult, stored_results
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.registry import all_stages
+from learn_spark.core.table_text import Cell, Column
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
@@ -22,18 +23,18 @@ from learn_spark.pipeline.runner import Outcome
 
 def show_outcomes(outcomes: Sequence[Outcome], console: Reporter) -> None:
     """Print one row per stage: rows in, out, refused, seconds; of a stage that is up to date, those of its last run."""
-    rows = []
-    for outcome in outcomes:
-        counts = outcome.run.counts
-        rows.append(
-            [
-                outcome.stage.name,
-                "up to date" if outcome.up_to_date else "done",
-                *(f"{counts.get(name, 0):,}" for name in ("rows_in", "rows_out", "refused")),
-                f"{outcome.run.seconds:.1f}",
-            ]
-        )
-    console.table("Stages", ["stage", "state", "rows in", "rows out", "refused", "seconds"], rows)
+    rows: list[list[Cell]] = [
+        [
+            outcome.stage.name,
+            "up to date" if outcome.up_to_date else "done",
+            *(outcome.run.counts.get(name, 0) for name in ("rows_in", "rows_out", "refused")),
+            outcome.run.seconds,
+        ]
+        for outcome in outcomes
+    ]
+    console.table(
+        "Stages", ["stage", "state", "rows in", "rows out", "refused", Column("seconds", ".1f")], rows, name="stages"
+    )
 
 
 def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str = "test") -> None:
@@ -44,12 +45,17 @@ def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str =
         return
     ks = sorted({int(row.metric.removeprefix("HR@")) for row in evaluated if row.metric.startswith("HR@")})[:2]
     metrics = [name for k in ks for name in (f"HR@{k}", f"NDCG@{k}")]
-    rows = []
+    rows: list[list[Cell]] = []
     for method in in_order(row.method for row in evaluated):
         values = {row.metric: row.value for row in evaluated if row.method == method}
-        rows.append([method_label(method), *(f"{values[m]:.4f}" if m in values else "" for m in metrics)])
+        rows.append([method_label(method), *(values.get(metric) for metric in metrics)])
     size = f"{evaluated[0].users:,} users, {evaluated[0].catalogue:,} items"
-    console.table(f"Metrics on the {split} split ({size})", ["method", *metrics], rows)
+    console.table(
+        f"Metrics on the {split} split ({size})",
+        ["method", *(Column(metric, ".4f") for metric in metrics)],
+        rows,
+        name="metrics",
+    )
 
 
 def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> None:
@@ -66,18 +72,22 @@ def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> 
 def show_status(workspace: Workspace, console: Reporter) -> None:
     """Print the last run of every stage; version, rows, age, last run and last gate result of every table."""
     runs = all_runs(workspace)
-    rows = []
+    rows: list[list[Cell]] = []
     for stage in all_stages():
         last = next((run for run in reversed(runs) if run.job == stage.name), None)
         if last is None:
-            rows.append([stage.name, "never run", "", "", ""])
+            rows.append([stage.name, "never run", None, None, None])
             continue
-        when = last.started_at.strftime("%Y-%m-%d %H:%M")
-        rows.append([stage.name, last.status, when, f"{last.counts.get('rows_out', 0):,}", f"{last.seconds:.1f}"])
-    console.table(f"Stages of {workspace.root}", ["stage", "last run", "at (UTC)", "rows out", "seconds"], rows)
+        rows.append([stage.name, last.status, last.started_at, last.counts.get("rows_out", 0), last.seconds])
+    console.table(
+        f"Stages of {workspace.root}",
+        ["stage", "last run", "at (UTC)", "rows out", Column("seconds", ".1f")],
+        rows,
+        name="stages",
+    )
     gates = _last_gates(workspace)
     now = datetime.now(UTC)
-    tables = []
+    tables: list[list[Cell]] = []
     for name in sorted({table for stage in all_stages() for table in stage.writes} | {"runs", "quality_results"}):
         path = workspace.table(name)
         version = current_version(path)
@@ -88,14 +98,14 @@ def show_status(workspace: Workspace, console: Reporter) -> None:
         tables.append(
             [
                 name,
-                str(version),
-                f"{Snapshot.open(path).rows:,}",
+                version,
+                Snapshot.open(path).rows,
                 age(now - datetime.fromtimestamp(written, UTC)),
                 f"{last.job} {last.run_id} ({last.status})" if last else "",
                 gates.get((name, version), "not evaluated" if contract(name).rules else "no rules"),
             ]
         )
-    console.table("Tables", ["table", "version", "rows", "age", "last run", "last gate"], tables)
+    console.table("Tables", ["table", "version", "rows", "age", "last run", "last gate"], tables, name="tables")
 
 
 def age(passed: timedelta) -> str:

@@ -29,8 +29,20 @@ def test_a_long_line_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 ROWS = [
-    ["3f2a9c41d5e6b780", "released *", "0.1234567", "1,234,567", "user_features: all 1,234,567 rewritten, because --force"],
-    ["20240131T120000-0a1b2c3d", "withdrawn", "-0.0001", "7", "the prices of three suppliers were wrong by a factor of 100"],
+    [
+        "3f2a9c41d5e6b780",
+        "released *",
+        "0.1234567",
+        "1,234,567",
+        "user_features: all 1,234,567 rewritten, because --force",
+    ],
+    [
+        "20240131T120000-0a1b2c3d",
+        "withdrawn",
+        "-0.0001",
+        "7",
+        "the prices of three suppliers were wrong by a factor of 100",
+    ],
 ]
 NAMES = ["release", "state", "NDCG@10", "users", "note"]
 

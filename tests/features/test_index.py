@@ -22,8 +22,8 @@ from learn_spark.features.export_index import run
 from learn_spark.features.faiss_index import ItemIndex, load
 from learn_spark.features.index_manifest import ItemIndexError, TrainedOn
 from learn_spark.features.ledger import add_row
-from learn_spark.features.withdrawal import roll_back
 from learn_spark.features.read import read_release
+from learn_spark.features.withdrawal import roll_back
 from learn_spark.report.explain import explain
 from tests.report.planted import FIRST_DAY, history_row, plant, release_row
 from tests.world import write_config

@@ -18,8 +18,8 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.embedding_space import read_embedding_space
-from learn_spark.features.withdrawal import roll_back
 from learn_spark.features.read import NoReleaseError, current_release, read_release, released_arrow, released_features
+from learn_spark.features.withdrawal import roll_back
 from learn_spark.model.store import load_model
 from learn_spark.model.trained import newest_model
 from tests.report.planted import FIRST_DAY, release_row

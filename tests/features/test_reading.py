@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
@@ -14,10 +17,12 @@ import learn_spark.features
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import LedgerRow, NoReleaseError, releases_in_force
+from learn_spark.features.point_in_time import intervals_of, releases_at
 from learn_spark.features.read import read_release
 from tests.features.published import DAYS, Published, Vectors
-from tests.report.planted import release_row
+from tests.report.planted import plant, release_row
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +183,58 @@ def test_changes_of_what_is_not_there(published: Published) -> None:
     with pytest.raises(NoReleaseError, match="r3 was withdrawn"):
         learn_spark.features.changes(published.spark, "user_features", "r1", until="r3", workspace=published.workspace)
     assert read_release(published.workspace).release_id == "r4"
+
+
+def test_under_clocks_that_jump_hours_the_later_row_decides_and_both_joins_agree(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """r2 was published by a machine whose clock was two hours ahead; r3 and r4 by one whose clock was right."""
+    workspace, noon = Workspace.open(str(tmp_path)), DAYS[0]
+    hours = {"r1": 0.0, "r2": 3.0, "r3": 2.0, "r4": 4.0, "r5": 1.5}
+    row = {"release_id": "r", "as_of": noon, "fingerprint": 0, "embedding": [1.0]}
+    outputs = {
+        f"{kind}_features": plant(workspace, f"{kind}_features", [{**row, f"{kind}_id": "x"}])
+        for kind in ("user", "item")
+    }
+    ledger_rows = [
+        release_row(
+            number,
+            name,
+            "released",
+            noon + timedelta(days=(number * 3) % 5),
+            outputs=outputs,
+            written_at=noon + timedelta(hours=after),
+        )
+        for number, (name, after) in enumerate(hours.items(), 1)
+    ]
+    plant(workspace, "releases", ledger_rows)
+    offsets = [-0.5, 0.0, 0.5, 1.5, 1.75, 2.5, 3.5, 5.0]
+    expected = [None, None, "r1", "r1", "r5", "r5", "r5", "r5"]
+    events = [("x", "x", noon + timedelta(hours=after)) for after in offsets]
+    frame = spark.createDataFrame(events, "user_id string, item_id string, event_time timestamp")
+    for clock in ("published", "as_of"):
+        joined = learn_spark.features.features_at(spark, frame, clock=clock, workspace=workspace).collect()
+        by_spark = {one.event_time.astimezone(UTC): one.release_id for one in joined}
+        micros = np.array([round(when.timestamp() * 1e6) for _, _, when in events])
+        rows, places = releases_at(workspace, micros, clock)
+        by_arrow = [None if place < 0 else rows[place].release_id for place in places]
+        assert [by_spark[when] for _, _, when in events] == by_arrow
+        if clock == "published":
+            assert by_arrow == expected
+    # Any ledger: the interval of a time is the newest row, by sequence, that was written before it.
+    chance = random.Random(5)
+    for _ in range(200):
+        names = [f"r{number}" for number in range(chance.randint(1, 8))]
+        rows_of = [
+            release_row(
+                number,
+                chance.choice(names),
+                chance.choice(("released", "withdrawn")),
+                noon,
+                written_at=noon + timedelta(hours=chance.randint(0, 9)),
+            )
+            for number in range(1, 12)
+        ]
+        intervals = intervals_of(rows_of, "published")
+        starts = [start for start, _ in intervals]
+        assert starts == sorted(set(starts))

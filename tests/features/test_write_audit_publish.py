@@ -23,9 +23,9 @@ from learn_spark.features import publish as stage
 from learn_spark.features.alignment import rotation
 from learn_spark.features.audit import release_rules, table_profile, validation_profile
 from learn_spark.features.ledger import NoReleaseError, add_row, ledger
-from learn_spark.features.withdrawal import NothingLeftError, roll_back, withdraw
 from learn_spark.features.models import usable_model
 from learn_spark.features.read import read_release, released_arrow
+from learn_spark.features.withdrawal import NothingLeftError, roll_back, withdraw
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.content import bind_content
 from learn_spark.model.store import ModelBlending, load_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -72,3 +73,13 @@ def test_a_manifest_with_other_fields_is_damaged(workspace: Workspace, change: d
     rewrite(folder, **change)
     with pytest.raises(ModelError, match=f"manifest.json is damaged: {named}: "):
         read_manifest(folder)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_the_files_of_a_model_have_the_modes_of_the_umask(workspace: Workspace, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        folder = workspace.root / "models" / saved(workspace, umask)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o666 & ~umask}

@@ -34,7 +34,10 @@ def deliver(folder: Path, number: int) -> None:
         if name.startswith("items"):
             lines = ["sku,name", *(f"{item},Lamp {item}" for item in rows)]
         else:
-            lines = ["id,u,sku,t", *(f"{order},u-{order},{item},2024-03-0{number + 1}T10:00:00" for order, item in rows)]
+            lines = [
+                "id,u,sku,t",
+                *(f"{order},u-{order},{item},2024-03-0{number + 1}T10:00:00" for order, item in rows),
+            ]
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -93,8 +96,7 @@ def test_the_lineage_names_the_files_that_the_rows_really_came_from(
             assert named(table, then[table]) == true_files(workspace, table, then[table]), (table, then)
         assert named("item_index", then["item_index"]) == true_files(workspace, "items", then["items"])
         assert named("user_histories", then["user_histories"]) == (
-            true_files(workspace, "items", then["items"])
-            | true_files(workspace, "interactions", then["interactions"])
+            true_files(workspace, "items", then["items"]) | true_files(workspace, "interactions", then["interactions"])
         )
     assert named("quarantine", versions[2]["quarantine"]) == {"orders-3.csv"}
     # The second version of items is merged into the first, and the later ones of both are its derivatives.

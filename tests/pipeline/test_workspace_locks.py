@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,14 @@ COMMAND = (sys.executable, "-c", "from learn_spark.commands.main import main; ma
 def test_a_second_ingest_is_refused_before_it_reads_anything(tmp_path: Path) -> None:
     config = write_config(tmp_path / "shop.yaml", raw=tmp_path / "raw", workspace=tmp_path / "w", model=tmp_path)
     workspace = Workspace.open(load_settings(config).workspace)
-    with writing(workspace, exclusively_written([find_stage("ingest")]), "a run of ingest"):
+    with writing(workspace, exclusively_written([find_stage("ingest")]), "a run of ingest") as held:
+        held.at("stage ingest, 1 of 2")
         second = subprocess.run([*COMMAND, "ingest", "--config", str(config)], capture_output=True, text=True)
     assert second.returncode == 1
     assert second.stderr.startswith("error: interactions in the workspace")
     assert "a run of ingest (process " in second.stderr
+    assert "UTC, now at stage ingest, 1 of 2)" in second.stderr
+    assert second.stderr.rstrip().endswith("--wait")
     assert all_runs(workspace) == []
 
 
@@ -60,3 +64,36 @@ def test_stages_exclude_each_other_by_what_they_write(
         pass
     with whole_workspace(workspace, "retain"):
         pass
+
+
+def test_a_second_run_waits_and_says_for_whom(tmp_path: Path) -> None:
+    workspace, lines = Workspace.open(str(tmp_path)), []
+    release = threading.Event()
+
+    def say(text: str) -> None:
+        lines.append(text)
+        release.set()
+
+    def first() -> None:
+        with writing(workspace, ("items",), "a run of ingest"):
+            started.set()
+            release.wait(60)
+
+    started = threading.Event()
+    other = threading.Thread(target=first)
+    other.start()
+    started.wait(60)
+    # It waits until it has said for whom: then the first one ends.
+    with writing(workspace, ("interactions", "items"), "the second", wait=True, say=say):
+        other.join(60)
+        with pytest.raises(LockedError), writing(workspace, ("interactions",), "a third"):
+            pass
+    assert "a run of ingest (process " in lines[0]
+    release.clear()
+    other = threading.Thread(target=first)
+    started.clear()
+    other.start()
+    started.wait(60)
+    with whole_workspace(workspace, "retain", wait=True, say=say):
+        other.join(60)
+    assert len(lines) >= 2

@@ -27,6 +27,7 @@ from learn_spark.ads.rankers.trees import score_trees
 from learn_spark.ads.rankers.vocabulary import Vocabulary, of_arrow, to_arrow
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
+from learn_spark.core.storage.files import give_usual_mode
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
 
@@ -90,6 +91,7 @@ class Ranker:
         folder.mkdir()
         if self.network is not None:
             save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, folder / WEIGHTS)
+            give_usual_mode(folder / WEIGHTS)
         elif self.trees is not None:
             (folder / TREES).write_text(self.trees, encoding="utf-8")
         manifest = {"ranker_id": self.ranker_id, **json.loads(self._text())}

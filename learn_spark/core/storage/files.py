@@ -19,3 +19,13 @@ def replace_file(path: Path, content: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the mode that the umask gives to new files: safetensors makes files that only their owner reads."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.mode")
+    beside.touch()
+    try:
+        path.chmod(beside.stat().st_mode & 0o777)
+    finally:
+        beside.unlink()

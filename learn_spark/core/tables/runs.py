@@ -73,5 +73,5 @@ def last_done(workspace: Workspace, job: str) -> Run | None:
 
 
 def run_order(workspace: Workspace) -> dict[str, int]:
-    """Run id -> its place among all recorded runs, from 0. Results are ordered by it, and not by ids, which are times."""
+    """Run id -> its place among all recorded runs, from 0. Results are ordered by it: ids are times of some clock."""
     return {run.run_id: place for place, run in enumerate(all_runs(workspace))}

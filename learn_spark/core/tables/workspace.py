@@ -36,14 +36,13 @@ class Workspace:
 
     @staticmethod
     def existing(root: str) -> Workspace:
-        """The workspace at ``root``, in which nothing is made. Raises as ``open``, and SettingsError if there is none."""
+        """The workspace at ``root``; nothing is made. Raises as ``open``, and SettingsError if there is none."""
         path = _folder(root)
-        if not (path / MARKER).is_file():
-            if not any(path.glob("tables/*/_delta_log")):
-                raise SettingsError(
-                    f"there is no workspace in {path}: it has no {MARKER}; give the settings file of the workspace "
-                    "(--config), or its folder (--set workspace=FOLDER)"
-                )
+        if not (path / MARKER).is_file() and not any(path.glob("tables/*/_delta_log")):
+            raise SettingsError(
+                f"there is no workspace in {path}: it has no {MARKER}; give the settings file of the workspace "
+                "(--config), or its folder (--set workspace=FOLDER)"
+            )
         check_layout(path)
         return Workspace(path)
 
@@ -81,7 +80,7 @@ def _folder(root: str) -> Path:
     path = Path(root).expanduser().resolve()
     if unusable := sorted(set(_UNUSABLE.findall(str(path)))):
         raise SettingsError(
-            f"workspace: the path {path} contains {' '.join(map(repr, unusable))}, which Spark and Delta do not read as "
-            "a part of a name; choose a folder without it"
+            f"workspace: the path {path} contains {' '.join(map(repr, unusable))}, which Spark and Delta do not read "
+            "as a part of a name; choose a folder without it"
         )
     return path

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from learn_spark.core.storage.files import give_usual_mode
 from learn_spark.model.manifest import Point
 
 _NAME = re.compile(r"^(last|best)-\d{6}-\d{9}$")
@@ -105,6 +106,7 @@ class Checkpoints:
         temporary.mkdir()
         # Cloned, because safetensors rejects tensors that share memory.
         save_file({n: t.detach().clone().contiguous() for n, t in tensors.items()}, temporary / "state.safetensors")
+        give_usual_mode(temporary / "state.safetensors")
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
         for file in temporary.iterdir():
             with file.open("rb") as handle:
