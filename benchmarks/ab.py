@@ -84,9 +84,10 @@ def simulate(experiments: int, users: int, lift: float) -> dict[str, dict[str, f
                 found = effect(contrast(*arms, METRICS[name], theta), ALPHA)
                 assert found.lift is not None
                 assert found.lift_low is not None
-                assert found.lift_high is not None
                 one[f"found{suffix}"].append(found.p < ALPHA)
-                one[f"held{suffix}"].append(found.lift_low <= lift <= found.lift_high)
+                one[f"held{suffix}"].append(
+                    found.lift_low <= lift <= (math.inf if found.lift_high is None else found.lift_high)
+                )
                 one[f"lift{suffix}"].append(found.lift)
                 error.append(found.standard_error)
             one["variance_kept"].append((error[1] / error[0]) ** 2)

@@ -44,7 +44,7 @@ _KNOWN = (
     _Known(
         re.compile(r"UnsatisfiedLinkError|failed to map segment|Operation not permitted.*\.so"),
         "Java cannot load its libraries from the folder of temporary files, mounted noexec or full; set another "
-        'with --set \'spark.conf={"spark.driver.extraJavaOptions": "-Djava.io.tmpdir=FOLDER"}\'',
+        "with --set spark.conf.spark.driver.extraJavaOptions=-Djava.io.tmpdir=FOLDER",
     ),
     _Known(
         re.compile(

@@ -86,7 +86,7 @@ class SplitTask:
 class SplitResult:
     """Ranks [T] of the targets and metrics of lists, both by method.
 
-    ``list_users`` is the number of users whose lists were measured.
+    ``list_users`` is the number of users whose lists were measured; a method whose lists are all empty has no metrics.
     """
 
     ranks: Mapping[str, np.ndarray]
@@ -130,10 +130,15 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     for task in _tasks(context, histories, model, untrained, len(item_ids)):
         split = task.split
         if not len(split.targets):
-            raise LearnSparkError(f"evaluate: no user has a target on the {task.name} split")
+            raise LearnSparkError(
+                f"evaluate: no user has a target on the {task.name} split: histories are too short for "
+                f"histories.protocol {context.settings.histories.protocol}, or all targets were filtered; the model is "
+                "kept, and learn-spark publish releases it without an evaluation"
+            )
         targets += len(split.targets)
         notes += _repeat_notes(context, task)
         result = _rank(context, task)
+        notes += _empty_list_notes(context, task, result)
         labels = target_labels(split, task.statistics.trained, task.statistics.counts)
         metrics += _metric_rows(context, task, result, key, protocol, len(item_ids))
         slices += _slice_rows(context, task, result, labels, model.manifest.seed)
@@ -205,6 +210,17 @@ def _repeat_notes(context: StageContext, task: SplitTask) -> Iterator[str]:
         )
 
 
+def _empty_list_notes(context: StageContext, task: SplitTask, result: SplitResult) -> Iterator[str]:
+    """A note where no user of the split has an item left to list."""
+    if not any(result.list_metrics.values()):
+        yield (
+            f"coverage, Gini, head and novelty are not measured on {task.name}: each of {result.list_users:,} users "
+            f"had all {len(task.statistics.trained):,} items before, and evaluation.mask_history is "
+            f"{str(context.settings.evaluation.mask_history).lower()}, so that no item is left to list. Set "
+            "evaluation.mask_history: false"
+        )
+
+
 def _rank(context: StageContext, task: SplitTask) -> SplitResult:
     settings = context.settings.evaluation
     hidden = task.split.hidden(settings.mask_history)
@@ -220,6 +236,7 @@ def _rank(context: StageContext, task: SplitTask) -> SplitResult:
             lists[contender.method] = {
                 metric: value
                 for k in settings.ks
+                if (top[:, :k] >= 0).any()
                 for metric, value in list_metrics(top[:, :k], task.statistics.trained).items()
             }
     return SplitResult(ranks, lists, len(listed))

@@ -46,13 +46,20 @@ def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
     settings = context.settings.embedding_space
     positions, _ = training_events(histories)
     whitening = settings if isinstance(settings, WhitenedSpaceSettings) else None
-    space = fit_embedding_space(
-        item_matrix(matrix_path(context)),
-        settings.kind,
-        ridge=whitening.ridge if whitening else 0.0,
-        dims=whitening.dims if whitening else None,
-        rows=np.unique(positions) + 1,
-    )
+    matrix = item_matrix(matrix_path(context))
+    try:
+        space = fit_embedding_space(
+            matrix,
+            settings.kind,
+            ridge=whitening.ridge if whitening else 0.0,
+            dims=whitening.dims if whitening else None,
+            rows=np.unique(positions) + 1,
+        )
+    except ValueError as error:
+        raise LearnSparkError(
+            f"the embedding space cannot be fitted: {error}. It is fitted on the {len(np.unique(positions)):,} items "
+            f"with a training event; embedding_space.kind is {settings.kind}: set it to centred or raw, or add events"
+        ) from None
     key = register_embedding_space(context.workspace, space, identify(context.settings.encoder).key, context.inputs)
     return matrix_path(context, space), key
 

@@ -59,14 +59,15 @@ def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str =
 
 
 def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> None:
-    """Print the paths of the tables, the newest model, the index and the report."""
+    """Print the paths of the tables, and of the newest model, index and report with their ages."""
     console.line()
     console.line(f"tables  {workspace.root / 'tables'}")
     newest = {run.job: run for run in all_runs(workspace) if run.status == "done"}
     for job, label in (("train", "model"), ("export_index", "index"), ("report", "report")):
         for name in newest[job].outputs if job in newest else ():
             if "/" in name:
-                console.line(f"{label:<7} {workspace.root / name}")
+                passed = age(datetime.now(UTC) - newest[job].started_at)
+                console.line(f"{label:<7} {workspace.root / name} (written {passed} ago by learn-spark {job})")
 
 
 def show_status(workspace: Workspace, console: Reporter) -> None:

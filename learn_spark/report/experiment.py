@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -129,9 +129,16 @@ def _share(count: int | None, of: int) -> str:
 
 
 def _interval(effect: Effect) -> str:
-    if effect.lift_low is None or effect.lift_high is None:
+    return interval_text(effect, percent)
+
+
+def interval_text(effect: Effect, write: Callable[[float | None], str]) -> str:
+    """The interval of a lift, which may have no upper end."""
+    if effect.lift_low is None:
         return "none"
-    return f"{percent(effect.lift_low)} to {percent(effect.lift_high)}"
+    if effect.lift_high is None:
+        return f"{write(effect.lift_low)} or more"
+    return f"{write(effect.lift_low)} to {write(effect.lift_high)}"
 
 
 def _line(label: str, one: Comparison) -> list[str]:
@@ -141,7 +148,7 @@ def _line(label: str, one: Comparison) -> list[str]:
         number(best.control),
         number(best.treatment),
         _short(best.lift),
-        f"{_short(best.lift_low)} to {_short(best.lift_high)}",
+        interval_text(best, _short),
         p_value(best.p),
         p_value(one.p_adjusted),
         _short(one.detectable),

@@ -77,8 +77,8 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
         found = [row for row in rows if row.split == split]
         if not found:
             continue
-        names = tuple(dict.fromkeys(row.metric for row in found))
         by_place = {(row.method, row.metric): row for row in found}
+        names = tuple(name for name in dict.fromkeys(row.metric for row in found) if not _repeats_hits(name, found))
         best = {name: max(row.value for row in found if row.metric == name) for name in names}
         lines = []
         for method in in_order(row.method for row in found):
@@ -151,6 +151,12 @@ def _offered(rows: Sequence[MetricRow]) -> Iterator[OfferedLine]:
         wanted = [f"{name}{min(ks)}" for name in OF_LISTS]
         if all(name in values for name in wanted):
             yield OfferedLine(method_label(method), min(ks), tuple(values[name] for name in wanted))
+
+
+def _repeats_hits(name: str, rows: Sequence[MetricRow]) -> bool:
+    """Whether a metric is the recall of users with one target each, which is their hit rate."""
+    hits = {row.method: row.value for row in rows if row.metric == name.replace("recall@", "HR@")}
+    return name.startswith("recall@") and all(row.value == hits.get(row.method) for row in rows if row.metric == name)
 
 
 def _interval(row: MetricRow, whole: SliceRow | None) -> tuple[float | None, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from learn_spark.pipeline.backfill import backfill, days_between
 from learn_spark.pipeline.forecast import forecast, texts_to_encode
 from learn_spark.pipeline.lineage_tree import show_lineage
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.pipeline.summary import age, show_status
+from learn_spark.pipeline.summary import age, show_places, show_status
 from tests.report.planted import FIRST_DAY, plant
 from tests.report.workspace import N_ITEMS, N_USERS, TEMPLATE, Planted
 
@@ -46,6 +46,14 @@ def test_status_lists_version_rows_age_run_and_gate_of_each_table(
     assert shown["embedding_spaces"].endswith("no rules")
     assert "item_text never run" in lines
     assert [age(timedelta(seconds=s)) for s in (-3, 59, 60, 7200, 200_000)] == ["0 s", "59 s", "1 min", "2 h", "2 d"]
+
+
+def test_the_places_at_the_end_of_a_run_have_their_ages(world: Planted, capsys: pytest.CaptureFixture[str]) -> None:
+    at = datetime.now(UTC) - timedelta(days=7, hours=1)
+    record(world.workspace, Run("r", "report", "done", "c", "v", {}, {"reports/index.html": "h"}, {}, 1.0, at))
+    show_places(world.settings, world.workspace, Reporter())
+    (report,) = (line for line in squeezed(capsys.readouterr().out) if line.startswith("report"))
+    assert report == f"report {world.workspace.root}/reports/index.html (written 7 d ago by learn-spark report)"
 
 
 def test_lineage_goes_up_to_the_raw_files_and_down_to_what_was_made(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ import pytest
 
 from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.results import metric_rows
 from learn_spark.report.figures import OfferedLine, metric_tables, slice_plots, wilson
+from learn_spark.report.page import render
 from tests.report.planted import FIRST_DAY, plant
+from tests.report.workspace import Planted
 
 HELD = {"run_id": "1", "model_id": "m", "users": 100}
 TABLES = {"user_histories": "3", "item_index": "1"}
@@ -70,6 +75,25 @@ def test_without_slices_hit_rates_have_wilsons_interval_and_other_metrics_none(
     assert (ndcg.low, ndcg.high) == (None, None)
     assert [plot.key for plot in test.plots] == ["metric-test-ndcg-10", "metric-test-hr-10"]
     assert slice_plots(workspace, evaluation("1")) == []
+
+
+def test_recall_of_one_target_each_is_no_second_column(planted: Callable[..., Workspace]) -> None:
+    workspace = planted()
+    rows = [row("learn", "recall@10", 0.5), row("newcomer", "recall@10", 0.25), row("learn", "recall@20", 0.7)]
+    plant(workspace, "evaluations", [*rows, row("learn", "HR@20", 0.8)])
+    assert set(metric_tables(workspace, evaluation("1"))[0].names) == {"HR@10", "NDCG@10", "recall@20", "HR@20"}
+
+
+def test_the_first_card_compares_what_is_released_with_the_best_baseline(tmp_path: Path) -> None:
+    planted = Planted(tmp_path)
+    evaluated = metric_rows(planted.workspace)[0]
+    again = {**asdict(evaluated), "model_id": planted.model_id, "method": "learn-vectors", "metric": "NDCG@10"}
+    plant(planted.workspace, "evaluations", [{**again, "value": 0.055}])
+    page = " ".join(re.sub("<[^>]*>", " ", render(planted.workspace)).split())
+    card = page[page.index("LEARN, released vectors: NDCG@10 on test") :]
+    # Markov is the best baseline; the model with its reranker is none.
+    assert card.split()[6:7] == ["0.0550"]
+    assert "best baseline: item-to-item Markov, 0.0800; with the reranker, which is not released: 0.0600" in card[:250]
 
 
 def test_the_whole_of_the_slices_gives_intervals_and_parts_are_plots_in_their_order(

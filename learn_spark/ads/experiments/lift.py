@@ -15,11 +15,13 @@ from learn_spark.ads.experiments.moments import Moments
 @dataclass(frozen=True)
 class Contrast:
     """Two arms in one metric, arrays [...]: both values, their difference and lift (treatment / control - 1), and the
-    variances of the two. The lift is NaN where the control's value is not above zero.
+    variances of all four. The lift is NaN where the control's value is not above zero.
     """
 
     control: np.ndarray
+    control_variance: np.ndarray
     treatment: np.ndarray
+    treatment_variance: np.ndarray
     difference: np.ndarray
     difference_variance: np.ndarray
     lift: np.ndarray
@@ -55,18 +57,22 @@ def contrast(control: Moments, treatment: Moments, metric: Metric, theta: np.nda
     part = share[..., None]
     by_control = metric.gradient(control.mean)
     by_treatment = metric.gradient(treatment.mean)
+    # Each arm's mean moves its own value and, through the common pre-period, the other's.
+    of_control = (by_control - theta * (1 - part), theta * (1 - part))
+    of_treatment = (theta * part, by_treatment - theta * part)
     difference = (theta - by_control, by_treatment - theta)
     with np.errstate(divide="ignore", invalid="ignore"):
         inverse = np.where(control_value > 0, 1.0 / control_value, np.nan)[..., None]
     ratio = treatment_value[..., None] * inverse
-    # Of treatment / control: each arm's mean moves its own value and, through the common pre-period, the other's.
     lift = (
-        (theta * part - ratio * (by_control - theta * (1 - part))) * inverse,
-        (by_treatment - theta * part - ratio * theta * (1 - part)) * inverse,
+        (of_treatment[0] - ratio * of_control[0]) * inverse,
+        (of_treatment[1] - ratio * of_control[1]) * inverse,
     )
     return Contrast(
         control=control_value,
+        control_variance=_variance(control, treatment, of_control),
         treatment=treatment_value,
+        treatment_variance=_variance(control, treatment, of_treatment),
         difference=treatment_value - control_value,
         difference_variance=_variance(control, treatment, difference),
         lift=treatment_value * inverse[..., 0] - 1,
@@ -86,7 +92,8 @@ def _variance(control: Moments, treatment: Moments, gradients: tuple[np.ndarray,
 class Effect:
     """One contrast as plain numbers: values, difference and lift with their intervals, standard errors and p.
 
-    The lift and its interval are None where the control's value is not above zero.
+    The lift and its interval are None where the control's value is not above zero. ``lift_high`` is also None where the
+    interval has no upper end: the control's value cannot be told from zero.
     """
 
     control: float
@@ -108,6 +115,7 @@ def effect(contrasted: Contrast, alpha: float) -> Effect:
     error, lift_error = math.sqrt(float(contrasted.difference_variance)), math.sqrt(float(contrasted.lift_variance))
     difference, lift = float(contrasted.difference), float(contrasted.lift)
     has_lift = math.isfinite(lift) and math.isfinite(lift_error)
+    low, high = _fieller(contrasted, critical) if has_lift else (None, None)
     return Effect(
         control=float(contrasted.control),
         treatment=float(contrasted.treatment),
@@ -116,8 +124,35 @@ def effect(contrasted: Contrast, alpha: float) -> Effect:
         difference_high=difference + critical * error,
         standard_error=error,
         lift=lift if has_lift else None,
-        lift_low=lift - critical * lift_error if has_lift else None,
-        lift_high=lift + critical * lift_error if has_lift else None,
+        lift_low=low,
+        lift_high=high,
         lift_error=lift_error if has_lift else None,
         p=float(contrasted.p()),
     )
+
+
+def _fieller(contrasted: Contrast, critical: float) -> tuple[float | None, float | None]:
+    """The lifts r - 1 whose ratio r the data do not reject, by |treatment - r control| <= critical standard errors.
+
+    So it contains 0 exactly where the test of the difference does not reject (Fieller 1954). The upper end is None
+    where there is none. A metric that is not negative has no lift below -1.
+    """
+    t, c = float(contrasted.treatment), float(contrasted.control)
+    of_t, of_c = float(contrasted.treatment_variance), float(contrasted.control_variance)
+    covariance = (of_t + of_c - float(contrasted.difference_variance)) / 2
+    square = critical**2
+    # The ratios are those with a r^2 - 2 b r + k <= 0.
+    a, b, k = c**2 - square * of_c, c * t - square * covariance, t**2 - square * of_t
+    root = math.sqrt(max(b**2 - a * k, 0.0))
+    least = -math.inf if t < 0 else 0.0
+    low: float = least
+    high: float | None = None
+    if a > 0:
+        low, high = max((b - root) / a, least), (b + root) / a
+    elif a < 0 and b**2 > a * k:
+        # Two rays: of ratios that are not negative the upper one is left, unless both ends are negative.
+        upper, lower = (b - root) / a, (b + root) / a
+        low = max(upper, least) if lower < 0 else least
+    elif a == 0 and b > 0:
+        low = max(k / (2 * b), least)
+    return (low - 1 if math.isfinite(low) else None), None if high is None else high - 1

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,9 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
     if SparkContext._gateway is None and not in_spark_submit:
         _default_java_home()
         check_java()
-    # Workers must use this Python, which has the required packages.
+    master = settings.master or "local[*]"
+    if not in_spark_submit:
+        use_this_installation(local=master.startswith("local"))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -84,7 +87,6 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
         "spark.speculation": "false",
     }
     if not in_spark_submit:
-        master = settings.master or "local[*]"
         conf["spark.master"] = master
         conf["spark.driver.memory"] = settings.driver_memory
         try:
@@ -96,6 +98,10 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
             conf["spark.driver.host"] = "127.0.0.1"
             conf["spark.driver.bindAddress"] = "127.0.0.1"
     options = {**conf, **settings.conf}
+    if not in_spark_submit and log_file is not None and (folder := _folder_for_libraries(log_file.parent)):
+        given = options.get("spark.driver.extraJavaOptions", "")
+        if "java.io.tmpdir" not in given:
+            options["spark.driver.extraJavaOptions"] = f"{given} -Djava.io.tmpdir={folder}".strip()
     if in_spark_submit:
         # Options of spark-submit override settings: master, memory, and any --conf.
         submitted = {key for key, _ in SparkConf().getAll()}
@@ -112,6 +118,45 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
         where = f"; the log of the JVM is {log_file}" if log_file else ""
         raise SessionError(f"Spark did not start: {_first_line(error)}{where}") from error
     return session
+
+
+def use_this_installation(*, local: bool) -> None:
+    """Make the environment name this Python and its pyspark, whatever other installations it named.
+
+    Workers need this Python's packages, and the JVM the classes of this pyspark's version. On a cluster (``local`` is
+    False) both stay, because they name places on the workers' machines; SessionError for a Spark of another version.
+    """
+    from importlib.util import find_spec
+
+    spec = find_spec("pyspark")
+    ours = Path(spec.origin).parent if spec and spec.origin else None
+    other = os.environ.get("SPARK_HOME")
+    if ours is not None and other and Path(other).resolve() != ours.resolve():
+        if not local and not list(Path(other).glob(f"jars/spark-core_*-{version('pyspark')}.jar")):
+            raise SessionError(
+                f"SPARK_HOME is {other}, which has no Spark {version('pyspark')}, the version of this pyspark: unset "
+                "SPARK_HOME, or set it to a Spark of that version"
+            )
+        if local:
+            os.environ["SPARK_HOME"] = str(ours)
+            if Path(os.environ.get("SPARK_CONF_DIR", "/")).is_relative_to(other):
+                del os.environ["SPARK_CONF_DIR"]
+    if local:
+        os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+
+
+def _folder_for_libraries(logs: Path) -> Path | None:
+    """A folder from which Java may load libraries, if /tmp is mounted noexec; None if /tmp will do."""
+    if not os.statvfs("/tmp").f_flag & os.ST_NOEXEC:
+        return None
+    folder = logs.parent / "cache" / "java"
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC or " " in str(folder):
+        raise SessionError(
+            f"/tmp is mounted noexec and {folder} will not do either, so that Java cannot load its libraries: name a "
+            "folder for them by --set spark.conf.spark.driver.extraJavaOptions=-Djava.io.tmpdir=FOLDER"
+        )
+    return folder
 
 
 def _default_java_home() -> None:

@@ -77,6 +77,45 @@ def test_a_difference_of_shares_is_walds() -> None:
     assert (ours.difference_low, ours.difference_high) == pytest.approx(expected, rel=1e-3)
 
 
+def counted(users: int, converters: int) -> np.ndarray:
+    """Sums of an arm in which each of the first users converted once."""
+    sums = np.zeros((users, WIDTH))
+    for column in ("conversions", "converters", "exposures"):
+        sums[:, SUMS.index(column)] = np.arange(users) < converters
+    return sums
+
+
+@pytest.mark.parametrize(
+    ("below", "above"),
+    [(3, 60), (60, 3), (3, 4), (0, 5), (5, 0), (40, 60), (60, 79), (60, 82), (60, 85), (900, 1000), (1, 1)],
+)
+def test_the_interval_of_a_lift_is_the_inverted_z_test(below: int, above: int) -> None:
+    """Of 20,000 users an arm: at both ends the z test of treatment - (1 + lift) control gives p = alpha."""
+    control, treatment = counted(20_000, below), counted(20_000, above)
+    ours = effect_of(control, treatment, METRICS["converting_users"])
+    if below == 0:
+        assert (ours.lift, ours.lift_low, ours.lift_high) == (None, None, None)
+        return
+    column = SUMS.index("converters")
+
+    def p_at(lift: float) -> float:
+        arms = DescrStatsW(treatment[:, column]), DescrStatsW((1 + lift) * control[:, column])
+        return float(CompareMeans(*arms).ztest_ind(usevar="unequal")[1])
+
+    assert ours.lift is not None
+    assert ours.lift_low is not None
+    assert -1 <= ours.lift_low <= ours.lift
+    assert (ours.lift_low > 0 or (ours.lift_high is not None and ours.lift_high < 0)) == (ours.p < ALPHA)
+    if ours.lift_low > -1:
+        assert p_at(ours.lift_low) == pytest.approx(ALPHA, rel=1e-6)
+    if ours.lift_high is None:
+        # However large the ratio: the control cannot be told from zero.
+        assert p_at(1e6) > ALPHA
+    elif above:
+        assert ours.lift_high >= ours.lift
+        assert p_at(ours.lift_high) == pytest.approx(ALPHA, rel=1e-6)
+
+
 # Ratios
 
 

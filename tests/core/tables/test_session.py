@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.core.tables.session import SessionError, check_java
+from learn_spark.core.tables.session import SessionError, check_java, use_this_installation
 
 
 def fake_java(folder: Path, version: str) -> Path:
@@ -40,6 +42,24 @@ def test_no_java_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(SessionError, match="does not run"):
         check_java()
+
+
+def test_other_installations_in_the_environment_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PYSPARK_PYTHON", "/usr/bin/python3"), ("PYSPARK_DRIVER_PYTHON", "ipython")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path / "conf"))
+    # On a cluster they name places of the workers, if it is the same Spark.
+    with pytest.raises(SessionError, match=r"SPARK_HOME is .*, which has no Spark"):
+        use_this_installation(local=False)
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / f"spark-core_2.13-{pyspark.__version__}.jar").touch()
+    use_this_installation(local=False)
+    assert (os.environ["PYSPARK_PYTHON"], os.environ["SPARK_HOME"]) == ("/usr/bin/python3", str(tmp_path))
+    use_this_installation(local=True)
+    assert os.environ["PYSPARK_PYTHON"] == os.environ["PYSPARK_DRIVER_PYTHON"] == sys.executable
+    assert os.environ["SPARK_HOME"] == str(Path(pyspark.__file__).parent)
+    assert "SPARK_CONF_DIR" not in os.environ
 
 
 def test_workers_run_this_interpreter(spark: SparkSession) -> None:
