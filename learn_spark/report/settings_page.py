@@ -33,9 +33,9 @@ the tables of [Results](results.md) on MovieLens-100K |
 | `cluster` | GPUs on a [cluster](cluster.md) |
 
 **Precedence.** `extends` names a base file or a list of base files (`extends: learn.yaml`). A base file is a file in
-the same folder, else a preset. A file overrides its base files, and a later file of the list overrides an earlier one,
-setting by setting. `--set key=value` overrides all files and an earlier `--set`. A setting without a value has its
-default.
+the same folder, else a preset; `conf/shop.yaml` names the preset even where the folder has a `shop.yaml`. A file
+overrides its base files, and a later file of the list overrides an earlier one, setting by setting. `--set key=value`
+overrides all files and an earlier `--set`. A setting without a value has its default.
 
 **Kinds.** Some sections have kinds: `tower.kind`, `embedding_space.kind`, `index.kind`, `histories.protocol`,
 `source.format`. Each kind has its own settings; the column *kinds* names the kinds that have a setting (empty: all). A

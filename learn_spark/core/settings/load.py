@@ -76,7 +76,7 @@ def find_config(name: str) -> Path:
 
 def _read_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
-        raise SettingsError(f"{path} extends itself")
+        raise SettingsError(f"{path} extends itself; for the preset of this name write extends: conf/{path.name}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -91,10 +91,8 @@ def _read_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ())
     bases = named if isinstance(named, list) else [named]
     merged: dict[str, Any] = {}
     for base in bases:
-        sibling, preset = path.parent / str(base), resource_folder("conf") / str(base)
-        # A file may have the name of the preset that it extends, as shop.yaml.
-        itself = sibling.is_file() and sibling.resolve() == path.resolve() and preset.is_file()
-        base_path = sibling if sibling.is_file() and not itself else preset
+        sibling, preset = path.parent / str(base), resource_folder("conf") / str(base).removeprefix("conf/")
+        base_path = sibling if sibling.is_file() else preset
         if not base_path.is_file():
             raise SettingsError(f"{path} extends {base}, but there is no file {sibling}, and no preset {base} in conf/")
         merged = _upon(merged, _read_tree(base_path, model, (*above, path.resolve())), model)

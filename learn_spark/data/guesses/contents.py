@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 HEAD_BYTES = 4 << 20
+GLANCE_BYTES = 64 << 10  # of the many files of one name, only some are read further
 SAMPLE_ROWS = 20_000
 
 FileFormat = Literal["csv", "json-lines", "parquet", "delta"]
@@ -22,7 +23,8 @@ class UnusableFileError(Exception):
 
 @dataclass(frozen=True)
 class TextLayout:
-    """How a text file is written. ``header_note`` is a line before the header (``sep=;``), or ""."""
+    """How a text file is written. ``header_note`` is a line before the header (``sep=;``), or "". The encoding is
+    ascii where any other one would read the same."""
 
     encoding: str = "utf-8"
     separator: str = ","
@@ -65,8 +67,8 @@ _OTHER_FORMATS = (
 )
 
 
-def read_head(path: Path) -> tuple[bytes, bool]:
-    """(the first bytes, decompressed; whether they are the whole file). Raises UnusableFileError."""
+def read_head(path: Path, most: int = HEAD_BYTES) -> tuple[bytes, bool]:
+    """(the first ``most`` bytes, decompressed; whether they are the whole file). Raises UnusableFileError."""
     try:
         with path.open("rb") as stream:
             first = stream.read(16)
@@ -77,10 +79,10 @@ def read_head(path: Path) -> tuple[bytes, bool]:
                 raise UnusableFileError("it is not gzip; remove .gz from its name")
         opener = gzip.open if zipped else open
         with opener(path, "rb") as content:
-            head: bytes = content.read(HEAD_BYTES + 1)
+            head: bytes = content.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UnusableFileError(f"it cannot be read: {' '.join(str(error).split())[:200]}") from None
     for magic, why in _OTHER_FORMATS:
         if head.startswith(magic):
             raise UnusableFileError(why)
-    return head[:HEAD_BYTES], len(head) <= HEAD_BYTES
+    return head[:most], len(head) <= most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -26,8 +26,19 @@ class FileSet:
 
     @property
     def layout(self) -> TextLayout:
-        """The layout of the first file."""
-        return self.files[0].layout
+        """The layout that reads all files: the encoding, quote and escape of those that need a special one."""
+        layouts = [file.layout for file in self.files]
+        return replace(
+            layouts[0],
+            encoding=next((e for e in ("latin-1", "cp1252") if e in self.encodings), min(self.encodings)),
+            quote=next((one.quote for one in layouts if one.quote != '"'), '"'),
+            escape=next((one.escape for one in layouts if one.escape != one.quote), layouts[0].quote),
+        )
+
+    @property
+    def encodings(self) -> set[str]:
+        """The encodings of the files, where it matters."""
+        return {file.layout.encoding for file in self.files} - {"ascii"} or {"utf-8"}
 
     @property
     def multiline(self) -> bool:
@@ -42,15 +53,15 @@ class FileSet:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """Rows of the first, the last and the middle file."""
-        chosen = {0, len(self.files) // 2, len(self.files) - 1}
-        return tuple(row for number in sorted(chosen) for row in self.files[number].rows)
+        """Rows of the first, the last and the middle one of the files that were read further."""
+        read = sorted(sorted(self.files, key=lambda file: -len(file.rows))[:3], key=lambda file: file.name)
+        return tuple(row for file in read for row in file.rows)
 
 
 def file_sets(folder: Path, files: Sequence[Contents]) -> tuple[list[FileSet], dict[str, str]]:
     """(the sets, files that no pattern covers with the reason).
 
-    Files belong together if they have one format and layout, and the same columns or names that differ in digits.
+    Files belong together if they have one format and separator, and the same columns or names that differ in digits.
     """
     sets: list[FileSet] = []
     left_out: dict[str, str] = {}
@@ -71,14 +82,15 @@ def _groups(files: Sequence[Contents]) -> list[list[Contents]]:
     by_layout: dict[tuple[object, ...], list[Contents]] = defaultdict(list)
     for file in files:
         layout = file.layout
-        written = (layout.encoding, layout.separator, layout.quote, layout.escape, bool(layout.header_note))
+        wide = layout.encoding if layout.encoding.startswith("utf-16") else ""
+        written = (wide, layout.separator, bool(layout.header_note))
         table = file.name if file.format == "delta" else ""
         by_layout[(file.format, table, *written)].append(file)
     groups: list[list[Contents]] = []
     for alike in by_layout.values():
         joined: list[tuple[set[object], list[Contents]]] = []
         for file in alike:
-            keys: set[object] = {_stem(file.name), frozenset(file.columns)}
+            keys: set[object] = {stem_of(file.name), frozenset(file.columns)}
             same = [one for one in joined if one[0] & keys]
             merged = (keys.union(*(one[0] for one in same)), [*(f for one in same for f in one[1]), file])
             joined = [one for one in joined if one not in same] + [merged]
@@ -86,7 +98,7 @@ def _groups(files: Sequence[Contents]) -> list[list[Contents]]:
     return groups
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
     """The name without digits, so that daily files have one stem."""
     return re.sub(r"\d+", "0", name)
 
@@ -96,10 +108,10 @@ def _pattern(folder: Path, names: list[str], others: set[str]) -> tuple[str, set
     for pattern in _candidates(names):
         if _matched(folder, pattern) & others == set(names):
             return pattern, set(names)
-    stems = Counter(_stem(name) for name in names)
+    stems = Counter(stem_of(name) for name in names)
     stem, number = stems.most_common(1)[0]
     if number < len(names):
-        return _pattern(folder, [name for name in names if _stem(name) == stem], others)
+        return _pattern(folder, [name for name in names if stem_of(name) == stem], others)
     if len(names) > 1:
         return _pattern(folder, names[-1:], others)
     return names[0], {names[0]}
@@ -113,8 +125,10 @@ def _candidates(names: list[str]) -> list[str]:
     parts = [PurePosixPath(name).parts for name in names]
     if len(names) == 1:
         *parents, last = parts[0]
-        wide = re.sub(r"\d[\d_.-]*\d|\d", "*", last)
-        return ["/".join([*parents, wide]), names[0]] if re.search(r"\d{4}", last) else [names[0]]
+        # A file that has a folder for itself, or a date in its name, is the first of many.
+        alone = ["/".join([*parents, f"*{_suffix([last])}"])] if parents else []
+        dated = ["/".join([*parents, re.sub(r"\d[\d_.-]*\d|\d", "*", last)])] if re.search(r"\d{4}", last) else []
+        return [*alone, *dated, names[0]]
     last = _between([part[-1] for part in parts])
     exact = "".join(_common([part[-1] for part in parts])) + "*" + _suffix([part[-1] for part in parts])
     if len({len(part) for part in parts}) > 1:

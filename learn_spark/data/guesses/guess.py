@@ -162,6 +162,8 @@ def _doubts(items: TableGuess, events: TableGuess, overlap: float, same: bool) -
         for setting, (value, usual) in written.items():
             if value != usual and setting not in FilesSettings.model_fields:
                 notes.append(f"{table}: {setting} {value!r} cannot be read; write the files with {usual!r}")
+        if len(one.files.encodings) > 1:
+            notes.append(f"{table}: the files have several encodings ({', '.join(sorted(one.files.encodings))})")
         if layout.header_note and "encoding" not in FilesSettings.model_fields:
             notes.append(f"{table}: remove the first line {layout.header_note!r} of the files")
         for mapped in one.fields:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.data.guesses.contents import Contents, UnusableFileError, read_head
+from learn_spark.data.guesses.contents import (
+    GLANCE_BYTES,
+    HEAD_BYTES,
+    SAMPLE_ROWS,
+    Contents,
+    UnusableFileError,
+    read_head,
+)
+from learn_spark.data.guesses.file_sets import stem_of
 from learn_spark.data.guesses.table_files import read_delta, read_parquet
 from learn_spark.data.guesses.text_files import read_text
 
+MOST_FURTHER = 30  # of which more than the beginning is read
 MOST_FILES = 2_000  # that are opened; a folder of daily files has some hundred
 # Files that stand beside data, and are no tables.
 _NOT_DATA = (".md", ".pdf", ".png", ".jpg", ".jpeg", ".yaml", ".yml", ".toml", ".ini", ".py", ".sh", ".sql", ".log")
@@ -35,16 +45,25 @@ def look(path: Path) -> Folder:
     folder = (path if only is None else path.parent).resolve()
     files: list[Contents] = []
     passed_over: dict[str, str] = {}
-    for number, found in enumerate(_found(folder) if only is None else [only.resolve()]):
-        name = found.relative_to(folder).as_posix()
-        if number >= MOST_FILES:
-            passed_over[name] = f"the first {MOST_FILES:,} files are looked at"
-            break
+    names = [found.relative_to(folder).as_posix() for found in (_found(folder) if only is None else [only.resolve()])]
+    if len(names) > MOST_FILES:
+        passed_over[names[MOST_FILES]] = f"of {len(names):,} files, the first {MOST_FILES:,} are looked at"
+    further = _read_further(names[:MOST_FILES])
+    for name in names[:MOST_FILES]:
         try:
-            files.append(_opened(found, name))
+            files.append(_opened(folder / name, name, HEAD_BYTES if name in further else GLANCE_BYTES))
         except UnusableFileError as error:
             passed_over[name] = str(error)
     return Folder(folder, tuple(files), passed_over)
+
+
+def _read_further(names: list[str]) -> set[str]:
+    """Of each kind of name, such as that of daily files, the first, the middle and the last; at most MOST_FURTHER."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        kinds[stem_of(name)].append(name)
+    chosen = [{one[0], one[len(one) // 2], one[-1]} for one in kinds.values()]
+    return set(list(dict.fromkeys(name for one in chosen for name in sorted(one)))[:MOST_FURTHER])
 
 
 def _found(folder: Path) -> Iterator[Path]:
@@ -58,12 +77,12 @@ def _found(folder: Path) -> Iterator[Path]:
                 yield at / name
 
 
-def _opened(path: Path, name: str) -> Contents:
+def _opened(path: Path, name: str, most: int) -> Contents:
     if path.is_dir():
         return read_delta(path, name)
-    head, whole = read_head(path)
+    head, whole = read_head(path, most)
     if head.startswith(b"PAR1"):
-        return read_parquet(path, name)
+        return read_parquet(path, name, SAMPLE_ROWS if most == HEAD_BYTES else 50)
     if path.suffix == ".parquet":
         raise UnusableFileError("it is not Parquet")
     return read_text(path, name, head, whole)

@@ -26,7 +26,7 @@ def settings_text(guess: Guess, path: Path, workspace: Path) -> str:
         f"# Check: learn-spark run {name} --dry-run",
         f"# Run:   learn-spark run {name}",
         "",
-        "extends: shop.yaml                     # the preset conf/shop.yaml: LEARN+ at a size for two cores",
+        "extends: conf/shop.yaml                # the preset: LEARN+ at a size for two cores",
         f"workspace: {scalar(str(workspace))}",
         "",
         "source:",
@@ -49,7 +49,7 @@ def settings_text(guess: Guess, path: Path, workspace: Path) -> str:
     ]
     if guess.notes:
         lines += ["# To check:", *(f"# - {note}" for note in guess.notes), ""]
-    return "\n".join(lines)
+    return "\n".join(" ".join(line.splitlines()) for line in lines)
 
 
 def scalar(text: str) -> str:

@@ -13,16 +13,16 @@ from learn_spark.data.guesses.contents import SAMPLE_ROWS, Contents, FileFormat,
 from learn_spark.data.guesses.text_files import as_text
 
 
-def read_parquet(path: Path, name: str) -> Contents:
-    """The contents of a Parquet file. Raises UnusableFileError where it cannot be read."""
+def read_parquet(path: Path, name: str, rows: int = SAMPLE_ROWS) -> Contents:
+    """The contents of a Parquet file with its first ``rows``. Raises UnusableFileError where it cannot be read."""
     try:
         file = pq.ParquetFile(path)
-        batch = next(file.iter_batches(SAMPLE_ROWS), None)
+        batch = next(file.iter_batches(rows), None)
         schema = file.schema_arrow
     except (OSError, pa.ArrowException) as error:
         raise UnusableFileError(f"it cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
-    rows = pa.Table.from_batches([] if batch is None else [batch], schema=schema)
-    return _contents(path, name, "parquet", rows)
+    table = pa.Table.from_batches([] if batch is None else [batch], schema=schema)
+    return _contents(path, name, "parquet", table)
 
 
 def read_delta(path: Path, name: str) -> Contents:

@@ -43,7 +43,7 @@ def read_text(path: Path, name: str, head: bytes, whole: bool) -> Contents:
 
 
 def encoding_of(head: bytes, whole: bool) -> str:
-    """utf-8, utf-16, utf-16-le, utf-16-be, cp1252 or latin-1. Raises UnusableFileError for bytes that are no text."""
+    """ascii, utf-8, utf-16, utf-16-le, utf-16-be, cp1252 or latin-1. Raises UnusableFileError for other bytes."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     sample = head[:65_536]
@@ -52,6 +52,8 @@ def encoding_of(head: bytes, whole: bool) -> str:
         if max(odd, even) > len(sample) / 5 and min(odd, even) < max(odd, even) / 10:
             return "utf-16-le" if odd > even else "utf-16-be"
         raise UnusableFileError("it is neither text nor Parquet")
+    if head.isascii():
+        return "ascii"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head, final=whole)
         return "utf-8"

@@ -122,7 +122,7 @@ CASES = {
             "value": "quantité",
             "event_time": "try_to_timestamp(cast(`date de commande` as string), 'd/M/yyyy')",
         },
-        more={"event_type": "purchase", "items.encoding": "utf-8"},
+        more={"event_type": "purchase", "items.encoding": "utf-8", "events.pattern": "commandes/*.csv"},
     ),
     "by content": Case(
         {
