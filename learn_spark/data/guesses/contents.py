@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 HEAD_BYTES = 4 << 20
-GLANCE_BYTES = 64 << 10  # of the many files of one name, only some are read further
+GLANCE_BYTES = 16 << 10  # of the many files of one name, only some are read further
 SAMPLE_ROWS = 20_000
 
 FileFormat = Literal["csv", "json-lines", "parquet", "delta"]
@@ -36,7 +36,7 @@ class TextLayout:
 
 @dataclass(frozen=True)
 class Contents:
-    """One file, or one Delta table. ``rows`` are the first rows, every value as text.
+    """One file, or one Delta table. ``rows`` are the first rows, every value as text; ``complete``: they are all.
 
     ``columns`` are in the file's order. ``lists`` are the columns whose values are lists of texts, ``numbers`` and
     ``times`` those that the file itself types so; of CSV and JSON lines all columns are text.
@@ -48,6 +48,7 @@ class Contents:
     columns: tuple[str, ...]
     rows: tuple[Row, ...] = field(repr=False)
     layout: TextLayout = TextLayout()
+    complete: bool = False
     lists: frozenset[str] = frozenset()
     numbers: frozenset[str] = frozenset()
     times: frozenset[str] = frozenset()

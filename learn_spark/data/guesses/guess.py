@@ -145,10 +145,10 @@ def _doubts(items: TableGuess, events: TableGuess, overlap: float, same: bool) -
     notes = []
     if items.field("title") is None:
         notes.append("no column is a title: every item would get the same text; name one with --column items.title=")
-    if not same and overlap < 0.5:
+    if overlap < 0.9 and all(file.complete for file in items.files.files):
         notes.append(
-            f"of the items in the first events, {overlap:.0%} are among the first items; events of unknown "
-            "items wait in quarantine"
+            f"of the items in the sampled events, {overlap:.0%} are in the files of items; events of unknown items "
+            "wait in quarantine"
         )
     if events.field("updated_at") is None and events.field("event_id") is not None:
         notes.append("no column says when an event changed: of two rows with one event_id the later event_time counts")

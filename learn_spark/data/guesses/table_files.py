@@ -66,6 +66,7 @@ def _contents(path: Path, name: str, kind: FileFormat, rows: pa.Table) -> Conten
         kind,
         tuple(columns),
         tuple(dict(zip(columns, row, strict=True)) for row in values),
+        complete=rows.num_rows < SAMPLE_ROWS,
         lists=frozenset(lists),
         numbers=frozenset(numbers),
         times=frozenset(times),

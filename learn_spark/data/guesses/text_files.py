@@ -14,9 +14,10 @@ from typing import Any
 
 from learn_spark.data.guesses.contents import SAMPLE_ROWS, Contents, Row, TextLayout, UnusableFileError
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1e]")
 _SEPARATORS = (",", ";", "\t", "|", "^")
 _SNIFFED_ROWS = 300
-_SNIFFED_CHARACTERS = 1 << 20
+_SNIFFED_CHARACTERS = 1 << 18
 _LEAST_CONSISTENT = 0.6
 _SEP_LINE = re.compile(r'^"?sep=(.|\\t)"?[ ,;]*\r?\n', re.IGNORECASE)
 _DATA_IN_HEADER = re.compile(r"^\s*[+-]?\d+([.,]\d+)?\s*$|^\s*\d{4}-\d\d-\d\d|^\s*\d{1,2}[./]\d{1,2}[./]\d{4}")
@@ -28,18 +29,18 @@ def read_text(path: Path, name: str, head: bytes, whole: bool) -> Contents:
         raise UnusableFileError("it is empty")
     encoding = encoding_of(head, whole)
     text = _decoded(head, encoding, whole)
-    if sum(ord(c) < 32 and c not in "\t\r\n\f\x1f" for c in text[:10_000]) > len(text[:10_000]) / 20:
+    if len(_CONTROL.findall(text[:10_000])) > len(text[:10_000]) / 20:
         raise UnusableFileError("it is neither text nor Parquet")
     if not whole:  # the last line may be cut off
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
     start = text.lstrip()[:1]
     if start == "{":
-        return _json_lines(path, name, text, encoding)
+        return _json_lines(path, name, text, encoding, whole)
     if start == "[":
         raise UnusableFileError("it is a JSON array; write one object a line (jq -c '.[]')")
     if start == "<":
         raise UnusableFileError("it is XML or HTML; export it as CSV")
-    return _csv(path, name, text, encoding)
+    return _csv(path, name, text, encoding, whole)
 
 
 def encoding_of(head: bytes, whole: bool) -> str:
@@ -67,7 +68,7 @@ def _decoded(head: bytes, encoding: str, whole: bool) -> str:
     return decoder.decode(head, final=whole)
 
 
-def _csv(path: Path, name: str, text: str, encoding: str) -> Contents:
+def _csv(path: Path, name: str, text: str, encoding: str, whole: bool) -> Contents:
     note = _SEP_LINE.match(text)
     body = text[note.end() :] if note else text
     given = note[1].replace("\\t", "\t") if note else None
@@ -81,7 +82,8 @@ def _csv(path: Path, name: str, text: str, encoding: str) -> Contents:
         raise UnusableFileError(f"its header has {', '.join(twice)} twice; rename one of the columns")
     multiline = any("\n" in cell or "\r" in cell for line in lines for cell in line)
     rows = tuple(_row(header, line) for line in lines[1:] if len(line) == len(header))
-    return Contents(path, name, "csv", tuple(named), rows, replace(layout, multiline=multiline))
+    layout = replace(layout, multiline=multiline)
+    return Contents(path, name, "csv", tuple(named), rows, layout, whole and len(lines) <= SAMPLE_ROWS)
 
 
 def csv_layout(text: str, separator: str | None = None) -> TextLayout:
@@ -92,11 +94,11 @@ def csv_layout(text: str, separator: str | None = None) -> TextLayout:
     text = text[:_SNIFFED_CHARACTERS]
     best: tuple[float, int, TextLayout] | None = None
     for candidate in _SEPARATORS if separator is None else (separator,):
-        quotes = (
-            ['"', "'"]
-            if re.search(rf"(^|[{re.escape(candidate)}])'[^'\n]*'([{re.escape(candidate)}]|\r?$)", text, re.M)
-            else ['"']
-        )
+        if candidate not in text[: text.find("\n", 1)]:
+            continue
+        mark = re.escape(candidate)
+        single = re.search(rf"(^|{mark})'[^'\n]*'({mark}|\r?$)", text[:10_000], re.M)
+        quotes = ['"', "'"] if single else ['"']
         for quote in quotes:
             for escape in (quote, "\\") if f"\\{quote}" in text else (quote,):
                 layout = TextLayout(separator=candidate, quote=quote, escape=escape)
@@ -137,7 +139,7 @@ def _row(header: list[str], line: list[str]) -> Row:
     return {column: cell.strip() or None for column, cell in zip(header, line, strict=True) if column}
 
 
-def _json_lines(path: Path, name: str, text: str, encoding: str) -> Contents:
+def _json_lines(path: Path, name: str, text: str, encoding: str, whole: bool) -> Contents:
     rows: list[Row] = []
     lists: set[str] = set()
     columns: dict[str, None] = {}
@@ -154,7 +156,16 @@ def _json_lines(path: Path, name: str, text: str, encoding: str) -> Contents:
     if not rows:
         raise UnusableFileError("it is JSON, but not one object a line; write it as JSON lines (jq -c .)")
     layout = TextLayout(encoding=encoding)
-    return Contents(path, name, "json-lines", tuple(columns), tuple(rows), layout, lists=frozenset(lists))
+    return Contents(
+        path,
+        name,
+        "json-lines",
+        tuple(columns),
+        tuple(rows),
+        layout,
+        whole and len(lines) <= SAMPLE_ROWS,
+        frozenset(lists),
+    )
 
 
 def flattened(record: dict[str, Any], lists: set[str]) -> dict[str, str | None]:

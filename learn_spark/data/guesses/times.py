@@ -56,13 +56,18 @@ def time_column(values: Sequence[str]) -> TimeColumn | None:
     return best if best.share >= 0.8 else None
 
 
+_FEW = 20  # values after which a form is given up
 _DIGITS = (("yyyyMMdd", "%Y%m%d"), ("yyyyMMddHHmmss", "%Y%m%d%H%M%S"))
 
 
 def _share(values: Sequence[str], form: TimeColumn) -> TimeColumn:
     earliest, latest = datetime(1990, 1, 1), datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
-    read = [form.parse(value) for value in values]
-    good = sum(one is not None and earliest <= one <= latest for one in read)
+    good = 0
+    for number, value in enumerate(values):
+        time = form.parse(value)
+        good += time is not None and earliest <= time <= latest
+        if number == _FEW and good < _FEW / 2:
+            return TimeColumn(form.form, 0.0)
     return TimeColumn(form.form, good / len(values), form.pattern, form.python, form.doubtful)
 
 

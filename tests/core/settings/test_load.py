@@ -185,6 +185,15 @@ def test_a_file_anywhere_extends_a_preset_by_name_but_a_file_beside_it_first(tmp
     assert (shop.tower.kind, shop.tower.layers) == ("learn", 1)
 
 
+def test_a_preset_is_named_even_where_a_file_has_its_name(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text(f"extends: conf/shop.yaml\nsource: {FILES}\ntraining: {{epochs: 7}}\n")
+    settings = load_settings(tmp_path / "shop.yaml")
+    assert (settings.training.epochs, settings.tower.kind) == (7, "learn-plus")
+    (tmp_path / "shop.yaml").write_text("extends: shop.yaml\n")
+    with pytest.raises(SettingsError, match=r"extends itself.*conf/shop\.yaml"):
+        load_settings(tmp_path / "shop.yaml")
+
+
 def test_bad_files_are_named(tmp_path: Path) -> None:
     cases = {
         "loop.yaml": ("extends: loop.yaml\n", "extends itself"),
