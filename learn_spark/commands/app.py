@@ -81,7 +81,10 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return 130
-    except Exception as error:
+    except BaseException as error:
+        # A panic of deltalake's Rust code is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         from learn_spark.core.causes import explained
 
         if verbose:

@@ -20,7 +20,7 @@ def usable_model(settings: Settings, workspace: Workspace, first: str | None = N
     """
     trained = {model.model_id: model.manifest for model in trained_models(workspace)}
     if not trained:
-        raise LearnSparkError("there is no trained model yet; run the train stage first")
+        raise LearnSparkError("there is no trained model yet; learn-spark train makes one")
     if settings.release.model is not None:
         if settings.release.model not in trained:
             raise LearnSparkError(
@@ -40,7 +40,7 @@ def usable_model(settings: Settings, workspace: Workspace, first: str | None = N
         others = ", ".join(dict.fromkeys(manifest.method for manifest in trained.values()))
         raise LearnSparkError(
             f"this workspace has no {settings.tower.kind} model over {settings.encoder.model} (methods of its models: "
-            f"{others}); run train with these settings"
+            f"{others}); learn-spark train with these settings makes one"
         )
     as_of = settings.histories.as_of_micros()
     for model, manifest in fitting.items():
@@ -50,9 +50,11 @@ def usable_model(settings: Settings, workspace: Workspace, first: str | None = N
         if as_of is not None and trained_as_of is not None and trained_as_of <= as_of:
             return model
     if as_of is None:
-        raise LearnSparkError("no model was trained on all events: run train without histories.as_of")
+        raise LearnSparkError("no model was trained on all events: learn-spark train without histories.as_of makes one")
     time = settings.histories.as_of
-    raise LearnSparkError(f"no model was trained as of {time} or earlier: run train with histories.as_of={time}")
+    raise LearnSparkError(
+        f"no model was trained as of {time} or earlier: learn-spark train --set histories.as_of={time} makes one"
+    )
 
 
 def _is_of(manifest: ModelManifest, settings: Settings) -> bool:

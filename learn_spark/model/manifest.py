@@ -127,7 +127,7 @@ def read_manifest(folder: Path) -> ModelManifest:
     if written_format != FORMAT:
         raise ModelFormatError(
             f"the model {folder} has format {written_format}, and this version of learn-spark reads format {FORMAT}: "
-            "run the train stage again"
+            "learn-spark train --force makes a new one"
         )
     try:
         return ModelManifest.model_validate(content)

@@ -43,7 +43,7 @@ def trained_models(workspace: Workspace, *, trials: bool = False) -> list[SavedM
     if other_format and not models:
         raise ModelFormatError(
             f"none of the {other_format} trained models of {workspace.root} has format {FORMAT}, which this version of "
-            "learn-spark reads: run the train stage again"
+            "learn-spark reads: learn-spark train --force makes a new one"
         )
     return list(models.values())
 
@@ -52,7 +52,7 @@ def newest_model(workspace: Workspace) -> SavedModel:
     """The newest trained model that is not a trial of a search. Raises LearnSparkError where there is none."""
     models = trained_models(workspace)
     if not models:
-        raise LearnSparkError("there is no trained model yet; run the train stage first")
+        raise LearnSparkError("there is no trained model yet; learn-spark train makes one")
     return models[0]
 
 

@@ -12,6 +12,7 @@ from learn_spark.core.quality.table_gate import TableGate
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.platform import QualitySettings
 from learn_spark.core.stages.context import SparkHolder
+from learn_spark.core.stages.registry import writers_of
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
@@ -65,7 +66,10 @@ def require_gates(
     """
     versions = {table: current_version(workspace.table(table)) for table in tables}
     if missing := [table for table, version in versions.items() if version is None]:
-        raise LearnSparkError(f"{workspace.root} has no table {', '.join(missing)}; run the stages that write them")
+        raise LearnSparkError(
+            f"{workspace.root} has no table {', '.join(missing)}; learn-spark {', '.join(writers_of(missing))} "
+            "writes it"
+        )
     newest = {table: version for table, version in versions.items() if version is not None}
     holder = SparkHolder(settings, verbose=verbose)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)

@@ -17,7 +17,7 @@ from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.context import SparkHolder, StageContext
-from learn_spark.core.stages.registry import find_stage
+from learn_spark.core.stages.registry import find_stage, writers_of
 from learn_spark.core.stages.stage import Stage, StageResult
 from learn_spark.core.tables.runs import ROWS_OF_MANY_RUNS, Run, all_runs, new_run_id, record
 from learn_spark.core.tables.snapshot import current_version
@@ -57,7 +57,8 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace, model_id:
         version = current_version(workspace.table(table))
         if version is None:
             raise LearnSparkError(
-                f"{stage.name} reads the table {table}, which does not exist; run the stage that writes it first"
+                f"{stage.name} reads the table {table}, which does not exist; learn-spark {writers_of([table])[0]} "
+                "writes it"
             )
         inputs[table] = str(version)
     inputs.update(stage.other_inputs(settings, workspace, model_id))
@@ -214,7 +215,8 @@ def _show_plans(
         missing = [t for t in stage.reads if current_version(workspace.table(t)) is None and t not in will_write]
         if missing:
             raise LearnSparkError(
-                f"{stage.name} cannot run: there is no table {', '.join(missing)}; run the stage that writes it first"
+                f"{stage.name} cannot run: there is no table {', '.join(missing)}; learn-spark "
+                f"{writers_of(missing)[0]} comes first"
             )
         if stage.name == "ingest":
             arriving = delivery(settings, workspace, force=force)

@@ -49,7 +49,7 @@ def road_of(runs: Sequence[Run], run_id: str | None = None) -> Road:
     if run_id is None:
         newest = {run.job: run for run in stage_runs if run.status == "done"}
         if not newest:
-            raise LearnSparkError("report: no stage has run in this workspace yet; run the pipeline first")
+            raise LearnSparkError("report: no stage has run in this workspace yet; learn-spark run runs them")
         failed = {run.job: run for run in stage_runs if run.status != "done"}
         later = [run for job, run in failed.items() if job not in newest or run.started_at > newest[job].started_at]
         return Road(_in_order(newest), None, _in_order({run.job: run for run in later}))

@@ -69,8 +69,8 @@ def test_the_innermost_cause_and_the_file_are_named(
         raise error
 
     assert _guarded(work, verbose=False, opened=[]) == 1
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("error: ")
     assert expected in printed
 
 

@@ -51,7 +51,7 @@ def test_the_current_release_follows_the_newest_rows() -> None:
     assert current(("a", "released"), ("b", "released"), ("b", "withdrawn")) == "a"
     assert current(("a", "released"), ("b", "released"), ("a", "released")) == "a"
     for rows in ([], [("a", "staged")], [("a", "released"), ("a", "withdrawn")]):
-        with pytest.raises(NoReleaseError, match="no release is published"):
+        with pytest.raises(NoReleaseError, match="learn-spark publish makes one"):
             current(*rows)
 
 
@@ -104,7 +104,9 @@ def test_publishing_a_real_model(
     # Another past is another release, and a ranker may then use what came after it.
     split_time = "1997-11-23"
     past = small_settings(*SHORT, f"histories.as_of={split_time}")
-    with pytest.raises(LearnSparkError, match=r"no model was trained as of .* or earlier: run train with"):
+    with pytest.raises(
+        LearnSparkError, match=r"no model was trained as of .* or earlier: learn-spark train --set histories.as_of"
+    ):
         run(past, "publish")
     assert read_release(workspace).release_id == release.release_id
     run(past, "histories", "train", "publish")

@@ -129,7 +129,7 @@ def test_a_day_writes_the_users_that_were_active_and_a_model_rewrites_all(
     assert in_force is not None
     assert in_force.model_id == old
     done = world.publish("release.min_cosine=-1.0")[1]
-    assert "was withdrawn; nothing is published" in done.notes[0]
+    assert "was withdrawn, so that nothing is published" in done.notes[0]
     assert read_release(world.workspace).release_id == in_force.release_id != withdrawn.release_id
 
 
@@ -167,7 +167,8 @@ def test_models_of_another_tower_or_encoder_are_not_released(world: FeatureWorld
     world.train(seed=5, encoder_key="another")
     assert usable_model(world.settings(), world.workspace) == before != world.model_id
     with pytest.raises(
-        LearnSparkError, match=r"has no sasrec model over .* \(methods of its models: learn\); run train with these"
+        LearnSparkError,
+        match=r"has no sasrec model over .* \(methods of its models: learn\); learn-spark train with these",
     ):
         usable_model(world.settings("tower.kind=sasrec"), world.workspace)
 

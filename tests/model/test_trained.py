@@ -42,7 +42,7 @@ def rewrite(folder: Path, **changes: object) -> None:
 
 
 def test_models_are_found_newest_first_and_trials_only_if_asked_for(workspace: Workspace) -> None:
-    with pytest.raises(LearnSparkError, match="run the train stage first"):
+    with pytest.raises(LearnSparkError, match="learn-spark train makes one"):
         newest_model(workspace)
     first, second, trial = saved(workspace, 1), saved(workspace, 2), saved(workspace, 3, trial=True)
     assert [one.model_id for one in trained_models(workspace)] == [second, first]
@@ -63,7 +63,9 @@ def test_a_model_of_another_format_is_left_out_and_refused_before_its_weights_ar
             read(folder)
     assert [one.model_id for one in trained_models(workspace)] == [new]
     rewrite(workspace.root / "models" / new, format=None)
-    with pytest.raises(ModelFormatError, match=r"none of the 2 trained models .* run the train stage again"):
+    with pytest.raises(
+        ModelFormatError, match=r"none of the 2 trained models .* learn-spark train --force makes a new one"
+    ):
         newest_model(workspace)
 
 

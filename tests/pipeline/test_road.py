@@ -232,7 +232,7 @@ def test_exit_codes_and_one_sentence_for_each_fault(
     command = (BIN / "learn-spark",)
     assert "there is no settings file" in execute(*command, "ingest", "--config", "nothing", code=2)
     said = execute(*command, "rank_ads", "--config", config, code=1)
-    assert "rank_ads reads the table exposures, which does not exist; run the stage that writes it first" in said
+    assert "rank_ads reads the table exposures, which does not exist; learn-spark exposures writes it" in said
     assert "Traceback" not in said
     released = read_release(by_submit.workspace)
     # Publishing takes a session, of which this process has one: what jobs/publish.py does.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.stages.stage import Stage
 
@@ -134,6 +136,13 @@ _STAGES = (
 def all_stages() -> tuple[Stage, ...]:
     """Every stage in the order of the pipeline."""
     return _STAGES
+
+
+def writers_of(tables: Iterable[str]) -> list[str]:
+    """Names of the stages that write these tables, in the order of the pipeline; of each table the first one."""
+    first = {table: stage.name for stage in reversed(_STAGES) for table in stage.writes}
+    names = {first[table] for table in tables}
+    return [stage.name for stage in _STAGES if stage.name in names]
 
 
 def find_stage(name: str) -> Stage:

@@ -1,0 +1,71 @@
+"""Commands that messages and pages name: each exists, and takes the options that are named with it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import learn_spark
+from learn_spark.commands.main import app
+
+PACKAGE = Path(learn_spark.__file__).parent
+PAGES = [PACKAGE.parent / "README.md", *(PACKAGE.parent / "docs").rglob("*.md")]
+NAMED = re.compile(r"learn-spark ([a-z][a-z_-]+)((?: [^\s`;,()]+)*)")
+# "learn-spark" as the name of the package, with the word after it.
+NO_COMMANDS = set(
+    [
+        "and",
+        "as",
+        "builds",
+        "command",
+        "created",
+        "does",
+        "installed",
+        "is",
+        "itself",
+        "needs",
+        "of",
+        "processes",
+        "reads",
+        "with",
+    ]
+)
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """(file, text) of every string of the package, its parts joined, and of every page."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "X" for part in node.values]
+                yield file.name, "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield file.name, node.value
+    for page in PAGES:
+        yield page.name, page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+def test_every_command_that_is_named_exists_with_its_options(commands: dict[str, Any]) -> None:
+    named = 0
+    for where, text in texts():
+        for command, rest in NAMED.findall(text):
+            if command in NO_COMMANDS:
+                continue
+            assert command in commands, f"{where}: learn-spark {command}{rest}"
+            named += 1
+            options = {option for parameter in commands[command].params for option in parameter.opts} | {"--help"}
+            for option in re.findall(r"(?<= )--[a-z-]+", rest):
+                assert option in options, f"{where}: learn-spark {command}{rest}"
+    assert named > 100
