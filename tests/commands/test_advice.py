@@ -18,24 +18,22 @@ PACKAGE = Path(learn_spark.__file__).parent
 PAGES = [PACKAGE.parent / "README.md", *(PACKAGE.parent / "docs").rglob("*.md")]
 NAMED = re.compile(r"learn-spark ([a-z][a-z_-]+)((?: [^\s`;,()]+)*)")
 # "learn-spark" as the name of the package, with the word after it.
-NO_COMMANDS = set(
-    [
-        "and",
-        "as",
-        "builds",
-        "command",
-        "created",
-        "does",
-        "installed",
-        "is",
-        "itself",
-        "needs",
-        "of",
-        "processes",
-        "reads",
-        "with",
-    ]
-)
+NO_COMMANDS = {
+    "and",
+    "as",
+    "builds",
+    "command",
+    "created",
+    "does",
+    "installed",
+    "is",
+    "itself",
+    "needs",
+    "of",
+    "processes",
+    "reads",
+    "with",
+}
 
 
 def texts() -> Iterator[tuple[str, str]]:

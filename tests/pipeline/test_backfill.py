@@ -72,6 +72,6 @@ def test_a_day_gone_by_is_published_as_of_itself_and_the_latest_stays(spark: Spa
     assert usable_model(world.settings(*SHORT, "histories.as_of=2024-01-07"), world.workspace) != world.model_id
     with pytest.raises(
         LearnSparkError,
-        match="no model was trained as of 2024-01-05 or earlier: learn-spark train --set histories.as_of",
+        match=r"no model was trained as of 2024-01-05 or earlier: learn-spark train --set histories\.as_of",
     ):
         usable_model(world.settings(*SHORT, "histories.as_of=2024-01-05"), world.workspace)
