@@ -59,7 +59,7 @@ def test_a_model_of_another_format_is_left_out_and_refused_before_its_weights_ar
     rewrite(folder, format=FORMAT - 1, chosen_weights="a key of that time")
     (folder / "model.safetensors").write_bytes(b"damaged")
     for read in (read_manifest, load_model):
-        with pytest.raises(ModelFormatError, match=f"has format {FORMAT - 1}, .* reads format {FORMAT}: learn-spark train"):
+        with pytest.raises(ModelFormatError, match=f"has format {FORMAT - 1}, .* format {FORMAT}: learn-spark train"):
             read(folder)
     assert [one.model_id for one in trained_models(workspace)] == [new]
     rewrite(workspace.root / "models" / new, format=None)
