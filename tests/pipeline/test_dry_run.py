@@ -15,7 +15,7 @@ import pytest
 from learn_spark.commands.main import main
 from learn_spark.data.sources.headers import names_in
 
-SHOP = """extends: shop.yaml
+SHOP = """extends: conf/shop.yaml
 workspace: w
 source:
   format: files
