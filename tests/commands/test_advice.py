@@ -16,7 +16,7 @@ from learn_spark.commands.main import app
 
 PACKAGE = Path(learn_spark.__file__).parent
 PAGES = [PACKAGE.parent / "README.md", *(PACKAGE.parent / "docs").rglob("*.md")]
-NAMED = re.compile(r"(`?)learn-spark ([a-z][a-z_-]+)((?: [^\s`;,()]+)*)")
+NAMED = re.compile(r"(`?)learn-spark ([a-z][a-z_-]+)((?: [^\s`;:,()]+(?=[\s`;,()]|$))*)")
 
 
 def texts() -> Iterator[tuple[str, str]]:
