@@ -40,7 +40,8 @@ only. **Times are UTC.** Timestamps have microseconds; an `as_of` includes the e
 release is the newest row with the status `released` that no later row of the same release withdraws. Its `outputs` name
 the version of `user_features` and `item_features`; all rows of that version are the release (`VERSION AS OF` in SQL,
 `version=` of the `deltalake` package). `learn_spark/features/read.py` implements this for Spark and, with
-`released_arrow`, without Spark. A rollback is a new row, so a consumer only reads the ledger again.
+`released_arrow`, without Spark. A rollback is a new row, so a consumer only reads the ledger again. The file
+`tables/released.json` names the current release and the versions of its tables, for readers without this package.
 
 **Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Row rules are evaluated when a row is
 ingested. Besides the table's columns they use `malformed` (the line could not be split), `raw` (the whole row as text),

@@ -23,6 +23,7 @@ from learn_spark.core.settings.search import ParameterSettings
 from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.storage.locks import lock_or_refuse
+from learn_spark.core.table_text import Column
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.manifest import read_manifest
 from learn_spark.model.reranking.fit import RerankerError
@@ -248,17 +249,18 @@ def _show(study: Study, result: SearchResult, console: Reporter) -> None:
     names = list(result.values)
     console.table(
         f"Search: {len(finished)} trials by {METRIC} on validation",
-        ["trial", *names, METRIC, "epoch", "seconds"],
+        ["trial", *names, Column(METRIC, ".4f"), "epoch", Column("seconds", ",.0f")],
         [
             [
-                str(t.number),
+                t.number,
                 *(_short(t.params[n]) for n in names),
-                "failed" if t.value is None else f"{t.value:.4f}",
-                str(t.user_attrs.get("best_epoch", "")),
-                f"{t.user_attrs['seconds']:,.0f}",
+                "failed" if t.value is None else t.value,
+                t.user_attrs.get("best_epoch"),
+                t.user_attrs["seconds"],
             ]
             for t in finished
         ],
+        name="trials",
     )
     console.line(
         f"best   {result.folder / 'settings.yaml'}  (model {result.model_id}, {METRIC} {result.validation:.4f})"

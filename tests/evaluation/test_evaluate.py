@@ -228,3 +228,24 @@ def test_the_gate_of_the_ranks_detects_a_duplicate_target(world: World, spark: S
     assert broken() == set()
     plant(world.shelf.workspace, "evaluation_users", world.rows("evaluation_users", world.learn, method="learn")[:1])
     assert broken() == {"repeated_keys", "uneven"}
+
+
+def test_users_who_had_every_item_have_figures_and_a_note_names_the_setting(tmp_path: Path) -> None:
+    """Three users read all books and then the first one again: no book is left to list for them."""
+    log = [[(number - 60, 1 + number % N) for number in range(N + 1)] for _ in range(3)]
+    shelf = Shelf(tmp_path / "shelf", log)
+    with pytest.raises(LearnSparkError, match=r"embedding_space\.kind is whitened"):
+        shelf.run("train", "embedding_space={kind: whitened, ridge: 0.0}")
+    trained, _ = shelf.run("train", "training.epochs=1")
+    run, result = shelf.run("evaluate", "evaluation.mask_history=true")
+    assert any("evaluation.mask_history: false" in note and "not measured on test" in note for note in result.notes)
+    metrics = {
+        (row["split"], row["metric"]): row["value"]
+        for row in read_rows(shelf.workspace.table("evaluations"))
+        if row["run_id"] == run.run_id and row["method"] == "learn"
+    }
+    # The target is the only book that is ranked.
+    assert metrics["test", "HR@5"] == 1.0
+    assert ("test", "coverage@5") not in metrics
+    assert metrics["validation", "coverage@5"] > 0
+    assert run.inputs["model"] == trained.model_id

@@ -51,7 +51,7 @@ def test_the_current_release_follows_the_newest_rows() -> None:
     assert current(("a", "released"), ("b", "released"), ("b", "withdrawn")) == "a"
     assert current(("a", "released"), ("b", "released"), ("a", "released")) == "a"
     for rows in ([], [("a", "staged")], [("a", "released"), ("a", "withdrawn")]):
-        with pytest.raises(NoReleaseError, match="learn-spark publish makes one"):
+        with pytest.raises(NoReleaseError, match="no release is in force"):
             current(*rows)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
-from learn_spark.core.tables.runs import Run, record
+from learn_spark.core.tables.runs import Run, last_done, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.manifest import FORMAT, ModelError, ModelFormatError, read_manifest
 from learn_spark.model.store import load_model, save_model
@@ -75,6 +75,17 @@ def test_a_manifest_with_other_fields_is_damaged(workspace: Workspace, change: d
     rewrite(folder, **change)
     with pytest.raises(ModelError, match=f"manifest.json is damaged: {named}: "):
         read_manifest(folder)
+
+
+def test_the_newest_model_is_the_one_recorded_last_whatever_the_clocks_were(workspace: Workspace) -> None:
+    """A machine whose clock was two days ahead trained first."""
+    ahead = saved(workspace, 3)
+    assert newest_model(workspace).model_id == ahead
+    right = saved(workspace, 1)
+    assert newest_model(workspace).model_id == right
+    newest = last_done(workspace, "train")
+    assert newest is not None
+    assert newest.model_id == right
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
