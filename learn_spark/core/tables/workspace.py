@@ -80,7 +80,7 @@ def _folder(root: str) -> Path:
     path = Path(root).expanduser().resolve()
     if unusable := sorted(set(_UNUSABLE.findall(str(path)))):
         raise SettingsError(
-            f"workspace: the path {str(path)!r} contains {' '.join(map(repr, unusable))}, which Spark and Delta do not read "
-            "as a part of a name; choose a folder without it"
+            f"workspace: the path {str(path)!r} contains {' '.join(map(repr, unusable))}, which Spark and Delta do not "
+            "read as a part of a name; choose a folder without it"
         )
     return path
