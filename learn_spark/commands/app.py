@@ -138,9 +138,12 @@ def run_in_workspace(
         open_it = Workspace.planned if planned else Workspace.existing if reads_only or existing else Workspace.open
         opened = Opened(settings, open_it(settings.workspace), Reporter(as_json=as_json), reads_only or planned)
         opened_so_far.append(opened)
-        with nullcontext() if lock is None or reads_only else lock(opened):
-            work(opened)
-        opened.console.print_json()
+        try:
+            with nullcontext() if lock is None or reads_only else lock(opened):
+                work(opened)
+        finally:
+            # What is known before an error too: the rules of a gate that failed.
+            opened.console.print_json()
 
     return _guarded(open_and_work, verbose, opened_so_far, waits=waits)
 

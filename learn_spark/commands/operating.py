@@ -86,6 +86,7 @@ def backfill(
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Publish a release as of each past day, with a tower trained as of the first day; the release in force stays."""
@@ -103,7 +104,7 @@ def backfill(
             wait=wait,
         )
 
-    in_workspace(config, overrides, verbose, work, existing=True, reads_only=dry_run, waits=True)
+    in_workspace(config, overrides, verbose, work, existing=True, reads_only=dry_run, as_json=as_json, waits=True)
 
 
 @app.command(rich_help_panel="Operating")

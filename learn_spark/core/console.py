@@ -114,8 +114,8 @@ class Reporter:
             self.console.print(Text(text, style="bold" if number == 0 else ""))
 
     def print_json(self) -> None:
-        """Print the tables by name and the lines as ``notes``, as one JSON object; nothing if there is neither."""
-        if self._as_json and (self._tables or self._notes):
+        """Print the tables by name and the lines as ``notes``, as one JSON object, if the console is for JSON."""
+        if self._as_json:
             text = json.dumps({**self._tables, "notes": self._notes}, default=_plain, indent=1, ensure_ascii=False)
             sys.stdout.write(text + "\n")
 

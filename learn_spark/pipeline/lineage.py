@@ -60,7 +60,7 @@ class Lineage:
 
     def maker(self, what: Artifact) -> Run | None:
         """The run that wrote an artifact: of a table, the first run that ended at this version, else at the next."""
-        if not what.value.isdecimal():
+        if what.name not in all_tables():
             return next(iter(self._left_by.get(what, [])), None)
         ends = self._ends.get(what.name, {})
         later = [version for version in ends if version >= int(what.value)]

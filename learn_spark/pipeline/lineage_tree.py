@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.errors import SettingsError
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.lineage import Artifact, parse
 from learn_spark.pipeline.provenance import Provenance, Step
@@ -16,8 +17,7 @@ SHOWN_FILES = 5
 
 def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
     """Print two trees: the sources up to the raw files, and all direct and indirect readers."""
-    what = parse(text, workspace)
-    provenance = Provenance(workspace)
+    what, provenance = _found(workspace, text)
     console.heading(f"{what}: made from")
     for depth, step, again in _upwards(provenance, what):
         indent = "  " * depth
@@ -34,6 +34,10 @@ def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
             console.line(f"{indent}    and {len(step.files) - SHOWN_FILES:,} more files")
         for folder in step.folders:
             console.line(f"{indent}  raw files {folder}")
+    files = sorted({file.file for file in provenance.raw_files(what)})
+    if files:
+        more = f" and {len(files) - SHOWN_FILES:,} more (--json lists all)" if len(files) > SHOWN_FILES else ""
+        console.line(f"  in all from {len(files):,} raw files: {', '.join(files[:SHOWN_FILES])}{more}")
     console.heading(f"{what}: read by")
     lines = [
         f"{'  ' * depth}{run.job} ({run.run_id}) -> {', '.join(map(str, made)) or 'nothing new'}{', as above' * again}"
@@ -45,8 +49,7 @@ def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
 
 def lineage_as_json(workspace: Workspace, text: str) -> Mapping[str, Any]:
     """The same as one object: ``made_from`` (a step a run), ``raw_files`` (all of them), ``read_by``."""
-    what = parse(text, workspace)
-    provenance = Provenance(workspace)
+    what, provenance = _found(workspace, text)
     return {
         "artifact": str(what),
         "made_from": [_as_json(step) for _, step, again in _upwards(provenance, what) if not again],
@@ -57,6 +60,14 @@ def lineage_as_json(workspace: Workspace, text: str) -> Mapping[str, Any]:
             if not again
         ],
     }
+
+
+def _found(workspace: Workspace, text: str) -> tuple[Artifact, Provenance]:
+    """The artifact and the provenance of its workspace. Raises SettingsError for a model that no run wrote."""
+    what, provenance = parse(text, workspace), Provenance(workspace)
+    if what.name == "model" and provenance.lineage.maker(what) is None:
+        raise SettingsError(f"no run of {workspace.root} wrote a model {what.value!r}; learn-spark models lists all")
+    return what, provenance
 
 
 def _as_json(step: Step) -> dict[str, Any]:

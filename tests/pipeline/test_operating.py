@@ -15,7 +15,9 @@ from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.pipeline.backfill import backfill, days_between
 from learn_spark.pipeline.forecast import forecast, texts_to_encode
+from learn_spark.pipeline.lineage import Artifact
 from learn_spark.pipeline.lineage_tree import show_lineage
+from learn_spark.pipeline.provenance import Provenance
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.pipeline.summary import age, show_places, show_status
 from tests.report.planted import FIRST_DAY, plant
@@ -82,6 +84,7 @@ def test_lineage_goes_up_to_the_raw_files_and_down_to_what_was_made(
         *(f"day{n}.csv (10 rows, {n} refused)" for n in range(5)),
         "and 2 more files",
         "raw files /data/shop",
+        "in all from 7 raw files: day0.csv, day1.csv, day2.csv, day3.csv, day4.csv and 2 more (--json lists all)",
         "interactions @ 1: read by",
         "histories (histories-2) -> user_histories @ 5",
         "train (train-2) -> model @ new",
@@ -95,6 +98,9 @@ def test_lineage_goes_up_to_the_raw_files_and_down_to_what_was_made(
         "user_histories @ 5, by histories (histories-2)",
         "interactions @ 1, by ingest (ingest-2)",
     ]
+    # A model and the features that it computed have the files of the histories.
+    for what in (Artifact("model", "new"), Artifact("user_features", "1")):
+        assert [use.file for use in Provenance(world.workspace).raw_files(what)] == [f"day{n}.csv" for n in range(7)]
     # A version between two that runs left was written by the later of them.
     show_lineage(world.workspace, "interactions@0", Reporter())
     assert "interactions @ 0, by ingest (ingest-2)" in squeezed(capsys.readouterr().out)
@@ -110,6 +116,7 @@ def test_lineage_goes_up_to_the_raw_files_and_down_to_what_was_made(
         ("interactions@7", "interactions has the versions 0 to 2, not '7'"),
         ("nothing", "there is no table 'nothing'; give model@ID or one of ad_metrics, ad_scores"),
         ("quarantine", "there is no table quarantine"),
+        ("model@other", "no run of .* wrote a model 'other'"),
     ):
         with pytest.raises(SettingsError, match=match):
             show_lineage(world.workspace, what, Reporter())
