@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from learn_spark.commands.app import app, without_workspace
-from learn_spark.commands.options import VerboseOption
+from learn_spark.commands.options import JsonOption, VerboseOption
 
 if TYPE_CHECKING:
     from learn_spark.data.guesses.guess import Guess
@@ -31,7 +31,7 @@ def init(
         typer.Option("--column", metavar="TABLE.FIELD=COLUMN", help="A column, as in events.user_id=customer."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a settings file that exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the description as one JSON object.")] = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Look at your files, guess what their columns mean, and write a settings file with the reasons."""

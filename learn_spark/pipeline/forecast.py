@@ -48,7 +48,8 @@ def forecast(
         tables = (f"{table} @ {current_version(workspace.table(table))} ({rows:,} rows)" for table, rows in now.items())
         lines.append(f"reads  {', '.join(tables)}")
     else:
-        lines.append(f"reads  {', '.join(stage.reads) or ', '.join(_files(stage, settings, workspace))}")
+        others = ", ".join([*stage.reads] or _files(stage, settings, workspace))
+        lines.append(f"reads  {others or 'the tables that there are'}")
     lines.append(f"writes {', '.join(stage.writes) or 'files below ' + str(workspace.root)}")
     done = [run for run in all_runs(workspace) if run.job == stage.name and run.status == "done"]
     if stage.name == "embed_items":

@@ -154,11 +154,12 @@ def event_id(columns: Columns, described: Described, item_key: str, updated: str
                 continue
             columns.use(name)
             note = f"{repeated:,} of {rows:,} rows repeat it: the newest counts" if repeated else ""
+            doubt = f"events.event_id: {note}; if these are no corrections, remove event_id" if repeated else ""
             basis = columns.basis("event_id", name, True)
             if len(keys) == 1:
-                return mapping.column("event_id", name, columns.contents, basis, note), ""
-            why = f"{name} alone repeats, with the item it does not"
-            return mapping.key("event_id", keys, columns.contents, basis, why), ""
+                return mapping.column("event_id", name, columns.contents, basis, note), doubt
+            why = f"{name} alone is no key" + (f"; {note}" if note else "")
+            return mapping.key("event_id", keys, columns.contents, basis, why), doubt
     return None, (
         "no column is a key of events: an event that is delivered again with another value or time counts twice"
     )
