@@ -144,7 +144,7 @@ def _between(names: list[str]) -> str:
     """Common beginning and end around a ``*``, without digits at the edges, which differ tomorrow."""
     if len(set(names)) == 1:
         return names[0]
-    begin = re.sub(r"[\d\W_]+$", lambda m: m[0] if m[0].endswith("=") else "", "".join(_common(names)))
+    begin = re.sub(r"(=?)[\d\W_]*$", r"\1", "".join(_common(names)))
     return f"{begin}*{_suffix(names)}"
 
 

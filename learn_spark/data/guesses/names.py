@@ -62,7 +62,8 @@ _COLUMNS = {
         prezzo_unitario preco prijs""",
     "keywords": """keywords keyword tags tag search_terms labels stichworte schlagworte schlagworter stichworter
         suchbegriffe mots_cles motscles etiquettes palabras_clave etiquetas parole_chiave trefwoorden""",
-    "attributes": """attributes description features details long_description short_description product_description
+    "attributes": """attributes description features details detail_desc product_desc item_desc
+        long_desc short_desc long_description short_description product_description
         item_description specifications specs color colour size material style flavour flavor year release_year
         beschreibung artikelbeschreibung produktbeschreibung langtext kurztext merkmale eigenschaften farbe grosse
         groesse couleur taille matiere caracteristiques descriptif description_produit descripcion color talla

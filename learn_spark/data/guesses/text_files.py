@@ -69,8 +69,9 @@ def _decoded(head: bytes, encoding: str, whole: bool) -> str:
 
 
 def _csv(path: Path, name: str, text: str, encoding: str, whole: bool) -> Contents:
+    text = text.lstrip("\r\n")
     note = _SEP_LINE.match(text)
-    body = text[note.end() :] if note else text
+    body = text[note.end() :].lstrip("\r\n") if note else text
     given = note[1].replace("\\t", "\t") if note else None
     layout = replace(csv_layout(body, given), encoding=encoding, header_note=note[0].strip() if note else "")
     lines = [line for line in _rows_of(body, layout, SAMPLE_ROWS) if any(cell.strip() for cell in line)]

@@ -249,6 +249,40 @@ CASES = {
         {"user_id": "user_id", "item_id": "item_id", "value": "rating", "event_time": "timestamp"},
         more={"event_type": "rating"},
     ),
+    "CR alone, blank lines and an index without a name": Case(
+        {
+            "items.csv": table(",sku,name", [(n, f"A{n}", f"Lamp {n}") for n in N], end="\r"),
+            "orders.csv": "\n\n" + SHOP["orders.csv"],
+        },
+        {"item_id": "sku", "title": "name"},
+        {"user_id": "customer", "item_id": "sku", "event_time": "ordered_at"},
+    ),
+    "days as numbers, names cut short": Case(
+        {
+            "articles.csv": table(
+                "article_id,prod_name,colour_group_name,department_name,detail_desc",
+                [(108_775_015 + n, f"Strap top {n}", "Black", f"Jersey {n % 3}", f"With straps {n}") for n in N],
+            ),
+            "log/dt=1/sales.csv": table(
+                "day,customer_id,article_id", [(20240101 + n, f"0a{n % 4}", 108_775_015 + n) for n in N]
+            ),
+            "log/dt=2/sales.csv": table(
+                "day,customer_id,article_id", [(20240101 + n, f"0a{n % 4}", 108_775_015 + n) for n in N]
+            ),
+        },
+        {
+            "item_id": "article_id",
+            "title": "prod_name",
+            "category": "department_name",
+            "attributes": "concat_ws(', ', colour_group_name, detail_desc)",
+        },
+        {
+            "user_id": "customer_id",
+            "item_id": "article_id",
+            "event_time": "try_to_timestamp(cast(day as string), 'yyyyMMdd')",
+        },
+        more={"events.pattern": "log/dt=*/sales.csv"},
+    ),
     "several details": Case(
         {
             "items.csv": table(
