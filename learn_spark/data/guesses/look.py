@@ -45,7 +45,9 @@ def look(path: Path) -> Folder:
     folder = (path if only is None else path.parent).resolve()
     files: list[Contents] = []
     passed_over: dict[str, str] = {}
-    names = [found.relative_to(folder).as_posix() for found in (_found(folder) if only is None else [only.resolve()])]
+    unreadable: list[str] = []
+    names = list(_found(folder, unreadable)) if only is None else [only.name]
+    passed_over |= dict.fromkeys(unreadable, "the folder cannot be opened; correct its rights")
     if len(names) > MOST_FILES:
         passed_over[names[MOST_FILES]] = f"of {len(names):,} files, the first {MOST_FILES:,} are looked at"
     further = _read_further(names[:MOST_FILES])
@@ -66,15 +68,28 @@ def _read_further(names: list[str]) -> set[str]:
     return set(list(dict.fromkeys(name for one in chosen for name in sorted(one)))[:MOST_FURTHER])
 
 
-def _found(folder: Path) -> Iterator[Path]:
-    for here, folders, names in os.walk(folder):
-        at = Path(here)
+def _found(folder: Path, unreadable: list[str]) -> Iterator[str]:
+    """The names of files and Delta tables below ``folder``, through links too; ``unreadable`` gets folders."""
+
+    def name_of(path: Path) -> str:
+        return path.relative_to(folder).as_posix()
+
+    seen: set[str] = set()
+    for here, folders, names in os.walk(
+        folder, followlinks=True, onerror=lambda error: unreadable.append(name_of(Path(error.filename)))
+    ):
+        at, real = Path(here), os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         tables = [name for name in folders if (at / name / "_delta_log").is_dir()]
-        yield from (at / name for name in sorted(tables))
+        yield from (name_of(at / name) for name in sorted(tables))
         folders[:] = sorted(name for name in folders if name not in tables and not name.startswith((".", "_")))
         for name in sorted(names):
-            if not name.startswith((".", "_")) and not name.endswith((*_NOT_DATA, ".crc")):
-                yield at / name
+            # A pipe would wait for its writer.
+            if not name.startswith((".", "_")) and not name.endswith((*_NOT_DATA, ".crc")) and (at / name).is_file():
+                yield name_of(at / name)
 
 
 def _opened(path: Path, name: str, most: int) -> Contents:

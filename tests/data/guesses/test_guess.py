@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -429,6 +430,21 @@ def test_what_is_no_table_is_passed_over_with_the_reason(tmp_path: Path) -> None
 def test_a_folder_without_a_shop_is_refused_with_what_it_has(files: Files, named: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=named):
         guess(look(write(tmp_path, files)))
+
+
+def test_links_loops_and_pipes(tmp_path: Path) -> None:
+    real, shop = tmp_path / "real", tmp_path / "shop"
+    write(real, {"orders.csv": SHOP["orders.csv"]})
+    write(shop, {"items.csv": SHOP["items.csv"]})
+    (shop / "orders").symlink_to(real)
+    (real / "again").symlink_to(shop)
+    os.mkfifo(shop / "pipe.csv")
+    (shop / "gone.csv").symlink_to(tmp_path / "nowhere")
+    found = guess(look(shop))
+    assert (found.items.files.pattern, found.events.files.pattern) == ("items.csv", "orders/*.csv")
+    linked = tmp_path / "linked.csv"
+    linked.symlink_to(write(tmp_path / "both", CASES["one file of both"].files) / "online.csv")
+    assert guess(look(linked)).items.files.pattern == "linked.csv"
 
 
 def test_a_missing_folder_and_one_file(tmp_path: Path) -> None:
