@@ -230,12 +230,14 @@ def test_the_gate_of_the_ranks_detects_a_duplicate_target(world: World, spark: S
     assert broken() == {"repeated_keys", "uneven"}
 
 
-def test_users_who_had_every_item_have_figures_and_a_note_names_the_setting(tmp_path: Path) -> None:
-    """Three users read all books and then the first one again: no book is left to list for them."""
-    log = [[(number - 60, 1 + number % N) for number in range(N + 1)] for _ in range(3)]
+def test_users_who_had_every_item_have_figures_and_a_note_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three users read all of 8 books and then the first one again: no book is left to list for them."""
+    monkeypatch.setattr("tests.shelf.BOOKS", 8)
+    monkeypatch.setattr("tests.shelf.COLD", 0)
+    log = [[(number - 60, 1 + number % 8) for number in range(9)] for _ in range(3)]
     shelf = Shelf(tmp_path / "shelf", log)
-    with pytest.raises(LearnSparkError, match=r"embedding_space\.kind is whitened"):
-        shelf.run("train", "embedding_space={kind: whitened, ridge: 0.0}")
     trained, _ = shelf.run("train", "training.epochs=1")
     run, result = shelf.run("evaluate", "evaluation.mask_history=true")
     assert any("evaluation.mask_history: false" in note and "not measured on test" in note for note in result.notes)
@@ -249,3 +251,9 @@ def test_users_who_had_every_item_have_figures_and_a_note_names_the_setting(tmp_
     assert ("test", "coverage@5") not in metrics
     assert metrics["validation", "coverage@5"] > 0
     assert run.inputs["model"] == trained.model_id
+
+
+def test_one_item_with_a_training_event_is_too_few_for_whitening(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "shelf", [[(-3, 1), (-2, 2), (-1, 3)]])
+    with pytest.raises(LearnSparkError, match=r"fitted on the 1 items .*embedding_space\.kind is whitened"):
+        shelf.run("train", "embedding_space={kind: whitened}")
