@@ -63,7 +63,7 @@ class Reporter:
         self.console = Console(highlight=False, soft_wrap=True, quiet=quiet or as_json)
         self._as_json = as_json
         self._width = width or (self.console.width if self.console.is_terminal else None)
-        self._tables: dict[str, list[dict[str, Cell]]] = {}
+        self._values: dict[str, object] = {}
         self._notes: list[str] = []
 
     def heading(self, text: str) -> None:
@@ -106,17 +106,21 @@ class Reporter:
         """Print a table. Cells are texts, numbers or times; ``name``: its key in JSON, default: the title."""
         described = [Column(one) if isinstance(one, str) else one for one in columns]
         names = [column.name for column in described]
-        self._tables[name or title] = [dict(zip(names, map(_finite, row), strict=True)) for row in rows]
+        self._values[name or title] = [dict(zip(names, map(_finite, row), strict=True)) for row in rows]
         texts = [[column.text(cell) for column, cell in zip(described, row, strict=True)] for row in rows]
         self.console.print()
         self.console.print(Text(title, style="bold"))
         for number, text in enumerate(lay_out(names, texts, self._width)):
             self.console.print(Text(text, style="bold" if number == 0 else ""))
 
+    def record(self, name: str, value: object) -> None:
+        """Add a value to the JSON object; nothing is printed."""
+        self._values[name] = value
+
     def print_json(self) -> None:
-        """Print the tables by name and the lines as ``notes``, as one JSON object, if the console is for JSON."""
+        """If the console is for JSON: print tables and values by name, and lines as ``notes``, as one JSON object."""
         if self._as_json:
-            text = json.dumps({**self._tables, "notes": self._notes}, default=_plain, indent=1, ensure_ascii=False)
+            text = json.dumps({**self._values, "notes": self._notes}, default=_plain, indent=1, ensure_ascii=False)
             sys.stdout.write(text + "\n")
 
 

@@ -82,6 +82,9 @@ def show_plan(change: Change, does: str, console: Reporter, *, dry_run: bool) ->
     for row in change.changed:
         console.line(f"{will} {does} release {row.release_id} (model {row.model_id})")
     console.line(f"{will} be in force: {_in_words(change.after)}")
+    console.record(does, [row.release_id for row in change.changed])
+    console.record("in_force", None if change.after is None else change.after.release_id)
+    console.record("dry_run", dry_run)
 
 
 def show_change(change: Change, does: str, in_force: LedgerRow | None, console: Reporter) -> None:

@@ -44,7 +44,7 @@ class Change:
             names = ", ".join(row.release_id for row in self.changed)
             raise NothingLeftError(
                 f"nothing was withdrawn: without release {names} no release would be in force, and consumers would "
-                "read nothing; learn-spark publish --force makes another one first, --allow-none withdraws it anyway"
+                "read nothing; publish another model first (learn-spark models lists them), or give --allow-none"
             )
 
 

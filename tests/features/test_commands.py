@@ -173,6 +173,8 @@ def test_every_command_prints_one_json_value(command: Command, name: str) -> Non
     printed = command(*given, "--json")
     assert printed.exit_code == 0, printed.stderr
     content = json.loads(printed.stdout)
+    if name == "rollback":
+        assert (content["withdraw"], content["in_force"], content["dry_run"]) == (["r2"], "r1", True)
     if name == "releases":
         assert [(row["release"], row["users"]) for row in content["releases"]] == [("r3", None), ("r2", 2), ("r1", 1)]
 

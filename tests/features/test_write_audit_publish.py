@@ -131,6 +131,9 @@ def test_a_day_writes_the_users_that_were_active_and_a_model_rewrites_all(
     done = world.publish("release.min_cosine=-1.0")[1]
     assert "was withdrawn, so that nothing is published" in done.notes[0]
     assert read_release(world.workspace).release_id == in_force.release_id != withdrawn.release_id
+    # The note advises --force, and that works.
+    assert world.publish("release.min_cosine=-1.0", force=True)[0] == withdrawn.release_id
+    assert read_release(world.workspace).release_id == withdrawn.release_id
 
 
 def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
