@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ class Lineage:
             for made in _outputs(run):
                 self._left_by.setdefault(made, []).append(run)
         self._ends = _first_ends(runs)
+        self._versions: dict[str, list[int]] = {}
         self._above: dict[str, dict[str, Run]] = {}
 
     def maker(self, what: Artifact) -> Run | None:
@@ -63,8 +65,9 @@ class Lineage:
         if what.name not in all_tables():
             return next(iter(self._left_by.get(what, [])), None)
         ends = self._ends.get(what.name, {})
-        later = [version for version in ends if version >= int(what.value)]
-        return ends[min(later)] if later else None
+        versions = self._versions.setdefault(what.name, sorted(ends))
+        place = bisect_left(versions, int(what.value))
+        return ends[versions[place]] if place < len(versions) else None
 
     def place(self, run: Run) -> int:
         """The place of a run in the order of writing."""

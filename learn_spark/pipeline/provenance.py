@@ -55,23 +55,24 @@ class Provenance:
         self.lineage = Lineage(all_runs(workspace))
         self._replaced: dict[str, list[int]] = {}
 
-    def steps(self, what: Artifact) -> list[Step]:
+    def steps(self, what: Artifact) -> Iterator[Step]:
         """The runs whose rows are in ``what``, newest first.
 
         A version that was merged into or appended to has the rows of earlier versions, back to the last version that
         replaced all rows. A version whose commit the log no longer has counts as one that replaced nothing.
         """
         if what.name not in all_tables():
-            return [self._step(what, self.lineage.maker(what))]
+            yield self._step(what, self.lineage.maker(what))
+            return
         version = int(what.value)
         first = max((one for one in self._replacements(what.name) if one <= version), default=0)
-        steps: list[Step] = []
+        last: Step | None = None
         for number in range(version, first - 1, -1):
             wrote = Artifact(what.name, str(number))
             run = self.lineage.maker(wrote)
-            if not steps or steps[-1].run != run:
-                steps.append(self._step(wrote, run))
-        return steps
+            if last is None or last.run is not run:
+                last = self._step(wrote, run)
+                yield last
 
     def raw_files(self, what: Artifact) -> list[RawFileUse]:
         """The raw files that the rows of ``what`` come from, directly or not, sorted."""
@@ -79,11 +80,11 @@ class Provenance:
         seen: set[Artifact] = set()
         waiting = [what]
         while waiting:
-            artifact = waiting.pop()
-            if artifact in seen:
-                continue
-            seen.add(artifact)
-            for step in self.steps(artifact):
+            for step in self.steps(waiting.pop()):
+                if step.wrote in seen:
+                    # So were the steps below it.
+                    break
+                seen.add(step.wrote)
                 files.update(step.files)
                 waiting.extend(step.inputs)
         return sorted(files)
@@ -92,7 +93,7 @@ class Provenance:
         """(run, what it wrote) of every run that read ``what`` or merged into it, in the order of the runs."""
         readers = {run.run_id: run for run in self.lineage.readers(what)}
         later = Artifact(what.name, str(int(what.value) + 1)) if what.name in all_tables() else None
-        merged = None if later is None else next(iter(self.steps(later)), None)
+        merged = None if later is None else next(self.steps(later), None)
         if (
             merged is not None
             and merged.run is not None

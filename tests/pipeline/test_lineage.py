@@ -100,7 +100,7 @@ def test_the_lineage_names_the_files_that_the_rows_really_came_from(
         )
     assert named("quarantine", versions[2]["quarantine"]) == {"orders-3.csv"}
     # The second version of items is merged into the first, and the later ones of both are its derivatives.
-    steps = provenance.steps(Artifact("items", str(versions[-1]["items"])))
+    steps = list(provenance.steps(Artifact("items", str(versions[-1]["items"]))))
     assert [[use.file for use in step.files] for step in steps] == [["items-3.csv"], ["items-2.csv"], ["items-1.csv"]]
     first = Artifact("items", str(versions[0]["items"]))
     assert [run.job for run, _ in provenance.derived(first)] == ["ingest"]
@@ -120,5 +120,5 @@ def test_a_version_that_replaced_all_rows_has_no_earlier_sources(
     run(load_settings(shop, ["histories.max_length=8"]), "histories")
     workspace = Workspace.open(settings.workspace)
     newest = current_version(workspace.table("user_histories"))
-    steps = Provenance(workspace).steps(Artifact("user_histories", str(newest)))
+    steps = list(Provenance(workspace).steps(Artifact("user_histories", str(newest))))
     assert len(steps) == 1
