@@ -59,15 +59,17 @@ def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str =
 
 
 def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> None:
-    """Print the paths of the tables, and of the newest model, index and report with their ages."""
+    """Print the paths of the tables, and of the newest model, index and report, with the age of old ones."""
     console.line()
     console.line(f"tables  {workspace.root / 'tables'}")
     newest = {run.job: run for run in all_runs(workspace) if run.status == "done"}
     for job, label in (("train", "model"), ("export_index", "index"), ("report", "report")):
         for name in newest[job].outputs if job in newest else ():
             if "/" in name:
-                passed = age(datetime.now(UTC) - newest[job].started_at)
-                console.line(f"{label:<7} {workspace.root / name} (written {passed} ago by learn-spark {job})")
+                passed = datetime.now(UTC) - newest[job].started_at
+                # Older than this run, in all likelihood: a daily run without the report leaves last week's.
+                old = f" (written {age(passed)} ago by learn-spark {job})" if passed > timedelta(hours=1) else ""
+                console.line(f"{label:<7} {workspace.root / name}{old}")
 
 
 def show_status(workspace: Workspace, console: Reporter) -> None:
