@@ -6,11 +6,22 @@ Heavy libraries are imported where they are used, so that ``--help`` is fast.
 # ruff: noqa: I001  (the order of the imports is the order of --help)
 from __future__ import annotations
 
-from learn_spark.commands import own_data, stages, releases, operating, research, experiments
+from learn_spark.commands import own_data, stages, quarantine, releases, operating, research, experiments
 from learn_spark.commands.app import app
 
 # Importing a group registers its commands.
-__all__ = ["app", "experiments", "main", "operating", "own_data", "releases", "research", "run_job", "stages"]
+__all__ = [
+    "app",
+    "experiments",
+    "main",
+    "operating",
+    "own_data",
+    "quarantine",
+    "releases",
+    "research",
+    "run_job",
+    "stages",
+]
 
 
 def run_job(name: str, arguments: list[str]) -> int:

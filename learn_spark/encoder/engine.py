@@ -20,6 +20,7 @@ from learn_spark.encoder.reader import Reader, readable_tokens
 
 _log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation", "std::bad_alloc")
+MOST_SPECIAL_TOKENS = 4  # that a tokenizer puts around a text
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ class TextEncoder:
         self._backend = self.tokenizer.backend_tokenizer
         self._backend.no_padding()
         self._backend.enable_truncation(self.max_tokens)
+        # "[SEP]" in a title is text. Only a prefix may have control tokens, and then texts may, too.
+        special = [token.content for token in self._backend.get_added_tokens_decoder().values() if token.special]
+        self._backend.encode_special_tokens = not any(token in prefix for token in special)
         pad = self.tokenizer.pad_token_id or 0
         self.reader = Reader(self.model, pad=pad, longest=self.max_tokens, precision=precision, packing=packing)
         if pooling == "cls" and self.reader.causal:
@@ -106,6 +110,11 @@ class TextEncoder:
         full = [self.prefix + text for text in texts] if self.prefix else list(texts)
         encodings = self._backend.encode_batch_fast(full, add_special_tokens=True)
         rows = [encoding.ids for encoding in encodings]
+        # Of some texts the tokenizer leaves nothing but its own tokens, so that all have one vector.
+        for i, encoding in enumerate(encodings):
+            few = len(encoding.ids) <= MOST_SPECIAL_TOKENS and not encoding.overflowing
+            if few and all(encoding.special_tokens_mask):
+                rows[i] = []
         starts = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=starts[1:])
         ids = np.fromiter((token for row in rows for token in row), np.int64, count=int(starts[-1]))

@@ -43,12 +43,13 @@ the version of `user_features` and `item_features`; all rows of that version are
 `released_arrow`, without Spark. A rollback is a new row, so a consumer only reads the ledger again. The file
 `tables/released.json` names the current release and the versions of its tables, for readers without this package.
 
-**Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Row rules are evaluated when a row is
-ingested. Besides the table's columns they use `malformed` (the line could not be split), `raw` (the whole row as text),
-`raw_<column>` (the text of a column before its type is applied) and `item_is_known`. After a stage has written a table,
-the table rules are evaluated on the new version, and the results go to `quality_results`. A broken rule of
-severity fail ends the run with exit code 3, and no stage reads that version; a broken rule of severity warn is only
-reported. A drift rule compares with the newest earlier version that passed, and passes if there is none.
+**Rules.** A row that breaks a row rule goes to `quarantine` with all its reasons. Where a rule of an optional field is
+broken, the field becomes null, and the run prints how often. Row rules are evaluated when a row is ingested. Besides
+the table's columns they use `malformed` (the line could not be split), `raw` (the whole row as text), `raw_<column>`
+(the text of a column before its type is applied) and `item_is_known`. After a stage has written a table, the table
+rules are evaluated on the new version, and the results go to `quality_results`. A broken rule of severity fail ends the
+run with exit code 3, and no stage reads that version; a broken rule of severity warn is only reported. A drift rule
+compares with the newest earlier version that passed, and passes if there is none.
 `quality.rules` in the settings changes bounds and severity; `learn-spark check <table>` runs the gate of one table.
 """
 
@@ -92,8 +93,14 @@ def _section(table: Contract) -> str:
         rows = [(_code(name), _code(condition)) for name, condition in table.constraints.items()]
         parts += ["Constraints, true for every row:\n", _table(("name", "condition"), rows)]
     if table.row_rules:
-        rows = [(_cell(rule.reason), _code(rule.broken)) for rule in table.row_rules]
-        parts += ["Row rules; a row is refused where the condition is true:\n", _table(("reason", "condition"), rows)]
+        hard = [(_cell(rule.reason), _code(rule.broken)) for rule in table.row_rules if rule.nulls is None]
+        parts += ["Row rules; a row is refused where the condition is true:\n", _table(("reason", "condition"), hard)]
+    if soft := [rule for rule in table.row_rules if rule.nulls is not None]:
+        fields = [(_cell(rule.reason), _code(rule.nulls or ""), _code(rule.broken)) for rule in soft]
+        parts += [
+            "Row rules of optional fields; the field becomes null where the condition is true, and the row is kept:\n",
+            _table(("reason", "field", "condition"), fields),
+        ]
     if table.rules:
         lines = [
             (_code(r.name), _measured(r), _bound(r.least), _bound(r.most), r.severity, _cell(r.meaning))

@@ -90,6 +90,8 @@ def test_truncation_and_raw_vectors(llm_folder: Path, one_at_a_time: np.ndarray)
 def test_texts_without_a_usable_vector_are_told(llm_folder: Path) -> None:
     encoder = TextEncoder(llm_folder, max_tokens=16, normalise=True, token_budget=64)
     assert encoder.encode(["good", "", " \t\n"]).errors == {1: "blank text", 2: "blank text"}
+    # A control token in a title is text.
+    assert encoder.encode(["<|endoftext|>", "<|im_end|>"]).n_tokens.min() > 1
     nothing = encoder.encode([])
     assert nothing.vectors.shape == (0, encoder.hidden_size)
     for value, reason in ((float("nan"), "the vector is not finite"), (0.0, "the vector is zero")):

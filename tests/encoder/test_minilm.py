@@ -55,6 +55,20 @@ def test_vectors_are_those_of_the_makers_recipe(expected: np.ndarray, packing: b
     assert (encoded.vectors * expected).sum(1).min() >= 0.9999
 
 
+def test_control_tokens_in_a_title_are_text_and_a_text_of_nothing_is_refused() -> None:
+    encoder = TextEncoder(resolve(MINILM), max_tokens=32)
+    titles = ["[SEP] lamp", "[PAD] lamp", "lamp [MASK] [CLS] [UNK]"]
+    tokens = encoder.tokenise(titles)
+    special = set(encoder.tokenizer.all_special_ids)
+    for start, end in zip(tokens.starts, tokens.starts[1:], strict=False):
+        ids = tokens.ids[start:end].tolist()
+        assert not special & set(ids[1:-1])
+        assert len(ids) > 3
+    errors = encoder.encode(["lamp", "\u0301", "\u200d", "\u3000"]).errors
+    assert errors == {1: "no tokens", 2: "no tokens", 3: "blank text"}
+    assert TextEncoder(resolve(MINILM), max_tokens=2).encode(["lamp"]).errors == {}
+
+
 def test_what_is_alike_lies_close(expected: np.ndarray) -> None:
     vectors = TextEncoder(resolve(MINILM), max_tokens=256).encode(TEXTS[:3]).vectors
     cosines = vectors @ vectors.T

@@ -13,7 +13,7 @@ from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.table_gate import check_rule_names, rules_of
 from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.observed import observed
-from learn_spark.data.sources.exposure_log import once, read_logs
+from learn_spark.data.sources.exposure_log import once, read_logs, refused_by_reason
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -57,13 +57,14 @@ def prepare(spark: SparkSession, settings: ExperimentSettings, folder: Path, scr
         observation, F.count(F.lit(1)).alias("rows"), F.count_if(F.size("reasons") > 0).alias("refused")
     )
     landed_at = f"file:{scratch / 'landed'}"
-    checked.select(*columns, "reasons", "raw").write.mode("overwrite").parquet(landed_at)
+    checked.select(*columns, "reasons", "raw", "wrong_time", "source_file").write.mode("overwrite").parquet(landed_at)
     counted = observed(observation, spark) or {"rows": 0, "refused": 0}
     landed = spark.read.parquet(landed_at)
     bad = landed.where(F.size("reasons") > 0)
     reasons, refused_at = {}, None
     if counted["refused"]:
-        reasons = {row[0]: row[1] for row in bad.select(F.explode("reasons")).groupBy("col").count().collect()}
+        by_reason = refused_by_reason(landed, counted["rows"], settings.logs, "logs")
+        reasons = {one.reason: one.rows for one in by_reason}
         refused_at = reports / f"{settings.name}.refused"
         bad.select("reasons", "raw").write.mode("overwrite").json(f"file:{refused_at}")
     once(landed.where(F.size("reasons") == 0).select(*columns)).write.mode("overwrite").parquet(
@@ -72,9 +73,9 @@ def prepare(spark: SparkSession, settings: ExperimentSettings, folder: Path, scr
     frame = spark.read.parquet(f"file:{scratch / 'rows'}")
     kept = frame.count()
     if not kept:
-        by_reason = "; ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         raise LearnSparkError(
-            f"ab-report: none of the {counted['rows']:,} rows of the logs is usable ({by_reason or 'they are empty'})"
+            f"ab-report: none of the {counted['rows']:,} rows of the logs is usable ({listed or 'they are empty'})"
         )
     gate = _gate(frame, settings, counted["refused"] / counted["rows"], reports)
     repeated = counted["rows"] - counted["refused"] - kept

@@ -9,11 +9,12 @@ from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.quarantine import quarantine
+from learn_spark.core.quality.reasons import refusal_notes
 from learn_spark.core.settings.ads import LogExposuresSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
-from learn_spark.data.sources.exposure_log import once, read_logs
+from learn_spark.data.sources.exposure_log import once, read_logs, refused_by_reason
 
 
 def make_exposures(
@@ -39,6 +40,9 @@ def make_exposures(
     counted = observed(observation, context.spark) or {"rows": 0, "refused": 0}
     if not counted["rows"]:
         raise LearnSparkError(f"exposures: the logs in {folder} have no row; check exposures.path and exposures.logs")
+    reasons = refused_by_reason(rows, counted["rows"], settings.logs, "exposures.logs") if counted["refused"] else ()
+    for line in refusal_notes("exposures", counted["rows"], counted["refused"], reasons):
+        context.console.say(line)
     good = once(rows.where(F.size("reasons") == 0).select(*names))
     outside = good.where(~in_period(settings)).count()
     written = write_exposures(context, good.where(in_period(settings)))

@@ -1,4 +1,4 @@
-"""Row rules: the reasons for which a row is refused."""
+"""Row rules: the reasons for which a row is refused, and the fields that are set to null."""
 
 from __future__ import annotations
 
@@ -8,15 +8,34 @@ from typing import TYPE_CHECKING
 from learn_spark.core.tables.contracts import RowRule
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
 def check_rows(frame: DataFrame, rules: Sequence[RowRule]) -> DataFrame:
-    """The frame with ``reasons``: array<string> of all broken rules, in alphabetical order, empty for a good row."""
+    """The frame with ``reasons`` and ``flaws``, both array<string>, in alphabetical order.
+
+    ``reasons`` has all broken rules that refuse a row, and is empty for a good row. ``flaws`` has the broken rules with
+    ``nulls``, whose columns are null in the result.
+    """
     from pyspark.sql import functions as F
 
-    reasons = F.array(*[F.expr(f"if({rule.broken}, {_literal(rule.reason)}, null)") for rule in rules])
-    return frame.withColumn("reasons", F.array_sort(F.array_compact(reasons)))
+    checked = {
+        "reasons": _reasons([rule for rule in rules if rule.nulls is None]),
+        "flaws": _reasons([rule for rule in rules if rule.nulls is not None]),
+    }
+    for name in sorted({rule.nulls for rule in rules if rule.nulls is not None}):
+        broken = " or ".join(f"coalesce({rule.broken}, false)" for rule in rules if rule.nulls == name)
+        checked[name] = F.when(~F.expr(broken), F.col(name))
+    return frame.withColumns(checked)
+
+
+def _reasons(rules: Sequence[RowRule]) -> Column:
+    from pyspark.sql import functions as F
+
+    if not rules:
+        return F.expr("cast(array() as array<string>)")
+    broken = F.array(*[F.expr(f"if({rule.broken}, {_literal(rule.reason)}, null)") for rule in rules])
+    return F.array_sort(F.array_compact(broken))
 
 
 def _literal(text: str) -> str:

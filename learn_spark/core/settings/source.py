@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from learn_spark.core.settings.base import Count, Section
 
 TimeUnit = Literal["s", "ms", "us", "iso"]
+
+
+def _dated(pattern: str) -> str:
+    """``pattern`` unchanged. Raises ValueError unless it is one of Spark's with a year, a month and a day."""
+    letters = set(re.sub("'[^']*'", "", pattern)) & set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    if unknown := letters - set("yMLdHhmsSaEXxZzVO"):
+        raise ValueError(
+            f"{pattern!r} has {', '.join(sorted(unknown))}, which is no letter of a time; quote text as 'T'"
+        )
+    if not {"y", "d"} <= letters or not letters & {"M", "L"} or pattern.count("'") % 2:
+        raise ValueError(f"{pattern!r} needs a year, a month and a day, as in dd.MM.yyyy HH:mm")
+    return pattern
+
+
+TimeFormat = Annotated[str, AfterValidator(_dated)]
 
 
 class FilesSettings(Section):
@@ -38,10 +54,16 @@ class LogSettings(FilesSettings):
     """Files of exposures or outcomes."""
 
     columns: dict[str, str] = Field(default_factory=dict)
-    """Column of schemas/exposures.yaml -> column of the files, or Spark SQL expression over them. A column that is not
-    listed is read from the files' column of the same name, if there is one."""
+    """Column of schemas/exposures.yaml -> column of the files, or Spark SQL expression over them. by_name says what
+    happens to a column that is not listed."""
+    by_name: bool = True
+    """Whether a column that columns does not list is read from the files' column of the same name, if there is one."""
+    first_position: Literal[0, 1] = 1
+    """The position of the first place in the files; the table exposures counts from 1."""
     time_unit: TimeUnit = "iso"
-    """Unit of numeric times (since 1970), or iso for text; timestamps need no unit."""
+    """Unit of numeric times (since 1970), or iso for text; timestamps and ISO text need no unit."""
+    time_formats: list[TimeFormat] = Field(default_factory=list)
+    """Spark's patterns of other text times, such as "dd.MM.yyyy HH:mm", tried in order; without a zone they are UTC."""
 
 
 class _SourceSettings(Section):
@@ -77,7 +99,9 @@ class FilesSourceSettings(_SourceSettings):
     event_type: str = Field(default="event", min_length=1)
     """Type of all events if events.columns has no event_type."""
     time_unit: TimeUnit = "s"
-    """Unit of numeric times (since 1970), or iso for text."""
+    """Unit of numeric times (since 1970), or iso for text; timestamps and ISO text need no unit."""
+    time_formats: list[TimeFormat] = Field(default_factory=list)
+    """Spark's patterns of other text times, such as "dd.MM.yyyy HH:mm", tried in order; without a zone they are UTC."""
 
     @model_validator(mode="after")
     def _columns_are_ours(self) -> FilesSourceSettings:

@@ -65,13 +65,15 @@ class Column(BaseModel):
 class RowRule(BaseModel):
     """A row is refused with ``reason`` where the SQL expression ``broken`` is true (null counts as not broken).
 
-    It is evaluated before the row is written. learn_spark/data/sources defines the columns that the expression may use.
+    A rule with ``nulls`` refuses no row: it sets this column to null, and the row is counted with the reason. The rule
+    is evaluated before the row is written. learn_spark/data/sources defines the columns that the expression may use.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: str = Field(min_length=1)
     broken: str = Field(min_length=1)
+    nulls: str | None = None
 
 
 class Reference(BaseModel):
@@ -159,6 +161,11 @@ class Contract(BaseModel):
         for column in self.key:
             if column not in names:
                 raise ValueError(f"{self.table}: {column} is not one of its columns {names}")
+        nullable = {column.name for column in self.columns if column.nullable}
+        if wrong := {rule.nulls for rule in self.row_rules if rule.nulls is not None} - nullable:
+            raise ValueError(
+                f"{self.table}: a row rule nulls {sorted(wrong)}, which is not one of its nullable columns"
+            )
         rules = [rule.name for rule in self.rules]
         if len(set(rules)) != len(rules):
             raise ValueError(f"{self.table}: a rule name is repeated in {rules}")

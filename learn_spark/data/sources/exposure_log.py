@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
+from learn_spark.core.quality.reasons import ReasonCount, counted, example_of
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.settings.source import LogSettings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.data.sources.configured import find_described, raw_rows
 from learn_spark.data.sources.source import RawFile
 from learn_spark.data.sources.text_lines import blank_as_null
-from learn_spark.data.sources.typed_rows import moment, plain_id
+from learn_spark.data.sources.times import clash, moment
+from learn_spark.data.sources.typed_rows import plain_id
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
+POSITION_FROM_ZERO = "position is 0 but counts from 1"
+# A list of a hundred places that count from 0 has this share of them.
+LEAST_SHARE_FROM_ZERO = 0.01
 NEEDED = ("user_id", "item_id", "event_time", "converted")
 
 
@@ -33,8 +38,8 @@ def read_logs(
     """All rows of all logs in the columns of exposures.
 
     Further columns are ``reasons`` (array<string>, empty for a good row), ``raw`` (the original row of a refused one),
-    ``source_file``, and ``cohort_<name>`` (string) for each expression of ``cohorts``. ``section`` is the name of the
-    logs in the settings.
+    ``wrong_time`` (the text of an event_time that was refused), ``source_file``, and ``cohort_<name>`` (string) for
+    each expression of ``cohorts``. ``section`` is the name of the logs in the settings.
 
     Raises SettingsError where a log lacks a required column, or an expression does not fit.
     """
@@ -43,6 +48,42 @@ def read_logs(
         for number, (log, files) in enumerate(zip(logs, log_files(folder, logs), strict=True))
     ]
     return reduce(lambda a, b: a.unionByName(b), frames)
+
+
+def refused_by_reason(rows: DataFrame, read: int, logs: list[LogSettings], section: str) -> tuple[ReasonCount, ...]:
+    """The refused ones among the ``read`` rows of ``read_logs``, by reason.
+
+    Raises SettingsError where another setting would fit most times, or positions count from 0.
+    """
+    from pyspark.sql import functions as F
+
+    groups = rows.where(F.size("reasons") > 0).groupBy("reasons", "source_file").agg(*_group_metrics()).collect()
+    reasons = counted((row["reasons"], row["rows"], row["example"], row["source_file"]) for row in groups)
+    place = f"{section}.0" if len(logs) == 1 else f"{section}.N"
+    zero = next((one for one in reasons if one.reason == POSITION_FROM_ZERO), None)
+    if zero is not None and zero.rows >= LEAST_SHARE_FROM_ZERO * read:
+        raise SettingsError(
+            f"{place}: position is 0 in {zero.rows:,} of {read:,} rows, as in {zero.example} ({zero.file}), but the "
+            f"first place is 1; set {place}.first_position: 0, or by_name: false if the column is not the place"
+        )
+    wrong = sum(row["wrong"] for row in groups)
+    examples = sorted({one for row in groups for one in row["examples"]})
+    metrics = {"event_time_given": read, "event_time_wrong": wrong, "event_time_examples": examples}
+    if error := clash(metrics, "event_time", logs[0].time_unit, where=f"{place}.columns.event_time", settings=place):
+        raise error
+    return reasons
+
+
+def _group_metrics() -> list[Column]:
+    from pyspark.sql import functions as F
+
+    times = F.array_compact(F.array(F.min("wrong_time"), F.max("wrong_time")))
+    return [
+        F.count("*").alias("rows"),
+        example_of(F.col("raw")).alias("example"),
+        F.count("wrong_time").alias("wrong"),
+        times.alias("examples"),
+    ]
 
 
 def once(rows: DataFrame) -> DataFrame:
@@ -72,10 +113,11 @@ def _read(
         raise SettingsError(f"{where}.columns has {', '.join(unknown)}; there are {', '.join(described.names)}")
     frame = raw_rows(spark, folder, files, log)
     fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
-    theirs = {name: name for name in described.names if name in fields} | log.columns
+    theirs = {name: name for name in described.names if log.by_name and name in fields} | log.columns
     if missing := [name for name in NEEDED if name not in theirs]:
+        absent = "the files have no column" if log.by_name else "by_name is false, so the files give no"
         raise SettingsError(
-            f"{where}: the files have no column {', '.join(missing)}, and {where}.columns does not map it; "
+            f"{where}: {absent} {', '.join(missing)}, and {where}.columns does not map it; "
             f"the files have {', '.join(fields)}"
         )
     named = frame.select(
@@ -103,14 +145,16 @@ def _read(
             f"{where}: columns or where do not fit the files ({_first_line(error)}); the files have the columns "
             f"{', '.join(fields)}"
         ) from None
-    unit = "iso" if kinds["event_time"].startswith(("timestamp", "date")) else log.time_unit
-    checked = check_rows(_typed(raw, unit), described.row_rules)
+    checked = check_rows(_typed(raw, log), described.row_rules)
     try:
         return checked.select(
             *described.names,
             *[F.expr(by).cast("string").alias(f"cohort_{name}") for name, by in cohorts.items()],
             "reasons",
             F.when(F.size("reasons") > 0, F.col("raw")).alias("raw"),
+            F.when(F.exists("reasons", lambda reason: reason.startswith("event_time ")), F.col("raw_event_time")).alias(
+                "wrong_time"
+            ),
             "source_file",
         )
     except AnalysisException as error:
@@ -128,7 +172,7 @@ def _text(column: Column, kind: str) -> Column:
     return blank_as_null(F.to_json(column) if nested else column.cast("string"))
 
 
-def _typed(raw: DataFrame, unit: str) -> DataFrame:
+def _typed(raw: DataFrame, log: LogSettings) -> DataFrame:
     """Text into the types of exposures, null where it cannot be read; ``raw_<column>`` keeps what it was."""
     from pyspark.sql import functions as F
 
@@ -136,9 +180,9 @@ def _typed(raw: DataFrame, unit: str) -> DataFrame:
         "event_id",
         plain_id("user_id").alias("user_id"),
         plain_id("item_id").alias("item_id"),
-        moment("event_time", unit).alias("event_time"),  # type: ignore[arg-type]
+        moment("event_time", log.time_unit, log.time_formats).alias("event_time"),
         "arm",
-        F.expr("try_cast(regexp_replace(position, '[.]0+$', '') as int)").alias("position"),
+        F.expr(f"try_cast(regexp_replace(position, '[.]0+$', '') as int) + {1 - log.first_position}").alias("position"),
         F.from_json("context", "map<string,string>").alias("context"),
         F.expr("try_cast(regexp_replace(converted, '[.]0+$', '') as boolean)").alias("converted"),
         F.expr("try_cast(revenue as double)").alias("revenue"),
@@ -146,7 +190,7 @@ def _typed(raw: DataFrame, unit: str) -> DataFrame:
         "raw",
         "malformed",
         "source_file",
-        *[F.col(name).alias(f"raw_{name}") for name in ("position", "context", "revenue", "weight")],
+        *[F.col(name).alias(f"raw_{name}") for name in ("event_time", "position", "context", "revenue", "weight")],
     )
     parts = [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in ("user_id", "item_id")]
     parts.append(F.unix_micros("event_time").cast("string"))

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from learn_spark.core.errors import RowCountError
 from learn_spark.core.quality.quarantine import quarantine
+from learn_spark.core.quality.reasons import flaw_notes, refusal_notes
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
@@ -27,11 +28,12 @@ from learn_spark.core.tables.log import append_table
 from learn_spark.core.tables.runs import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.corrections import correction_notes
 from learn_spark.data.sources.deliveries import fingerprint, new_files, reader_version, remember
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.landing import LandedRows, Landing, land_all
 from learn_spark.data.sources.location import resolve
-from learn_spark.data.sources.reingestion import QuarantinedEvents
+from learn_spark.data.sources.reingestion import QuarantinedEvents, remove_accepted
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.typed_rows import EVENT_ORDER
 
@@ -72,19 +74,27 @@ def run(context: StageContext) -> StageResult:
     """Read the new files, check their rows, and merge them into the tables."""
     settings = context.settings.source
     folder, reader = resolve(settings.path), reader_version(settings)
-    files = source_of(settings).files(folder)
+    files = everything = source_of(settings).files(folder)
     if not context.forced and not _tables_were_reset(context):
         files = new_files(files, context.workspace, reader, skipped_too=settings.unreadable == "stop")
     for table in TABLES:
         delta.create_if_missing(context.path(table), contract(table))
     if not files:
         return StageResult(0, 0, notes=("no new file",))
+    # With all files read, what they have in quarantine from before and is not refused again was accepted.
+    judged_again = len(files) == len(everything) and Snapshot.open(context.path("quarantine")).rows > 0
     scratch = context.folder("cache", "ingest", context.run_id)
+    left = 0
     try:
         errors, items, events = _land(context, folder, files, scratch)
         item_tally = _merge_items(context, items)
         _extend_index(context)
         event_tally = _merge_events(context, events, scratch)
+        if judged_again:
+            names = [file.name for file in files if file.name not in errors]
+            by_table = {"items": items, "interactions": events}
+            left = remove_accepted(context.spark, context.path("quarantine"), by_table, names, scratch)
+        corrections, corrected = _corrections(context, events, event_tally)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     counted: dict[str, tuple[int, int]] = {}
@@ -115,6 +125,9 @@ def run(context: StageContext) -> StageResult:
             "out_of_quarantine": event_tally.waited,
             "files": len(files) - len(errors),
             "files_skipped": len(errors),
+            "left_quarantine": left,
+            "possible_corrections": corrected,
+            "fields_nulled": sum(flaw.rows for landed in (items, events) if landed for flaw in landed.flaws),
         },
         measures={
             f"{table}_refused_share": tally.refused / tally.read for table, tally in tallies.items() if tally.read
@@ -123,8 +136,28 @@ def run(context: StageContext) -> StageResult:
             f"{len(files) - len(errors):,} new files; duplicates: {item_tally.duplicates:,} rows of items, "
             f"{event_tally.duplicates:,} events",
             *(f"skipped, because source.unreadable is skip: {name}: {why}" for name, why in errors.items()),
+            *_row_notes("items", items),
+            *_row_notes("interactions", events),
+            *corrections,
+            *([f"{left:,} rows left quarantine, because today's settings accept them"] if left else []),
         ),
     )
+
+
+def _corrections(context: StageContext, landed: LandedRows | None, tally: Tally) -> tuple[tuple[str, ...], int]:
+    if landed is None:
+        return (), 0
+    path, settings = context.path("interactions"), context.settings.source
+    return correction_notes(
+        context.spark, settings, path, landed.good(), added=tally.accepted, repeated=tally.duplicates
+    )
+
+
+def _row_notes(table: str, landed: LandedRows | None) -> tuple[str, ...]:
+    if landed is None:
+        return ()
+    refused = refusal_notes(table, landed.read, landed.refused_rows, landed.reasons)
+    return (*refused, *flaw_notes(table, landed.flaws))
 
 
 def _tables_were_reset(context: StageContext) -> bool:
@@ -145,7 +178,8 @@ def _land(
     errors: dict[str, str] = {}
     while True:
         readable = [file for file in files if file.name not in errors]
-        landing = Landing(context.spark, source_of(settings), folder, readable, scratch)
+        formats = settings.time_formats if settings.format == "files" else None
+        landing = Landing(context.spark, source_of(settings), folder, readable, scratch, formats)
         try:
             return (errors, *land_all(landing, context.path("items")))
         except UnreadableFileError as error:

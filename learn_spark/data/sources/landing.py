@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.errors import RowCountError, SettingsError
+from learn_spark.core.quality.reasons import ReasonCount, counted, example_of
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.corrupt_files import first_corrupt_file
 from learn_spark.data.sources.source import RawFile, Source, of_kind
+from learn_spark.data.sources.times import clash, time_metrics
 from learn_spark.data.sources.typed_rows import event_as_json, typed_events, typed_items
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 UNKNOWN_ITEM = "unknown item"
 
@@ -25,13 +27,16 @@ UNKNOWN_ITEM = "unknown item"
 class LandedRows:
     """Checked rows of one table.
 
-    The columns are those of the contract, reasons, raw, parsed (both null for good rows) and source_file. ``read`` is
-    the number of rows in the files, ``by_file`` (rows, refused) as written, by file name.
+    The columns are those of the contract, reasons, flaws, raw (null for rows without either), parsed and source_file.
+    ``read`` is the number of rows in the files, ``by_file`` (rows, refused) as written, by file name. ``reasons``
+    counts the refused rows by reason, ``flaws`` the good rows with a field that became null.
     """
 
     frame: DataFrame
     read: int
     by_file: dict[str, tuple[int, int]]
+    reasons: tuple[ReasonCount, ...] = ()
+    flaws: tuple[ReasonCount, ...] = ()
 
     @property
     def good_rows(self) -> int:
@@ -58,13 +63,17 @@ class LandedRows:
 
 @dataclass(frozen=True)
 class Landing:
-    """Writes the rows of some files of one source below ``place``."""
+    """Writes the rows of some files of one source below ``place``.
+
+    ``time_formats`` are those of the settings; None for a source whose time unit is no setting.
+    """
 
     spark: SparkSession
     source: Source
     folder: Path
     files: Sequence[RawFile]
     place: Path
+    time_formats: Sequence[str] | None = None
 
     def items(self) -> LandedRows | None:
         """The items; None where no file has any. Raises UnreadableFileError for a file that cannot be fully read."""
@@ -74,7 +83,8 @@ class Landing:
         if not files:
             return None
         raw = self.source.items(self.spark, self.folder, files)
-        return self._write("items", raw, lambda frame: typed_items(frame, self.source.time_unit), files, F.lit(None))
+        typed = typed_items(raw, self.source.time_unit, self.time_formats or ())
+        return self._write("items", typed, files, lambda checked: checked.withColumn("parsed", F.lit(None)))
 
     def events(self, known_items: DataFrame) -> LandedRows | None:
         """The events; None where no file has any. ``known_items`` has a column item_id, each once."""
@@ -85,36 +95,40 @@ class Landing:
             return None
         raw = self.source.events(self.spark, self.folder, files)
 
-        def typed(frame: DataFrame) -> DataFrame:
-            events = typed_events(frame, self.source.time_unit)
+        def with_known_items(events: DataFrame) -> DataFrame:
             existing = known_items.select("item_id", F.lit(True).alias("item_is_known"))
             joined = events.join(existing, "item_id", "left")
             return joined.withColumn("item_is_known", F.coalesce("item_is_known", F.lit(False)))
 
+        typed = typed_events(raw, self.source.time_unit, self.time_formats or ())
         waits = F.when(F.array_contains("reasons", UNKNOWN_ITEM), event_as_json())
-        return self._write("interactions", raw, typed, files, waits)
+        return self._write(
+            "interactions", typed, files, lambda checked: checked.withColumn("parsed", waits), with_known_items
+        )
 
     def _write(
         self,
         table: str,
-        raw: DataFrame,
-        typed: Callable[[DataFrame], DataFrame],
+        typed: DataFrame,
         files: Sequence[RawFile],
-        parsed: Column,
+        with_parsed: Callable[[DataFrame], DataFrame],
+        completed: Callable[[DataFrame], DataFrame] = lambda frame: frame,
     ) -> LandedRows:
         from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
         from pyspark.sql import Observation
         from pyspark.sql import functions as F
 
         described, observation = contract(table), Observation()
-        frame = typed(raw.observe(observation, F.count(F.lit(1)).alias("rows")))
-        checked = check_rows(frame, described.row_rules)
-        kept = checked.select(
+        times = ("event_time", "updated_at") if table == "interactions" else ("updated_at",)
+        metrics = [F.count(F.lit(1)).alias("rows"), *(one for column in times for one in time_metrics(column))]
+        checked = check_rows(completed(typed.observe(observation, *metrics)), described.row_rules)
+        kept = with_parsed(checked).select(
             *described.names,
             "reasons",
+            "flaws",
             "source_file",
-            F.when(F.size("reasons") > 0, F.col("raw")).alias("raw"),
-            parsed.cast("string").alias("parsed"),
+            F.when(F.size("reasons") + F.size("flaws") > 0, F.col("raw")).alias("raw"),
+            F.col("parsed").cast("string"),
         )
         path = f"file:{self.place / table}"
         try:
@@ -129,14 +143,28 @@ class Landing:
                     f"row of the files; try_cast, try_divide and the like give null instead: {_first_line(error)}"
                 ) from None
             raise
+        # Files without rows are missing from the metrics.
+        values = observed(observation, self.spark) or {"rows": 0}
+        if self.time_formats is not None and values["rows"]:
+            self._require_times(table, times, values)
         landed = self.spark.read.schema(kept.schema).parquet(path)
-        counted = landed.groupBy("source_file").agg(F.count("*"), F.count_if(F.size("reasons") > 0)).collect()
-        by_file = {row[0]: (row[1], row[2]) for row in counted}
+        groups = landed.groupBy("source_file", "reasons", "flaws").agg(F.count("*"), example_of(F.col("raw"))).collect()
+        by_file: dict[str, tuple[int, int]] = {}
+        for file, reasons, _, rows, _ in groups:
+            earlier = by_file.get(file, (0, 0))
+            by_file[file] = (earlier[0] + rows, earlier[1] + (rows if reasons else 0))
         if strange := by_file.keys() - {file.name for file in files}:
             raise RowCountError(f"{table}: rows were read from unexpected files: {sorted(strange, key=str)}")
-        # Files without rows are missing from the counts.
-        metrics = observed(observation, self.spark) or {"rows": 0}
-        return LandedRows(landed, metrics["rows"], by_file)
+        refused = counted((reasons, rows, example, file) for file, reasons, _, rows, example in groups)
+        flawed = counted((flaws, rows, example, file) for file, reasons, flaws, rows, example in groups if not reasons)
+        return LandedRows(landed, values["rows"], by_file, refused, flawed)
+
+    def _require_times(self, table: str, columns: Sequence[str], values: Mapping[str, Any]) -> None:
+        section = "items" if table == "items" else "events"
+        for column in columns:
+            where = f"source.{section}.columns.{column}"
+            if error := clash(values, column, self.source.time_unit, where=where, settings="source"):
+                raise error
 
 
 def land_all(landing: Landing, items_path: str) -> tuple[LandedRows | None, LandedRows | None]:

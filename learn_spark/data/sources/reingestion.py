@@ -1,7 +1,8 @@
-"""Quarantined events of unknown items, and their re-ingestion once the item has arrived."""
+"""Rows that leave quarantine: events whose item has arrived, and rows that today's settings accept."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from learn_spark.core.quality.quarantine import keep, row_id
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.data.sources.landing import UNKNOWN_ITEM
+from learn_spark.data.sources.landing import UNKNOWN_ITEM, LandedRows
 from learn_spark.data.sources.typed_rows import event_from_json
 
 if TYPE_CHECKING:
@@ -64,3 +65,32 @@ class QuarantinedEvents:
         removed = self.rows.select(F.col("old_row_id").alias("row_id"))
         merge = DeltaTable.forPath(self._spark, self._path).alias("t").merge(removed.alias("s"), "t.row_id = s.row_id")
         merge.whenMatchedDelete().execute()
+
+
+def remove_accepted(
+    spark: SparkSession, path: str, landed: Mapping[str, LandedRows | None], files: Sequence[str], place: Path
+) -> int:
+    """Remove the quarantined rows of these files that this run did not refuse; the number of removed rows.
+
+    ``landed`` has the rows of all ``files`` by table. A row that other reasons refuse now is in quarantine with those.
+    """
+    from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
+
+    removed = None
+    for table, rows in landed.items():
+        here = (F.col("source_table") == table) & F.col("source_file").isin(list(files))
+        existing = delta.read(spark, path).where(here).select("row_id")
+        if rows is not None:
+            existing = existing.join(rows.refused().select(row_id(table).alias("row_id")), "row_id", "left_anti")
+        removed = existing if removed is None else removed.unionByName(existing)
+    if removed is None:
+        return 0
+    # Written to files, because the table that is read here changes below.
+    at = f"file:{place / 'accepted'}"
+    removed.write.mode("overwrite").parquet(at)
+    written = spark.read.schema("row_id string").parquet(at)
+    if number := written.count():
+        merge = DeltaTable.forPath(spark, path).alias("t").merge(written.alias("s"), "t.row_id = s.row_id")
+        merge.whenMatchedDelete().execute()
+    return number

@@ -1,10 +1,15 @@
-"""Raw strings into typed columns: values that cannot be read become null, and the row rules judge them."""
+"""Raw strings into typed columns: values that cannot be read become null, and the row rules judge them.
+
+``raw_<column>`` keeps the text of a typed column for the rules.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from learn_spark.data.sources.source import TimeUnit
+from learn_spark.data.sources.times import moment
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -15,13 +20,14 @@ _EVENT_JSON = (
     "event_id string, user_id string, item_id string, event_type string, value double, event_time bigint, "
     "updated_at bigint"
 )
-_MICROS: dict[TimeUnit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
-# Years 1 to 9999: the range that Spark, Arrow and Python share.
-_EARLIEST_MICROS, _LATEST_MICROS = -62_135_596_800_000_000, 253_402_300_799_999_999
+# White space, control characters and invisible ones (no-break space, tab, zero-width space, byte order mark).
+_BLANK = r"[\s\p{Z}\p{Cc}\p{Cf}]+"
+EXACT_BELOW = 2**53  # a double above it may be another whole number than the one that was written
+RAW_ITEM_COLUMNS, RAW_EVENT_COLUMNS = ("price", "updated_at"), ("value", "event_time", "updated_at")
 
 
-def typed_items(raw: DataFrame, unit: TimeUnit) -> DataFrame:
-    """The columns of items, and raw, malformed, raw_price, raw_updated_at, source_file."""
+def typed_items(raw: DataFrame, unit: TimeUnit, formats: Sequence[str] = ()) -> DataFrame:
+    """The columns of items, ROW_COLUMNS, and ``raw_<column>`` of RAW_ITEM_COLUMNS."""
     from pyspark.sql import functions as F
 
     return raw.select(
@@ -29,28 +35,26 @@ def typed_items(raw: DataFrame, unit: TimeUnit) -> DataFrame:
         *(F.col(name) for name in ("title", "category", "brand")),
         F.expr("try_cast(price as double)").alias("price"),
         *(F.col(name) for name in ("keywords", "attributes")),
-        moment("updated_at", unit).alias("updated_at"),
+        moment("updated_at", unit, formats).alias("updated_at"),
         *(F.col(name) for name in ("raw", "malformed", "source_file")),
-        F.col("price").alias("raw_price"),
-        F.col("updated_at").alias("raw_updated_at"),
+        *(F.col(name).alias(f"raw_{name}") for name in RAW_ITEM_COLUMNS),
     )
 
 
-def typed_events(raw: DataFrame, unit: TimeUnit) -> DataFrame:
-    """The columns of interactions, and raw, malformed, raw_value, raw_updated_at, source_file."""
+def typed_events(raw: DataFrame, unit: TimeUnit, formats: Sequence[str] = ()) -> DataFrame:
+    """The columns of interactions, ROW_COLUMNS, and ``raw_<column>`` of RAW_EVENT_COLUMNS."""
     from pyspark.sql import functions as F
 
     typed = raw.select(
-        "event_id",
+        _stripped("event_id").alias("event_id"),
         plain_id("user_id").alias("user_id"),
         plain_id("item_id").alias("item_id"),
         "event_type",
         F.expr("try_cast(value as double)").alias("value"),
-        moment("event_time", unit).alias("event_time"),
-        moment("updated_at", unit).alias("updated_at"),
+        moment("event_time", unit, formats).alias("event_time"),
+        moment("updated_at", unit, formats).alias("updated_at"),
         *(F.col(name) for name in ("raw", "malformed", "source_file")),
-        F.col("value").alias("raw_value"),
-        F.col("updated_at").alias("raw_updated_at"),
+        *(F.col(name).alias(f"raw_{name}") for name in RAW_EVENT_COLUMNS),
     )
     parts = [
         F.col("user_id"),
@@ -84,17 +88,23 @@ def event_from_json(column: str) -> Column:
 
 
 def plain_id(column: str) -> Column:
-    """An id without a decimal zero: 12.0, as written by spreadsheets and float columns, becomes 12."""
+    """An id without blanks at its ends, and as a whole number where a float column or a spreadsheet wrote it.
+
+    12.0 becomes 12, and Java's 1.2345678E7 becomes 12345678, both below 2^53. Above it the text stays as it is, for the
+    rule of lost digits. NaN, which a float column has for a missing id, and a blank id are null.
+    """
     from pyspark.sql import functions as F
 
-    return F.regexp_replace(column, r"^(\d+)\.0+$", "$1")
+    text = _stripped(column)
+    number = text.try_cast("decimal(38,6)")
+    whole = (number == F.floor(number)) & (F.abs(number) < EXACT_BELOW)
+    written_by_floats = text.rlike(r"^-?[0-9]+[.]0+$|^-?[0-9][.][0-9]+E[0-9]{1,2}$")
+    as_number = F.when(written_by_floats & whole, number.try_cast("bigint").cast("string"))
+    return F.when(text != "NaN", F.coalesce(as_number, text))
 
 
-def moment(column: str, unit: TimeUnit) -> Column:
-    """A raw time as a timestamp (UTC); null where it is invalid or outside the years 1 to 9999."""
+def _stripped(column: str) -> Column:
     from pyspark.sql import functions as F
 
-    if unit == "iso":
-        return F.expr(f"try_to_timestamp({column})")
-    micros = F.expr(f"try_cast({column} as double)") * _MICROS[unit]
-    return F.when(micros.between(_EARLIEST_MICROS, _LATEST_MICROS), F.timestamp_micros(micros.cast("bigint")))
+    text = F.regexp_replace(F.col(column), f"^{_BLANK}|{_BLANK}$", "")
+    return F.when(text != "", text)

@@ -40,7 +40,7 @@ def test_csv_and_delta_give_what_parquet_gives(spark: SparkSession, log: pa.Tabl
         for row in few.to_pylist()
     ]
     lines.append(
-        lines[0] | {"event_id": "bad", "context": "phone", "position": "0", "weight": "-1", "converted": "maybe"}
+        lines[0] | {"event_id": "bad", "context": "phone", "position": "-1", "weight": "-1", "converted": "maybe"}
     )
     with (tmp_path / "three.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, few.column_names)

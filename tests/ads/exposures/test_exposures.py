@@ -79,6 +79,32 @@ def test_own_logs_with_bad_rows(tmp_path: Path, run: Run) -> None:
     assert not list((Path(settings.workspace) / "cache" / "exposures").iterdir())
 
 
+def test_positions_from_0_and_another_unit_of_time_are_named_before_rows_are_judged(tmp_path: Path, run: Run) -> None:
+    def shown(*, place: int, at: Any) -> str:
+        return json.dumps({"who": "u", "sku": f"i{place}", "at": at, "took": "0", "position": place, "device": "tv"})
+
+    def settings_of(lines: list[str], **log: Any) -> Settings:
+        (tmp_path / "shown").mkdir(exist_ok=True)
+        (tmp_path / "shown" / "1.json").write_text("\n".join(lines) + "\n")
+        columns = {"user_id": "who", "item_id": "sku", "event_time": "at", "converted": "took"}
+        described = {"files": "shown/*.json", "format": "json-lines", "columns": columns, **log}
+        return exposure_settings(tmp_path, {"from": "logs", "path": str(tmp_path), "logs": [described]})
+
+    from_zero = [shown(place=place, at="2024-05-01T10:00:00") for place in range(4)]
+    with pytest.raises(SettingsError, match=r"exposures\.logs\.0: position is 0 in 1 of 4 rows.*first_position: 0"):
+        run(settings_of(from_zero), "exposures")
+    assert current_version(f"{settings_of(from_zero).workspace}/tables/quarantine") is None
+    counting = settings_of(from_zero, first_position=0)
+    run(counting, "exposures")
+    assert sorted(row["position"] for row in exposures_of(counting)) == [1, 2, 3, 4]
+    unnamed = settings_of(from_zero, by_name=False)
+    run(unnamed, "exposures")
+    assert {row["position"] for row in exposures_of(unnamed)} == {None}
+    epochs = [shown(place=place, at=1_714_557_600 + place) for place in range(1, 4)]
+    with pytest.raises(SettingsError, match=r"exposures\.logs\.0\.columns\.event_time: 3 of 3 values.*time_unit: s"):
+        run(settings_of(epochs), "exposures")
+
+
 def test_a_log_that_is_mostly_refused_stops_at_the_gate(tmp_path: Path, run: Run) -> None:
     settings = own_logs(tmp_path, LINES[:1])
     run(settings, "exposures")

@@ -172,6 +172,22 @@ def test_a_row_keeps_every_reason_sorted_and_null_breaks_nothing(spark: SparkSes
     assert found == [["negative", "the user's s is not \\ there"], [], []]
 
 
+def test_a_rule_that_nulls_refuses_no_row(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(1, "a"), (-1, "b"), (None, "c"), (-2, None)], "n int, s string")
+    rules = [
+        RowRule(reason="no s", broken="s is null"),
+        RowRule(reason="negative", broken="n < 0", nulls="n"),
+        RowRule(reason="one", broken="n = 1", nulls="n"),
+    ]
+    checked = {row.s: (row.n, row.reasons, row.flaws) for row in check_rows(frame, rules).collect()}
+    assert checked == {
+        "a": (None, [], ["one"]),
+        "b": (None, [], ["negative"]),
+        "c": (None, [], []),
+        None: (None, ["no s"], ["negative"]),
+    }
+
+
 REFUSED = "raw string, reasons array<string>, source_file string, parsed string"
 FIRST = [
     ("{1}", ["a", "b"], "b.csv", None),
