@@ -157,7 +157,12 @@ def _row_notes(table: str, landed: LandedRows | None) -> tuple[str, ...]:
     if landed is None:
         return ()
     refused = refusal_notes(table, landed.read, landed.refused_rows, landed.reasons)
-    return (*refused, *flaw_notes(table, landed.flaws))
+    spelled = (
+        f"warning: {column} of {rows:,} rows of {table} has accents apart from their letters (NFD), such as {example}; "
+        "the composed spelling (NFC) is another id, so write all ids in one of them"
+        for column, rows, example in landed.decomposed
+    )
+    return (*refused, *flaw_notes(table, landed.flaws), *spelled)
 
 
 def _tables_were_reset(context: StageContext) -> bool:

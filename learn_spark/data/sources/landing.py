@@ -15,7 +15,7 @@ from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.corrupt_files import first_corrupt_file
 from learn_spark.data.sources.source import RawFile, Source, of_kind
 from learn_spark.data.sources.times import clash, time_metrics
-from learn_spark.data.sources.typed_rows import event_as_json, typed_events, typed_items
+from learn_spark.data.sources.typed_rows import event_as_json, spelling_metrics, typed_events, typed_items
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -29,7 +29,8 @@ class LandedRows:
 
     The columns are those of the contract, reasons, flaws, raw (null for rows without either), parsed and source_file.
     ``read`` is the number of rows in the files, ``by_file`` (rows, refused) as written, by file name. ``reasons``
-    counts the refused rows by reason, ``flaws`` the good rows with a field that became null.
+    counts the refused rows by reason, ``flaws`` the good rows with a field that became null. ``decomposed`` has
+    (column, rows, example) of ids in decomposed spelling.
     """
 
     frame: DataFrame
@@ -37,6 +38,7 @@ class LandedRows:
     by_file: dict[str, tuple[int, int]]
     reasons: tuple[ReasonCount, ...] = ()
     flaws: tuple[ReasonCount, ...] = ()
+    decomposed: tuple[tuple[str, int, str], ...] = ()
 
     @property
     def good_rows(self) -> int:
@@ -120,7 +122,9 @@ class Landing:
 
         described, observation = contract(table), Observation()
         times = ("event_time", "updated_at") if table == "interactions" else ("updated_at",)
+        ids = ("user_id", "item_id") if table == "interactions" else ("item_id",)
         metrics = [F.count(F.lit(1)).alias("rows"), *(one for column in times for one in time_metrics(column))]
+        metrics += [one for column in ids for one in spelling_metrics(column)]
         checked = check_rows(completed(typed.observe(observation, *metrics)), described.row_rules)
         kept = with_parsed(checked).select(
             *described.names,
@@ -157,7 +161,12 @@ class Landing:
             raise RowCountError(f"{table}: rows were read from unexpected files: {sorted(strange, key=str)}")
         refused = counted((reasons, rows, example, file) for file, reasons, _, rows, example in groups)
         flawed = counted((flaws, rows, example, file) for file, reasons, flaws, rows, example in groups if not reasons)
-        return LandedRows(landed, values["rows"], by_file, refused, flawed)
+        spelled = tuple(
+            (column, values[f"{column}_decomposed"], values[f"{column}_spelled"])
+            for column in ids
+            if values.get(f"{column}_decomposed")
+        )
+        return LandedRows(landed, values["rows"], by_file, refused, flawed, spelled)
 
     def _require_times(self, table: str, columns: Sequence[str], values: Mapping[str, Any]) -> None:
         section = "items" if table == "items" else "events"

@@ -49,7 +49,7 @@ def time_metrics(column: str) -> list[Column]:
     wrong = raw.isNotNull() & ~F.coalesce(plausible, F.lit(False))
     # Of the wrong values the one with the smallest hash, by several hashes: a small sample without order.
     some = F.when(wrong, raw)
-    sample = [F.min_by(some, F.xxhash64(some, F.lit(seed))) for seed in range(EXAMPLES)]
+    sample = [F.min_by(some, F.when(wrong, F.xxhash64(some, F.lit(seed)))) for seed in range(EXAMPLES)]
     return [
         F.count(raw).alias(f"{column}_given"),
         F.count_if(wrong).alias(f"{column}_wrong"),

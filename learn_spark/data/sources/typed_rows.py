@@ -22,6 +22,8 @@ _EVENT_JSON = (
 )
 # White space, control characters and invisible ones (no-break space, tab, zero-width space, byte order mark).
 _BLANK = r"[\s\p{Z}\p{Cc}\p{Cf}]+"
+# Accents and sound marks that have a composed spelling with the letter before them.
+_COMBINING = "[\u0300-\u0345\u3099\u309a]"
 EXACT_BELOW = 2**53  # a double above it may be another whole number than the one that was written
 RAW_ITEM_COLUMNS, RAW_EVENT_COLUMNS = ("price", "updated_at"), ("value", "event_time", "updated_at")
 
@@ -101,6 +103,20 @@ def plain_id(column: str) -> Column:
     written_by_floats = text.rlike(r"^-?[0-9]+[.]0+$|^-?[0-9][.][0-9]+E[0-9]{1,2}$")
     as_number = F.when(written_by_floats & whole, number.try_cast("bigint").cast("string"))
     return F.when(text != "NaN", F.coalesce(as_number, text))
+
+
+def spelling_metrics(column: str) -> list[Column]:
+    """Aggregates over ids: how many have letters with combining accents (NFD), and one of them.
+
+    The spelling with composed letters (NFC) is another id.
+    """
+    from pyspark.sql import functions as F
+
+    decomposed = F.col(column).rlike(_COMBINING)
+    return [
+        F.count_if(decomposed).alias(f"{column}_decomposed"),
+        F.min(F.when(decomposed, F.substring(column, 1, 60))).alias(f"{column}_spelled"),
+    ]
 
 
 def _stripped(column: str) -> Column:

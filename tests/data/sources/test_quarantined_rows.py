@@ -30,7 +30,7 @@ def test_refused_rows_are_said_by_reason_and_go_in_once_the_settings_fit(
     write(folder / "items.csv", "sku,name,brand,cost,changed", 'A,Lamp,,"9,90",', "B,Rug,,EUR 1,", ",None,,,")
     good = [f"u{number},A,1,{SECONDS + number}" for number in range(3)]
     write(folder / "log-1.csv", "u,sku,n,t", *good, "ann,A,1,28.11.2024 09:00", "bob,A,1,29.11.2024 09:00", "eve,Z,1,")
-    write(folder / "log-2.csv", "u,sku,n,t", f"kim,A,1,{SECONDS}", f",A,1,{SECONDS}")
+    write(folder / "log-2.csv", "u,sku,n,t", f"kime\u0301,A,1,{SECONDS}", f",A,1,{SECONDS}")
     settings = shop()
 
     def ingest(chosen: Settings, *, force: bool = False) -> tuple[Any, list[str]]:
@@ -45,6 +45,7 @@ def test_refused_rows_are_said_by_reason_and_go_in_once_the_settings_fit(
     assert "28.11.2024 09:00" in times
     assert "(log-1.csv)" in times
     assert any(line.startswith("2 rows: price is not a number") for line in lines)
+    assert any(line.startswith("warning: user_id of 1 rows of interactions") and "kime\u0301" in line for line in lines)
     assert any(line.startswith("warning: refused = 0.5") for line in lines)
 
     workspace = Workspace.open(settings.workspace)
