@@ -15,7 +15,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.data.sources.configured import find_described, raw_rows
 from learn_spark.data.sources.source import RawFile
 from learn_spark.data.sources.text_lines import blank_as_null
-from learn_spark.data.sources.times import clash, moment
+from learn_spark.data.sources.times import SEPARATOR, clash, moment
 from learn_spark.data.sources.typed_rows import plain_id
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def refused_by_reason(rows: DataFrame, read: int, logs: list[LogSettings], secti
         )
     wrong = sum(row["wrong"] for row in groups)
     examples = sorted({one for row in groups for one in row["examples"]})
-    metrics = {"event_time_given": read, "event_time_wrong": wrong, "event_time_examples": examples}
+    metrics = {"event_time_given": read, "event_time_wrong": wrong, "event_time_examples": SEPARATOR.join(examples)}
     if error := clash(metrics, "event_time", logs[0].time_unit, where=f"{place}.columns.event_time", settings=place):
         raise error
     return reasons

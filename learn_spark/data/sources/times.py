@@ -19,6 +19,7 @@ _EARLIEST_MICROS, _LATEST_MICROS = -62_135_596_800_000_000, 253_402_300_799_999_
 # A date, and a time of day or none: a cast alone would read 10:30:00 as today, and 2024 as the first of January.
 _ISO = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T].*)?$"
 EXAMPLE_CHARACTERS, EXAMPLES = 60, 8
+SEPARATOR = "\x1f"  # of examples in one text, because the metrics of an observation are no arrays
 
 
 def moment(column: str, unit: TimeUnit, formats: Sequence[str] = ()) -> Column:
@@ -53,7 +54,7 @@ def time_metrics(column: str) -> list[Column]:
     return [
         F.count(raw).alias(f"{column}_given"),
         F.count_if(wrong).alias(f"{column}_wrong"),
-        F.array_sort(F.array_distinct(F.array_compact(F.array(*sample)))).alias(f"{column}_examples"),
+        F.concat_ws(SEPARATOR, F.array_sort(F.array_distinct(F.array(*sample)))).alias(f"{column}_examples"),
     ]
 
 
@@ -66,7 +67,7 @@ def clash(metrics: Mapping[str, Any], column: str, unit: str, *, where: str, set
     given, wrong = metrics[f"{column}_given"] or 0, metrics[f"{column}_wrong"] or 0
     if not wrong or wrong * 2 <= given:
         return None
-    examples = list(metrics[f"{column}_examples"])
+    examples = metrics[f"{column}_examples"].split(SEPARATOR)
     times = [example for example in examples if time_column([example]) is not None]
     if len(times) * 2 <= len(examples) or (fitting := time_column(times)) is None:
         return None
