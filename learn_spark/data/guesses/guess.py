@@ -41,6 +41,7 @@ class Guess:
     items: TableGuess
     events: TableGuess
     time_unit: str
+    time_formats: tuple[str, ...]
     event_type: str
     overlap: float
     passed_over: Mapping[str, str]
@@ -79,7 +80,8 @@ def guess(
                 catalogue.use(name)
         catalogue.use(time_name)
     item_changed = changed if same else fields.updated_at(catalogue)
-    unit = _unit([time_form, *(one[1] for one in (changed, item_changed) if one is not None)])
+    forms = [time_form, *(one[1] for one in (changed, item_changed) if one is not None)]
+    unit = _unit(forms)
 
     def time(field: str, of: fields.Columns, name: str, form: TimeColumn) -> Mapped:
         return mapping.time(field, name, form, unit, of.contents, of.basis(field, name, content=True))
@@ -109,6 +111,7 @@ def guess(
         item_table,
         event_table,
         unit,
+        tuple(dict.fromkeys(form.pattern for form in forms if form.form == "format")),
         event_type,
         pair.overlap,
         passed_over,

@@ -72,21 +72,18 @@ def number(field: str, name: str, form: NumberForm, contents: Contents, basis: B
 
 
 def time(field: str, name: str, form: TimeColumn, unit: str, contents: Contents, basis: Basis) -> Mapped:
-    """A time for ``source.time_unit: unit``; one in another form is an expression that gives a timestamp."""
+    """A time for ``source.time_unit: unit``; a number in another unit is an expression that gives a timestamp.
+
+    Text in another form than ISO is the column itself: ``source.time_formats`` has its form.
+    """
     source = reference(name, contents)
     number_of = f"try_cast({source} as bigint)"
-    pattern = form.pattern.replace("'", "\\'")
     sql = {
-        "iso": name,
         "s": f"timestamp_seconds({number_of})",
         "ms": f"timestamp_millis({number_of})",
         "us": f"timestamp_micros({number_of})",
         "ns": f"timestamp_micros({number_of} div 1000)",
-        "format": f"try_to_timestamp(cast({source} as string), '{pattern}')",
-    }[form.form]
-    plain = column(field, name, contents, basis, form.doubtful)
-    if form.form == unit:
-        sql = plain.sql
+    }.get(form.form if form.form != unit else "", column(field, name, contents, basis).sql)
 
     def read(row: Row) -> str | None:
         parsed = form.parse(row.get(name))

@@ -35,6 +35,7 @@ def settings_text(guess: Guess, path: Path, workspace: Path) -> str:
         _beside(
             f"  time_unit: {guess.time_unit}", "of the columns with times: iso is text or timestamps, else numbers"
         ),
+        *_time_formats(guess),
         *_event_type(guess),
         "  unreadable: stop                     # skip: an unreadable file is reported, and the run goes on",
         *_table("items", guess.items),
@@ -60,6 +61,13 @@ def scalar(text: str) -> str:
 
 def _beside(line: str, comment: str) -> str:
     return f"{line:<38} # {comment}" if comment else line
+
+
+def _time_formats(guess: Guess) -> list[str]:
+    if not guess.time_formats:
+        return []
+    formats = ", ".join(json.dumps(one) for one in guess.time_formats)
+    return [_beside(f"  time_formats: [{formats}]", "Spark's patterns of text that is not ISO; times are UTC")]
 
 
 def _event_type(guess: Guess) -> list[str]:
@@ -122,6 +130,7 @@ def described(guess: Guess) -> dict[str, Any]:
     return {
         **tables,
         "time_unit": guess.time_unit,
+        "time_formats": list(guess.time_formats),
         "event_type": None if guess.events.field("event_type") else guess.event_type,
         "prompts": [{"item_id": item, "prompt": prompt} for item, prompt in preview.prompts(guess)],
         "first_events": preview.events(guess),
