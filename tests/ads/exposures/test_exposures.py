@@ -70,8 +70,8 @@ def test_own_logs_with_bad_rows(tmp_path: Path, run: Run) -> None:
     assert {row["source_file"] for row in refused} == {"shown/1.json"}
     assert sorted(row["reasons"] for row in refused) == [
         ["converted is not true or false", "weight is not a number from 0 on"],
+        ["event_time is not a time", "no user_id"],
         ["malformed line"],
-        ["no event_time", "no user_id"],
     ]
     assert {json.loads(row["raw"]).get("id") for row in refused} == {"e", "f", None}
     assert outcome.run.outputs["exposures"] == str(current_version(f"{settings.workspace}/tables/exposures"))
