@@ -16,7 +16,7 @@ from learn_spark.report.plots.dots import Group, Value, draw_dots
 from learn_spark.report.plots.render import Plot, svg_file
 from learn_spark.report.plots.study import Point, draw_lines, draw_points
 from learn_spark.report.plots.style import KINDS, SHAPES
-from learn_spark.report.plots.text import percent
+from learn_spark.report.plots.text import SIGNED_PERCENT, percent
 from tests.report.browser import measure
 from tests.report.drawn import drawn
 
@@ -57,6 +57,16 @@ def test_one_epoch_is_a_mark() -> None:
 def test_a_curve_refuses(xs: list[float], ys: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=f"bad: {message}"):
         draw_curve("c", "bad", xs, {"y": ys})
+
+
+def test_an_interval_without_an_upper_end_goes_to_the_end_of_the_axis() -> None:
+    groups = [Group("few", "", {"ours": Value(0.2, 0.1)}), Group("many", "", {"ours": Value(0.4, 0.3, 0.8)})]
+    plot = draw_dots("d", "lift", ["ours"], groups, group_name="slice", x_name="lift", form=SIGNED_PERCENT)
+    (open_start, open_end), (_, closed_end) = ((start[0], end[0]) for start, end in drawn(plot).bars)
+    assert open_start < drawn(plot).of(0)[0].x < open_end
+    assert open_end == pytest.approx(closed_end, abs=NEAR)
+    assert plot.rows[0][2].endswith("or more)")
+    assert " to " not in plot.rows[0][2]
 
 
 def test_dots_lie_in_proportion_and_bars_span_the_interval() -> None:

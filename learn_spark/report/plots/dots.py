@@ -19,7 +19,7 @@ LETTER = 8.0  # an upper bound of a bold letter's mean width, for labels that sh
 
 @dataclass(frozen=True)
 class Value:
-    """A value and its interval; both bounds are None if there is no interval."""
+    """A value and its interval; both bounds are None if there is no interval, ``high`` alone if it has no upper end."""
 
     value: float
     low: float | None = None
@@ -72,8 +72,8 @@ def draw_dots(
 def _chart(
     series: Sequence[str], groups: Sequence[Group], bounds: Sequence[float], x_name: str, form: Form
 ) -> alt.LayerChart:
-    labels, values, height = _places(series, groups)
     domain = [min(0.0, *bounds), max(0.0, *bounds)]
+    labels, values, height = _places(series, groups, domain[1])
     x = alt.X(
         "value:Q",
         scale=alt.Scale(domain=domain if domain[0] < domain[1] else [0.0, 1.0], nice=5),
@@ -100,9 +100,11 @@ def _chart(
     ).resolve_scale(x="shared")
 
 
-def _places(series: Sequence[str], groups: Sequence[Group]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float]:
+def _places(
+    series: Sequence[str], groups: Sequence[Group], highest: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float]:
     """(rows of labels, rows of values, height), y in pixels from the top. A note that does not fit on the line of its
-    label is placed on the next line.
+    label is placed on the next line. An interval without an upper end is drawn up to ``highest``.
     """
     labels, values = [], []
     top = 0.0
@@ -118,7 +120,8 @@ def _places(series: Sequence[str], groups: Sequence[Group]) -> tuple[list[dict[s
         top += LABEL if one_line or not group.note else 2 * LABEL - 2
         for name in series:
             if (value := group.values.get(name)) is not None:
-                values.append({"series": name, "value": value.value, "low": value.low, "high": value.high,
+                high = highest if value.high is None else value.high
+                values.append({"series": name, "value": value.value, "low": value.low, "high": high,
                                "y": top + STEP / 2})  # fmt: skip
                 top += STEP
         top += GAP
@@ -128,8 +131,10 @@ def _places(series: Sequence[str], groups: Sequence[Group]) -> tuple[list[dict[s
 def _cell(value: Value | None, form: Form) -> str:
     if value is None:
         return "none"
-    if value.low is None or value.high is None:
+    if value.low is None:
         return form.write(value.value)
+    if value.high is None:
+        return f"{form.write(value.value)} ({form.write(value.low)} or more)"
     return f"{form.write(value.value)} ({form.write(value.low)} to {form.write(value.high)})"
 
 
