@@ -127,7 +127,7 @@ def test_what_is_described_wrongly_is_named(own_settings: Callable[..., Settings
     with pytest.raises(LocationError, match=r"there is no Delta table log\.csv"):
         run(own_settings(events=events(format="delta")), "ingest")
     for change, expected in (
-        ({"items": None}, "source.items: must be a section"),
+        ({"items": None}, "source.items: must be given"),
         ({"events": {"files": "log.csv", "columns": {"item_id": "sku"}}}, "must contain event_time, user_id"),
         ({"items": {"files": "i", "columns": {"item_id": "sku", "colour": "c"}}}, "items.columns has colour"),
         (
