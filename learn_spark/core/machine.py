@@ -25,3 +25,16 @@ def peak_memory_mib() -> int | None:
         return None
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(peak[1]) // 1024 if peak else None
+
+
+def multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has instructions for bf16 products: AVX512-BF16, AMX or Arm's; False where the system does not say.
+
+    Read from ``cpuinfo``, because PyTorch takes seconds to import.
+    """
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return flags is not None and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags[1].split())

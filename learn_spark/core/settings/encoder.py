@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from learn_spark.core.machine import multiplies_bf16
 from learn_spark.core.settings.base import Count, Section
 
 
@@ -28,8 +29,9 @@ class EncoderSettings(Section):
     """Longer texts are truncated to this number of tokens (the paper's value)."""
     normalise: bool = True
     """Whether vectors are L2-normalised (the paper: yes)."""
-    precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """Arithmetic of the LLM: fp32, bf16 for GPUs, int8 for CPUs."""
+    precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
+    """Arithmetic of the LLM: fp32, bf16 for GPUs, int8 for CPUs. auto: bf16 if this machine's CPU has instructions for it,
+    else fp32; settings that several machines share need one of the others, because precision is part of the key."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the LLM; auto: a GPU if PyTorch finds one, else the CPU."""
     token_budget: Count = 4096
@@ -42,6 +44,13 @@ class EncoderSettings(Section):
     """Texts per commit. A killed run loses at most one chunk; small chunks mean more commits."""
     tasks: Count | None = None
     """Spark tasks per chunk; null: the number of Spark's cores or GPUs."""
+
+    @field_validator("precision")
+    @classmethod
+    def _of_this_machine(cls, value: str) -> str:
+        if value != "auto":
+            return value
+        return "bf16" if multiplies_bf16() else "fp32"
 
 
 class RawSpaceSettings(Section):

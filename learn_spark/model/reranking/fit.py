@@ -12,7 +12,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.tower import RerankerSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
 from learn_spark.model.reranking.head import CrossFittedHeads, RerankerHead
-from learn_spark.model.reranking.reranker import Reranker
+from learn_spark.model.reranking.reranker import Reranker, ScoredBatch
 from learn_spark.model.scoring.queries import QueryBatch
 
 WEIGHT_DECAY = 1e-4
@@ -52,6 +52,8 @@ def fit_heads(
     full = HeadTrainer(settings, seed, sum(steps))
     folds = [HeadTrainer(settings, seed, sum(steps) - fold_steps) for fold_steps in steps]
     generator = np.random.default_rng([seed, len(fold)])
+    # Every pass needs the same inputs of a user; where all fit in memory, they are computed once.
+    prepared = reranker.prepare(queries) if len(fold) <= reranker.block else None
     for _ in range(every):
         batches: list[tuple[int, np.ndarray]] = []
         for fold_number in range(FOLDS):
@@ -60,7 +62,7 @@ def fit_heads(
         for number in generator.permutation(len(batches)):
             fold_number, batch = batches[number]
             trainers = [full, *(trainer for other_number, trainer in enumerate(folds) if other_number != fold_number)]
-            train_step(trainers, reranker, queries, batch, settings.rare)
+            train_step(trainers, reranker, queries, batch, settings.rare, prepared)
             advance(len(batch))
     return CrossFittedHeads(full.head.eval(), tuple(trainer.head.eval() for trainer in folds))
 
@@ -95,17 +97,25 @@ class HeadTrainer:
 
 
 def train_step(
-    trainers: Sequence[HeadTrainer], reranker: Reranker, queries: QueryBatch, batch: np.ndarray, rare: float
+    trainers: Sequence[HeadTrainer],
+    reranker: Reranker,
+    queries: QueryBatch,
+    batch: np.ndarray,
+    rare: float,
+    prepared: ScoredBatch | None = None,
 ) -> None:
     """One step of all ``trainers`` on the users ``batch`` of ``queries``.
+
+    ``prepared`` is ``reranker.prepare(queries)``; without it, the batch's part is computed.
 
     Raises RerankerError where the loss is not finite.
     """
     # In a large catalogue few users fit in memory at once; their gradients add up to the batch's.
     total_weight = float(queries.take(batch).weights(reranker.transitions.counts, rare)[1].sum())
     for begin in range(0, len(batch), reranker.block):
-        part = queries.take(batch[begin : begin + reranker.block])
-        scored = reranker.prepare(part)
+        rows = batch[begin : begin + reranker.block]
+        part = queries.take(rows)
+        scored = reranker.prepare(part) if prepared is None else prepared.take(rows)
         owners, targets = torch.from_numpy(part.owners), torch.from_numpy(part.targets)
         shares, users = (torch.from_numpy(values).float() for values in part.weights(reranker.transitions.counts, rare))
         for trainer in trainers:

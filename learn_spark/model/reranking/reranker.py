@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from learn_spark.core.ragged import take_rows
 from learn_spark.model.reranking.co_visitation import CoVisits, Transitions
 from learn_spark.model.reranking.head import RerankerHead
 from learn_spark.model.scoring.catalogue import check_positions
@@ -35,6 +36,26 @@ class ScoredBatch:
     similarity: torch.Tensor
     likeness: torch.Tensor | None
     hidden: tuple[torch.Tensor, torch.Tensor]
+
+    def take(self, rows: np.ndarray) -> ScoredBatch:
+        """The inputs of the users ``rows`` [R]."""
+        users = len(self.logits)
+        candidates, row = _values_of_rows(self.co_visits.row, users, rows)
+        hidden, hidden_row = _values_of_rows(self.hidden[0].numpy(), users, rows)
+        co_visits = CoVisits(row, self.co_visits.position[candidates], self.co_visits.features[candidates])
+        return ScoredBatch(
+            self.logits[rows],
+            co_visits,
+            self.similarity[candidates],
+            None if self.likeness is None else self.likeness[rows],
+            (torch.from_numpy(hidden_row), self.hidden[1][hidden]),
+        )
+
+
+def _values_of_rows(row: np.ndarray, n_rows: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(places in ``row``, an increasing array, of the values of ``rows`` [R]; the number in ``rows`` of each)."""
+    places, offsets = take_rows(np.searchsorted(row, np.arange(n_rows + 1)), rows)
+    return places, np.repeat(np.arange(len(rows)), np.diff(offsets))
 
 
 class Reranker:

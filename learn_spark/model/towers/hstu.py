@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.model.towers.dropout import Dropout
 from learn_spark.model.towers.id_based import IdTower, Positions, Similarity
 from learn_spark.model.towers.packing import Packing
 
@@ -49,7 +50,7 @@ class HSTUBlock(nn.Module):
         # A query sees only keys at its own position and before: distances 0..max_length - 1.
         self.position_bias = nn.Parameter(torch.empty(max_length))
         self.time_bias = nn.Parameter(torch.empty(TIME_BUCKETS + 1))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for weight in (self.uvqk.weight, self.position_bias, self.time_bias):
             nn.init.normal_(weight, std=INIT_STD)
         nn.init.xavier_uniform_(self.output.weight)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.checks import check_shares, check_sizes
+from learn_spark.model.towers.dropout import Dropout
 from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.tower import Tower
 
@@ -59,7 +60,7 @@ class IdTower(Tower):
         self.normalised = similarity == "cosine"
         self.positions: Positions = positions
         self._sizes = all_sizes
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
         self.position = nn.Embedding(max_length, width)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.checks import check_arguments
+from learn_spark.model.towers.dropout import Dropout, attend
 from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.time_gaps import GAPS, gap_buckets
 
@@ -34,7 +35,7 @@ class PlusBlock(nn.Module):
         self.ffn_norm = nn.LayerNorm(width)
         self.ffn_input = nn.Linear(width, ffn)
         self.ffn_output = nn.Linear(ffn, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Tensor, packing: Packing, distance: Tensor) -> Tensor:
         """Map ``hidden`` [G, C, width] to [G, C, width]; ``distance`` [.., C, K] is that to each event's K keys."""
@@ -44,12 +45,12 @@ class PlusBlock(nn.Module):
         query = query.unflatten(2, (self.heads, head_dim)).transpose(1, 2)  # [G, heads, C, head_dim]
         key, value = packing.spans(key_value).unflatten(2, (2, self.heads, head_dim)).permute(2, 0, 3, 1, 4)
         bias = self.distance_bias[:, distance].movedim(0, -3)  # [.., heads, C, K]
-        attended = F.scaled_dot_product_attention(
+        attended = attend(
             query,
             key,
             value,
-            attn_mask=bias.masked_fill(~packing.visible.unsqueeze(-3), float("-inf")).expand(len(hidden), -1, -1, -1),
-            dropout_p=self.dropout.p if self.training else 0.0,
+            mask=bias.masked_fill(~packing.visible.unsqueeze(-3), float("-inf")).expand(len(hidden), -1, -1, -1),
+            p=self.dropout.p if self.training else 0.0,
         )
         hidden = hidden + self.dropout(self.attention_output(attended.transpose(1, 2).flatten(2)))
         inner = F.gelu(self.ffn_input(self.ffn_norm(hidden)))
@@ -109,7 +110,7 @@ class LearnPlus(BoundTower):
             PlusBlock(width=width, heads=heads, ffn=ffn, max_length=max_length, dropout=dropout) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.normal_(self.adaptor.weight, std=INIT_STD)
         nn.init.zeros_(self.adaptor.bias)
         if self.identity is not None:
@@ -150,7 +151,9 @@ class LearnPlus(BoundTower):
 
     def _embed(self, items: Tensor) -> Tensor:
         """Vectors [..., width] of ``items`` [...], not normalised."""
-        vectors = self.adaptor(self.content(items))
+        # An item that occurs several times is projected once.
+        distinct, occurrence = items.unique(return_inverse=True)
+        vectors = F.embedding(occurrence, self.adaptor(self.content(distinct)))
         if self.identity is None:
             return vectors
         table = self.identity.weight

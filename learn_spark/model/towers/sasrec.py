@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.checks import check_heads
+from learn_spark.model.towers.dropout import Dropout, attend
 from learn_spark.model.towers.id_based import IdTower, Positions, Similarity
 from learn_spark.model.towers.packing import Packing
 
@@ -33,7 +34,7 @@ class SASRecBlock(nn.Module):
         self.ffn_input = nn.Linear(width, ffn)
         self.ffn_output = nn.Linear(ffn, width)
         self.activation = F.relu if activation == "relu" else F.gelu
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
         """Map ``hidden`` [G, C, width] to [G, C, width]; an event depends only on events of its row up to itself."""
@@ -42,13 +43,13 @@ class SASRecBlock(nn.Module):
         query = self.query(normed).unflatten(2, (self.heads, head_dim)).transpose(1, 2)  # [G, heads, C, head_dim]
         key_value = packing.spans(self.key_value(hidden)).unflatten(2, (2, self.heads, head_dim))  # [G, C or 2 C, ...]
         key, value = key_value.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(
+        attended = attend(
             query,
             key,
             value,
-            attn_mask=None if packing.dense else packing.visible.unsqueeze(1),
-            dropout_p=self.dropout.p if self.training else 0.0,
-            is_causal=packing.dense,
+            mask=None if packing.dense else packing.visible.unsqueeze(1),
+            p=self.dropout.p if self.training else 0.0,
+            causal=packing.dense,
         )
         attended = self.attention_output(attended.transpose(1, 2).flatten(2))
         normed = self.ffn_norm(normed + attended)

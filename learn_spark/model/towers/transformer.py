@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_spark.model.towers.checks import check_arguments
+from learn_spark.model.towers.dropout import Dropout, attend
 
 INIT_STD = 0.02
 LAYER_NORM_EPS = 1e-12
@@ -34,15 +35,15 @@ class CausalBlock(nn.Module):
         self.ffn_input = nn.Linear(width, ffn)
         self.ffn_output = nn.Linear(ffn, width)
         self.ffn_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map ``hidden`` [B, L, width] to [B, L, width]."""
         batch, length, width = hidden.shape
         qkv = self.qkv(hidden).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, width / heads]
-        attended = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout.p if self.training else 0.0, is_causal=True
+        attended = attend(
+            query, key, value, p=self.dropout.p if self.training else 0.0, causal=True
         )
         attended = attended.transpose(1, 2).reshape(batch, length, width)  # [B, L, width]
         hidden = self.attention_norm(hidden + self.dropout(self.attention_output(attended)))

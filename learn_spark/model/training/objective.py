@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +54,8 @@ class ObjectiveLoss(nn.Module):
         if isinstance(batch, AllActionBatch):
             return self._all_action(tower, batch)
         user = tower.user(batch.items, batch.times)[batch.valid]  # [P, D]
+        if self.settings.negatives == "full":
+            return self._full_softmax(tower, user, batch.following, batch.weight)
         return self._pairs(tower, user, tower.items(batch.following), batch.following, batch.negatives, batch.weight)
 
     def _all_action(self, tower: Tower, batch: AllActionBatch) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,8 @@ class ObjectiveLoss(nn.Module):
         pairs = batch.user_mask[:, :, None] & batch.target_mask[:, None, :]  # [B, Nh, Nt]
         if self.settings.negatives != "in_batch":
             b, j, k = pairs.nonzero(as_tuple=True)
+            if self.settings.negatives == "full":
+                return self._full_softmax(tower, user[b, j], ids[b, k], None)
             return self._pairs(tower, user[b, j], item[b, k], ids[b, k], batch.negatives, None)
         log_q = self._log_q(ids)
         gather = self.group.gather
@@ -88,15 +91,7 @@ class ObjectiveLoss(nn.Module):
         self, tower: Tower, user: Tensor, positive: Tensor, ids: Tensor, drawn: Tensor | None, weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """(sum, number) of the losses of ``user`` [P, D] with ``positive`` [P, D] against the settings' negatives."""
-        count = torch.tensor(float(len(ids)), device=ids.device) if weight is None else weight.sum()
-        shared: dict[str, Any] = {"temperature": self.temperature, "weight": weight}
-        if self.settings.negatives == "full":
-            if self.catalogue is None:
-                every, positions = torch.arange(1, tower.n_items + 1, device=ids.device), ids - 1
-            else:
-                every, positions = self.catalogue, torch.searchsorted(self.catalogue, ids)
-            bias = None if self.log_q is None else self.settings.popularity_correction * self.log_q[every]
-            return full_softmax_loss(user, tower.items(every), positions, bias=bias, **shared) * count, count
+        count = _count(ids, weight)
         vectors, negative_ids, negative_log_q = [], [], []
         if self.settings.negatives in ("in_batch", "mixed"):
             vectors.append(self.group.gather(positive))
@@ -117,9 +112,28 @@ class ObjectiveLoss(nn.Module):
             torch.cat(negative_ids),
             log_q_positive=self._log_q(ids) if corrected else None,
             log_q_negative=torch.cat([c for c in negative_log_q if c is not None]) if corrected else None,
-            **shared,
+            temperature=self.temperature,
+            weight=weight,
         )
+        return mean * count, count
+
+    def _full_softmax(self, tower: Tower, user: Tensor, ids: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(sum, number) of the losses of ``user`` [P, D] with the items ``ids`` [P] against the whole catalogue."""
+        if self.catalogue is None:
+            every, positions = torch.arange(1, tower.n_items + 1, device=ids.device), ids - 1
+        else:
+            every, positions = self.catalogue, torch.searchsorted(self.catalogue, ids)
+        bias = None if self.log_q is None else self.settings.popularity_correction * self.log_q[every]
+        mean = full_softmax_loss(
+            user, tower.items(every), positions, temperature=self.temperature, weight=weight, bias=bias
+        )
+        count = _count(ids, weight)
         return mean * count, count
 
     def _log_q(self, ids: Tensor) -> Tensor | None:
         return None if self.log_q is None else self.log_q[ids]
+
+
+def _count(ids: Tensor, weight: Tensor | None) -> Tensor:
+    """The number of pairs, a scalar; the sum of ``weight`` where pairs have one."""
+    return torch.tensor(float(len(ids)), device=ids.device) if weight is None else weight.sum()
