@@ -28,9 +28,9 @@ def peak_memory_mib() -> int | None:
 
 
 def multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU has instructions for bf16 products: AVX512-BF16, AMX or Arm's; False where the system does not say.
+    """Whether the CPU has instructions for bf16 products: AVX512-BF16, AMX or Arm's.
 
-    Read from ``cpuinfo``, because PyTorch takes seconds to import.
+    False where the system does not say. Read from ``cpuinfo``, because PyTorch takes seconds to import.
     """
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")

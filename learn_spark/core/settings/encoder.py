@@ -30,8 +30,8 @@ class EncoderSettings(Section):
     normalise: bool = True
     """Whether vectors are L2-normalised (the paper: yes)."""
     precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
-    """Arithmetic of the LLM: fp32, bf16 for GPUs, int8 for CPUs. auto: bf16 if this machine's CPU has instructions for it,
-    else fp32; settings that several machines share need one of the others, because precision is part of the key."""
+    """Arithmetic of the LLM: fp32, bf16 for GPUs, int8 for CPUs. auto: bf16 if this machine's CPU has instructions for
+    it, else fp32; not for settings of several machines, because embeddings of another precision have another key."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the LLM; auto: a GPU if PyTorch finds one, else the CPU."""
     token_budget: Count = 4096

@@ -189,6 +189,22 @@ def test_uncounted_events_change_the_features() -> None:
     assert not np.array_equal(uncounted.features, reranker.prepare(queries).co_visits.features)
 
 
+@pytest.mark.parametrize("with_content", [True, False])
+def test_taken_inputs_are_those_of_the_users_alone(with_content: bool) -> None:
+    content = np.random.default_rng(5).standard_normal((25, 6)).astype(np.float32) if with_content else None
+    reranker = Reranker(_catalogue(3), 0.3, Transitions.of(*_log(1), 25, reach=3, decay=0.8), content)
+    queries, rows = _random_queries(2), np.array([3, 0, 3, 4])
+    taken, alone = reranker.prepare(queries).take(rows), reranker.prepare(queries.take(rows))
+    assert torch.allclose(taken.logits, alone.logits, atol=1e-6)
+    assert torch.allclose(taken.similarity, alone.similarity, atol=1e-6)
+    assert (taken.likeness is None) == (alone.likeness is None) == (not with_content)
+    if taken.likeness is not None and alone.likeness is not None:
+        assert torch.allclose(taken.likeness, alone.likeness, atol=1e-6)
+    for name in ("row", "position", "features"):
+        assert np.array_equal(getattr(taken.co_visits, name), getattr(alone.co_visits, name)), name
+    assert all(torch.equal(a, b) for a, b in zip(taken.hidden, alone.hidden, strict=True))
+
+
 @pytest.mark.parametrize("scale", [-0.05, 0.0])
 def test_hidden_items_stay_hidden_by_any_head(scale: float) -> None:
     reranker, queries = (
