@@ -42,9 +42,7 @@ class CausalBlock(nn.Module):
         batch, length, width = hidden.shape
         qkv = self.qkv(hidden).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, width / heads]
-        attended = attend(
-            query, key, value, p=self.dropout.p if self.training else 0.0, causal=True
-        )
+        attended = attend(query, key, value, p=self.dropout.p if self.training else 0.0, causal=True)
         attended = attended.transpose(1, 2).reshape(batch, length, width)  # [B, L, width]
         hidden = self.attention_norm(hidden + self.dropout(self.attention_output(attended)))
         return self.ffn_norm(hidden + self.dropout(self.ffn_output(F.gelu(self.ffn_input(hidden)))))
