@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.shelf = Shelf(folder, reading(), "time_split")
-        self.shelf.run("train", "training.epochs=12")
+        self.shelf.run("train", "training.epochs=12", "training.seed=4")
         self.learn, self.learn_result = self.shelf.run("evaluate")
         self.shelf.run("train", "training.epochs=8", *RIVAL)
         self.sasrec, _ = self.shelf.run("evaluate", *RIVAL)

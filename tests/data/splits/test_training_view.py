@@ -41,6 +41,7 @@ PLUS = (
     "objective.predicts=next_item",
     "objective.negatives=full",
     "objective.learn_temperature=true",
+    "training.seed=4",
 )
 FUSED = (*PLUS, "tower.reranker=null", "tower.blending={}", "training.epochs=3")
 COLUMNS = ["item_index", "event_time", "train_end", "train_length"]
