@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from learn_spark.core.settings.base import Count, Section
 
 TimeUnit = Literal["s", "ms", "us", "iso"]
+Encoding = Literal["utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "latin-1"]
 
 
 def _dated(pattern: str) -> str:
@@ -39,7 +40,13 @@ class FilesSettings(Section):
     format: Literal["csv", "json-lines", "parquet", "delta"] = "csv"
     """Format of the files."""
     separator: str = Field(default=",", min_length=1)
-    """Separator of the fields of a CSV line."""
+    """Separator of the fields of a CSV line; \\t is a tab."""
+    quote: str = Field(default='"', max_length=1)
+    """Character around CSV fields that contain separators; "": no field is quoted."""
+    escape: str | None = Field(default=None, min_length=1, max_length=1)
+    r"""Character before a quote inside a quoted CSV field, such as \ of MySQL; null: the quote is doubled."""
+    encoding: Encoding = "utf-8"
+    """Encoding of CSV and JSON lines."""
     multiline: bool = False
     """Whether quoted CSV fields may contain line breaks. Each file is then read by one task, and an unclosed quote
     turns the rest of its file into one malformed row."""
@@ -48,6 +55,11 @@ class FilesSettings(Section):
     "try_cast(pieces as int) * 2"}."""
     where: str | None = None
     """Spark SQL condition; rows for which it is false or null are skipped. null: all rows are read."""
+
+    @field_validator("separator", "quote", "escape")
+    @classmethod
+    def _escapes_are_characters(cls, text: str | None) -> str | None:
+        return {r"\t": "\t", r"\\": "\\"}.get(text or "", text)
 
 
 class LogSettings(FilesSettings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -65,9 +66,13 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _utf8_for_java()
 
+    from pyspark.logger import PySparkLogger
     from pyspark.sql import SparkSession
 
+    # It prints each error in an SQL expression as JSON with Java's stack trace; the exception has the sentence.
+    PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL + 1)
     builder = SparkSession.builder.appName(app)
     conf = {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -81,7 +86,7 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.warehouse.dir": str(Path(os.environ.get("TMPDIR", "/tmp")) / "learn-spark-warehouse"),
         "spark.sql.parquet.compression.codec": "zstd",
-        # pandas writes nanoseconds, which Spark's timestamps do not support: they are read as numbers.
+        # pandas writes nanoseconds, which Spark's timestamps do not support: read as numbers, they are made timestamps.
         "spark.sql.legacy.parquet.nanosAsLong": "true",
         # A speculative copy of a task would run the LLM twice.
         "spark.speculation": "false",
@@ -157,6 +162,13 @@ def _folder_for_libraries(logs: Path) -> Path | None:
             "folder for them by --set spark.conf.spark.driver.extraJavaOptions=-Djava.io.tmpdir=FOLDER"
         )
     return folder
+
+
+def _utf8_for_java() -> None:
+    """Give the JVM a locale of UTF-8 unless there is one: in others it does not see files with non-ASCII names."""
+    locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or "C"
+    if "utf" not in locale.lower():
+        os.environ["LC_ALL"] = "C.UTF-8"
 
 
 def _default_java_home() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
@@ -25,7 +26,7 @@ from learn_spark.data.sources.source import (
     find_files,
     of_kind,
 )
-from learn_spark.data.sources.text_lines import read_csv, read_json_lines, shape
+from learn_spark.data.sources.text_lines import read_json_lines, shape
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

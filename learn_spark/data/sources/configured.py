@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,23 +10,27 @@ from typing import TYPE_CHECKING
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings, SourceSettings
 from learn_spark.core.tables.snapshot import current_version
+from learn_spark.data.sources.column_names import quoted
 from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.raw_rows import raw_rows
 from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
+    ROW_COLUMNS,
     FileKind,
     RawFile,
     TimeUnit,
-    UnreadableFileError,
     find_files,
     of_kind,
 )
-from learn_spark.data.sources.text_lines import first_line, read_csv, shape, spark_path, with_source_file
+from learn_spark.data.sources.text_lines import shape
+from learn_spark.data.sources.wording import shown, shown_names
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-_BROKEN = "_broken_line"
+TIMES = ("event_time", "updated_at")
+PER_UNIT = {"s": 1_000_000, "ms": 1_000}
 
 
 class ConfiguredSource:
@@ -74,39 +79,90 @@ class ConfiguredSource:
         output_columns: Sequence[str],
         constant: dict[str, str],
     ) -> DataFrame:
-        from pyspark.errors import AnalysisException
-        from pyspark.sql import functions as F
-
         frame = raw_rows(spark, folder, files, described)
-        fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
-        # Expressions use the file's column names, so the contract's names are assigned last.
-        named = frame.select(
-            *[F.col(f"`f_{name}`").alias(name) for name in fields],
-            *[F.col(name).alias(f"_{name}") for name in ("raw", "malformed", "source_file")],
-        )
-        try:
-            if described.where is not None:
-                named = named.where(F.col("_malformed") | F.coalesce(F.expr(described.where), F.lit(False)))
-            columns: dict[str, Column] = {n: F.lit(value) for n, value in constant.items()}
-            columns |= {ours: _value(theirs, fields) for ours, theirs in described.columns.items()}
-            kept = named.select(
-                *[F.when(~F.col("_malformed"), c.cast("string")).alias(n) for n, c in columns.items()],
-                *[F.col(f"_{name}").alias(name) for name in ("raw", "malformed", "source_file")],
-            )
-            # Analysed here, so that a wrong name is reported as a settings error.
-            return shape(kept, output_columns, {name: F.col(name) for name in columns})
-        except AnalysisException as error:
-            first = next(line for line in str(error).splitlines() if line.strip())
-            raise SettingsError(
-                f"source: columns or where do not fit the files ({first.strip()[:300]}); the files have the columns "
-                f"{', '.join(fields)}"
-            ) from None
+        section = "source.items" if output_columns is ITEM_COLUMNS else "source.events"
+        return mapped_rows(frame, described, output_columns, constant, section, self._unit)
 
 
-def _value(theirs: str, fields: Sequence[str]) -> Column:
+def mapped_rows(
+    frame: DataFrame,
+    described: FilesSettings,
+    output_columns: Sequence[str],
+    constant: dict[str, str],
+    section: str,
+    unit: TimeUnit,
+) -> DataFrame:
+    """``output_columns`` as text, by the columns and expressions of ``described``, and ROW_COLUMNS.
+
+    A time that is a timestamp in the files is a text in ``unit``. ``constant`` has texts for columns that none is
+    mapped to. Raises SettingsError, which names the setting and the files' columns, where an expression does not fit.
+    """
     from pyspark.sql import functions as F
 
-    return F.col(f"`{theirs}`") if theirs in fields else F.expr(theirs)
+    fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
+    # Expressions use the file's column names, so the contract's names are assigned last.
+    named = frame.select(
+        *[F.col(quoted(f"f_{name}")).alias(name) for name in fields],
+        *[F.col(name).alias(f"_{name}") for name in ROW_COLUMNS],
+    )
+    if described.where is not None:
+        kept = F.col("_malformed") | F.coalesce(F.expr(described.where), F.lit(False))
+        check_fits(named, kept, f"{section}.where", described.where, fields)
+        named = named.where(kept)
+    columns: dict[str, Column] = {name: F.lit(value) for name, value in constant.items()}
+    for ours, theirs in described.columns.items():
+        columns[ours] = value_of(theirs, fields)
+        kind = check_fits(named, columns[ours], f"{section}.columns.{ours}", theirs, fields)
+        if ours in TIMES and kind.startswith(("timestamp", "date")):
+            columns[ours] = in_unit(columns[ours], unit)
+    values = named.select(
+        *[F.when(~F.col("_malformed"), c.cast("string")).alias(n) for n, c in columns.items()],
+        *[F.col(f"_{name}").alias(name) for name in ROW_COLUMNS],
+    )
+    return shape(values, output_columns, {name: F.col(name) for name in columns})
+
+
+def in_unit(time: Column, unit: TimeUnit) -> Column:
+    """A timestamp or date as the text of that unit."""
+    from pyspark.sql import functions as F
+
+    if unit == "iso":
+        return time.cast("string")
+    micros = F.unix_micros(time.cast("timestamp"))
+    return micros.cast("string") if unit == "us" else (micros.cast("decimal(20,0)") / PER_UNIT[unit]).cast("string")
+
+
+def check_fits(frame: DataFrame, column: Column, setting: str, sql: str, fields: Sequence[str]) -> str:
+    """The type of the column. Raises SettingsError where Spark cannot compute it from the frame's columns."""
+    from pyspark.errors import AnalysisException, ParseException
+
+    try:
+        return frame.select(column.alias("value")).dtypes[0][1]
+    except (AnalysisException, ParseException) as error:
+        raise SettingsError(
+            f"{setting}: {shown(sql)!r} does not fit the files: {reason(error)}; the files have the columns "
+            f"{shown_names(fields)}"
+        ) from None
+
+
+def reason(error: Exception) -> str:
+    """Spark's complaint about an expression, in one short sentence."""
+    first = next(line.strip() for line in str(error).splitlines() if line.strip())
+    if found := re.search(r"with name (`.*?`) cannot be resolved", first):
+        return f"there is no column {found[1].replace('`', '')}"
+    if found := re.search(r"routine (`.*?`)", first) if "UNRESOLVED_ROUTINE" in first else None:
+        return f"there is no function {found[1].split('.')[-1].strip('`')}"
+    return shown(re.sub(r"^\[[A-Z_.]+\] | ?SQLSTATE: \w+", "", first).rstrip(". "), 300)
+
+
+def value_of(theirs: str, fields: Sequence[str]) -> Column:
+    """The column of that name, or the expression."""
+    from pyspark.sql import functions as F
+
+    try:
+        return F.col(quoted(theirs)) if theirs in fields else F.expr(theirs)
+    except Exception as error:
+        raise SettingsError(f"source: {shown(theirs)!r} is no SQL expression: {reason(error)}") from None
 
 
 def find_described(folder: Path, described: FilesSettings, kind: FileKind) -> list[RawFile]:
@@ -118,56 +174,3 @@ def find_described(folder: Path, described: FilesSettings, kind: FileKind) -> li
     if version is None:
         raise LocationError(f"source.path: there is no Delta table {described.files} in {folder}")
     return [RawFile(path, described.files, frozenset([kind]), f"version:{version}")]
-
-
-def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], described: FilesSettings) -> DataFrame:
-    """Every column of the files as ``f_<name>`` (Parquet and Delta keep their types), and ROW_COLUMNS."""
-    from pyspark.errors import AnalysisException
-    from pyspark.sql import functions as F
-
-    paths = [spark_path(file.path) for file in files]
-    if described.format == "csv":
-        plain = [name for name in described.columns.values() if _is_plain(name)]
-        return read_csv(
-            spark, folder, files, separator=described.separator, needed=plain, multiline=described.multiline
-        )
-    if described.format == "json-lines":
-        for file in files:
-            first_line(file)
-        options: dict[str, bool | str] = {
-            "primitivesAsString": True,
-            "mode": "PERMISSIVE",
-            "columnNameOfCorruptRecord": _BROKEN,
-        }
-        schema = spark.read.options(**options).json(paths).schema
-        if _BROKEN not in schema.names:
-            schema = schema.add(_BROKEN, "string")
-        for name in described.columns.values():
-            # A field may be missing from every line of a delivery, as from any single line.
-            if _is_plain(name) and name not in schema.names:
-                schema = schema.add(name, "string")
-        rows = with_source_file(spark.read.options(**options).schema(schema).json(paths), folder)
-    elif described.format == "parquet":
-        try:
-            rows = with_source_file(spark.read.option("mergeSchema", "true").parquet(*paths), folder)
-        except AnalysisException as error:
-            raise UnreadableFileError(files[0].name, f"it cannot be read as Parquet: {error.getCondition()}") from None
-    else:
-        (table,) = files
-        version = int(table.state.removeprefix("version:"))
-        rows = spark.read.format("delta").option("versionAsOf", version).load(str(table.path))
-        rows = rows.withColumn("source_file", F.lit(table.name))
-    fields = [name for name in rows.columns if name not in (_BROKEN, "source_file")]
-    malformed = F.col(_BROKEN).isNotNull() if _BROKEN in rows.columns else F.lit(False)
-    line = F.to_json(F.struct(F.col(_BROKEN).alias("line"))) if _BROKEN in rows.columns else F.lit(None)
-    return rows.select(
-        *[F.col(f"`{name}`").alias(f"f_{name}") for name in fields],
-        F.when(malformed, line).otherwise(F.to_json(F.struct(*[F.col(f"`{n}`") for n in fields]))).alias("raw"),
-        malformed.alias("malformed"),
-        "source_file",
-    )
-
-
-def _is_plain(name: str) -> bool:
-    """Whether this is a column name and not an expression."""
-    return name.replace("_", "a").replace(" ", "a").replace(".", "a").replace("-", "a").isalnum() and not name.isdigit()

@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
-import gzip
+import re
 import zlib
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
+from learn_spark.data.sources.text_head import open_unpacked
+from learn_spark.data.sources.wording import shown
 
 CHUNK_BYTES = 1 << 24
 
 
-def first_corrupt_file(files: Iterable[RawFile]) -> UnreadableFileError | None:
-    """The first corrupt file (a bad gzip stream or Parquet footer); None where all can be read."""
+def first_corrupt_file(files: Iterable[RawFile], error: Exception | None = None) -> UnreadableFileError | None:
+    """The first corrupt file (a bad gzip stream or Parquet footer), else the one that Spark's ``error`` names; None
+    where all can be read.
+    """
+    files = list(files)
     for file in files:
         if why := _fault(file):
             return UnreadableFileError(file.name, why)
+    told = str(error) if error is not None else ""
+    if "FAILED_READ_FILE" in told or "PATH_NOT_FOUND" in told:
+        for file in files:
+            if str(file.path.resolve()) in unquote(told):
+                return UnreadableFileError(file.name, f"Spark cannot read it: {shown(innermost_cause(told))}")
     return None
+
+
+def innermost_cause(trace: str) -> str:
+    """The last cause in a stack trace of Java, without the name of its class."""
+    causes = re.findall(r"Caused by: (?:[\w$]+\.)*[\w$]+: ([^\n]+)", trace)
+    return causes[-1] if causes else next((line for line in trace.splitlines() if line.strip()), "")
 
 
 def _fault(file: RawFile) -> str | None:
     if not file.path.is_file():
         return None if file.path.is_dir() else "it was removed"
     try:
-        if file.path.suffix == ".gz":
-            with gzip.open(file.path, "rb") as stream:
-                while stream.read(CHUNK_BYTES):
-                    pass
-        elif file.path.suffix == ".parquet":
+        with file.path.open("rb") as stream:
+            is_parquet = file.path.suffix == ".parquet" or stream.read(4) == b"PAR1"
+        if is_parquet:
             table = pq.ParquetFile(file.path)
             for group in range(table.num_row_groups):
                 table.read_row_group(group)
         else:
-            with file.path.open("rb") as stream:
+            with open_unpacked(file.path) as stream:
                 while stream.read(CHUNK_BYTES):
                     pass
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        return f"it cannot be read: {' '.join(str(error).split())[:200]}"
+        return f"it cannot be read: {shown(error)}"
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Sequence
@@ -14,9 +13,12 @@ import pyarrow.parquet as pq
 
 from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings, SourceSettings
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
-from learn_spark.data.sources.configured import _is_plain, find_described
-from learn_spark.data.sources.source import FileKind, RawFile, UnreadableFileError
-from learn_spark.data.sources.text_lines import HEADER_BYTES, _header, first_line
+from learn_spark.data.sources.column_names import distinct_names, is_plain
+from learn_spark.data.sources.configured import find_described
+from learn_spark.data.sources.parquet_files import schema_of
+from learn_spark.data.sources.source import FileKind, RawFile, UnreadableFileError, check_names, partition_keys
+from learn_spark.data.sources.text_head import csv_header, head_text, open_unpacked
+from learn_spark.data.sources.wording import shown_names
 
 COUNTED_BYTES = 1 << 28  # of files whose lines are counted: about a second
 _LOOKED_AT = 100  # lines of a JSON file; a field may be missing from any of them
@@ -51,6 +53,7 @@ def check_columns(settings: SourceSettings, folder: Path) -> list[str]:
         known: set[str] = set()
         for file in find_described(folder, described, kind):
             try:
+                check_names([file])
                 columns = columns_of(file, described)
                 if described.format != "json-lines":
                     _require(file, described, columns)
@@ -62,7 +65,7 @@ def check_columns(settings: SourceSettings, folder: Path) -> list[str]:
             known |= {column.casefold() for column in columns}
         for field, sql in (*described.columns.items(), ("where", described.where or "")):
             strange = [name for name in names_in(sql) if name.casefold() not in known]
-            if known and strange and not (_is_plain(sql) and described.format == "csv"):
+            if known and strange and not (is_plain(sql) and described.format == "csv"):
                 notes.append(f"source.{kind}: {field}: no file has a column {', '.join(strange)}")
     return notes
 
@@ -74,42 +77,49 @@ def _both(settings: FilesSourceSettings) -> list[tuple[FileKind, FilesSettings]]
 def columns_of(file: RawFile, described: FilesSettings) -> tuple[str, ...]:
     """The names of the columns; of JSON lines, those of the first lines. Raises UnreadableFileError."""
     if described.format == "csv":
-        return _header(file, described.separator, '"')
+        header = csv_header(
+            file,
+            described.separator,
+            described.quote,
+            described.escape,
+            encoding=described.encoding,
+            multiline=described.multiline,
+            strict=True,
+        )
+        names = header.names
+        try:
+            distinct_names(names, [*described.columns.values(), described.where or ""])
+        except ValueError as error:
+            raise UnreadableFileError(file.name, str(error)) from None
+        return (*names, *partition_keys(file))
     if described.format == "delta":
         from deltalake import DeltaTable
 
         return tuple(field.name for field in DeltaTable(str(file.path), without_files=True).schema().fields)
     if described.format == "parquet":
+        return (*(name for name, _ in schema_of(file, tuple(described.columns.values()))), *partition_keys(file))
+    fields: dict[str, None] = {}
+    for line in head_text(file, described.encoding, strict=True).splitlines()[:_LOOKED_AT]:
         try:
-            return tuple(pq.read_schema(file.path).names)
-        except (OSError, pa.ArrowException) as error:
-            why = " ".join(str(error).split())[:200]
-            raise UnreadableFileError(file.name, f"it cannot be read as Parquet: {why}") from None
-    first_line(file)
-    names: dict[str, None] = {}
-    opener = gzip.open if file.path.suffix == ".gz" else open
-    with opener(file.path, "rb") as stream:
-        for _ in range(_LOOKED_AT):
-            try:
-                record = json.loads(stream.readline(HEADER_BYTES) or b"{}")
-            except ValueError:
-                continue
-            names |= dict.fromkeys(record if isinstance(record, dict) else ())
-    return tuple(names)
+            record = json.loads(line)
+        except ValueError:
+            continue
+        fields |= dict.fromkeys(record if isinstance(record, dict) else ())
+    return (*fields, *partition_keys(file))
 
 
 def _require(file: RawFile, described: FilesSettings, columns: Sequence[str]) -> None:
     exact = set(columns) if described.format == "csv" else {column.casefold() for column in columns}
-    named = [name for name in described.columns.values() if _is_plain(name)]
+    named = [name for name in described.columns.values() if is_plain(name)]
     missing = [name for name in named if (name if described.format == "csv" else name.casefold()) not in exact]
     if missing:
-        raise UnreadableFileError(file.name, f"no column {', '.join(missing)}; it has {', '.join(columns)[:500]}")
+        raise UnreadableFileError(file.name, f"no column {shown_names(missing)}; it has {shown_names(columns)}")
 
 
 def names_in(sql: str) -> list[str]:
     """The names of columns in an SQL expression, as far as they can be seen without Spark: none in quotes, of a
     function, of a type or after a dot."""
-    if _is_plain(sql):
+    if is_plain(sql):
         return [sql]
     plain = re.sub(r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\"", " '' ", sql)
     quoted = re.findall(r"`([^`]+)`", plain)
@@ -140,9 +150,8 @@ def incoming(files: Sequence[RawFile], kind: FileKind, settings: SourceSettings)
 
 
 def _lines(path: Path) -> int:
-    opener = gzip.open if path.suffix == ".gz" else open
     lines, last = 0, b"\n"
-    with opener(path, "rb") as stream:
+    with open_unpacked(path) as stream:
         while block := stream.read(1 << 22):
             lines += block.count(b"\n")
             last = block[-1:]

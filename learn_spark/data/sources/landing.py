@@ -13,7 +13,7 @@ from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.corrupt_files import first_corrupt_file
-from learn_spark.data.sources.source import RawFile, Source, of_kind
+from learn_spark.data.sources.source import RawFile, Source, check_names, of_kind
 from learn_spark.data.sources.times import clash, time_metrics
 from learn_spark.data.sources.typed_rows import event_as_json, spelling_metrics, typed_events, typed_items
 
@@ -84,6 +84,7 @@ class Landing:
         files = of_kind(self.files, "items")
         if not files:
             return None
+        check_names(files)
         raw = self.source.items(self.spark, self.folder, files)
         typed = typed_items(raw, self.source.time_unit, self.time_formats or ())
         return self._write("items", typed, files, lambda checked: checked.withColumn("parsed", F.lit(None)))
@@ -95,6 +96,7 @@ class Landing:
         files = of_kind(self.files, "events")
         if not files:
             return None
+        check_names(files)
         raw = self.source.events(self.spark, self.folder, files)
 
         def with_known_items(events: DataFrame) -> DataFrame:
@@ -138,7 +140,7 @@ class Landing:
         try:
             kept.write.mode("overwrite").parquet(path)
         except Exception as error:
-            if broken := first_corrupt_file(files):
+            if broken := first_corrupt_file(files, error):
                 raise broken from error
             if isinstance(error, (NumberFormatException, ArithmeticException, DateTimeException)):
                 # The contract's columns use try_cast, so only an expression of the settings can fail.

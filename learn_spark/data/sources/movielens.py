@@ -12,9 +12,11 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, RawFile, TimeUnit, find_files, of_kind
-from learn_spark.data.sources.text_lines import first_line, read_csv, shape, spark_path, with_source_file
+from learn_spark.data.sources.text_head import first_line
+from learn_spark.data.sources.text_lines import shape, spark_path, with_source_file
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, RawFile, TimeUnit, find_files, of_kind
-from learn_spark.data.sources.text_lines import read_csv, shape
+from learn_spark.data.sources.text_lines import shape
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

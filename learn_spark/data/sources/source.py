@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,16 @@ EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "value", "event
 ROW_COLUMNS = ("raw", "malformed", "source_file")
 TimeUnit = Literal["s", "ms", "us", "iso"]
 FileKind = Literal["items", "events"]
+_MARKERS = ("_SUCCESS", "_started_", "_committed_", "_metadata", "_common_metadata")
+_WRITERS_FOLDERS = ("_delta_log", "_temporary", "__MACOSX")
+_SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
 @dataclass(frozen=True)
 class RawFile:
     """One file of a source and its kinds of rows. A Delta table counts as one file, identified by its version.
 
-    ``name`` is the path relative to the source's folder; ``state`` changes whenever the content does.
+    ``name`` is the path relative to the source's folder; ``state`` changes with the content (``raw_file``).
     """
 
     path: Path
@@ -67,11 +71,53 @@ class Source(Protocol):
         ...
 
 
+def partition_keys(file: RawFile) -> dict[str, str]:
+    """The columns that the file's folders name, as Hive does: ``dt=2024-03-01/a.csv`` has dt."""
+    return dict(part.split("=", 1) for part in file.name.split("/")[:-1] if "=" in part[1:])
+
+
 def raw_file(folder: Path, path: Path, kinds: Iterable[FileKind]) -> RawFile:
-    """A file by its path. Its state is size and modification time, which cost nothing at any size."""
+    """A file by its path. Its state is size, modification time and a checksum of at most 64 KiB, whatever its size."""
     stat = path.stat()
     name = path.relative_to(folder).as_posix()
-    return RawFile(path, name, frozenset(kinds), f"{stat.st_size}:{stat.st_mtime_ns}")
+    checksum = _checksum(path, stat.st_size)
+    return RawFile(path, name, frozenset(kinds), f"{stat.st_size}:{stat.st_mtime_ns}:{checksum}")
+
+
+def _checksum(path: Path, size: int) -> str:
+    """CRC-32 of the whole file up to 64 KiB, of 16 pieces of it beyond: tools may keep the time of what they change."""
+    checksum, pieces = 0, _SAMPLES if size > _SAMPLES * _SAMPLE_BYTES else 1
+    try:
+        with path.open("rb") as stream:
+            for piece in range(pieces):
+                stream.seek(piece * (size - _SAMPLE_BYTES) // (pieces - 1) if pieces > 1 else 0)
+                checksum = zlib.crc32(stream.read(_SAMPLE_BYTES if pieces > 1 else size), checksum)
+    except OSError:
+        return "unread"
+    return f"{checksum:08x}"
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether this path, relative to the source's folder, is no data: of a system (.x.crc, ._x) or of a writer
+    (_SUCCESS, _delta_log/x). Spark passes over further files whose names begin with _ (``check_names``).
+    """
+    folders, name = path.parts[:-1], path.name
+    return (
+        name.startswith(".")
+        or name.startswith(_MARKERS)
+        or name.endswith("._COPYING_")
+        or any(part.startswith(".") or part in _WRITERS_FOLDERS for part in folders)
+    )
+
+
+def check_names(files: Iterable[RawFile]) -> None:
+    """Raise UnreadableFileError for a file that Spark passes over without a word."""
+    for file in files:
+        if file.path.name.startswith("_") and "=" not in file.path.name and file.path.is_file():
+            raise UnreadableFileError(
+                file.name,
+                "Spark does not read files whose names begin with _: rename it, or leave it out of the pattern",
+            )
 
 
 def find_files(folder: Path, pattern: str, kinds: Iterable[FileKind], *, optional: bool = False) -> list[RawFile]:
@@ -82,7 +128,7 @@ def find_files(folder: Path, pattern: str, kinds: Iterable[FileKind], *, optiona
     root = folder.resolve()
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise LocationError(f"source.path: there is no {pattern} in {folder}: it leads out of the folder")
-    paths = sorted(path for path in root.glob(pattern) if path.is_file())
+    paths = sorted(path for path in root.glob(pattern) if path.is_file() and not is_hidden(path.relative_to(root)))
     if not paths and not optional:
         raise LocationError(f"source.path: there is no {pattern} in {folder}")
     return [raw_file(root, path, kinds) for path in paths]

@@ -5,40 +5,23 @@ Every reader gives the file's fields as string columns named ``f_<field>``, and 
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
-import zlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import reduce
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learn_spark.data.sources.source import ROW_COLUMNS, RawFile, UnreadableFileError
+import pyarrow as pa
+
+from learn_spark.data.sources.source import ROW_COLUMNS, RawFile
+from learn_spark.data.sources.text_head import head_text, open_unpacked
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-HEADER_BYTES = 1 << 20
-_BROKEN = "_broken_line"
-
-
-def first_line(file: RawFile, encoding: str = "utf-8-sig") -> str:
-    """The first line, gzip or plain. Raises UnreadableFileError for an empty file, a broken archive or a line without
-    end.
-    """
-    opener: Any = gzip.open if file.path.suffix == ".gz" else open
-    try:
-        with opener(file.path, "rb") as stream:
-            line: bytes = stream.readline(HEADER_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UnreadableFileError(file.name, f"it cannot be read: {error}") from None
-    if not line.strip():
-        raise UnreadableFileError(file.name, "it is empty")
-    if len(line) == HEADER_BYTES:
-        raise UnreadableFileError(file.name, "its first line has no end; this is not a text file of lines")
-    return line.decode(encoding, "replace").rstrip("\r\n")
+# ISO-8859-1 differs from Windows-1252 in these, which it reads as control characters.
+_CP1252 = {n: bytes([n]).decode("cp1252", "ignore") for n in range(0x80, 0xA0)}
+_LINES_A_BATCH = 5_000
 
 
 def spark_path(path: Path) -> str:
@@ -56,85 +39,46 @@ def with_source_file(frame: DataFrame, folder: Path) -> DataFrame:
     return frame.withColumn("source_file", F.substring(path, len(f"file:{folder.resolve()}/") + 1, 1 << 20))
 
 
-def read_csv(
-    spark: SparkSession,
-    folder: Path,
-    files: Sequence[RawFile],
-    *,
-    separator: str = ",",
-    header: Sequence[str] | None = None,
-    needed: Sequence[str] = (),
-    quote: str = '"',
-    encoding: str = "UTF-8",
-    multiline: bool = False,
-) -> DataFrame:
-    """CSV by RFC 4180 (a quote inside quotes is doubled), plain or gzip; ``quote`` "" turns quoting off.
+def read_lines(spark: SparkSession, folder: Path, files: Sequence[RawFile], encoding: str = "utf-8") -> DataFrame:
+    """The lines of the files that are not blank, in ``value``, and source_file.
 
-    Line breaks inside quotes belong to the field only with ``multiline``; without it such a line is malformed.
-    ``header`` names the fields of files without a header line. Files with different headers are matched by name, not by
-    position: a field that a file does not have is null. Raises UnreadableFileError where a file's header lacks a
-    ``needed`` field.
+    Lines end with a line feed, a carriage return or both. Bytes that the encoding does not have become U+FFFD.
     """
-    groups: dict[tuple[str, ...], list[RawFile]] = defaultdict(list)
-    for file in files:
-        fields = tuple(header) if header is not None else _header(file, separator, quote)
-        missing = [name for name in needed if name not in fields]
-        if missing:
-            raise UnreadableFileError(file.name, f"no column {', '.join(missing)} in its header ({', '.join(fields)})")
-        groups[fields].append(file)
-    frames = []
-    for fields, group in groups.items():
-        reader = spark.read.options(
-            header=header is None,
-            sep=separator,
-            quote=quote,
-            escape=quote or "\\",
-            encoding=encoding,
-            multiLine=multiline,
-            mode="PERMISSIVE",
-            columnNameOfCorruptRecord=_BROKEN,
-            # With column pruning, Spark would miss that a line is broken in another column.
-            columnPruning=False,
-            # A field longer than the default of a million characters would fail the whole job.
-            maxCharsPerColumn=-1,
-        )
-        rows = reader.schema(_strings([*fields, _BROKEN])).csv([spark_path(file.path) for file in group])
-        frames.append(_fields_and_row(with_source_file(rows, folder), fields))
-    return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames)
-
-
-def _header(file: RawFile, separator: str, quote: str) -> tuple[str, ...]:
-    line = first_line(file)
-    if len(separator) == 1:
-        return tuple(
-            next(
-                csv.reader(
-                    io.StringIO(line), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-                )
-            )
-        )
-    return tuple(line.split(separator))
-
-
-def _strings(names: Sequence[str]) -> Any:
-    from pyspark.sql.types import StringType, StructField, StructType
-
-    return StructType([StructField(name, StringType()) for name in names])
-
-
-def _fields_and_row(frame: DataFrame, fields: Sequence[str]) -> DataFrame:
-    """``f_<field>`` for every field, blank as null, and the row as JSON: its fields, or the line where it is broken."""
     from pyspark.sql import functions as F
 
-    malformed = F.col(_BROKEN).isNotNull()
-    row_json = F.to_json(F.struct(*[F.col(f"`{name}`") for name in fields]))
-    line = F.to_json(F.struct(F.col(_BROKEN).alias("line")))
-    return frame.select(
-        *[blank_as_null(F.col(f"`{name}`")).alias(f"f_{name}") for name in fields],
-        F.when(malformed, line).otherwise(row_json).alias("raw"),
-        malformed.alias("malformed"),
-        "source_file",
-    )
+    if encoding.startswith("utf-16"):
+        # Spark ends a line at a byte, which may be half a character here. One task decodes a file from start to end.
+        listed = spark.createDataFrame([(str(f.path), f.name) for f in files], "path string, name string")
+        read = listed.repartition(min(len(files), 200)).mapInArrow(
+            lambda batches: _decoded_lines(batches, encoding), "value string, source_file string"
+        )
+    else:
+        read = with_source_file(spark.read.text([spark_path(file.path) for file in files]), folder)
+        if encoding == "utf-8":
+            # Invalid UTF-8 would pass through Spark and fail in the first strict reader.
+            read = read.withColumn("value", F.make_valid_utf8("value"))
+        else:
+            read = read.withColumn("value", as_letters(F.decode(F.col("value").cast("binary"), "ISO-8859-1"), encoding))
+    return read.where(F.col("value").rlike(r"[^\x00-\x20]"))
+
+
+def as_letters(latin: Column, encoding: str) -> Column:
+    """Text of this encoding that was read as ISO-8859-1."""
+    from pyspark.sql import functions as F
+
+    if encoding != "cp1252":
+        return latin
+    letters = {chr(n): letter for n, letter in _CP1252.items() if letter}
+    return F.translate(latin, "".join(letters), "".join(letters.values()))
+
+
+def _decoded_lines(batches: Iterable[pa.RecordBatch], encoding: str) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for path, name in zip(batch["path"].to_pylist(), batch["name"].to_pylist(), strict=True):
+            with io.TextIOWrapper(open_unpacked(Path(path)), encoding, "replace", newline=None) as stream:
+                lines = (line.rstrip("\n").removeprefix("\ufeff") for line in stream)
+                while some := list(islice(lines, _LINES_A_BATCH)):
+                    yield pa.RecordBatch.from_pydict({"value": some, "source_file": [name] * len(some)})
 
 
 def read_json_lines(
@@ -149,11 +93,8 @@ def read_json_lines(
     from pyspark.sql import functions as F
 
     for file in files:
-        first_line(file)
-    read = with_source_file(spark.read.text([spark_path(file.path) for file in files]), folder)
-    # Invalid UTF-8 would pass through Spark and fail in the first strict reader.
-    read = read.withColumn("value", F.make_valid_utf8("value"))
-    read = read.withColumn("line", F.col("value")).where(F.trim("line") != "")
+        head_text(file)
+    read = read_lines(spark, folder, files).withColumn("line", F.col("value"))
     if lines is not None:
         read = lines(read)
     parsed = read.withColumn("row", F.expr("try_parse_json(value)"))

@@ -1,0 +1,167 @@
+"""The beginning of a text file, without Spark: packing, encoding, header."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from learn_spark.data.sources.source import RawFile, UnreadableFileError
+from learn_spark.data.sources.wording import shown
+
+HEADER_BYTES = 1 << 20
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_SEP_LINE = re.compile(r'^"?sep=(.|\\t)"?[ ,;]*$', re.IGNORECASE)
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save it as CSV",
+    b"PAR1": "Parquet: set format: parquet",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it, or pack it by gzip",
+    b"\xfd7zXZ\x00": "packed by xz: unpack it, or pack it by gzip",
+    b"\x04\x22\x4d\x18": "packed by lz4: unpack it, or pack it by gzip",
+    b"SQLite format 3": "an SQLite database: export it as CSV",
+}
+_SUFFIXES = {"gzip": ".gz", "bzip2": ".bz2"}
+# Spark would unpack these by their names.
+_OTHER_SUFFIXES = (".deflate", ".snappy", ".lz4", ".zst", ".xz", ".Z", ".zip")
+
+
+@dataclass(frozen=True)
+class CsvHeader:
+    """A CSV file's header: the names as they are, the line itself, and what ``sep=;`` above it says (None: nothing)."""
+
+    names: tuple[str, ...]
+    line: str
+    separator: str | None = None
+
+
+def open_unpacked(path: Path) -> BinaryIO:
+    """The file's bytes, unpacked as Spark does: by the ending .gz or .bz2."""
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    return cast(BinaryIO, bz2.open(path, "rb")) if path.suffix == ".bz2" else path.open("rb")
+
+
+def head_text(file: RawFile, encoding: str = "utf-8", *, strict: bool = False) -> str:
+    """The first MiB as text, without byte order mark and leading blank lines.
+
+    With ``strict`` most of what is not ASCII must be valid in UTF-8, if that is the encoding. Raises
+    UnreadableFileError for a file that is empty, packed otherwise than its name says, of another encoding, or no text.
+    """
+    try:
+        with file.path.open("rb") as raw:
+            _check_packing(file, raw.read(16))
+        with open_unpacked(file.path) as stream:
+            head = stream.read(HEADER_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnreadableFileError(file.name, f"it cannot be read: {shown(error)}") from None
+    if not head.strip(b" \t\r\n\x00\xef\xbb\xbf\xff\xfe"):
+        raise UnreadableFileError(file.name, "it is empty")
+    if not encoding.startswith("utf-16"):
+        _check_zeros(file, head)
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)("replace")
+    text = decoder.decode(head)
+    if strict and encoding == "utf-8":
+        _check_utf8(file, text)
+    return text.removeprefix("\ufeff").lstrip("\r\n")
+
+
+def first_line(file: RawFile, encoding: str = "utf-8") -> str:
+    """The first line that is not blank. Raises UnreadableFileError as ``head_text``, and for a line without end."""
+    return _line(file, head_text(file, encoding))
+
+
+def csv_header(
+    file: RawFile,
+    separator: str = ",",
+    quote: str = '"',
+    escape: str | None = None,
+    *,
+    encoding: str = "utf-8",
+    multiline: bool = False,
+    strict: bool = False,
+) -> CsvHeader:
+    """The header of a CSV file. A first line ``sep=;`` names the separator, and the header is the line after it.
+
+    ``escape`` None: a quote inside quotes is doubled. Raises UnreadableFileError as ``head_text``, and for a header
+    without end.
+    """
+    text, told = head_text(file, encoding, strict=strict), None
+    line = _line(file, text)
+    if note := _SEP_LINE.match(line):
+        told = note[1].replace("\\t", "\t")
+        text = text[len(line) :].lstrip("\r\n")
+        if not text.strip():
+            raise UnreadableFileError(file.name, "it is empty")
+        line = _line(file, text)
+    split_at = told or separator
+    if len(split_at) > 1:
+        return CsvHeader(tuple(line.split(split_at)), line, told)
+    doubled = escape is None or escape == quote
+    csv.field_size_limit(1 << 27)
+    reader = csv.reader(
+        io.StringIO(text if multiline else line, newline=""),
+        delimiter=split_at,
+        quotechar=quote or None,
+        quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+        doublequote=doubled,
+        escapechar=None if doubled else escape,
+    )
+    try:
+        names = tuple(next(reader))
+    except csv.Error as error:
+        raise UnreadableFileError(file.name, f"its header cannot be read: {shown(error)}") from None
+    if not multiline and quote and names and "\n" in names[-1]:
+        raise UnreadableFileError(file.name, "a quote in its header is not closed; multiline: true reads line breaks")
+    return CsvHeader(names, line, told)
+
+
+def _line(file: RawFile, text: str) -> str:
+    end = _LINE_END.search(text)
+    if end is None and len(text.encode(errors="replace")) >= HEADER_BYTES - 4:
+        raise UnreadableFileError(file.name, "its first line has no end; this is not a text file of lines")
+    return text[: end.start()] if end else text
+
+
+def _check_packing(file: RawFile, start: bytes) -> None:
+    suffix = file.path.suffix
+    packed = next((what for magic, what in _PACKED.items() if start.startswith(magic)), None)
+    if packed in _SUFFIXES:
+        if suffix != _SUFFIXES[packed]:
+            raise UnreadableFileError(file.name, f"it is {packed}: name it {file.path.name}{_SUFFIXES[packed]}")
+    elif packed is not None:
+        raise UnreadableFileError(file.name, f"it is {packed}")
+    elif suffix in _SUFFIXES.values() and start:
+        raise UnreadableFileError(file.name, f"its name ends in {suffix}, and it is not packed so: rename it")
+    elif suffix in _OTHER_SUFFIXES:
+        raise UnreadableFileError(file.name, f"files that end in {suffix} are not read: unpack it, or pack it by gzip")
+
+
+def _check_zeros(file: RawFile, head: bytes) -> None:
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UnreadableFileError(file.name, "it is UTF-16: set encoding: utf-16, or write it as UTF-8")
+    sample = head[:8192]
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    if even + odd > len(sample) / 10:
+        if min(even, odd) < max(even, odd) / 10:
+            kind = "utf-16-le" if odd > even else "utf-16-be"
+            raise UnreadableFileError(file.name, f"it is UTF-16: set encoding: {kind}, or write it as UTF-8")
+        raise UnreadableFileError(file.name, "it is not text")
+
+
+def _check_utf8(file: RawFile, text: str) -> None:
+    broken = text.count("\ufffd")
+    if broken and broken > sum(c > "\x7f" for c in text) / 2:
+        line = _LINE_END.split(text[: text.index("\ufffd") + 20])[-1]
+        raise UnreadableFileError(
+            file.name, f"it is not UTF-8 ({shown(line[-60:])}): set encoding: cp1252, or latin-1, or write it as UTF-8"
+        )
