@@ -170,7 +170,9 @@ def _records(
     if without_header:
         same = [F.coalesce(F.col(c), F.lit("")) == name for c, name in zip(columns, names, strict=True)]
         is_header = reduce(lambda a, b: a & b, same, F.col(_BROKEN).isNull())
-        is_note = F.coalesce(F.col(_BROKEN).rlike(r'(?i)^\ufeff?"?sep=(.|\\t)"?[ ,;]*\s*$'), F.lit(False))
+        # Where the separator that the note names also separates here, the note is two fields.
+        note = F.concat_ws(described.separator, *columns)
+        is_note = F.coalesce(F.col(_BROKEN), note).rlike(r'(?i)^\ufeff?"?sep=(.|\\t)?"?[ ,;]*\s*$')
         rows = rows.where(~is_header & ~is_note)
     return rows
 

@@ -114,7 +114,7 @@ def _kind(arrow: pa.DataType) -> str | None:
         return _NULL
     if pa.types.is_timestamp(arrow):
         return _NANOS if arrow.unit == "ns" else "timestamp" if arrow.tz else "timestamp_ntz"
-    if pa.types.is_decimal128(arrow) or pa.types.is_decimal32(arrow) or pa.types.is_decimal64(arrow):
+    if pa.types.is_decimal128(arrow):
         return f"decimal({arrow.precision},{arrow.scale})"
     if pa.types.is_fixed_size_binary(arrow):
         return "binary"

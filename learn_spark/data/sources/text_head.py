@@ -109,7 +109,7 @@ def csv_header(
     doubled = escape is None or escape == quote
     csv.field_size_limit(1 << 27)
     reader = csv.reader(
-        io.StringIO(text if multiline else line, newline=""),
+        io.StringIO(text if multiline else f"{line}\n", newline=""),
         delimiter=split_at,
         quotechar=quote or None,
         quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,

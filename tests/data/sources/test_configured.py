@@ -117,7 +117,10 @@ def test_what_is_described_wrongly_is_named(own_settings: Callable[..., Settings
 
     with pytest.raises(LocationError, match=r"no column total in its header \(customer, sku, when, amount\)"):
         run(own_settings(events=events(columns={**EVENT_COLUMNS, "value": "total"})), "ingest")
-    with pytest.raises(SettingsError, match=r"columns\.value: .*no column total; the files have the columns customer, sku, when, amount"):
+    with pytest.raises(
+        SettingsError,
+        match=r"columns\.value: .*no column total; the files have the columns customer, sku, when, amount",
+    ):
         run(own_settings(events=events(columns={**EVENT_COLUMNS, "value": "total * 2"})), "ingest")
     with pytest.raises(SettingsError, match=r"events\.where: .*no column country"):
         run(own_settings(events=events(where="country = 'France'")), "ingest")

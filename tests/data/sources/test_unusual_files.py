@@ -70,7 +70,7 @@ READABLE: list[tuple[str, bytes, dict[str, Any], dict[str, Any]]] = [
     ("tab.tsv", TEXT.replace(",", "\t").encode(), {"separator": r"\t"}, READ),
     ("empty-line.csv", b"\n\r\n" + TEXT.encode(), CSV, READ),
     ("sep.csv", b"sep=;\r\n" + TEXT.replace(",", ";").encode(), CSV, READ),
-    ("sep-many.csv", b"sep=;\r\n" + TEXT.replace(",", ";").encode(), {"multiline": True}, READ),
+    ("sep-many.csv", b"sep=;\r\n" + TEXT.replace(",", ";").replace("\n", "\r\n").encode(), {"multiline": True}, READ),
     ("twice.csv", TEXT.encode() + b"sku,name\nC3,Vase\n", CSV, {**READ, "C3": "Vase"}),
     (
         "mysql.csv",
@@ -138,6 +138,7 @@ UNREADABLE: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("two-names.csv", b"sku,name,name\nA1,Lamp,x\n", CSV, "name, name have one name"),
     ("two-cases.csv", b"SKU,sku,name\nA1,A1,x\n", {"columns": {"item_id": "upper(sku)"}}, "SKU, sku have one name"),
     ("array.csv", b"[" + b'{"sku": "A1"},' * 10_000 + b"]\n", CSV, "no column sku"),
+    ("dotted.csv", TEXT.encode(), {"columns": {"item_id": "sku", "title": "a.b"}}, r"no column a\.b"),
     ("open.csv", b'sku,"na\nme"\nA1,Lamp\n', CSV, "multiline: true"),
     ("array.jsonl", b'[{"sku": "A1"}]', LINES, "JSON array"),
     ("cut.jsonl.gz", gzip.compress(os.urandom(40_000))[:2_000], LINES, "cannot be read"),
@@ -190,7 +191,8 @@ def test_unreadable_files_are_named_with_the_reason(spark: SparkSession, tmp_pat
             titles(spark, tmp_path, name, described)
         message = str(raised.value)
         assert raised.value.name == name
-        assert len(message) < 600 and message.isprintable(), name
+        assert len(message) < 600, name
+        assert message.isprintable(), name
 
 
 def test_what_cannot_be_read_is_skipped_by_name_in_every_reader(
@@ -223,11 +225,9 @@ def test_what_cannot_be_read_is_skipped_by_name_in_every_reader(
     settings = own_settings(unreadable="skip", events={**events, "files": "*.parquet", "format": "parquet"})
     (outcome,) = run(settings, "ingest")
     assert (outcome.run.counts["interactions"], outcome.run.counts["files_skipped"]) == (1, 3)
-    assert (
-        all(name in " ".join(outcome.run.notes) for name in ("b.parquet", "c.parquet", "d.parquet"))
-        if hasattr(outcome.run, "notes")
-        else True
-    )
+    errors = {row.file: row.error for row in _table(spark, settings, "raw_files")}
+    assert {name for name, error in errors.items() if error} >= {"b.parquet", "c.parquet", "d.parquet"}
+    assert errors["a.parquet"] is None
 
 
 def _table(spark: SparkSession, settings: Settings, name: str) -> list[Any]:
@@ -279,11 +279,8 @@ def test_parquet_of_several_schemas(spark: SparkSession, tmp_path: Path) -> None
             "old": None,
         }
         assert {float(row.event_time) for user, row in events.items() if user != "max"} == {expected}
-        assert (
-            float(events["max"].event_time)
-            == datetime(2024, 3, 1, tzinfo=UTC).timestamp() * expected / 1709289000.250001 // 1
-            or unit != "s"
-        )
+        day = datetime(2024, 3, 1, tzinfo=UTC).timestamp()
+        assert float(events["max"].event_time) == day * {"s": 1, "ms": 1e3, "us": 1e6}[unit]
     landed = Landing(spark, source, tmp_path, files, tmp_path / "scratch").events(
         spark.createDataFrame([("A1",)], "item_id string")
     )
@@ -339,11 +336,11 @@ def test_an_expression_that_does_not_fit_is_one_sentence(
         ("dt * 2", "no column dt; the files have the columns sku, name"),
         ("no_such(sku)", "no_such"),
         ("sku +", "sku"),
-        ("a.b", "no column a.b"),
     ):
         with pytest.raises(SettingsError, match=expected) as raised:
             titles(spark, tmp_path, "items.csv", {"columns": {"item_id": "sku", "title": sql}})
-        assert "_raw" not in str(raised.value) and "\n" not in str(raised.value)
+        assert "_raw" not in str(raised.value)
+        assert "\n" not in str(raised.value)
         assert "items.columns.title" in str(raised.value)
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
