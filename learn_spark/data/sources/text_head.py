@@ -17,6 +17,7 @@ from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.wording import shown
 
 HEADER_BYTES = 1 << 20
+FEWEST_BROKEN = 3
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SEP_LINE = re.compile(r'^"?sep=(.|\\t)"?[ ,;]*$', re.IGNORECASE)
 _PACKED = {
@@ -54,7 +55,8 @@ def open_unpacked(path: Path) -> BinaryIO:
 def head_text(file: RawFile, encoding: str = "utf-8", *, strict: bool = False) -> str:
     """The first MiB as text, without byte order mark and leading blank lines.
 
-    With ``strict`` most of what is not ASCII must be valid in UTF-8, if that is the encoding. Raises
+    With ``strict`` most of what is not ASCII must be valid in UTF-8, if that is the encoding (one or two characters may
+    always be damaged). Raises
     UnreadableFileError for a file that is empty, packed otherwise than its name says, of another encoding, or no text.
     """
     try:
@@ -160,7 +162,8 @@ def _check_zeros(file: RawFile, head: bytes) -> None:
 
 def _check_utf8(file: RawFile, text: str) -> None:
     broken = text.count("\ufffd")
-    if broken and broken > sum(c > "\x7f" for c in text) / 2:
+    # One or two may be damaged characters of a file in UTF-8: their fields become null, and are counted.
+    if broken >= FEWEST_BROKEN and broken > sum(c > "\x7f" for c in text) / 2:
         line = _LINE_END.split(text[: text.index("\ufffd") + 20])[-1]
         raise UnreadableFileError(
             file.name, f"it is not UTF-8 ({shown(line[-60:])}): set encoding: cp1252, or latin-1, or write it as UTF-8"

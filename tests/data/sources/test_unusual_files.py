@@ -128,7 +128,7 @@ UNREADABLE: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("packed.csv.zst", b"\x28\xb5\x2f\xfd" + b"\x00" * 40, CSV, "zstd"),
     ("utf-16.csv", TEXT.encode("utf-16"), CSV, "encoding: utf-16"),
     ("no-bom.csv", TEXT.encode("utf-16-be"), CSV, "encoding: utf-16-be"),
-    ("cp1252.csv", TEXT.replace("Lamp", "Café").encode("cp1252"), CSV, "encoding: cp1252"),
+    ("cp1252.csv", TEXT.replace("Lamp", "Café crème brûlée").encode("cp1252"), CSV, "encoding: cp1252"),
     ("noise.csv", bytes(range(256)) * 3 + b"\x00" * 300, CSV, "not text"),
     ("long.csv", b"x" * 140_000 + b"\nA1,Lamp\n", CSV, "no column sku, name"),
     ("endless.csv", b"x" * 2_000_000, CSV, "no end"),
