@@ -59,7 +59,10 @@ def settings_page() -> str:
 
 def default_of(knob: Knob) -> str:
     """The default as YAML text; "must be given" for a required setting."""
-    return "must be given" if knob.required else json.dumps(knob.default, ensure_ascii=False).strip('"') or '""'
+    if knob.required:
+        return "must be given"
+    text = json.dumps(knob.default, ensure_ascii=False)
+    return knob.default if isinstance(knob.default, str) and knob.default else text
 
 
 def values_of(knob: Knob) -> str:

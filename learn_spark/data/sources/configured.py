@@ -29,9 +29,6 @@ from learn_spark.data.sources.wording import shown, shown_names
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-TIMES = ("event_time", "updated_at")
-PER_UNIT = {"s": 1_000_000, "ms": 1_000}
-
 
 class ConfiguredSource:
     """``source.items`` and ``source.events``. Rows for which ``where`` is false or null are skipped."""
@@ -81,7 +78,7 @@ class ConfiguredSource:
     ) -> DataFrame:
         frame = raw_rows(spark, folder, files, described)
         section = "source.items" if output_columns is ITEM_COLUMNS else "source.events"
-        return mapped_rows(frame, described, output_columns, constant, section, self._unit)
+        return mapped_rows(frame, described, output_columns, constant, section)
 
 
 def mapped_rows(
@@ -90,11 +87,10 @@ def mapped_rows(
     output_columns: Sequence[str],
     constant: dict[str, str],
     section: str,
-    unit: TimeUnit,
 ) -> DataFrame:
     """``output_columns`` as text, by the columns and expressions of ``described``, and ROW_COLUMNS.
 
-    A time that is a timestamp in the files is a text in ``unit``. ``constant`` has texts for columns that none is
+    A timestamp of the files is ISO text, whatever ``time_unit`` says. ``constant`` has texts for columns that none is
     mapped to. Raises SettingsError, which names the setting and the files' columns, where an expression does not fit.
     """
     from pyspark.sql import functions as F
@@ -112,9 +108,7 @@ def mapped_rows(
     columns: dict[str, Column] = {name: F.lit(value) for name, value in constant.items()}
     for ours, theirs in described.columns.items():
         columns[ours] = value_of(theirs, fields)
-        kind = check_fits(named, columns[ours], f"{section}.columns.{ours}", theirs, fields)
-        if ours in TIMES and kind.startswith(("timestamp", "date")):
-            columns[ours] = in_unit(columns[ours], unit)
+        check_fits(named, columns[ours], f"{section}.columns.{ours}", theirs, fields)
     values = named.select(
         *[F.when(~F.col("_malformed"), c.cast("string")).alias(n) for n, c in columns.items()],
         *[F.col(f"_{name}").alias(name) for name in ROW_COLUMNS],
@@ -122,22 +116,12 @@ def mapped_rows(
     return shape(values, output_columns, {name: F.col(name) for name in columns})
 
 
-def in_unit(time: Column, unit: TimeUnit) -> Column:
-    """A timestamp or date as the text of that unit."""
-    from pyspark.sql import functions as F
-
-    if unit == "iso":
-        return time.cast("string")
-    micros = F.unix_micros(time.cast("timestamp"))
-    return micros.cast("string") if unit == "us" else (micros.cast("decimal(20,0)") / PER_UNIT[unit]).cast("string")
-
-
-def check_fits(frame: DataFrame, column: Column, setting: str, sql: str, fields: Sequence[str]) -> str:
-    """The type of the column. Raises SettingsError where Spark cannot compute it from the frame's columns."""
+def check_fits(frame: DataFrame, column: Column, setting: str, sql: str, fields: Sequence[str]) -> None:
+    """Raise SettingsError where Spark cannot compute ``column`` from the frame's columns."""
     from pyspark.errors import AnalysisException, ParseException
 
     try:
-        return frame.select(column.alias("value")).dtypes[0][1]
+        frame.select(column.alias("value"))
     except (AnalysisException, ParseException) as error:
         raise SettingsError(
             f"{setting}: {shown(sql)!r} does not fit the files: {reason(error)}; the files have the columns "
