@@ -97,10 +97,7 @@ def mapped_rows(
 
     fields = [name.removeprefix("f_") for name in frame.columns if name.startswith("f_")]
     # Expressions use the file's column names, so the contract's names are assigned last.
-    named = frame.select(
-        *[F.col(quoted(f"f_{name}")).alias(name) for name in fields],
-        *[F.col(name).alias(f"_{name}") for name in ROW_COLUMNS],
-    )
+    named = frame.toDF(*[name.removeprefix("f_") if name.startswith("f_") else f"_{name}" for name in frame.columns])
     if described.where is not None:
         kept = F.col("_malformed") | F.coalesce(F.expr(described.where), F.lit(False))
         check_fits(named, kept, f"{section}.where", described.where, fields)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.data.sources.column_names import distinct_names
+from learn_spark.data.sources.column_names import distinct_names, quoted
 from learn_spark.data.sources.source import RawFile, UnreadableFileError, partition_keys
-from learn_spark.data.sources.text_head import csv_header, head_text
-from learn_spark.data.sources.text_lines import as_letters, blank_as_null, read_lines, spark_path, with_source_file
+from learn_spark.data.sources.text_head import check_width, csv_header, head_text
+from learn_spark.data.sources.text_lines import as_letters, read_lines, spark_path, with_source_file
 from learn_spark.data.sources.wording import shown_names
 
 if TYPE_CHECKING:
@@ -59,29 +59,34 @@ def read_csv(
     Raises UnreadableFileError where a file's header lacks a ``needed`` field, and as ``csv_header``.
     """
     described = CsvFormat(separator, quote, escape, encoding, multiline)
-    groups: dict[tuple[tuple[str, ...], str | None, str], list[RawFile]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, ...], str | None, str | None], list[RawFile]] = defaultdict(list)
     for file in files:
         if header is not None:
             head_text(file, encoding)
-            groups[tuple(header), None, separator].append(file)
+            groups[tuple(header), None, None].append(file)
             continue
         found = csv_header(file, separator, quote, escape, encoding=encoding, multiline=multiline, strict=strict)
         if missing := [name for name in needed if name not in found.names and name not in partition_keys(file)]:
             raise UnreadableFileError(
                 file.name, f"no column {shown_names(missing)} in its header ({shown_names(found.names)})"
             )
-        groups[found.names, None if multiline else found.line, found.separator or separator].append(file)
+        check_width(file, found.names)
+        groups[found.names, None if multiline else found.line, found.separator].append(file)
     frames = []
-    for (names, line, split_at), group in groups.items():
+    for (names, line, noted), group in groups.items():
         try:
             fields = distinct_names(names, mapped or needed)
         except ValueError as error:
             raise UnreadableFileError(group[0].name, str(error)) from None
-        of_group = replace(described, separator=split_at)
+        of_group = replace(described, separator=noted or separator)
         if multiline:
-            rows = _records(spark, folder, group, of_group, names, without_header=header is None)
+            rows = _records(
+                spark, folder, group, of_group, names, without_header=header is None, noted=noted is not None
+            )
         else:
-            rows = _parsed_lines(read_lines(spark, folder, group, encoding), of_group, len(names), line)
+            rows = _parsed_lines(
+                read_lines(spark, folder, group, encoding), of_group, len(names), line, noted is not None
+            )
         frames.append(_fields_and_row(rows, fields))
     return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames)
 
@@ -113,12 +118,15 @@ class CsvFormat:
         }
 
 
-def _parsed_lines(lines: DataFrame, described: CsvFormat, width: int, header: str | None) -> DataFrame:
-    """``c0``, ``c1``, ..., the broken line, why it is broken, source_file. Lines equal to the header are left out."""
+def _parsed_lines(lines: DataFrame, described: CsvFormat, width: int, header: str | None, noted: bool) -> DataFrame:
+    """``c0``, ``c1``, ..., the broken line, why it is broken, source_file. Lines equal to the header are left out,
+    and the note ``sep=;`` of files that begin with it (``noted``)."""
     from pyspark.sql import functions as F
 
     if header is not None:
-        lines = lines.where((F.col("value") != header) & ~F.col("value").rlike(r'(?i)^"?sep=(.|\\t)"?[ ,;]*$'))
+        lines = lines.where(F.col("value") != header)
+    if noted:
+        lines = lines.where(~F.col("value").rlike(r'(?i)^"?sep=(.|\\t)"?[ ,;]*$'))
     schema = ", ".join(f"`{name}` string" for name in (*(f"c{n}" for n in range(width)), _BROKEN))
     value = F.col("value")
     separators = F.length(value) - F.length(F.replace(value, F.lit(described.separator), F.lit("")))
@@ -126,12 +134,9 @@ def _parsed_lines(lines: DataFrame, described: CsvFormat, width: int, header: st
     cut = _cut_quote(value, described) if described.quote else F.lit(False)
     parsed = lines.withColumns({"_cut": cut, "_row": F.from_csv(F.when(~too_many, value), schema, described.options())})
     broken = F.when(F.col("_cut") | F.col("_row").isNull(), value).otherwise(F.col(f"_row.{_BROKEN}"))
-    return parsed.select(
-        *[F.col(f"_row.c{n}").alias(f"c{n}") for n in range(width)],
-        broken.alias(_BROKEN),
-        F.when(F.col("_cut"), F.lit(OPEN_QUOTE)).alias("_why"),
-        "source_file",
-    )
+    why = F.when(F.col("_cut"), F.lit(OPEN_QUOTE))
+    rows = parsed.select("_row.*", broken.alias("_line"), why.alias("_why"), "source_file")
+    return rows.drop(_BROKEN).withColumnRenamed("_line", _BROKEN)
 
 
 def _cut_quote(line: Column, described: CsvFormat) -> Column:
@@ -155,6 +160,7 @@ def _records(
     names: Sequence[str],
     *,
     without_header: bool,
+    noted: bool,
 ) -> DataFrame:
     """As ``_parsed_lines``, of records that may have line breaks. Records equal to the header are left out."""
     from pyspark.sql import functions as F
@@ -170,10 +176,11 @@ def _records(
     if without_header:
         same = [F.coalesce(F.col(c), F.lit("")) == name for c, name in zip(columns, names, strict=True)]
         is_header = reduce(lambda a, b: a & b, same, F.col(_BROKEN).isNull())
+        rows = rows.where(~is_header)
+    if noted:
         # Where the separator that the note names also separates here, the note is two fields.
-        note = F.concat_ws(described.separator, *columns)
-        is_note = F.coalesce(F.col(_BROKEN), note).rlike(r'(?i)^\ufeff?"?sep=(.|\\t)?"?[ ,;]*\s*$')
-        rows = rows.where(~is_header & ~is_note)
+        note = F.coalesce(F.col(_BROKEN), F.concat_ws(described.separator, *columns))
+        rows = rows.where(~note.rlike(r'(?i)^\ufeff?"?sep=(.|\\t)?"?[ ,;]*\s*$'))
     return rows
 
 
@@ -182,11 +189,19 @@ def _fields_and_row(rows: DataFrame, fields: Sequence[str]) -> DataFrame:
     from pyspark.sql import functions as F
 
     malformed = F.col(_BROKEN).isNotNull()
-    row_json = F.to_json(F.struct(*[F.col(f"c{n}").alias(name) for n, name in enumerate(fields)]))
+    # As SQL text: a column object for each of thousands of fields costs minutes.
+    row_json = F.expr(f"to_json({_struct({name: f'c{n}' for n, name in enumerate(fields)})})")
+    values = F.expr(_struct({f"f_{name}": f"nullif(trim(c{n}), '')" for n, name in enumerate(fields)}))
     line = F.to_json(F.struct(F.col(_BROKEN).alias("line"), F.col("_why").alias("why")))
-    return rows.select(
-        *[blank_as_null(F.col(f"c{n}")).alias(f"f_{name}") for n, name in enumerate(fields)],
+    typed = rows.select(
+        values.alias("_values"),
         F.when(malformed, line).otherwise(row_json).alias("raw"),
         malformed.alias("malformed"),
         "source_file",
     )
+    return typed.select("_values.*", "raw", "malformed", "source_file")
+
+
+def _struct(fields: Mapping[str, str]) -> str:
+    """SQL of a struct; ``fields`` are the expressions by name."""
+    return f"struct({', '.join(f'{sql} as {quoted(name)}' for name, sql in fields.items())})"

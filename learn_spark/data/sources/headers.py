@@ -17,7 +17,7 @@ from learn_spark.data.sources.column_names import distinct_names, is_plain
 from learn_spark.data.sources.configured import find_described
 from learn_spark.data.sources.parquet_files import schema_of
 from learn_spark.data.sources.source import FileKind, RawFile, UnreadableFileError, check_names, partition_keys
-from learn_spark.data.sources.text_head import csv_header, head_text, open_unpacked
+from learn_spark.data.sources.text_head import check_width, csv_header, head_text, open_unpacked
 from learn_spark.data.sources.wording import shown_names
 
 COUNTED_BYTES = 1 << 28  # of files whose lines are counted: about a second
@@ -114,6 +114,8 @@ def _require(file: RawFile, described: FilesSettings, columns: Sequence[str]) ->
     missing = [name for name in named if (name if described.format == "csv" else name.casefold()) not in exact]
     if missing:
         raise UnreadableFileError(file.name, f"no column {shown_names(missing)}; it has {shown_names(columns)}")
+    if described.format == "csv":
+        check_width(file, columns)
 
 
 def names_in(sql: str) -> list[str]:

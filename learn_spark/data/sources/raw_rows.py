@@ -70,8 +70,10 @@ def _json_rows(
     schema = _json_schema(spark, lines, files, mapped)
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _BROKEN}
     parsed = lines.withColumn("_row", F.from_json("value", schema, options))
-    # Spark reads the first object of a line and passes over what follows it.
-    malformed = F.col("_row").isNull() | F.col(f"_row.{_BROKEN}").isNotNull() | F.expr("try_parse_json(value) is null")
+    # Spark reads the first object of a line and passes over what follows it: an array must have this object alone.
+    alone = F.expr("try_variant_get(try_parse_json(concat('[', value, ']')), '$[0]', 'variant') is not null")
+    second = F.expr("try_variant_get(try_parse_json(concat('[', value, ']')), '$[1]', 'variant') is not null")
+    malformed = F.col("_row").isNull() | F.col(f"_row.{_BROKEN}").isNotNull() | ~alone | second
     fields = [name for name in schema.names if name != _BROKEN]
     return parsed.select(
         *[F.col(f"_row.{quoted(name)}").alias(f"f_{name}") for name in fields],

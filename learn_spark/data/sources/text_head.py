@@ -9,6 +9,7 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -18,6 +19,7 @@ from learn_spark.data.sources.wording import shown
 
 HEADER_BYTES = 1 << 20
 FEWEST_BROKEN = 3
+MOST_COLUMNS = 10_000  # Spark plans a row of more for minutes
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SEP_LINE = re.compile(r'^"?sep=(.|\\t)"?[ ,;]*$', re.IGNORECASE)
 _PACKED = {
@@ -125,6 +127,15 @@ def csv_header(
     if not multiline and quote and names and "\n" in names[-1]:
         raise UnreadableFileError(file.name, "a quote in its header is not closed; multiline: true reads line breaks")
     return CsvHeader(names, line, told)
+
+
+def check_width(file: RawFile, names: Sequence[str]) -> None:
+    """Raise UnreadableFileError for more than MOST_COLUMNS columns."""
+    if len(names) > MOST_COLUMNS:
+        raise UnreadableFileError(
+            file.name,
+            f"it has {len(names):,} columns, and at most {MOST_COLUMNS:,} are read: leave out what is not used",
+        )
 
 
 def _line(file: RawFile, text: str) -> str:
