@@ -75,6 +75,11 @@ def cause_of(error: BaseException) -> str:
     return explained(error)[1]
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that is not blank; the name of its class where there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -117,8 +122,7 @@ def _innermost(error: BaseException, texts: list[str]) -> str:
             last = (match[1].rsplit(".", 1)[-1], match[2])
     if last is None:
         outer = next(_chain(error))
-        line = next((line.strip() for line in str(outer).splitlines() if line.strip()), "")
-        last = (type(outer).__name__, line)
+        last = (type(outer).__name__, first_line(outer) if str(outer).strip() else "")
     name, message = last
     message = " ".join(message.split())
     short = message if len(message) <= LONGEST else f"{message[:LONGEST]} ..."

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from learn_spark.core.causes import first_line
 from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.encoder.batching import token_budget_batches
 from learn_spark.encoder.identity import EncoderError
@@ -209,5 +210,4 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _brief(error: BaseException) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first}"[:300]
+    return f"{type(error).__name__}: {first_line(error)}"[:300]

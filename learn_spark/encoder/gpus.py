@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from learn_spark.core.causes import cause_of
 from learn_spark.core.machine import available_cores
 from learn_spark.encoder.identity import EncoderError
 
@@ -82,7 +83,7 @@ def require_gpu(spark: SparkSession, profile: ResourceProfile | None) -> list[st
     except Exception as error:
         if timed_out.is_set():
             raise EncoderError(_no_executor_message(context, seconds)) from None
-        raise EncoderError(f"Spark could not give the encoder a GPU: {_first_line(error)}") from error
+        raise EncoderError(f"Spark could not give the encoder a GPU: {cause_of(error)}") from error
     finally:
         timer.cancel()
         # Later jobs must not belong to this group.
@@ -145,9 +146,3 @@ def _no_executor_message(context: SparkContext, seconds: float) -> str:
         f"memory of an executor, or all are taken. To wait longer: --conf {WAIT}=SECONDS; "
         f"to encode without GPUs: --set encoder.gpus=0 without {AMOUNT}"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # The first line of a Java error has only the call that failed.
-    return next((line for line in lines if "Exception: " in line), lines[0] if lines else type(error).__name__)[:400]

@@ -42,7 +42,7 @@ def run(
         if spark is None:
             log = None if verbose else workspace.folder("logs") / "spark.log"
             spark = start_session(settings.spark, app="learn-spark ab-report", log_file=log)
-        rows = prepare(spark, settings, folder, scratch, reports)
+        rows = prepare(spark, settings, folder, scratch, reports, console.say)
         console.say(
             f"{rows.read:,} rows: {rows.kept:,} kept, {rows.refused_rows:,} refused, {rows.repeated:,} repeated "
             f"({rows.read / (time.monotonic() - started):,.0f} rows/s)"

@@ -187,6 +187,10 @@ def _notes(settings: ExperimentSettings, rows: Rows, users: Users, metrics: Sequ
         for name, count in users.changing.items()
         if count
     ]
+    notes += [
+        f"{count:,} rows are kept without a field that cannot be read: {reason}."
+        for reason, count in rows.nulled.items()
+    ]
     if rows.refused_at is not None:
         notes.append(f"The {rows.refused_rows:,} refused rows are in {rows.refused_at} with their reasons.")
     return notes

@@ -21,6 +21,7 @@ class ExposuresResult:
     """Row counts, with read = written + refused + duplicates + outside + not_sampled.
 
     ``outside`` are rows before ``since`` or from ``until`` on; ``not_sampled`` unconverted ones that were not drawn.
+    ``nulled`` are fields of written or outside rows that became null, ``files_skipped`` files that could not be read.
     ``measures`` are inputs of the table's quality gate.
     """
 
@@ -30,6 +31,8 @@ class ExposuresResult:
     duplicates: int = 0
     outside: int = 0
     not_sampled: int = 0
+    nulled: int = 0
+    files_skipped: int = 0
     notes: tuple[str, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from learn_spark.ads.exposures import from_interactions, from_journey, from_logs
 from learn_spark.ads.exposures.journey import journey_files
 from learn_spark.ads.exposures.result import ExposuresResult
-from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.ads import (
     InteractionExposuresSettings,
     JourneyExposuresSettings,
@@ -21,7 +20,7 @@ from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.sources.corrupt_files import first_corrupt_file
+from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.deliveries import fingerprint
 from learn_spark.data.sources.exposure_log import log_files
 from learn_spark.data.sources.location import resolve
@@ -37,17 +36,13 @@ def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
 def run(context: StageContext) -> StageResult:
     """Write the exposures that ``exposures.from`` names; every row read is accounted for in the counts.
 
-    Raises UnreadableFileError if a file cannot be read to its end; nothing is written then.
+    Raises UnreadableFileError if a file cannot be read to its end; nothing is written then. Logs with
+    ``unreadable: skip`` are read without it.
     """
     scratch = context.folder("cache", "exposures", context.run_id)
     try:
-        result = _make(context, scratch)
-    except LearnSparkError:
-        raise
-    except Exception as error:
-        if broken := first_corrupt_file(_files(context.settings)):
-            raise broken from error
-        raise
+        with naming_corrupt_files(_files(context.settings)):
+            result = _make(context, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     result.check()
@@ -57,7 +52,7 @@ def run(context: StageContext) -> StageResult:
         rows_in=result.read,
         rows_out=result.written,
         refused=result.refused,
-        counts=others,
+        counts={**others, "fields_nulled": result.nulled, "files_skipped": result.files_skipped},
         measures=result.measures,
         notes=(
             f"{result.written:,} of {result.read:,} rows{f' ({others_text})' if others_text else ''}",

@@ -59,6 +59,8 @@ class LogExposuresSettings(PeriodSettings):
     """Folder of the files; null: source.path."""
     logs: list[LogSettings] = Field(default_factory=list)
     """The files and their columns, one entry per kind of file."""
+    unreadable: Literal["stop", "skip"] = "stop"
+    """An unreadable file: stop fails the run, skip reports the file and continues."""
 
     @model_validator(mode="after")
     def _has_logs(self) -> Self:

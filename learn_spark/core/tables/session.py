@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.causes import first_line
 from learn_spark.core.errors import LearnSparkError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
             session._jvm.org.apache.spark.sql.delta.DeltaLog  # type: ignore[union-attr]  # noqa: B018
     except Exception as error:
         where = f"; the log of the JVM is {log_file}" if log_file else ""
-        raise SessionError(f"Spark did not start: {_first_line(error)}{where}") from error
+        raise SessionError(f"Spark did not start: {first_line(error)}{where}") from error
     return session
 
 
@@ -201,7 +202,3 @@ def _stderr_to(path: Path | None) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(saved, 2)
         os.close(saved)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.causes import first_line
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings, SourceSettings
 from learn_spark.core.tables.snapshot import current_version
@@ -104,7 +105,7 @@ def mapped_rows(
         named = named.where(kept)
     columns: dict[str, Column] = {name: F.lit(value) for name, value in constant.items()}
     for ours, theirs in described.columns.items():
-        columns[ours] = value_of(theirs, fields)
+        columns[ours] = value_of(theirs, fields, f"{section}.columns.{ours}")
         check_fits(named, columns[ours], f"{section}.columns.{ours}", theirs, fields)
     values = named.select(
         *[F.when(~F.col("_malformed"), c.cast("string")).alias(n) for n, c in columns.items()],
@@ -128,7 +129,7 @@ def check_fits(frame: DataFrame, column: Column, setting: str, sql: str, fields:
 
 def reason(error: Exception) -> str:
     """Spark's complaint about an expression, in one short sentence."""
-    first = next(line.strip() for line in str(error).splitlines() if line.strip())
+    first = first_line(error)
     if found := re.search(r"with name (`.*?`) cannot be resolved", first):
         return f"there is no column {found[1].replace('`', '')}"
     if found := re.search(r"routine (`.*?`)", first) if "UNRESOLVED_ROUTINE" in first else None:
@@ -136,14 +137,14 @@ def reason(error: Exception) -> str:
     return shown(re.sub(r"^\[[A-Z_.]+\] | ?SQLSTATE: \w+", "", first).rstrip(". "), 300)
 
 
-def value_of(theirs: str, fields: Sequence[str]) -> Column:
-    """The column of that name, or the expression."""
+def value_of(theirs: str, fields: Sequence[str], setting: str) -> Column:
+    """The column of that name, or the expression. Raises SettingsError, which names ``setting``."""
     from pyspark.sql import functions as F
 
     try:
         return F.col(quoted(theirs)) if theirs in fields else F.expr(theirs)
     except Exception as error:
-        raise SettingsError(f"source: {shown(theirs)!r} is no SQL expression: {reason(error)}") from None
+        raise SettingsError(f"{setting}: {shown(theirs)!r} is no SQL expression: {reason(error)}") from None
 
 
 def find_described(folder: Path, described: FilesSettings, kind: FileKind) -> list[RawFile]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.text_head import open_unpacked
 from learn_spark.data.sources.wording import shown
@@ -31,6 +33,19 @@ def first_corrupt_file(files: Iterable[RawFile], error: Exception | None = None)
             if str(file.path.resolve()) in unquote(told):
                 return UnreadableFileError(file.name, f"Spark cannot read it: {shown(innermost_cause(told))}")
     return None
+
+
+@contextmanager
+def naming_corrupt_files(files: Iterable[RawFile]) -> Iterator[None]:
+    """Raise UnreadableFileError where reading ``files`` fails because one of them is corrupt."""
+    try:
+        yield
+    except LearnSparkError:
+        raise
+    except Exception as error:
+        if broken := first_corrupt_file(files, error):
+            raise broken from error
+        raise
 
 
 def innermost_cause(trace: str) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.core.errors import SettingsError
+from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.quality.reasons import ReasonCount, counted, example_of
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.settings.source import LogSettings
 from learn_spark.core.tables.contracts import contract
-from learn_spark.data.sources.configured import find_described, raw_rows
+from learn_spark.data.sources.column_names import quoted
+from learn_spark.data.sources.configured import check_fits, find_described, reason, value_of
+from learn_spark.data.sources.raw_rows import raw_rows
 from learn_spark.data.sources.source import RawFile
 from learn_spark.data.sources.text_lines import blank_as_null
 from learn_spark.data.sources.times import SEPARATOR, clash, moment
 from learn_spark.data.sources.typed_rows import plain_id
+from learn_spark.data.sources.wording import shown_names
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -33,34 +36,50 @@ def log_files(folder: Path, logs: list[LogSettings]) -> list[list[RawFile]]:
 
 
 def read_logs(
-    spark: SparkSession, folder: Path, logs: list[LogSettings], cohorts: Mapping[str, str], *, section: str = "logs"
+    spark: SparkSession,
+    folder: Path,
+    logs: list[LogSettings],
+    cohorts: Mapping[str, str],
+    *,
+    section: str = "logs",
+    without: Collection[str] = (),
+    say: Callable[[str], None] = lambda text: None,
 ) -> DataFrame:
     """All rows of all logs in the columns of exposures.
 
-    Further columns are ``reasons`` (array<string>, empty for a good row), ``raw`` (the original row of a refused one),
-    ``wrong_time`` (the text of an event_time that was refused), ``source_file``, and ``cohort_<name>`` (string) for
-    each expression of ``cohorts``. ``section`` is the name of the logs in the settings.
+    Further columns are ``reasons`` (array<string>, empty for a good row), ``flaws`` (array<string>: the optional fields
+    that became null), ``raw`` (the original row where it has either), ``wrong_time`` (the text of an event_time that
+    was refused), ``source_file``, and ``cohort_<name>`` (string) for each expression of ``cohorts``. ``section`` is the
+    name of the logs in the settings, ``without`` the names of files to leave out. ``say`` gets a line on the columns
+    that are read by their names alone.
 
-    Raises SettingsError where a log lacks a required column, or an expression does not fit.
+    Raises SettingsError where a log lacks a required column, or an expression does not fit; UnreadableFileError;
+    LearnSparkError where no file is left.
     """
-    frames = [
-        _read(spark, folder, log, files, cohorts, f"{section}.{number}")
-        for number, (log, files) in enumerate(zip(logs, log_files(folder, logs), strict=True))
-    ]
+    frames = []
+    for number, (log, files) in enumerate(zip(logs, log_files(folder, logs), strict=True)):
+        if left := [file for file in files if file.name not in without]:
+            frames.append(_read(spark, folder, log, left, cohorts, f"{section}.{number}", say))
+    if not frames:
+        raise LearnSparkError(f"{section}: none of the {len(without):,} files in {folder} can be read")
     return reduce(lambda a, b: a.unionByName(b), frames)
 
 
-def refused_by_reason(rows: DataFrame, read: int, logs: list[LogSettings], section: str) -> tuple[ReasonCount, ...]:
-    """The refused ones among the ``read`` rows of ``read_logs``, by reason.
+def rows_by_reason(
+    rows: DataFrame, read: int, logs: list[LogSettings], section: str
+) -> tuple[tuple[ReasonCount, ...], tuple[ReasonCount, ...]]:
+    """(refused rows by reason, good rows by the field that became null) of the ``read`` rows of ``read_logs``.
 
     Raises SettingsError where another setting would fit most times, or positions count from 0.
     """
     from pyspark.sql import functions as F
 
-    groups = rows.where(F.size("reasons") > 0).groupBy("reasons", "source_file").agg(*_group_metrics()).collect()
+    groups = rows.where(F.size("reasons") + F.size("flaws") > 0)
+    groups = groups.groupBy("reasons", "flaws", "source_file").agg(*_group_metrics()).collect()
     reasons = counted((row["reasons"], row["rows"], row["example"], row["source_file"]) for row in groups)
+    every_flaw = counted((row["flaws"], row["rows"], row["example"], row["source_file"]) for row in groups)
     place = f"{section}.0" if len(logs) == 1 else f"{section}.N"
-    zero = next((one for one in reasons if one.reason == POSITION_FROM_ZERO), None)
+    zero = next((one for one in every_flaw if one.reason == POSITION_FROM_ZERO), None)
     if zero is not None and zero.rows >= LEAST_SHARE_FROM_ZERO * read:
         raise SettingsError(
             f"{place}: position is 0 in {zero.rows:,} of {read:,} rows, as in {zero.example} ({zero.file}), but the "
@@ -71,7 +90,8 @@ def refused_by_reason(rows: DataFrame, read: int, logs: list[LogSettings], secti
     metrics = {"event_time_given": read, "event_time_wrong": wrong, "event_time_examples": SEPARATOR.join(examples)}
     if error := clash(metrics, "event_time", logs[0].time_unit, where=f"{place}.columns.event_time", settings=place):
         raise error
-    return reasons
+    kept = [row for row in groups if not row["reasons"]]
+    return reasons, counted((row["flaws"], row["rows"], row["example"], row["source_file"]) for row in kept)
 
 
 def _group_metrics() -> list[Column]:
@@ -103,9 +123,15 @@ def once(rows: DataFrame) -> DataFrame:
 
 
 def _read(
-    spark: SparkSession, folder: Path, log: LogSettings, files: list[RawFile], cohorts: Mapping[str, str], where: str
+    spark: SparkSession,
+    folder: Path,
+    log: LogSettings,
+    files: list[RawFile],
+    cohorts: Mapping[str, str],
+    where: str,
+    say: Callable[[str], None],
 ) -> DataFrame:
-    from pyspark.errors import AnalysisException
+    from pyspark.errors import AnalysisException, ParseException
     from pyspark.sql import functions as F
 
     described = contract("exposures")
@@ -118,48 +144,50 @@ def _read(
         absent = "the files have no column" if log.by_name else "by_name is false, so the files give no"
         raise SettingsError(
             f"{where}: {absent} {', '.join(missing)}, and {where}.columns does not map it; "
-            f"the files have {', '.join(fields)}"
+            f"the files have {shown_names(fields)}"
         )
+    if by_name := [name for name in theirs if name not in log.columns]:
+        say(f"{where}: read by their names: {shown_names(by_name)} (by_name: false reads only what columns lists)")
     named = frame.select(
-        *[F.col(f"`f_{name}`").alias(name) for name in fields],
+        *[F.col(quoted(f"f_{name}")).alias(name) for name in fields],
         *[F.col(name).alias(f"_{name}") for name in ("raw", "malformed", "source_file")],
     )
-    try:
-        if log.where is not None:
-            named = named.where(F.col("_malformed") | F.coalesce(F.expr(log.where), F.lit(False)))
-        columns = {ours: F.col(f"`{one}`") if one in fields else F.expr(one) for ours, one in theirs.items()}
-        kinds = dict(named.select(*[column.alias(ours) for ours, column in columns.items()]).dtypes)
-        raw = named.select(
-            *[
-                F.when(~F.col("_malformed"), _text(columns[name], kinds[name])).alias(name)
-                if name in columns
-                else F.lit(None).cast("string").alias(name)
-                for name in described.names
-            ],
-            F.col("_raw").alias("raw"),
-            F.col("_malformed").alias("malformed"),
-            F.col("_source_file").alias("source_file"),
-        )
-    except AnalysisException as error:
-        raise SettingsError(
-            f"{where}: columns or where do not fit the files ({_first_line(error)}); the files have the columns "
-            f"{', '.join(fields)}"
-        ) from None
+    if log.where is not None:
+        condition = F.col("_malformed") | F.coalesce(value_of(log.where, [], f"{where}.where"), F.lit(False))
+        check_fits(named, condition, f"{where}.where", log.where, fields)
+        named = named.where(condition)
+    columns = {}
+    for ours, one in theirs.items():
+        columns[ours] = value_of(one, fields, f"{where}.columns.{ours}")
+        check_fits(named, columns[ours], f"{where}.columns.{ours}", one, fields)
+    kinds = dict(named.select(*[column.alias(ours) for ours, column in columns.items()]).dtypes)
+    raw = named.select(
+        *[
+            F.when(~F.col("_malformed"), _text(columns[name], kinds[name])).alias(name)
+            if name in columns
+            else F.lit(None).cast("string").alias(name)
+            for name in described.names
+        ],
+        F.col("_raw").alias("raw"),
+        F.col("_malformed").alias("malformed"),
+        F.col("_source_file").alias("source_file"),
+    )
     checked = check_rows(_typed(raw, log), described.row_rules)
     try:
         return checked.select(
             *described.names,
             *[F.expr(by).cast("string").alias(f"cohort_{name}") for name, by in cohorts.items()],
             "reasons",
-            F.when(F.size("reasons") > 0, F.col("raw")).alias("raw"),
+            "flaws",
+            F.when(F.size("reasons") + F.size("flaws") > 0, F.col("raw")).alias("raw"),
             F.when(F.exists("reasons", lambda reason: reason.startswith("event_time ")), F.col("raw_event_time")).alias(
                 "wrong_time"
             ),
             "source_file",
         )
-    except AnalysisException as error:
+    except (AnalysisException, ParseException) as error:
         raise SettingsError(
-            f"cohorts: an expression does not fit the columns of exposures ({_first_line(error)}); there are "
+            f"cohorts: an expression does not fit the columns of exposures ({reason(error)}); there are "
             f"{', '.join(described.names)}, and context['key']"
         ) from None
 
@@ -197,7 +225,3 @@ def _typed(raw: DataFrame, log: LogSettings) -> DataFrame:
     parts += [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in ("arm", "position")]
     hashed = F.substring(F.sha2(F.concat_ws("\x1f", *parts), 256), 1, 32)
     return typed.withColumn("event_id", F.coalesce("event_id", hashed))
-
-
-def _first_line(error: Exception) -> str:
-    return next(line.strip() for line in str(error).splitlines() if line.strip())[:300]

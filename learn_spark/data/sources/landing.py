@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learn_spark.core.causes import first_line
 from learn_spark.core.errors import RowCountError, SettingsError
 from learn_spark.core.quality.reasons import ReasonCount, counted, example_of
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
-from learn_spark.data.sources.corrupt_files import first_corrupt_file
+from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.source import RawFile, Source, check_names, of_kind
 from learn_spark.data.sources.times import clash, time_metrics
 from learn_spark.data.sources.typed_rows import event_as_json, spelling_metrics, typed_events, typed_items
@@ -138,17 +139,14 @@ class Landing:
         )
         path = f"file:{self.place / table}"
         try:
-            kept.write.mode("overwrite").parquet(path)
-        except Exception as error:
-            if broken := first_corrupt_file(files, error):
-                raise broken from error
-            if isinstance(error, (NumberFormatException, ArithmeticException, DateTimeException)):
-                # The contract's columns use try_cast, so only an expression of the settings can fail.
-                raise SettingsError(
-                    f"source.{'items' if table == 'items' else 'events'}: an expression in columns or where fails on a "
-                    f"row of the files; try_cast, try_divide and the like give null instead: {_first_line(error)}"
-                ) from None
-            raise
+            with naming_corrupt_files(files):
+                kept.write.mode("overwrite").parquet(path)
+        except (NumberFormatException, ArithmeticException, DateTimeException) as error:
+            # The contract's columns use try_cast, so only an expression of the settings can fail.
+            raise SettingsError(
+                f"source.{'items' if table == 'items' else 'events'}: an expression in columns or where fails on a "
+                f"row of the files; try_cast, try_divide and the like give null instead: {first_line(error)}"
+            ) from None
         # Files without rows are missing from the metrics.
         values = observed(observation, self.spark) or {"rows": 0}
         if self.time_formats is not None and values["rows"]:
@@ -187,7 +185,3 @@ def land_all(landing: Landing, items_path: str) -> tuple[LandedRows | None, Land
     if items is not None:
         known_items = known_items.unionByName(items.good().select("item_id")).distinct()
     return items, landing.events(known_items)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

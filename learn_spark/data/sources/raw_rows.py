@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.settings.source import FilesSettings
 from learn_spark.data.sources.column_names import distinct_names, is_plain, quoted
-from learn_spark.data.sources.corrupt_files import first_corrupt_file
+from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.parquet_files import read_parquet
 from learn_spark.data.sources.source import RawFile, UnreadableFileError, check_names, partition_keys
@@ -96,12 +96,8 @@ def _json_schema(spark: SparkSession, lines: DataFrame, files: Sequence[RawFile]
     encoders = spark._jvm.org.apache.spark.sql.Encoders  # type: ignore[union-attr]
     # Python's reader takes files or an RDD of Python; Java's takes the lines.
     texts = getattr(lines.select("value")._jdf, "as")(encoders.STRING())
-    try:
+    with naming_corrupt_files(files):
         found = DataFrame(spark.read.options(**options)._jreader.json(texts), spark).schema
-    except Exception as error:
-        if broken := first_corrupt_file(files, error):
-            raise broken from error
-        raise
     every = {field.name: field for field in found if field.name != _BROKEN}
     names = list(every)
     try:

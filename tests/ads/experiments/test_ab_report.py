@@ -51,7 +51,7 @@ def described(tmp_path_factory: pytest.TempPathFactory, log: pa.Table) -> Path:
     bad = log.slice(0, 3)
     bad = bad.set_column(bad.schema.get_field_index("user_id"), "user_id", pa.array([None, " ", "u1"]))
     bad = bad.set_column(bad.schema.get_field_index("event_id"), "event_id", pa.array(["b1", "b2", "b3"]))
-    bad = bad.set_column(bad.schema.get_field_index("revenue"), "revenue", pa.array([0.0, 0.0, float("nan")]))
+    bad = bad.set_column(bad.schema.get_field_index("weight"), "weight", pa.array([1.0, 1.0, float("nan")]))
     late = log.slice(0, 5)
     late = late.set_column(late.schema.get_field_index("event_id"), "event_id", pa.array([f"l{n}" for n in range(5)]))
     times = pa.array([START + timedelta(days=20)] * 5, pa.timestamp("us", "UTC"))
@@ -124,11 +124,11 @@ def test_rows_are_counted_and_refused_ones_kept(reported: tuple[ExperimentResult
         "before it": len(log) - during,
         "outside both": 5,
     }
-    assert result.refused == {"no user_id": 2, "revenue is not a number": 1}
+    assert result.refused == {"no user_id": 2, "weight is not a number from 0 on": 1}
     kept = [
         json.loads(line) for part in (workspace / "reports/features.refused").glob("*.json") for line in part.open()
     ]
-    assert sorted(row["reasons"][0] for row in kept) == ["no user_id", "no user_id", "revenue is not a number"]
+    assert sorted(row["reasons"][0] for row in kept) == ["no user_id", "no user_id", "weight is not a number from 0 on"]
     assert list((workspace / "staging").iterdir()) == []
 
 

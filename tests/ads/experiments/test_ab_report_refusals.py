@@ -89,7 +89,9 @@ def test_logs_without_what_is_needed_are_errors(small: Path, spark: SparkSession
     with pytest.raises(SettingsError, match="an expression does not fit the columns of exposures"):
         read_logs(spark, small.parent, logs, {"bad": "nothing + 1"})
     wrong = logs[0].model_copy(update={"columns": {"arm": "variant"}})
-    with pytest.raises(SettingsError, match="columns or where do not fit the files"):
+    with pytest.raises(
+        SettingsError, match=r"logs\.0\.columns\.arm: 'variant' does not fit the files: there is no column variant"
+    ):
         read_logs(spark, small.parent, [wrong], {})
 
 

@@ -53,13 +53,10 @@ def test_csv_and_delta_give_what_parquet_gives(spark: SparkSession, log: pa.Tabl
         read.append({row["event_id"]: row.asDict() | {"position": None} for row in rows})
         assert {row.pop("source_file") for row in read[-1].values()} == {name}
     refused = read[2].pop("bad")
-    assert refused["reasons"] == [
-        "context is not a JSON object",
-        "converted is not true or false",
-        "position is not a whole number from 1 on",
-        "weight is not a number from 0 on",
-    ]
+    assert refused["reasons"] == ["converted is not true or false", "weight is not a number from 0 on"]
+    assert refused["flaws"] == ["context is not a JSON object", "position is not a whole number from 1 on"]
+    assert (refused["context"], refused["position"]) == (None, None)
     assert len(read[0]) == 40
     assert {row["cohort_device"] for row in read[0].values()} == {"phone", "desktop"}
-    assert all(row["reasons"] == [] for row in read[0].values())
+    assert all(row["reasons"] == row["flaws"] == [] for row in read[0].values())
     assert read[0] == read[1] == read[2]

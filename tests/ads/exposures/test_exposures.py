@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -20,6 +21,7 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.source import UnreadableFileError
 from learn_spark.pipeline.runner import run_stages
 from tests.ads.exposures.journey_world import exposure_settings, write_journey
 from tests.ads.exposures.test_journey_exposures import CHOSEN, WORLD, exposures_of
@@ -103,6 +105,62 @@ def test_positions_from_0_and_another_unit_of_time_are_named_before_rows_are_jud
     epochs = [shown(place=place, at=1_714_557_600 + place) for place in range(1, 4)]
     with pytest.raises(SettingsError, match=r"exposures\.logs\.0\.columns\.event_time: 3 of 3 values.*time_unit: s"):
         run(settings_of(epochs), "exposures")
+
+
+def test_a_broken_optional_field_becomes_null_and_an_unreadable_file_is_skipped(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(**changed: Any) -> str:
+        row = {"who": "u", "sku": "i", "at": "2024-05-01T10:00:00", "took": "1", "paid": "2", "arm": "a", **changed}
+        return json.dumps(row)
+
+    lines = [
+        shown(id="fine", position=3, paid="2.5"),
+        shown(id="price", paid="9,90"),
+        shown(id="place", position="first"),
+        shown(id="about", context="phone"),
+        shown(id="bytes", context={"device": "t\ufffdv"}),
+        # A weight that is no number is refused: without one a row counts once, which would be a guess.
+        shown(id="weight", weight="many"),
+        shown(id="arm", arm="b\ufffd"),
+    ]
+    folder = tmp_path / "shown"
+    folder.mkdir()
+    (folder / "1.json").write_text("\n".join(lines) + "\n")
+    whole = gzip.compress("\n".join(shown(id=f"cut{n}") for n in range(3_000)).encode())
+    (folder / "2.json.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "3.json").write_text("[" + shown(id="array") + "]")
+    columns = {"event_id": "id", "user_id": "who", "item_id": "sku", "event_time": "at", "converted": "took"}
+    columns |= {"revenue": "paid"}
+    log = {"files": "shown/*.json*", "format": "json-lines", "columns": columns}
+
+    def settings_of(unreadable: str, pattern: str) -> Settings:
+        exposures = {"from": "logs", "path": str(tmp_path), "logs": [log | {"files": pattern}]}
+        return exposure_settings(tmp_path, {**exposures, "unreadable": unreadable}, LOOSE)
+
+    for pattern, name in (("shown/2.json*", r"shown/2\.json\.gz: "), ("shown/3.json", r"shown/3\.json: .* JSON array")):
+        with pytest.raises(UnreadableFileError, match=name):
+            run(settings_of("stop", pattern), "exposures")
+    with pytest.raises(LearnSparkError, match="none of the 1 files"):
+        run(settings_of("skip", "shown/3.json"), "exposures")
+    settings = settings_of("skip", "shown/*.json*")
+    (outcome,) = run_stages(["exposures"], settings, console=Reporter())
+    printed = capsys.readouterr().out
+    rows = {row["event_id"]: (row["revenue"], row["position"], row["context"]) for row in exposures_of(settings)}
+    assert rows == {
+        "fine": (2.5, 3, None),
+        "price": (None, None, None),
+        "place": (2.0, None, None),
+        "about": (2.0, None, None),
+        "bytes": (2.0, None, None),
+    }
+    counts = outcome.run.counts
+    assert [counts[name] for name in ("rows_in", "refused", "fields_nulled", "files_skipped")] == [7, 2, 4, 2]
+    reasons = {tuple(row["reasons"]) for row in read_rows(f"{settings.workspace}/tables/quarantine")}
+    assert reasons == {("not UTF-8",), ("weight is not a number from 0 on",)}
+    assert "exposures.logs.0: read by their names: arm, position, context, weight" in printed
+    for said in ("skip: shown/2.json.gz: ", "skip: shown/3.json: ", "1 row: revenue is not a number, as in", "9,90"):
+        assert said in printed, said
 
 
 def test_a_log_that_is_mostly_refused_stops_at_the_gate(tmp_path: Path, run: Run) -> None:
