@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.gate import GateReport, Rule, evaluate_rules
 from learn_spark.core.quality.profile import profile
+from learn_spark.core.quality.reasons import ReasonCount
 from learn_spark.core.quality.table_gate import check_rule_names, rules_of
 from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.observed import observed
@@ -76,7 +77,9 @@ def prepare(
     counted = observed(observation, spark) or {"rows": 0, "refused": 0, "flawed": 0}
     landed = spark.read.parquet(landed_at)
     bad = landed.where(F.size("reasons") > 0)
-    by_reason, by_flaw, refused_at = (), (), None
+    by_reason: tuple[ReasonCount, ...] = ()
+    by_flaw: tuple[ReasonCount, ...] = ()
+    refused_at = None
     if counted["refused"] or counted["flawed"]:
         by_reason, by_flaw = rows_by_reason(landed, counted["rows"], settings.logs, "logs")
     reasons = {one.reason: one.rows for one in by_reason}

@@ -9,7 +9,7 @@ from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.quarantine import quarantine
-from learn_spark.core.quality.reasons import flaw_notes, refusal_notes
+from learn_spark.core.quality.reasons import ReasonCount, flaw_notes, refusal_notes
 from learn_spark.core.settings.ads import LogExposuresSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables.contracts import contract
@@ -64,7 +64,8 @@ def make_exposures(
     counted = observed(observation, context.spark) or {"rows": 0, "refused": 0, "flawed": 0}
     if not counted["rows"]:
         raise LearnSparkError(f"exposures: the logs in {folder} have no row; check exposures.path and exposures.logs")
-    reasons, flaws = (), ()
+    reasons: tuple[ReasonCount, ...] = ()
+    flaws: tuple[ReasonCount, ...] = ()
     if counted["refused"] or counted["flawed"]:
         reasons, flaws = rows_by_reason(rows, counted["rows"], settings.logs, "exposures.logs")
     good = once(rows.where(F.size("reasons") == 0).select(*names))

@@ -74,8 +74,8 @@ def rows_by_reason(
     """
     from pyspark.sql import functions as F
 
-    groups = rows.where(F.size("reasons") + F.size("flaws") > 0)
-    groups = groups.groupBy("reasons", "flaws", "source_file").agg(*_group_metrics()).collect()
+    broken = rows.where(F.size("reasons") + F.size("flaws") > 0)
+    groups = broken.groupBy("reasons", "flaws", "source_file").agg(*_group_metrics()).collect()
     reasons = counted((row["reasons"], row["rows"], row["example"], row["source_file"]) for row in groups)
     every_flaw = counted((row["flaws"], row["rows"], row["example"], row["source_file"]) for row in groups)
     place = f"{section}.0" if len(logs) == 1 else f"{section}.N"
