@@ -48,7 +48,7 @@ site: setup ## Build the documentation as a site in site/ (strict: a dead link f
 picture: ## Draw the README's picture of the report, from var/quickstart (needs Chromium)
 	@scripts/picture.sh var/quickstart docs/images/report.png
 
-bench-%: setup ## Run benchmarks/%.py (bench-histories; bench-daily ARGS="--folder DIR")
+bench-%: setup ## Run benchmarks/%.py (bench-histories; bench-daily; bench-days ARGS="--folder DIR")
 	@$(VENV)/bin/python -m benchmarks.$* $(ARGS)
 
 lock: setup ## Resolve the dependencies anew into requirements/*.txt

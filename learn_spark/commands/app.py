@@ -68,9 +68,11 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
     one that may be written. ``waits``: the command has the option --wait.
     """
     from learn_spark.core.storage.locks import LockedError
+    from learn_spark.core.ticker import COMMAND
 
     try:
-        work()
+        with COMMAND.running():
+            work()
         return 0
     except LearnSparkError as error:
         if verbose:

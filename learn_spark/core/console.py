@@ -15,8 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from learn_spark.core.table_text import Cell, Column, lay_out
-
-SECONDS_BETWEEN_LINES = 10.0
+from learn_spark.core.ticker import COMMAND, SECONDS_BETWEEN_LINES
 
 
 class Bar:
@@ -65,25 +64,37 @@ class Reporter:
         self._width = width or (self.console.width if self.console.is_terminal else None)
         self._values: dict[str, object] = {}
         self._notes: list[str] = []
+        self.ticker = COMMAND
+
+    def at(self, step: str) -> None:
+        """Note the present step, which the ticker names when the step takes long; nothing is printed."""
+        self.ticker.at(step)
+
+    def _print(self, text: str = "", style: str = "") -> None:
+        self.console.print(Text(text, style=style))
+        if not self.console.quiet:
+            self.ticker.printed()
 
     def heading(self, text: str) -> None:
         """Print a heading in bold."""
-        self.console.print(Text(text, style="bold"))
+        self._print(text, "bold")
+        self.ticker.at_stage(text)
 
     def say(self, text: str) -> None:
         """Print one line of progress, indented below its heading."""
-        self.console.print(Text(f"  {text}"))
+        self._print(f"  {text}")
 
     def line(self, text: str = "") -> None:
         """Print one line without indentation: a result, which JSON has among its ``notes``."""
         if text:
             self._notes.append(text)
-        self.console.print(Text(text))
+        self._print(text)
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
         """A progress bar of ``total`` ``unit`` (such as "texts")."""
         bar = Bar(self, label, total, unit)
+        self.at(label)
         if not self.console.is_terminal or self.console.quiet:
             yield bar
             return
@@ -95,7 +106,7 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with self.ticker.paused(), Progress(*columns, console=self.console, transient=True) as progress:
             progress.add_task(label, total=total, note="")
             bar._rich = progress
             yield bar
@@ -108,10 +119,10 @@ class Reporter:
         names = [column.name for column in described]
         self._values[name or title] = [dict(zip(names, map(_finite, row), strict=True)) for row in rows]
         texts = [[column.text(cell) for column, cell in zip(described, row, strict=True)] for row in rows]
-        self.console.print()
-        self.console.print(Text(title, style="bold"))
+        self._print()
+        self._print(title, "bold")
         for number, text in enumerate(lay_out(names, texts, self._width)):
-            self.console.print(Text(text, style="bold" if number == 0 else ""))
+            self._print(text, "bold" if number == 0 else "")
 
     def record(self, name: str, value: object) -> None:
         """Add a value to the JSON object; nothing is printed."""

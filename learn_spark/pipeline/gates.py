@@ -41,6 +41,7 @@ class Gates:
         given: Mapping[str, float] | None = None,
     ) -> None:
         """Raise GateError unless the version passes its gate; arguments as for ``TableGate.require``."""
+        self._console.at(f"gate of {table}")
         evaluated = self._gate.require(table, version, run_id, given, versions=versions)
         if evaluated is None:
             return
@@ -52,6 +53,7 @@ class Gates:
 
     def write_docs(self) -> None:
         """Write the Data Docs of all evaluations since the last call; a failed gate has written its page already."""
+        self._console.at("writing the pages of the gates")
         for evaluated in self._evaluated:
             evaluated.write_docs()
         self._evaluated.clear()

@@ -107,7 +107,7 @@ def run_stages(
     if dry_run:
         _show_plans(stages, settings, workspace, console, model_id, force=force)
         return []
-    holder = SparkHolder(settings, verbose=verbose, meanwhile=prepare)
+    holder = SparkHolder(settings, verbose=verbose, meanwhile=prepare, at=console.at)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     outcomes = []
     job = f"a run of {', '.join(names)}"
@@ -180,6 +180,7 @@ def _run_stage(
     try:
         for table, version in pinned.items():
             gates.require(table, version, run_id, pinned)
+        console.at("working")
         result = stage.load().run(context)
         for note in result.notes:
             console.say(note)

@@ -21,9 +21,19 @@ if TYPE_CHECKING:
 class SparkHolder:
     """One Spark session for all stages of a process, started on first use."""
 
-    def __init__(self, settings: Settings, *, verbose: bool, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """``meanwhile`` runs on a thread while the JVM starts; it must not need Spark, and its errors are ignored."""
-        self._settings, self._verbose, self._meanwhile = settings, verbose, meanwhile
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        verbose: bool,
+        meanwhile: Callable[[], object] = lambda: None,
+        at: Callable[[str], object] = lambda step: None,
+    ) -> None:
+        """``meanwhile`` runs on a thread while the JVM starts; it must not need Spark, and its errors are ignored.
+
+        ``at`` gets the name of the step that begins.
+        """
+        self._settings, self._verbose, self._meanwhile, self._at = settings, verbose, meanwhile, at
         self._session: SparkSession | None = None
         self._started_here = False
 
@@ -36,6 +46,7 @@ class SparkHolder:
 
             from learn_spark.core.tables.session import start_session
 
+            self._at("starting Spark")
             self._started_here = SparkContext._active_spark_context is None
             log = None if self._verbose else workspace.folder("logs") / "spark.log"
             with ThreadPoolExecutor(1) as beside:
