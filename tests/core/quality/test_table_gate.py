@@ -369,10 +369,10 @@ def test_a_number_of_the_run_is_judged_though_the_run_wrote_no_version(
 
 
 def test_a_broken_gate_after_ingest_holds_back_what_is_downstream(
-    small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    small_settings: Callable[..., Settings], run: Callable[..., Any], prepared: Callable[..., None], tmp_path: Path
 ) -> None:
     settings = small_settings()
-    run(settings, "ingest", "histories")
+    prepared("ingest", "histories")
     workspace = Workspace.open(settings.workspace)
     before = {t: current_version(workspace.table(t)) for t in ("interactions", "user_histories")}
 

@@ -14,6 +14,8 @@ from pyspark.sql import functions as F
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.histories import HistoriesSettings, LastEventsHistoriesSettings
+from learn_spark.core.tables.runs import all_runs
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.histories.assemble import Size, assemble
 from learn_spark.data.histories.events import indexed_events, usable_events
 
@@ -110,11 +112,16 @@ def test_a_planted_future_changes_nothing(spark: SparkSession) -> None:
 
 
 def test_the_stage_counts_every_event(
-    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any]
+    spark: SparkSession,
+    small_settings: Callable[..., Settings],
+    run: Callable[..., Any],
+    prepared: Callable[..., None],
 ) -> None:
     settings = small_settings("histories.max_length=8", "objective.history=8")
-    ingest, outcome = run(settings, "ingest", "histories")
-    assert outcome.run.counts["rows_in"] == ingest.run.counts["interactions"]
+    prepared("ingest")
+    (outcome,) = run(settings, "histories")
+    (ingest, _) = all_runs(Workspace.open(settings.workspace))
+    assert outcome.run.counts["rows_in"] == ingest.counts["interactions"]
     table = spark.read.format("delta").load(f"{settings.workspace}/tables/user_histories")
     assert table.agg(F.sum("n_events")).first()[0] == outcome.run.counts["rows_in"]  # type: ignore[index]
     assert {len(row.item_index) for row in table.collect()} == {8}

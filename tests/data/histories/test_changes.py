@@ -25,10 +25,14 @@ def version(settings: Settings) -> int | None:
 
 
 def test_late_events_rebuild_their_users_alone(
-    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    spark: SparkSession,
+    small_settings: Callable[..., Settings],
+    run: Callable[..., Any],
+    prepared: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     settings = small_settings()
-    run(settings, "ingest", "histories")
+    prepared("ingest", "histories")
     before = {row["user_id"]: row for row in table(settings)}
     late = ["3\t1\t5\t700000000", "new\t2\t4\t890000000"]
     write_raw(tmp_path / "raw", events=[*event_lines(), *late])
@@ -62,10 +66,14 @@ def test_a_user_without_usable_events_any_more_leaves(
 
 
 def test_nothing_new_writes_nothing(
-    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    spark: SparkSession,
+    small_settings: Callable[..., Settings],
+    run: Callable[..., Any],
+    prepared: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     settings = small_settings()
-    run(settings, "ingest", "histories")
+    prepared("ingest", "histories")
     first = version(settings)
     # A new item without events: the index changes, no history does.
     path = tmp_path / "raw" / "ml-100k.item"
