@@ -17,6 +17,7 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.chunks import KILLS
 from tests.encoder.tiny import tiny_model
+from tests.stored import stored_rows
 from tests.world import write_raw
 
 Make = Callable[..., Settings]
@@ -72,7 +73,6 @@ def films(*changed: tuple[int, str]) -> list[str]:
 
 
 def test_one_percent_changed_is_one_percent_encoded_and_killers_are_set_aside(
-    spark: SparkSession,
     small_settings: Make,
     run: Callable[..., Any],
     tmp_path: Path,
@@ -97,7 +97,7 @@ def test_one_percent_changed_is_one_percent_encoded_and_killers_are_set_aside(
     # The greedy one goes in with a quarter of the token budget; the killer is found by halving.
     assert (counts["encoded"], counts["refused"], counts["rows_out"]) == (2, 1, FILMS - 1)
     assert counts["chunk_retries"] >= 2
-    (row,) = spark.read.format("delta").load(f"{settings.workspace}/tables/quarantine").collect()
+    (row,) = stored_rows(settings.workspace, "quarantine")
     assert (row.source_table, row.reasons) == ("text_embeddings", [KILLS])
     assert "Killer film" in json.loads(row.raw)["text"]
 

@@ -76,10 +76,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def by_command(base: Path, llm_folder: Path) -> World:
-    """Spark's own stages: FIRST."""
+def by_command(base: Path) -> World:
+    """Spark's own stages, which load no model: FIRST."""
     (base / "command").mkdir()
-    config, workspace = make_world(base / "command", llm_folder)
+    config, workspace = make_world(base / "command", base)
     return World(config, workspace, execute(BIN / "learn-spark", "run", config, "--set", f"pipeline.stages={FIRST}"))
 
 
@@ -123,12 +123,11 @@ def test_a_run_ends_with_stages_metrics_and_places(by_command: World, by_submit:
 def test_a_second_run_does_nothing_and_a_changed_setting_does_what_hangs_on_it(by_submit: World) -> None:
     tables = {t for stage in all_stages() for t in stage.writes if by_submit.workspace.has_table(t)}
     before = {t: current_version(by_submit.workspace.table(t)) for t in tables}
-    again = execute(BIN / "learn-spark", "run", by_submit.config)
+    again = execute(BIN / "python", "-X", "importtime", BIN / "learn-spark", "run", by_submit.config, errors=True)
     stages = load_settings(by_submit.config).pipeline.stages
     assert len(re.findall(r"^\w+ +up to date +", again, re.M)) == len(stages)
     assert {t: current_version(by_submit.workspace.table(t)) for t in tables} == before
-    times = execute(BIN / "python", "-X", "importtime", BIN / "learn-spark", "run", by_submit.config, errors=True)
-    imported = set(re.findall(r"^import time:.*\| +(\S+)$", times, re.M))
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", again, re.M))
     assert "learn_spark.pipeline.runner" in imported
     assert not {"pyspark", "torch", "great_expectations", "altair"} & imported
     plan = execute(BIN / "learn-spark", "run", by_submit.config, "--dry-run", "--set", "histories.min_value=2")

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.data.sources.location import LocationError
+from tests.stored import stored_rows
 from tests.world import write_config
 
 ITEMS = 'sku,name,dept,cost\nA1,"Lamp, ""round""",Home,12.50\n,Rug,Home,-3\nC3,,Home,\nD4,Vase\n'
@@ -64,28 +65,26 @@ def own_settings(tmp_path: Path, folder: Path) -> Callable[..., Settings]:
     return make
 
 
-def rows(spark: SparkSession, settings: Settings, table: str) -> list[Any]:
-    return spark.read.format("delta").load(f"{settings.workspace}/tables/{table}").collect()
+def rows(settings: Settings, table: str) -> list[Any]:
+    return stored_rows(settings.workspace, table)
 
 
-def events_of(spark: SparkSession, settings: Settings) -> dict[tuple[str, str], Any]:
-    return {(row.user_id, row.item_id): row for row in rows(spark, settings, "interactions")}
+def events_of(settings: Settings) -> dict[tuple[str, str], Any]:
+    return {(row.user_id, row.item_id): row for row in rows(settings, "interactions")}
 
 
-def test_csv_with_quotes_gzip_and_broken_lines(
-    spark: SparkSession, own_settings: Callable[..., Settings], run: Callable[..., Any]
-) -> None:
+def test_csv_with_quotes_gzip_and_broken_lines(own_settings: Callable[..., Settings], run: Callable[..., Any]) -> None:
     settings = own_settings()
     (outcome,) = run(settings, "ingest")
     counts = outcome.run.counts
     assert (counts["items"], counts["interactions"], counts["refused"], counts["files"]) == (2, 3, 4, 2)
-    items = {row.item_id: row for row in rows(spark, settings, "items")}
+    items = {row.item_id: row for row in rows(settings, "items")}
     assert (items["A1"].title, items["A1"].price, items["A1"].brand) == ('Lamp, "round"', 12.5, None)
     assert items["C3"].title is None
-    events = events_of(spark, settings)
+    events = events_of(settings)
     assert events["ann", "C3"].event_time.replace(tzinfo=UTC) == datetime(2024, 3, 1, 11, 30, tzinfo=UTC)
     assert {row.event_type for row in events.values()} == {"purchase"}
-    quarantined = rows(spark, settings, "quarantine")
+    quarantined = rows(settings, "quarantine")
     refused = {(row.source_table, tuple(row.reasons)): json.loads(row.raw) for row in quarantined}
     assert refused["items", ("no item_id",)]["name"] == "Rug"
     assert refused["items", ("malformed line",)] == {"line": "D4,Vase"}
@@ -98,13 +97,13 @@ def test_csv_with_quotes_gzip_and_broken_lines(
 
 
 def test_line_breaks_inside_quotes(
-    spark: SparkSession, folder: Path, own_settings: Callable[..., Settings], run: Callable[..., Any]
+    folder: Path, own_settings: Callable[..., Settings], run: Callable[..., Any]
 ) -> None:
     lines = 'sku,name,dept,cost\nA1,"Lamp,\n ""round""",Home,12.50\nC3,Bowl,Home,2\n'
     (folder / "items.csv.gz").write_bytes(gzip.compress(lines.encode()))
     settings = own_settings(items={"files": "items.csv.gz", "columns": ITEM_COLUMNS, "multiline": True})
     counts = run(settings, "ingest")[0].run.counts
-    actual = {row.item_id: row for row in rows(spark, settings, "items")}
+    actual = {row.item_id: row for row in rows(settings, "items")}
     assert actual["A1"].title.split() == ["Lamp,", '"round"']
     assert (actual["A1"].price, actual["C3"].price) == (12.5, 2.0)
     # Two items, and of five events that of an unknown item and that without a time are refused.
@@ -143,7 +142,7 @@ def test_what_is_described_wrongly_is_named(own_settings: Callable[..., Settings
 
 
 def test_json_lines_items_and_parquet_events(
-    spark: SparkSession, folder: Path, own_settings: Callable[..., Settings], run: Callable[..., Any]
+    folder: Path, own_settings: Callable[..., Settings], run: Callable[..., Any]
 ) -> None:
     lines = ['{"sku": 1, "name": "Lamp \\u00e9", "cost": 12.5}', '{"sku": "2", "name": "Rug"', '{"sku": 3, "cost": 1}']
     (folder / "items.jsonl").write_text("\n".join(lines) + "\n")
@@ -161,13 +160,13 @@ def test_json_lines_items_and_parquet_events(
         events={"files": "*.parquet", "format": "parquet", "columns": EVENT_COLUMNS},
     )
     run(settings, "ingest")
-    items = {row.item_id: (row.title, row.price, row.category) for row in rows(spark, settings, "items")}
+    items = {row.item_id: (row.title, row.price, row.category) for row in rows(settings, "items")}
     # No line names a dept: a field that a delivery lacks is as one that a line lacks.
     assert items == {"1": ("Lamp é", 12.5, None), "3": (None, 1.0, None)}
-    events = events_of(spark, settings)
+    events = events_of(settings)
     assert {key: row.value for key, row in events.items()} == {("7", "1"): 1.5, ("8", "3"): None}
     assert events["7", "1"].event_time == datetime(2024, 3, 1, 10, 30, 0, 250_000)
-    refused = {tuple(row.reasons): json.loads(row.raw) for row in rows(spark, settings, "quarantine")}
+    refused = {tuple(row.reasons): json.loads(row.raw) for row in rows(settings, "quarantine")}
     assert refused["malformed line",] == {"line": lines[1]}
     assert (refused["no user_id",]["sku"], refused["no user_id",]["amount"]) == (1.0, 2.0)
 
@@ -192,15 +191,15 @@ def test_a_new_version_of_a_delta_table_is_read(
     assert not second.up_to_date
     assert (second.run.counts["interactions"], second.run.counts["duplicates"]) == (1, 2)
     assert second.run.counts["files"] == 1
-    events = events_of(spark, settings)
+    events = events_of(settings)
     assert events["bob", "C3"].event_time == datetime(2024, 3, 1, 10, 0, 0, 1_000)
     assert len(events) == 3
-    states = [row.state for row in rows(spark, settings, "raw_files") if row.file == "log"]
+    states = [row.state for row in rows(settings, "raw_files") if row.file == "log"]
     assert sorted(states) == ["version:0", "version:1"]
 
 
 def test_expressions_conditions_and_files_whose_columns_differ(
-    spark: SparkSession, folder: Path, own_settings: Callable[..., Settings], run: Callable[..., Any]
+    folder: Path, own_settings: Callable[..., Settings], run: Callable[..., Any]
 ) -> None:
     (folder / "log-1.csv").write_text("customer;sku;when;pieces;each\nann;A1;1709287200000;2;1.5\nann;C3;0;1;1\n")
     (folder / "log-2.csv").write_text(
@@ -218,13 +217,13 @@ def test_expressions_conditions_and_files_whose_columns_differ(
         run(own_settings(time_unit="ms", events={**events, "where": "pieces > 0"}), "ingest")
     settings = own_settings(time_unit="ms", events=events)
     (outcome,) = run(settings, "ingest")
-    actual = {key: (row.event_type, row.value) for key, row in events_of(spark, settings).items()}
+    actual = {key: (row.event_type, row.value) for key, row in events_of(settings).items()}
     assert actual == {("ANN", "A1"): ("few", 3.0), ("BOB", "A1"): ("many", 12.0)}
-    quarantined = [row for row in rows(spark, settings, "quarantine") if row.source_table == "interactions"]
+    quarantined = [row for row in rows(settings, "quarantine") if row.source_table == "interactions"]
     assert sorted((*row.reasons, row.source_file) for row in quarantined) == [
         ("event_time before 1990-01-01", "log-1.csv"),
         ("malformed line", "log-2.csv"),
     ]
-    read = {row.file: (row.rows, row.refused) for row in rows(spark, settings, "raw_files")}
+    read = {row.file: (row.rows, row.refused) for row in rows(settings, "raw_files")}
     assert (read["log-1.csv"], read["log-2.csv"]) == ((2, 1), (2, 1))
     assert outcome.run.counts["files"] == 3

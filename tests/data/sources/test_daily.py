@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
+from tests.stored import stored_rows
 from tests.world import write_config
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
@@ -106,12 +106,13 @@ def shop(tmp_path: Path) -> Callable[[str], tuple[Path, Settings]]:
     return make
 
 
-def contents(spark: SparkSession, settings: Settings) -> dict[str, list[str]]:
+def contents(settings: Settings) -> dict[str, list[str]]:
     """The tables as sorted rows, without what names the run or the order of arrival."""
     actual = {}
     for table in TABLES:
-        frame = spark.read.format("delta").load(Workspace.open(settings.workspace).table(table))
-        rows = [row.asDict() for row in frame.drop("run_id").collect()]
+        rows = [row.asDict() for row in stored_rows(settings.workspace, table)]
+        for row in rows:
+            row.pop("run_id", None)
         if table == "item_index":
             assert sorted(row.pop("item_index") for row in rows) == list(range(1, len(rows) + 1))
         actual[table] = sorted(map(repr, rows))
@@ -128,7 +129,7 @@ def groupings(seed: int) -> list[list[str]]:
 
 
 def test_every_way_of_delivery_gives_the_same_tables(
-    spark: SparkSession, shop: Callable[[str], tuple[Path, Settings]], run: Callable[..., Any]
+    shop: Callable[[str], tuple[Path, Settings]], run: Callable[..., Any]
 ) -> None:
     def delivered(name: str, runs: Sequence[Sequence[str]]) -> Settings:
         folder, settings = shop(name)
@@ -140,12 +141,12 @@ def test_every_way_of_delivery_gives_the_same_tables(
         return settings
 
     at_once = delivered("at_once", [list(DAYS)])
-    expected = contents(spark, at_once)
-    check_at_once(spark, at_once)
+    expected = contents(at_once)
+    check_at_once(at_once)
     ways = {"in_order": [[day] for day in DAYS], "shuffled": groupings(1)}
     for name, runs in ways.items():
         settings = delivered(name, runs)
-        actual = contents(spark, settings)
+        actual = contents(settings)
         for table in TABLES:
             assert actual[table] == expected[table], (name, table)
 
@@ -158,11 +159,11 @@ def test_every_way_of_delivery_gives_the_same_tables(
     assert versions() == before
 
 
-def check_at_once(spark: SparkSession, settings: Settings) -> None:
+def check_at_once(settings: Settings) -> None:
     """What must stand in the tables, told from the lines by hand."""
 
     def rows(table: str) -> list[Any]:
-        return spark.read.format("delta").load(Workspace.open(settings.workspace).table(table)).collect()
+        return stored_rows(settings.workspace, table)
 
     items = {row.item_id: (row.title, row.price) for row in rows("items")}
     assert items == {

@@ -21,13 +21,15 @@ from learn_spark.data.sources import ingest
 from learn_spark.data.sources.ingest import Tally
 from learn_spark.data.sources.location import LocationError, resolve
 from learn_spark.data.sources.source import UnreadableFileError
+from tests.data.sources.landed import landed_rows
+from tests.stored import stored_rows
 from tests.world import ITEMS, event_lines, item_lines, write_config, write_raw
 
 TABLES = ("items", "item_index", "interactions", "quarantine")
 
 
-def rows(spark: SparkSession, settings: Settings, table: str) -> list[Any]:
-    return spark.read.format("delta").load(Workspace.open(settings.workspace).table(table)).collect()
+def rows(settings: Settings, table: str) -> list[Any]:
+    return stored_rows(settings.workspace, table)
 
 
 def versions(settings: Settings) -> dict[str, int | None]:
@@ -35,30 +37,26 @@ def versions(settings: Settings) -> dict[str, int | None]:
     return {table: current_version(workspace.table(table)) for table in TABLES}
 
 
-def test_the_standard_world_goes_in_whole(
-    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any]
-) -> None:
+def test_the_standard_world_goes_in_whole(small_settings: Callable[..., Settings], run: Callable[..., Any]) -> None:
     settings = small_settings()
     (outcome,) = run(settings, "ingest")
     lines = event_lines()
     assert outcome.run.counts["rows_in"] == ITEMS + len(lines)
     assert outcome.run.counts["refused"] == outcome.run.counts["duplicates"] == 0
-    actual = {
-        (r.user_id, r.item_id, r.value, int(r.event_time.timestamp())) for r in rows(spark, settings, "interactions")
-    }
+    actual = {(r.user_id, r.item_id, r.value, int(r.event_time.timestamp())) for r in rows(settings, "interactions")}
     assert actual == {(u, i, float(v), int(t)) for u, i, v, t in (line.split("\t") for line in lines)}
-    assert all(str(r.event_time.date()) == str(r.event_date) for r in rows(spark, settings, "interactions"))
-    items = {r.item_id: r for r in rows(spark, settings, "items")}
+    assert all(str(r.event_time.date()) == str(r.event_date) for r in rows(settings, "interactions"))
+    items = {r.item_id: r for r in rows(settings, "items")}
     assert items["2"].title == "Horror story number 2"
     assert (items["2"].category, items["2"].attributes) == ("Horror Thriller", "1995")
-    indexes = {r.item_index: r.item_id for r in rows(spark, settings, "item_index")}
+    indexes = {r.item_index: r.item_id for r in rows(settings, "item_index")}
     by_id = sorted(items, key=str.encode)
     assert [indexes[n] for n in range(1, ITEMS + 1)] == by_id
     assert len(indexes) == ITEMS
 
 
 def test_bad_rows_are_refused_with_every_reason_and_again_change_nothing(
-    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     good = event_lines()
     bad = {
@@ -87,13 +85,13 @@ def test_bad_rows_are_refused_with_every_reason_and_again_change_nothing(
     assert counts["refused"] == len(bad) + 1 + 2
     assert counts["duplicates"] == 1 + 3
     assert counts["rows_in"] == counts["rows_out"] + counts["refused"] + counts["duplicates"]
-    quarantined = {_as_line(r.raw): r for r in rows(spark, settings, "quarantine") if r.source_table == "interactions"}
+    quarantined = {_as_line(r.raw): r for r in rows(settings, "quarantine") if r.source_table == "interactions"}
     assert {line: row.reasons for line, row in quarantined.items()} == {
         line: sorted(reasons) for line, reasons in bad.items()
     }
     twice = quarantined["1\t2\t5\tnoon"]
     assert (twice.occurrences, twice.run_id) == (2, outcome.run.run_id)
-    items = [r for r in rows(spark, settings, "quarantine") if r.source_table == "items"]
+    items = [r for r in rows(settings, "quarantine") if r.source_table == "items"]
     assert sorted(r.reasons for r in items) == [["malformed line"], ["no item_id"]]
 
     before = versions(settings)
@@ -113,11 +111,11 @@ def _as_line(raw: str) -> str:
 
 
 def test_new_items_and_events_are_added_and_no_index_moves(
-    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    small_settings: Callable[..., Settings], run: Callable[..., Any], prepared: Callable[..., None], tmp_path: Path
 ) -> None:
     settings = small_settings()
-    run(settings, "ingest")
-    first = {r.item_id: r.item_index for r in rows(spark, settings, "item_index")}
+    prepared("ingest")
+    first = {r.item_id: r.item_index for r in rows(settings, "item_index")}
     # "05" sorts before most ids: an index by rank would shift the others.
     changed = [line.replace("Horror story number 2\t", "Another title\t") for line in item_lines()]
     write_raw(
@@ -127,14 +125,14 @@ def test_new_items_and_events_are_added_and_no_index_moves(
     )
     (outcome,) = run(settings, "ingest")
     assert not outcome.up_to_date
-    second = {r.item_id: r.item_index for r in rows(spark, settings, "item_index")}
+    second = {r.item_id: r.item_index for r in rows(settings, "item_index")}
     assert second == {**first, "05": ITEMS + 1}
-    assert {r.item_id: r.title for r in rows(spark, settings, "items")}["2"] == "Another title"
-    assert len(rows(spark, settings, "interactions")) == len(event_lines()) + 1
+    assert {r.item_id: r.title for r in rows(settings, "items")}["2"] == "Another title"
+    assert len(rows(settings, "interactions")) == len(event_lines()) + 1
 
 
 def test_invalid_utf8_and_a_byte_order_mark(
-    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    small_settings: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     settings = small_settings()
     path = tmp_path / "raw" / "ml-100k.item"
@@ -142,9 +140,9 @@ def test_invalid_utf8_and_a_byte_order_mark(
     path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"40\tbad \xff\xfe title\t1995\tDrama\r\n")
     (outcome,) = run(settings, "ingest")
     assert outcome.run.counts["items"] == ITEMS + 1
-    assert rows(spark, settings, "quarantine") == []
-    assert [r.title for r in rows(spark, settings, "items") if r.item_id == "40"] == [None]
-    assert {r.attributes for r in rows(spark, settings, "items")} == {"1995"}
+    assert rows(settings, "quarantine") == []
+    assert [r.title for r in rows(settings, "items") if r.item_id == "40"] == [None]
+    assert {r.attributes for r in rows(settings, "items")} == {"1995"}
 
 
 def test_missing_columns_files_and_packages_are_named(
@@ -208,7 +206,7 @@ def write(path: Path, header: str, *lines: str) -> Path:
 
 
 def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
-    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,", "B,Rug,2,")
@@ -238,8 +236,8 @@ def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
     skipping = settings_for(unreadable="skip")
     (outcome,) = run(skipping, "ingest")
     assert (outcome.run.counts["files_skipped"], outcome.run.counts["files"]) == (3, 1)
-    assert {r.user_id for r in rows(spark, skipping, "interactions")} == {"ann", "bob"}
-    errors = {r.file: r.error for r in rows(spark, skipping, "raw_files")}
+    assert {r.user_id for r in rows(skipping, "interactions")} == {"ann", "bob"}
+    errors = {r.file: r.error for r in rows(skipping, "raw_files")}
     assert {name for name, error in errors.items() if error} == set(why)
     assert all(text in errors[name] for name, text in why.items())
     # Delivered again, whole this time.
@@ -260,7 +258,7 @@ def test_a_file_that_cannot_be_read_stops_all_or_is_skipped(
 
 
 def test_only_new_files_are_read(
-    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,")
@@ -271,13 +269,12 @@ def test_only_new_files_are_read(
     (outcome,) = run(settings, "ingest")
     counts = outcome.run.counts
     assert (counts["files"], counts["rows_in"], counts["rows_out"], counts["duplicates"]) == (1, 3, 2, 1)
-    ledger = {r.file: (r.rows, r.refused, r.error) for r in rows(spark, settings, "raw_files")}
+    ledger = {r.file: (r.rows, r.refused, r.error) for r in rows(settings, "raw_files")}
     assert ledger == {"items.csv": (1, 0, None), "log-1.csv": (2, 1, None), "log-2.csv.gz": (3, 0, None)}
-    assert [r.file for r in rows(spark, settings, "raw_files") if r.run_id == outcome.run.run_id] == ["log-2.csv.gz"]
+    assert [r.file for r in rows(settings, "raw_files") if r.run_id == outcome.run.run_id] == ["log-2.csv.gz"]
 
 
 def test_a_run_that_died_before_the_ledger_is_repeated_without_double_rows(
-    spark: SparkSession,
     settings_for: Callable[..., Settings],
     run: Callable[..., Any],
     tmp_path: Path,
@@ -296,17 +293,17 @@ def test_a_run_that_died_before_the_ledger_is_repeated_without_double_rows(
         with pytest.raises(KeyboardInterrupt):
             run(settings, "ingest")
     before = versions(settings)
-    quarantined = {table: sorted(map(str, rows(spark, settings, table))) for table in TABLES}
+    quarantined = {table: sorted(map(str, rows(settings, table))) for table in TABLES}
     (outcome,) = run(settings, "ingest")
     assert (outcome.run.counts["rows_in"], outcome.run.counts["rows_out"]) == (5, 0)
     assert (outcome.run.counts["refused"], outcome.run.counts["duplicates"]) == (2, 3)
     assert versions(settings) == before
-    assert {table: sorted(map(str, rows(spark, settings, table))) for table in TABLES} == quarantined
-    assert sorted(r.file for r in rows(spark, settings, "raw_files")) == ["items.csv", "log.csv"]
+    assert {table: sorted(map(str, rows(settings, table))) for table in TABLES} == quarantined
+    assert sorted(r.file for r in rows(settings, "raw_files")) == ["items.csv", "log.csv"]
 
 
 def test_ids_and_numbers_that_a_spreadsheet_has_touched(
-    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     bad_items = {"1.2E+05,Lamp,1,": "item_id lost its digits"}
@@ -325,47 +322,44 @@ def test_ids_and_numbers_that_a_spreadsheet_has_touched(
     write(folder / "log.csv", EVENT_HEADER, f"7.0,12,1,{MARCH}", f"7,12.000,1.0,{MARCH}.0", *bad_events)
     settings = settings_for()
     (outcome,) = run(settings, "ingest")
-    actual = {r.item_id: r.price for r in rows(spark, settings, "items")}
+    actual = {r.item_id: r.price for r in rows(settings, "items")}
     without = dict.fromkeys(["1E5A", "12.50", *(line[:2] for line in nulled)])
     assert actual == {"12": 1000.0, **without}
     assert outcome.run.counts["fields_nulled"] == len(nulled)
-    assert [(r.user_id, r.item_id) for r in rows(spark, settings, "interactions")] == [("7", "12")]
+    assert [(r.user_id, r.item_id) for r in rows(settings, "interactions")] == [("7", "12")]
     assert outcome.run.counts["duplicates"] == 2
     names = {"items": ITEM_HEADER.split(","), "interactions": EVENT_HEADER.split(",")}
     quarantined = {
         ",".join(json.loads(r.raw).get(name, "") for name in names[r.source_table]): r.reasons
-        for r in rows(spark, settings, "quarantine")
+        for r in rows(settings, "quarantine")
     }
     assert quarantined == {line: [reason] for line, reason in (bad_items | bad_events).items()}
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1_000), ("us", 1_000_000)])
 def test_times_are_in_the_unit_that_the_settings_say(
-    spark: SparkSession,
-    settings_for: Callable[..., Settings],
-    run: Callable[..., Any],
-    tmp_path: Path,
-    unit: str,
-    factor: int,
+    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", ITEM_HEADER, "A,Lamp,1,")
     moments = {"good": MARCH, "old": 0, "year2264": 9_300_000_000, "never": 10**14}
-    write(folder / "log.csv", EVENT_HEADER, *(f"{who},A,1,{moment * factor}" for who, moment in moments.items()))
-    settings = settings_for(time_unit=unit)
-    run(settings, "ingest")
-    (event,) = rows(spark, settings, "interactions")
-    assert (event.user_id, str(event.event_time)) == ("good", "2024-03-01 10:00:00")
-    quarantined = {json.loads(r.raw)["customer"]: r.reasons for r in rows(spark, settings, "quarantine")}
-    assert quarantined == {
-        "old": ["event_time before 1990-01-01"],
-        "year2264": ["event_time in the future"],
-        "never": ["event_time is not a time"],
-    }
+    for unit, factor in (("s", 1), ("ms", 1_000), ("us", 1_000_000)):
+        write(folder / "log.csv", EVENT_HEADER, *(f"{who},A,1,{moment * factor}" for who, moment in moments.items()))
+        settings = settings_for(time_unit=unit)
+        if unit == "us":
+            run(settings, "ingest")
+            good, refused = rows(settings, "interactions"), rows(settings, "quarantine")
+        else:
+            _, good, refused = landed_rows(spark, settings, tmp_path / unit)
+        assert [(event.user_id, str(event.event_time)) for event in good] == [("good", "2024-03-01 10:00:00")], unit
+        assert {json.loads(r.raw)["customer"]: r.reasons for r in refused} == {
+            "old": ["event_time before 1990-01-01"],
+            "year2264": ["event_time in the future"],
+            "never": ["event_time is not a time"],
+        }, unit
 
 
 def test_titles_go_in_byte_for_byte(
-    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     titles = {
@@ -384,16 +378,16 @@ def test_titles_go_in_byte_for_byte(
         file.write(f"\udcff,long,1,{MARCH}\n".encode(errors="surrogateescape"))
     settings = settings_for()
     run(settings, "ingest")
-    actual = {r.item_id: r.title for r in rows(spark, settings, "items")}
+    actual = {r.item_id: r.title for r in rows(settings, "items")}
     assert actual.pop("bad") is None
     assert actual.keys() == titles.keys()
     assert {name for name in titles if actual[name] != titles[name]} == set()
-    quarantined = rows(spark, settings, "quarantine")
+    quarantined = rows(settings, "quarantine")
     assert [(r.source_table, r.reasons) for r in quarantined] == [("interactions", ["not UTF-8"])]
 
 
 def test_of_several_deliveries_of_an_item_the_newest_change_wins(
-    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "log.csv", EVENT_HEADER, f"ann,A,1,{MARCH}")
@@ -402,7 +396,7 @@ def test_of_several_deliveries_of_an_item_the_newest_change_wins(
     def delivered(number: int, *lines: str) -> tuple[dict[str, str], int]:
         write(folder / f"items-{number}.csv", ITEM_HEADER, *lines)
         (outcome,) = run(settings, "ingest")
-        return {r.item_id: r.title for r in rows(spark, settings, "items")}, outcome.run.counts["items"]
+        return {r.item_id: r.title for r in rows(settings, "items")}, outcome.run.counts["items"]
 
     first = {"A": "new", "B": "two", "C": "other"}
     assert delivered(1, "A,new,1,2000", "A,old,1,1000", "B,one,1,5", "B,two,1,5", "C,other,1,", "C,else,1,") == (
@@ -412,11 +406,11 @@ def test_of_several_deliveries_of_an_item_the_newest_change_wins(
     # An older A, a B of the same time that is smaller; C has no times, so that the delivery decides.
     assert delivered(2, "A,older,1,1500", "B,a,1,5", "C,late,1,") == (first | {"C": "late"}, 1)
     assert delivered(3, "A,newest,1,2001", "B,zzz,1,5", "C,late,1,")[0] == {"A": "newest", "B": "zzz", "C": "late"}
-    assert [r.item_index for r in rows(spark, settings, "item_index") if r.item_id == "A"] == [1]
+    assert [r.item_index for r in rows(settings, "item_index") if r.item_id == "A"] == [1]
 
 
 def test_events_wait_in_quarantine_for_their_item(
-    spark: SparkSession, settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    settings_for: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", ITEM_HEADER)
@@ -425,10 +419,10 @@ def test_events_wait_in_quarantine_for_their_item(
     # A catalogue of nothing is not passed on.
     with pytest.raises(GateError, match="items"):
         run(settings, "ingest")
-    assert rows(spark, settings, "items") == rows(spark, settings, "interactions") == []
+    assert rows(settings, "items") == rows(settings, "interactions") == []
 
     def quarantined() -> dict[str, tuple[list[str], bool]]:
-        actual = rows(spark, settings, "quarantine")
+        actual = rows(settings, "quarantine")
         return {json.loads(r.raw)["customer"]: (r.reasons, r.parsed is not None) for r in actual}
 
     waiting = {"eve": (["unknown item"], True)}
@@ -441,7 +435,7 @@ def test_events_wait_in_quarantine_for_their_item(
     (outcome,) = run(settings, "ingest")
     counts = outcome.run.counts
     assert (counts["files"], counts["rows_in"], counts["interactions"], counts["out_of_quarantine"]) == (1, 1, 1, 1)
-    (event,) = rows(spark, settings, "interactions")
+    (event,) = rows(settings, "interactions")
     assert (event.user_id, event.item_id, event.value) == ("ann", "A", 1.5)
     assert (str(event.event_time), str(event.event_date)) == ("2024-03-01 10:00:00", "2024-03-01")
     assert quarantined() == {"bob": (["no event_time"], False), **waiting}

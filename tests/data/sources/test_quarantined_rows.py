@@ -81,7 +81,7 @@ def test_refused_rows_are_said_by_reason_and_go_in_once_the_settings_fit(
     assert (counts["left_quarantine"], counts["interactions"]) == (2, 2)
     assert any(line.startswith("2 rows left quarantine") for line in lines)
     assert sorted(row.file for row in refused_rows(workspace)) == ["items.csv", "log-1.csv", "log-2.csv"]
-    assert {"ann", "bob"} <= {row.user_id for row in rows(spark, settings, "interactions")}
+    assert {"ann", "bob"} <= {row.user_id for row in rows(settings, "interactions")}
 
 
 def test_corrections_without_a_key_or_a_time_of_change_are_said(

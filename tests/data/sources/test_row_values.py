@@ -18,6 +18,8 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
+from tests.data.sources.landed import landed_rows
+from tests.stored import stored_rows
 from tests.world import write_config
 
 TIME = "2024-03-01 10:00:00"
@@ -56,12 +58,12 @@ def write(path: Path, header: str, *lines: str) -> None:
     path.write_text("\n".join((header, *lines)) + "\n", encoding="utf-8", newline="")
 
 
-def rows(spark: SparkSession, settings: Settings, table: str) -> list[Any]:
-    return spark.read.format("delta").load(Workspace.open(settings.workspace).table(table)).collect()
+def rows(settings: Settings, table: str) -> list[Any]:
+    return stored_rows(settings.workspace, table)
 
 
-def refused(spark: SparkSession, settings: Settings, key: str = "u") -> dict[str, list[str]]:
-    return {json.loads(row.raw)[key]: row.reasons for row in rows(spark, settings, "quarantine")}
+def refused(settings: Settings, key: str = "u") -> dict[str, list[str]]:
+    return {json.loads(row.raw)[key]: row.reasons for row in rows(settings, "quarantine")}
 
 
 TIMES = {
@@ -83,23 +85,22 @@ TIMES = {
 
 
 def test_text_is_a_time_only_with_a_date(
-    spark: SparkSession, shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", "sku,name,brand,cost,changed", "A,Lamp,,,")
     write(folder / "log.csv", "u,sku,n,t", *(f"{who},A,1,{text}" for who, (text, _) in TIMES.items()), "none,A,1,")
     settings = shop(time_unit="iso", time_formats=["dd.MM.yyyy HH:mm"])
     (outcome,) = run(settings, "ingest")
-    read = {row.user_id: str(row.event_time) for row in rows(spark, settings, "interactions")}
+    read = {row.user_id: str(row.event_time) for row in rows(settings, "interactions")}
     assert read == {who: time for who, (_, time) in TIMES.items() if time is not None}
     wrong = {who: ["event_time is not a time"] for who, (_, time) in TIMES.items() if time is None}
-    assert refused(spark, settings) == {**wrong, "none": ["no event_time"]}
+    assert refused(settings) == {**wrong, "none": ["no event_time"]}
     assert outcome.run.counts["refused"] == len(wrong) + 1
 
 
-@pytest.mark.parametrize("unit", ["s", "ms", "us", "iso"])
 def test_a_timestamp_is_a_time_under_every_unit(
-    spark: SparkSession, shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path, unit: str
+    spark: SparkSession, shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", "sku,name,brand,cost,changed", f"A,Lamp,,,{TIME}")
@@ -108,16 +109,20 @@ def test_a_timestamp_is_a_time_under_every_unit(
         {"u": ["ann", "bob"], "sku": ["A", "A"], "n": [1.5, 2.0], "t": pa.array(times, pa.timestamp("us"))}
     )
     pq.write_table(table, folder / "log.parquet")
-    settings = shop({"files": "log.parquet", "format": "parquet"}, time_unit=unit)
-    run(settings, "ingest")
-    (event,) = rows(spark, settings, "interactions")
-    assert event.event_time == times[0]
-    assert [str(row.updated_at) for row in rows(spark, settings, "items")] == [TIME]
-    assert refused(spark, settings) == {"bob": ["no event_time"]}
+    for unit in ("s", "ms", "us", "iso"):
+        settings = shop({"files": "log.parquet", "format": "parquet"}, time_unit=unit)
+        if unit == "iso":
+            run(settings, "ingest")
+            items, good, bad = (rows(settings, table) for table in ("items", "interactions", "quarantine"))
+        else:
+            items, good, bad = landed_rows(spark, settings, tmp_path / unit)
+        assert [event.event_time for event in good] == [times[0]], unit
+        assert [str(row.updated_at) for row in items] == [TIME], unit
+        assert {json.loads(row.raw)["u"]: row.reasons for row in bad} == {"bob": ["no event_time"]}, unit
 
 
 def test_a_unit_that_clashes_with_the_data_stops_before_anything_is_written(
-    spark: SparkSession, shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", "sku,name,brand,cost,changed", "A,Lamp,,,")
@@ -145,7 +150,7 @@ def test_a_unit_that_clashes_with_the_data_stops_before_anything_is_written(
     write(folder / "log.csv", "u,sku,n,t", f"ann,A,1,{SECONDS}", f"bob,A,1,{SECONDS * 1_000}", f"eve,A,1,{SECONDS}")
     settings = shop(time_unit="s")
     run(settings, "ingest")
-    assert refused(spark, settings) == {"bob": ["event_time is not a time"]}
+    assert refused(settings) == {"bob": ["event_time is not a time"]}
 
 
 def test_formats_of_times_are_checked_with_the_settings(shop: Callable[..., Settings]) -> None:
@@ -155,7 +160,7 @@ def test_formats_of_times_are_checked_with_the_settings(shop: Callable[..., Sett
 
 
 def test_ids_of_float_columns_and_ids_with_blanks(
-    spark: SparkSession, shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     good = ["12345678", "A\t", "\u00a0B", "C\u3000", "\ufeffD", "1E5A", "12.50"]
@@ -172,15 +177,15 @@ def test_ids_of_float_columns_and_ids_with_blanks(
     pq.write_table(table, folder / "log.parquet")
     settings = shop({"files": "log.parquet", "format": "parquet"})
     run(settings, "ingest")
-    assert {row.item_id for row in rows(spark, settings, "items")} == {"12345678", "A", "B", "C", "D", "1E5A", "12.50"}
-    read = sorted(row.user_id for row in rows(spark, settings, "interactions"))
+    assert {row.item_id for row in rows(settings, "items")} == {"12345678", "A", "B", "C", "D", "1E5A", "12.50"}
+    read = sorted(row.user_id for row in rows(settings, "interactions"))
     assert read == ["-20000000", "12345678", "123456789012345", "9"]
-    reasons = [row.reasons for row in rows(spark, settings, "quarantine") if row.source_table == "interactions"]
+    reasons = [row.reasons for row in rows(settings, "quarantine") if row.source_table == "interactions"]
     assert sorted(reasons) == [["no user_id"]] * 2 + [["user_id lost its digits"]] * 3
 
 
 def test_a_broken_optional_field_costs_neither_the_item_nor_its_orders(
-    spark: SparkSession, shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
+    shop: Callable[..., Settings], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     later = 9_999_999_999
@@ -201,12 +206,12 @@ def test_a_broken_optional_field_costs_neither_the_item_nor_its_orders(
     write(folder / "log.csv", "u,sku,n,t", *orders, *(f"{u},H,{n},{SECONDS + 60}" for u, n in amounts.items()))
     settings = shop()
     (outcome,) = run(settings, "ingest")
-    assert rows(spark, settings, "quarantine") == []
-    items = {row.item_id: row for row in rows(spark, settings, "items")}
+    assert rows(settings, "quarantine") == []
+    items = {row.item_id: row for row in rows(settings, "items")}
     assert items.keys() == {*broken, "H"}
     assert {sku: row.price for sku, row in items.items()} == dict.fromkeys("ABCD") | dict.fromkeys("EFGH", 1.0)
     assert {sku for sku, row in items.items() if row.updated_at is not None} == {"H"}
     assert {sku: row.brand for sku, row in items.items()} == dict.fromkeys([*broken, "H"], "Lux") | {"G": None}
-    values = sorted((row.user_id, row.value or 0) for row in rows(spark, settings, "interactions"))
+    values = sorted((row.user_id, row.value or 0) for row in rows(settings, "interactions"))
     assert values == sorted([("ann", 1.0)] * 8 + [("ann", 0), ("bob", 0), ("eve", 2.0)])
     assert outcome.run.counts["fields_nulled"] == len(broken) + 2

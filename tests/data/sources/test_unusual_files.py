@@ -27,6 +27,7 @@ from learn_spark.data.sources.landing import Landing
 from learn_spark.data.sources.source import UnreadableFileError, find_files
 from learn_spark.data.sources.wording import shown
 from tests.data.sources.test_configured import folder, own_settings  # noqa: F401
+from tests.stored import stored_rows
 
 COLUMNS = {"item_id": "sku", "title": "name"}
 READ = {"A1": "Lamp", "B2": "Rug"}
@@ -193,7 +194,6 @@ def test_unreadable_files_are_named_with_the_reason(spark: SparkSession, tmp_pat
 
 
 def test_what_cannot_be_read_is_skipped_by_name_in_every_reader(
-    spark: SparkSession,
     folder: Path,  # noqa: F811
     own_settings: Callable[..., Settings],  # noqa: F811
     run: Callable[..., Any],
@@ -207,7 +207,7 @@ def test_what_cannot_be_read_is_skipped_by_name_in_every_reader(
     settings = own_settings(unreadable="skip", events={**events, "files": "*.jsonl*", "format": "json-lines"})
     (outcome,) = run(settings, "ingest")
     assert (outcome.run.counts["interactions"], outcome.run.counts["files_skipped"]) == (1, 2)
-    errors = {row.file: row.error for row in _table(spark, settings, "raw_files")}
+    errors = {row.file: row.error for row in stored_rows(settings.workspace, "raw_files")}
     assert {name for name, error in errors.items() if error} == {"log-2.jsonl.gz", "log-3.jsonl.gz"}
     with pytest.raises(UnreadableFileError, match=r"log-2\.jsonl\.gz"):
         run(own_settings(events={**events, "files": "*.jsonl*", "format": "json-lines"}), "ingest")
@@ -222,13 +222,9 @@ def test_what_cannot_be_read_is_skipped_by_name_in_every_reader(
     settings = own_settings(unreadable="skip", events={**events, "files": "*.parquet", "format": "parquet"})
     (outcome,) = run(settings, "ingest")
     assert (outcome.run.counts["interactions"], outcome.run.counts["files_skipped"]) == (1, 3)
-    errors = {row.file: row.error for row in _table(spark, settings, "raw_files")}
+    errors = {row.file: row.error for row in stored_rows(settings.workspace, "raw_files")}
     assert {name for name, error in errors.items() if error} >= {"b.parquet", "c.parquet", "d.parquet"}
     assert errors["a.parquet"] is None
-
-
-def _table(spark: SparkSession, settings: Settings, name: str) -> list[Any]:
-    return spark.read.format("delta").load(f"{settings.workspace}/tables/{name}").collect()
 
 
 def test_parquet_of_several_schemas(spark: SparkSession, tmp_path: Path) -> None:
