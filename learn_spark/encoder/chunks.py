@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
@@ -68,10 +70,18 @@ class ChunkEncoder:
     """Encodes chunks into text_embeddings, one commit each; tasks run under ``profile`` (gpus.py)."""
 
     def __init__(
-        self, context: StageContext, key: str, spec: WorkerSpec, tasks: int, profile: ResourceProfile | None
+        self,
+        context: StageContext,
+        key: str,
+        spec: WorkerSpec,
+        tasks: int,
+        profile: ResourceProfile | None,
+        *,
+        few: bool = False,
     ) -> None:
+        """``few``: a chunk's vectors fit into this process, which then commits them without Spark."""
         self._context, self._key, self._spec, self._tasks = context, key, spec, tasks
-        self._profile = profile
+        self._profile, self._few = profile, few
         self.totals = Totals()
 
     def encode(self, rows: DataFrame) -> None:
@@ -127,6 +137,9 @@ class ChunkEncoder:
         return rows.repartition(tasks).mapInArrow(work, OUTPUT, profile=self._profile)
 
     def _commit(self, rows: DataFrame) -> None:
+        if self._few:
+            self._commit_few(rows)
+            return
         # Counts are observed during the write, because a later count would run the LLM again.
         observation = Observation()
         encoded = self._encoded(rows).observe(
@@ -154,6 +167,22 @@ class ChunkEncoder:
         self.totals.devices |= set(filter(None, counts["devices"].split(",")))
         for name in ("refused", "tokens", "padded_tokens", "truncated", "loads"):
             setattr(self.totals, name, getattr(self.totals, name) + counts[name])
+
+    def _commit_few(self, rows: DataFrame) -> None:
+        encoded = self._encoded(rows).toArrow()
+        good = encoded.filter(pc.is_null(encoded["error"]))
+        described = contract("text_embeddings")
+        keyed = good.append_column("encoder_key", pa.array([self._key] * len(good), pa.string()))
+        delta.append_arrow(keyed.select(described.names), self._context.path("text_embeddings"), described)
+        refused = encoded.filter(pc.is_valid(encoded["error"])).select(["text_key", "error"])
+        if len(refused):
+            self._quarantine(self._context.spark.createDataFrame(refused).join(rows, "text_key"))
+        self.totals.seen += len(encoded)
+        self.totals.refused += len(refused)
+        self.totals.devices |= set(encoded["device"].to_pylist())
+        for name in ("tokens", "padded_tokens", "truncated", "loads"):
+            column = encoded["n_tokens" if name == "tokens" else name]
+            setattr(self.totals, name, getattr(self.totals, name) + int(pc.sum(column).as_py() or 0))
 
     def _quarantine_refused(self, rows: DataFrame) -> None:
         """Encode the rows without an embedding once more, to get their reasons."""

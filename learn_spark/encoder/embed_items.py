@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pyspark.resource import ResourceProfile
 from pyspark.sql import DataFrame
@@ -14,6 +16,8 @@ from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.small import small_plans
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.chunks import ChunkEncoder, Totals
 from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
@@ -21,6 +25,9 @@ from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
 from learn_spark.encoder.loading import prepare
 from learn_spark.encoder.registered_encoders import register_encoder
 from learn_spark.encoder.worker import WorkerSpec
+
+# So many texts are encoded in one step, by fewer tasks than Spark has cores where they are fewer than these a task.
+FEW_TEXTS, TEXTS_A_TASK = 2_000, 8
 
 
 def texts_to_encode(item_text: DataFrame, template_version: str, embeddings: DataFrame, key: str) -> DataFrame:
@@ -32,25 +39,38 @@ def texts_to_encode(item_text: DataFrame, template_version: str, embeddings: Dat
 
 def run(context: StageContext) -> StageResult:
     """Encode in chunks of ``encoder.chunk_rows`` texts with one commit each, so that a killed job loses one chunk."""
+    delta.create_if_missing(context.path("text_embeddings"), contract("text_embeddings"))
+    embeddings = Snapshot.open(context.path("text_embeddings")).rows
+    with small_plans(context.spark, max(embeddings, context.snapshot("item_text").rows)):
+        return _run(context)
+
+
+def _run(context: StageContext) -> StageResult:
     settings = context.settings.encoder
     profile = gpu_profile(context.spark, settings.gpus) if settings.gpus else None
     if profile is not None:
         # Before any action, because an action would wait for ever where no executor has a GPU.
         require_gpu(context.spark, profile)
     identity = identify(settings)
-    path, table = context.path("text_embeddings"), contract("text_embeddings")
-    delta.create_if_missing(path, table)
+    path = context.path("text_embeddings")
     version = template(context.settings.text.template).key
     item_text = context.read("item_text")
     missing = texts_to_encode(item_text, version, delta.read(context.spark, path), identity.key)
-    total = missing.count()
+    # Few texts travel as one table, so that Spark finds them once and not once more for the plan.
+    texts = missing.toArrow() if context.snapshot("item_text").is_small else None
+    total = missing.count() if texts is None else len(texts)
     totals = Totals()
     if total:
         register_encoder(context.workspace, identity)
-        totals = _encode(context, identity, missing, total, profile)
-    texts = item_text.where(F.col("template_version") == version).select("text_key").distinct()
+        few = texts is not None and total <= min(FEW_TEXTS, settings.chunk_rows)
+        given = context.spark.createDataFrame(texts) if few and texts is not None else missing
+        totals = _encode(context, identity, given, total, profile, few=few)
+    all_texts = item_text.where(F.col("template_version") == version).select("text_key").distinct()
     embedded = delta.read(context.spark, path).where(F.col("encoder_key") == identity.key)
-    rows_in, covered = texts.count(), texts.join(embedded, "text_key", "left_semi").count()
+    embedded = embedded.select("text_key", F.lit(True).alias("embedded"))
+    counted = all_texts.join(embedded, "text_key", "left").agg(F.count("*"), F.count("embedded")).first()
+    assert counted is not None
+    rows_in, covered = counted
     if covered + totals.refused != rows_in:
         raise EncoderError(
             f"embed_items: of {rows_in:,} texts {covered:,} have an embedding and {totals.refused:,} were refused; "
@@ -86,28 +106,45 @@ def _encode(
     missing: DataFrame,
     total: int,
     profile: ResourceProfile | None,
+    *,
+    few: bool,
 ) -> Totals:
     settings = context.settings.encoder
     tasks = settings.tasks or context.spark.sparkContext.defaultParallelism
+    if few:
+        # Each task loads the model.
+        tasks = max(1, min(tasks, total // TEXTS_A_TASK))
     folder = prepare(identity, context.folder("cache", "models"))
     spec = WorkerSpec(str(folder), settings, threads=threads_of_task(context.spark, tasks, settings.gpus))
-    chunks = math.ceil(total / settings.chunk_rows)
-    # The plan is written to files: a cached frame that reads text_embeddings would be recomputed after each append to
-    # it, and every chunk would scan all texts.
+    encoder = ChunkEncoder(context, identity.key, spec, tasks, profile, few=few)
+    start = time.monotonic()
+    with context.console.bar("encoding", total, "texts") as bar, _chunks(context, missing, total, few=few) as chunks:
+        for chunk in chunks:
+            encoder.encode(chunk)
+            encoder.totals.seconds = time.monotonic() - start
+            bar.advance(encoder.totals.seen - bar.done, f"{encoder.totals.tokens_per_second:,.0f} tokens/s")
+    return encoder.totals
+
+
+@contextmanager
+def _chunks(context: StageContext, missing: DataFrame, total: int, *, few: bool) -> Iterator[Iterator[DataFrame]]:
+    """The missing texts in chunks of about ``encoder.chunk_rows``.
+
+    The plan of many is written to files: a cached frame that reads text_embeddings would be recomputed after each
+    append to it, and every chunk would scan all texts.
+    """
+    if few:
+        yield iter([missing])
+        return
+    chunks = math.ceil(total / context.settings.encoder.chunk_rows)
     plans = context.folder("cache", "to_encode")
     for leftover in plans.iterdir():
         shutil.rmtree(leftover, ignore_errors=True)
     plan = plans / context.run_id
     numbered = missing.withColumn("chunk", F.pmod(F.xxhash64("text_key"), F.lit(chunks)))
     numbered.repartition("chunk").write.partitionBy("chunk").mode("overwrite").parquet(f"file:{plan}")
-    encoder = ChunkEncoder(context, identity.key, spec, tasks, profile)
-    start = time.monotonic()
+    reader = context.spark.read.schema("text_key string, text string")
     try:
-        with context.console.bar("encoding", total, "texts") as bar:
-            for folder in sorted(plan.glob("chunk=*")):
-                encoder.encode(context.spark.read.schema("text_key string, text string").parquet(f"file:{folder}"))
-                encoder.totals.seconds = time.monotonic() - start
-                bar.advance(encoder.totals.seen - bar.done, f"{encoder.totals.tokens_per_second:,.0f} tokens/s")
+        yield (reader.parquet(f"file:{folder}") for folder in sorted(plan.glob("chunk=*")))
     finally:
         shutil.rmtree(plan, ignore_errors=True)
-    return encoder.totals

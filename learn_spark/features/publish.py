@@ -17,6 +17,7 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.stages.code import code_version
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
+from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.core.times import from_micros
 from learn_spark.features.audit import Profile, release_profile, release_rules
@@ -30,6 +31,9 @@ from learn_spark.features.worker import TowerSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+# Up to so many users and items this process computes the vectors before a Python worker of Spark has started.
+FEW_ENTITIES = 20_000
 
 
 def other_inputs(settings: Settings, workspace: Workspace, model_id: str | None) -> dict[str, str]:
@@ -86,6 +90,16 @@ def run(context: StageContext) -> StageResult:
     Raises GateError if the audit fails; then only a row of releases is written, and the staged rows stay in
     staged/<release_id>. A release that was withdrawn, or that is in force and unchanged, is not written again.
     """
+    with small_plans(context.spark, _entities(context)):
+        return _run(context)
+
+
+def _entities(context: StageContext) -> int:
+    """At least as many as users and items of the release: rows of the tables that list them."""
+    return context.snapshot("user_histories").rows + context.snapshot("item_index").rows
+
+
+def _run(context: StageContext) -> StageResult:
     release, rows = release_id(context), ledger(context.workspace)
     state = states(rows).get(release)
     if state is not None and state.status == "withdrawn" and not context.forced:
@@ -94,6 +108,7 @@ def run(context: StageContext) -> StageResult:
             "back, learn-spark publish --force writes it again"
         )
         return StageResult(0, 0, notes=(note,))
+    context.console.at("computing vectors")
     staged = _stage(context, release, rows)
     newest = release_in_force(rows)
     backfilled = context.settings.release.backfill and state is not None
@@ -104,7 +119,9 @@ def run(context: StageContext) -> StageResult:
         note = f"release {release} is in force and unchanged; nothing is written"
         return StageResult(staged.entities, 0, notes=(note,))
     add_row(context.workspace, staged.row)
+    context.console.at("auditing the release")
     audit = _audit(context, staged, rows)
+    context.console.at("writing the release")
     _commit(context, staged, audit)
     return _result(staged, audit)
 
@@ -119,15 +136,20 @@ def _stage(context: StageContext, release: str, rows: Sequence[LedgerRow]) -> St
     as_of = _as_of(context, histories)
     producer = f"{model.model_id} {vector_code()}"
     matrix, vectors = bind_content(context, model), model.vectors()
+    few = _entities(context) <= FEW_ENTITIES
     spec = TowerSpec(
         model_folder=str(context.workspace.root / "models" / model.model_id),
         matrix_path=None if matrix is None else str(matrix),
         batch_rows=context.settings.release.batch_rows,
-        threads=max(1, len(available_cores()) // context.spark.sparkContext.defaultParallelism),
+        threads=len(available_cores())
+        if few
+        else max(1, len(available_cores()) // context.spark.sparkContext.defaultParallelism),
     )
     users = active_users(histories, producer, model.window, needs_times=model.tower.needs_times)
     items = catalogue_items(context, model, producer, reads_content=matrix is not None)
-    tables = stage(context.spark, context.workspace, release, as_of, spec, users, items, everything=context.forced)
+    tables = stage(
+        context.spark, context.workspace, release, as_of, spec, users, items, everything=context.forced, few=few
+    )
     row = LedgerRow(
         release_id=release,
         status="staged",

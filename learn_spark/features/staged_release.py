@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
@@ -15,7 +18,7 @@ from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.entities import changed, users_who_saw
 from learn_spark.features.read import KEYS
-from learn_spark.features.worker import FEATURES, TowerSpec, item_features, user_features
+from learn_spark.features.worker import FEATURES, FEATURES_ARROW, TowerSpec, item_features, user_features
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -32,7 +35,7 @@ class StagedTable:
 
     ``expected``: one row per entity of the release (id, fingerprint, ...), ``entities`` in number. ``rows``: the
     recomputed rows (the contract's columns), ``written`` in number. ``head``: the current table (None if it is empty),
-    with ``removed`` entities that the release no longer has.
+    with ``removed`` entities that the release no longer has. ``place``: the table of the staged rows.
     """
 
     table: str
@@ -42,6 +45,7 @@ class StagedTable:
     written: int
     removed: int
     head: DataFrame | None
+    place: str
 
     @property
     def everything(self) -> bool:
@@ -84,11 +88,13 @@ def stage(
     items: DataFrame,
     *,
     everything: bool,
+    few: bool,
 ) -> dict[str, StagedTable]:
     """Compute the vectors of changed items and users (all with ``everything``) into the release's folder.
 
     A user is also changed if the vector of an item in their window was recomputed. Rows of an earlier attempt at the
-    same release are replaced. Returns table -> staged part.
+    same release are replaced. ``few``: compute in this process, because a Python worker of Spark takes longer to start.
+    Returns table -> staged part.
     """
     shutil.rmtree(staged_folder(workspace, release_id), ignore_errors=True)
     tasks = spark.sparkContext.defaultParallelism
@@ -98,22 +104,29 @@ def stage(
     }
 
     new_items = changed(items, by_id["item_features"], everything=everything)
-    vectors = new_items.select("id", "fingerprint", "item_index").repartition(tasks)
-    staged_items = _write(
-        spark, workspace, release_id, as_of, "item_features", vectors.mapInArrow(item_features(spec), FEATURES)
-    )
+    inputs = new_items.select("id", "fingerprint", "item_index")
+    write = partial(_write, spark, workspace, release_id, as_of, few=few)
+    staged_items = write("item_features", inputs if few else inputs.repartition(tasks), item_features(spec))
     rewritten = _rewritten(staged_items, heads["item_features"])
     new_users = changed(users, by_id["user_features"], everything=everything)
     if rewritten is not None and not everything:
         at = items.join(rewritten.withColumnRenamed("item_id", "id"), "id", "left_semi")
         new_users = new_users.unionByName(users_who_saw(users, at)).dropDuplicates(["id"])
-    vectors = new_users.select("id", "fingerprint", "item_index", "event_time", "length")
-    staged_users = _write(
-        spark, workspace, release_id, as_of, "user_features", vectors.mapInArrow(user_features(spec), FEATURES)
-    )
+    inputs = new_users.select("id", "fingerprint", "item_index", "event_time", "length")
+    staged_users = write("user_features", inputs, user_features(spec))
+    staged = {"user_features": (users, *staged_users), "item_features": (items, *staged_items)}
     parts = {
-        "user_features": StagedTable("user_features", users, 0, *staged_users, 0, heads["user_features"]),
-        "item_features": StagedTable("item_features", items, 0, *staged_items, 0, heads["item_features"]),
+        table: StagedTable(
+            table,
+            expected,
+            0,
+            rows,
+            written,
+            0,
+            heads[table],
+            str(staged_folder(workspace, release_id) / table),
+        )
+        for table, (expected, rows, written) in staged.items()
     }
     return _counted(parts)
 
@@ -127,12 +140,30 @@ def _head(spark: SparkSession, workspace: Workspace, table: str) -> DataFrame | 
 
 
 def _write(
-    spark: SparkSession, workspace: Workspace, release_id: str, as_of: datetime, table: str, vectors: DataFrame
+    spark: SparkSession,
+    workspace: Workspace,
+    release_id: str,
+    as_of: datetime,
+    table: str,
+    inputs: DataFrame,
+    compute: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+    *,
+    few: bool,
 ) -> tuple[DataFrame, int]:
+    """(the staged rows of a table, their number), their vectors computed from ``inputs``."""
     from pyspark.sql import functions as F
 
     path = str(staged_folder(workspace, release_id) / table)
-    rows = vectors.select(
+    if few:
+        vectors = pa.Table.from_batches(compute(inputs.toArrow().to_batches()), FEATURES_ARROW)
+        one = {"release_id": pa.array([release_id]), "as_of": pa.array([as_of], pa.timestamp("us", tz="UTC"))}
+        constants = {name: value.take(pa.array([0] * len(vectors))) for name, value in one.items()}
+        columns = {KEYS[table]: vectors["id"], "embedding": vectors["embedding"], "fingerprint": vectors["fingerprint"]}
+        described = contract(table)
+        delta.create_if_missing(path, described)
+        delta.append_arrow(pa.table(columns | constants).select(described.names), path, described)
+        return delta.read(spark, path), len(vectors)
+    rows = inputs.mapInArrow(compute, FEATURES).select(
         F.col("id").alias(KEYS[table]),
         "embedding",
         F.lit(release_id).alias("release_id"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from learn_spark.model.towers.tower import Tower
 
 FEATURES = "id string, fingerprint bigint, embedding array<float>"
-_SCHEMA = pa.schema([("id", pa.string()), ("fingerprint", pa.int64()), ("embedding", pa.list_(pa.float32()))])
+FEATURES_ARROW = pa.schema([("id", pa.string()), ("fingerprint", pa.int64()), ("embedding", pa.list_(pa.float32()))])
 
 
 @dataclass(frozen=True)
@@ -98,4 +98,4 @@ def _to_arrow(batch: pa.RecordBatch, vectors: np.ndarray) -> pa.RecordBatch:
     count, width = vectors.shape
     offsets = pa.array(np.arange(0, (count + 1) * width, width, dtype=np.int32))
     embedding = pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel()))
-    return pa.RecordBatch.from_arrays([batch["id"], batch["fingerprint"], embedding], schema=_SCHEMA)
+    return pa.RecordBatch.from_arrays([batch["id"], batch["fingerprint"], embedding], schema=FEATURES_ARROW)

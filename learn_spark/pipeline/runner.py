@@ -20,6 +20,7 @@ from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.registry import find_stage, writers_of
 from learn_spark.core.stages.stage import Stage, StageResult
 from learn_spark.core.tables.runs import ROWS_OF_MANY_RUNS, Run, all_runs, new_run_id, record
+from learn_spark.core.tables.session import started_jobs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.forecast import forecast
@@ -145,7 +146,7 @@ def _run_stage(
     context = StageContext(
         settings, workspace, run_id, plan.inputs, console, holder, stage_version(stage), forced=force
     )
-    started, clock = datetime.now(UTC), time.monotonic()
+    started, clock, jobs = datetime.now(UTC), time.monotonic(), started_jobs()
     save_settings(settings, workspace.folder("runs", run_id))
 
     def finished(status: str, result: StageResult | None, message: str | None = None) -> Run:
@@ -159,6 +160,8 @@ def _run_stage(
             outputs.update(result.outputs)
             counts = {"rows_in": result.rows_in, "rows_out": result.rows_out, "refused": result.refused}
             counts.update(result.counts)
+        if stage.uses_spark:
+            counts["spark_jobs"] = started_jobs() - jobs
         run = Run(
             run_id=run_id,
             job=stage.name,

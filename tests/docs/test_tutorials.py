@@ -25,6 +25,7 @@ from tests.docs.pages import ROOT, blocks
 from tests.encoder.tiny import tiny_model
 
 # A page continues the folder of the pages before it.
+MOST_JOBS = 15
 ROAD = ("start/own-data.md", "guides/daily-operation.md", "guides/reading-features.md", "start/first-road.md")
 
 
@@ -97,6 +98,11 @@ def test_a_shop_from_its_files_to_a_second_day_and_back(reader: Reader, capsys: 
     published = [run.counts["rows_out"] for run in runs if run.job == "publish" and run.status == "done"]
     assert published[0] == 24 + 8
     assert published[1] == 2
+    # A day of few orders is cheap: after the first load, no stage starts many Spark jobs.
+    days = [run for n, run in enumerate(runs) if run.job in {earlier.job for earlier in runs[:n]}]
+    jobs = [(run.job, run.counts["spark_jobs"]) for run in days if "spark_jobs" in run.counts]
+    assert {"ingest", "item_text", "embed_items", "histories", "publish"} <= {job for job, _ in jobs}
+    assert all(0 < number <= MOST_JOBS for _, number in jobs), jobs
     # Eight texts, and the corrected one.
     assert Snapshot.open(shop.table("text_embeddings")).to_arrow().num_rows == 8 + 1
     assert len(names["guides/reading-features.md"]["best"]) == 25

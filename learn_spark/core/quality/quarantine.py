@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 
-def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str) -> int:
+def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str, most: int | None = None) -> int:
     """Merge refused rows (columns ``raw``, ``reasons``, ``source_file``, ``parsed``); the number of new ones.
 
-    The result does not depend on how deliveries are grouped into runs, except for ``run_id``.
+    The result does not depend on how deliveries are grouped into runs, except for ``run_id``. ``most``: the most rows
+    that ``refused`` can have, for ``delta.merge``.
     """
     from pyspark.sql import functions as F
 
@@ -41,11 +42,11 @@ def quarantine(refused: DataFrame, path: str, *, source_table: str, run_id: str)
             F.lit(run_id).alias("run_id"),
         )
     )
-    return keep(rows, path)
+    return keep(rows, path, most=most)
 
 
-def keep(rows: DataFrame, path: str) -> int:
-    """Merge rows of the quarantine's contract by ``row_id``; the number of new ones."""
+def keep(rows: DataFrame, path: str, *, most: int | None = None) -> int:
+    """Merge rows of the quarantine's contract by ``row_id``; the number of new ones. ``most``: as ``delta.merge``."""
     from pyspark.sql import functions as F
 
     existing = delta.read(rows.sparkSession, path).select(
@@ -63,7 +64,8 @@ def keep(rows: DataFrame, path: str) -> int:
     )
     table = contract("quarantine")
     different = "t.occurrences != s.occurrences or not (t.source_file <=> s.source_file)"
-    return delta.merge(together.select(*table.names), path, table, update_when=different)["inserted"]
+    merged = delta.merge(together.select(*table.names), path, table, update_when=different, most=most)
+    return merged["inserted"]
 
 
 def row_id(source_table: str) -> Column:

@@ -14,6 +14,7 @@ from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.results import Results, StoredResult
 from learn_spark.core.settings.platform import QualitySettings
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
+from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.snapshot import Snapshot, commit_time, current_version, version_at
 from learn_spark.core.tables.workspace import Workspace
 
@@ -85,16 +86,21 @@ class TableGate:
             return None
         results, spark = self._results, self._spark()
 
-        def read_referenced(name: str) -> DataFrame:
-            path = self._workspace.table(name)
-            pinned = (versions or {}).get(name)
-            if pinned is None:
-                pinned = version_at(path, commit_time(self._workspace.table(table), version))
-            return delta.read(spark, path, pinned)
-
         path = self._workspace.table(table)
+        pinned = {rule.references.table: 0 for rule in rules if rule.references is not None}
+        for name in pinned:
+            given_version = (versions or {}).get(name)
+            if given_version is None:
+                given_version = version_at(self._workspace.table(name), commit_time(path, version))
+            pinned[name] = given_version
+
+        def read_referenced(name: str) -> DataFrame:
+            return delta.read(spark, self._workspace.table(name), pinned[name])
+
         rows = Snapshot.open(path, version).rows
-        measured = profile(delta.read(spark, path, version), rules, read_referenced, rows=rows)
+        referenced = [Snapshot.open(self._workspace.table(name), at).rows for name, at in pinned.items()]
+        with small_plans(spark, max(rows, *referenced, 0)):
+            measured = profile(delta.read(spark, path, version), rules, read_referenced, rows=rows)
         earlier = results.last_observed(table, version)
         before = results.passed_before(table, version)
         observed: dict[str, float | None] = dict(measured)

@@ -9,11 +9,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import deltalake
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from learn_spark.core.errors import RowCountError
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import create_table
+from learn_spark.core.tables.log import append_table
 from learn_spark.core.tables.observed import observed
+from learn_spark.core.tables.small import SMALL_ROWS
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 
 if TYPE_CHECKING:
@@ -58,41 +62,87 @@ def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | N
         writer.save(path)
 
 
-def merge(frame: DataFrame, path: str, contract: Contract, *, update_when: str | None = None) -> dict[str, int]:
+def merge(
+    frame: DataFrame, path: str, contract: Contract, *, update_when: str | None = None, most: int | None = None
+) -> dict[str, int]:
     """Insert rows with new keys; update existing rows for which ``update_when`` is true (``t``: table, ``s``: row).
 
     Writes no commit if nothing changes, and appends if nothing is updated. Returns the numbers of rows ``inserted`` and
-    ``updated``. Raises RowCountError if the numbers in the log differ from the planned ones.
+    ``updated``. Raises RowCountError if the numbers in the log differ from the planned ones. ``most``: the most rows
+    that ``frame`` can have; a few are joined by one Spark job, and appended without Spark.
     """
-    from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
     spark = frame.sparkSession
     create_if_missing(path, contract)
-    source = conform(frame, contract)
-    if not Snapshot.open(path).rows:
-        return {"inserted": _append_counted(source, path, contract), "updated": 0}
-    target = DeltaTable.forPath(spark, path)
+    source, existing = conform(frame, contract), Snapshot.open(path)
+    few = most is not None and most <= SMALL_ROWS
+    if not existing.rows:
+        rows = append_arrow(source.toArrow(), path, contract) if few else _append_counted(source, path, contract)
+        return {"inserted": rows, "updated": 0}
     condition = " AND ".join(f"t.{key} = s.{key}" for key in contract.key)
-    joined = source.alias("s").join(target.toDF().alias("t"), F.expr(condition), "left")
+    joined = source.alias("s").join(read(spark, path, existing.version).alias("t"), F.expr(condition), "left")
     is_new = F.col(f"t.{contract.key[0]}").isNull()
     updates = F.expr(update_when) if update_when else F.lit(False)
-    changed = joined.where(is_new | updates).select("s.*", is_new.alias("_is_new")).persist()
+    changed = joined.where(is_new | updates).select("s.*", is_new.alias("_is_new"))
+    if few:
+        return _merge_arrow(spark, changed.toArrow(), path, contract, condition)
+    return _merge_frame(changed.persist(), path, contract, condition)
+
+
+def append_arrow(rows: pa.Table, path: str, contract: Contract) -> int:
+    """Append the rows without Spark, in one commit; none if there are none. Returns their number.
+
+    Raises RowCountError if the log has another number.
+    """
+    if rows.num_rows:
+        version = append_table(path, contract, rows)
+        written = Snapshot.open(path, version).rows - Snapshot.open(path, version - 1).rows
+        if written != rows.num_rows:
+            raise RowCountError(
+                f"{contract.table}: {rows.num_rows:,} appended rows were expected, the log has {written:,}"
+            )
+    return rows.num_rows
+
+
+def _merge_arrow(
+    spark: SparkSession, changed: pa.Table, path: str, contract: Contract, condition: str
+) -> dict[str, int]:
+    new = pc.sum(changed["_is_new"]).as_py() or 0
+    planned, rows = {"inserted": new, "updated": changed.num_rows - new}, changed.drop_columns(["_is_new"])
+    if not planned["updated"]:
+        append_arrow(rows, path, contract)
+        return planned
+    frame = spark.createDataFrame(rows).select(*contract.names)
+    return _merge_by_spark(frame, path, contract, condition, planned)
+
+
+def _merge_frame(changed: DataFrame, path: str, contract: Contract, condition: str) -> dict[str, int]:
+    from pyspark.sql import functions as F
+
     try:
         counted = changed.agg(F.count_if("_is_new"), F.count_if(~F.col("_is_new"))).first()
         assert counted is not None
         planned = {"inserted": counted[0], "updated": counted[1]}
         rows = changed.drop("_is_new")
-        with translated(contract):
-            if not planned["updated"]:
-                if planned["inserted"]:
-                    _append_counted(rows, path, contract)
-                return planned
-            plan = target.alias("t").merge(rows.alias("s"), condition)
-            # The changed rows are fixed above; evaluated again here, expressions of time could give other rows.
-            plan.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        if not planned["updated"]:
+            if planned["inserted"]:
+                _append_counted(rows, path, contract)
+            return planned
+        # The changed rows are fixed above; evaluated again here, expressions of time could give other rows.
+        return _merge_by_spark(rows, path, contract, condition, planned)
     finally:
         changed.unpersist()
+
+
+def _merge_by_spark(
+    rows: DataFrame, path: str, contract: Contract, condition: str, planned: dict[str, int]
+) -> dict[str, int]:
+    from delta.tables import DeltaTable
+
+    merging = DeltaTable.forPath(rows.sparkSession, path).alias("t").merge(rows.alias("s"), condition)
+    with translated(contract):
+        merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
     metrics = _newest_metrics(path)
     done = {
         "inserted": int(metrics.get("numTargetRowsInserted", 0)),
@@ -119,11 +169,26 @@ def _append_counted(rows: DataFrame, path: str, contract: Contract) -> int:
 
 
 def read(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
-    """The rows of a table at ``version`` (None: the newest)."""
-    reader = spark.read.format("delta")
-    if version is not None:
-        reader = reader.option("versionAsOf", version)
-    return reader.load(path)
+    """The rows of a table at ``version`` (None: the newest), in one partition if they are few.
+
+    Spark reads the version's files; the log is read without it, which saves it some jobs. Raises SnapshotError as
+    ``Snapshot.open``.
+    """
+    snapshot = Snapshot.open(path, version)
+    schema = _spark_schema(deltalake.DeltaTable(path, version=snapshot.version, without_files=True))
+    if not snapshot.files:
+        return no_rows(spark, schema)
+    # Spark takes these characters of a path for patterns.
+    files = ["file:" + re.sub(r"([\[\]{}*?\\])", r"\\\1", file) for file in snapshot.files]
+    frame = spark.read.schema(schema).parquet(*files)
+    return frame.coalesce(1) if snapshot.is_small else frame
+
+
+def no_rows(spark: SparkSession, schema: StructType) -> DataFrame:
+    """A frame of this schema without rows, which needs no job."""
+    from pyspark.sql import functions as F
+
+    return spark.range(0).select(*[F.lit(None).cast(field.dataType).alias(field.name) for field in schema])
 
 
 def conform(frame: DataFrame, contract: Contract) -> DataFrame:

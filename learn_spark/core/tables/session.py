@@ -31,20 +31,21 @@ class SessionError(LearnSparkError):
     """Spark cannot start."""
 
 
-def check_java() -> None:
-    """Raise SessionError unless the Java that Spark would start is version 17 or 21."""
+def check_java() -> str:
+    """What ``java -version`` says of the Java that Spark would start. Raises SessionError unless it is 17 or 21."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     advice = f"Spark 4 needs Java {' or '.join(map(str, JAVA_VERSIONS))}: install one and set JAVA_HOME to it"
     if java is None:
         raise SessionError(f"no Java found. {advice}")
     try:
-        version = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
     except (OSError, subprocess.SubprocessError):
         raise SessionError(f"{java} does not run. {advice}") from None
-    match = re.search(r'version "(\d+)', version)
+    match = re.search(r'version "(\d+)', said)
     if not match or int(match[1]) not in JAVA_VERSIONS:
         raise SessionError(f"{java} is Java {match[1] if match else 'of unknown version'}. {advice}")
+    return said
 
 
 def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -> SparkSession:
@@ -56,11 +57,13 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
     from pyspark import SparkConf, SparkContext
 
     from learn_spark.core.install import InstallError, jar_paths
+    from learn_spark.core.tables.java_classes import archive_settings
 
     in_spark_submit = "PYSPARK_GATEWAY_PORT" in os.environ
+    java: str | None = None
     if SparkContext._gateway is None and not in_spark_submit:
-        _default_java_home()
-        check_java()
+        set_java_home()
+        java = check_java()
     master = settings.master or "local[*]"
     if not in_spark_submit:
         use_this_installation(local=master.startswith("local"))
@@ -108,6 +111,8 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
         given = options.get("spark.driver.extraJavaOptions", "")
         if "java.io.tmpdir" not in given:
             options["spark.driver.extraJavaOptions"] = f"{given} -Djava.io.tmpdir={folder}".strip()
+    if java is not None and master.startswith("local"):
+        options |= archive_settings(java, options)
     if in_spark_submit:
         # Options of spark-submit override settings: master, memory, and any --conf.
         submitted = {key for key, _ in SparkConf().getAll()}
@@ -124,6 +129,16 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
         where = f"; the log of the JVM is {log_file}" if log_file else ""
         raise SessionError(f"Spark did not start: {first_line(error)}{where}") from error
     return session
+
+
+def started_jobs() -> int:
+    """Number of Spark jobs that this process has started; 0 without a session."""
+    if "pyspark" not in sys.modules:
+        return 0
+    from pyspark import SparkContext
+
+    gateway = getattr(SparkContext._active_spark_context, "_jsc", None)
+    return 0 if gateway is None else int(gateway.sc().dagScheduler().numTotalJobs())
 
 
 def use_this_installation(*, local: bool) -> None:
@@ -172,7 +187,7 @@ def _utf8_for_java() -> None:
         os.environ["LC_ALL"] = "C.UTF-8"
 
 
-def _default_java_home() -> None:
+def set_java_home() -> None:
     """Set JAVA_HOME from conf/spark-env.sh as Spark's launcher does, so that ``check_java`` checks the same Java."""
     from importlib.util import find_spec
 

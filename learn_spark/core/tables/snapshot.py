@@ -16,6 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.tables.small import SMALL_BYTES, SMALL_ROWS
 
 
 class SnapshotError(LearnSparkError):
@@ -72,12 +73,13 @@ def read_arrow(table: DeltaTable, columns: list[str] | None = None) -> pa.Table:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of one table version, sorted by name, with their numbers of rows."""
+    """The files of one table version, sorted by name, with their numbers of rows and their size together."""
 
     path: str
     version: int
     files: tuple[str, ...]
     file_rows: tuple[int, ...]
+    size_bytes: int = 0
 
     def __post_init__(self) -> None:
         if len(self.files) != len(self.file_rows):
@@ -116,12 +118,18 @@ class Snapshot:
         ordered = sorted(rows)
         root = Path(urlparse(path).path if path.startswith("file:") else path).resolve()
         files = tuple(str(root / unquote(name)) for name in ordered)
-        return Snapshot(path, table.version(), files, tuple(rows[name] for name in ordered))
+        size = sum(int(action["size_bytes"]) for action in actions)
+        return Snapshot(path, table.version(), files, tuple(rows[name] for name in ordered), size)
 
     @property
     def rows(self) -> int:
         """Number of rows in the snapshot, from the log."""
         return sum(self.file_rows)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether one task reads it as fast as several."""
+        return self.rows <= SMALL_ROWS and self.size_bytes <= SMALL_BYTES
 
     def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
         """All rows. Raises SnapshotError if their number differs from the log."""

@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Observation, Window
 from pyspark.sql import functions as F
 
@@ -17,7 +19,8 @@ from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
-from learn_spark.data.histories.changes import changed_users, replace_users, scratch
+from learn_spark.core.tables.small import small_plans
+from learn_spark.data.histories.changes import Changed, changed_users, replace_users, scratch
 from learn_spark.data.histories.events import indexed_events, usable_events
 from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
 from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream
@@ -51,28 +54,46 @@ def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> Data
     It keeps of a user only events that may enter the row, so that memory does not grow with the longest log.
     """
     table = contract("user_histories")
-    split = settings if isinstance(settings, TimeSplitHistoriesSettings) else None
     files = max(1, math.ceil(size.users / settings.rows_per_file))
     partitions = files * max(1, math.ceil(size.events / files / EVENTS_PER_PARTITION))
+    placed = _placed(events, settings, partitions)
+    worked = placed.mapInArrow(assemble_stream(_plan(settings), table.arrow_schema()), table.spark_schema())
+    return worked.coalesce(files)
+
+
+def assemble_few(events: DataFrame, settings: HistoriesSettings) -> tuple[pa.Table, int]:
+    """(rows as of ``assemble``, number of events), in this process: a Python worker takes seconds to start."""
+    schema = contract("user_histories").arrow_schema()
+    placed = _placed(events, settings, 1).toArrow()
+    return pa.Table.from_batches(assemble_stream(_plan(settings), schema)(placed.to_batches()), schema), len(placed)
+
+
+def _placed(events: DataFrame, settings: HistoriesSettings, partitions: int) -> DataFrame:
+    """The input of ``assemble_stream``: the events of a row are together in one of the partitions."""
+    split = settings if isinstance(settings, TimeSplitHistoriesSettings) else None
     user_hash = F.xxhash64("user_id")
     if settings.long_users == "chunks":
         rows = _chunked(events, settings).withColumn("run", F.xxhash64("user_id", "chunk"))
-        placed = rows.repartition(partitions, "user_id").sortWithinPartitions(user_hash, "user_id", "chunk")
-    else:
-        rows = events.withColumn("run", user_hash)
-        if split is not None:
-            rows = rows.withColumn("role", _role(split))
-            if split.sample == "uniform":
-                rows = rows.withColumn("draw", F.xxhash64("event_id", F.lit("stage 1")))
-        # Sorting by one number is many times faster than by the user id.
-        placed = rows.repartition(partitions, "user_id").sortWithinPartitions("run")
-    plan = AssemblyPlan(settings.protocol, settings.max_length)
+        return rows.repartition(partitions, "user_id").sortWithinPartitions(user_hash, "user_id", "chunk")
+    rows = events.withColumn("run", user_hash)
     if split is not None:
-        plan = AssemblyPlan(
-            split.protocol, split.max_length, split.split_micros(), split.targets, split.train_after_split
+        rows = rows.withColumn("role", _role(split))
+        if split.sample == "uniform":
+            rows = rows.withColumn("draw", F.xxhash64("event_id", F.lit("stage 1")))
+    # Sorting by one number is many times faster than by the user id.
+    return rows.repartition(partitions, "user_id").sortWithinPartitions("run")
+
+
+def _plan(settings: HistoriesSettings) -> AssemblyPlan:
+    if isinstance(settings, TimeSplitHistoriesSettings):
+        return AssemblyPlan(
+            settings.protocol,
+            settings.max_length,
+            settings.split_micros(),
+            settings.targets,
+            settings.train_after_split,
         )
-    worked = placed.mapInArrow(assemble_stream(plan, table.arrow_schema()), table.spark_schema())
-    return worked.coalesce(files)
+    return AssemblyPlan(settings.protocol, settings.max_length)
 
 
 def _chunked(events: DataFrame, settings: HistoriesSettings) -> DataFrame:
@@ -95,14 +116,26 @@ def _role(settings: TimeSplitHistoriesSettings) -> Column:
 def run(context: StageContext) -> StageResult:
     """Update user_histories to the pinned versions of its inputs."""
     try:
-        return _run(context)
+        with small_plans(context.spark, context.snapshot("interactions").rows):
+            return _run(context)
     finally:
         shutil.rmtree(scratch(context), ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class _Written:
+    """Events read, users of the written rows, their events, those kept, users longer than a row, and with a target."""
+
+    read: int
+    users: int
+    events: int
+    kept: int
+    capped: int
+    tested: int
+
+
 def _run(context: StageContext) -> StageResult:
     settings = context.settings.histories
-    path, table = context.path("user_histories"), contract("user_histories")
     changed = changed_users(context)
     interactions = context.read("interactions")
     if changed is not None:
@@ -110,6 +143,58 @@ def _run(context: StageContext) -> StageResult:
             return StageResult(0, 0, counts={"users_rebuilt": 0}, notes=("no user's events changed",))
         interactions = interactions.join(changed.frame, "user_id", "left_semi")
     usable = usable_events(interactions, settings)
+    if changed is not None and context.snapshot("interactions").is_small:
+        written = _replace_few(context, usable, changed)
+    else:
+        written = _write(context, usable, changed)
+    if written is None:
+        return StageResult(0, 0, counts={"users_rebuilt": 0}, notes=("the users that changed have no events left",))
+    if written.events != written.read:
+        raise LearnSparkError(
+            f"histories: {written.read:,} events were read, but the rows written have {written.events:,}"
+        )
+    scope = "all users" if changed is None else f"{changed.users:,} users whose events changed"
+    return StageResult(
+        rows_in=written.read,
+        rows_out=written.users,
+        counts={
+            "events_kept": written.kept,
+            "users_capped": written.capped,
+            "users_with_test": written.tested,
+            "users_rebuilt": written.users,
+        },
+        notes=(
+            f"{scope}: {written.kept:,} of {written.read:,} events kept; {written.capped:,} users longer than "
+            f"{settings.max_length}; {written.tested:,} users with a test target",
+        ),
+    )
+
+
+def _replace_few(context: StageContext, usable: DataFrame, changed: Changed) -> _Written | None:
+    """Replace the rows of the changed users; None where they have no events left."""
+    settings = context.settings.histories
+    rows, read = assemble_few(indexed_events(usable, context.read("item_index"), settings), settings)
+    replace_users(context, rows, changed)
+    if not read:
+        return None
+    newest = rows.filter(pc.equal(rows["chunk"], 0))
+    return _Written(
+        read=read,
+        users=newest.num_rows,
+        events=_sum(newest["n_events"]),
+        kept=_sum(rows["length"]),
+        capped=_sum(pc.greater(newest["n_events"], newest["length"])),
+        tested=_sum(pc.greater(rows["length"], rows["validation_length"])),
+    )
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return int(pc.sum(column).as_py() or 0)
+
+
+def _write(context: StageContext, usable: DataFrame, changed: Changed | None) -> _Written | None:
+    """Write the rows of all users, or of those that changed; None where these have no events left."""
+    settings, path, table = context.settings.histories, context.path("user_histories"), contract("user_histories")
     size = Size.of(usable)
     if size.events == 0:
         if changed is None:
@@ -117,7 +202,7 @@ def _run(context: StageContext) -> StageResult:
                 "histories: no event is left after histories.as_of, event_types and min_value; change these settings"
             )
         replace_users(context, context.spark.createDataFrame([], table.spark_schema()), changed)
-        return StageResult(0, 0, counts={"users_rebuilt": 0}, notes=("the users that changed have no events left",))
+        return None
     events = indexed_events(usable, context.read("item_index"), settings)
     events_in, rows_made = Observation(), Observation()
     rows = assemble(events.observe(events_in, F.count(F.lit(1)).alias("events")), settings, size).observe(
@@ -135,23 +220,4 @@ def _run(context: StageContext) -> StageResult:
     metrics, totals = observed(events_in, context.spark), observed(rows_made, context.spark)
     if metrics is None or totals is None:
         raise LearnSparkError("histories: Spark reported no counts of the written rows; run the stage again")
-    rows_in = metrics["events"]
-    if totals["events"] != rows_in:
-        raise LearnSparkError(
-            f"histories: {rows_in:,} events were read, but the rows written have {totals['events']:,}"
-        )
-    scope = "all users" if changed is None else f"{changed.users:,} users whose events changed"
-    return StageResult(
-        rows_in=rows_in,
-        rows_out=totals["users"],
-        counts={
-            "events_kept": totals["kept"],
-            "users_capped": totals["capped"],
-            "users_with_test": totals["tested"],
-            "users_rebuilt": totals["users"],
-        },
-        notes=(
-            f"{scope}: {totals['kept']:,} of {rows_in:,} events kept; {totals['capped']:,} users longer than "
-            f"{settings.max_length}; {totals['tested']:,} users with a test target",
-        ),
-    )
+    return _Written(read=metrics["events"], **totals)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.load import fingerprint
@@ -59,37 +63,46 @@ def changed_users(context: StageContext) -> Changed | None:
     if len(snapshot.files) > MOST_FILES * max(1, math.ceil(snapshot.rows / settings.rows_per_file)):
         return None
     try:
-        feed = (
-            context.spark.read.format("delta")
-            .option("readChangeFeed", "true")
-            .option("startingVersion", since)
-            .option("endingVersion", now)
-            .load(context.path("interactions"))
-            .select("user_id")
-            .distinct()
-        )
-        users_path = f"file:{scratch(context) / 'users'}"
-        feed.write.mode("overwrite").parquet(users_path)
+        users = users_of_feed(context.path("interactions"), since, now)
     except Exception as error:
         # The feed needs old files of the table, which VACUUM removes.
         context.console.say(f"rebuilding all users, because the change feed cannot be read ({type(error).__name__})")
         return None
-    users = context.spark.read.schema("user_id string").parquet(users_path)
-    number = users.count()
-    if number > LARGEST_SHARE * snapshot.rows:
+    if len(users) > LARGEST_SHARE * snapshot.rows:
         return None
-    return Changed(users, number)
+    file = scratch(context) / "users.parquet"
+    pq.write_table(pa.table({"user_id": users}), file)
+    return Changed(context.spark.read.schema("user_id string").parquet(f"file:{file}"), len(users))
 
 
-def replace_users(context: StageContext, rows: DataFrame, changed: Changed) -> None:
+def users_of_feed(path: str, first: int, last: int) -> pa.Array:
+    """The users with an event that was added, changed or removed in these versions, each once.
+
+    Read without Spark, which would load the table's log twice, in several jobs, before the first row.
+    """
+    users = pa.array([], pa.string())
+    reader = DeltaTable(path, without_files=True).load_cdf(
+        starting_version=first, ending_version=last, columns=["user_id"]
+    )
+    for batch in reader:
+        # Its strings are views, which this Arrow does not read.
+        column = pa.array(batch.column(0).cast(pa.string()))
+        users = pc.unique(pa.concat_arrays([users, column]))
+    return users
+
+
+def replace_users(context: StageContext, rows: DataFrame | pa.Table, changed: Changed) -> None:
     """Replace the changed users' rows by their new rows, in one commit."""
     from delta.tables import DeltaTable
 
     path, table = context.path("user_histories"), contract("user_histories")
-    rows_path = scratch(context) / "rows"
-    conformed = delta.conform(rows, table)
-    conformed.write.mode("overwrite").parquet(f"file:{rows_path}")
-    new = context.spark.read.schema(table.spark_schema()).parquet(f"file:{rows_path}")
+    if isinstance(rows, pa.Table):
+        some = rows.num_rows > 0
+        new = context.spark.createDataFrame(rows) if some else delta.no_rows(context.spark, table.spark_schema())
+    else:
+        rows_path = scratch(context) / "rows"
+        delta.conform(rows, table).write.mode("overwrite").parquet(f"file:{rows_path}")
+        new = context.spark.read.schema(table.spark_schema()).parquet(f"file:{rows_path}")
     old = delta.read(context.spark, path).join(changed.frame, "user_id", "left_semi")
     removed = old.join(new.select(*table.key), table.key, "left_anti")
     changes = new.withColumn("_gone", F.lit(False)).unionByName(removed.withColumn("_gone", F.lit(True)))

@@ -26,12 +26,13 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_table
 from learn_spark.core.tables.runs import last_done
+from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.corrections import correction_notes
 from learn_spark.data.sources.deliveries import fingerprint, new_files, reader_version, remember
 from learn_spark.data.sources.formats import source_of
-from learn_spark.data.sources.landing import LandedRows, Landing, land_all
+from learn_spark.data.sources.landing import LandedRows, Landing, about_rows, land_all
 from learn_spark.data.sources.location import resolve
 from learn_spark.data.sources.reingestion import QuarantinedEvents, remove_accepted
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
@@ -84,17 +85,20 @@ def run(context: StageContext) -> StageResult:
     # With all files read, what they have in quarantine from before and is not refused again was accepted.
     judged_again = len(files) == len(everything) and Snapshot.open(context.path("quarantine")).rows > 0
     scratch = context.folder("cache", "ingest", context.run_id)
-    left = 0
+    left, most = 0, max(about_rows(files), *(Snapshot.open(context.path(table)).rows for table in TABLES))
     try:
-        errors, items, events = _land(context, folder, files, scratch)
-        item_tally = _merge_items(context, items)
-        _extend_index(context)
-        event_tally = _merge_events(context, events, scratch)
-        if judged_again:
-            names = [file.name for file in files if file.name not in errors]
-            by_table = {"items": items, "interactions": events}
-            left = remove_accepted(context.spark, context.path("quarantine"), by_table, names, scratch)
-        corrections, corrected = _corrections(context, events, event_tally)
+        with small_plans(context.spark, most):
+            context.console.at(f"reading {len(files):,} files")
+            errors, items, events = _land(context, folder, files, scratch)
+            context.console.at("writing items and events")
+            item_tally = _merge_items(context, items)
+            _extend_index(context)
+            event_tally = _merge_events(context, events, scratch)
+            if judged_again:
+                names = [file.name for file in files if file.name not in errors]
+                by_table = {"items": items, "interactions": events}
+                left = remove_accepted(context.spark, context.path("quarantine"), by_table, names, scratch)
+            corrections, corrected = _corrections(context, events, event_tally)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     counted: dict[str, tuple[int, int]] = {}
@@ -205,7 +209,7 @@ def _merge_items(context: StageContext, landed: LandedRows | None) -> Tally:
         f"else {_struct('s', order)} > {_struct('t', order)} end"
     )
     chosen = _winners(landed.good(), "item_id", order, names)
-    written = delta.merge(chosen, context.path("items"), contract("items"), update_when=wins)
+    written = delta.merge(chosen, context.path("items"), contract("items"), update_when=wins, most=landed.good_rows)
     return _tally(context, "items", landed, sum(written.values()))
 
 
@@ -220,7 +224,8 @@ def _merge_events(context: StageContext, landed: LandedRows | None, scratch: Pat
         return Tally()
     wins = f"{_struct('s', EVENT_ORDER)} > {_struct('t', EVENT_ORDER)}"
     chosen = _winners(good, "event_id", EVENT_ORDER, table.names)
-    written = delta.merge(chosen, context.path("interactions"), table, update_when=wins)
+    most = waited + (landed.good_rows if landed else 0)
+    written = delta.merge(chosen, context.path("interactions"), table, update_when=wins, most=most)
     tally = _tally(context, "interactions", landed, sum(written.values()), waited)
     quarantined.remove()
     return tally
@@ -245,7 +250,9 @@ def _tally(context: StageContext, table: str, landed: LandedRows | None, accepte
     tally = Tally(read, waited, accepted, refused, good + waited - accepted)
     tally.check(table)
     if landed and refused:
-        quarantine(landed.refused(), context.path("quarantine"), source_table=table, run_id=context.run_id)
+        quarantine(
+            landed.refused(), context.path("quarantine"), source_table=table, run_id=context.run_id, most=refused
+        )
     return tally
 
 

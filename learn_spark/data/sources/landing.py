@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
 from learn_spark.core.causes import first_line
 from learn_spark.core.errors import RowCountError, SettingsError
-from learn_spark.core.quality.reasons import ReasonCount, counted, example_of
+from learn_spark.core.quality.reasons import EXAMPLE_CHARACTERS, ReasonCount, counted, example_of
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
+from learn_spark.core.tables.small import SMALL_ROWS
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.source import RawFile, Source, check_names, of_kind
 from learn_spark.data.sources.times import clash, time_metrics
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 UNKNOWN_ITEM = "unknown item"
+_BYTES_A_ROW, _PACKED_TIMES, _PACKED = 20, 8, {".gz", ".bz2", ".zip", ".parquet"}
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,12 @@ class Landing:
         if self.time_formats is not None and values["rows"]:
             self._require_times(table, times, values)
         landed = self.spark.read.schema(kept.schema).parquet(path)
-        groups = landed.groupBy("source_file", "reasons", "flaws").agg(F.count("*"), example_of(F.col("raw"))).collect()
+        if values["rows"] <= SMALL_ROWS:
+            landed = landed.coalesce(1)
+            groups: Iterable[Sequence[Any]] = _groups_of_few(self.place / table)
+        else:
+            of_a_group = (F.count("*"), example_of(F.col("raw")))
+            groups = landed.groupBy("source_file", "reasons", "flaws").agg(*of_a_group).collect()
         by_file: dict[str, tuple[int, int]] = {}
         for file, reasons, _, rows, _ in groups:
             earlier = by_file.get(file, (0, 0))
@@ -185,3 +195,34 @@ def land_all(landing: Landing, items_path: str) -> tuple[LandedRows | None, Land
     if items is not None:
         known_items = known_items.unionByName(items.good().select("item_id")).distinct()
     return items, landing.events(known_items)
+
+
+def _groups_of_few(folder: Path) -> list[tuple[str | None, list[str], list[str], int, str | None]]:
+    """(source_file, reasons, flaws, rows, example) of the landed rows, without Spark."""
+    files = sorted(map(str, folder.glob("*.parquet")))
+    if not files:
+        return []
+    rows = ds.dataset(files, format="parquet").to_table(columns=["source_file", "reasons", "flaws", "raw"])
+    good = pc.and_(pc.equal(pc.list_value_length(rows["reasons"]), 0), pc.equal(pc.list_value_length(rows["flaws"]), 0))
+    counts = pc.value_counts(rows.filter(good)["source_file"]).to_pylist()
+    groups: list[tuple[str | None, list[str], list[str], int, str | None]]
+    groups = [(count["values"], [], [], count["counts"], None) for count in counts]
+    others: dict[tuple[str | None, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for row in rows.filter(pc.invert(good)).to_pylist():
+        key = (row["source_file"], tuple(row["reasons"]), tuple(row["flaws"]))
+        others.setdefault(key, []).append((row["raw"] or "")[:EXAMPLE_CHARACTERS])
+    for (file, reasons, flaws), raws in others.items():
+        groups.append((file, list(reasons), list(flaws), len(raws), min(raws)))
+    return groups
+
+
+def about_rows(files: Iterable[RawFile]) -> int:
+    """A guess from the files' sizes at their number of rows; of a Delta table, more than are few."""
+    rows = 0
+    for file in files:
+        if file.path.is_dir():
+            rows += SMALL_ROWS + 1
+        else:
+            packed = file.path.suffix in _PACKED
+            rows += file.path.stat().st_size * (_PACKED_TIMES if packed else 1) // _BYTES_A_ROW
+    return rows

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from learn_spark.core.quality.quarantine import keep, row_id
 from learn_spark.core.tables import delta
@@ -26,11 +30,9 @@ class QuarantinedEvents:
         self._spark, self._path = spark, quarantine_path
         delta.create_if_missing(quarantine_path, contract("quarantine"))
         self.rows: DataFrame | None = None
-        if not Snapshot.open(quarantine_path).rows:
+        if not _some_may_have_arrived(Snapshot.open(quarantine_path), items_path):
             return
         waiting = delta.read(spark, quarantine_path).where("source_table = 'interactions' and parsed is not null")
-        if waiting.isEmpty():
-            return
         items = delta.read(spark, items_path).select("item_id")
         arrived = waiting.withColumn("event", event_from_json("parsed")).withColumn("item_id", F.col("event.item_id"))
         arrived = arrived.join(items, "item_id", "left_semi").drop("item_id")
@@ -41,7 +43,7 @@ class QuarantinedEvents:
         path = f"file:{place / 'arrived'}"
         arrived.write.mode("overwrite").parquet(path)
         written = spark.read.schema(arrived.schema).parquet(path)
-        self.rows = None if written.isEmpty() else written
+        self.rows = written if _rows_of(place / "arrived") else None
 
     def good_events(self) -> DataFrame | None:
         """The events that break no other rule, with the columns of interactions."""
@@ -67,6 +69,26 @@ class QuarantinedEvents:
         merge.whenMatchedDelete().execute()
 
 
+def _some_may_have_arrived(quarantined: Snapshot, items_path: str) -> bool:
+    """Whether an event in quarantine waits for an item that is there now; True too where it has too many to look at."""
+    if not quarantined.rows:
+        return False
+    items = Snapshot.open(items_path)
+    if not quarantined.is_small or not items.is_small:
+        return True
+    rows = quarantined.to_arrow(["source_table", "parsed"])
+    waiting = rows.filter(pc.and_(pc.equal(rows["source_table"], "interactions"), pc.is_valid(rows["parsed"])))
+    if not waiting.num_rows:
+        return False
+    waited_for = {json.loads(event).get("item_id") for event in waiting["parsed"].to_pylist()}
+    return not waited_for.isdisjoint(items.to_arrow(["item_id"])["item_id"].to_pylist())
+
+
+def _rows_of(folder: Path) -> int:
+    """Number of rows of a folder of Parquet files, from their footers."""
+    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+
+
 def remove_accepted(
     spark: SparkSession, path: str, landed: Mapping[str, LandedRows | None], files: Sequence[str], place: Path
 ) -> int:
@@ -90,7 +112,7 @@ def remove_accepted(
     at = f"file:{place / 'accepted'}"
     removed.write.mode("overwrite").parquet(at)
     written = spark.read.schema("row_id string").parquet(at)
-    if number := written.count():
+    if number := _rows_of(place / "accepted"):
         merge = DeltaTable.forPath(spark, path).alias("t").merge(written.alias("s"), "t.row_id = s.row_id")
         merge.whenMatchedDelete().execute()
     return number
