@@ -220,9 +220,8 @@ def about_rows(files: Iterable[RawFile]) -> int:
     """A guess from the files' sizes at their number of rows; of a Delta table, more than are few."""
     rows = 0
     for file in files:
-        if file.path.is_dir():
-            rows += SMALL_ROWS + 1
-        else:
-            packed = file.path.suffix in _PACKED
-            rows += file.path.stat().st_size * (_PACKED_TIMES if packed else 1) // _BYTES_A_ROW
+        # The state of a file begins with its size (``raw_file``), that of a Delta table does not.
+        size = file.state.partition(":")[0]
+        packed = _PACKED_TIMES if file.path.suffix in _PACKED else 1
+        rows += int(size) * packed // _BYTES_A_ROW if size.isdigit() else SMALL_ROWS + 1
     return rows
