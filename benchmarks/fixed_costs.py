@@ -5,14 +5,13 @@
     make bench-fixed_costs ARGS="--stages ingest,item_text,histories --rounds 3"
 
 Each run is a process of its own, the first in a fresh workspace. CPU seconds are those of the process and all below it,
-the JVM among them; a phase leaves out the phases inside it. On a shared machine compare CPU seconds, and ratios.
+the JVM among them; a phase leaves out the phases inside it, and its third figure is its Spark jobs. On a shared machine
+compare CPU seconds, and ratios.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib
 import json
 import os
 import statistics
@@ -20,87 +19,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-# Phase -> where its function is looked up by those who call it. A checkout that lacks one has no such phase.
-PHASES = {
-    "session": ("learn_spark.core.tables.session", "start_session"),
-    "create tables": ("learn_spark.core.tables.delta", "create_if_missing"),
-    "land rows": ("learn_spark.data.sources.landing", "Landing._write"),
-    "merge": ("learn_spark.core.tables.delta", "merge"),
-    "item_index": ("learn_spark.data.sources.ingest", "_extend_index"),
-    "waiting events": ("learn_spark.data.sources.reingestion", "QuarantinedEvents.__init__"),
-    "profiles": ("learn_spark.core.quality.table_gate", "profile"),
-    "validation": ("learn_spark.core.quality.gate", "validate"),
-    "code versions": ("learn_spark.pipeline.runner", "stage_version"),
-}
+# These modules are of this checkout, the package that is measured may be of another.
+sys.path.insert(0, str(ROOT))
 
+from benchmarks.clock import OUTSIDE, REST, Clock, cpu_seconds  # noqa: E402
 
-def cpu_seconds() -> float:
-    """CPU time of this process and of all below it, those that ended and were waited for among them."""
-    tick, parents, seconds = os.sysconf("SC_CLK_TCK"), {}, {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(folder.name)] = int(fields[1])
-            seconds[int(folder.name)] = sum(map(int, fields[11:15])) / tick
-    tree = [os.getpid()]
-    for process in tree:
-        tree += [child for child, parent in parents.items() if parent == process]
-    return sum(seconds.get(process, 0.0) for process in tree)
-
-
-class Clock:
-    """Wall and CPU seconds by phase, each without the phases inside it."""
-
-    def __init__(self) -> None:
-        self.phases: dict[str, list[float]] = {}
-        self._inner: list[list[float]] = [[0.0, 0.0]]
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time what is inside the ``with`` block."""
-        wall, cpu = time.monotonic(), cpu_seconds()
-        self._inner.append([0.0, 0.0])
-        try:
-            yield
-        finally:
-            took = [time.monotonic() - wall, cpu_seconds() - cpu]
-            inner = self._inner.pop()
-            for n in range(2):
-                self._inner[-1][n] += took[n]
-                self.phases.setdefault(name, [0.0, 0.0])[n] += took[n] - inner[n]
-
-    def watch(self, name: str, module: str, function: str) -> None:
-        """Time every call of a function as a phase."""
-        try:
-            owner: Any = importlib.import_module(module)
-            *classes, last = function.split(".")
-            for part in classes:
-                owner = getattr(owner, part)
-            watched: Callable[..., Any] = getattr(owner, last)
-        except (ImportError, AttributeError):
-            return
-
-        @functools.wraps(watched)
-        def timed(*arguments: Any, **options: Any) -> Any:
-            with self.phase(name):
-                return watched(*arguments, **options)
-
-        setattr(owner, last, timed)
+sys.path.remove(str(ROOT))
 
 
 def run_here(workspace: str, stages: list[str]) -> None:
     """Run the stages in this process; print one line of JSON."""
     clock = Clock()
-    with clock.phase("everything else"):
+    with clock.phase(REST):
         with clock.phase("imports"):
             from learn_spark.commands.app import quiet_environment
 
@@ -108,15 +42,15 @@ def run_here(workspace: str, stages: list[str]) -> None:
             from learn_spark.core.console import Reporter
             from learn_spark.core.settings import load_settings
             from learn_spark.pipeline.runner import run_stages
-        for name, (module, function) in PHASES.items():
-            clock.watch(name, module, function)
+
+            clock.watch_all()
         settings = load_settings("quickstart", [f"workspace={workspace}"])
         outcomes = run_stages(stages, settings, console=Reporter(quiet=True))
     print(
         json.dumps(
             {
                 "stages": {outcome.stage.name: round(outcome.run.seconds, 1) for outcome in outcomes},
-                "phases": {name: [round(n, 2) for n in seconds] for name, seconds in clock.phases.items()},
+                "phases": {name: [round(n, 2) for n in seconds] for name, seconds in clock.phases[OUTSIDE].items()},
             }
         )
     )
