@@ -173,7 +173,8 @@ class ChunkEncoder:
         good = encoded.filter(pc.is_null(encoded["error"]))
         described = contract("text_embeddings")
         keyed = good.append_column("encoder_key", pa.array([self._key] * len(good), pa.string()))
-        delta.append_arrow(keyed.select(described.names), self._context.path("text_embeddings"), described)
+        path = self._context.path("text_embeddings")
+        delta.append_arrow(self._context.spark, keyed.select(described.names), path, described)
         refused = encoded.filter(pc.is_valid(encoded["error"])).select(["text_key", "error"])
         if len(refused):
             self._quarantine(self._context.spark.createDataFrame(refused).join(rows, "text_key"))

@@ -43,7 +43,7 @@ def _merge(spark: SparkSession, path: str, part: StagedTable) -> None:
 
     table = contract(part.table)
     if not part.removed and (rows := _only_new(path, part)) is not None:
-        delta.append_arrow(rows, path, table)
+        delta.append_arrow(spark, rows, path, table)
         return
     source = part.rows.withColumn("_removed", F.lit(False))
     if part.removed:

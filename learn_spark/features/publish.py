@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.machine import available_cores
 from learn_spark.core.quality.gate import GateReport, evaluate_rules
@@ -240,19 +242,29 @@ def _as_of(context: StageContext, histories: DataFrame) -> datetime:
 
     Raises LearnSparkError if the histories contain events at or after the setting.
     """
-    from pyspark.sql import functions as F
-
-    last = histories.agg(F.max(F.array_max("event_time"))).first()
-    assert last is not None
+    last = _last_event(context, histories)
     micros = context.settings.histories.as_of_micros()
     if micros is None:
-        micros = last[0] + 1
-    elif last[0] >= micros:
+        micros = last + 1
+    elif last >= micros:
         raise LearnSparkError(
             f"publish: histories.as_of is {context.settings.histories.as_of}, but user_histories has later events; "
             "run histories and train with the same histories.as_of first"
         )
     return from_micros(micros)
+
+
+def _last_event(context: StageContext, histories: DataFrame) -> int:
+    """The time of the last event in microseconds."""
+    from pyspark.sql import functions as F
+
+    snapshot = context.snapshot("user_histories")
+    if snapshot.is_small:
+        times = snapshot.to_arrow(["event_time"])["event_time"]
+        return int(pc.max(pc.list_flatten(times)).as_py())
+    last = histories.agg(F.max(F.array_max("event_time"))).first()
+    assert last is not None
+    return int(last[0])
 
 
 def _last_written(rows: Sequence[LedgerRow]) -> LedgerRow | None:

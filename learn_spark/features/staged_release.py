@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
@@ -107,7 +108,13 @@ def stage(
     inputs = new_items.select("id", "fingerprint", "item_index")
     write = partial(_write, spark, workspace, release_id, as_of, few=few)
     staged_items = write("item_features", inputs if few else inputs.repartition(tasks), item_features(spec))
-    rewritten = _rewritten(staged_items, heads["item_features"])
+    rewritten = _rewritten(
+        staged_items,
+        heads["item_features"],
+        (str(staged_folder(workspace, release_id) / "item_features"), workspace.table("item_features"))
+        if few
+        else None,
+    )
     new_users = changed(users, by_id["user_features"], everything=everything)
     if rewritten is not None and not everything:
         at = items.join(rewritten.withColumnRenamed("item_id", "id"), "id", "left_semi")
@@ -156,12 +163,13 @@ def _write(
     path = str(staged_folder(workspace, release_id) / table)
     if few:
         vectors = pa.Table.from_batches(compute(inputs.toArrow().to_batches()), FEATURES_ARROW)
-        one = {"release_id": pa.array([release_id]), "as_of": pa.array([as_of], pa.timestamp("us", tz="UTC"))}
-        constants = {name: value.take(pa.array([0] * len(vectors))) for name, value in one.items()}
+        time = pa.scalar(as_of, pa.timestamp("us", tz="UTC"))
+        constants = {"release_id": pa.repeat(release_id, len(vectors)), "as_of": pa.repeat(time, len(vectors))}
         columns = {KEYS[table]: vectors["id"], "embedding": vectors["embedding"], "fingerprint": vectors["fingerprint"]}
-        described = contract(table)
+        # Without the constraints, which only Spark can check: the audit does, and the table that the rows end in.
+        described = contract(table).model_copy(update={"constraints": {}})
         delta.create_if_missing(path, described)
-        delta.append_arrow(pa.table(columns | constants).select(described.names), path, described)
+        delta.append_arrow(spark, pa.table(columns | constants).select(described.names), path, described)
         return delta.read(spark, path), len(vectors)
     rows = inputs.mapInArrow(compute, FEATURES).select(
         F.col("id").alias(KEYS[table]),
@@ -175,11 +183,20 @@ def _write(
     return delta.read(spark, path, current_version(path)), written
 
 
-def _rewritten(staged: tuple[DataFrame, int], head: DataFrame | None) -> DataFrame | None:
-    """Ids of items in ``head`` whose vectors were recomputed; None if there are none."""
+def _rewritten(
+    staged: tuple[DataFrame, int], head: DataFrame | None, places: tuple[str, str] | None
+) -> DataFrame | None:
+    """Ids of items in ``head`` whose vectors were recomputed; None if there are none.
+
+    ``places``: the tables of both where they are few, so that Spark need not be asked.
+    """
     rows, written = staged
     if head is None or not written:
         return None
+    if places is not None:
+        new, known = (Snapshot.open(place).to_arrow(["item_id"])["item_id"] for place in places)
+        if not pc.any(pc.is_in(new, value_set=known)).as_py():
+            return None
     ids = rows.select("item_id").join(head.select("item_id"), "item_id", "left_semi")
     return None if ids.isEmpty() else ids
 

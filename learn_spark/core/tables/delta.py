@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from learn_spark.core.errors import RowCountError
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import create_table
-from learn_spark.core.tables.log import append_table
+from learn_spark.core.tables.log import append_table, is_checked_without_spark
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import SMALL_ROWS
 from learn_spark.core.tables.snapshot import Snapshot, current_version
@@ -78,7 +78,7 @@ def merge(
     source, existing = conform(frame, contract), Snapshot.open(path)
     few = most is not None and most <= SMALL_ROWS
     if not existing.rows:
-        rows = append_arrow(source.toArrow(), path, contract) if few else _append_counted(source, path, contract)
+        rows = append_arrow(spark, source.toArrow(), path, contract) if few else _append_counted(source, path, contract)
         return {"inserted": rows, "updated": 0}
     condition = " AND ".join(f"t.{key} = s.{key}" for key in contract.key)
     joined = source.alias("s").join(read(spark, path, existing.version).alias("t"), F.expr(condition), "left")
@@ -90,18 +90,19 @@ def merge(
     return _merge_frame(changed.persist(), path, contract, condition)
 
 
-def append_arrow(rows: pa.Table, path: str, contract: Contract) -> int:
-    """Append the rows without Spark, in one commit; none if there are none. Returns their number.
+def append_arrow(spark: SparkSession, rows: pa.Table, path: str, contract: Contract) -> int:
+    """Append the rows in one commit, none if there are none, without Spark where that can check the constraints.
 
-    Raises RowCountError if the log has another number.
+    Returns their number. Raises RowCountError if the log has another number.
     """
-    if rows.num_rows:
-        version = append_table(path, contract, rows)
-        written = Snapshot.open(path, version).rows - Snapshot.open(path, version - 1).rows
-        if written != rows.num_rows:
-            raise RowCountError(
-                f"{contract.table}: {rows.num_rows:,} appended rows were expected, the log has {written:,}"
-            )
+    if not rows.num_rows:
+        return 0
+    if not is_checked_without_spark(contract):
+        return _append_counted(conform(spark.createDataFrame(rows), contract), path, contract)
+    version = append_table(path, contract, rows)
+    written = Snapshot.open(path, version).rows - Snapshot.open(path, version - 1).rows
+    if written != rows.num_rows:
+        raise RowCountError(f"{contract.table}: {rows.num_rows:,} appended rows were expected, the log has {written:,}")
     return rows.num_rows
 
 
@@ -111,7 +112,7 @@ def _merge_arrow(
     new = pc.sum(changed["_is_new"]).as_py() or 0
     planned, rows = {"inserted": new, "updated": changed.num_rows - new}, changed.drop_columns(["_is_new"])
     if not planned["updated"]:
-        append_arrow(rows, path, contract)
+        append_arrow(spark, rows, path, contract)
         return planned
     frame = spark.createDataFrame(rows).select(*contract.names)
     return _merge_by_spark(frame, path, contract, condition, planned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,9 @@ from learn_spark.core.storage.locks import wait_for_lock
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import create_table
 from learn_spark.core.tables.snapshot import read_arrow
+
+# Functions of SQL that Spark and deltalake (DataFusion) both have; size() of an array is Spark's alone.
+_FUNCTIONS = frozenset({"length", "trim", "cast"})
 
 
 def append_rows(path: str, contract: Contract, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -43,6 +47,12 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
         if is_storage_error(error):
             raise
         raise ContractError(f"rows violate the contract of {contract.table}: {' '.join(str(error).split())}") from None
+
+
+def is_checked_without_spark(contract: Contract) -> bool:
+    """Whether deltalake knows all functions of the contract's constraints, so that it can check them."""
+    used = {name for condition in contract.constraints.values() for name in re.findall(r"(\w+)\(", condition)}
+    return used <= _FUNCTIONS
 
 
 def table_lock(path: str) -> AbstractContextManager[None]:
