@@ -67,7 +67,7 @@ def _run(context: StageContext) -> StageResult:
         totals = _encode(context, identity, given, total, profile, few=few)
     all_texts = item_text.where(F.col("template_version") == version).select("text_key").distinct()
     embedded = delta.read(context.spark, path).where(F.col("encoder_key") == identity.key)
-    embedded = embedded.select("text_key", F.lit(True).alias("embedded"))
+    embedded = embedded.select("text_key", F.lit(True).alias("embedded")).distinct()
     counted = all_texts.join(embedded, "text_key", "left").agg(F.count("*"), F.count("embedded")).first()
     assert counted is not None
     rows_in, covered = counted
@@ -111,7 +111,7 @@ def _encode(
 ) -> Totals:
     settings = context.settings.encoder
     tasks = settings.tasks or context.spark.sparkContext.defaultParallelism
-    if few:
+    if few and settings.tasks is None:
         # Each task loads the model.
         tasks = max(1, min(tasks, total // TEXTS_A_TASK))
     folder = prepare(identity, context.folder("cache", "models"))
