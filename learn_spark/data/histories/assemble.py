@@ -65,7 +65,8 @@ def assemble_few(events: DataFrame, settings: HistoriesSettings) -> tuple[pa.Tab
     """(rows as of ``assemble``, number of events), in this process: a Python worker takes seconds to start."""
     schema = contract("user_histories").arrow_schema()
     placed = _placed(events, settings, 1).toArrow()
-    return pa.Table.from_batches(assemble_stream(_plan(settings), schema)(placed.to_batches()), schema), len(placed)
+    batches = list(assemble_stream(_plan(settings), schema)(placed.to_batches()))
+    return pa.Table.from_batches(batches) if batches else schema.empty_table(), len(placed)
 
 
 def _placed(events: DataFrame, settings: HistoriesSettings, partitions: int) -> DataFrame:
