@@ -9,6 +9,7 @@ from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.small import small_plans
 from learn_spark.data.text.cleaning import clean
 from learn_spark.data.text.templates import template
 
@@ -20,6 +21,11 @@ def run(context: StageContext) -> StageResult:
 
     Every item gets a text: an item without any gets ``text.fallback``, so that it still has a (neutral) embedding.
     """
+    with small_plans(context.spark, context.snapshot("items").rows):
+        return _run(context)
+
+
+def _run(context: StageContext) -> StageResult:
     settings = context.settings.text
     chosen = template(settings.template)
     items = context.read("items")
@@ -40,6 +46,7 @@ def run(context: StageContext) -> StageResult:
             context.path("item_text"),
             contract("item_text"),
             update_when="t.text_key != s.text_key",
+            most=context.snapshot("items").rows,
         )
         counted = texts.agg(
             F.count("*").alias("items"),
