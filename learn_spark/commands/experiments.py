@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from learn_spark.commands.app import app, without_workspace
-from learn_spark.commands.options import DryRunOption, SetOption, VerboseOption
+from learn_spark.commands.options import DryRunOption, JsonOption, SetOption, VerboseOption
 
 
 @app.command()
@@ -21,26 +21,25 @@ def ab_report(
         int | None,
         typer.Option("--aa", min=1, metavar="SPLITS", help="A/A test: split the control's users in two SPLITS times."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Analyse an experiment: checks, lift with intervals, cohorts, CUPED, power, A/A; exit code 3 if a check fails."""
 
     def work() -> None:
         from learn_spark.ads.experiments.configure import settings_of, show_plan
-        from learn_spark.ads.experiments.result import as_json as to_json
         from learn_spark.core.console import Reporter
         from learn_spark.report.experiment import report_experiment, show
 
         settings = settings_of(experiment, [*(overrides or []), *([f"aa_splits={aa}"] if aa else [])])
-        if dry_run:
-            show_plan(settings, Reporter())
-            return
-        result = report_experiment(settings, Reporter(quiet=as_json), verbose=verbose)
-        if as_json:
-            print(to_json(result))
-        else:
-            show(result, Reporter())
+        console = Reporter(as_json=as_json)
+        try:
+            if dry_run:
+                show_plan(settings, console)
+            else:
+                show(report_experiment(settings, console, verbose=verbose), console)
+        finally:
+            console.print_json()
 
     without_workspace(verbose, work)

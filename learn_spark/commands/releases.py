@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -83,8 +83,18 @@ def withdraw(
 
         return plan_withdrawal(rows, release, reason)
 
-    work = _changing(plan, "withdraw", "restore", config, overrides, allow_none=allow_none, dry_run=dry_run)
-    _in_ledger(work, config, overrides, verbose, dry_run=dry_run, wait=wait, as_json=as_json)
+    _change(
+        plan,
+        "withdraw",
+        "restore",
+        config,
+        overrides,
+        verbose,
+        allow_none=allow_none,
+        dry_run=dry_run,
+        wait=wait,
+        as_json=as_json,
+    )
 
 
 @app.command(rich_help_panel="Releases")
@@ -108,8 +118,18 @@ def rollback(
 
         return plan_rollback(rows, to, reason)
 
-    work = _changing(plan, "withdraw", "restore", config, overrides, allow_none=allow_none, dry_run=dry_run)
-    _in_ledger(work, config, overrides, verbose, dry_run=dry_run, wait=wait, as_json=as_json)
+    _change(
+        plan,
+        "withdraw",
+        "restore",
+        config,
+        overrides,
+        verbose,
+        allow_none=allow_none,
+        dry_run=dry_run,
+        wait=wait,
+        as_json=as_json,
+    )
 
 
 @app.command(rich_help_panel="Releases")
@@ -130,21 +150,34 @@ def restore(
 
         return plan_restoration(rows, release, reason)
 
-    work = _changing(plan, "restore", "withdraw", config, overrides, allow_none=True, dry_run=dry_run)
-    _in_ledger(work, config, overrides, verbose, dry_run=dry_run, wait=wait, as_json=as_json)
+    _change(
+        plan,
+        "restore",
+        "withdraw",
+        config,
+        overrides,
+        verbose,
+        allow_none=True,
+        dry_run=dry_run,
+        wait=wait,
+        as_json=as_json,
+    )
 
 
-def _changing(
+def _change(
     plan: Callable[[Sequence[LedgerRow]], Change],
     does: str,
     undone_by: str,
     config: str,
     overrides: list[str] | None,
+    verbose: bool,
     *,
     allow_none: bool,
     dry_run: bool,
-) -> Callable[[Opened], None]:
-    """The work of a command that changes the ledger: print what will be in force, change it, print the undoing."""
+    wait: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Print what will be in force, change the ledger, print the undoing, and exit."""
 
     def work(opened: Opened) -> None:
         from learn_spark.features.ledger import ledger
@@ -166,19 +199,6 @@ def _changing(
             more = ["--allow-none"] if undone_by == "withdraw" and change.before is None else []
             opened.console.line(f"undo:      learn-spark {undone_by} {shlex.join([*given, *more])}")
 
-    return work
-
-
-def _in_ledger(
-    work: Callable[[Opened], None],
-    config: str,
-    overrides: list[str] | None,
-    verbose: bool,
-    *,
-    dry_run: bool,
-    wait: bool,
-    as_json: bool,
-) -> None:
     def lock(opened: Opened) -> AbstractContextManager[object]:
         from learn_spark.pipeline.locks import writing
 

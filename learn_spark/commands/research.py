@@ -73,17 +73,12 @@ def compare(
 
     def work(opened: Opened) -> None:
         from learn_spark.evaluation.compare import compare as compare_models
-        from learn_spark.report.comparison import as_json as to_json
         from learn_spark.report.comparison import show
 
         name: Literal["test", "validation"] = "test" if split == "test" else "validation"
-        comparison = compare_models(opened.workspace, runs, split=name, k=k, samples=samples)
-        if as_json:
-            print(to_json(comparison))
-        else:
-            show(comparison, opened.console)
+        show(compare_models(opened.workspace, runs, split=name, k=k, samples=samples), opened.console)
 
-    in_workspace(config, overrides, verbose, work, reads_only=True)
+    in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
 
 
 @app.command()
@@ -143,21 +138,22 @@ def study(
 
         from learn_spark.core.console import Reporter
         from learn_spark.core.settings.load import load_study
-        from learn_spark.studies.show import as_json as to_json
         from learn_spark.studies.study import run_study
 
         given = {"seeds": seeds, "slices": slices}
         of_plan = [f"{key}={json.dumps(value)}" for key, value in given.items() if value]
-        result = run_study(
-            load_study(plan, of_plan),
-            Path(plan).stem,
-            overrides or [],
-            Reporter(quiet=as_json),
-            at_once=at_once,
-            dry_run=dry_run,
-            verbose=verbose,
-        )
-        if as_json and result is not None:
-            print(to_json(result))
+        console = Reporter(as_json=as_json)
+        try:
+            run_study(
+                load_study(plan, of_plan),
+                Path(plan).stem,
+                overrides or [],
+                console,
+                at_once=at_once,
+                dry_run=dry_run,
+                verbose=verbose,
+            )
+        finally:
+            console.print_json()
 
     without_workspace(verbose, work)

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -117,7 +117,7 @@ class Reporter:
         """Print a table. Cells are texts, numbers or times; ``name``: its key in JSON, default: the title."""
         described = [Column(one) if isinstance(one, str) else one for one in columns]
         names = [column.name for column in described]
-        self._values[name or title] = [dict(zip(names, map(_finite, row), strict=True)) for row in rows]
+        self._values[name or title] = _finite([dict(zip(names, row, strict=True)) for row in rows])
         texts = [[column.text(cell) for column, cell in zip(described, row, strict=True)] for row in rows]
         self._print()
         self._print(title, "bold")
@@ -125,8 +125,8 @@ class Reporter:
             self._print(text, "bold" if number == 0 else "")
 
     def record(self, name: str, value: object) -> None:
-        """Add a value to the JSON object; nothing is printed."""
-        self._values[name] = value
+        """Add a value to the JSON object; nothing is printed. Numbers that JSON lacks (NaN, infinity) are null."""
+        self._values[name] = _finite(value)
 
     def print_json(self) -> None:
         """If the console is for JSON: print tables and values by name, and lines as ``notes``, as one JSON object."""
@@ -135,9 +135,13 @@ class Reporter:
             sys.stdout.write(text + "\n")
 
 
-def _finite(cell: Cell) -> Cell:
-    """JSON has no NaN and no infinity: they are null."""
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+def _finite(value: object) -> object:
+    """The value with None for each NaN and infinity in it, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: object) -> str:

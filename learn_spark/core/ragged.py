@@ -24,6 +24,11 @@ def concatenate_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray
     return numbers, np.concatenate([np.zeros(0, np.int64), *(np.asarray(row, dtype=np.int64) for row in rows)])
 
 
+def owners_of(offsets: np.ndarray) -> np.ndarray:
+    """The row number of each value, int64 [offsets[-1] - offsets[0]]."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
 def fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
     """A column of equally long lists as an array [rows, L]."""
     flat = column.combine_chunks()

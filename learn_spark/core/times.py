@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+DAY = 86_400_000_000
+
 
 def as_micros(value: str) -> int:
     """An ISO time in microseconds since 1970, in UTC unless it has an offset. Raises ValueError for other text."""

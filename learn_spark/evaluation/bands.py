@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-DAY = 86_400_000_000  # microseconds
+from learn_spark.core.times import DAY
 
 POPULARITY = {0: "unseen", 1: "1-4", 5: "5-19", 20: "20-99", 100: "100+"}
 MASS = {0.0: "head", 0.5: "mid", 0.8: "tail"}

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from learn_spark.core.ragged import concatenate_rows
+from learn_spark.core.ragged import concatenate_rows, owners_of
 from learn_spark.model.scoring.catalogue import check_positions
 
 BLOCK_PAIRS = 1 << 22  # pairs of a target and another item compared at once
@@ -46,7 +46,7 @@ class CountScores:
         offsets = np.arange(users + 1) if offsets is None else offsets
         check_positions(users, n_items, targets, seen)
         self._check_contexts(contexts)
-        owners = np.repeat(np.arange(users), np.diff(offsets))
+        owners = owners_of(offsets)
         seen_rows, seen_items = concatenate_rows(seen)
         hidden = np.setdiff1d(seen_rows * n_items + seen_items, owners * n_items + targets)  # without repeats
         hidden_starts = np.searchsorted(hidden, np.arange(users + 1) * n_items)

@@ -1,47 +1,47 @@
-"""A comparison of methods: tables for the terminal, and JSON."""
+"""A comparison of methods: tables for the terminal, and all figures for JSON."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from itertools import groupby
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.table_text import Cell, Column
 from learn_spark.evaluation.compare import Comparison, SliceDifference
 from learn_spark.evaluation.labels import method_label
 
 
-def as_json(comparison: Comparison) -> str:
-    """One JSON object; each entry of ``differences`` has its slice, both means, the difference, its interval and p."""
+def _record(comparison: Comparison, console: Reporter) -> None:
+    """Each entry of ``differences`` has its slice, both means, the difference, its interval and p."""
     differences = [asdict(one) for one in comparison.differences]
     for one in differences:
         difference = one.pop("difference")
         one |= {"difference": difference.pop("value"), **difference}
     first = asdict(comparison.first) | {"tables": dict(comparison.first.tables)}
-    fields = {
-        "split": comparison.split,
-        "users": comparison.users,
-        "samples": comparison.samples,
-        "differences": differences,
-    }
-    return json.dumps({"first": first, **fields})
+    console.record("first", first)
+    for name in ("split", "users", "samples"):
+        console.record(name, getattr(comparison, name))
+    console.record("differences", differences)
 
 
 def show(comparison: Comparison, console: Reporter) -> None:
-    """Print both metrics over all users of the split, then a table per contender with NDCG on every slice."""
+    """Print both metrics over all users of the split, then a table per contender with NDCG on every slice.
+
+    In JSON ``differences`` has both metrics on every slice.
+    """
+    _record(comparison, console)
     label = _label(comparison.first.method, comparison.first.model_id)
     title = f"{label} on the {comparison.split} split ({comparison.users:,} users; {comparison.first.protocol})"
     whole = [one for one in comparison.differences if one.dimension == "all"]
-    columns = ["against", "metric", "first", "other", "difference", "95 % interval", "p"]
+    figures = [Column("first", ".4f"), Column("other", ".4f"), Column("difference", "+.4f"), Column("95 % interval")]
+    figures.append(Column("p", ".4f"))
+    columns: list[str | Column] = ["against", "metric", *figures]
     console.table(title, columns, [[_label(one.against, one.model_id), one.metric, *_figures(one)] for one in whole])
     parts = [one for one in comparison.differences if one.dimension != "all" and one.metric.startswith("NDCG")]
     parts.sort(key=lambda one: [(w.against, w.model_id) for w in whole].index((one.against, one.model_id)))
     for (against, model_id, metric), group in groupby(parts, lambda one: (one.against, one.model_id, one.metric)):
-        rows = [
-            [f"{one.dimension}: {one.slice}", f"{one.difference.users:,}", f"{one.items:,}", *_figures(one)]
-            for one in group
-        ]
-        columns = ["slice", "users", "items", "first", "other", "difference", "95 % interval", "p"]
+        rows = [[f"{one.dimension}: {one.slice}", one.difference.users, one.items, *_figures(one)] for one in group]
+        columns = ["slice", "users", "items", *figures]
         console.table(f"{metric}: {label} against {_label(against, model_id)}", columns, rows)
     console.line()
     console.line(
@@ -55,12 +55,7 @@ def _label(method: str, model_id: str) -> str:
     return name if model_id == method else f"{name} {model_id}"
 
 
-def _figures(one: SliceDifference) -> list[str]:
+def _figures(one: SliceDifference) -> list[Cell]:
     difference = one.difference
-    return [
-        f"{one.first:.4f}",
-        f"{one.other:.4f}",
-        f"{difference.value:+.4f}",
-        f"{difference.low:+.4f} to {difference.high:+.4f}",
-        f"{difference.p:.4f}",
-    ]
+    interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
+    return [one.first, one.other, difference.value, interval, difference.p]

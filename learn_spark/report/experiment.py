@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ def render(result: ExperimentResult) -> str:
     """The page as one HTML file, without scripts and network requests."""
     settings_text = yaml.safe_dump(dict(result.settings), sort_keys=False, allow_unicode=True)
     template = environment()
-    template.filters |= {"percent": percent, "p": p_value}
+    template.filters |= {"percent": percent, "p": p_value, "interval": _interval}
     return template.get_template("experiment.html.jinja").render(
         experiment=result,
         written=datetime.now(UTC),
@@ -79,7 +79,13 @@ def render(result: ExperimentResult) -> str:
 
 
 def show(result: ExperimentResult, console: Reporter) -> None:
-    """Print the checks, every metric over all users, the primary metric by cohort, and false alarms."""
+    """Print the checks, every metric over all users, the primary metric by cohort, and false alarms.
+
+    JSON has every field of the result.
+    """
+    for name, value in asdict(result).items():
+        if name != "notes":  # which are lines
+            console.record(name, value)
     title = f"Experiment {result.name}: checks"
     console.table(title, ["check", "verdict", "observed"], [[c.name, c.verdict, c.observed] for c in result.checks])
     columns = ["metric", "control", "treated", "lift", "interval", "p", "corrected", "MDE"]
@@ -133,9 +139,9 @@ def _interval(effect: Effect) -> str:
 
 
 def interval_text(effect: Effect, write: Callable[[float | None], str]) -> str:
-    """The interval of a lift, which may have no upper end."""
+    """The interval of a lift, which may lack an end."""
     if effect.lift_low is None:
-        return "none"
+        return "none" if effect.lift_high is None else f"{write(effect.lift_high)} or less"
     if effect.lift_high is None:
         return f"{write(effect.lift_low)} or more"
     return f"{write(effect.lift_low)} to {write(effect.lift_high)}"

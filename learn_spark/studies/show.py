@@ -48,7 +48,9 @@ def tables(study: Study) -> Iterator[Table]:
 
 
 def show(study: Study, folder: Path, console: Reporter) -> None:
-    """Print the tables and where the files are."""
+    """Print the tables and where the files are. In JSON ``rows`` has the figures by row and seed."""
+    for name, value in _plain(study).items():
+        console.record(name, value)
     for table in tables(study):
         console.table(table.title, table.head, table.rows)
     console.line()
@@ -60,7 +62,7 @@ def write(study: Study, folder: Path) -> None:
     (quality against seconds), rare.svg (quality on items with fewer than five events against all) and curves.svg
     (validation by epoch).
     """
-    (folder / "study.json").write_text(f"{as_json(study)}\n", encoding="utf-8")
+    (folder / "study.json").write_text(f"{json.dumps(_plain(study))}\n", encoding="utf-8")
     if not study.rows:
         return
     text = "\n".join(table.markdown() for table in tables(study))
@@ -79,15 +81,15 @@ def write(study: Study, folder: Path) -> None:
         (folder / "curves.svg").write_text(svg_file(lines), encoding="utf-8")
 
 
-def as_json(study: Study) -> str:
-    """One line: figures by row and seed, validation and costs, and what failed; None for NaN, which JSON lacks."""
-    rows = {}
+def _plain(study: Study) -> dict[str, object]:
+    """Figures by row and seed, validation and costs, and what failed; None for NaN, which JSON lacks."""
+    rows: dict[str, dict[str, object]] = {}
     for row in study.rows:
         figures = {name: [_or_none(value) for value in values] for name, values in row.figures.items()}
         rows[row.name] = {"method": row.method, "runs": row.runs, **figures}
         if row.costs is not None:
             rows[row.name] |= {f"validation {MAIN}": row.validation, **row.costs.__dict__}
-    return json.dumps({"cores": len(available_cores()), "rows": rows, "failures": study.failures})
+    return {"cores": len(available_cores()), "rows": rows, "failures": dict(study.failures)}
 
 
 def _by_row(title: str, rows: Sequence[Row], figures: Sequence[str]) -> Table:

@@ -77,11 +77,12 @@ def test_cells_keep_brackets_and_numbers_become_json(capsys: pytest.CaptureFixtu
         console.say("progress")
         columns = ["title", "rows", Column("NDCG@10", ".4f"), "none"]
         console.table("Items of w", columns, [["lamp [red] [/b]", 1234, 0.5, None]], name="items")
+        console.record("all", {"a": (float("nan"), 1.5)})
         console.line("a result")
         console.print_json()
         printed = capsys.readouterr().out
         if as_json:
             row = {"title": "lamp [red] [/b]", "rows": 1234, "NDCG@10": 0.5, "none": None}
-            assert json.loads(printed) == {"items": [row], "notes": ["a result"]}
+            assert json.loads(printed) == {"items": [row], "all": {"a": [None, 1.5]}, "notes": ["a result"]}
         else:
             assert printed.splitlines()[-2].split() == ["lamp", "[red]", "[/b]", "1,234", "0.5000"]

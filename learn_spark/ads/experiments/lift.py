@@ -15,7 +15,8 @@ from learn_spark.ads.experiments.moments import Moments
 @dataclass(frozen=True)
 class Contrast:
     """Two arms in one metric, arrays [...]: both values, their difference and lift (treatment / control - 1), and the
-    variances of all four. The lift is NaN where the control's value is not above zero.
+    variances of all four. The lift is NaN where the control's value is not above zero. ``treatment_is_zero``: whether
+    the metric is 0 for every user of the treatment.
     """
 
     control: np.ndarray
@@ -26,6 +27,7 @@ class Contrast:
     difference_variance: np.ndarray
     lift: np.ndarray
     lift_variance: np.ndarray
+    treatment_is_zero: np.ndarray
 
     def p(self) -> np.ndarray:
         """Two-sided p of no difference, by the normal distribution; 1 where nothing varies and nothing differs."""
@@ -51,7 +53,12 @@ def contrast(control: Moments, treatment: Moments, metric: Metric, theta: np.nda
     """The delta method (Deng, Knoblich and Lu 2018) for means and for ratios of sums, whose unit is the user.
 
     ``theta`` [..., K] as in ``values``; it is treated as a constant, which is right to first order.
+
+    An arm in which the metric is 0 for every user, such as one without a conversion, shows no variance; that of no
+    difference is the other arm's, by which p and intervals are computed. Nothing of it is adjusted (``theta`` is 0).
     """
+    zero = [_is_zero(arm, metric) for arm in (control, treatment)]
+    theta = np.where((zero[0] | zero[1])[..., None], 0.0, theta)
     share = control.users / np.maximum(control.users + treatment.users, 1.0)
     control_value, treatment_value = values(control.mean, treatment.mean, metric, theta, share)
     part = share[..., None]
@@ -68,16 +75,27 @@ def contrast(control: Moments, treatment: Moments, metric: Metric, theta: np.nda
         (of_treatment[0] - ratio * of_control[0]) * inverse,
         (of_treatment[1] - ratio * of_control[1]) * inverse,
     )
+    control_variance = _variance(control, treatment, of_control)
+    treatment_variance = _variance(control, treatment, of_treatment)
+    users = np.maximum(control.users, 1.0) / np.maximum(treatment.users, 1.0)
+    of_zero_treatment = np.where(zero[1], control_variance * users, 0.0)
+    of_zero_control = np.where(zero[0], treatment_variance / users, 0.0)
     return Contrast(
         control=control_value,
-        control_variance=_variance(control, treatment, of_control),
+        control_variance=control_variance + of_zero_control,
         treatment=treatment_value,
-        treatment_variance=_variance(control, treatment, of_treatment),
+        treatment_variance=treatment_variance + of_zero_treatment,
         difference=treatment_value - control_value,
-        difference_variance=_variance(control, treatment, difference),
+        difference_variance=_variance(control, treatment, difference) + of_zero_treatment + of_zero_control,
         lift=treatment_value * inverse[..., 0] - 1,
-        lift_variance=_variance(control, treatment, lift),
+        lift_variance=_variance(control, treatment, lift) + of_zero_treatment * inverse[..., 0] ** 2,
+        treatment_is_zero=zero[1],
     )
+
+
+def _is_zero(arm: Moments, metric: Metric) -> np.ndarray:
+    over = metric.columns[0]
+    return np.asarray((arm.mean[..., over] == 0) & (arm.comoment[..., over, over] == 0))
 
 
 def _variance(control: Moments, treatment: Moments, gradients: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -93,7 +111,8 @@ class Effect:
     """One contrast as plain numbers: values, difference and lift with their intervals, standard errors and p.
 
     The lift and its interval are None where the control's value is not above zero. ``lift_high`` is also None where the
-    interval has no upper end: the control's value cannot be told from zero.
+    interval has no upper end, because the control's value does not differ from zero at this level; ``lift_low`` is also
+    None where a metric that may be negative has no lower end.
     """
 
     control: float
@@ -134,8 +153,14 @@ def effect(contrasted: Contrast, alpha: float) -> Effect:
 def _fieller(contrasted: Contrast, critical: float) -> tuple[float | None, float | None]:
     """The lifts r - 1 whose ratio r the data do not reject, by |treatment - r control| <= critical standard errors.
 
-    So it contains 0 exactly where the test of the difference does not reject (Fieller 1954). The upper end is None
+    So it contains 0 exactly where the test of the difference does not reject (Fieller 1954). Where the ratios that are
+    kept have a gap, and 1 is in it, the interval is the side of the estimate; else it spans the gap. An end is None
     where there is none. A metric that is not negative has no lift below -1.
+
+    A treatment in which the metric is 0 for every user has r times the control's variance under the ratio r, as in
+    Koopman's score interval of two proportions (1984): the upper ratio is critical^2 V / (control^2 - critical^2 C),
+    with the variances V of a treatment like the control, and C of the control. Of N conversions in equal arms it is
+    nearly 3.84 / (N - 3.84), where the exact conditional interval of two Poisson rates has 0.025^(-1/N) - 1.
     """
     t, c = float(contrasted.treatment), float(contrasted.control)
     of_t, of_c = float(contrasted.treatment_variance), float(contrasted.control_variance)
@@ -143,16 +168,23 @@ def _fieller(contrasted: Contrast, critical: float) -> tuple[float | None, float
     square = critical**2
     # The ratios are those with a r^2 - 2 b r + k <= 0.
     a, b, k = c**2 - square * of_c, c * t - square * covariance, t**2 - square * of_t
+    if contrasted.treatment_is_zero:
+        return -1.0, (square * of_t / a - 1 if a > 0 else None)
+    # Its value at 1, in terms of the difference alone: the sign is that of p.
+    at_one = float(contrasted.difference) ** 2 - square * float(contrasted.difference_variance)
     root = math.sqrt(max(b**2 - a * k, 0.0))
     least = -math.inf if t < 0 else 0.0
     low: float = least
-    high: float | None = None
+    high: float = math.inf
     if a > 0:
-        low, high = max((b - root) / a, least), (b + root) / a
+        low, high = (b - root) / a, (b + root) / a
     elif a < 0 and b**2 > a * k:
-        # Two rays: of ratios that are not negative the upper one is left, unless both ends are negative.
-        upper, lower = (b - root) / a, (b + root) / a
-        low = max(upper, least) if lower < 0 else least
+        lower, upper = (b + root) / a, (b - root) / a
+        if at_one > 0:
+            low, high = (upper, math.inf) if t > c else (-math.inf, lower)
+        elif lower < least:
+            low = upper
     elif a == 0 and b > 0:
-        low = max(k / (2 * b), least)
-    return (low - 1 if math.isfinite(low) else None), None if high is None else high - 1
+        low = k / (2 * b)
+    low = max(low, least)
+    return (low - 1 if math.isfinite(low) else None), (high - 1 if math.isfinite(high) else None)

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.experiment import ExperimentSettings
-from learn_spark.core.times import as_micros, from_micros
+from learn_spark.core.times import DAY, as_micros, from_micros
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
-
-_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -63,5 +61,5 @@ def period_of(rows: DataFrame, settings: ExperimentSettings) -> Period:
                 "either logs.columns.arm or assignment (for A/A, aa_splits, start is enough)"
             )
         start = int(earliest[0])
-    before = None if settings.pre_days is None else start - round(settings.pre_days * _DAY)
+    before = None if settings.pre_days is None else start - round(settings.pre_days * DAY)
     return Period(before, start, None if settings.end is None else as_micros(settings.end))

@@ -10,8 +10,9 @@ import numpy as np
 from learn_spark.ads.rankers.exposures import Exposures
 from learn_spark.ads.rankers.features import MASKED, Features
 from learn_spark.ads.rankers.vocabulary import Vocabulary
+from learn_spark.core.times import DAY
 
-DAY, WEEK = 86_400_000_000, 604_800_000_000  # microseconds
+WEEK = 7 * DAY
 MONDAY = 4 * DAY  # after 1970-01-01, a Thursday
 CYCLIC_TIME_DIMS = 4
 

@@ -107,7 +107,7 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
             conf["spark.driver.host"] = "127.0.0.1"
             conf["spark.driver.bindAddress"] = "127.0.0.1"
     options = {**conf, **settings.conf}
-    if not in_spark_submit and log_file is not None and (folder := _folder_for_libraries(log_file.parent)):
+    if not in_spark_submit and log_file is not None and (folder := folder_for_libraries(log_file.parent)):
         given = options.get("spark.driver.extraJavaOptions", "")
         if "java.io.tmpdir" not in given:
             options["spark.driver.extraJavaOptions"] = f"{given} -Djava.io.tmpdir={folder}".strip()
@@ -166,8 +166,11 @@ def use_this_installation(*, local: bool) -> None:
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
 
 
-def _folder_for_libraries(logs: Path) -> Path | None:
-    """A folder from which Java may load libraries, if /tmp is mounted noexec; None if /tmp will do."""
+def folder_for_libraries(logs: Path) -> Path | None:
+    """A folder beside ``logs`` from which Java may load libraries, if /tmp is mounted noexec; None if /tmp will do.
+
+    Raises SessionError where that folder will not do either.
+    """
     if not os.statvfs("/tmp").f_flag & os.ST_NOEXEC:
         return None
     folder = logs.parent / "cache" / "java"

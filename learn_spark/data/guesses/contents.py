@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from learn_spark.data.files.packing import open_unpacked, packing_fault
 
 HEAD_BYTES = 4 << 20
 GLANCE_BYTES = 16 << 10  # of the many files of one name, only some are read further
@@ -54,36 +55,15 @@ class Contents:
     times: frozenset[str] = frozenset()
 
 
-# First bytes of what is often put into a folder of exports, but is no table for a stream of rows.
-_OTHER_FORMATS = (
-    (b"PK\x03\x04", "it is a ZIP archive or an Excel workbook; export it as CSV"),
-    (b"\xd0\xcf\x11\xe0", "it is an old Excel workbook; export it as CSV"),
-    (b"Obj\x01", "it is Avro; export it as Parquet"),
-    (b"ORC", "it is ORC; export it as Parquet"),
-    (b"SQLite format 3", "it is an SQLite database; export its tables as CSV"),
-    (b"ARROW1", "it is an Arrow file; write it as Parquet"),
-    (b"BZh", "it is bzip2; compress it with gzip"),
-    (b"\x28\xb5\x2f\xfd", "it is zstd; compress it with gzip"),
-    (b"\xfd7zXZ", "it is xz; compress it with gzip"),
-)
-
-
 def read_head(path: Path, most: int = HEAD_BYTES) -> tuple[bytes, bool]:
     """(the first ``most`` bytes, decompressed; whether they are the whole file). Raises UnusableFileError."""
     try:
         with path.open("rb") as stream:
             first = stream.read(16)
-            zipped = first[:2] == b"\x1f\x8b"
-            if zipped and path.suffix != ".gz":
-                raise UnusableFileError(f"it is gzip; name it {path.name}.gz")
-            if path.suffix == ".gz" and first and not zipped:
-                raise UnusableFileError("it is not gzip; remove .gz from its name")
-        opener = gzip.open if zipped else open
-        with opener(path, "rb") as content:
-            head: bytes = content.read(most + 1)
+        if why := packing_fault(path, first):
+            raise UnusableFileError(why)
+        with open_unpacked(path) as content:
+            head = content.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UnusableFileError(f"it cannot be read: {' '.join(str(error).split())[:200]}") from None
-    for magic, why in _OTHER_FORMATS:
-        if head.startswith(magic):
-            raise UnusableFileError(why)
     return head[:most], len(head) <= most

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.core.settings.source import FilesSettings
 from learn_spark.data.guesses import fields, mapping
 from learn_spark.data.guesses.file_sets import FileSet, file_sets
 from learn_spark.data.guesses.look import Folder
@@ -156,19 +155,8 @@ def _doubts(items: TableGuess, events: TableGuess, overlap: float, same: bool) -
     if events.field("updated_at") is None and events.field("event_id") is not None:
         notes.append("no column says when an event changed: of two rows with one event_id the later event_time counts")
     for table, one in (("items", items), ("events", events)):
-        layout = one.files.layout
-        written = {
-            "encoding": (layout.encoding, "utf-8"),
-            "quote": (layout.quote, '"'),
-            "escape": (layout.escape, layout.quote),
-        }
-        for setting, (value, usual) in written.items():
-            if value != usual and setting not in FilesSettings.model_fields:
-                notes.append(f"{table}: {setting} {value!r} cannot be read; write the files with {usual!r}")
         if len(one.files.encodings) > 1:
             notes.append(f"{table}: the files have several encodings ({', '.join(sorted(one.files.encodings))})")
-        if layout.header_note and "encoding" not in FilesSettings.model_fields:
-            notes.append(f"{table}: remove the first line {layout.header_note!r} of the files")
         for mapped in one.fields:
             if mapped.field in ("event_time", "updated_at") and mapped.note:
                 notes.append(f"{table}.{mapped.field}: {mapped.note}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from learn_spark.core.errors import SettingsError
+from learn_spark.data.files.conventions import partition_values
 from learn_spark.data.guesses.contents import (
     GLANCE_BYTES,
     HEAD_BYTES,
@@ -53,10 +54,24 @@ def look(path: Path) -> Folder:
     further = _read_further(names[:MOST_FILES])
     for name in names[:MOST_FILES]:
         try:
-            files.append(_opened(folder / name, name, HEAD_BYTES if name in further else GLANCE_BYTES))
+            opened = _opened(folder / name, name, HEAD_BYTES if name in further else GLANCE_BYTES)
+            files.append(_with_folders(opened))
         except UnusableFileError as error:
             passed_over[name] = str(error)
     return Folder(folder, tuple(files), passed_over)
+
+
+def _with_folders(file: Contents) -> Contents:
+    """The file with the columns that its folders name (``dt=2024-03-01/a.csv`` has dt), as ingest reads it."""
+    present = {column.casefold() for column in file.columns}
+    new = {
+        key: value
+        for key, value in partition_values(file.name).items()
+        if key.isidentifier() and key.casefold() not in present
+    }
+    if not new or file.format == "delta":
+        return file
+    return replace(file, columns=(*file.columns, *new), rows=tuple({**row, **new} for row in file.rows))
 
 
 def _read_further(names: list[str]) -> set[str]:

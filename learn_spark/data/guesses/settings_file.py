@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.core.settings.source import FilesSettings
 from learn_spark.data.guesses import preview
 from learn_spark.data.guesses.guess import Guess, TableGuess
 
@@ -77,7 +76,7 @@ def _event_type(guess: Guess) -> list[str]:
 
 
 def _table(name: str, table: TableGuess) -> list[str]:
-    files, layout, known = table.files, table.files.layout, FilesSettings.model_fields
+    files, layout = table.files, table.files.layout
     if files.format == "delta":
         number = "a Delta table; its new versions are read too"
     elif "*" in files.pattern:
@@ -94,11 +93,11 @@ def _table(name: str, table: TableGuess) -> list[str]:
         lines.append(f"    format: {files.format}")
     elif layout.separator != ",":
         lines.append(f"    separator: {json.dumps(layout.separator)}")
-    if layout.encoding != "utf-8" and "encoding" in known:
+    if layout.encoding != "utf-8":
         lines.append(f"    encoding: {layout.encoding}")
-    if layout.quote != '"' and "quote" in known:
+    if layout.quote != '"':
         lines.append(f"    quote: {json.dumps(layout.quote)}")
-    if layout.escape != layout.quote and "escape" in known:
+    if layout.escape != layout.quote:
         lines.append(f"    escape: {json.dumps(layout.escape)}")
     if files.multiline:
         lines.append(_beside("    multiline: true", "quoted fields have line breaks"))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from learn_spark.data.files.conventions import noted_separator
 from learn_spark.data.guesses.contents import SAMPLE_ROWS, Contents, Row, TextLayout, UnusableFileError
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1e]")
@@ -19,7 +20,6 @@ _SEPARATORS = (",", ";", "\t", "|", "^")
 _SNIFFED_ROWS = 300
 _SNIFFED_CHARACTERS = 1 << 18
 _LEAST_CONSISTENT = 0.6
-_SEP_LINE = re.compile(r'^"?sep=(.|\\t)"?[ ,;]*\r?\n', re.IGNORECASE)
 _DATA_IN_HEADER = re.compile(r"^\s*[+-]?\d+([.,]\d+)?\s*$|^\s*\d{4}-\d\d-\d\d|^\s*\d{1,2}[./]\d{1,2}[./]\d{4}")
 
 
@@ -70,10 +70,10 @@ def _decoded(head: bytes, encoding: str, whole: bool) -> str:
 
 def _csv(path: Path, name: str, text: str, encoding: str, whole: bool) -> Contents:
     text = text.lstrip("\r\n")
-    note = _SEP_LINE.match(text)
-    body = text[note.end() :].lstrip("\r\n") if note else text
-    given = note[1].replace("\\t", "\t") if note else None
-    layout = replace(csv_layout(body, given), encoding=encoding, header_note=note[0].strip() if note else "")
+    first = re.split(r"\r\n|\r|\n", text, maxsplit=1)[0]
+    given = noted_separator(first)
+    body = text[len(first) :].lstrip("\r\n") if given else text
+    layout = replace(csv_layout(body, given), encoding=encoding, header_note=first.strip() if given else "")
     lines = [line for line in _rows_of(body, layout, SAMPLE_ROWS) if any(cell.strip() for cell in line)]
     header = [column.strip().removeprefix("\ufeff") for column in lines[0]]
     if any(_DATA_IN_HEADER.match(column) for column in header):
@@ -98,7 +98,7 @@ def csv_layout(text: str, separator: str | None = None) -> TextLayout:
         if candidate not in text[: text.find("\n", 1)]:
             continue
         mark = re.escape(candidate)
-        single = re.search(rf"(^|{mark})'[^'\n]*'({mark}|\r?$)", text[:10_000], re.M)
+        single = re.search(rf"(^|{mark})'([^'\\\n]|\\.|'')*'({mark}|\r?$)", text[:10_000], re.M)
         quotes = ['"', "'"] if single else ['"']
         for quote in quotes:
             for escape in (quote, "\\") if f"\\{quote}" in text else (quote,):

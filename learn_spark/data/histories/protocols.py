@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from learn_spark.core.settings.histories import HistoriesSettings
+from learn_spark.core.times import DAY
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,6 @@ LEAVE_OUT = {
     # HLLM, process_books.py and REC: the event before the last is the validation target.
     "books_hllm": LeaveOut(validation=1, test=1, core=5),
 }
-
-
-DAY = 86_400_000_000  # microseconds
 
 
 def last_day_lengths(times: np.ndarray, length: np.ndarray) -> Lengths:

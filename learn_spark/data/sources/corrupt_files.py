@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.data.files.packing import open_unpacked
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
-from learn_spark.data.sources.text_head import open_unpacked
 from learn_spark.data.sources.wording import shown
 
 CHUNK_BYTES = 1 << 24

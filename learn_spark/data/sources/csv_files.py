@@ -10,8 +10,9 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.data.files.conventions import SEPARATOR_NOTE, SEPARATOR_NOTE_RECORD, partition_values
 from learn_spark.data.sources.column_names import distinct_names, quoted
-from learn_spark.data.sources.source import RawFile, UnreadableFileError, partition_keys
+from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.text_head import check_width, csv_header, head_text
 from learn_spark.data.sources.text_lines import as_letters, read_lines, spark_path, with_source_file
 from learn_spark.data.sources.wording import shown_names
@@ -30,7 +31,10 @@ _JAVA_NAMES = {
     "cp1252": "ISO-8859-1",
     "latin-1": "ISO-8859-1",
 }
-OPEN_QUOTE = "a quote is not closed on this line; multiline: true reads line breaks inside quotes"
+OPEN_QUOTE = (
+    "a quote is not closed on this line; multiline: true reads line breaks inside quotes, and quote: '' reads quotes "
+    "as text"
+)
 
 
 def read_csv(
@@ -66,7 +70,7 @@ def read_csv(
             groups[tuple(header), None, None].append(file)
             continue
         found = csv_header(file, separator, quote, escape, encoding=encoding, multiline=multiline, strict=strict)
-        if missing := [name for name in needed if name not in found.names and name not in partition_keys(file)]:
+        if missing := [name for name in needed if name not in found.names and name not in partition_values(file.name)]:
             raise UnreadableFileError(
                 file.name, f"no column {shown_names(missing)} in its header ({shown_names(found.names)})"
             )
@@ -126,7 +130,7 @@ def _parsed_lines(lines: DataFrame, described: CsvFormat, width: int, header: st
     if header is not None:
         lines = lines.where(F.col("value") != header)
     if noted:
-        lines = lines.where(~F.col("value").rlike(r'(?i)^"?sep=(.|\\t)"?[ ,;]*$'))
+        lines = lines.where(~F.col("value").rlike(SEPARATOR_NOTE))
     schema = ", ".join(f"`{name}` string" for name in (*(f"c{n}" for n in range(width)), _BROKEN))
     value = F.col("value")
     separators = F.length(value) - F.length(F.replace(value, F.lit(described.separator), F.lit("")))
@@ -178,9 +182,8 @@ def _records(
         is_header = reduce(lambda a, b: a & b, same, F.col(_BROKEN).isNull())
         rows = rows.where(~is_header)
     if noted:
-        # Where the separator that the note names also separates here, the note is two fields.
         note = F.coalesce(F.col(_BROKEN), F.concat_ws(described.separator, *columns))
-        rows = rows.where(~note.rlike(r'(?i)^\ufeff?"?sep=(.|\\t)?"?[ ,;]*\s*$'))
+        rows = rows.where(~note.rlike(SEPARATOR_NOTE_RECORD))
     return rows
 
 

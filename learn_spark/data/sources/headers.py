@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 
 from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings, SourceSettings
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
+from learn_spark.data.files.conventions import partition_values
+from learn_spark.data.files.packing import open_unpacked
 from learn_spark.data.sources.column_names import distinct_names, is_plain
 from learn_spark.data.sources.configured import find_described
 from learn_spark.data.sources.parquet_files import schema_of
-from learn_spark.data.sources.source import FileKind, RawFile, UnreadableFileError, check_names, partition_keys
-from learn_spark.data.sources.text_head import check_width, csv_header, head_text, open_unpacked
+from learn_spark.data.sources.source import FileKind, RawFile, UnreadableFileError, check_names
+from learn_spark.data.sources.text_head import check_width, csv_header, head_text
 from learn_spark.data.sources.wording import shown_names
 
 COUNTED_BYTES = 1 << 28  # of files whose lines are counted: about a second
@@ -91,13 +93,13 @@ def columns_of(file: RawFile, described: FilesSettings) -> tuple[str, ...]:
             distinct_names(names, [*described.columns.values(), described.where or ""])
         except ValueError as error:
             raise UnreadableFileError(file.name, str(error)) from None
-        return (*names, *partition_keys(file))
+        return (*names, *partition_values(file.name))
     if described.format == "delta":
         from deltalake import DeltaTable
 
         return tuple(field.name for field in DeltaTable(str(file.path), without_files=True).schema().fields)
     if described.format == "parquet":
-        return (*(name for name, _ in schema_of(file, tuple(described.columns.values()))), *partition_keys(file))
+        return (*(name for name, _ in schema_of(file, tuple(described.columns.values()))), *partition_values(file.name))
     fields: dict[str, None] = {}
     for line in head_text(file, described.encoding, strict=True).splitlines()[:_LOOKED_AT]:
         try:
@@ -105,7 +107,7 @@ def columns_of(file: RawFile, described: FilesSettings) -> tuple[str, ...]:
         except ValueError:
             continue
         fields |= dict.fromkeys(record if isinstance(record, dict) else ())
-    return (*fields, *partition_keys(file))
+    return (*fields, *partition_values(file.name))
 
 
 def _require(file: RawFile, described: FilesSettings, columns: Sequence[str]) -> None:

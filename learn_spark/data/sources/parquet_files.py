@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import reduce
@@ -18,6 +19,7 @@ from learn_spark.data.sources.wording import shown, shown_names
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql.types import DataType
 
 _PLAIN = {
     pa.bool_(): "boolean",
@@ -40,7 +42,8 @@ _PLAIN = {
 }
 _INTEGERS = {"tinyint", "smallint", "int", "bigint"}
 _TIMES = {"timestamp", "timestamp_ntz", "date"}
-_NANOS, _NULL = "nanoseconds", "null"
+# Nanoseconds, in a nested type too: void is a type of Spark that no column of a file has.
+_NANOS, _NULL = "void", "null"
 
 
 def read_parquet(
@@ -49,9 +52,9 @@ def read_parquet(
     """All columns of the files with their types, and source_file.
 
     A column of several types is an integer where all are integers, a timestamp where all are times, else text. A column
-    of type null, and one that a file lacks, is null there. Nanoseconds are timestamps, cut off to microseconds. Columns
-    of types that Spark does not have (times of day, half floats) are passed over. Raises UnreadableFileError, also
-    where ``mapped`` names such a column.
+    of type null, and one that a file lacks, is null there. Nanoseconds are timestamps, cut off to microseconds, in
+    lists, structs and maps too. Columns of types that Spark does not have (times of day, half floats) are passed over.
+    Raises UnreadableFileError, also where ``mapped`` names such a column.
     """
     groups: dict[tuple[tuple[str, str], ...], list[RawFile]] = defaultdict(list)
     for file in files:
@@ -105,7 +108,7 @@ def schema_of(file: RawFile, mapped: Collection[str] = ()) -> tuple[tuple[str, s
 
 
 def _kind(arrow: pa.DataType) -> str | None:
-    """Spark's type for values of this type, or nanoseconds or null; None where Spark has no type for them."""
+    """Spark's type for values of this type, in it _NANOS, or null; None where Spark has no type for them."""
     if isinstance(arrow, pa.BaseExtensionType):
         return _kind(arrow.storage_type)
     if pa.types.is_dictionary(arrow):
@@ -132,16 +135,20 @@ def _kind(arrow: pa.DataType) -> str | None:
 
 def _nested(shape: str, *arrows: pa.DataType) -> str | None:
     kinds = [_kind(arrow) for arrow in arrows]
-    return None if None in kinds else shape.format(*[_in_file(kind) for kind in kinds if kind])
+    return None if None in kinds else shape.format(*["int" if kind == _NULL else kind for kind in kinds if kind])
 
 
 def _in_file(kind: str) -> str:
     """The type by which Spark reads the column."""
-    return {_NANOS: "bigint", _NULL: "int"}.get(kind, kind)
+    return "int" if kind == _NULL else _with_nanos_as(kind, "bigint")
+
+
+def _with_nanos_as(kind: str, other: str) -> str:
+    return re.sub(rf"(?<![^:<,]){_NANOS}(?![^,>])", other, kind)
 
 
 def _common(kinds: Sequence[str]) -> str:
-    some = {"timestamp" if kind == _NANOS else kind for kind in kinds if kind != _NULL}
+    some = {_with_nanos_as(kind, "timestamp") for kind in kinds if kind != _NULL}
     if len(some) <= 1:
         return next(iter(some), "string")
     if some <= _INTEGERS:
@@ -152,16 +159,36 @@ def _common(kinds: Sequence[str]) -> str:
 def _typed(name: str, kind: str, common: str) -> Column:
     """The column in the type that all files share."""
     from pyspark.sql import functions as F
+    from pyspark.sql.types import DataType
 
     if kind == _NULL:
         return _null(common)
     column = F.col(quoted(name))
-    if kind == _NANOS:
-        column, kind = F.expr(f"timestamp_micros({quoted(name)} div 1000)"), "timestamp"
+    if kind != (plain := _with_nanos_as(kind, "timestamp")):
+        column, kind = _as_times(column, DataType.fromDDL(kind)), plain
     if kind == common:
         return column
     nested = kind.startswith(("array<", "struct<", "map<"))
     return F.to_json(column) if nested else column.cast(common)
+
+
+def _as_times(column: Column, kind: DataType) -> Column:
+    """The column with a timestamp for each of the nanoseconds in it, cut off to microseconds."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import ArrayType, MapType, NullType, StructType
+
+    match kind:
+        case NullType():
+            return F.timestamp_micros(F.call_function("div", column, F.lit(1000)))
+        case StructType():
+            fields = [_as_times(column[field.name], field.dataType).alias(field.name) for field in kind]
+            return F.when(column.isNotNull(), F.struct(*fields))
+        case ArrayType():
+            return F.transform(column, lambda one: _as_times(one, kind.elementType))
+        case MapType():
+            return F.transform_values(column, lambda _, one: _as_times(one, kind.valueType))
+        case _:
+            return column
 
 
 def _null(kind: str) -> Column:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.settings.source import FilesSettings
+from learn_spark.data.files.conventions import NO_PARTITION, partition_values
 from learn_spark.data.sources.column_names import distinct_names, is_plain, quoted
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.parquet_files import read_parquet
-from learn_spark.data.sources.source import RawFile, UnreadableFileError, check_names, partition_keys
+from learn_spark.data.sources.source import RawFile, UnreadableFileError, check_names
 from learn_spark.data.sources.text_head import head_text
 from learn_spark.data.sources.text_lines import read_lines
 
@@ -133,10 +134,10 @@ def _with_partitions(rows: DataFrame, files: Sequence[RawFile]) -> DataFrame:
     from pyspark.sql import functions as F
 
     present = {name.casefold() for name in rows.columns}
-    for key in dict.fromkeys(key for file in files for key in partition_keys(file)):
+    for key in dict.fromkeys(key for file in files for key in partition_values(file.name)):
         if f"f_{key}".casefold() not in present and key.isidentifier():
             value = F.url_decode(F.regexp_extract("source_file", f"(?:^|/){key}=([^/]*)/", 1))
-            rows = rows.withColumn(f"f_{key}", F.when(~value.isin("", "__HIVE_DEFAULT_PARTITION__"), value))
+            rows = rows.withColumn(f"f_{key}", F.when(~value.isin("", NO_PARTITION), value))
     return rows
 
 

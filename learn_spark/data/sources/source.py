@@ -21,7 +21,7 @@ TimeUnit = Literal["s", "ms", "us", "iso"]
 FileKind = Literal["items", "events"]
 _MARKERS = ("_SUCCESS", "_started_", "_committed_", "_metadata", "_common_metadata")
 _WRITERS_FOLDERS = ("_delta_log", "_temporary", "__MACOSX")
-_SAMPLES, _SAMPLE_BYTES = 16, 4096
+_WHOLE_BYTES, _SAMPLES, _SAMPLE_BYTES = 1 << 20, 64, 4096
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,8 @@ class Source(Protocol):
         ...
 
 
-def partition_keys(file: RawFile) -> dict[str, str]:
-    """The columns that the file's folders name, as Hive does: ``dt=2024-03-01/a.csv`` has dt."""
-    return dict(part.split("=", 1) for part in file.name.split("/")[:-1] if "=" in part[1:])
-
-
 def raw_file(folder: Path, path: Path, kinds: Iterable[FileKind]) -> RawFile:
-    """A file by its path. Its state is size, modification time and a checksum of at most 64 KiB, whatever its size."""
+    """A file by its path. Its state is size, modification time and a checksum, of a large file of samples of it."""
     stat = path.stat()
     name = path.relative_to(folder).as_posix()
     checksum = _checksum(path, stat.st_size)
@@ -85,8 +80,8 @@ def raw_file(folder: Path, path: Path, kinds: Iterable[FileKind]) -> RawFile:
 
 
 def _checksum(path: Path, size: int) -> str:
-    """CRC-32 of the whole file up to 64 KiB, of 16 pieces of it beyond: tools may keep the time of what they change."""
-    checksum, pieces = 0, _SAMPLES if size > _SAMPLES * _SAMPLE_BYTES else 1
+    """CRC-32 of the whole file up to 1 MiB, of 64 pieces of it beyond: tools may keep the time of what they change."""
+    checksum, pieces = 0, _SAMPLES if size > _WHOLE_BYTES else 1
     try:
         with path.open("rb") as stream:
             for piece in range(pieces):

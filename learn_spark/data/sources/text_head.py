@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import csv
-import gzip
 import io
 import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, cast
 
+from learn_spark.data.files.conventions import noted_separator
+from learn_spark.data.files.packing import open_unpacked, packing_fault
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.wording import shown
 
@@ -21,21 +19,6 @@ HEADER_BYTES = 1 << 20
 FEWEST_BROKEN = 3
 MOST_COLUMNS = 10_000  # Spark plans a row of more for minutes
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_SEP_LINE = re.compile(r'^"?sep=(.|\\t)"?[ ,;]*$', re.IGNORECASE)
-_PACKED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save it as CSV",
-    b"PAR1": "Parquet: set format: parquet",
-    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it, or pack it by gzip",
-    b"\xfd7zXZ\x00": "packed by xz: unpack it, or pack it by gzip",
-    b"\x04\x22\x4d\x18": "packed by lz4: unpack it, or pack it by gzip",
-    b"SQLite format 3": "an SQLite database: export it as CSV",
-}
-_SUFFIXES = {"gzip": ".gz", "bzip2": ".bz2"}
-# Spark would unpack these by their names.
-_OTHER_SUFFIXES = (".deflate", ".snappy", ".lz4", ".zst", ".xz", ".Z", ".zip")
 
 
 @dataclass(frozen=True)
@@ -45,13 +28,6 @@ class CsvHeader:
     names: tuple[str, ...]
     line: str
     separator: str | None = None
-
-
-def open_unpacked(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked as Spark does: by the ending .gz or .bz2."""
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return cast(BinaryIO, bz2.open(path, "rb")) if path.suffix == ".bz2" else path.open("rb")
 
 
 def head_text(file: RawFile, encoding: str = "utf-8", *, strict: bool = False) -> str:
@@ -99,10 +75,9 @@ def csv_header(
     ``escape`` None: a quote inside quotes is doubled. Raises UnreadableFileError as ``head_text``, and for a header
     without end.
     """
-    text, told = head_text(file, encoding, strict=strict), None
+    text = head_text(file, encoding, strict=strict)
     line = _line(file, text)
-    if note := _SEP_LINE.match(line):
-        told = note[1].replace("\\t", "\t")
+    if told := noted_separator(line):
         text = text[len(line) :].lstrip("\r\n")
         if not text.strip():
             raise UnreadableFileError(file.name, "it is empty")
@@ -146,17 +121,10 @@ def _line(file: RawFile, text: str) -> str:
 
 
 def _check_packing(file: RawFile, start: bytes) -> None:
-    suffix = file.path.suffix
-    packed = next((what for magic, what in _PACKED.items() if start.startswith(magic)), None)
-    if packed in _SUFFIXES:
-        if suffix != _SUFFIXES[packed]:
-            raise UnreadableFileError(file.name, f"it is {packed}: name it {file.path.name}{_SUFFIXES[packed]}")
-    elif packed is not None:
-        raise UnreadableFileError(file.name, f"it is {packed}")
-    elif suffix in _SUFFIXES.values() and start:
-        raise UnreadableFileError(file.name, f"its name ends in {suffix}, and it is not packed so: rename it")
-    elif suffix in _OTHER_SUFFIXES:
-        raise UnreadableFileError(file.name, f"files that end in {suffix} are not read: unpack it, or pack it by gzip")
+    if start.startswith(b"PAR1"):
+        raise UnreadableFileError(file.name, "it is Parquet: set format: parquet")
+    if why := packing_fault(file.path, start):
+        raise UnreadableFileError(file.name, why)
 
 
 def _check_zeros(file: RawFile, head: bytes) -> None:

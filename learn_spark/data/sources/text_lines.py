@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from learn_spark.data.files.packing import open_unpacked
 from learn_spark.data.sources.source import ROW_COLUMNS, RawFile
-from learn_spark.data.sources.text_head import head_text, open_unpacked
+from learn_spark.data.sources.text_head import head_text
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

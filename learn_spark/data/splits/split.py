@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.core.ragged import concatenate_rows, fixed_lists
+from learn_spark.core.ragged import concatenate_rows, fixed_lists, owners_of
 
 SplitName = Literal["validation", "test"]
 
@@ -30,7 +30,7 @@ class Targets:
     @property
     def owners(self) -> np.ndarray:
         """The user of each target [T]."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        return owners_of(self.offsets)
 
 
 @dataclass(frozen=True)

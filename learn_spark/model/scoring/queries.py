@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from learn_spark.core.ragged import concatenate_rows, take_rows
+from learn_spark.core.ragged import concatenate_rows, owners_of, take_rows
 from learn_spark.data.splits.split import Split
 from learn_spark.model.towers.vectors import windows
 
@@ -45,7 +45,7 @@ class QueryBatch:
     @property
     def owners(self) -> np.ndarray:
         """The user of each target [T]."""
-        return np.repeat(np.arange(len(self.users)), np.diff(self.offsets))
+        return owners_of(self.offsets)
 
     def unranked(self, n_items: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows and positions [H] of hidden items that are not targets, in a catalogue of ``n_items``."""

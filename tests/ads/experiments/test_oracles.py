@@ -116,6 +116,88 @@ def test_the_interval_of_a_lift_is_the_inverted_z_test(below: int, above: int) -
         assert p_at(ours.lift_high) == pytest.approx(ALPHA, rel=1e-6)
 
 
+@pytest.mark.parametrize("converted", [2, 4, 6, 8, 20, 60, 400])
+def test_an_arm_without_a_conversion_has_an_upper_bound(converted: int) -> None:
+    """Against the exact conditional test of two Poisson rates (Przyborowski and Wilenski 1940), for which the control's
+    count is binomial: no conversion of the treatment among all ``converted`` has the probability (1 + ratio)^-N."""
+    control, none = counted(20_000, converted), counted(20_000, 0)
+    for metric in (METRICS["converting_users"], METRICS["conversions_per_user"], METRICS["conversion_rate"]):
+        exposed = [np.array(arm) for arm in (control, none)]
+        for arm in exposed:
+            arm[:, SUMS.index("exposures")] = 1
+        ours = effect_of(*exposed, metric)
+        assert (ours.lift, ours.lift_low) == (-1.0, -1.0)
+        exact_p = stats.binomtest(0, converted, 0.5).pvalue
+        assert ours.p >= min(exact_p, 0.3)
+        assert (ours.p < ALPHA) == (ours.lift_high is not None and ours.lift_high < 0)
+        if converted < 4:
+            assert ours.lift_high is None
+            continue
+        exact = (ALPHA / 2) ** (-1 / converted) - 1
+        assert ours.lift_high is not None
+        assert ours.lift_high + 1 >= exact
+        assert ours.lift_high + 1 == pytest.approx(exact, rel=0.2) or converted < 20
+        # With CUPED too: there is nothing to adjust.
+        assert effect_of(*exposed, metric, with_cuped=True) == ours
+    # The other way round there is no lift, but p is the same.
+    assert effect_of(none, control, METRICS["converting_users"]).p == pytest.approx(
+        effect_of(control, none, METRICS["converting_users"]).p
+    )
+
+
+def test_intervals_of_rare_conversions_cover_the_true_lift() -> None:
+    """2,000 users an arm; 1 conversion is expected in the treatment, and a third of the treatments have none."""
+    chance, users, shares = np.random.default_rng(5), 2_000, (0.02, 0.0005)
+    covered, empty = [], 0
+    for _ in range(400):
+        counts = [int(chance.binomial(users, share)) for share in shares]
+        ours = effect_of(counted(users, counts[0]), counted(users, counts[1]), METRICS["converting_users"])
+        assert ours.lift_low is not None
+        high = np.inf if ours.lift_high is None else ours.lift_high
+        covered.append(ours.lift_low <= shares[1] / shares[0] - 1 <= high)
+        empty += counts[1] == 0
+    assert empty > 100
+    assert np.mean(covered) >= 0.93
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    users=st.integers(20, 60),
+    seed=st.one_of(st.sampled_from([559, 1050]), st.integers(0, 10_000)),
+    metric=st.sampled_from(list(METRICS.values())),
+    with_cuped=st.booleans(),
+)
+def test_a_lift_agrees_with_its_p_and_is_inside_of_its_interval(
+    users: int, seed: int, metric: Metric, with_cuped: bool
+) -> None:
+    arms = simulated_arms(users, seed)
+    if min(map(len, arms)) < 2:
+        return
+    with np.errstate(all="ignore"):
+        ours = effect_of(*arms, metric, with_cuped=with_cuped)
+    if ours.lift is None:
+        return
+    low = -np.inf if ours.lift_low is None else ours.lift_low
+    high = np.inf if ours.lift_high is None else ours.lift_high
+    assert low - 1e-9 <= ours.lift <= high + 1e-9
+    assert low >= -1 or ours.lift < -1
+    assert (ours.p < ALPHA) == (not low <= 0 <= high)
+
+
+@pytest.mark.parametrize("seed", [559, 1050])
+def test_where_the_kept_ratios_have_a_gap_the_side_of_the_estimate_is_given(seed: int) -> None:
+    """Two experiments of 20 users, of the 36,000 that were tried, whose interval spanned a lift of 0 that p refuses."""
+    ours = effect_of(*simulated_arms(20, seed), METRICS["revenue_per_user"], with_cuped=True)
+    assert ours.lift is not None
+    assert ours.p < ALPHA
+    if ours.lift > 0:
+        assert ours.lift_low is not None
+        assert (0 < ours.lift_low < ours.lift, ours.lift_high) == (True, None)
+    else:
+        assert ours.lift_high is not None
+        assert (ours.lift < ours.lift_high < 0, ours.lift_low) == (True, None)
+
+
 # Ratios
 
 

@@ -10,7 +10,7 @@ import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.core.tables.session import SessionError, check_java, use_this_installation
+from learn_spark.core.tables.session import SessionError, check_java, folder_for_libraries, use_this_installation
 
 
 def fake_java(folder: Path, version: str) -> Path:
@@ -60,6 +60,29 @@ def test_other_installations_in_the_environment_are_not_used(tmp_path: Path, mon
     assert os.environ["PYSPARK_PYTHON"] == os.environ["PYSPARK_DRIVER_PYTHON"] == sys.executable
     assert os.environ["SPARK_HOME"] == str(Path(pyspark.__file__).parent)
     assert "SPARK_CONF_DIR" not in os.environ
+
+
+def test_with_tmp_mounted_noexec_java_gets_a_folder_of_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, noexec = os.statvfs, {"/tmp"}
+
+    def statvfs(path: str | Path) -> os.statvfs_result:
+        fields = list(real(path))
+        fields[8] = fields[8] | os.ST_NOEXEC if str(path) in noexec else fields[8] & ~os.ST_NOEXEC
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    logs, place = tmp_path / "w" / "logs", tmp_path / "w" / "cache" / "java"
+    assert folder_for_libraries(logs) == place
+    assert place.is_dir()
+    with pytest.raises(SessionError, match=r"/tmp is mounted noexec.* name a folder for them by --set spark\.conf"):
+        folder_for_libraries(tmp_path / "a b" / "logs")
+    noexec.add(str(place))
+    with pytest.raises(SessionError, match=r"java will not do either"):
+        folder_for_libraries(logs)
+    noexec.clear()
+    assert folder_for_libraries(logs) is None
 
 
 def test_workers_run_this_interpreter(spark: SparkSession) -> None:

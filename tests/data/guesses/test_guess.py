@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import os
@@ -284,6 +285,20 @@ CASES = {
         },
         more={"events.pattern": "log/dt=*/sales.csv"},
     ),
+    "a day in the folder's name, packed by bzip2": Case(
+        {
+            "items.csv.bz2": bz2.compress(SHOP["items.csv"].encode()),
+            # No ORC and no bzip2, but headers that begin as those do.
+            "authors.csv": table("ORCID,BZh", [(f"0000-{n}", "x") for n in N]),
+            **{
+                f"orders/dt=2024-03-{n + 1:02}/a.csv": table("customer,sku", [(f"c{m % 4}", f"A{m}") for m in N])
+                for n in range(4)
+            },
+        },
+        {"item_id": "sku", "title": "name", "category": "department"},
+        {"user_id": "customer", "item_id": "sku", "event_time": "dt"},
+        more={"items.pattern": "items.csv.bz2", "passed_over": {}, "events.pattern": "orders/dt=*/a.csv"},
+    ),
     "several details": Case(
         {
             "items.csv": table(
@@ -314,6 +329,7 @@ def write(folder: Path, files: Files) -> Path:
 
 def properties(found: Guess) -> dict[str, object]:
     values: dict[str, object] = {"event_type": found.event_type, "overlap": found.overlap, "where": found.events.where}
+    values["passed_over"] = dict(found.passed_over)
     for name, one in (("items", found.items), ("events", found.events)):
         layout = one.files.layout
         values |= {f"{name}.{key}": getattr(layout, key) for key in ("encoding", "separator", "quote", "escape")}
@@ -383,9 +399,11 @@ def test_what_the_user_says_goes_first(tmp_path: Path) -> None:
 
 PASSED_OVER = {
     "book.xlsx": (b"PK\x03\x04 zipped", "Excel"),
+    "data.txt": (bz2.compress(b"a,b\n1,2\n"), "name it data.txt.bz2"),
+    "data.csv.xz": (b"\xfd7zXZ\x00 packed", "packed by xz"),
     "data.csv": (gzip.compress(b"a,b\n1,2\n"), "name it data.csv.gz"),
     "broken.csv.gz": (gzip.compress(b"a,b\n" + bytes(range(256)) * 400)[:-300], "cannot be read"),
-    "plain.csv.gz": (b"a,b\n1,2\n", "not gzip"),
+    "plain.csv.gz": (b"a,b\n1,2\n", "not packed so"),
     "empty.csv": (b"", "empty"),
     "blank.csv": (b"\xef\xbb\xbf\r\n \r\n", "empty"),
     "array.json": (b'[{"a": 1}]', "JSON array"),

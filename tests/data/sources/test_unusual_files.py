@@ -280,6 +280,34 @@ def test_parquet_of_several_schemas(spark: SparkSession, tmp_path: Path) -> None
         source.items(spark, tmp_path, source.files(tmp_path))
 
 
+def test_nanoseconds_in_lists_structs_and_maps_are_times(spark: SparkSession, tmp_path: Path) -> None:
+    at = pa.timestamp("ns")
+    moments = [1_709_287_200_250_001_999, None]
+    shapes = {
+        "inside": (pa.struct([("at", at), ("n", pa.int64())]), [{"at": one, "n": 1} for one in moments]),
+        "listed": (pa.list_(at), [[one] for one in moments]),
+        "mapped": (pa.map_(pa.string(), at), [[("at", one)] for one in moments]),
+    }
+    table = {name: pa.array(values, kind) for name, (kind, values) in shapes.items()}
+    pq.write_table(pa.table({"sku": ["A1", "B2"], **table}), tmp_path / "a.parquet")
+    # Microseconds of another file are of the same type.
+    kind = pa.struct([("at", pa.timestamp("us", "UTC")), ("n", pa.int64())])
+    pq.write_table(pa.table({"sku": ["C3"], "inside": pa.array([{"at": 0, "n": 1}], kind)}), tmp_path / "b.parquet")
+    for sql, others in (
+        ("inside.at", {"C3": "1970-01-01T00:00:00"}),
+        ("listed[0]", {"C3": None}),
+        ("mapped['at']", {"C3": None}),
+    ):
+        rows = titles(
+            spark,
+            tmp_path,
+            "*.parquet",
+            {"format": "parquet", "columns": {"item_id": "sku", "title": f"string({sql})"}},
+        )
+        times = {row.item_id: row.title and row.title.replace(" ", "T") for row in rows}
+        assert times == {"A1": "2024-03-01T10:00:00.250001", "B2": None, **others}, sql
+
+
 def test_folders_that_name_a_column(spark: SparkSession, tmp_path: Path) -> None:
     for day, extra in (("2024-03-01", ""), ("2024-03-02", ",shop")):
         (tmp_path / f"dt={day}").mkdir()
@@ -310,11 +338,15 @@ def test_files_of_systems_and_writers_are_passed_over(tmp_path: Path) -> None:
 
 def test_a_file_that_keeps_size_and_time_but_not_content_is_new(tmp_path: Path) -> None:
     states = []
-    for content in ("a" * 100, "b" * 100, "a" * 99_000, "b" + "a" * 98_999, "a" * 98_999 + "b"):
+    large = 3_000_000
+    contents = ["a" * 100, "b" * 100, "a" * 999_000, "a" * 500_000 + "b" + "a" * 498_999]
+    # Beyond 1 MiB the ends and 62 pieces between them are looked at.
+    contents += ["a" * large, "b" + "a" * (large - 1), "a" * (large - 1) + "b", "a" * 1_000_000 + "b" * 2_000_000]
+    for content in contents:
         (tmp_path / "log.csv").write_text(content)
         os.utime(tmp_path / "log.csv", (1, 1))
         states.append(find_files(tmp_path, "log.csv", ["items"])[0].state)
-    assert len(set(states)) == 5
+    assert len(set(states)) == len(contents)
 
 
 def test_an_expression_that_does_not_fit_is_one_sentence(
