@@ -5,7 +5,7 @@ VENV := .venv
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup quickstart test check unit lint format docs site picture lock clean distclean
+.PHONY: help setup quickstart test servers check unit lint format docs site picture lock clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,8 +16,11 @@ setup: ## Create .venv with everything, locked by hashes; fetch the two Delta JA
 quickstart: setup ## Set up, then run the whole road on MovieLens-100K (ARGS="--set training.epochs=5")
 	@$(VENV)/bin/learn-spark run quickstart $(ARGS)
 
-test: setup lint ## Set up, check style and types, run all tests, two files at a time (ARGS="-k contracts": these, one at a time)
+test: setup servers lint ## Set up, check style and types, run all tests, two files at a time (ARGS="-k contracts": these, one at a time)
 	@$(VENV)/bin/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30)
+
+servers: setup
+	@scripts/test_servers.sh
 
 check: ## Style, imports, types, and the unit tests, which start neither Spark nor a model; both at the same time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
@@ -55,10 +58,11 @@ lock: setup ## Resolve the dependencies anew into requirements/*.txt
 	@$(LOCK) --extra dev pyproject.toml -o requirements/lock.txt
 	@$(LOCK) requirements/tools.in -o requirements/tools.txt
 	@$(LOCK) --no-deps requirements/demo.in -o requirements/demo.txt
+	@$(LOCK) requirements/servers.in -o requirements/servers.txt
 
 clean: ## Remove build artefacts and caches; keep .venv and var/
 	@rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environment too; keep var/ (tables, models, reports)
-	@rm -rf $(VENV) .setup.log .setup.lock
+	@rm -rf $(VENV) .venv-servers .setup.log .setup.lock

@@ -172,7 +172,7 @@ class Clock:
         builtins.__import__ = timed
 
     def _watch_jvm(self) -> None:
-        from py4j.java_gateway import GatewayClient  # type: ignore[import-untyped]
+        from py4j.java_gateway import GatewayClient
 
         send = GatewayClient.send_command
 

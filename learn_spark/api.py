@@ -43,7 +43,7 @@ class OpenWorkspace:
         """The settings of the file, with the overrides."""
         from learn_spark.core.settings import load_settings
 
-        return load_settings(self.config, [*self.overrides, f"workspace={self.workspace.root}"])
+        return load_settings(self.config, [*self.overrides, f"workspace={self.workspace.place}"])
 
     def run(self, stages: Sequence[str] | None = None, *, force: bool = False, quiet: bool = False) -> list[Outcome]:
         """Run stages, by default all of ``pipeline.stages``; returns one outcome per stage, with its counts.

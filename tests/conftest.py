@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.servers import make_bucket, s3_server
 
 os.environ.update(
     GX_ANALYTICS_ENABLED="false",
@@ -23,6 +26,7 @@ os.environ.update(
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.settings.platform import SparkSettings
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.pipeline.runner import Outcome, run_stages
 from tests.world import QUICK_JVM, write_config, write_raw
 
@@ -52,6 +56,8 @@ SMALL_SPARK = SparkSettings(
 # What starts Spark, an LLM, a browser or a training: tests that use one of these are no unit tests.
 HEAVY_FIXTURES = {
     "spark",
+    "bucket",
+    "place",
     "llm_folder",
     "tiny_llm",
     "small_settings",
@@ -182,9 +188,43 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """The Spark session of all tests, with Delta."""
     from learn_spark.core.tables.session import start_session
 
-    session = start_session(SMALL_SPARK, app="tests", log_file=tmp_path_factory.mktemp("spark") / "spark.log")
+    # With the connector of S3 on its classpath, which cannot be added later.
+    session = start_session(
+        SMALL_SPARK,
+        app="tests",
+        log_file=tmp_path_factory.mktemp("spark") / "spark.log",
+        addresses=[StoragePath("s3://tests-of-storage")],
+    )
     yield session
     session.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_signs_of_life(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process print what they print on a fast machine; their signs of life have tests of their own."""
+    if request.path.name not in ("test_ticker.py", "test_signs_of_life.py"):
+        monkeypatch.setattr("learn_spark.core.ticker.SECONDS_TO_FIRST_LINE", 3600.0)
+        monkeypatch.setattr("learn_spark.core.ticker.SECONDS_BETWEEN_LINES", 3600.0)
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoragePath]:
+    """A bucket of an S3 server."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as url:
+        yield make_bucket(url)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
+    """An empty place for tables: a folder, and the same test again an address in S3."""
+    if request.param == "folder":
+        return storage_path(tmp_path)
+    from learn_spark.core.tables.reach import reach
+
+    address: StoragePath = request.getfixturevalue("bucket") / f"{tmp_path.name}-{secrets.token_hex(4)}"
+    if "spark" in request.fixturenames:
+        reach(request.getfixturevalue("spark"), [address])
+    return address
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,9 @@ def run_in_workspace(
 
         settings = load_settings(config, overrides or [])
         open_it = Workspace.planned if planned else Workspace.existing if reads_only or existing else Workspace.open
-        opened = Opened(settings, open_it(settings.workspace), Reporter(as_json=as_json), reads_only or planned)
+        opened = Opened(
+            settings, open_it(settings.place, settings.scratch), Reporter(as_json=as_json), reads_only or planned
+        )
         opened_so_far.append(opened)
         try:
             with nullcontext() if lock is None or reads_only else lock(opened):

@@ -169,13 +169,23 @@ def settings(
 
 
 @app.command()
-def setup(verbose: VerboseOption = False) -> None:
+def setup(
+    s3: Annotated[bool, typer.Option("--s3", help="Fetch Spark's connector of S3 too (9.5 MB).")] = False,
+    hdfs: Annotated[bool, typer.Option("--hdfs", help="Install Python's client of HDFS too (17 MB).")] = False,
+    verbose: VerboseOption = False,
+) -> None:
     """Fetch the two Delta JARs (once), configure Spark for this environment, archive its classes for quick starts."""
 
     def work() -> None:
-        from learn_spark.core.install import install
+        from learn_spark.core.connectors import install_hdfs, install_s3
+        from learn_spark.core.install import install, java_of
         from learn_spark.pipeline.class_archive import main
 
+        if s3:
+            fetched = install_s3(java_of(os.environ.get("JAVA_HOME")))
+            print(f"fetched {len(fetched)} JARs of the S3 connector (checksums verified)")
+        if hdfs and install_hdfs():
+            print("installed hdfs-native")
         install(os.environ.get("JAVA_HOME"))
         main()
 

@@ -107,12 +107,12 @@ def install_jars(folder: Path, fetch: Fetch) -> list[str]:
     fetched = []
     for jar in JARS:
         path = folder / jar.file_name
-        if path.is_file() and _sha256(path) == jar.sha256:
+        if path.is_file() and sha256(path) == jar.sha256:
             continue
         path.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
             fetch(jar, Path(temporary))
-            checksum = _sha256(Path(temporary) / jar.file_name)
+            checksum = sha256(Path(temporary) / jar.file_name)
             if checksum != jar.sha256:
                 raise InstallError(
                     f"{jar.file_name} has the SHA-256 {checksum}, expected {jar.sha256}; it was not installed"
@@ -190,25 +190,36 @@ def write_spark_files(folder: Path, files: dict[str, str], replaceable: str = HE
     return foreign
 
 
+def java_of(java_home: str | None) -> str:
+    """The Java of a JAVA_HOME; None: the one on PATH."""
+    return str(Path(java_home) / "bin" / "java") if java_home else shutil.which("java") or "java"
+
+
 def install(java_home: str | None = None) -> None:
     """Fetch missing JARs and write Spark's configuration files; a second call changes nothing.
 
     Raises InstallError.
     """
-    java = str(Path(java_home) / "bin" / "java") if java_home else shutil.which("java") or "java"
+    java = java_of(java_home)
     folder = jar_folder()
     for name in install_jars(folder, lambda jar, where: fetch_with_ivy(jar, where, java)):
         print(f"fetched {name} (checksum verified)")
     pyspark, scripts = pyspark_folder(), Path(sys.executable).parent
     conf = pyspark / "conf"
-    foreign = [conf / name for name in write_spark_files(conf, spark_files(jar_paths(folder), java_home))]
+    foreign = [
+        conf / name
+        for name in write_spark_files(
+            conf, spark_files([*jar_paths(folder), *sorted((folder / "s3").glob("*.jar"))], java_home)
+        )
+    ]
     launcher = {"find-spark-home": launcher_file(pyspark)}
     foreign += [scripts / name for name in write_spark_files(scripts, launcher, "FIND_SPARK_HOME_PYTHON_SCRIPT")]
     for path in foreign:
         print(f"note: {path} was written by other software and is unchanged")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,14 +136,13 @@ def _chunks(context: StageContext, missing: DataFrame, total: int, *, few: bool)
         yield iter([missing])
         return
     chunks = math.ceil(total / context.settings.encoder.chunk_rows)
-    plans = context.folder("cache", "to_encode")
-    for leftover in plans.iterdir():
-        shutil.rmtree(leftover, ignore_errors=True)
+    plans = context.workspace.place / "staging" / "to_encode"
+    plans.remove()  # of a run that was killed
     plan = plans / context.run_id
     numbered = missing.withColumn("chunk", F.pmod(F.xxhash64("text_key"), F.lit(chunks)))
-    numbered.repartition("chunk").write.partitionBy("chunk").mode("overwrite").parquet(f"file:{plan}")
+    numbered.repartition("chunk").write.partitionBy("chunk").mode("overwrite").parquet(plan.spark)
     reader = context.spark.read.schema("text_key string, text string")
     try:
-        yield (reader.parquet(f"file:{folder}") for folder in sorted(plan.glob("chunk=*")))
+        yield (reader.parquet(child.spark) for child in plan.children() if child.name.startswith("chunk="))
     finally:
-        shutil.rmtree(plan, ignore_errors=True)
+        plan.remove()

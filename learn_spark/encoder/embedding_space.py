@@ -13,7 +13,7 @@ import numpy as np
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, read_rows, table_lock
+from learn_spark.core.tables.log import append_depending, read_rows
 from learn_spark.core.tables.workspace import Workspace
 
 SpaceKind = Literal["raw", "centred", "whitened"]
@@ -119,9 +119,11 @@ def register_embedding_space(
         "matrix": None if space.matrix is None else space.matrix.ravel().tolist(),
         "written_at": datetime.now(UTC),
     }
-    with table_lock(path):
-        if all(registered["space_key"] != key for registered in read_rows(path)):
-            append_rows(path, contract("embedding_spaces"), [row])
+    append_depending(
+        path,
+        contract("embedding_spaces"),
+        lambda: [] if any(registered["space_key"] == key for registered in read_rows(path)) else [row],
+    )
     return key
 
 
@@ -136,7 +138,7 @@ def read_embedding_space(workspace: Workspace, space_key: str) -> EmbeddingSpace
                 row["kind"], np.asarray(row["mean"]), matrix, row["ridge"], row["rows"], row["fitted_on"]
             )
     raise LearnSparkError(
-        f"embedding_spaces in {workspace.root} has no space {space_key}: the model that names it was trained "
+        f"embedding_spaces in {workspace.place} has no space {space_key}: the model that names it was trained "
         "elsewhere, or the row was removed; train again"
     )
 

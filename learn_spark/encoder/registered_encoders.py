@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, read_rows, table_lock
+from learn_spark.core.tables.log import append_depending, read_rows
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import EncoderIdentity
 
@@ -26,9 +26,11 @@ def register_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:
         "precision": identity.precision,
         "first_used_at": datetime.now(UTC),
     }
-    with table_lock(path):
-        if all(registered["encoder_key"] != identity.key for registered in read_rows(path)):
-            append_rows(path, contract("encoders"), [row])
+    append_depending(
+        path,
+        contract("encoders"),
+        lambda: [] if any(registered["encoder_key"] == identity.key for registered in read_rows(path)) else [row],
+    )
 
 
 def _architecture(identity: EncoderIdentity) -> str | None:

@@ -9,14 +9,13 @@ from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.table_text import Cell
 from learn_spark.core.tables.log import read_rows
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
 
@@ -41,16 +40,17 @@ def keys_in_use(workspace: Workspace, settings: Settings, *, without: Collection
     """
     path = workspace.table("text_embeddings")
     if current_version(path) is None:
-        raise LearnSparkError(f"there is no table text_embeddings in {workspace.root} yet")
+        raise LearnSparkError(f"there is no table text_embeddings in {workspace.place} yet")
     counted = pc.value_counts(Snapshot.open(path).to_arrow(["encoder_key"])["encoder_key"])
     rows: dict[str, int] = dict(
         zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
     )
     registered = {row["encoder_key"]: row for row in read_rows(workspace.table("encoders"))}
     users: dict[str, list[str]] = {identify(settings.encoder).key: ["these settings"]}
-    for manifest in sorted((workspace.root / "models").glob("*/manifest.json")):
-        key = json.loads(manifest.read_text(encoding="utf-8")).get("encoder_key")
-        users.setdefault(key, []).append(f"model {manifest.parent.name}")
+    for folder in (workspace.place / "models").children():
+        manifest = folder / "manifest.json"
+        if manifest.is_file():
+            users.setdefault(json.loads(manifest.read_text()).get("encoder_key"), []).append(f"model {folder.name}")
     ledger = sorted(read_rows(workspace.table("releases")), key=lambda row: row["sequence"])
     for release in {row["release_id"]: row for row in ledger}.values():
         if release["status"] != "expired":
@@ -71,7 +71,7 @@ def forget(workspace: Workspace, keys: list[str]) -> int:
     would write in their place.
     """
     path = workspace.table("text_embeddings")
-    table = DeltaTable(path)
+    table = open_table(path)
     for file in pa.table(table.get_add_actions(flatten=True)).to_pylist():
         # Statistics of long strings are truncated after 32 characters.
         least, most = (str(file[f"{end}.encoder_key"])[:32] for end in ("min", "max"))

@@ -124,7 +124,7 @@ def _evaluated(workspace: Workspace) -> list[EvaluatedModel]:
             tables = tuple((name, row.tables[name]) for name in ("user_histories", "item_index"))
             results[row.run_id] = EvaluatedModel(row.run_id, row.method, row.model_id, row.protocol, tables)
     if not results:
-        raise LearnSparkError(f"compare: no model has been evaluated in {workspace.root}; learn-spark evaluate does")
+        raise LearnSparkError(f"compare: no model has been evaluated in {workspace.place}; learn-spark evaluate does")
     places = run_order(workspace)
     return [results[run_id] for run_id in sorted(results, key=lambda name: (places.get(name, -1), name))]
 

@@ -13,9 +13,9 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.core.storage.locks import lock_or_refuse
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
+from learn_spark.core.tables.workspace_locks import only_one
 from learn_spark.data.splits.split import (
     Split,
     SplitName,
@@ -104,8 +104,8 @@ def run(context: StageContext) -> StageResult:
     for table in ("evaluations", "evaluation_slices", "evaluation_users"):
         check_columns(context.path(table), contract(table))  # before the work, so that no work is lost
     key, protocol = ResultKey.of_settings(context.inputs, context.settings), protocol_of(context.settings)
-    lock = context.folder("locks") / f"evaluation-{key.digest()}.lock"
-    with lock_or_refuse(lock, f"the evaluation of model {key.model_id}", f"run {context.run_id}", remove=True):
+    name, resource = f"evaluation-{key.digest()}", f"the evaluation of model {key.model_id}"
+    with only_one(context.workspace, name, resource, f"run {context.run_id}"):
         return _run(context, key, protocol)
 
 
@@ -117,7 +117,7 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
             "(--force evaluates again)"
         )
         return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
-    model = load_model(context.workspace.root / "models" / key.model_id)
+    model = load_model(context.workspace.place / "models" / key.model_id)
     # The frozen baseline reads content in the model's embedding space, if it has one.
     matrix = bind_content(context, model) or fit_content(context, histories)[0]
     item_ids = _item_ids(context, model)
@@ -169,7 +169,7 @@ def _tasks(
     statistics = Statistics.of(histories, n_items)
     validation_model, test_histories = model, histories
     if model.refit:
-        validation_model = load_model(context.workspace.root / "models" / model.model_id, before_refit=True)
+        validation_model = load_model(context.workspace.place / "models" / model.model_id, before_refit=True)
         bind_content(context, validation_model)
     yield _task("validation", histories, statistics, untrained, validation_model, context.settings)
     if model.refit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import ledger, states
@@ -72,10 +73,10 @@ def changes(
     )
 
 
-def _feed(spark: SparkSession, path: str, first: int, last: int) -> DataFrame:
+def _feed(spark: SparkSession, path: StoragePath, first: int, last: int) -> DataFrame:
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     try:
-        return reader.option("startingVersion", first).option("endingVersion", last).load(path)
+        return reader.option("startingVersion", first).option("endingVersion", last).load(path.spark)
     except Exception as error:
         raise LearnSparkError(
             f"the change data feed of {path} from version {first} to {last} cannot be read: {str(error)[:200]}; read "

@@ -38,7 +38,6 @@ def commit(spark: SparkSession, path: str, part: StagedTable, rows: int) -> int:
 
 
 def _merge(spark: SparkSession, path: str, part: StagedTable) -> None:
-    from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
     table = contract(part.table)
@@ -50,9 +49,9 @@ def _merge(spark: SparkSession, path: str, part: StagedTable) -> None:
         removed = part.removed_keys().withColumn("_removed", F.lit(True))
         source = source.unionByName(removed, allowMissingColumns=True)
     values: dict[str, str | Column] = {name: f"s.{name}" for name in table.names}
-    merge = DeltaTable.forPath(spark, path).alias("t").merge(source.alias("s"), f"t.{part.key} = s.{part.key}")
+    merge = delta.delta_table(spark, path).alias("t").merge(source.alias("s"), f"t.{part.key} = s.{part.key}")
     merge = merge.whenMatchedDelete("s._removed").whenMatchedUpdate(set=values)
-    with delta.translated(table):
+    with delta.translated(table, path):
         merge.whenNotMatchedInsert("not s._removed", values).execute()
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -19,9 +16,18 @@ from learn_spark.core.settings import save_settings
 from learn_spark.core.settings.features import IndexSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
+from learn_spark.core.storage.folders import new_folder
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.features.faiss_index import ItemIndex, build, load, save
-from learn_spark.features.index_manifest import IndexFacts, IndexManifest, ItemIndexError, TrainedOn, read_manifest
+from learn_spark.features.index_manifest import (
+    MANIFEST_FILE,
+    IndexFacts,
+    IndexManifest,
+    ItemIndexError,
+    TrainedOn,
+    read_manifest,
+)
 from learn_spark.features.index_recall import measure
 from learn_spark.features.ledger import LedgerRow
 from learn_spark.features.read import read_release
@@ -38,7 +44,7 @@ class _Items:
     vectors: np.ndarray
 
     @staticmethod
-    def read(path: str, version: int) -> _Items:
+    def read(path: StoragePath, version: int) -> _Items:
         rows = Snapshot.open(path, version).to_arrow(["item_id", "embedding"]).sort_by("item_id")
         return _Items(rows["item_id"].combine_chunks(), np.ascontiguousarray(fixed_lists(rows["embedding"])))
 
@@ -56,7 +62,7 @@ def run(context: StageContext) -> StageResult:
     release = read_release(workspace)
     version = release.version("item_features")
     items = _Items.read(context.path("item_features"), version)
-    indexes, name = context.folder("indexes"), release.release_id
+    indexes, name = workspace.place / "indexes", release.release_id
     base, why = _extensible(context, indexes, items, release)
     if base is None:
         index, ordered, added = build(items.vectors, settings), items, 0
@@ -79,21 +85,14 @@ def run(context: StageContext) -> StageResult:
         measured=measured,
         faiss=faiss.__version__,
     )
-    temporary = indexes / f".new.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        written = save(temporary, index, ordered.ids, facts)
-        save_settings(context.settings, temporary)
+    with new_folder(indexes, workspace.scratch) as folder:
+        written = save(folder.path, index, ordered.ids, facts)
+        save_settings(context.settings, folder.path)
         if index.ntotal != len(items.ids):
             raise LearnSparkError(
                 f"export_index: the index has {index.ntotal:,} vectors, expected {len(items.ids):,}; it was not written"
             )
-        final = indexes / name
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.appear(name, MANIFEST_FILE, replace=True)
     figures = ", ".join(f"{key} {measured[key]:.4f}" for key in ("recall@10", "recall@100"))
     return StageResult(
         rows_in=len(items.ids),
@@ -109,14 +108,14 @@ def run(context: StageContext) -> StageResult:
 
 
 def _extensible(
-    context: StageContext, indexes: Path, items: _Items, release: LedgerRow
+    context: StageContext, indexes: StoragePath, items: _Items, release: LedgerRow
 ) -> tuple[ItemIndex | None, str]:
     """(the largest earlier index that lacks only new items or None, the reason for None)."""
     if context.forced:
         return None, "--force was given"
     index_settings = context.settings.index.model_dump(exclude=_NOT_PART_OF_INDEX)
     why, candidates = "there is no earlier index of this model and these settings", []
-    for folder in sorted(path for path in indexes.iterdir() if not path.name.startswith(".")):
+    for folder in (path for path in indexes.children() if not path.name.startswith(".")):
         try:
             manifest = read_manifest(folder)
         except ItemIndexError:
@@ -134,7 +133,7 @@ def _extensible(
             why = "the share of items added since the cells were trained is above index.max_added_share"
         else:
             try:
-                return load(folder), ""
+                return load(folder, cache=context.folder("cache", "indexes")), ""
             except ItemIndexError as fault:
                 why = str(fault)
     return None, why

@@ -13,7 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.core.settings.features import IndexSettings
+from learn_spark.core.storage.folders import local_copy
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.features.index_manifest import (
+    MANIFEST_FILE,
     IndexFacts,
     IndexManifest,
     ItemIndexError,
@@ -75,13 +78,15 @@ def save(folder: Path, index: Any, item_ids: pa.Array, facts: IndexFacts) -> Ind
     return manifest
 
 
-def load(folder: Path, *, release_id: str | None = None) -> ItemIndex:
-    """The index in ``folder``.
+def load(where: StoragePath | Path, *, release_id: str | None = None, cache: Path | None = None) -> ItemIndex:
+    """The index in the folder ``where``; ``cache``: the folder of this machine for copies of indexes at addresses.
 
     Raises ItemIndexError if a file is missing or differs from its checksum, if the manifest was changed or does not
     match the index, or if the index is not of ``release_id``.
     """
-    manifest = read_manifest(folder)
+    place = storage_path(where)
+    manifest = read_manifest(place)
+    folder = local_copy(place, MANIFEST_FILE, cache or Path("~/.cache/learn-spark/indexes").expanduser())
     if release_id is not None and manifest.release_id != release_id:
         raise ItemIndexError(f"{folder} is an index of release {manifest.release_id}, not of {release_id}")
     for name, expected in manifest.files.items():

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.path import StoragePath
 
 FORMAT = 2
 MANIFEST_FILE = "manifest.json"
@@ -87,10 +88,10 @@ def write_manifest(folder: Path, manifest: IndexManifest) -> None:
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_manifest(folder: Path) -> IndexManifest:
+def read_manifest(folder: StoragePath) -> IndexManifest:
     """The manifest in ``folder``. Raises ItemIndexError if it is missing, was changed, or has another format."""
     try:
-        fields = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        fields = json.loads((folder / MANIFEST_FILE).read_text())
     except (OSError, ValueError) as error:
         raise ItemIndexError(f"{folder} is not an index folder: {error}") from None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.storage.files import replace_file
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, check_columns, read_rows, table_lock
+from learn_spark.core.tables.log import append_depending, check_columns, read_rows
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.workspace import Workspace
 
@@ -175,13 +174,15 @@ def in_state(row: LedgerRow, status: str, reason: str | None) -> LedgerRow:
 def add_rows(workspace: Workspace, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
     """Append rows in one commit, then write released.json; the rows as written. The caller must have the lock."""
     path = workspace.table("releases")
-    with table_lock(path):
+
+    def numbered() -> list[dict[str, object]]:
         last = max((row["sequence"] for row in read_rows(path)), default=0)
         now = datetime.now(UTC)
-        full = [replace(row, sequence=last + place, written_at=now) for place, row in enumerate(rows, 1)]
-        append_rows(path, contract("releases"), [asdict(row) for row in full])
-        write_released(workspace, release_in_force(ledger(workspace)))
-    return full
+        return [asdict(replace(row, sequence=last + place, written_at=now)) for place, row in enumerate(rows, 1)]
+
+    written = [LedgerRow(**row) for row in append_depending(path, contract("releases"), numbered)]
+    write_released(workspace, release_in_force(ledger(workspace)))
+    return written
 
 
 def write_released(workspace: Workspace, row: LedgerRow | None) -> None:
@@ -200,4 +201,4 @@ def write_released(workspace: Workspace, row: LedgerRow | None) -> None:
             "sequence": row.sequence,
             "tables": tables,
         }
-    replace_file(workspace.root / "tables" / RELEASED_FILE, json.dumps(content, indent=2) + "\n")
+    (workspace.place / "tables" / RELEASED_FILE).write_text(json.dumps(content, indent=2) + "\n")

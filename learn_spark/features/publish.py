@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -117,7 +116,7 @@ def _run(context: StageContext) -> StageResult:
     if (backfilled or (newest is not None and newest.release_id == release)) and all(
         part.nothing for part in staged.tables.values()
     ):
-        shutil.rmtree(staged_folder(context.workspace, release))
+        staged_folder(context.workspace, release).remove()
         note = f"release {release} is in force and unchanged; nothing is written"
         return StageResult(staged.entities, 0, notes=(note,))
     add_row(context.workspace, staged.row)
@@ -133,14 +132,14 @@ def _stage(context: StageContext, release: str, rows: Sequence[LedgerRow]) -> St
     from learn_spark.model.content import bind_content
     from learn_spark.model.store import load_model
 
-    model = load_model(context.workspace.root / "models" / context.inputs["model"])
+    model = load_model(context.workspace.place / "models" / context.inputs["model"])
     histories = context.read("user_histories")
     as_of = _as_of(context, histories)
     producer = f"{model.model_id} {vector_code()}"
     matrix, vectors = bind_content(context, model), model.vectors()
     few = _entities(context) <= FEW_ENTITIES
     spec = TowerSpec(
-        model_folder=str(context.workspace.root / "models" / model.model_id),
+        model_folder=context.workspace.place / "models" / model.model_id,
         matrix_path=None if matrix is None else str(matrix),
         batch_rows=context.settings.release.batch_rows,
         threads=len(available_cores())
@@ -187,7 +186,7 @@ def _audit(context: StageContext, staged: StagedRelease, rows: Sequence[LedgerRo
         alignment=alignment,
     )
     title = f"release {row.release_id}"
-    gate = evaluate_rules("release", profile, rules, context.folder("reports", "quality"), title=title)
+    gate = evaluate_rules("release", profile, rules, context.workspace.place / "reports" / "quality", title=title)
     gate.write_docs()
     if not gate.passed:
         add_row(context.workspace, replace(row, status="refused", gate_results=json.dumps(gate.as_dicts())))
@@ -213,7 +212,7 @@ def _commit(context: StageContext, staged: StagedRelease, audit: Audit) -> None:
     status = "backfilled" if context.settings.release.backfill else "released"
     results = json.dumps(audit.gate.as_dicts())
     add_row(context.workspace, replace(staged.row, status=status, outputs=outputs, gate_results=results))
-    shutil.rmtree(staged_folder(context.workspace, staged.row.release_id))
+    staged_folder(context.workspace, staged.row.release_id).remove()
 
 
 def _result(staged: StagedRelease, audit: Audit) -> StageResult:

@@ -37,7 +37,7 @@ def list_releases(workspace: Workspace, console: Reporter) -> None:
             ]
         )
     console.table(
-        f"Releases of {workspace.root}",
+        f"Releases of {workspace.place}",
         ["release", "state", "as of (UTC)", "since (UTC)", "model", Column("NDCG@10", ".4f"), "users", "items"],
         lines,
         name="releases",

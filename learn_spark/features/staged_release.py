@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot, current_version
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def staged_folder(workspace: Workspace, release_id: str) -> Path:
+def staged_folder(workspace: Workspace, release_id: str) -> StoragePath:
     """The folder of a release's rows until it is published: a Delta table of users and one of items."""
-    return workspace.root / "staged" / release_id
+    return workspace.place / "staged" / release_id
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def stage(
     same release are replaced. ``few``: compute in this process, because a Python worker of Spark takes longer to start.
     Returns table -> staged part.
     """
-    shutil.rmtree(staged_folder(workspace, release_id), ignore_errors=True)
+    staged_folder(workspace, release_id).remove()
     tasks = spark.sparkContext.defaultParallelism
     heads = {table: _head(spark, workspace, table) for table in KEYS}
     by_id = {
@@ -160,7 +159,7 @@ def _write(
     """(the staged rows of a table, their number), their vectors computed from ``inputs``."""
     from pyspark.sql import functions as F
 
-    path = str(staged_folder(workspace, release_id) / table)
+    path = staged_folder(workspace, release_id) / table
     if few:
         vectors = pa.Table.from_batches(compute(inputs.toArrow().to_batches()), FEATURES_ARROW)
         time = pa.scalar(as_of, pa.timestamp("us", tz="UTC"))

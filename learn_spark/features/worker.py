@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
+    from learn_spark.core.storage.path import StoragePath
     from learn_spark.model.towers.tower import Tower
 
 FEATURES = "id string, fingerprint bigint, embedding array<float>"
@@ -23,7 +24,7 @@ class TowerSpec:
     ``matrix_path``: the item matrix in the model's embedding space; None for a tower that reads no content.
     """
 
-    model_folder: str
+    model_folder: StoragePath
     matrix_path: str | None
     batch_rows: int
     threads: int
@@ -44,7 +45,7 @@ def _load(spec: TowerSpec) -> tuple[Tower, int]:
         from learn_spark.model.towers.bound import BoundTower
 
         torch.set_num_threads(spec.threads)
-        model = load_model(Path(spec.model_folder))
+        model = load_model(spec.model_folder)
         if isinstance(model.tower, BoundTower) and spec.matrix_path is not None:
             model.tower.bind(item_matrix(Path(spec.matrix_path)))
         _loaded.clear()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.path import StoragePath
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -114,13 +114,13 @@ class ModelManifest(TrainingFacts):
         return BEFORE_REFIT in self.files
 
 
-def read_manifest(folder: Path) -> ModelManifest:
+def read_manifest(folder: StoragePath) -> ModelManifest:
     """The manifest of the model in ``folder``.
 
     Raises ModelFormatError for a model of another format, and ModelError where the manifest is missing or damaged.
     """
     try:
-        content: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content: Any = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} is not a complete model folder: {error}; train again") from None
     written_format = content.get("format") if isinstance(content, dict) else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from safetensors.torch import load, save_file
 
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.storage.files import give_usual_mode
+from learn_spark.core.storage.folders import new_folder
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
@@ -143,11 +144,8 @@ def save_model(
         BLENDING: blending,
         RERANKER: None if heads is None else heads.tensors(),
     }
-    models = workspace.folder("models")
-    temporary = models / f".new.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with new_folder(workspace.place / "models", workspace.scratch) as folder:
+        temporary = folder.path
         files = {}
         for name, tensors in weights.items():
             if tensors is not None:
@@ -163,19 +161,17 @@ def save_model(
         save_settings(settings, temporary)
         if logs is not None and logs.is_dir():
             shutil.copytree(logs, temporary / "logs")
-        if not (models / model_id).exists():
-            temporary.rename(models / model_id)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.appear(model_id, MANIFEST)
     return model_id
 
 
-def load_model(folder: Path, *, before_refit: bool = False) -> Model:
-    """The model in ``folder``; with ``before_refit``, the weights that validation chose, where the model was refitted.
+def load_model(where: StoragePath | Path, *, before_refit: bool = False) -> Model:
+    """The model in the folder ``where``; with ``before_refit``, the weights that validation chose before the refit.
 
     Raises ModelFormatError for a model of another format, and ModelError where a file is missing or its hash differs
     from the manifest's.
     """
+    folder = storage_path(where)
     manifest = read_manifest(folder)
     tower = tower_of_shape(manifest.shape)
     tower.load_state_dict(_tensors(folder, BEFORE_REFIT if before_refit and manifest.refit else WEIGHTS, manifest))
@@ -188,7 +184,7 @@ def load_model(folder: Path, *, before_refit: bool = False) -> Model:
     )
 
 
-def _tensors(folder: Path, name: str, manifest: ModelManifest) -> dict[str, torch.Tensor]:
+def _tensors(folder: StoragePath, name: str, manifest: ModelManifest) -> dict[str, torch.Tensor]:
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
@@ -202,7 +198,7 @@ def _temperature(manifest: ModelManifest, *, before_refit: bool) -> float:
     return manifest.temperature_before_refit if before_refit else manifest.temperature
 
 
-def _blending(folder: Path, manifest: ModelManifest, *, before_refit: bool) -> ModelBlending | None:
+def _blending(folder: StoragePath, manifest: ModelManifest, *, before_refit: bool) -> ModelBlending | None:
     if manifest.blending is None:
         return None
     tensors = _tensors(folder, BLENDING, manifest)
@@ -216,14 +212,14 @@ def _blending(folder: Path, manifest: ModelManifest, *, before_refit: bool) -> M
     )
 
 
-def _reranker(folder: Path, manifest: ModelManifest, *, before_refit: bool) -> ModelReranker | None:
+def _reranker(folder: StoragePath, manifest: ModelManifest, *, before_refit: bool) -> ModelReranker | None:
     if (facts := manifest.reranker) is None:
         return None
     heads = CrossFittedHeads.of_tensors(_tensors(folder, RERANKER, manifest), hidden=facts.hidden)
     return ModelReranker(heads, facts.reach, facts.decay, _temperature(manifest, before_refit=before_refit))
 
 
-def read_curve(folder: Path) -> list[Point]:
+def read_curve(folder: StoragePath) -> list[Point]:
     """The learning curve: one point per epoch."""
-    lines = (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "training.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]

@@ -30,7 +30,7 @@ def trained_models(workspace: Workspace, *, trials: bool = False) -> list[SavedM
         model_id = run.model_id
         if run.job != "train" or run.status != "done" or model_id is None or model_id in models:
             continue
-        folder = workspace.root / "models" / model_id
+        folder = workspace.place / "models" / model_id
         if not (folder / MANIFEST).is_file():
             continue
         try:
@@ -42,8 +42,8 @@ def trained_models(workspace: Workspace, *, trials: bool = False) -> list[SavedM
             models[model_id] = SavedModel(model_id, run, manifest)
     if other_format and not models:
         raise ModelFormatError(
-            f"none of the {other_format} trained models of {workspace.root} has format {FORMAT}, which this version of "
-            "learn-spark reads: learn-spark train --force makes a new one"
+            f"none of the {other_format} trained models of {workspace.place} has format {FORMAT}, which this version "
+            "of learn-spark reads: learn-spark train --force makes a new one"
         )
     return list(models.values())
 

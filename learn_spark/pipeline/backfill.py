@@ -44,7 +44,7 @@ def backfill(
     the histories of the settings are restored. The release in force does not change.
     """
     settings = load(())
-    workspace = (Workspace.planned if dry_run else Workspace.open)(settings.workspace)
+    workspace = (Workspace.planned if dry_run else Workspace.open)(settings.place, settings.scratch)
     if dry_run:
         _show(workspace, days, console)
         return

@@ -33,7 +33,7 @@ def check_table(
     check_rule_names(settings.quality)
     if not rules_of(table, settings.quality):
         raise SettingsError(f"the contract of {table} has no rules to check")
-    workspace = Workspace.open(settings.workspace)
+    workspace = Workspace.open(settings.place, settings.scratch)
     holder = SparkHolder(settings, verbose=verbose)
     gate = TableGate(workspace, settings.quality, lambda: holder.get(workspace))
     chosen = Snapshot.open(workspace.table(table), version if version is not None else gate.newest(table)).version

@@ -50,7 +50,7 @@ def forecast(
     else:
         others = ", ".join([*stage.reads] or _files(stage, settings, workspace))
         lines.append(f"reads  {others or 'the tables that there are'}")
-    lines.append(f"writes {', '.join(stage.writes) or 'files below ' + str(workspace.root)}")
+    lines.append(f"writes {', '.join(stage.writes) or 'files below ' + str(workspace.place)}")
     done = [run for run in all_runs(workspace) if run.job == stage.name and run.status == "done"]
     if stage.name == "embed_items":
         return [*lines, *_encoding(settings, workspace, done, arriving, may_change="item_text" in changing)]

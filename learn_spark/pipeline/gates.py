@@ -69,7 +69,7 @@ def require_gates(
     versions = {table: current_version(workspace.table(table)) for table in tables}
     if missing := [table for table, version in versions.items() if version is None]:
         raise LearnSparkError(
-            f"{workspace.root} has no table {', '.join(missing)}; learn-spark {', '.join(writers_of(missing))} "
+            f"{workspace.place} has no table {', '.join(missing)}; learn-spark {', '.join(writers_of(missing))} "
             "writes it"
         )
     newest = {table: version for table, version in versions.items() if version is not None}

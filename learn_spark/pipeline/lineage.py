@@ -33,7 +33,7 @@ def parse(text: str, workspace: Workspace) -> Artifact:
         raise SettingsError(f"there is no table {name!r}; give model@ID or one of {', '.join(all_tables())}")
     newest = current_version(workspace.table(name))
     if newest is None:
-        raise SettingsError(f"there is no table {name} in {workspace.root} yet")
+        raise SettingsError(f"there is no table {name} in {workspace.place} yet")
     if not at:
         return Artifact(name, str(newest))
     if not value.isdecimal() or int(value) > newest:

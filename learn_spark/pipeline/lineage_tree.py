@@ -66,7 +66,7 @@ def _found(workspace: Workspace, text: str) -> tuple[Artifact, Provenance]:
     """The artifact and the provenance of its workspace. Raises SettingsError for a model that no run wrote."""
     what, provenance = parse(text, workspace), Provenance(workspace)
     if what.name == "model" and provenance.lineage.maker(what) is None:
-        raise SettingsError(f"no run of {workspace.root} wrote a model {what.value!r}; learn-spark models lists all")
+        raise SettingsError(f"no run of {workspace.place} wrote a model {what.value!r}; learn-spark models lists all")
     return what, provenance
 
 

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
 
 from learn_spark.core.stages.stage import Stage
-from learn_spark.core.storage.locks import Held, LockedError, exclude, lock_or_refuse, share
+from learn_spark.core.storage.locks import Held, LockedError
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.core.tables.workspace_locks import only_user, writer_of
 
 T = TypeVar("T")
 SECONDS_BETWEEN_TRIES = 1.0
@@ -29,18 +30,10 @@ def writing(
 
     LockedError, which names the job that writes one of them; with ``wait``, ``say`` that job and wait until it ends.
     """
-    wanted = sorted(set(names))
+    wanted = list(names)
 
-    @contextmanager
-    def take() -> Iterator[Held]:
-        with ExitStack() as locks:
-            folder = workspace.folder("locks", "workspace")
-            held = locks.enter_context(share(folder, f"the workspace {workspace.root}", job))
-            # In one order for all: two jobs that need the same two names never wait for each other.
-            for name in wanted:
-                file = workspace.folder("locks") / f"{name}.lock"
-                held.add(locks.enter_context(lock_or_refuse(file, f"{name} in the workspace {workspace.root}", job)))
-            yield held
+    def take() -> AbstractContextManager[Held]:
+        return writer_of(workspace, wanted, job)
 
     with _patiently(take, say) if wait else take() as held:
         yield held
@@ -55,8 +48,8 @@ def whole_workspace(
     ``wait`` and ``say`` as in ``writing``.
     """
 
-    def take() -> AbstractContextManager[None]:
-        return exclude(workspace.folder("locks", "workspace"), f"the workspace {workspace.root}", job)
+    def take() -> AbstractContextManager[object]:
+        return only_user(workspace, job)
 
     with _patiently(take, say) if wait else take():
         yield

@@ -76,5 +76,5 @@ def show_models(workspace: Workspace, console: Reporter) -> None:
     ]
     figures = [Column(f"{split} {METRIC}", ".4f") for split in ("validation", "test")]
     console.table(
-        f"Models of {workspace.root}", ["model", "method", "trained (UTC)", *figures, "tags"], rows, name="models"
+        f"Models of {workspace.place}", ["model", "method", "trained (UTC)", *figures, "tags"], rows, name="models"
     )

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from deltalake import DeltaTable
-
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import BOOKKEEPING, Run, all_runs
-from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.snapshot import current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.lineage import Artifact, Lineage
 
@@ -133,7 +131,7 @@ class Provenance:
         """The versions that replaced all rows of a table."""
         if table not in self._replaced:
             path = self._workspace.table(table)
-            commits = [] if current_version(path) is None else DeltaTable(path, without_files=True).history()
+            commits = [] if current_version(path) is None else open_table(path).history()
             self._replaced[table] = [int(one["version"]) for one in commits if _replaced_all(one)]
         return self._replaced[table]
 

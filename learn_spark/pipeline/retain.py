@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from deltalake import DeltaTable
-
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.table_text import Cell
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.runs import Run, all_runs
-from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.snapshot import current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use
 from learn_spark.features.ledger import LedgerRow, expire, ledger, states
@@ -87,7 +84,7 @@ def retain(
 
     Raises LearnSparkError while another run uses the workspace.
     """
-    workspace = Workspace.open(settings.workspace)
+    workspace = Workspace.open(settings.place, settings.scratch)
     with whole_workspace(workspace, "a run of retain", wait=wait, say=console.say):
         plan = plan_retention(workspace, settings, releases=releases, days=days)
         rows: list[list[Cell]] = [
@@ -116,7 +113,7 @@ def apply_retention(workspace: Workspace, plan: Retention) -> None:
     if by_kind.get("release"):
         expire(workspace, by_kind["release"])
     for name in by_kind.get("folder", []):
-        shutil.rmtree(workspace.root / name)
+        (workspace.place / name).remove()
     if by_kind.get("embeddings"):
         forget(workspace, by_kind["embeddings"])
     for table in by_kind.get("files", []):
@@ -138,20 +135,19 @@ def _folders(workspace: Workspace, kept: Mapping[str, Any], models: set[str], li
     removable = []
     for parent, needed, why in (
         ("staged", set(), "staged rows of a refused release"),
+        ("staging", {"to_encode"}, "temporary files of a killed run"),
         ("indexes", set(kept), "index of a release that is not kept"),
         ("models", models | {"unfinished"}, "a model of no kept release and no newest run"),
         ("models/unfinished", set(), "checkpoints of an abandoned training"),
     ):
-        folder = workspace.root / parent
-        for one in sorted(folder.iterdir()) if folder.is_dir() else ():
-            files = [file for file in one.rglob("*") if file.is_file()]
-            touched = max((file.stat().st_mtime for file in files), default=one.stat().st_mtime)
+        folder = workspace.place / parent
+        for one in folder.children():
+            files = list(one.files())
+            touched = max((file.changed for file in files), default=0.0)
             # An index can be exported again at any time; the other folders cannot be recreated as easily.
             old = parent == "indexes" or datetime.fromtimestamp(touched, UTC) < limit
-            if one.is_dir() and one.name not in needed and not one.name.startswith(".") and old:
-                removable.append(
-                    Removable("folder", f"{parent}/{one.name}", why, sum(file.stat().st_size for file in files))
-                )
+            if one.is_folder() and one.name not in needed and not one.name.startswith(".") and old:
+                removable.append(Removable("folder", f"{parent}/{one.name}", why, sum(file.size for file in files)))
     return removable
 
 
@@ -174,7 +170,7 @@ def _versions(workspace: Workspace, kept: Iterable[LedgerRow], last: Iterable[Ru
 
 
 def _vacuum(workspace: Workspace, table: str, keep: Sequence[int], hours: int, *, dry_run: bool) -> list[str]:
-    return DeltaTable(workspace.table(table)).vacuum(
+    return open_table(workspace.table(table)).vacuum(
         retention_hours=hours, dry_run=dry_run, enforce_retention_duration=False, keep_versions=list(keep)
     )
 

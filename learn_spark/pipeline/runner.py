@@ -21,7 +21,7 @@ from learn_spark.core.stages.registry import find_stage, writers_of
 from learn_spark.core.stages.stage import Stage, StageResult
 from learn_spark.core.tables.runs import ROWS_OF_MANY_RUNS, Run, all_runs, new_run_id, record
 from learn_spark.core.tables.session import started_jobs
-from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.snapshot import current_version, versions_looked_up_once
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
@@ -77,7 +77,7 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace, model_id:
             return Plan(inputs, config_hash, None, f"its input {name} changed")
     for name, value in last.outputs.items():
         if "/" in name:
-            if not (workspace.root / name).exists():
+            if not (workspace.place / name).exists():
                 return Plan(inputs, config_hash, None, f"its output {name} does not exist any more")
         elif name not in ROWS_OF_MANY_RUNS and str(current_version(workspace.table(name))) != value:
             return Plan(inputs, config_hash, None, f"its output {name} was changed by another run")
@@ -104,21 +104,25 @@ def run_stages(
     stages = [find_stage(name).under(settings) for name in names]
     check_rule_names(settings.quality)
     check_settings(stages, settings)
-    workspace = (Workspace.planned if dry_run else Workspace.open)(settings.workspace)
+    workspace = (Workspace.planned if dry_run else Workspace.open)(settings.place, settings.scratch)
     if dry_run:
         _show_plans(stages, settings, workspace, console, model_id, force=force)
         return []
     holder = SparkHolder(settings, verbose=verbose, meanwhile=prepare, at=console.at)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
-    outcomes = []
+    outcomes: list[Outcome] = []
+    known: dict[str, int | None] = {}
     job = f"a run of {', '.join(names)}"
     with writing(workspace, exclusively_written(stages), job, wait=wait, say=console.say) as held:
         try:
             for number, stage in enumerate(stages, 1):
                 console.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")
                 held.at(f"stage {stage.name}, {number} of {len(stages)}")
-                plan = plan_stage(stage, settings, workspace, model_id)
+                with versions_looked_up_once(known):
+                    plan = plan_stage(stage, settings, workspace, model_id)
                 outcomes.append(_run_stage(stage, plan, settings, workspace, console, holder, gates, force=force))
+                if not outcomes[-1].up_to_date:
+                    known.clear()
                 if stage.name == "train":
                     model_id = outcomes[-1].run.model_id
         finally:
@@ -147,7 +151,7 @@ def _run_stage(
         settings, workspace, run_id, plan.inputs, console, holder, stage_version(stage), forced=force
     )
     started, clock, jobs = datetime.now(UTC), time.monotonic(), started_jobs()
-    save_settings(settings, workspace.folder("runs", run_id))
+    save_settings(settings, workspace.place / "runs" / run_id)
 
     def finished(status: str, result: StageResult | None, message: str | None = None) -> Run:
         outputs = {}

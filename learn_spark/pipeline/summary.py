@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from deltalake import DeltaTable
-
 from learn_spark.core.console import Reporter
 from learn_spark.core.quality.results import StoredResult, stored_results
 from learn_spark.core.settings import Settings
@@ -14,7 +12,7 @@ from learn_spark.core.stages.registry import all_stages
 from learn_spark.core.table_text import Cell, Column
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import Run, all_runs
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.labels import in_order, method_label
 from learn_spark.evaluation.results import ResultKey, metric_rows, written_by
@@ -61,7 +59,7 @@ def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str =
 def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> None:
     """Print the paths of the tables, and of the newest model, index and report, with the age of old ones."""
     console.line()
-    console.line(f"tables  {workspace.root / 'tables'}")
+    console.line(f"tables  {workspace.place / 'tables'}")
     newest = {run.job: run for run in all_runs(workspace) if run.status == "done"}
     for job, label in (("train", "model"), ("export_index", "index"), ("report", "report")):
         for name in newest[job].outputs if job in newest else ():
@@ -69,7 +67,7 @@ def show_places(settings: Settings, workspace: Workspace, console: Reporter) -> 
                 passed = datetime.now(UTC) - newest[job].started_at
                 # Older than this run, in all likelihood: a daily run without the report leaves last week's.
                 old = f" (written {age(passed)} ago by learn-spark {job})" if passed > timedelta(hours=1) else ""
-                console.line(f"{label:<7} {workspace.root / name}{old}")
+                console.line(f"{label:<7} {workspace.place / name}{old}")
 
 
 def show_status(workspace: Workspace, console: Reporter) -> None:
@@ -83,7 +81,7 @@ def show_status(workspace: Workspace, console: Reporter) -> None:
             continue
         rows.append([stage.name, last.status, last.started_at, last.counts.get("rows_out", 0), last.seconds])
     console.table(
-        f"Stages of {workspace.root}",
+        f"Stages of {workspace.place}",
         ["stage", "last run", "at (UTC)", "rows out", Column("seconds", ".1f")],
         rows,
         name="stages",
@@ -96,7 +94,7 @@ def show_status(workspace: Workspace, console: Reporter) -> None:
         version = current_version(path)
         if version is None:
             continue
-        written = DeltaTable(path, without_files=True).history(1)[0]["timestamp"] / 1000
+        written = open_table(path).history(1)[0]["timestamp"] / 1000
         last = next((run for run in reversed(runs) if name in run.outputs), None)
         tables.append(
             [

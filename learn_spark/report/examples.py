@@ -113,7 +113,7 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
     Samples at most ``SAMPLED_USERS`` users, evenly spaced in the order of user_id; fewer if users x items would exceed
     ``MOST_PRODUCTS``. Raises LearnSparkError if the model or a version of a table no longer exists.
     """
-    model = load_model(workspace.root / "models" / model_id)
+    model = load_model(workspace.place / "models" / model_id)
     tables = {
         name: Snapshot.open(workspace.table(name), int(inputs[name]))
         for name in ("user_histories", "item_index", "item_text", "text_embeddings")
@@ -157,7 +157,7 @@ def _users_with_target(histories: pa.Table) -> list[str]:
 
 
 def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], histories: pa.Table) -> _World:
-    saved = yaml.safe_load((workspace.root / "models" / model.model_id / "settings.yaml").read_text(encoding="utf-8"))
+    saved = yaml.safe_load((workspace.place / "models" / model.model_id / "settings.yaml").read_text())
 
     def matrix(space_key: str | None) -> np.ndarray:
         space = None if space_key is None else read_embedding_space(workspace, space_key)

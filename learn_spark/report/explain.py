@@ -97,7 +97,11 @@ def explain(
     seen = np.unique(seen).astype(np.int64)
     user_vector = fixed_lists(user["embedding"])[0]
     if by_index:
-        index = load(workspace.root / "indexes" / release.release_id, release_id=release.release_id)
+        index = load(
+            workspace.place / "indexes" / release.release_id,
+            release_id=release.release_id,
+            cache=workspace.folder("cache", "indexes"),
+        )
         # len(seen) more, because the items of the history are removed from the result.
         _, (candidates,) = index.search(user_vector[None], k + len(seen))
         near_user = pc.index_in(pa.array(candidates, pa.string()), ids).to_numpy()

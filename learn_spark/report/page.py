@@ -47,7 +47,7 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
         environment()
         .get_template("page.html.jinja")
         .render(
-            workspace=str(workspace.root),
+            workspace=str(workspace.place),
             written=datetime.now(UTC),
             road=road,
             facts=_facts(road, metrics, gates, release, trained_method),
@@ -81,7 +81,7 @@ def _examples(workspace: Workspace, road: Road) -> tuple[Examples | None, str]:
 
 
 def _curves(workspace: Workspace, model_id: str | None) -> list[Plot]:
-    points = read_curve(workspace.root / "models" / str(model_id))
+    points = read_curve(workspace.place / "models" / str(model_id))
     epochs = [float(point["epoch"]) for point in points]
     plots: list[Plot] = []
     for name, title in CURVES.items():
@@ -133,7 +133,7 @@ def _settings(workspace: Workspace, road: Road) -> list[tuple[str, str]]:
     """(stages, their resolved settings as YAML, secrets redacted); stages with equal settings share an entry."""
     stages: dict[str, list[str]] = {}
     for run in road.runs:
-        path = workspace.root / "runs" / run.run_id / "settings.yaml"
+        path = workspace.place / "runs" / run.run_id / "settings.yaml"
         if path.is_file():
-            stages.setdefault(path.read_text(encoding="utf-8"), []).append(run.job)
+            stages.setdefault(path.read_text(), []).append(run.job)
     return [(", ".join(jobs), text) for text, jobs in stages.items()]

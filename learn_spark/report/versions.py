@@ -26,7 +26,7 @@ LIBRARIES = (
 
 def manifest_of(workspace: Workspace, model_id: str | None) -> ModelManifest | None:
     """The model's manifest; None where there is no such model (any more)."""
-    folder = workspace.root / "models" / (model_id or "")
+    folder = workspace.place / "models" / (model_id or "")
     return read_manifest(folder) if model_id and (folder / MANIFEST).is_file() else None
 
 

@@ -133,7 +133,7 @@ def _rows(workspace: Workspace, evaluations: Evaluations, name: str, trained: Se
     """The row, and where some seed's model has a reranker, a row of its vectors only: a seed whose reranker was no
     better on validation has the same figures in both.
     """
-    folders = [workspace.root / "models" / one.model_id for one in trained]
+    folders = [workspace.place / "models" / one.model_id for one in trained]
     manifests = [read_manifest(folder) for folder in folders]
     curves = [read_curve(folder) for folder in folders]
     method = manifests[0].method

@@ -74,7 +74,7 @@ def _newest(
             and run.config_hash == fingerprint(settings, stage.sections)
             and run.code_version == stage_version(stage)
             and _inputs(run.inputs) == inputs
-            and all((workspace.root / name).exists() for name in run.outputs if "/" in name)
+            and all((workspace.place / name).exists() for name in run.outputs if "/" in name)
         ):
             return run
     return None

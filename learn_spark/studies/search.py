@@ -72,10 +72,10 @@ def search(
     settings = load(())
     if not settings.search.parameters:
         raise SettingsError("search.parameters is empty: name the settings to search over, such as tower.dropout")
-    workspace = Workspace.open(settings.workspace)
+    workspace = Workspace.open(settings.place, settings.scratch)
     target = trials or settings.search.trials
     key = _key(settings, workspace)
-    folder = workspace.root / "searches" / key if dry_run else workspace.folder("searches", key)
+    folder = workspace.scratch / "searches" / key if dry_run else workspace.folder("searches", key)
     if dry_run:
         _show_plan(folder, target, console)
         return None
@@ -85,8 +85,8 @@ def search(
 
 def search_folder(settings: Settings) -> Path:
     """The folder of the search of these settings on the current table versions."""
-    workspace = Workspace.open(settings.workspace)
-    return workspace.root / "searches" / _key(settings, workspace)
+    workspace = Workspace.open(settings.place, settings.scratch)
+    return workspace.scratch / "searches" / _key(settings, workspace)
 
 
 def _search(
@@ -216,7 +216,7 @@ def _train(study: Study, trial: Trial, load: Callable[[], Settings], console: Re
         return
     model_id = outcome.run.model_id
     assert model_id is not None
-    manifest = read_manifest(Workspace.open(settings.workspace).root / "models" / model_id)
+    manifest = read_manifest(Workspace.open(settings.place, settings.scratch).place / "models" / model_id)
     for name, value in {
         "model_id": model_id,
         "epochs": manifest.epochs,

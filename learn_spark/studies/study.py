@@ -75,10 +75,10 @@ def run_study(
     shared = [*plan.overrides, *overrides]
     first = next(iter(plan.rows.values()))
     tables = load_settings(plan.tables or first.config, shared)
-    workspace = Workspace.open(tables.workspace)
+    workspace = Workspace.open(tables.place, tables.scratch)
     for row_name, row in plan.rows.items():
         _check_row(row_name, row, shared, tables)
-    folder = workspace.root / "studies" / _file_name(name)
+    folder = workspace.scratch / "studies" / _file_name(name)
     if dry_run:
         _show_plan(plan, shared, workspace, console)
         return None

@@ -48,6 +48,6 @@ def test_every_command_that_is_named_exists_with_its_options(commands: dict[str,
             assert command in commands, f"{where}: learn-spark {command}{rest}"
             named += 1
             options = {option for parameter in commands[command].params for option in parameter.opts} | {"--help"}
-            for option in re.findall(r"(?<= )--[a-z-]+", rest):
+            for option in re.findall(r"(?<= )--[a-z0-9-]+", rest):
                 assert option in options, f"{where}: learn-spark {command}{rest}"
     assert named > 100

@@ -205,7 +205,7 @@ def test_a_driver_that_is_killed_loses_no_commit(
     process.wait()
     committed = {row["text_key"]: row["embedding"] for row in embeddings(settings)}
     assert 0 < len(committed) < len(lines)
-    plans = Path(settings.workspace) / "cache" / "to_encode"
+    plans = Path(settings.workspace) / "staging" / "to_encode"
     assert len(list(plans.iterdir())) == 1
     (outcome,) = run(settings, "embed_items")
     assert outcome.run.counts["encoded"] == len(lines) - len(committed)

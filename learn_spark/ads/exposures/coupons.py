@@ -13,17 +13,16 @@ from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.sampling import is_kept
 from learn_spark.core.settings.ads import JourneyExposuresSettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.complete_journey import SHOPS_ZONE, micros
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyspark.sql import Column, DataFrame
 
 _KEYS = ("campaign_id", "household_id", "product_id")
 
 
-def coupon_sample(journey: Journey, settings: JourneyExposuresSettings, scratch: Path) -> Sample:
+def coupon_sample(journey: Journey, settings: JourneyExposuresSettings, scratch: StoragePath) -> Sample:
     """Each household that received a campaign, with each product of its coupons: an exposure at the campaign's start.
 
     The start is 0:00 in the shop's zone. An exposure is converted if, on one of the first ``attribution_days`` days,

@@ -15,6 +15,7 @@ from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
 from learn_spark.ads.exposures.sampling import check_weights
 from learn_spark.core.settings.ads import JourneyExposuresSettings
 from learn_spark.core.stages.context import StageContext
+from learn_spark.core.storage.path import StoragePath
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -24,7 +25,7 @@ _MAKERS = {"promotion": promotion_sample, "coupon": coupon_sample}
 
 
 def make_exposures(
-    context: StageContext, settings: JourneyExposuresSettings, folder: Path, scratch: Path
+    context: StageContext, settings: JourneyExposuresSettings, folder: Path, scratch: StoragePath
 ) -> ExposuresResult:
     """Write the exposures of ``kinds``, and print their conversions by placement; temporary files go to ``scratch``."""
     started = time.monotonic()

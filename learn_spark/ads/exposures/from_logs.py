@@ -12,6 +12,7 @@ from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.quality.reasons import ReasonCount, flaw_notes, refusal_notes
 from learn_spark.core.settings.ads import LogExposuresSettings
 from learn_spark.core.stages.context import StageContext
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
@@ -20,7 +21,7 @@ from learn_spark.data.sources.source import UnreadableFileError
 
 
 def make_exposures(
-    context: StageContext, settings: LogExposuresSettings, folder: Path, scratch: Path
+    context: StageContext, settings: LogExposuresSettings, folder: Path, scratch: StoragePath
 ) -> ExposuresResult:
     """Write the rows that pass the row rules of exposures; refused rows go to quarantine with their reasons.
 

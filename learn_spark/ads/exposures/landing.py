@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from learn_spark.core.storage.path import StoragePath
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def landed(frame: DataFrame, path: Path) -> DataFrame:
+def landed(frame: DataFrame, path: StoragePath) -> DataFrame:
     """``frame`` as read back from ``path``, a new folder that it is written to."""
-    frame.write.mode("overwrite").parquet(f"file:{path}")
-    return frame.sparkSession.read.schema(frame.schema).parquet(f"file:{path}")
+    frame.write.mode("overwrite").parquet(path.spark)
+    return frame.sparkSession.read.schema(frame.schema).parquet(path.spark)

@@ -12,17 +12,16 @@ from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.sampling import is_kept
 from learn_spark.core.settings.ads import JourneyExposuresSettings
+from learn_spark.core.storage.path import StoragePath
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyspark.sql import Column, DataFrame
 
 NOWHERE = "0"
 CONTEXT = ("store_id", "week", "display_location", "mailer_location")
 
 
-def promotion_sample(journey: Journey, settings: JourneyExposuresSettings, scratch: Path) -> Sample:
+def promotion_sample(journey: Journey, settings: JourneyExposuresSettings, scratch: StoragePath) -> Sample:
     """Each visit of the period with each product promoted in its store and week is an exposure, at the visit's time.
 
     It is converted if the visit's basket has the product; its revenue is what was paid for it. All converted exposures
@@ -49,7 +48,7 @@ def promotion_sample(journey: Journey, settings: JourneyExposuresSettings, scrat
     return Sample("promotion", rows, (counted and counted[0]) or 0, settings.promotion_rate)
 
 
-def _promoted(journey: Journey, visits: DataFrame, scratch: Path) -> DataFrame:
+def _promoted(journey: Journey, visits: DataFrame, scratch: StoragePath) -> DataFrame:
     """Each product once a store and week; a product with two rows has the places of both."""
     from pyspark.sql import functions as F
 

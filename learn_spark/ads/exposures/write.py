@@ -5,9 +5,6 @@ The table is a function of its inputs and settings: a run rewrites the whole tab
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from learn_spark.ads.exposures import from_interactions, from_journey, from_logs
 from learn_spark.ads.exposures.journey import journey_files
 from learn_spark.ads.exposures.result import ExposuresResult
@@ -19,6 +16,7 @@ from learn_spark.core.settings.ads import (
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.deliveries import fingerprint
@@ -39,12 +37,12 @@ def run(context: StageContext) -> StageResult:
     Raises UnreadableFileError if a file cannot be read to its end; nothing is written then. Logs with
     ``unreadable: skip`` are read without it.
     """
-    scratch = context.folder("cache", "exposures", context.run_id)
+    scratch = context.staging
     try:
         with naming_corrupt_files(_files(context.settings)):
             result = _make(context, scratch)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.remove()
     result.check()
     others = {name: getattr(result, name) for name in ("duplicates", "outside", "not_sampled")}
     others_text = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items() if count)
@@ -61,7 +59,7 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _make(context: StageContext, scratch: Path) -> ExposuresResult:
+def _make(context: StageContext, scratch: StoragePath) -> ExposuresResult:
     folder = _folder(context.settings)
     match context.settings.exposures:
         case LogExposuresSettings() as settings:

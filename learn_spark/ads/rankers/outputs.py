@@ -69,8 +69,8 @@ def _score_tables(
 def write_metrics(context: StageContext, models: Mapping[str, str], values: Sequence[MetricValue]) -> None:
     """Append ``values`` to ``ad_metrics``, and write them to rankings/<run_id>/metrics.json; ``models`` by variant."""
     rows = [asdict(_metric_row(context.run_id, models[value.variant], value)) for value in values]
-    folder = context.folder(FOLDER, context.run_id)
-    (folder / "metrics.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    folder = context.workspace.place / FOLDER / context.run_id
+    (folder / "metrics.json").write_text(json.dumps(rows, indent=1))
     append_rows(context.path("ad_metrics"), contract("ad_metrics"), rows)
 
 

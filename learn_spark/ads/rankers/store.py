@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,8 @@ from learn_spark.ads.rankers.vocabulary import Vocabulary, of_arrow, to_arrow
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.storage.files import give_usual_mode
+from learn_spark.core.storage.folders import new_folder
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
 
@@ -98,13 +98,13 @@ class Ranker:
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
 
     @staticmethod
-    def read(folder: Path) -> Ranker:
+    def read(folder: StoragePath) -> Ranker:
         """The inverse of ``write``. Raises RankerError if a file is missing or is not the one that was saved."""
         manifest = _json(folder / MANIFEST)
         network, trees = None, None
         try:
             if manifest["shape"] is None:
-                trees = (folder / TREES).read_text(encoding="utf-8")
+                trees = (folder / TREES).read_text()
             else:
                 network = Network(Shape.of_dict(manifest["shape"]))
                 network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
@@ -138,11 +138,8 @@ class Rankings:
 
 def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, settings: Settings) -> str:
     """Write rankings/<run_id> atomically; returns the hash of its manifest."""
-    root = workspace.folder(FOLDER)
-    temporary = root / f".new.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with new_folder(workspace.place / FOLDER, workspace.scratch) as folder:
+        temporary = folder.path
         pq.write_table(to_arrow(rankings.vocabularies), temporary / VOCABULARIES, compression="zstd")
         for ranker in rankings.rankers:
             ranker.write(temporary / ranker.name)
@@ -151,7 +148,7 @@ def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, setting
             "fields": list(rankings.vocabularies),
             "context": list(rankings.context),
             "buckets": rankings.buckets,
-            "vocabularies": _sha256(temporary / VOCABULARIES),
+            "vocabularies": _sha256(storage_path(temporary / VOCABULARIES)),
             "validation_from": rankings.split.validation_from,
             "test_from": rankings.split.test_from,
             "model_id": rankings.model_id,
@@ -159,10 +156,8 @@ def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, setting
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
         save_settings(settings, temporary)
-        temporary.rename(root / run_id)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return _sha256(root / run_id / MANIFEST)
+        target = folder.appear(run_id, MANIFEST)
+    return _sha256(target / MANIFEST)
 
 
 def load_rankings(workspace: Workspace, run_id: str, variants: Sequence[str], seeds: Sequence[int]) -> Rankings:
@@ -170,7 +165,7 @@ def load_rankings(workspace: Workspace, run_id: str, variants: Sequence[str], se
 
     Raises RankerError if there is none of them, if a file is damaged, and if the format is another version's.
     """
-    folder = workspace.root / FOLDER / run_id
+    folder = workspace.place / FOLDER / run_id
     manifest = _json(folder / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise RankerError(
@@ -186,7 +181,11 @@ def load_rankings(workspace: Workspace, run_id: str, variants: Sequence[str], se
             f"rank_ads: {folder} has no ranker of {', '.join(requested)} (ranking.variants, ranking.seeds); it has "
             f"{', '.join(manifest['rankers'])}"
         )
-    vocabularies = of_arrow(pq.read_table(folder / VOCABULARIES), manifest["fields"], manifest["buckets"])
+    vocabularies = of_arrow(
+        pq.read_table((folder / VOCABULARIES).inner, filesystem=folder.file_system),
+        manifest["fields"],
+        manifest["buckets"],
+    )
     split = Split(manifest["validation_from"], manifest["test_from"])
     rankers = [Ranker.read(folder / name) for name in names]
     return Rankings(rankers, vocabularies, manifest["context"], manifest["buckets"], split, manifest["model_id"])
@@ -198,7 +197,7 @@ def saved_by(workspace: Workspace, run_id: str | None) -> tuple[str, str]:
     Raises RankerError where there are none.
     """
     runs = [run.run_id for run in all_runs(workspace) if run.job == "rank_ads" and run.status == "done"]
-    trained = [name for name in runs if (workspace.root / FOLDER / name / MANIFEST).is_file()]
+    trained = [name for name in runs if (workspace.place / FOLDER / name / MANIFEST).is_file()]
     if run_id is None and not trained:
         raise RankerError("rank_ads: no ranker has been trained here yet; run with ranking.mode: train first")
     if run_id is not None and run_id not in trained:
@@ -207,18 +206,18 @@ def saved_by(workspace: Workspace, run_id: str | None) -> tuple[str, str]:
             f"{', '.join(trained[-3:]) or 'none'}"
         )
     chosen = run_id or trained[-1]
-    return chosen, _sha256(workspace.root / FOLDER / chosen / MANIFEST)
+    return chosen, _sha256(workspace.place / FOLDER / chosen / MANIFEST)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: StoragePath) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise RankerError(f"{path} cannot be read: {error}") from None
     return content
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: StoragePath) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from learn_spark.core.errors import BrokenRule, GateError
 from learn_spark.core.quality.data_docs import page_path, plain_name, write_page
 from learn_spark.core.quality.expectations import validate
+from learn_spark.core.storage.path import StoragePath, storage_path
 
 if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
@@ -64,7 +65,7 @@ class GateReport:
     gate: str
     title: str
     results: tuple[RuleResult, ...]
-    docs: Path
+    docs: StoragePath
     validation: ExpectationSuiteValidationResult | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -80,7 +81,7 @@ class GateReport:
         """The results as plain values."""
         return [asdict(result) for result in self.results]
 
-    def write_docs(self) -> Path:
+    def write_docs(self) -> StoragePath:
         """Write the Data Docs page; its path. Results of an earlier process are validated again."""
         validation = self.validation
         if validation is None:
@@ -105,7 +106,12 @@ class GateReport:
 
 
 def evaluate_rules(
-    gate: str, profile: Mapping[str, float | None], rules: Sequence[Rule], folder: Path, *, title: str | None = None
+    gate: str,
+    profile: Mapping[str, float | None],
+    rules: Sequence[Rule],
+    folder: StoragePath | Path,
+    *,
+    title: str | None = None,
 ) -> GateReport:
     """Evaluate ``rules`` on ``profile`` (measure -> value) by Great Expectations, without writing files.
 
@@ -136,7 +142,7 @@ def evaluate_rules(
         )
         for rule in rules
     )
-    return GateReport(gate, title, results, page_path(folder, gate, title), validation)
+    return GateReport(gate, title, results, page_path(storage_path(folder), gate, title), validation)
 
 
 def _plain(value: float | None) -> float | None:

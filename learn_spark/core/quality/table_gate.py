@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import SettingsError
@@ -13,6 +12,7 @@ from learn_spark.core.quality.gate import GateReport, Rule, RuleResult, evaluate
 from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.results import Results, StoredResult
 from learn_spark.core.settings.platform import QualitySettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
 from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.snapshot import Snapshot, commit_time, current_version, version_at
@@ -168,15 +168,15 @@ class TableGate:
         return None
 
     @property
-    def _folder(self) -> Path:
-        return self._workspace.folder("reports", "quality")
+    def _folder(self) -> StoragePath:
+        return self._workspace.place / "reports" / "quality"
 
     def newest(self, table: str) -> int:
         """The newest version of a table. Raises SettingsError if the table does not exist."""
         version = current_version(self._workspace.table(table))
         if version is None:
             raise SettingsError(
-                f"there is no table {table} in {self._workspace.root} yet; run the stage that writes it"
+                f"there is no table {table} in {self._workspace.place} yet; run the stage that writes it"
             )
         return version
 

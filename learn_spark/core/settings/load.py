@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from learn_spark.core.settings.kinds import drop_settings_of_other_kinds, parts_
 from learn_spark.core.settings.renamed import as_tree, refuse_old_keys
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.settings.study import StudySettings
+from learn_spark.core.storage.path import StoragePath, storage_path
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _SECRET = re.compile(r"(password|secret|token$|access[._]?key|credential)", re.IGNORECASE)
@@ -195,13 +195,10 @@ def redacted(settings: Settings) -> dict[str, Any]:
     return result
 
 
-def save_settings(settings: Settings, folder: Path) -> Path:
+def save_settings(settings: Settings, folder: Path | StoragePath) -> Path | StoragePath:
     """Write the resolved settings to ``folder``/settings.yaml, atomically, with secrets redacted; the path."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "settings.yaml"
-    temporary = folder / f".settings.{os.getpid()}.tmp"
-    temporary.write_text(yaml.safe_dump(redacted(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    temporary.replace(path)
+    storage_path(path).write_text(yaml.safe_dump(redacted(settings), sort_keys=False, allow_unicode=True))
     return path
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from learn_spark.core.settings.base import Count, Section
+from learn_spark.core.storage.path import S3Access
 
 
 class SparkSettings(Section):
@@ -20,6 +21,22 @@ class SparkSettings(Section):
     """Partitions of a shuffle. Recommended: 2 to 4 per core, with about 128 MB each."""
     conf: dict[str, str] = Field(default_factory=dict)
     """Further Spark settings by name; on the command line --set spark.conf.NAME=VALUE."""
+
+
+class StorageSettings(Section):
+    """How S3 and stores with its interface are reached. Keys are never settings: they come from the environment
+    (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), a profile, or the role of the machine."""
+
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^@/]+$")
+    """URL of a server other than AWS, such as http://minio:9000; null: AWS_ENDPOINT_URL, else AWS."""
+    region: str | None = None
+    """Region of the bucket; null: AWS_REGION or AWS_DEFAULT_REGION, us-east-1 for other servers than AWS."""
+    path_style: bool | None = None
+    """Whether requests have the bucket in the path and not in the host; null: for other servers than AWS."""
+
+    def s3(self) -> S3Access:
+        """What paths carry of these settings."""
+        return S3Access(self.endpoint, self.region, self.path_style)
 
 
 class RuleSettings(Section):

@@ -12,23 +12,29 @@ from learn_spark.core.settings.base import Section
 from learn_spark.core.settings.encoder import EmbeddingSpaceSettings, EncoderSettings, WhitenedSpaceSettings
 from learn_spark.core.settings.features import FlatIndexSettings, IndexSettings, ReleaseSettings
 from learn_spark.core.settings.histories import FeedSettings, HistoriesSettings, LastEventsHistoriesSettings
-from learn_spark.core.settings.platform import PipelineSettings, QualitySettings, SparkSettings
+from learn_spark.core.settings.platform import PipelineSettings, QualitySettings, SparkSettings, StorageSettings
 from learn_spark.core.settings.search import SearchSettings
 from learn_spark.core.settings.source import TEMPLATE_OF_FORMAT, SourceSettings, TextSettings
 from learn_spark.core.settings.tower import LearnTowerSettings, TowerSettings
 from learn_spark.core.settings.training import EvaluationSettings, ObjectiveSettings, TrainingSettings
+from learn_spark.core.storage.path import StoragePath, storage_path
 
 
 class Settings(Section):
     """All settings of one workspace."""
 
     workspace: str = Field(min_length=1)
-    """Folder of all tables, models, indexes and reports, relative to the current folder. Each folder is a separate
-    workspace."""
+    """Place of all tables, models, indexes and reports: a folder, relative to the current folder, or an address:
+    s3://bucket/shop, hdfs://host:port/shop (docs/storage.md). Each place is a separate workspace."""
     source: SourceSettings
     """The raw files."""
     spark: SparkSettings = SparkSettings()
     """The Spark session."""
+    scratch: str | None = None
+    """Folder of this machine for logs, caches and searches; it may be deleted. null: the workspace's folder, or a
+    folder in ~/.cache/learn-spark for a workspace at an address."""
+    storage: StorageSettings = StorageSettings()
+    """How an object store is reached."""
     quality: QualitySettings = QualitySettings()
     """The quality gates."""
     text: TextSettings = TextSettings()
@@ -62,6 +68,17 @@ class Settings(Section):
     """The search over settings."""
     pipeline: PipelineSettings
     """The stages of learn-spark run."""
+
+    @property
+    def place(self) -> StoragePath:
+        """``workspace`` with what reaching it needs, as ``Workspace.open`` takes it."""
+        return StoragePath(self.workspace, self.storage.s3())
+
+    @property
+    def addresses(self) -> list[StoragePath]:
+        """The addresses among workspace and raw files, which Spark must reach; none where all are folders."""
+        named = [self.place, StoragePath(self.source.path, self.storage.s3())]
+        return [storage_path(place) for place in named if not place.is_local]
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class SparkHolder:
             with ThreadPoolExecutor(1) as beside:
                 if self._started_here:
                     beside.submit(self._meanwhile)
-                self._session = start_session(self._settings.spark, app="learn-spark", log_file=log)
+                self._session = start_session(
+                    self._settings.spark, app="learn-spark", log_file=log, addresses=self._settings.addresses
+                )
         return self._session
 
     def stop(self) -> None:
@@ -84,7 +87,7 @@ class StageContext:
         """The Spark session (started on first use)."""
         return self.holder.get(self.workspace)
 
-    def path(self, table: str) -> str:
+    def path(self, table: str) -> StoragePath:
         """Path of a table."""
         return self.workspace.table(table)
 
@@ -100,6 +103,11 @@ class StageContext:
 
         return Snapshot.open(self.path(table), int(self.inputs[table]))
 
+    @property
+    def staging(self) -> StoragePath:
+        """The place of this run's temporary Spark files, which all workers reach; the stage removes it at its end."""
+        return self.workspace.place / "staging" / self.run_id
+
     def folder(self, *parts: str) -> Path:
-        """A folder below the workspace."""
+        """A folder of this machine for what can be made again."""
         return self.workspace.folder(*parts)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError
 
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.contracts import Contract
+from learn_spark.core.tables.snapshot import current_version
 
+# Tables of bookkeeping that get some rows in every run. No run reads one of their older versions.
+GROWING = frozenset({"runs", "quality_results", "raw_files", "releases"})
 FOR_GOOD = "interval 36500 days"
 # Protocol of writers that know CHECK constraints, and of those that know the feed of changes too
 # (github.com/delta-io/delta/blob/master/PROTOCOL.md). deltalake would choose one that does not have checkConstraints.
@@ -18,17 +22,19 @@ def create_table(path: str, contract: Contract) -> None:
 
     Does nothing where there is a table already, or another process writes that version meanwhile.
     """
+    place = storage_path(path)
     try:
         DeltaTable.create(
-            path,
+            str(place),
             schema=Schema.from_arrow(contract.arrow_schema()),
             mode="ignore",
             configuration={**table_properties(contract), **_protocol(contract)},
             raise_if_key_not_exists=False,
             commit_properties=CommitProperties(max_commit_retries=0),
+            storage_options=place.delta_options,
         )
     except CommitFailedError:
-        if not DeltaTable.is_deltatable(path):
+        if current_version(place) is None:
             raise
 
 
@@ -38,6 +44,9 @@ def table_properties(contract: Contract) -> dict[str, str]:
     properties |= {f"delta.constraints.{name}": condition for name, condition in contract.constraints.items()}
     if contract.change_data_feed:
         properties["delta.enableChangeDataFeed"] = "true"
+    if contract.table in GROWING:
+        # Of the log only what came after the last checkpoint is read, a file a commit.
+        properties["delta.checkpointInterval"] = "10"
     if contract.keeps_versions:
         # 30 and 7 days by default: after a checkpoint, or a VACUUM, older versions could not be read any more.
         properties["delta.logRetentionDuration"] = FOR_GOOD

@@ -8,19 +8,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import deltalake
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import RowCountError
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import create_table
+from learn_spark.core.tables.leases import require_leases
 from learn_spark.core.tables.log import append_table, is_checked_without_spark
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import SMALL_ROWS
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 
 if TYPE_CHECKING:
+    from delta.tables import DeltaTable
+    from deltalake import DeltaTable as NativeTable
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
@@ -34,7 +37,7 @@ def create_if_missing(path: str, contract: Contract) -> None:
         create_table(path, contract)
         return
     # Read without Spark, whose metadata commands are slower than writing a small delivery.
-    existing = deltalake.DeltaTable(path, without_files=True)
+    existing = open_table(path)
     _check_columns(_spark_schema(existing), contract)
     properties = {key.lower(): value for key, value in existing.metadata().configuration.items()}
     for name, condition in contract.constraints.items():
@@ -48,8 +51,8 @@ def create_if_missing(path: str, contract: Contract) -> None:
 def append(frame: DataFrame, path: str, contract: Contract) -> None:
     """Append rows in one commit."""
     create_if_missing(path, contract)
-    with translated(contract):
-        conform(frame, contract).write.format("delta").mode("append").save(path)
+    with translated(contract, path):
+        conform(frame, contract).write.format("delta").mode("append").save(storage_path(path).spark)
 
 
 def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | None = None) -> None:
@@ -58,8 +61,8 @@ def overwrite(frame: DataFrame, path: str, contract: Contract, *, where: str | N
     writer = conform(frame, contract).write.format("delta").mode("overwrite")
     if where:
         writer = writer.option("replaceWhere", where)
-    with translated(contract):
-        writer.save(path)
+    with translated(contract, path):
+        writer.save(storage_path(path).spark)
 
 
 def merge(
@@ -139,10 +142,8 @@ def _merge_frame(changed: DataFrame, path: str, contract: Contract, condition: s
 def _merge_by_spark(
     rows: DataFrame, path: str, contract: Contract, condition: str, planned: dict[str, int]
 ) -> dict[str, int]:
-    from delta.tables import DeltaTable
-
-    merging = DeltaTable.forPath(rows.sparkSession, path).alias("t").merge(rows.alias("s"), condition)
-    with translated(contract):
+    merging = delta_table(rows.sparkSession, path).alias("t").merge(rows.alias("s"), condition)
+    with translated(contract, path):
         merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
     metrics = _newest_metrics(path)
     done = {
@@ -159,8 +160,9 @@ def _append_counted(rows: DataFrame, path: str, contract: Contract) -> int:
     from pyspark.sql import functions as F
 
     counts, before = Observation(), current_version(path)
-    with translated(contract):
-        rows.observe(counts, F.count(F.lit(1)).alias("rows")).write.format("delta").mode("append").save(path)
+    with translated(contract, path):
+        counted = rows.observe(counts, F.count(F.lit(1)).alias("rows"))
+        counted.write.format("delta").mode("append").save(storage_path(path).spark)
     # Delta makes no commit of no rows.
     written = int(_newest_metrics(path).get("numOutputRows", -1)) if current_version(path) != before else 0
     planned = (observed(counts, rows.sparkSession) or {"rows": 0})["rows"]
@@ -176,11 +178,11 @@ def read(spark: SparkSession, path: str, version: int | None = None) -> DataFram
     ``Snapshot.open``.
     """
     snapshot = Snapshot.open(path, version)
-    schema = _spark_schema(deltalake.DeltaTable(path, version=snapshot.version, without_files=True))
+    schema = _spark_schema(open_table(path, snapshot.version))
     if not snapshot.files:
         return no_rows(spark, schema)
     # Spark takes these characters of a path for patterns.
-    files = ["file:" + re.sub(r"([\[\]{}*?\\])", r"\\\1", file) for file in snapshot.files]
+    files = [re.sub(r"([\[\]{}*?\\])", r"\\\1", file) for file in snapshot.spark_files]
     frame = spark.read.schema(schema).parquet(*files)
     return frame.coalesce(1) if snapshot.is_small else frame
 
@@ -190,6 +192,13 @@ def no_rows(spark: SparkSession, schema: StructType) -> DataFrame:
     from pyspark.sql import functions as F
 
     return spark.range(0).select(*[F.lit(None).cast(field.dataType).alias(field.name) for field in schema])
+
+
+def delta_table(spark: SparkSession, path: str) -> DeltaTable:
+    """Spark's handle of a table, for merges."""
+    from delta.tables import DeltaTable
+
+    return DeltaTable.forPath(spark, storage_path(path).spark)
 
 
 def conform(frame: DataFrame, contract: Contract) -> DataFrame:
@@ -202,11 +211,11 @@ def conform(frame: DataFrame, contract: Contract) -> DataFrame:
 
 
 def _newest_metrics(path: str) -> Mapping[str, Any]:
-    metrics: Mapping[str, Any] = deltalake.DeltaTable(path, without_files=True).history(1)[0]["operationMetrics"]
+    metrics: Mapping[str, Any] = open_table(path).history(1)[0]["operationMetrics"]
     return metrics
 
 
-def _spark_schema(table: deltalake.DeltaTable) -> StructType:
+def _spark_schema(table: NativeTable) -> StructType:
     from pyspark.sql.types import StructType
 
     return StructType.fromJson(json.loads(table.schema().to_json()))
@@ -228,8 +237,11 @@ _NULLABLE = re.compile(r"DELTA_NOT_NULL_CONSTRAINT_VIOLATED.*?column:? (\w+(?:\.
 
 
 @contextmanager
-def translated(contract: Contract) -> Iterator[None]:
-    """Translate the Java error of a violated constraint into a ContractError of one sentence."""
+def translated(contract: Contract, path: str) -> Iterator[None]:
+    """Commit under this: LeaseLostError where another process may write meanwhile (``path``); a ContractError of one
+    sentence for a violated constraint.
+    """
+    require_leases(storage_path(path))
     try:
         yield
     except Exception as error:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from learn_spark.core.causes import is_storage_error
-from learn_spark.core.storage.locks import wait_for_lock
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.contracts import Contract, ContractError
-from learn_spark.core.tables.create import create_table
-from learn_spark.core.tables.snapshot import read_arrow
+from learn_spark.core.tables.create import GROWING, create_table
+from learn_spark.core.tables.leases import require_leases
+from learn_spark.core.tables.snapshot import current_version, open_table, rows_of
+
+_MOST_FILES = 8  # of a growing table; more are rewritten as one
+_COMMIT = "learn-spark-commit"  # name of a commit, in its metadata
+_LOOK_BACK = 50  # commits
+_LONGEST_PAUSE = 0.2  # seconds before an append that another commit came before is tried again
 
 # Functions of SQL that Spark and deltalake (DataFusion) both have; size() of an array is Spark's alone.
 _FUNCTIONS = frozenset({"length", "trim", "cast"})
@@ -24,25 +32,72 @@ _FUNCTIONS = frozenset({"length", "trim", "cast"})
 
 def append_rows(path: str, contract: Contract, rows: Sequence[Mapping[str, Any]]) -> int:
     """Append ``rows`` in one commit; the new version. Raises ContractError if a row violates the contract."""
-    unknown = {key for row in rows for key in row} - set(contract.names)
-    if unknown:
-        raise ContractError(f"{contract.table} has no column {', '.join(sorted(unknown))}")
-    try:
-        data = pa.Table.from_pylist([dict(row) for row in rows], schema=contract.arrow_schema())
-    except pa.ArrowException as error:
-        raise ContractError(f"rows do not fit the contract of {contract.table}: {error}") from None
-    return append_table(path, contract, data)
+    return append_table(path, contract, _to_arrow(contract, rows))
 
 
 def append_table(path: str, contract: Contract, data: pa.Table) -> int:
     """Append an Arrow table in one commit; the new version. Raises ContractError if a row violates the contract."""
+    with _naming(contract):
+        return _append(_open_or_create(path, contract), contract, data, CommitProperties())
+
+
+def append_depending(
+    path: str, contract: Contract, rows: Callable[[], Sequence[Mapping[str, Any]]]
+) -> Sequence[Mapping[str, Any]]:
+    """Append the rows that ``rows`` makes of what the table has, in one commit (none if it makes none); those rows.
+
+    No other commit comes between what ``rows`` reads and this one: where one did, ``rows`` is called again. Raises
+    ContractError as ``append_rows``.
+    """
+    while True:
+        with _naming(contract):
+            table = _open_or_create(path, contract)
+        made = rows()
+        if not made:
+            return made
+        data, name = _to_arrow(contract, made), secrets.token_hex(8)
+        commit = CommitProperties(custom_metadata={_COMMIT: name}, max_commit_retries=0)
+        try:
+            with _naming(contract):
+                _append(table, contract, data, commit)
+        except CommitFailedError:
+            # Refused, or accepted by a request whose answer was lost, so that it was sent again and refused.
+            if any(one.get(_COMMIT) == name for one in open_table(path).history(_LOOK_BACK)):
+                return made
+            time.sleep(random.uniform(0.0, _LONGEST_PAUSE))
+            continue
+        return made
+
+
+def _to_arrow(contract: Contract, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    unknown = {key for row in rows for key in row} - set(contract.names)
+    if unknown:
+        raise ContractError(f"{contract.table} has no column {', '.join(sorted(unknown))}")
     try:
-        table = _open_or_create(path, contract)
-        # Columns that newer versions added are nullable; a table of an older version gets them with its next row.
-        grows = len(table.schema().fields) < len(contract.names)
-        mode: Literal["merge"] | None = "merge" if grows else None
-        write_deltalake(table, data.cast(contract.arrow_schema()), mode="append", schema_mode=mode)
-        return table.version()
+        return pa.Table.from_pylist([dict(row) for row in rows], schema=contract.arrow_schema())
+    except pa.ArrowException as error:
+        raise ContractError(f"rows do not fit the contract of {contract.table}: {error}") from None
+
+
+def _append(table: DeltaTable, contract: Contract, data: pa.Table, commit: CommitProperties) -> int:
+    # Columns that newer versions added are nullable; a table of an older version gets them with its next row.
+    grows = len(table.schema().fields) < len(contract.names)
+    mode: Literal["merge"] | None = "merge" if grows else None
+    rows = data.cast(contract.arrow_schema())
+    write_deltalake(table, rows, mode="append", schema_mode=mode, commit_properties=commit)
+    if contract.table in GROWING and len(table.file_uris()) > _MOST_FILES:
+        # A file a commit: read one by one, they would take longer every day. Another writer's commit goes first.
+        with suppress(CommitFailedError):
+            table.optimize.compact()
+    return table.version()
+
+
+@contextmanager
+def _naming(contract: Contract) -> Iterator[None]:
+    try:
+        yield
+    except CommitFailedError:
+        raise
     except (DeltaError, pa.ArrowException, ValueError) as error:
         if is_storage_error(error):
             raise
@@ -55,20 +110,13 @@ def is_checked_without_spark(contract: Contract) -> bool:
     return used <= _FUNCTIONS
 
 
-def table_lock(path: str) -> AbstractContextManager[None]:
-    """A lock on the table at ``path`` for an append that depends on existing rows; waits until the lock is free.
-
-    Other appends need no lock, because Delta orders them.
-    """
-    return wait_for_lock(Path(path).with_name(f".{Path(path).name}.lock"))
-
-
 def _open_or_create(path: str, contract: Contract) -> DeltaTable:
+    require_leases(storage_path(path))
     try:
-        table = DeltaTable(path)
+        table = open_table(path)
     except TableNotFoundError:
         create_table(path, contract)
-        table = DeltaTable(path)
+        table = open_table(path)
     check_columns(table, contract)
     return table
 
@@ -80,7 +128,7 @@ def check_columns(table: DeltaTable | str, contract: Contract) -> None:
     """
     if isinstance(table, str):
         try:
-            table = DeltaTable(table, without_files=True)
+            table = open_table(table)
         except TableNotFoundError:
             return
     columns = {field.name for field in table.schema().fields}
@@ -95,9 +143,28 @@ def check_columns(table: DeltaTable | str, contract: Contract) -> None:
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
-    """All rows, with maps as dicts; an empty list if the table does not exist."""
+    """All rows, with maps as dicts; an empty list if the table does not exist.
+
+    At an address, rows are kept in memory until the table has another version, which one request tells.
+    """
+    place = storage_path(path)
+    if place.is_local:
+        return _read_rows(place)
+    version = current_version(place)
+    if version is None:
+        return []
+    known = _read_before.get(place)
+    if known is None or known[0] != version:
+        known = _read_before[place] = (version, _read_rows(place, version))
+    return [dict(row) for row in known[1]]
+
+
+_read_before: dict[str, tuple[int, list[dict[str, Any]]]] = {}
+
+
+def _read_rows(path: StoragePath, version: int | None = None) -> list[dict[str, Any]]:
     try:
-        table = read_arrow(DeltaTable(path))
+        table = rows_of(open_table(path, version), path)
     except TableNotFoundError:
         return []
     maps = [field.name for field in table.schema if pa.types.is_map(field.type)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, read_rows, table_lock
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.log import append_depending, read_rows
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 
 MODELS = "models/"  # prefix of an output that is a model; the rest is its id
@@ -52,10 +52,8 @@ def new_run_id(now: datetime | None = None) -> str:
 def record(workspace: Workspace, run: Run) -> None:
     """Append the run to the table, with the next ``sequence``."""
     path = workspace.table("runs")
-    with table_lock(path):
-        earlier = 0 if current_version(path) is None else Snapshot.open(path).rows
-        row = {name: getattr(run, name) for name in contract("runs").names} | {"sequence": earlier + 1}
-        append_rows(path, contract("runs"), [row])
+    values = {name: getattr(run, name) for name in contract("runs").names}
+    append_depending(path, contract("runs"), lambda: [values | {"sequence": Snapshot.open(path).rows + 1}])
 
 
 def all_runs(workspace: Workspace) -> list[Run]:

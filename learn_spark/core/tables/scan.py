@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
@@ -27,4 +26,4 @@ def scan(
     if not snapshot.files:
         schema = contract(table).arrow_schema()
         return schema.empty_table() if columns is None else schema.empty_table().select(columns)
-    return ds.dataset(list(snapshot.files), format="parquet").to_table(columns=columns, filter=where)
+    return snapshot.dataset().to_table(columns=columns, filter=where)

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.causes import first_line
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.tables.reach import jars_for, reach, settings_for
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -48,11 +50,14 @@ def check_java() -> str:
     return said
 
 
-def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -> SparkSession:
+def start_session(
+    settings: SparkSettings, *, app: str, log_file: Path | None, addresses: Sequence[StoragePath] = ()
+) -> SparkSession:
     """The running session, or a new one with Delta.
 
-    ``log_file`` receives the standard error of the JVM; None leaves it on the terminal. Raises SessionError if the JVM
-    does not start or Delta is missing.
+    ``log_file`` receives the standard error of the JVM; None leaves it on the terminal. ``addresses``: what the session
+    must reach beside this machine. Raises SessionError if the JVM does not start or Delta is missing, UnreachableError
+    if a connector is.
     """
     from pyspark import SparkConf, SparkContext
 
@@ -99,14 +104,14 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
         conf["spark.master"] = master
         conf["spark.driver.memory"] = settings.driver_memory
         try:
-            conf["spark.jars"] = ",".join(str(path) for path in jar_paths())
+            conf["spark.jars"] = ",".join(str(path) for path in [*jar_paths(), *jars_for(addresses)])
         except InstallError as error:
             raise SessionError(str(error)) from None
         if master.startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             conf["spark.driver.host"] = "127.0.0.1"
             conf["spark.driver.bindAddress"] = "127.0.0.1"
-    options = {**conf, **settings.conf}
+    options = {**conf, **settings_for(addresses), **settings.conf}
     if not in_spark_submit and log_file is not None and (folder := folder_for_libraries(log_file.parent)):
         given = options.get("spark.driver.extraJavaOptions", "")
         if "java.io.tmpdir" not in given:
@@ -128,6 +133,7 @@ def start_session(settings: SparkSettings, *, app: str, log_file: Path | None) -
     except Exception as error:
         where = f"; the log of the JVM is {log_file}" if log_file else ""
         raise SessionError(f"Spark did not start: {first_line(error)}{where}") from error
+    reach(session, addresses)
     return session
 
 

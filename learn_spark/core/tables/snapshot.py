@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+from pyarrow.fs import FileSystem, SubTreeFileSystem
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.small import SMALL_BYTES, SMALL_ROWS
 
 
@@ -23,14 +25,42 @@ class SnapshotError(LearnSparkError):
     """A Delta snapshot does not exist, or cannot be read file by file."""
 
 
+def open_table(path: str, version: int | None = None) -> DeltaTable:
+    """The table at a path or address, opened without a JVM. Raises TableNotFoundError."""
+    place = storage_path(path)
+    # A local folder that does not exist would be an error of another kind, and deltalake makes it.
+    if place.is_local and not (place / "_delta_log").is_folder():
+        raise TableNotFoundError(f"there is no Delta table at {place}")
+    return DeltaTable(str(place), version=version, storage_options=place.delta_options)
+
+
 def current_version(path: str) -> int | None:
-    """The newest version of the table at ``path``; None if there is no table."""
-    if not (Path(path) / "_delta_log").is_dir():
-        return None
+    """The newest version of the table at ``path``; None if there is no table. One request at an address."""
+    place = storage_path(path)
+    known = _known_versions.get()
+    if known is not None and place in known:
+        return known[place]
+    commits = (name.removesuffix(".json") for name in (place / "_delta_log").names() if name.endswith(".json"))
+    version = max((int(commit) for commit in commits if commit.isdecimal()), default=None)
+    if known is not None and not place.is_local:
+        known[place] = version
+    return version
+
+
+_known_versions: ContextVar[dict[str, int | None] | None] = ContextVar("known_versions", default=None)
+
+
+@contextmanager
+def versions_looked_up_once(known: dict[str, int | None]) -> Iterator[None]:
+    """In this block ``current_version`` asks the store once for each table; ``known`` has the answers.
+
+    For a block that changes no table: each answer costs a request.
+    """
+    token = _known_versions.set(known)
     try:
-        return DeltaTable(path, without_files=True).version()
-    except TableNotFoundError:
-        return None
+        yield
+    finally:
+        _known_versions.reset(token)
 
 
 def commit_time(path: str, version: int) -> datetime:
@@ -54,26 +84,27 @@ def version_at(path: str, time: datetime) -> int:
 def _commits(path: str) -> Iterator[tuple[int, datetime]]:
     """(version, time) of all commits, newest first. (deltalake gives wrong versions for a table opened at an old
     one.)"""
-    for commit in DeltaTable(path, without_files=True).history():
+    for commit in open_table(path).history():
         yield int(commit["version"]), datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
 
 
-def read_arrow(table: DeltaTable, columns: list[str] | None = None) -> pa.Table:
-    """All rows of an open table.
+def rows_of(table: DeltaTable, path: str, columns: list[str] | None = None) -> pa.Table:
+    """All rows of an open table, which is that at ``path``.
 
     Read through Arrow's file system: that of deltalake calls Python from Arrow's threads, and a thread that is still
     busy at the end of the interpreter aborts the process.
     """
-    root = urlparse(table.table_uri)
-    if root.scheme not in ("", "file"):
-        return table.to_pyarrow_table(columns=columns)
-    local = SubTreeFileSystem(unquote(root.path), LocalFileSystem())
-    return table.to_pyarrow_table(columns=columns, filesystem=local)
+    place = storage_path(path)
+    below = SubTreeFileSystem(place.inner, place.file_system)
+    return table.to_pyarrow_table(columns=columns, filesystem=below)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of one table version, sorted by name, with their numbers of rows and their size together."""
+    """The files of one table version, sorted by name, with their numbers of rows and their size together.
+
+    ``files`` are paths in ``file_system``.
+    """
 
     path: str
     version: int
@@ -97,8 +128,9 @@ class Snapshot:
         Raises SnapshotError if the table or version does not exist, if it has deletion vectors (whose deleted rows
         would be read), or if the log lacks the number of rows of a file.
         """
+        place = storage_path(path)
         try:
-            table = DeltaTable(path, version=version)
+            table = open_table(place, version)
         except TableNotFoundError:
             raise SnapshotError(f"there is no Delta table at {path}; run the stage that writes it first") from None
         except DeltaError as error:
@@ -116,10 +148,24 @@ class Snapshot:
                 raise SnapshotError(f"the log of {path} has no number of rows of {action['path']}")
             rows[action["path"]] = int(action["num_records"])
         ordered = sorted(rows)
-        root = Path(urlparse(path).path if path.startswith("file:") else path).resolve()
-        files = tuple(str(root / unquote(name)) for name in ordered)
+        files = tuple(f"{place.inner}/{unquote(name)}" for name in ordered)
         size = sum(int(action["size_bytes"]) for action in actions)
-        return Snapshot(path, table.version(), files, tuple(rows[name] for name in ordered), size)
+        return Snapshot(place, table.version(), files, tuple(rows[name] for name in ordered), size)
+
+    @property
+    def file_system(self) -> FileSystem:
+        """The file system of ``files``."""
+        return storage_path(self.path).file_system
+
+    @property
+    def spark_files(self) -> list[str]:
+        """The URLs of ``files`` for Spark."""
+        place = storage_path(self.path)
+        return [f"{place.spark}{file.removeprefix(place.inner)}" for file in self.files]
+
+    def dataset(self) -> ds.Dataset:
+        """The rows as an Arrow dataset. The snapshot must have files."""
+        return ds.dataset(list(self.files), format="parquet", filesystem=self.file_system)
 
     @property
     def rows(self) -> int:
@@ -133,7 +179,7 @@ class Snapshot:
 
     def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
         """All rows. Raises SnapshotError if their number differs from the log."""
-        table = read_arrow(DeltaTable(self.path, version=self.version), columns)
+        table = rows_of(open_table(self.path, self.version), self.path, columns)
         if table.num_rows != self.rows:
             raise SnapshotError(
                 f"{self.path} @ {self.version}: {table.num_rows} rows were read, its log has {self.rows}"
@@ -144,7 +190,7 @@ class Snapshot:
         """The rows in batches of at most ``rows``, file after file. Raises SnapshotError as ``to_arrow``."""
         rows_read = 0
         if self.files:
-            for batch in ds.dataset(list(self.files), format="parquet").to_batches(columns=columns, batch_size=rows):
+            for batch in self.dataset().to_batches(columns=columns, batch_size=rows):
                 rows_read += batch.num_rows
                 if batch.num_rows:
                     yield batch

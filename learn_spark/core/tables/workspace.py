@@ -1,84 +1,108 @@
-"""The folder layout of one workspace: tables, models, indexes, reports, logs."""
+"""The layout of one workspace: tables, models, indexes, reports at its place, logs and caches in its scratch folder."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from learn_spark.core.errors import SettingsError
+from learn_spark.core.storage.path import StorageError, StoragePath, storage_path
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.layout import MARKER, check_layout
+from learn_spark.core.tables.layout import MARKER, check_layout, has_tables
 
 _UNUSABLE = re.compile(r"[%#?*\[\]{}\\^|`\x00-\x1f\x7f]")
-_REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a workspace keeps what. ``root`` is a folder that the driver and all workers see."""
+    """Where a workspace keeps what.
 
-    root: Path
+    ``place`` has all that must outlive a machine: a folder, or an address in an object store or in HDFS that the driver
+    and all workers reach. ``scratch`` is a folder of this machine for what can be made again; it may be deleted.
+    """
+
+    place: StoragePath
+    scratch: Path
 
     @staticmethod
-    def open(root: str) -> Workspace:
+    def open(root: str, scratch: str | None = None) -> Workspace:
         """A workspace at ``root``; made if it is not there.
 
-        Raises WorkspaceLayoutError for one of another layout, SettingsError for a folder that cannot be one.
+        Raises WorkspaceLayoutError for one of another layout, SettingsError for a place that cannot be one.
         """
-        path = _folder(root)
+        workspace = Workspace._at(root, scratch)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            check_layout(path)
+            if workspace.place.is_local:
+                workspace.place.local.mkdir(parents=True, exist_ok=True)
+            check_layout(workspace.place)
         except OSError as error:
-            raise SettingsError(f"workspace: the folder {path} cannot be made: {error.strerror}") from None
-        return Workspace(path)
-
-    @staticmethod
-    def existing(root: str) -> Workspace:
-        """The workspace at ``root``; nothing is made. Raises as ``open``, and SettingsError if there is none."""
-        path = _folder(root)
-        if not (path / MARKER).is_file() and not any(path.glob("tables/*/_delta_log")):
             raise SettingsError(
-                f"there is no workspace in {path}: it has no {MARKER}; give the settings file of the workspace "
-                "(--config), or its folder (--set workspace=FOLDER)"
-            )
-        check_layout(path)
-        return Workspace(path)
+                f"workspace: the folder {workspace.place} cannot be made: {error.strerror or error}"
+            ) from None
+        return workspace
 
     @staticmethod
-    def planned(root: str) -> Workspace:
+    def existing(root: str, scratch: str | None = None) -> Workspace:
+        """The workspace at ``root``; nothing is made. Raises as ``open``, and SettingsError if there is none."""
+        workspace = Workspace._at(root, scratch)
+        if not (workspace.place / MARKER).is_file() and not has_tables(workspace.place):
+            raise SettingsError(
+                f"there is no workspace in {workspace.place}: it has no {MARKER}; give the settings file of the "
+                "workspace (--config), or its folder (--set workspace=FOLDER)"
+            )
+        check_layout(workspace.place)
+        return workspace
+
+    @staticmethod
+    def planned(root: str, scratch: str | None = None) -> Workspace:
         """The workspace at ``root``, for a look at what a run would do: it need not be there, and nothing is made."""
-        path = _folder(root)
-        return Workspace.existing(root) if (path / MARKER).is_file() else Workspace(path)
+        workspace = Workspace._at(root, scratch)
+        return Workspace.existing(root, scratch) if (workspace.place / MARKER).is_file() else workspace
 
-    def table(self, name: str) -> str:
+    @staticmethod
+    def _at(root: str, scratch: str | None) -> Workspace:
+        place = _place(root)
+        if scratch is not None:
+            folder = Path(scratch).expanduser().resolve()
+        elif place.is_local:
+            folder = place.local
+        else:
+            # Several workspaces of one machine share neither logs nor caches.
+            digest = hashlib.sha256(place.encode()).hexdigest()[:12]
+            folder = Path("~/.cache/learn-spark/workspaces").expanduser().resolve() / f"{place.name}-{digest}"
+        return Workspace(place, folder)
+
+    @property
+    def root(self) -> Path:
+        """The folder of a workspace on this machine. Raises StorageError for an address."""
+        return self.place.local
+
+    def table(self, name: str) -> StoragePath:
         """Path of a table; ContractError if no contract names it."""
-        return str(self.root / "tables" / contract(name).table)
-
-    def has_table(self, name: str) -> bool:
-        """Whether the table has been created."""
-        return (Path(self.table(name)) / "_delta_log").is_dir()
+        return self.place / "tables" / contract(name).table
 
     def folder(self, *parts: str) -> Path:
-        """A folder below the root, made if it is not there; refuses to leave the root."""
-        path = self.root.joinpath(*parts).resolve()
-        if not path.is_relative_to(self.root):
-            raise SettingsError(f"{'/'.join(parts)!r} lies outside the workspace {self.root}")
+        """A folder below ``scratch``, made if it is not there; refuses to leave it."""
+        path = self.scratch.joinpath(*parts).resolve()
+        if not path.is_relative_to(self.scratch):
+            raise SettingsError(f"{'/'.join(parts)!r} lies outside the workspace's folder {self.scratch}")
         path.mkdir(parents=True, exist_ok=True)
         return path
 
 
-def _folder(root: str) -> Path:
-    """The absolute path of a workspace. Raises SettingsError for an address, and for names that Spark or Delta misread.
+def _place(root: str) -> StoragePath:
+    """The absolute path of a workspace. Raises SettingsError for names that Spark or Delta misread.
 
     Paths of tables become addresses on their way through Spark and Delta, whose libraries decode some characters
     differently: rows would be in one folder, and the log of their table in another one.
     """
-    if _REMOTE.match(root):
-        raise SettingsError(f"workspace: {root!r} must be a folder that driver and workers share, not an address")
-    path = Path(root).expanduser().resolve()
-    if unusable := sorted(set(_UNUSABLE.findall(str(path)))):
+    try:
+        path = storage_path(root)
+    except StorageError as error:
+        raise SettingsError(f"workspace: {error}") from None
+    if unusable := sorted(set(_UNUSABLE.findall(path))):
         raise SettingsError(
             f"workspace: the path {str(path)!r} contains {' '.join(map(repr, unusable))}, which Spark and Delta do not "
             "read as a part of a name; choose a folder without it"

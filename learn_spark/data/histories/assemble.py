@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import small_plans
-from learn_spark.data.histories.changes import Changed, changed_users, replace_users, scratch
+from learn_spark.data.histories.changes import Changed, changed_users, replace_users
 from learn_spark.data.histories.events import indexed_events, usable_events
 from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
 from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream
@@ -120,7 +119,7 @@ def run(context: StageContext) -> StageResult:
         with small_plans(context.spark, context.snapshot("interactions").rows):
             return _run(context)
     finally:
-        shutil.rmtree(scratch(context), ignore_errors=True)
+        context.staging.remove()
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from learn_spark.core.settings.load import fingerprint
@@ -18,7 +16,7 @@ from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import last_done
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.data.histories.protocols import core
 
 if TYPE_CHECKING:
@@ -70,9 +68,10 @@ def changed_users(context: StageContext) -> Changed | None:
         return None
     if len(users) > LARGEST_SHARE * snapshot.rows:
         return None
-    file = scratch(context) / "users.parquet"
-    pq.write_table(pa.table({"user_id": users}), file)
-    return Changed(context.spark.read.schema("user_id string").parquet(f"file:{file}"), len(users))
+    file = context.staging / "users.parquet"
+    context.workspace.place.file_system.create_dir(context.staging.inner, recursive=True)
+    pq.write_table(pa.table({"user_id": users}), file.inner, filesystem=file.file_system)
+    return Changed(context.spark.read.schema("user_id string").parquet(file.spark), len(users))
 
 
 def users_of_feed(path: str, first: int, last: int) -> pa.Array:
@@ -81,9 +80,7 @@ def users_of_feed(path: str, first: int, last: int) -> pa.Array:
     Read without Spark, which would load the table's log twice, in several jobs, before the first row.
     """
     users = pa.array([], pa.string())
-    reader = DeltaTable(path, without_files=True).load_cdf(
-        starting_version=first, ending_version=last, columns=["user_id"]
-    )
+    reader = open_table(path).load_cdf(starting_version=first, ending_version=last, columns=["user_id"])
     for batch in reader:
         # Its strings are views, which this Arrow does not read.
         column = pa.array(batch.column(0).cast(pa.string()))
@@ -93,28 +90,21 @@ def users_of_feed(path: str, first: int, last: int) -> pa.Array:
 
 def replace_users(context: StageContext, rows: DataFrame | pa.Table, changed: Changed) -> None:
     """Replace the changed users' rows by their new rows, in one commit."""
-    from delta.tables import DeltaTable
-
     path, table = context.path("user_histories"), contract("user_histories")
     if isinstance(rows, pa.Table):
         some = rows.num_rows > 0
         new = context.spark.createDataFrame(rows) if some else delta.no_rows(context.spark, table.spark_schema())
     else:
-        rows_path = scratch(context) / "rows"
-        delta.conform(rows, table).write.mode("overwrite").parquet(f"file:{rows_path}")
-        new = context.spark.read.schema(table.spark_schema()).parquet(f"file:{rows_path}")
+        rows_path = (context.staging / "rows").spark
+        delta.conform(rows, table).write.mode("overwrite").parquet(rows_path)
+        new = context.spark.read.schema(table.spark_schema()).parquet(rows_path)
     old = delta.read(context.spark, path).join(changed.frame, "user_id", "left_semi")
     removed = old.join(new.select(*table.key), table.key, "left_anti")
     changes = new.withColumn("_gone", F.lit(False)).unionByName(removed.withColumn("_gone", F.lit(True)))
     same = " AND ".join(f"t.{key} = s.{key}" for key in table.key)
     values: dict[str, str | Column] = {name: f"s.{name}" for name in table.names}
-    merge = DeltaTable.forPath(context.spark, path).alias("t").merge(changes.alias("s"), same)
+    merge = delta.delta_table(context.spark, path).alias("t").merge(changes.alias("s"), same)
     different = " or ".join(f"not (t.{name} <=> s.{name})" for name in table.names)
     merge = merge.whenMatchedDelete("s._gone").whenMatchedUpdate(different, values)
-    with delta.translated(table):
+    with delta.translated(table, path):
         merge.whenNotMatchedInsert(values=values).execute()
-
-
-def scratch(context: StageContext) -> Path:
-    """A folder for this run; the stage removes it at its end."""
-    return context.folder("cache", "histories", context.run_id)

@@ -6,7 +6,6 @@ of several rows of a key wins (schemas/items.yaml, schemas/interactions.yaml), n
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from learn_spark.core.quality.reasons import flaw_notes, refusal_notes
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_table
@@ -84,7 +84,7 @@ def run(context: StageContext) -> StageResult:
         return StageResult(0, 0, notes=("no new file",))
     # With all files read, what they have in quarantine from before and is not refused again was accepted.
     judged_again = len(files) == len(everything) and Snapshot.open(context.path("quarantine")).rows > 0
-    scratch = context.folder("cache", "ingest", context.run_id)
+    scratch = context.staging
     left, most = 0, max(about_rows(files), *(Snapshot.open(context.path(table)).rows for table in TABLES))
     try:
         with small_plans(context.spark, most):
@@ -100,7 +100,7 @@ def run(context: StageContext) -> StageResult:
                 left = remove_accepted(context.spark, context.path("quarantine"), by_table, names, scratch)
             corrections, corrected = _corrections(context, events, event_tally)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.remove()
     counted: dict[str, tuple[int, int]] = {}
     good_rows: dict[str, dict[str, int]] = {}
     for table, landed in (("items", items), ("interactions", events)):
@@ -180,7 +180,7 @@ def _tables_were_reset(context: StageContext) -> bool:
 
 
 def _land(
-    context: StageContext, folder: Path, files: Sequence[RawFile], scratch: Path
+    context: StageContext, folder: Path, files: Sequence[RawFile], scratch: StoragePath
 ) -> tuple[dict[str, str], LandedRows | None, LandedRows | None]:
     """(skipped files with reasons, items, events). Raises UnreadableFileError where source.unreadable is stop."""
     settings = context.settings.source
@@ -213,7 +213,7 @@ def _merge_items(context: StageContext, landed: LandedRows | None) -> Tally:
     return _tally(context, "items", landed, sum(written.values()))
 
 
-def _merge_events(context: StageContext, landed: LandedRows | None, scratch: Path) -> Tally:
+def _merge_events(context: StageContext, landed: LandedRows | None, scratch: StoragePath) -> Tally:
     table = contract("interactions")
     quarantined = QuarantinedEvents(context.spark, context.path("quarantine"), context.path("items"), scratch)
     good, waited = landed.good().select(*table.names) if landed else None, 0

@@ -14,6 +14,7 @@ from learn_spark.core.causes import first_line
 from learn_spark.core.errors import RowCountError, SettingsError
 from learn_spark.core.quality.reasons import EXAMPLE_CHARACTERS, ReasonCount, counted, example_of
 from learn_spark.core.quality.rows import check_rows
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import SMALL_ROWS
@@ -80,7 +81,7 @@ class Landing:
     source: Source
     folder: Path
     files: Sequence[RawFile]
-    place: Path
+    place: StoragePath
     time_formats: Sequence[str] | None = None
 
     def items(self) -> LandedRows | None:
@@ -142,7 +143,7 @@ class Landing:
             F.when(F.size("reasons") + F.size("flaws") > 0, F.col("raw")).alias("raw"),
             F.col("parsed").cast("string"),
         )
-        path = f"file:{self.place / table}"
+        path = (self.place / table).spark
         try:
             with naming_corrupt_files(files):
                 kept.write.mode("overwrite").parquet(path)
@@ -197,12 +198,13 @@ def land_all(landing: Landing, items_path: str) -> tuple[LandedRows | None, Land
     return items, landing.events(known_items)
 
 
-def _groups_of_few(folder: Path) -> list[tuple[str | None, list[str], list[str], int, str | None]]:
+def _groups_of_few(folder: StoragePath) -> list[tuple[str | None, list[str], list[str], int, str | None]]:
     """(source_file, reasons, flaws, rows, example) of the landed rows, without Spark."""
-    files = sorted(map(str, folder.glob("*.parquet")))
+    files = folder.parquet_files()
     if not files:
         return []
-    rows = ds.dataset(files, format="parquet").to_table(columns=["source_file", "reasons", "flaws", "raw"])
+    landed = ds.dataset(files, format="parquet", filesystem=folder.file_system)
+    rows = landed.to_table(columns=["source_file", "reasons", "flaws", "raw"])
     good = pc.and_(pc.equal(pc.list_value_length(rows["reasons"]), 0), pc.equal(pc.list_value_length(rows["flaws"]), 0))
     counts = pc.value_counts(rows.filter(good)["source_file"]).to_pylist()
     groups: list[tuple[str | None, list[str], list[str], int, str | None]]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from learn_spark.core.quality.quarantine import keep, row_id
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class QuarantinedEvents:
     """Quarantined events whose item is now in the catalogue. They stay in quarantine until ``remove``."""
 
-    def __init__(self, spark: SparkSession, quarantine_path: str, items_path: str, place: Path) -> None:
+    def __init__(self, spark: SparkSession, quarantine_path: str, items_path: str, place: StoragePath) -> None:
         from pyspark.sql import functions as F
 
         self._spark, self._path = spark, quarantine_path
@@ -40,7 +40,7 @@ class QuarantinedEvents:
             {"old_row_id": F.col("row_id"), "reasons": F.array_remove("reasons", UNKNOWN_ITEM)}
         )
         # Written to files, because the table that is read here changes below.
-        path = f"file:{place / 'arrived'}"
+        path = (place / "arrived").spark
         arrived.write.mode("overwrite").parquet(path)
         written = spark.read.schema(arrived.schema).parquet(path)
         self.rows = written if _rows_of(place / "arrived") else None
@@ -55,7 +55,6 @@ class QuarantinedEvents:
 
     def remove(self) -> None:
         """Remove them from quarantine. Events that break another rule stay there with that reason only."""
-        from delta.tables import DeltaTable
         from pyspark.sql import functions as F
 
         if self.rows is None:
@@ -65,7 +64,7 @@ class QuarantinedEvents:
         )
         keep(others.select(*contract("quarantine").names), self._path)
         removed = self.rows.select(F.col("old_row_id").alias("row_id"))
-        merge = DeltaTable.forPath(self._spark, self._path).alias("t").merge(removed.alias("s"), "t.row_id = s.row_id")
+        merge = delta.delta_table(self._spark, self._path).alias("t").merge(removed.alias("s"), "t.row_id = s.row_id")
         merge.whenMatchedDelete().execute()
 
 
@@ -84,19 +83,18 @@ def _some_may_have_arrived(quarantined: Snapshot, items_path: str) -> bool:
     return not waited_for.isdisjoint(items.to_arrow(["item_id"])["item_id"].to_pylist())
 
 
-def _rows_of(folder: Path) -> int:
+def _rows_of(folder: StoragePath) -> int:
     """Number of rows of a folder of Parquet files, from their footers."""
-    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+    return sum(pq.read_metadata(file, filesystem=folder.file_system).num_rows for file in folder.parquet_files())
 
 
 def remove_accepted(
-    spark: SparkSession, path: str, landed: Mapping[str, LandedRows | None], files: Sequence[str], place: Path
+    spark: SparkSession, path: str, landed: Mapping[str, LandedRows | None], files: Sequence[str], place: StoragePath
 ) -> int:
     """Remove the quarantined rows of these files that this run did not refuse; the number of removed rows.
 
     ``landed`` has the rows of all ``files`` by table. A row that other reasons refuse now is in quarantine with those.
     """
-    from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
     removed = None
@@ -109,10 +107,10 @@ def remove_accepted(
     if removed is None:
         return 0
     # Written to files, because the table that is read here changes below.
-    at = f"file:{place / 'accepted'}"
+    at = (place / "accepted").spark
     removed.write.mode("overwrite").parquet(at)
     written = spark.read.schema("row_id string").parquet(at)
     if number := _rows_of(place / "accepted"):
-        merge = DeltaTable.forPath(spark, path).alias("t").merge(written.alias("s"), "t.row_id = s.row_id")
+        merge = delta.delta_table(spark, path).alias("t").merge(written.alias("s"), "t.row_id = s.row_id")
         merge.whenMatchedDelete().execute()
     return number

@@ -104,7 +104,7 @@ def embeddings_by_text(embeddings: Snapshot, encoder_key: str) -> Iterator[tuple
     """
     width: int | None = None
     for path, logged_rows in zip(embeddings.files, embeddings.file_rows, strict=True):
-        with pq.ParquetFile(path, buffer_size=_BUFFER) as file:
+        with pq.ParquetFile(path, buffer_size=_BUFFER, filesystem=embeddings.file_system) as file:
             if file.metadata.num_rows != logged_rows:
                 raise SnapshotError(
                     f"{path} has {file.metadata.num_rows:,} rows, but the Delta log of {embeddings.path} @ "

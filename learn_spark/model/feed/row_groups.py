@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.model.feed.shuffle import Rows
@@ -22,7 +23,7 @@ with warnings.catch_warnings():
     from petastorm.reader import Reader
     from petastorm.workers_pool import EmptyResultError
     from petastorm.workers_pool.dummy_pool import DummyPool
-    from pyarrow.filesystem import LocalFileSystem
+    from pyarrow.filesystem import FileSystem as LegacyFileSystem
 
 logging.getLogger("petastorm").setLevel(logging.ERROR)
 
@@ -34,8 +35,36 @@ class RowGroup(NamedTuple):
     number: int
 
 
-def read_row_groups(groups: Sequence[RowGroup], columns: Sequence[str]) -> Iterator[tuple[RowGroup, Rows]]:
+class _OverArrow(LegacyFileSystem):
+    """Arrow's file system behind the interface that Petastorm needs: with pyarrow 14 it accepts no other."""
+
+    pathsep = "/"
+
+    def __init__(self, system: pafs.FileSystem) -> None:
+        self._system = system
+
+    def open(self, path: str, mode: str = "rb") -> pa.NativeFile:
+        return self._system.open_input_file(path)
+
+    def isdir(self, path: str) -> bool:
+        return bool(self._system.get_file_info(path).type == pafs.FileType.Directory)
+
+    def isfile(self, path: str) -> bool:
+        return bool(self._system.get_file_info(path).type == pafs.FileType.File)
+
+    def exists(self, path: str) -> bool:
+        return bool(self._system.get_file_info(path).type != pafs.FileType.NotFound)
+
+    def _isfilestore(self) -> bool:
+        return True
+
+
+def read_row_groups(
+    groups: Sequence[RowGroup], columns: Sequence[str], system: pafs.FileSystem | None = None
+) -> Iterator[tuple[RowGroup, Rows]]:
     """The row groups in the order of ``groups``, read by Petastorm: column -> array [rows] or [rows, L].
+
+    Files are paths in ``system``, Arrow's file system (None: that of this machine).
 
     Only these files are read. Given a folder, Petastorm would also read removed files and unpickle the content of
     ``_common_metadata``. ``groups`` must not be empty. Raises LearnSparkError for nulls and for lists of different
@@ -49,7 +78,7 @@ def read_row_groups(groups: Sequence[RowGroup], columns: Sequence[str]) -> Itera
     pool.workers_count = len(groups)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reader = _Reader(LocalFileSystem(), files, groups=groups, columns=columns, pool=pool)
+        reader = _Reader(_OverArrow(system or pafs.LocalFileSystem()), files, groups=groups, columns=columns, pool=pool)
     with reader:
         while not reader.ventilator.completed():
             time.sleep(0.001)

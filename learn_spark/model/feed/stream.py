@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -147,7 +146,7 @@ class HistoryStream:
         if file not in self._group_rows:
             path, logged_rows = self.snapshot.files[file], self.snapshot.file_rows[file]
             try:
-                footer = pq.read_metadata(path)
+                footer = pq.read_metadata(path, filesystem=self.snapshot.file_system)
             except FileNotFoundError:
                 raise RowCountError(
                     f"{path} of {self._name} does not exist: it was vacuumed or removed; open a newer version"
@@ -168,9 +167,9 @@ class HistoryStream:
         # Petastorm takes a second to import, and the layout above does not need it.
         from learn_spark.model.feed.row_groups import RowGroup, read_row_groups
 
-        requested = [RowGroup(str(Path(self.snapshot.files[segment.file])), number) for segment, number in groups]
+        requested = [RowGroup(self.snapshot.files[segment.file], number) for segment, number in groups]
         shapes: dict[str, tuple[int, ...]] = {}
-        read = read_row_groups(requested, self.columns)
+        read = read_row_groups(requested, self.columns, self.snapshot.file_system)
         for (segment, number), group in zip(groups, requested, strict=True):
             received, rows = next(read, (None, {}))
             if received != group:

@@ -19,8 +19,8 @@ from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.core.storage.locks import lock_or_refuse
 from learn_spark.core.tables.runs import MODELS
+from learn_spark.core.tables.workspace_locks import only_one
 from learn_spark.data.splits.split import (
     event_counts,
     split_histories,
@@ -58,8 +58,7 @@ def run(context: StageContext) -> StageResult:
     Raises LockedError while another process does this training.
     """
     key = _plan_key(context)
-    lock = context.folder("models", "unfinished") / f"{key}.lock"
-    with lock_or_refuse(lock, f"the training {key}", f"run {context.run_id} of train", remove=True):
+    with only_one(context.workspace, f"training-{key}", f"the training {key}", f"run {context.run_id} of train"):
         return _run(context, context.folder("models", "unfinished", key))
 
 

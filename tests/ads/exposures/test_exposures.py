@@ -78,7 +78,7 @@ def test_own_logs_with_bad_rows(tmp_path: Path, run: Run) -> None:
     assert {json.loads(row["raw"]).get("id") for row in refused} == {"e", "f", None}
     assert outcome.run.outputs["exposures"] == str(current_version(f"{settings.workspace}/tables/exposures"))
     assert list(outcome.run.inputs) == [f"files:{tmp_path}"]
-    assert not list((Path(settings.workspace) / "cache" / "exposures").iterdir())
+    assert not list(Path(settings.workspace).glob("staging/*"))
 
 
 def test_positions_from_0_and_another_unit_of_time_are_named_before_rows_are_judged(tmp_path: Path, run: Run) -> None:

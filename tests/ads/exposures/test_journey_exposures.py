@@ -22,6 +22,7 @@ from learn_spark.ads.exposures.sampling import check_weights
 from learn_spark.core.errors import RowCountError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.ads import JourneyExposuresSettings
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.log import read_rows
 from learn_spark.data.sources.location import LocationError, resolve
 from learn_spark.data.sources.source import UnreadableFileError
@@ -81,7 +82,7 @@ CHOSEN: dict[str, Any] = {"from": "complete-journey", "since": "2017-10-01"}
 def samples(spark: SparkSession, folder: Path, **exposures: Any) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
     """The rows of both kinds without the stage around them, in the order of event_id; the population; the notes."""
     settings = JourneyExposuresSettings.model_validate({**CHOSEN, **exposures})
-    place = folder / "staged"
+    place = storage_path(folder / "staged")
     makers = {"promotion": promotion_sample, "coupon": coupon_sample}
     made = [makers[kind](Journey(spark, folder), settings, place) for kind in settings.kinds]
     rows = [row.asDict() for sample in made for row in sample.rows.collect()]

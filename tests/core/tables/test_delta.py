@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import ContractError, contract
 from learn_spark.core.tables.snapshot import Snapshot, current_version
@@ -29,8 +29,8 @@ def frame(spark: SparkSession, *rows: tuple[Any, ...]) -> Any:
     )
 
 
-def test_rows_that_break_the_contract_are_refused_in_one_sentence(spark: SparkSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "items")
+def test_rows_that_break_the_contract_are_refused_in_one_sentence(spark: SparkSession, place: StoragePath) -> None:
+    path = place / "items"
     delta.append(frame(spark, item("1", price=2.5)), path, ITEMS)
     for rows, expected in (
         ([item("2", price=-1.0)], "price_not_negative"),
@@ -45,15 +45,15 @@ def test_rows_that_break_the_contract_are_refused_in_one_sentence(spark: SparkSe
     assert [row.item_id for row in delta.read(spark, path).collect()] == ["1"]
 
 
-def test_null_where_the_contract_says_not_null_is_refused(spark: SparkSession, tmp_path: Path) -> None:
-    path, table = str(tmp_path / "text"), contract("item_text")
+def test_null_where_the_contract_says_not_null_is_refused(spark: SparkSession, place: StoragePath) -> None:
+    path, table = place / "text", contract("item_text")
     columns = "item_id string, template_version string, text string, text_key string"
     with pytest.raises(ContractError, match="item_text: template_version must not be null"):
         delta.append(spark.createDataFrame([("1", None, "text", "k" * 64)], columns), path, table)
 
 
-def test_columns_must_be_those_of_the_contract(spark: SparkSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "items")
+def test_columns_must_be_those_of_the_contract(spark: SparkSession, place: StoragePath) -> None:
+    path = place / "items"
     good = frame(spark, item("1"))
     for bad, expected in (
         (good.drop("title"), "title is missing"),
@@ -65,8 +65,8 @@ def test_columns_must_be_those_of_the_contract(spark: SparkSession, tmp_path: Pa
     assert delta.read(spark, path).count() == 0
 
 
-def test_a_table_of_another_shape_or_constraint_is_refused(spark: SparkSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "items")
+def test_a_table_of_another_shape_or_constraint_is_refused(spark: SparkSession, place: StoragePath) -> None:
+    path = place / "items"
     delta.create_if_missing(path, ITEMS)
     with pytest.raises(ContractError, match="lacks the constraint cheap"):
         delta.create_if_missing(path, ITEMS.model_copy(update={"constraints": {"cheap": "price < 10"}}))
@@ -74,8 +74,8 @@ def test_a_table_of_another_shape_or_constraint_is_refused(spark: SparkSession, 
         delta.create_if_missing(path, contract("item_index"))
 
 
-def test_merge_inserts_updates_and_rests(spark: SparkSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "items")
+def test_merge_inserts_updates_and_rests(spark: SparkSession, place: StoragePath) -> None:
+    path = place / "items"
     newer = "s.updated_at > t.updated_at"
     first = delta.merge(frame(spark, item("1", "old"), item("2", "old", day=5)), path, ITEMS, update_when=newer)
     assert first == {"inserted": 2, "updated": 0}
@@ -88,8 +88,8 @@ def test_merge_inserts_updates_and_rests(spark: SparkSession, tmp_path: Path) ->
     assert current_version(path) == version
 
 
-def test_merging_no_rows_into_an_empty_table_commits_nothing(spark: SparkSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "items")
+def test_merging_no_rows_into_an_empty_table_commits_nothing(spark: SparkSession, place: StoragePath) -> None:
+    path = place / "items"
     for none in (frame(spark, item("1")).where("item_id = '2'"), frame(spark, item("1")).limit(0)):
         assert delta.merge(none, path, ITEMS) == {"inserted": 0, "updated": 0}
         assert current_version(path) == 0
@@ -97,8 +97,8 @@ def test_merging_no_rows_into_an_empty_table_commits_nothing(spark: SparkSession
     assert current_version(path) == 1
 
 
-def test_overwriting_one_slice_leaves_the_others(spark: SparkSession, tmp_path: Path) -> None:
-    path, table = str(tmp_path / "features"), contract("item_features")
+def test_overwriting_one_slice_leaves_the_others(spark: SparkSession, place: StoragePath) -> None:
+    path, table = place / "features", contract("item_features")
     columns = "release_id string, item_id string, embedding array<float>, as_of timestamp, fingerprint long"
 
     def rows(release: str, *ids: str) -> Any:
@@ -109,7 +109,7 @@ def test_overwriting_one_slice_leaves_the_others(spark: SparkSession, tmp_path: 
     delta.overwrite(rows("r2", "c"), path, table, where="release_id = 'r2'")
     delta.overwrite(rows("r1", "d"), path, table, where="release_id = 'r1'")
     assert {(r.release_id, r.item_id) for r in delta.read(spark, path).collect()} == {("r1", "d"), ("r2", "c")}
-    properties = spark.sql(f"DESCRIBE DETAIL delta.`{path}`").first()["properties"]  # type: ignore[index]
+    properties = spark.sql(f"DESCRIBE DETAIL delta.`{path.spark}`").first()["properties"]  # type: ignore[index]
     assert properties["delta.enableChangeDataFeed"] == "true"
     # Consumers read old versions by number: age takes neither log nor files away.
     assert properties["delta.logRetentionDuration"] == properties["delta.deletedFileRetentionDuration"]
@@ -118,9 +118,9 @@ def test_overwriting_one_slice_leaves_the_others(spark: SparkSession, tmp_path: 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), None])
 def test_an_embedding_that_is_not_finite_cannot_be_written(
-    spark: SparkSession, tmp_path: Path, bad: float | None
+    spark: SparkSession, place: StoragePath, bad: float | None
 ) -> None:
-    path, table = str(tmp_path / "e"), contract("text_embeddings")
+    path, table = place / "e", contract("text_embeddings")
     columns = "encoder_key string, text_key string, embedding array<float>, n_tokens int"
     delta.append(spark.createDataFrame([("k", "t", [1.0, 2.0], 3)], columns), path, table)
     with pytest.raises(ContractError, match="embedding"):
@@ -130,13 +130,13 @@ def test_an_embedding_that_is_not_finite_cannot_be_written(
     assert delta.read(spark, path).count() == 1
 
 
-def test_a_snapshot_lists_its_own_files_and_rows(spark: SparkSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "items")
+def test_a_snapshot_lists_its_own_files_and_rows(spark: SparkSession, place: StoragePath) -> None:
+    path = place / "items"
     for i in range(3):
         delta.append(frame(spark, *(item(f"{i}-{j}") for j in range(4))).coalesce(1), path, ITEMS)
-    spark.sql(f"DELETE FROM delta.`{path}` WHERE item_id LIKE '0-%' OR item_id = '1-1'")
+    spark.sql(f"DELETE FROM delta.`{path.spark}` WHERE item_id LIKE '0-%' OR item_id = '1-1'")
     newest, before = Snapshot.open(path), Snapshot.open(path, 3)
-    on_disk = {str(p) for p in Path(path).glob("*.parquet")}
+    on_disk = {entry.path.inner for entry in path.files() if entry.path.name.endswith(".parquet")}
     assert newest.rows == 7
     assert before.rows == 12
     assert set(newest.files) < on_disk
@@ -152,17 +152,17 @@ def test_a_snapshot_lists_its_own_files_and_rows(spark: SparkSession, tmp_path: 
     assert len(before.to_arrow()) == 12
 
 
-def test_a_snapshot_with_deletion_vectors_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_snapshot_with_deletion_vectors_is_refused(spark: SparkSession, place: StoragePath) -> None:
     from learn_spark.core.tables.snapshot import SnapshotError
 
-    path = str(tmp_path / "t")
+    path = place / "t"
     rows = spark.range(100).coalesce(1)
-    rows.write.format("delta").option("delta.enableDeletionVectors", "true").save(path)
+    rows.write.format("delta").option("delta.enableDeletionVectors", "true").save(path.spark)
     assert Snapshot.open(path).rows == 100
-    spark.sql(f"DELETE FROM delta.`{path}` WHERE id = 7")
+    spark.sql(f"DELETE FROM delta.`{path.spark}` WHERE id = 7")
     with pytest.raises(SnapshotError, match="deletion vectors"):
         Snapshot.open(path)
     with pytest.raises(SnapshotError, match="no Delta table"):
-        Snapshot.open(str(tmp_path / "nowhere"))
+        Snapshot.open(place / "nowhere")
     with pytest.raises(SnapshotError, match="version 99"):
         Snapshot.open(path, 99)

@@ -15,6 +15,7 @@ import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import ContractError, contract
 from learn_spark.core.tables.log import append_rows, check_columns, read_rows
 from learn_spark.core.tables.runs import Run, all_runs, last_done, new_run_id, record
@@ -37,8 +38,8 @@ def run(job: str, status: str = "done", minute: int = 0, **changes: Any) -> Run:
     return Run(**{**values, **changes})
 
 
-def test_runs_come_back_as_they_were(tmp_path: Path, spark: SparkSession) -> None:
-    workspace = Workspace.open(str(tmp_path))
+def test_runs_come_back_as_they_were(place: StoragePath, spark: SparkSession) -> None:
+    workspace = Workspace.open(place)
     assert all_runs(workspace) == []
     runs = [run("a", minute=0), run("b", minute=2), run("a", "failed", 3, message="why"), run("a", minute=1)]
     for one in runs:
@@ -49,13 +50,13 @@ def test_runs_come_back_as_they_were(tmp_path: Path, spark: SparkSession) -> Non
     assert newest is not None
     assert newest.run_id == "a-1"
     assert last_done(workspace, "c") is None
-    by_spark = {row.run_id: row for row in spark.read.format("delta").load(workspace.table("runs")).collect()}
+    by_spark = {row.run_id: row for row in spark.read.format("delta").load(workspace.table("runs").spark).collect()}
     assert by_spark["b-2"].outputs == {"item_text": "4", "models/abc": "abc"}
     assert by_spark["a-3"].message == "why"
 
 
-def test_writers_that_all_find_no_table_make_one_and_lose_no_row(tmp_path: Path) -> None:
-    workspace = Workspace.open(str(tmp_path))
+def test_writers_that_all_find_no_table_make_one_and_lose_no_row(place: StoragePath) -> None:
+    workspace = Workspace.open(place)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda minute: record(workspace, run("a", minute=minute)), range(8)))
     runs = all_runs(workspace)
@@ -63,8 +64,8 @@ def test_writers_that_all_find_no_table_make_one_and_lose_no_row(tmp_path: Path)
     assert [one.sequence for one in runs] == list(range(1, 9))
     rows = [{**asdict(one), "sequence": None} for one in runs]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda row: append_rows(str(tmp_path / "new"), contract("runs"), [row]), rows))
-    assert len(read_rows(str(tmp_path / "new"))) == 8
+        list(pool.map(lambda row: append_rows(place / "new", contract("runs"), [row]), rows))
+    assert len(read_rows(place / "new")) == 8
     with pytest.raises(ContractError, match="contract of runs"):
         record(workspace, run("a", seconds=-1.0))
 
@@ -73,8 +74,8 @@ def test_writers_that_all_find_no_table_make_one_and_lose_no_row(tmp_path: Path)
     ("change", "expected"),
     [({"status": "perhaps"}, "contract of runs"), ({"seconds": -1.0}, "contract of runs"), ({"run_id": None}, "runs")],
 )
-def test_a_row_that_breaks_the_contract_is_refused(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
-    workspace = Workspace.open(str(tmp_path))
+def test_a_row_that_breaks_the_contract_is_refused(place: StoragePath, change: dict[str, Any], expected: str) -> None:
+    workspace = Workspace.open(place)
     record(workspace, run("a"))
     with pytest.raises(ContractError, match=expected):
         record(workspace, run("a", **change))
@@ -105,26 +106,28 @@ def test_reading_many_times_never_aborts_the_interpreter_at_its_end(tmp_path: Pa
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_missing_table_has_no_rows(tmp_path: Path) -> None:
-    assert read_rows(str(tmp_path / "nothing")) == []
+def test_a_missing_table_has_no_rows(place: StoragePath) -> None:
+    assert read_rows(place / "nothing") == []
 
 
-def test_a_table_of_an_older_version_gets_the_new_columns_with_its_next_row(tmp_path: Path) -> None:
-    workspace = Workspace.open(str(tmp_path))
+def test_a_table_of_an_older_version_gets_the_new_columns_with_its_next_row(place: StoragePath) -> None:
+    workspace = Workspace.open(place)
     old = pa.schema([field for field in contract("runs").arrow_schema() if field.name != "sequence"])
     rows = [{name: getattr(run("a", minute=minute), name) for name in old.names} for minute in (5, 3)]
-    write_deltalake(workspace.table("runs"), pa.Table.from_pylist(rows, schema=old))
+    path = workspace.table("runs")
+    write_deltalake(str(path), pa.Table.from_pylist(rows, schema=old), storage_options=path.delta_options)
     assert [one.run_id for one in all_runs(workspace)] == ["a-3", "a-5"]
     record(workspace, run("a", minute=0))
     assert [(one.run_id, one.sequence) for one in all_runs(workspace)] == [("a-3", None), ("a-5", None), ("a-0", 3)]
 
 
-def test_a_table_with_other_columns_is_not_written_to(tmp_path: Path) -> None:
-    path = str(tmp_path / "runs")
+def test_a_table_with_other_columns_is_not_written_to(place: StoragePath) -> None:
+    path = place / "runs"
     held = pa.schema([field for field in contract("runs").arrow_schema() if field.name != "job"])
-    write_deltalake(path, held.append(pa.field("mood", pa.string())).empty_table())
+    table = held.append(pa.field("mood", pa.string())).empty_table()
+    write_deltalake(str(path), table, storage_options=path.delta_options)
     with pytest.raises(ContractError, match=r"\(missing: job; not in the contract: mood\); another version"):
         append_rows(path, contract("runs"), [])
     with pytest.raises(ContractError, match=r"missing: job"):
         check_columns(path, contract("runs"))
-    check_columns(str(tmp_path / "nothing"), contract("runs"))
+    check_columns(place / "nothing", contract("runs"))

@@ -1,0 +1,157 @@
+"""Installs what reaches S3 and HDFS: Spark's S3 connector (34 JARs, 9.5 MB) and hdfs-native. ``learn-spark setup --s3``
+and ``--hdfs`` run it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+from zipfile import ZipFile, ZipInfo
+
+from learn_spark.core.install import InstallError, Jar, jar_folder, pyspark_folder, sha256
+
+HDFS_CLIENT = "hdfs-native==0.14.7"
+# Delta's own store for s3a can lose a commit where two writers meet (docs/storage.md).
+LOG_STORE = "learnspark.S3ConditionalLogStore"
+_SOURCE = Path(__file__).with_name("S3ConditionalLogStore.java")
+_LIST = Path(__file__).with_name("s3_jars.txt")
+
+
+def s3_jars() -> list[Jar]:
+    """The JARs of Spark's S3 connector that Spark does not have itself."""
+    jars = []
+    for line in _LIST.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            coordinates, checksum = line.split()
+            group, artifact, version = coordinates.split(":")
+            jars.append(Jar(group, artifact, version, checksum))
+    return jars
+
+
+def s3_jar_folder() -> Path:
+    """The folder of this environment's S3 JARs."""
+    return jar_folder() / "s3"
+
+
+def s3_jar_paths(folder: Path | None = None) -> list[Path]:
+    """Paths of the installed S3 JARs. Raises InstallError if one is missing."""
+    place = folder or s3_jar_folder()
+    paths = [*(place / jar.file_name for jar in s3_jars()), log_store_jar(place)]
+    if not all(path.is_file() for path in paths):
+        raise InstallError("Spark's connector of S3 is not installed: learn-spark setup --s3 fetches it (9.5 MB)")
+    return paths
+
+
+def install_s3(java: str = "java", folder: Path | None = None) -> list[str]:
+    """Fetch the missing S3 JARs from Maven Central by one run of Spark's Ivy, and build LOG_STORE; the fetched names.
+
+    LEARN_SPARK_IVY_SETTINGS may name an ivysettings.xml. Raises InstallError where Java, the network or a checksum
+    fails; then nothing is installed.
+    """
+    target = folder or s3_jar_folder()
+    target.mkdir(parents=True, exist_ok=True)
+    missing = [jar for jar in s3_jars() if not _is_installed(target / jar.file_name, jar)]
+    if missing:
+        _fetch_all(missing, target, java)
+    if not log_store_jar(target).is_file():
+        _build_log_store(target, java)
+    return [jar.file_name for jar in missing]
+
+
+def log_store_jar(folder: Path) -> Path:
+    """The JAR of LOG_STORE in ``folder``, named by its source."""
+    return folder / f"learn-spark-log-store-{sha256(_SOURCE)[:12]}.jar"
+
+
+def _build_log_store(folder: Path, java: str) -> None:
+    """Compile LOG_STORE with the compiler that Spark contains, so that no JDK is needed."""
+    from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+
+    classpath = ":".join(str(one / "*") for one in (pyspark_folder() / "jars", jar_folder(), folder))
+    try:
+        port = launch_gateway(classpath=classpath, die_on_exit=True, java_path=java)
+        gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port))
+        try:
+            compiler = gateway.jvm.org.codehaus.janino.SimpleCompiler()
+            compiler.cook(_SOURCE.name, _SOURCE.read_text(encoding="utf-8"))
+            classes = {name: bytes(code) for name, code in dict(compiler.getBytecodes()).items()}
+        finally:
+            gateway.shutdown()
+    except Exception as error:
+        raise InstallError(f"{_SOURCE.name} could not be compiled: {' '.join(str(error).split())[:300]}") from None
+    for old in folder.glob("learn-spark-log-store-*.jar"):
+        old.unlink()
+    temporary = folder / f".log-store.{os.getpid()}"
+    with ZipFile(temporary, "w") as jar:
+        for name, code in sorted(classes.items()):
+            jar.writestr(ZipInfo(f"{name.replace('.', '/')}.class"), code)
+    temporary.replace(log_store_jar(folder))
+
+
+def _fetch_all(missing: list[Jar], target: Path, java: str) -> None:
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target) as temporary:
+        fetched = Path(temporary)
+        _fetch(missing, fetched, java)
+        for jar in missing:
+            if not _is_installed(fetched / jar.file_name, jar):
+                raise InstallError(f"{jar.file_name} was fetched with another SHA-256 than expected; nothing installed")
+        for jar in missing:
+            (fetched / jar.file_name).replace(target / jar.file_name)
+
+
+def install_hdfs() -> bool:
+    """Install the HDFS client of Python with pip, without its dependencies; whether it was missing.
+
+    Raises InstallError if pip fails.
+    """
+    if find_spec("hdfs_native") is not None:
+        return False
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", HDFS_CLIENT]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InstallError(f"{HDFS_CLIENT} could not be installed: {last}")
+    return True
+
+
+def _is_installed(path: Path, jar: Jar) -> bool:
+    return path.is_file() and sha256(path) == jar.sha256
+
+
+def _fetch(jars: list[Jar], folder: Path, java: str) -> None:
+    ivy = next(iter(sorted((pyspark_folder() / "jars").glob("ivy-*.jar"))), None)
+    if ivy is None:
+        raise InstallError(f"{pyspark_folder() / 'jars'} contains no ivy-*.jar; reinstall pyspark")
+    wanted = "\n".join(
+        f"<dependency org={quoteattr(jar.group)} name={quoteattr(jar.artifact)} rev={quoteattr(jar.version)} "
+        'conf="default->default(*),master(*)" transitive="false"/>'
+        for jar in jars
+    )
+    module = folder / "ivy.xml"
+    module.write_text(
+        '<ivy-module version="2.0"><info organisation="learn-spark" module="connectors"/><configurations>'
+        f'<conf name="default"/></configurations><dependencies>{wanted}</dependencies></ivy-module>',
+        encoding="utf-8",
+    )
+    command = [java, "-cp", str(ivy), "org.apache.ivy.Main", "-ivy", str(module), "-cache", str(folder / "cache")]
+    if settings := os.environ.get("LEARN_SPARK_IVY_SETTINGS"):
+        command += ["-settings", settings]
+    command += ["-retrieve", str(folder / "[artifact]-[revision].[ext]")]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    except OSError as error:
+        raise InstallError(f"{java} does not run ({error.strerror}); Spark 4 needs Java 17 or 21") from None
+    except subprocess.TimeoutExpired:
+        raise InstallError("the S3 JARs were not fetched in 10 minutes; check the network and run again") from None
+    absent = [jar.file_name for jar in jars if not (folder / jar.file_name).is_file()]
+    if process.returncode or absent:
+        raise InstallError(
+            f"{', '.join(absent) or 'the S3 JARs'} could not be fetched from Maven Central (exit code "
+            f"{process.returncode}); check the network or proxy, or name a mirror in LEARN_SPARK_IVY_SETTINGS, and run "
+            "again"
+        )

@@ -1,0 +1,140 @@
+"""Servers of storage that tests start on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.request import urlopen
+
+from pyarrow.fs import S3FileSystem
+
+from learn_spark.core.storage.path import S3Access, StoragePath
+
+ROOT = Path(__file__).parents[1]
+# Keys that no message, table or file may have: tests look for them.
+KEY_ID, SECRET = "AKIAPLANTEDKEYOFTEST", "planted/secret/that/nobody/may/see"
+# At import, before a JVM starts, which reads them once; so no key of a developer reaches a test.
+for _name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
+    os.environ.pop(_name, None)
+os.environ.update(AWS_ACCESS_KEY_ID=KEY_ID, AWS_SECRET_ACCESS_KEY=SECRET, AWS_EC2_METADATA_DISABLED="true")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[str]:
+    """The URL of an S3 server for KEY_ID and SECRET: that of LEARN_SPARK_TEST_S3, else of moto, started here."""
+    if given := os.environ.get("LEARN_SPARK_TEST_S3"):
+        yield given
+        return
+    log_file = folder / "s3.log"
+    command = ROOT / ".venv-servers" / "bin" / "moto_server"
+    assert command.is_file(), f"{command} is missing: make servers installs it"
+    port = free_port()
+    with log_file.open("wb") as log:
+        server = subprocess.Popen([command, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _await(url, server, log_file)
+        _logs[url] = log_file
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        assert server.poll() is None, log.read_text(encoding="utf-8")
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"{url} does not answer: {log.read_text(encoding='utf-8')}")
+
+
+_logs: dict[str, Path] = {}
+
+
+def requests_of(bucket: StoragePath) -> int:
+    """The number of requests that the server of a bucket has answered."""
+    assert bucket.s3.server is not None
+    return _logs[bucket.s3.server].read_text(encoding="utf-8").count("HTTP/1.1")
+
+
+def make_bucket(url: str) -> StoragePath:
+    """A new bucket of the server at ``url``."""
+    made = S3FileSystem(
+        endpoint_override=url.partition("://")[2], scheme="http", region="us-east-1", allow_bucket_creation=True
+    )
+    name = f"learn-spark-{secrets.token_hex(4)}"
+    made.create_dir(name)
+    return StoragePath(f"s3://{name}", S3Access(endpoint=url))
+
+
+class LostAnswers:
+    """A proxy of an S3 server that forwards every request, and gives no answer to the first ``lose`` uploads of files
+    whose path contains ``part``: they succeed, and their sender does not learn it.
+    """
+
+    def __init__(self, server: str, part: str, lose: int = 1) -> None:
+        self.lost: list[str] = []
+        lock, host = threading.Lock(), server.partition("://")[2]
+        lost = self.lost
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def forward(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                with closing(HTTPConnection(host, timeout=60)) as connection:
+                    connection.request(self.command, self.path, body or None, dict(self.headers.items()))
+                    answer = connection.getresponse()
+                    content = answer.read()
+                with lock:
+                    loses = self.command == "PUT" and part in self.path and len(lost) < lose and answer.status == 200
+                    if loses:
+                        lost.append(self.path)
+                if loses:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
+                        self.send_header(name, value)
+                length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+                self.send_header("Content-Length", length or "0")
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing: the server has its own log."""
+
+        for method in ("GET", "PUT", "HEAD", "POST", "DELETE"):
+            setattr(Handler, f"do_{method}", Handler.forward)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> LostAnswers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
