@@ -103,6 +103,12 @@ def compare(
     }
     others = [*named[1:], *(rivals[kind] for kind in sorted(rivals))]
     ranked = _ranks(workspace, [first, *others], split)
+    for one in (first, *others):
+        if (one.run_id, one.method) not in ranked:
+            raise LearnSparkError(
+                f"compare: no user had a target on the {split} split when {one.method} {one.model_id} was evaluated "
+                f"(run {one.run_id}); compare on the other split by --split"
+            )
     first_rows = ranked[first.run_id, first.method]
     opponents = [(method, method, ranked[first.run_id, method]) for method in BASELINES]
     vectors_only = f"{first.method}{VECTORS_ONLY}"

@@ -99,7 +99,8 @@ def run(context: StageContext) -> StageResult:
 
     Writes metrics to ``evaluations``, metrics of slices with bootstrap intervals to ``evaluation_slices``, and every
     rank to ``evaluation_users``. The result for a model, table versions, protocol and settings is written once: a
-    second run writes nothing and prints a note, unless it is forced; then the newer result is valid.
+    second run writes nothing and prints a note, unless it is forced; then the newer result is valid. A split on which
+    no user has a target is left out with a warning: a release needs a model, and no evaluation.
     """
     for table in ("evaluations", "evaluation_slices", "evaluation_users"):
         check_columns(context.path(table), contract(table))  # before the work, so that no work is lost
@@ -130,11 +131,12 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     for task in _tasks(context, histories, model, untrained, len(item_ids)):
         split = task.split
         if not len(split.targets):
-            raise LearnSparkError(
-                f"evaluate: no user has a target on the {task.name} split: histories are too short for "
-                f"histories.protocol {context.settings.histories.protocol}, or all targets were filtered; the model is "
-                "kept, and learn-spark publish releases it without an evaluation"
+            notes.append(
+                f"warning: nothing is measured on the {task.name} split, because no user has a target on it: histories "
+                f"are too short for histories.protocol {context.settings.histories.protocol}, or all targets were "
+                "filtered"
             )
+            continue
         targets += len(split.targets)
         notes += _repeat_notes(context, task)
         result = _rank(context, task)
@@ -146,6 +148,10 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
             (contender.method, contender.model_id, result.ranks[contender.method]) for contender in task.contenders
         ]
         users.append(user_rows(context.run_id, task.name, split, item_ids, labels, ranks_by_method))
+    if not users:
+        return StageResult(
+            rows_in=len(histories), rows_out=0, counts={"unmeasured_splits": len(SPLITS)}, notes=tuple(notes)
+        )
     append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
     append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), [asdict(row) for row in slices])
     # Last, because a result counts as written from here on.
@@ -153,7 +159,11 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     return StageResult(
         rows_in=len(histories),
         rows_out=targets,
-        counts={"metrics": len(metrics), "slice_metrics": len(slices)},
+        counts={
+            "metrics": len(metrics),
+            "slice_metrics": len(slices),
+            "unmeasured_splits": len(SPLITS) - len({row.split for row in metrics}),
+        },
         notes=tuple(notes),
     )
 

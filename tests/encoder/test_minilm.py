@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pyspark.sql import SparkSession
 from transformers import AutoModel, AutoTokenizer
 
+from learn_spark.core.quality.profile import profile
 from learn_spark.core.settings.encoder import EncoderSettings
+from learn_spark.core.tables.contracts import contract
 from learn_spark.data.sources.location import resolve
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.identity import identify
@@ -67,6 +70,18 @@ def test_control_tokens_in_a_title_are_text_and_a_text_of_nothing_is_refused() -
     errors = encoder.encode(["lamp", "\u0301", "\u200d", "\u3000"]).errors
     assert errors == {1: "no tokens", 2: "no tokens", 3: "blank text"}
     assert TextEncoder(resolve(MINILM), max_tokens=2).encode(["lamp"]).errors == {}
+
+
+def test_texts_of_emoji_alone_have_one_vector_and_the_gate_counts_them(spark: SparkSession) -> None:
+    """MiniLM's vocabulary has none of these: each is one unknown token, whatever it shows."""
+    encoded = TextEncoder(resolve(MINILM), max_tokens=32).encode(["🗼", "🎸", "🦄", "lamp 🗼", "rug"])
+    assert not encoded.errors
+    np.testing.assert_allclose(encoded.vectors[1:3], encoded.vectors[[0, 0]], atol=1e-6)
+    rows = [("e", f"k{number}", vector.tolist()) for number, vector in enumerate(encoded.vectors)]
+    frame = spark.createDataFrame(rows, "encoder_key string, text_key string, embedding array<float>")
+    rule = contract("text_embeddings").rule("same_vectors")
+    assert profile(frame, [rule], lambda name: frame) == {"same_vectors": 2}
+    assert (rule.most, rule.severity) == (0, "warn")
 
 
 def test_what_is_alike_lies_close(expected: np.ndarray) -> None:

@@ -19,13 +19,16 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.data.splits.split import split_histories, trained_counts
+from learn_spark.evaluation.compare import compare
 from learn_spark.evaluation.results import ResultKey, written_by
+from learn_spark.features.models import usable_model
 from learn_spark.model.content import bind_content
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import load_model
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
+from learn_spark.report.page import render
 from tests.report.planted import plant
-from tests.shelf import BOOKS, COLD, RIVAL, Shelf, kind_of, reading
+from tests.shelf import BOOKS, COLD, RIVAL, Shelf, histories, kind_of, reading
 
 WRITTEN = ("evaluations", "evaluation_slices", "evaluation_users")
 BASELINES = {"popularity", "markov", "frozen"}
@@ -106,6 +109,32 @@ def test_a_row_records_model_tables_protocol_and_settings(world: World) -> None:
         assert {row["settings_hash"] for row in rows} == {run.config_hash}
         assert all(row["tables"] == {k: v for k, v in run.inputs.items() if k != "model"} for row in rows)
         assert {row["catalogue"] for row in rows} == {N}
+
+
+def test_a_split_without_targets_is_left_out_and_the_model_can_be_released(tmp_path: Path) -> None:
+    # Users 0, 4, 8, ..., who are those of the test split, have no event after the cut.
+    log = [[one for one in events if one[0] < 0] if user % 4 == 0 else events for user, events in enumerate(reading())]
+    shelf = Shelf(tmp_path / "shelf", log, "time_split")
+    model, _ = shelf.run("train")
+    run, result = shelf.run("evaluate")
+    assert {row["split"] for row in read_rows(shelf.workspace.table("evaluations"))} == {"validation"}
+    assert result.counts["unmeasured_splits"] == 1
+    (warning,) = [note for note in result.notes if note.startswith("warning: nothing is measured on the test split")]
+    assert "time_split" in warning
+    assert usable_model(shelf.settings(), shelf.workspace, first=None) == model.model_id
+    page = render(shelf.workspace)
+    assert "no user has a target on the test split" in page
+    with pytest.raises(LearnSparkError, match="no user had a target on the test split"):
+        compare(shelf.workspace, [run.run_id])
+    assert compare(shelf.workspace, [run.run_id], split="validation", samples=100).users == 24
+    # With no target at all nothing is written, and nothing fails.
+    early = [[one for one in events if one[0] < 0] for events in log]
+    plant(shelf.workspace, "user_histories", histories(early, "time_split").to_pylist(), mode="overwrite")
+    before = current_version(shelf.workspace.table("evaluations"))
+    _, nothing = shelf.run("evaluate")
+    assert (nothing.rows_out, nothing.counts["unmeasured_splits"]) == (0, 2)
+    assert current_version(shelf.workspace.table("evaluations")) == before
+    assert "no user has a target on the test split" in render(shelf.workspace)
 
 
 def test_a_result_is_written_once(world: World) -> None:

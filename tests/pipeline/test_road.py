@@ -27,12 +27,13 @@ from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.read import read_release, released_arrow
 from learn_spark.pipeline.runner import run_stages
-from tests.world import ITEMS, QUICK_JVM, USERS, event_lines, write_config, write_raw
+from tests.world import ITEMS, QUICK_JVM, USERS, event_lines, item_lines, write_config, write_raw
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SUBMIT = (BIN / "spark-submit", "--driver-java-options", QUICK_JVM)
 FIRST = ["ingest", "item_text", "histories"]
+LAST_ITEM = f"{ITEMS}\tÜber 東京 🗼 story\t1995\tWestern"
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class World:
     said: str
 
 
-def execute(*command: object, code: int = 0, errors: bool = False) -> str:
+def execute(*command: object, code: int = 0, errors: bool = False, **variables: str) -> str:
     """Run a command in a shell that knows nothing of the environment; what it printed, standard error if asked for.
 
     (spark-submit passes its Python's standard error on as standard output.)
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "SPARK", "VIRTUAL_ENV"))}
-    environment["PATH"] = "/usr/local/bin:/usr/bin:/bin"
+    environment |= {"PATH": "/usr/local/bin:/usr/bin:/bin", **variables}
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600
     )
@@ -65,7 +66,9 @@ def model_of(run: Run) -> str:
 
 
 def make_world(folder: Path, llm_folder: Path) -> tuple[Path, Workspace]:
-    raw = write_raw(folder.parent / "raw")
+    # Java that spark-submit starts in a locale without UTF-8 sees no file with such a name; the command sets one.
+    place = folder.parent / ("raw-é" if folder.name.endswith("é") else "raw")
+    raw = write_raw(place, items=[*item_lines()[:-1], LAST_ITEM])
     config = write_config(folder / "small.yaml", raw=raw, workspace=folder / "workspace", model=llm_folder)
     return config, Workspace.open(str(folder / "workspace"))
 
@@ -77,10 +80,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_command(base: Path) -> World:
-    """Spark's own stages, which load no model: FIRST."""
-    (base / "command").mkdir()
-    config, workspace = make_world(base / "command", base)
-    return World(config, workspace, execute(BIN / "learn-spark", "run", config, "--set", f"pipeline.stages={FIRST}"))
+    """Spark's own stages, which load no model: FIRST, in a locale without UTF-8."""
+    (base / "command-é").mkdir()
+    config, workspace = make_world(base / "command-é", base)
+    stages = f"pipeline.stages={FIRST}"
+    return World(config, workspace, execute(BIN / "learn-spark", "run", config, "--set", stages, LC_ALL="C"))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,9 @@ def test_a_run_ends_with_stages_metrics_and_places(by_command: World, by_submit:
             assert re.search(rf"^{stage} +done +[\d,]+ +[\d,]+ +\d+ +[\d.]+$", printed, re.M), stage
         assert "WARN" not in printed
         assert "Traceback" not in printed
+    assert f"tables  {by_command.workspace.root}/tables" in re.sub(" +", "  ", by_command.said)
+    items = Snapshot.open(by_command.workspace.table("items")).to_arrow(["item_id", "title"]).to_pylist()
+    assert {"item_id": str(ITEMS), "title": "Über 東京 🗼 story"} in items
     said = by_submit.said
     for method in ("popularity", "item-to-item Markov", "frozen embeddings, untrained", "LEARN"):
         assert re.search(rf"^{method}( +[01]\.\d{{4}}){{4}}$", said, re.M), method

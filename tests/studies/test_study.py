@@ -27,6 +27,7 @@ from learn_spark.model.manifest import read_manifest
 from learn_spark.model.store import read_curve
 from learn_spark.pipeline.locks import writing
 from learn_spark.studies.figures import BASELINES, Study
+from learn_spark.studies.show import show
 from learn_spark.studies.study import StudyError, run_study
 from tests.shelf import RIVAL, Shelf, reading
 
@@ -142,7 +143,7 @@ def test_parts_of_the_split_by_a_second_way(world: World, study: Study) -> None:
                 assert row.figures[part][place] == pytest.approx(expected, nan_ok=True)
 
 
-def test_the_written_tables_and_charts(world: World, study: Study) -> None:
+def test_the_written_tables_and_charts(world: World, study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     folder = world.shelf.workspace.root / "studies" / "two-rows"
     text = (folder / "study.md").read_text()
     sasrec = next(row for row in study.rows if row.name == "SASRec")
@@ -156,6 +157,13 @@ def test_the_written_tables_and_charts(world: World, study: Study) -> None:
     assert written["rows"]["SASRec"]["runs"] == {str(seed): run for seed, run in sasrec.runs.items()}
     assert written["rows"]["SASRec"]["NDCG@10"] == [a, b]
     assert "NaN" not in (folder / "study.json").read_text()
+    console = Reporter(as_json=True)
+    show(study, folder, console)
+    console.print_json()
+    printed = json.loads(capsys.readouterr().out)
+    assert {name: printed[name] for name in written} == written
+    assert [row["row"] for row in printed["Test split"]] == [row.name for row in study.rows]
+    assert printed["notes"] == [f"study  {folder / 'study.md'}"]
     slices = study.slices["popularity"]
     assert slices["all"]["as SASRec"] == slices["all"]["SASRec"]
     assert list(slices)[-1] == "all"

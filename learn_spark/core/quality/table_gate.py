@@ -14,6 +14,7 @@ from learn_spark.core.quality.results import Results, StoredResult
 from learn_spark.core.settings.platform import QualitySettings
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
+from learn_spark.core.tables.runs import versions_beside
 from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.snapshot import Snapshot, commit_time, current_version, version_at
 from learn_spark.core.tables.workspace import Workspace
@@ -75,9 +76,9 @@ class TableGate:
         """Measure a version, evaluate its rules and store the results; None if the table has no rules.
 
         ``given``: measures of the run that wrote the version; by default those of its last evaluation. A referenced
-        table is read at its version in ``versions`` (the versions that a run has pinned), else at the version that was
-        current when ``version`` was committed. Does not raise for a broken rule (``GateReport.require`` does), and
-        writes no page.
+        table is read at its version in ``versions`` (the versions that a run has pinned), else at the one that the
+        recorded runs give (``versions_beside``), else at the one that was current at the time of the commit. Does not
+        raise for a broken rule (``GateReport.require`` does), and writes no page.
         """
         from learn_spark.core.tables import delta
 
@@ -89,7 +90,7 @@ class TableGate:
         path = self._workspace.table(table)
         pinned = {rule.references.table: 0 for rule in rules if rule.references is not None}
         for name in pinned:
-            given_version = (versions or {}).get(name)
+            given_version = (versions or versions_beside(self._workspace, table, version)).get(name)
             if given_version is None:
                 given_version = version_at(self._workspace.table(name), commit_time(path, version))
             pinned[name] = given_version

@@ -73,3 +73,19 @@ def last_done(workspace: Workspace, job: str) -> Run | None:
 def run_order(workspace: Workspace) -> dict[str, int]:
     """Run id -> its place among all recorded runs, from 0. Results are ordered by it: ids are times of some clock."""
     return {run.run_id: place for place, run in enumerate(all_runs(workspace))}
+
+
+def versions_beside(workspace: Workspace, table: str, version: int) -> dict[str, int]:
+    """Table -> version, as they were when the run that wrote ``version`` of ``table`` ended, by the recorded runs.
+
+    Of the run itself what it wrote, else what it read; of other tables what the newest earlier run wrote. Clocks play
+    no part. Empty where no run recorded that version.
+    """
+    beside: dict[str, int] = {}
+    for run in all_runs(workspace):
+        written = {name: int(value) for name, value in run.outputs.items() if value.isdigit()}
+        if written.get(table, -1) >= version:
+            read = {name: int(value) for name, value in run.inputs.items() if value.isdigit()}
+            return {**beside, **read, **written}
+        beside |= written
+    return {}

@@ -42,21 +42,13 @@ def _several_values(log: DataFrame, delivered: DataFrame) -> tuple[tuple[str, ..
         .agg(F.count("*").alias("events"), F.min("value").alias("least"), F.max("value").alias("most"))
         .where("events > 1")
     )
-    row = several.agg(
-        F.count("*").alias("keys"),
-        F.min(F.struct("user_id", "item_id", F.col("event_time").cast("string").alias("at"), "least", "most")).alias(
-            "one"
-        ),
-    ).first()
-    if row is None or not row["keys"]:
-        return (), 0
-    one = row["one"]
-    return (
-        f"warning: {row['keys']:,} times a user has several events of one item, type and time that differ in value, "
-        f"such as user {one['user_id']}, item {one['item_id']} at {one['at']} with {one['least']} and {one['most']}; "
-        "each counts. If they are corrections, map event_id (what identifies an order line) and updated_at (when it "
-        "changed) in source.events.columns",
-    ), int(row["keys"])
+    first = F.struct("user_id", "item_id", F.col("event_time").cast("string").alias("at"), "least", "most")
+    return _warning(
+        several.agg(F.count("*"), F.min(first)),
+        "warning: {:,} times a user has several events of one item, type and time that differ in value, such as user "
+        "{user_id}, item {item_id} at {at} with {least} and {most}; each counts. If they are corrections, map event_id "
+        "(what identifies an order line) and updated_at (when it changed) in source.events.columns",
+    )
 
 
 def _lost(log: DataFrame, delivered: DataFrame) -> tuple[tuple[str, ...], int]:
@@ -67,15 +59,16 @@ def _lost(log: DataFrame, delivered: DataFrame) -> tuple[tuple[str, ...], int]:
     new = F.struct(*[F.col(f"n.{name}") for name in fields])
     kept = F.struct(*[F.col(f"o.{name}") for name in fields])
     differ = delivered.alias("n").join(log.alias("o"), "event_id").where(~new.eqNullSafe(kept))
-    row = differ.agg(
-        F.count_distinct("event_id").alias("keys"),
-        F.min(F.struct("event_id", F.col("n.value").alias("new"), F.col("o.value").alias("kept"))).alias("one"),
-    ).first()
-    if row is None or not row["keys"]:
-        return (), 0
-    one = row["one"]
-    return (
-        f"warning: {row['keys']:,} events were delivered with several contents, such as event_id {one['event_id']} "
-        f"with value {one['new']}, of which {one['kept']} was kept: without a time of change the later event_time, "
-        "then the greater value. Map updated_at in source.events.columns, so that the newest one is",
-    ), int(row["keys"])
+    first = F.struct("event_id", F.col("n.value").alias("new"), F.col("o.value").alias("kept"))
+    return _warning(
+        differ.agg(F.count_distinct("event_id"), F.min(first)),
+        "warning: {:,} events were delivered with several contents, such as event_id {event_id} with value {new}, of "
+        "which {kept} was kept: without a time of change the later event_time, then the greater value. Map updated_at "
+        "in source.events.columns, so that the newest one is",
+    )
+
+
+def _warning(counted: DataFrame, text: str) -> tuple[tuple[str, ...], int]:
+    """(the warning ``text`` with the one row of ``counted``: a number and an example; the number)."""
+    number, example = counted.collect()[0]
+    return ((text.format(number, **example.asDict()),) if number else ()), number

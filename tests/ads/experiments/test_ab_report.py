@@ -22,7 +22,7 @@ from learn_spark.ads.experiments.result import Comparison, ExperimentResult
 from learn_spark.ads.experiments.simulate import ITEMS, simulated_log
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError
-from learn_spark.report.experiment import report_experiment
+from learn_spark.report.experiment import report_experiment, show
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 LIFT, USERS = 0.5, 2500
@@ -222,12 +222,23 @@ def test_all_checks_pass_on_a_sound_log(reported: tuple[ExperimentResult, Path])
     }
 
 
-def test_the_json_file_is_the_result(reported: tuple[ExperimentResult, Path]) -> None:
+def test_the_json_file_is_the_result(
+    reported: tuple[ExperimentResult, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     result, workspace = reported
     content = json.loads((workspace / "reports/features.json").read_text())
     assert content["users"] == dict(result.users)
     assert len(content["whole"]) == 6
     assert content["settings"]["cohorts"][DEVICE]["by"] == "context['device']"
+    console = Reporter(as_json=True)
+    show(result, console)
+    console.print_json()
+    printed = json.loads(capsys.readouterr().out)
+    assert {name: printed[name] for name in content if name != "notes"} == {
+        name: value for name, value in content.items() if name != "notes"
+    }
+    assert set(content["notes"]) <= set(printed["notes"])
+    assert [row["verdict"] for row in printed["Experiment features: checks"]] == ["passed"] * len(content["checks"])
     assert "<h1>Experiment features</h1>" in (workspace / "reports/features.html").read_text()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from learn_spark.core.settings.platform import QualitySettings, RuleSettings
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import Evenness, Reference, TableRule, contract
 from learn_spark.core.tables.log import append_rows, read_rows
-from learn_spark.core.tables.runs import all_runs
+from learn_spark.core.tables.runs import Run, all_runs, new_run_id, record, versions_beside
 from learn_spark.core.tables.snapshot import SnapshotError, commit_time, current_version, version_at
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.check import check_table
@@ -308,6 +308,39 @@ def test_references_are_read_as_they_were_when_the_version_was_committed(
     with pytest.raises(GateError) as error:
         check_table("item_index", settings, console=quiet, version=new)
     assert broken(error) == {"known_items": (10, None, 0)}
+
+
+def test_references_of_recorded_runs_are_read_by_version_whatever_the_clocks_say(
+    spark: SparkSession, small_settings: Callable[..., Settings]
+) -> None:
+    settings = small_settings()
+    workspace = Workspace.open(settings.workspace)
+    path = workspace.table("item_index")
+
+    def recorded(job: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
+        texts = [{name: str(number) for name, number in versions.items()} for versions in (inputs, outputs)]
+        record(workspace, Run(new_run_id(), job, "done", "c", "v", *texts, {}, 1.0, datetime.now(UTC)))
+
+    whole = put_items(spark, workspace, 20)
+    recorded("ingest", {}, {"items": whole})
+    half = put_items(spark, workspace, 10)
+    numbers = spark.range(20).selectExpr("cast(id as string) item_id", "cast(id + 1 as int) item_index")
+    delta.overwrite(numbers, path, contract("item_index"))
+    old = current_version(path)
+    assert old is not None
+    # The index was made from the whole catalogue by a run on a machine whose clock is late.
+    recorded("index", {}, {"item_index": old})
+    recorded("ingest", {}, {"items": half})
+    delta.overwrite(numbers, path, contract("item_index"))
+    new = current_version(path)
+    assert new is not None
+    recorded("index", {"items": half}, {"item_index": new})
+    assert versions_beside(workspace, "item_index", old) == {"items": whole, "item_index": old}
+    assert versions_beside(workspace, "item_index", new) == {"items": half, "item_index": new}
+    assert versions_beside(workspace, "item_index", new + 1) == {}
+    gate = gate_of(spark, workspace)
+    assert judged(gate.evaluate("item_index", old, "r1"))["known_items"].observed == 0
+    assert judged(gate.evaluate("item_index", new, "r2"))["known_items"].observed == 10
 
 
 def test_a_version_that_was_current_at_a_time(spark: SparkSession, workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import os
 import random
@@ -59,14 +60,28 @@ def json_lines(folder: Path) -> None:
 
 
 def parquet(folder: Path) -> None:
-    """Typed columns, and corrections of a tenth of the lines, with the time of the change."""
+    """Typed columns with pandas' nanoseconds, and corrections of a tenth of the lines, with the time of the change."""
     items = [(n, f"Lamp {n}", f"brand {n % 9}") for n in range(PRODUCTS)]
     pd.DataFrame(items, columns=["item_id", "title", "brand"]).to_parquet(folder / "items.parquet", index=False)
     lines = [(n, user, item, at, pieces, at) for n, (_, user, item, at, pieces) in enumerate(LINES)]
     corrected = [(n, user, item, at, 9, at + timedelta(days=1)) for n, user, item, at, _, _ in lines[::10]]
     for name, rows in (("log-1", lines), ("log-2", corrected)):
         frame = pd.DataFrame(rows, columns=["line_id", "user_id", "item_id", "ordered_at", "quantity", "updated_at"])
-        frame.to_parquet(folder / f"{name}.parquet", index=False, coerce_timestamps="us")
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def old_export(folder: Path) -> None:
+    """cp1252, packed by bzip2, quoted by apostrophes with escapes, and a day in the name of each folder."""
+    head = "sku\tname\trayon\n"
+    items = [f"R{n}\t'Chaise n° {n}, l\\'ancienne\tdorée'\tcafé {n % 3}" for n in range(PRODUCTS)]
+    text = head + "".join(f"{line}\n" for line in items)
+    (folder / "produits.csv.bz2").write_bytes(bz2.compress(text.encode("cp1252")))
+    by_day: dict[str, list[str]] = {}
+    for n, (_, user, item, at, _) in enumerate(LINES):
+        by_day.setdefault(f"{at:%Y-%m-%d}", []).append(f"{n};{user};R{item}")
+    for day, lines in by_day.items():
+        (folder / "ventes" / f"dt={day}").mkdir(parents=True)
+        (folder / "ventes" / f"dt={day}" / "a.csv").write_text("\n".join(["line_id;client;sku", *lines]) + "\n")
 
 
 @pytest.fixture
@@ -86,7 +101,7 @@ def init(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     return run
 
 
-@pytest.mark.parametrize("make", [german_csv, json_lines, parquet])
+@pytest.mark.parametrize("make", [german_csv, json_lines, parquet, old_export])
 def test_ingest_reads_what_init_described(
     make: Callable[[Path], None], tmp_path: Path, init: Callable[..., Any], run: Callable[..., Any], spark: object
 ) -> None:
@@ -119,7 +134,14 @@ def test_ingest_reads_what_init_described(
         time = event["event_time"].partition(".")[0]
         assert (event["user_id"], event["item_id"], time) in by_key
     values = sorted(event["value"] for event in events if event["value"] is not None)
-    if make is parquet:
+    if make is old_export:
+        written = (tmp_path / described["settings"]).read_text()
+        for line in ("encoding: cp1252", 'quote: "\'"', r'escape: "\\"', r'separator: "\t"', "event_time: dt"):
+            assert line in written
+        titles = Snapshot.open(workspace.table("items")).to_arrow(["title"])["title"].to_pylist()
+        assert sorted(titles)[0] == "Chaise n° 0, l'ancienne\tdorée"
+        assert {event["event_time"].strftime("%H:%M") for event in events} == {"00:00"}
+    elif make is parquet:
         assert values.count(9.0) == ORDERS // 10
         assert {event["event_type"] for event in events} == {"event"}
     elif make is german_csv:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.commands.quarantine import _print_json, _show
+from learn_spark.commands.main import main
+from learn_spark.commands.quarantine import show
 from learn_spark.core.console import Reporter
 from learn_spark.core.quality.refused import by_reason, refused_rows
 from learn_spark.core.quality.table_gate import rules_of
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.platform import QualitySettings
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
 from tests.data.sources.test_row_values import EVENT_COLUMNS, SECONDS, rows, shop, write
@@ -24,7 +28,11 @@ __all__ = ["shop"]
 
 
 def test_refused_rows_are_said_by_reason_and_go_in_once_the_settings_fit(
-    spark: SparkSession, shop: Callable[..., Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession,
+    shop: Callable[..., Settings],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "own"
     write(folder / "items.csv", "sku,name,brand,cost,changed", 'A,Lamp,,"9,90",', "B,Rug,,EUR 1,", ",None,,,")
@@ -65,21 +73,32 @@ def test_refused_rows_are_said_by_reason_and_go_in_once_the_settings_fit(
     assert {row.file for row in refused_rows(workspace, file="log-*.csv")} == {"log-1.csv", "log-2.csv"}
     assert len(refused_rows(workspace, table="interactions", reason="not a time")) == 2
     assert refused_rows(workspace, table="exposures") == []
-    _print_json(refused_rows(workspace, reason="user_id"), 5)
+    console = Reporter(as_json=True)
+    show(refused_rows(workspace, reason="user_id"), 5, console)
+    console.print_json()
     printed = json.loads(capsys.readouterr().out)
     assert [(one["table"], one["reason"], one["rows"]) for one in printed["reasons"]] == [
         ("interactions", "no user_id", 1)
     ]
     assert printed["rows"][0]["raw"] == {"sku": "A", "n": "1", "t": str(SECONDS)}
-    _show(refused_rows(workspace), 2, Reporter())
+    show(refused_rows(workspace), 2, Reporter())
     assert "interactions: 4 refused rows" in capsys.readouterr().out
 
     # The same settings accept nothing more; a format of times does.
     counts, _ = ingest(settings, force=True)
     assert (counts["left_quarantine"], counts["interactions"]) == (0, 0)
-    counts, lines = ingest(shop(time_formats=["dd.MM.yyyy HH:mm"]))
-    assert (counts["left_quarantine"], counts["interactions"]) == (2, 2)
-    assert any(line.startswith("2 rows left quarantine") for line in lines)
+    for name, value in os.environ.items():
+        monkeypatch.setenv(name, value)  # commands set variables, which are undone so
+    retry = ["quarantine", "--config", str(tmp_path / "own.yaml"), "--retry", "--json"]
+    changed = ["--set", "source.time_formats=[dd.MM.yyyy HH:mm]"]
+    monkeypatch.setattr(sys, "argv", ["learn-spark", *retry, *changed])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    left = json.loads(capsys.readouterr().out)["reasons"]
+    assert {one["reason"] for one in left} == {"no item_id", "no event_time", "unknown item", "no user_id"}
+    last = all_runs(workspace)[-1]
+    assert (last.job, last.counts["left_quarantine"], last.counts["interactions"]) == ("ingest", 2, 2)
     assert sorted(row.file for row in refused_rows(workspace)) == ["items.csv", "log-1.csv", "log-2.csv"]
     assert {"ann", "bob"} <= {row.user_id for row in rows(settings, "interactions")}
 
