@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from learn_spark.core.storage.files import give_usual_mode
+from learn_spark.core.storage.folders import download, upload
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.model.manifest import Point
 
 _NAME = re.compile(r"^(last|best)-\d{6}-\d{9}$")
@@ -39,11 +41,19 @@ class Progress:
 class Checkpoints:
     """The newest and the best state of one training, in ``folder``.
 
-    A checkpoint is written under a temporary name and renamed; the previous one is removed after that.
+    A checkpoint is written under a temporary name and renamed; the previous one is removed after that. ``copy`` (None:
+    no copy) gets every checkpoint too, so that another machine can resume.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, copy: StoragePath | None = None) -> None:
+        self.folder, self.copy = folder, copy
+
+    def fetch(self) -> None:
+        """Copy the checkpoints of ``copy`` to ``folder``, where ``folder`` has none."""
+        if self.copy is None or self.folder.is_dir():
+            return
+        for entry in self.copy.files():
+            download(entry.path, self.folder / entry.path[len(self.copy) + 1 :])
 
     def save_last(self, modules: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Save the state from which training resumes."""
@@ -116,6 +126,13 @@ class Checkpoints:
         temporary.rename(target)
         for folder in older:
             shutil.rmtree(folder, ignore_errors=True)
+        if self.copy is not None:
+            # The progress last: a checkpoint without it is not read.
+            for name in ("state.safetensors", "progress.json"):
+                upload(target / name, self.copy / target.name / name)
+            for earlier in self.copy.children():
+                if earlier.name.startswith(f"{kind}-") and earlier.name != target.name:
+                    earlier.remove()
 
 
 def _progress(folder: Path) -> Progress | None:

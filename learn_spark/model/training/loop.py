@@ -16,6 +16,7 @@ from learn_spark.core.console import Bar, Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.histories import FeedSettings
 from learn_spark.core.settings.training import TrainingSettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.model.feed.prefetch import prefetch
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.manifest import Point
@@ -66,6 +67,7 @@ class TrainingLoop:
         training: TrainingSettings,
         validate: Validate | None,
         folder: Path,
+        copy: StoragePath | None = None,
         console: Reporter,
         device: torch.device | None = None,
     ) -> None:
@@ -96,7 +98,7 @@ class TrainingLoop:
             betas=(0.9, training.beta2),
             fused=True,
         )
-        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.checkpoints = Checkpoints(folder / "checkpoints", copy)
         self.batches_per_turn = stream.steps(feed.batch_size)
         self.batches_per_epoch = training.passes_per_epoch * self.batches_per_turn
         self.steps_per_epoch = math.ceil(self.batches_per_epoch / training.accumulate)

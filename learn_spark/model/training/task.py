@@ -14,6 +14,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.machine import available_cores
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.storage.path import storage_path
 from learn_spark.data.splits.split import Split, split_histories
 from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.model.feed.stream import HistoryStream
@@ -37,7 +38,8 @@ class TrainingTask:
     file of the item matrix [n_items + 1, C], None for a tower without content. ``log_q``: the file of log shares
     [n_items + 1], or None. ``catalogue``: the file of the item_index of every item with a training event. ``folder``:
     checkpoints and logs. ``refit``: number of epochs to train on training and validation events together, without
-    validation; 0 means that validation chooses the epoch.
+    validation; 0 means that validation chooses the epoch. ``copy``: the address that gets every checkpoint too; None:
+    ``folder`` is the only place.
     """
 
     settings: dict[str, Any]
@@ -49,6 +51,7 @@ class TrainingTask:
     catalogue: str
     folder: str
     refit: int = 0
+    copy: str | None = None
 
 
 def build_tower(task: TrainingTask) -> Tower:
@@ -94,7 +97,9 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
         # Collectives of objects (ProcessGroup.broadcast) use the current device.
         torch.cuda.set_device(device)
     torch.set_num_threads(training.threads or max(1, len(available_cores()) // group.size))
-    histories = TrainingView.open(task.histories, task.version)
+    # As text, which a task is between processes, a path has no server.
+    s3 = settings.storage.s3()
+    histories = TrainingView.open(storage_path(task.histories, s3), task.version)
     tower = build_tower(task)
     catalogue = np.load(task.catalogue, allow_pickle=False)
     until: Until = "validation_length" if task.refit else "train_length"
@@ -112,6 +117,7 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     if group.first and not task.refit:
         validate = validation(settings, split_histories(histories.to_arrow(), "validation"))
     log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
+    copy = None if task.copy is None else storage_path(task.copy, s3) / "checkpoints"
     loop = TrainingLoop(
         tower=tower,
         loss=ObjectiveLoss(settings.objective, log_q=log_q, group=group, catalogue=torch.from_numpy(catalogue)),
@@ -130,6 +136,7 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
         training=training,
         validate=validate,
         folder=Path(task.folder),
+        copy=copy,
         console=console,
         device=device,
     )

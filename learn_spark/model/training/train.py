@@ -19,6 +19,7 @@ from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.runs import MODELS
 from learn_spark.core.tables.workspace_locks import only_one
 from learn_spark.data.splits.split import (
@@ -59,15 +60,23 @@ def run(context: StageContext) -> StageResult:
     """
     key = _plan_key(context)
     with only_one(context.workspace, f"training-{key}", f"the training {key}", f"run {context.run_id} of train"):
-        return _run(context, context.folder("models", "unfinished", key))
+        unfinished = context.workspace.place / "models" / "unfinished" / key
+        if unfinished.is_local:
+            unfinished.local.mkdir(parents=True, exist_ok=True)
+            return _run(context, unfinished.local, None)
+        return _run(context, context.folder("models", "unfinished", key), unfinished)
 
 
-def _run(context: StageContext, folder: Path) -> StageResult:
+def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> StageResult:
+    """Train in ``folder``; ``copy`` is the address of its checkpoints for another machine, None in a shared folder."""
     settings = context.settings
+    if settings.training.resume == "auto" and copy is not None:
+        for part in ("", "refit/"):
+            Checkpoints(folder / f"{part}checkpoints", copy / f"{part}checkpoints").fetch()
     version = int(context.inputs["user_histories"])
     histories = TrainingView.open(context.path("user_histories"), version)
     resumed = settings.training.resume == "auto" and (folder / "checkpoints").is_dir()
-    task, space_key = _prepare(context, histories.to_arrow(), version, folder)
+    task, space_key = _prepare(context, histories.to_arrow(), version, folder, copy)
     trained = _train(context, task)
     chosen_weights = final_weights = _best(task, trained)
     best_point = final_point = trained.curve[trained.best_epoch - 1]
@@ -79,6 +88,7 @@ def _run(context: StageContext, folder: Path) -> StageResult:
         refit_task = replace(
             task,
             folder=str(folder / "refit"),
+            copy=None if copy is None else copy / "refit",
             refit=trained.best_epoch,
             catalogue=_save_catalogue(counted_histories, task.n_items, folder / "refit.npy"),
             log_q=_save_shares(counted_histories, task.n_items, folder / "refit_log_q.npy") if task.log_q else None,
@@ -112,6 +122,8 @@ def _run(context: StageContext, folder: Path) -> StageResult:
         heads=calibration.heads,
     )
     shutil.rmtree(folder, ignore_errors=True)
+    if copy is not None:
+        copy.remove()
     return StageResult(
         rows_in=histories.rows,
         rows_out=histories.rows,
@@ -177,7 +189,9 @@ def _plan_key(context: StageContext) -> str:
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _prepare(context: StageContext, histories: pa.Table, version: int, folder: Path) -> tuple[TrainingTask, str | None]:
+def _prepare(
+    context: StageContext, histories: pa.Table, version: int, folder: Path, copy: StoragePath | None
+) -> tuple[TrainingTask, str | None]:
     """(the task of the training processes, key of the content's space); ``histories`` are the rows of ``version``."""
     settings = context.settings
     if not len(split_histories(histories, "validation").targets):
@@ -188,6 +202,8 @@ def _prepare(context: StageContext, histories: pa.Table, version: int, folder: P
     if settings.training.resume == "never":
         shutil.rmtree(folder)
         folder.mkdir()
+        if copy is not None:
+            copy.remove()
     save_settings(settings, folder)
     matrix, space_key = fit_content(context, histories) if settings.tower.reads_content else (None, None)
     task = TrainingTask(
@@ -199,6 +215,7 @@ def _prepare(context: StageContext, histories: pa.Table, version: int, folder: P
         log_q=_save_shares(histories, n_items, folder / "log_q.npy") if settings.objective.needs_shares else None,
         catalogue=_save_catalogue(histories, n_items, folder / "catalogue.npy"),
         folder=str(folder),
+        copy=copy,
     )
     return task, space_key
 

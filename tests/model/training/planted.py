@@ -14,6 +14,7 @@ from deltalake import write_deltalake
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.histories import FeedSettings
 from learn_spark.core.settings.training import ObjectiveSettings, TrainingSettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.towers.content import ContentTower
@@ -108,6 +109,7 @@ def make_loop(
     objective: dict[str, Any] | None = None,
     group: ProcessGroup | None = None,
     console: Reporter | None = None,
+    copy: StoragePath | None = None,
     **training: Any,
 ) -> TrainingLoop:
     folder.mkdir(exist_ok=True)
@@ -140,5 +142,6 @@ def make_loop(
         ),
         validate=validate,
         folder=folder,
+        copy=copy,
         console=console or Reporter(quiet=True),
     )

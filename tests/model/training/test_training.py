@@ -14,6 +14,7 @@ import torch
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import load_settings
 from learn_spark.core.settings.training import TrainingSettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.manifest import ModelError
 from learn_spark.model.store import load_model, read_curve, save_model
@@ -83,6 +84,20 @@ def test_a_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     assert progress["epoch"] == 1 or progress["batch"] >= 4
     assert make_loop(tmp_path / "run").fit().resumed_at == progress["epoch"]
     assert make_loop(tmp_path / "run", resume="never").fit().resumed_at == 0
+
+
+def test_another_machine_resumes_from_the_copy_of_checkpoints(tmp_path: Path, bucket: StoragePath) -> None:
+    copy, options = bucket / "training" / "checkpoints", {"epochs": 3}
+    whole = make_loop(tmp_path / "whole", **options)
+    whole.fit()
+    with pytest.raises(KeyboardInterrupt):
+        make_loop(tmp_path / "one", break_after=13, copy=copy, **options).fit()
+    # One newest state and one best state: older ones go from the copy too.
+    assert [name.partition("-")[0] for name in copy.names()] == ["best", "last"]
+    there = make_loop(tmp_path / "other", copy=copy, **options)
+    there.checkpoints.fetch()
+    assert there.fit().resumed_at == 1
+    same_weights(whole, there)
 
 
 def test_a_damaged_checkpoint_is_not_trusted(tmp_path: Path) -> None:
