@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Installs what the tests of storage need beside .venv: an S3 server in .venv-servers, and Spark's connector of S3.
+# Installs what the tests of storage need beside .venv: an S3 server and an HDFS in .venv-servers, Spark's connector of
+# S3, and Python's client of HDFS.
 # Does nothing where all is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly VENV=.venv-servers STAMP=.venv-servers/.installed
-wanted=$(cat requirements/servers.txt learn_spark/core/s3_jars.txt learn_spark/core/*.java scripts/test_servers.sh | cksum)
+wanted=$(cat requirements/servers.txt tests/servers.py learn_spark/core/s3_jars.txt learn_spark/core/*.java scripts/test_servers.sh | cksum)
 [[ -f $STAMP && $(<"$STAMP") == "$wanted" && -d .venv/share/learn-spark/jars/s3 ]] && exit 0
 echo "installing the servers of the tests in $VENV"
 .venv/bin/uv venv --quiet --allow-existing --python .venv/bin/python "$VENV"
 .venv/bin/uv pip install --quiet --python "$VENV/bin/python" --require-hashes -r requirements/servers.txt
-.venv/bin/learn-spark setup --s3
+.venv/bin/learn-spark setup --s3 --hdfs
+.venv/bin/python -m tests.servers
 echo "$wanted" >"$STAMP"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers import make_bucket, s3_server
+from tests.places import empty_place
+from tests.servers import hdfs_server, make_bucket, s3_server
 
 os.environ.update(
     GX_ANALYTICS_ENABLED="false",
@@ -26,7 +26,7 @@ os.environ.update(
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.settings.platform import SparkSettings
-from learn_spark.core.storage.path import StoragePath, storage_path
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.pipeline.runner import Outcome, run_stages
 from tests.world import QUICK_JVM, write_config, write_raw
 
@@ -57,6 +57,7 @@ SMALL_SPARK = SparkSettings(
 HEAVY_FIXTURES = {
     "spark",
     "bucket",
+    "hdfs",
     "place",
     "llm_folder",
     "tiny_llm",
@@ -214,17 +215,17 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoragePath]:
         yield make_bucket(url)
 
 
-@pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
-    """An empty place for tables: a folder, and the same test again an address in S3."""
-    if request.param == "folder":
-        return storage_path(tmp_path)
-    from learn_spark.core.tables.reach import reach
+@pytest.fixture(scope="session")
+def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoragePath]:
+    """The root of an HDFS."""
+    with hdfs_server(tmp_path_factory.mktemp("hdfs")) as address:
+        yield StoragePath(address)
 
-    address: StoragePath = request.getfixturevalue("bucket") / f"{tmp_path.name}-{secrets.token_hex(4)}"
-    if "spark" in request.fixturenames:
-        reach(request.getfixturevalue("spark"), [address])
-    return address
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest) -> StoragePath:
+    """An empty place for tables: a folder, and the same test again an address in S3."""
+    return empty_place(request.param, request)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from urllib.request import urlopen
 
 from pyarrow.fs import S3FileSystem
 
+from learn_spark.core.connectors import fetch_jars
+from learn_spark.core.install import Jar, pyspark_folder
 from learn_spark.core.storage.path import S3Access, StoragePath
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +89,48 @@ def make_bucket(url: str) -> StoragePath:
     return StoragePath(f"s3://{name}", S3Access(endpoint=url))
 
 
+# A name node and a data node in one JAR, and what it starts with.
+HDFS_JARS = (
+    Jar(
+        "org.apache.hadoop",
+        "hadoop-client-minicluster",
+        "3.4.1",
+        "5b90be54a39d856f237a4530e25f62aea4b67c180c73b5cfb1aff35c502b2d29",
+    ),
+    Jar("junit", "junit", "4.13.2", "8e495b634469d64fb8acfa3495a065cbacc8a0fff55ce1e31007be4c16dc57d3"),
+    Jar("org.hamcrest", "hamcrest-core", "1.3", "66fdef91e9739348df7a096aa384a5685f4e875584cce89386a7a47251c4d8e9"),
+)
+HDFS_FOLDER = ROOT / ".venv-servers" / "hdfs"
+
+
+@contextmanager
+def hdfs_server(folder: Path) -> Iterator[str]:
+    """The address of a new HDFS of one name node and one data node, started here."""
+    missing = [jar.file_name for jar in HDFS_JARS if not (HDFS_FOLDER / jar.file_name).is_file()]
+    assert not missing, f"{missing} are missing in {HDFS_FOLDER}: make servers fetches them"
+    port = free_port()
+    classpath = f"{HDFS_FOLDER}/*:{pyspark_folder()}/jars/*"
+    command = ["java", "-Xmx400m", f"-Dtest.build.data={folder}", "-cp", classpath]
+    command += ["org.apache.hadoop.mapreduce.MiniHadoopClusterManager", "-nomr", "-format", "-datanodes", "1"]
+    command += ["-nnport", str(port), "-nnhttpport", str(free_port())]
+    log_file = folder / "hdfs.log"
+    with log_file.open("wb") as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
+    try:
+        address = StoragePath(f"hdfs://127.0.0.1:{port}")
+        for _ in range(600):
+            assert server.poll() is None, log_file.read_text(encoding="utf-8")
+            try:
+                (address / "ready").write_text("a data node has it")
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
 class LostAnswers:
     """A proxy of an S3 server that forwards every request, and gives no answer to the first ``lose`` uploads of files
     whose path contains ``part``: they succeed, and their sender does not learn it.
@@ -138,3 +182,7 @@ class LostAnswers:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+if __name__ == "__main__":  # make servers
+    fetch_jars(HDFS_JARS, HDFS_FOLDER)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -54,13 +55,10 @@ def install_s3(java: str = "java", folder: Path | None = None) -> list[str]:
     fails; then nothing is installed.
     """
     target = folder or s3_jar_folder()
-    target.mkdir(parents=True, exist_ok=True)
-    missing = [jar for jar in s3_jars() if not _is_installed(target / jar.file_name, jar)]
-    if missing:
-        _fetch_all(missing, target, java)
+    fetched = fetch_jars(s3_jars(), target, java)
     if not log_store_jar(target).is_file():
         _build_log_store(target, java)
-    return [jar.file_name for jar in missing]
+    return fetched
 
 
 def log_store_jar(folder: Path) -> Path:
@@ -119,6 +117,18 @@ def install_hdfs() -> bool:
     return True
 
 
+def fetch_jars(jars: Sequence[Jar], folder: Path, java: str = "java") -> list[str]:
+    """Fetch what of ``jars`` is missing in ``folder`` from Maven Central, by one run of Ivy; the fetched names.
+
+    Raises InstallError where Java, the network or a checksum fails; then nothing is installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [jar for jar in jars if not _is_installed(folder / jar.file_name, jar)]
+    if missing:
+        _fetch_all(missing, folder, java)
+    return [jar.file_name for jar in missing]
+
+
 def _is_installed(path: Path, jar: Jar) -> bool:
     return path.is_file() and sha256(path) == jar.sha256
 
@@ -147,11 +157,11 @@ def _fetch(jars: list[Jar], folder: Path, java: str) -> None:
     except OSError as error:
         raise InstallError(f"{java} does not run ({error.strerror}); Spark 4 needs Java 17 or 21") from None
     except subprocess.TimeoutExpired:
-        raise InstallError("the S3 JARs were not fetched in 10 minutes; check the network and run again") from None
+        raise InstallError("the JARs were not fetched in 10 minutes; check the network and run again") from None
     absent = [jar.file_name for jar in jars if not (folder / jar.file_name).is_file()]
     if process.returncode or absent:
         raise InstallError(
-            f"{', '.join(absent) or 'the S3 JARs'} could not be fetched from Maven Central (exit code "
+            f"{', '.join(absent) or 'the JARs'} could not be fetched from Maven Central (exit code "
             f"{process.returncode}); check the network or proxy, or name a mirror in LEARN_SPARK_IVY_SETTINGS, and run "
             "again"
         )

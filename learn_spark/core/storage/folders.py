@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from learn_spark.core.storage.file_systems import StorageError
 from learn_spark.core.storage.locks import wait_for_lock
-from learn_spark.core.storage.path import StorageError, StoragePath
+from learn_spark.core.storage.path import StoragePath
 
 
 @dataclass(frozen=True)

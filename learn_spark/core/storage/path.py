@@ -6,14 +6,13 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
-from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.file_systems import StorageError, file_system
 from learn_spark.core.storage.files import replace_bytes
 
 # Schemes of addresses -> the scheme that Spark's connectors register.
@@ -21,10 +20,6 @@ SCHEMES = {"s3": "s3a", "s3a": "s3a", "hdfs": "hdfs", "gs": "gs", "abfs": "abfs"
 _ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 # FileSystems of Hadoop and of Arrow both resolve s3 regions by requests unless one is given.
 REGION_OF_OTHER_SERVERS = "us-east-1"
-
-
-class StorageError(LearnSparkError):
-    """A path that cannot be used, or a store that this installation cannot reach."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +135,7 @@ class StoragePath(str):
     def file_system(self) -> pafs.FileSystem:
         """Arrow's file system; ``inner`` is the path in it. Raises StorageError for a store that is not installed."""
         authority = self.partition("://")[2].partition("/")[0]
-        return _file_system(self.scheme, authority, self.s3.server, self.s3.region_name)
+        return file_system(self.scheme, authority, self.s3.server, self.s3.region_name)
 
     @property
     def inner(self) -> str:
@@ -189,6 +184,9 @@ class StoragePath(str):
         temporary = self.parent / f".{self.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
         with self.file_system.open_output_stream(temporary.inner) as file:
             file.write(content)
+        if self.scheme == "hdfs":
+            self.file_system.handler.fs.mv(temporary.inner, self.inner, overwrite=True)
+            return
         if self.is_file():
             self.file_system.delete_file(self.inner)
         self.file_system.move(temporary.inner, self.inner)
@@ -254,42 +252,3 @@ def storage_path(text: str | Path, s3: S3Access | None = None) -> StoragePath:
         raise StorageError(f"{text} names no {'host' if path.scheme == 'hdfs' else 'bucket'}")
     normal = "s3" if path.scheme == "s3a" else path.scheme
     return StoragePath(f"{normal}{str(path)[len(path.scheme) :]}".rstrip("/"), path.s3)
-
-
-@lru_cache(maxsize=32)
-def _file_system(scheme: str, authority: str, server: str | None, region: str | None) -> pafs.FileSystem:
-    if not scheme:
-        return pafs.LocalFileSystem()
-    if scheme in ("s3", "s3a"):
-        at = urlsplit(server) if server else None
-        return pafs.S3FileSystem(
-            region=region, scheme=at.scheme if at else "https", endpoint_override=at.netloc if at else None
-        )
-    if scheme == "gs":
-        return pafs.GcsFileSystem()
-    if scheme == "hdfs":
-        return _hdfs(authority)
-    return _through_fsspec(scheme, authority)
-
-
-def _hdfs(authority: str) -> pafs.FileSystem:
-    try:
-        from hdfs_native.fsspec import HdfsFileSystem
-    except ImportError:
-        raise StorageError(
-            "hdfs:// needs the package hdfs-native, which is not installed: learn-spark setup --hdfs installs it"
-        ) from None
-    host, _, port = authority.partition(":")
-    system = HdfsFileSystem(host=host, port=int(port) if port else None)
-    return pafs.PyFileSystem(pafs.FSSpecHandler(system))
-
-
-def _through_fsspec(scheme: str, authority: str) -> pafs.FileSystem:
-    import fsspec
-
-    try:
-        account = authority.partition("@")[2].partition(".")[0]
-        system = fsspec.filesystem(scheme, **({"account_name": account} if account else {}))
-    except (ImportError, ValueError) as error:
-        raise StorageError(f"{scheme}:// needs the package adlfs: {error}") from None
-    return pafs.PyFileSystem(pafs.FSSpecHandler(system))

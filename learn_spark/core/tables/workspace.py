@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learn_spark.core.errors import SettingsError
-from learn_spark.core.storage.path import StorageError, StoragePath, storage_path
+from learn_spark.core.storage.file_systems import StorageError
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.layout import MARKER, check_layout, has_tables
 

@@ -9,7 +9,8 @@ import pytest
 
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings, load_settings
-from learn_spark.core.storage.path import S3Access, StorageError, StoragePath, storage_path
+from learn_spark.core.storage.file_systems import StorageError
+from learn_spark.core.storage.path import S3Access, StoragePath, storage_path
 
 MINIO = S3Access(endpoint="http://minio:9000")
 
