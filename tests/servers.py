@@ -123,7 +123,7 @@ def hdfs_server(folder: Path) -> Iterator[str]:
             try:
                 (address / "ready").write_text("a data node has it")
                 break
-            except OSError:
+            except (OSError, RuntimeError):  # the client of HDFS raises both
                 time.sleep(0.5)
         yield address
     finally:

@@ -51,7 +51,8 @@ def _hdfs(authority: str) -> pafs.FileSystem:
             return info | {"mtime": info["modification_time"] / 1000}
 
     host, _, port = authority.partition(":")
-    system = WithTimes(host=host, port=int(port) if port else None)
+    # By default a client tries a name node that does not answer for minutes.
+    system = WithTimes(host=host, port=int(port) if port else None, **{"dfs.client.failover.max.attempts": "3"})
     return pafs.PyFileSystem(pafs.FSSpecHandler(system))
 
 

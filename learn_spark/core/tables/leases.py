@@ -106,7 +106,7 @@ class _Holder:
     def _keep(self) -> None:
         while not self._stop.wait(lease_seconds() / 6):
             # A store that does not answer now may answer before the time is over.
-            with suppress(OSError, LearnSparkError):
+            with suppress(Exception):
                 self.renew()
 
 
@@ -168,7 +168,7 @@ def lease(place: StoragePath, names: Sequence[tuple[str, Mode]], resource: str, 
             _holders.discard(holder)
             _release(holder)
     finally:
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):
             holder.file.remove()
 
 
