@@ -6,12 +6,10 @@ import os
 import secrets
 import socket
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -134,54 +132,27 @@ def hdfs_server(folder: Path) -> Iterator[str]:
 class LostAnswers:
     """A proxy of an S3 server that forwards every request, and gives no answer to the first ``lose`` uploads of files
     whose path contains ``part``: they succeed, and their sender does not learn it.
+
+    It is a process of its own, because calls into Rust keep Python's other threads waiting.
     """
 
     def __init__(self, server: str, part: str, lose: int = 1) -> None:
-        self.lost: list[str] = []
-        lock, host = threading.Lock(), server.partition("://")[2]
-        lost = self.lost
+        command = [sys.executable, "-m", "tests.lossy_proxy", server.partition("://")[2], part, str(lose)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.url = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def forward(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with closing(HTTPConnection(host, timeout=60)) as connection:
-                    connection.request(self.command, self.path, body or None, dict(self.headers.items()))
-                    answer = connection.getresponse()
-                    content = answer.read()
-                with lock:
-                    loses = self.command == "PUT" and part in self.path and len(lost) < lose and answer.status == 200
-                    if loses:
-                        lost.append(self.path)
-                if loses:
-                    self.close_connection = True
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    return
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
-                        self.send_header(name, value)
-                length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
-                self.send_header("Content-Length", length or "0")
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Nothing: the server has its own log."""
-
-        for method in ("GET", "PUT", "HEAD", "POST", "DELETE"):
-            setattr(Handler, f"do_{method}", Handler.forward)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    def lost(self) -> int:
+        """The number of answers that were lost."""
+        with urlopen(f"{self.url}/?lost") as answer:
+            return int(answer.read())
 
     def __enter__(self) -> LostAnswers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._process.kill()
+        self._process.wait()
 
 
 if __name__ == "__main__":  # make servers

@@ -175,7 +175,7 @@ def _ranks(
     rows = rows.sort_by([(name, "ascending") for name in ("run_id", "method", "user_id", "item_id")])
     keys = pc.binary_join_element_wise(rows["run_id"], rows["method"], "\n").dictionary_encode().combine_chunks()
     starts = np.flatnonzero(np.diff(keys.indices.to_numpy(), prepend=-1))
-    ends = [*starts[1:], len(rows)]
+    ends = [*starts[1:], len(rows)] if len(rows) else []
     ranks = {}
     for start, end in zip(starts.tolist(), ends, strict=True):
         run_id, _, method = keys[start].as_py().partition("\n")

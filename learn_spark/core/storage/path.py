@@ -247,7 +247,7 @@ def storage_path(text: str | Path, s3: S3Access | None = None) -> StoragePath:
     if path.is_local:
         return StoragePath(str(Path(path.removeprefix("file:")).expanduser().resolve()), path.s3)
     if path.scheme not in SCHEMES:
-        raise StorageError(f"{text} has the unknown scheme {path.scheme}://; known are {', '.join(sorted(SCHEMES))}")
+        raise StorageError(f"{text} has the unknown scheme {path.scheme}; known are {', '.join(sorted(SCHEMES))}")
     if not urlsplit(path).netloc:
         raise StorageError(f"{text} names no {'host' if path.scheme == 'hdfs' else 'bucket'}")
     normal = "s3" if path.scheme == "s3a" else path.scheme

@@ -42,9 +42,13 @@ def holder(place: StoragePath) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_second_holder_is_refused_until_the_first_one_ends(place: StoragePath) -> None:
+def test_a_second_holder_is_refused_until_the_first_one_ends(
+    place: StoragePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEARN_SPARK_LEASE_SECONDS", "12")
     with lease(place, [("workspace", "shared"), ("items", "exclusive")], "the workspace", "a run of ingest") as held:
         held.at("stage ingest")
+        time.sleep(4)  # until the next renewal, which writes it
         with (
             pytest.raises(LockedError) as refused,
             lease(place, [("workspace", "shared"), ("items", "exclusive")], "the workspace", "a run of item_text"),

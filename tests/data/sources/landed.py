@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from learn_spark.core.settings import Settings
+from learn_spark.core.storage.path import storage_path
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.landing import Landing
 
@@ -15,7 +16,7 @@ from learn_spark.data.sources.landing import Landing
 def landed_rows(spark: SparkSession, settings: Settings, place: Path) -> tuple[list[Any], list[Any], list[Any]]:
     """(good items, good events, refused events) of all files of a source of one's own."""
     source, folder = source_of(settings.source), Path(settings.source.path)
-    landing = Landing(spark, source, folder, source.files(folder), place, settings.source.time_formats)
+    landing = Landing(spark, source, folder, source.files(folder), storage_path(place), settings.source.time_formats)
     items = landing.items()
     assert items is not None
     events = landing.events(items.good().select("item_id"))

@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.source import FilesSourceSettings
+from learn_spark.core.storage.path import storage_path
 from learn_spark.data.sources.column_names import distinct_names
 from learn_spark.data.sources.configured import ConfiguredSource
 from learn_spark.data.sources.headers import check_columns
@@ -263,7 +264,7 @@ def test_parquet_of_several_schemas(spark: SparkSession, tmp_path: Path) -> None
         )
         source = ConfiguredSource(settings)
         files = source.files(tmp_path)
-        landed = Landing(spark, source, tmp_path, files, tmp_path / f"scratch-{unit}").events(
+        landed = Landing(spark, source, tmp_path, files, storage_path(tmp_path / f"scratch-{unit}")).events(
             spark.createDataFrame([("A1",)], "item_id string")
         )
         assert landed is not None
