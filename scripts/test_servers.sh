@@ -10,6 +10,5 @@ wanted=$(cat requirements/servers.txt tests/servers.py learn_spark/core/s3_jars.
 echo "installing the servers of the tests in $VENV"
 .venv/bin/uv venv --quiet --allow-existing --python .venv/bin/python "$VENV"
 .venv/bin/uv pip install --quiet --python "$VENV/bin/python" --require-hashes -r requirements/servers.txt
-.venv/bin/learn-spark setup --s3 --hdfs
 .venv/bin/python -m tests.servers
 echo "$wanted" >"$STAMP"

@@ -15,8 +15,8 @@ from urllib.request import urlopen
 
 from pyarrow.fs import S3FileSystem
 
-from learn_spark.core.connectors import fetch_jars
-from learn_spark.core.install import Jar, pyspark_folder
+from learn_spark.core.connectors import fetch_jars, install_hdfs, install_s3
+from learn_spark.core.install import Jar, java_of, pyspark_folder
 from learn_spark.core.storage.path import S3Access, StoragePath
 
 ROOT = Path(__file__).parents[1]
@@ -156,4 +156,7 @@ class LostAnswers:
 
 
 if __name__ == "__main__":  # make servers
-    fetch_jars(HDFS_JARS, HDFS_FOLDER)
+    java = java_of(os.environ.get("JAVA_HOME"))
+    install_s3(java)
+    install_hdfs()
+    fetch_jars(HDFS_JARS, HDFS_FOLDER, java)
