@@ -78,7 +78,7 @@ class Reporter:
     def heading(self, text: str) -> None:
         """Print a heading in bold."""
         self._print(text, "bold")
-        self.ticker.at_stage(text)
+        self.ticker.at_stage(text.partition(":")[0])  # its summary is printed once
 
     def say(self, text: str) -> None:
         """Print one line of progress, indented below its heading."""
