@@ -99,7 +99,8 @@ def open(where: str | Path, overrides: Sequence[str] = ()) -> OpenWorkspace:
     folder = Path(where).expanduser()
     if not folder.is_dir():
         config = find_config(str(where))
-        return OpenWorkspace(Workspace.open(load_settings(config, overrides).workspace), config, tuple(overrides))
+        settings = load_settings(config, overrides)
+        return OpenWorkspace(Workspace.open(settings.place, settings.scratch), config, tuple(overrides))
     saved = sorted(folder.glob("runs/*/settings.yaml"))
     if not saved:
         raise SettingsError(

@@ -72,7 +72,9 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
     for table, keep in versions.items():
         files = _vacuum(workspace, table, keep, days * 24, dry_run=True)
         if files:
-            size = sum(_size(Path(workspace.table(table)) / file) for file in files)
+            place = workspace.table(table)
+            sizes = {entry.path: entry.size for entry in place.files()}
+            size = sum(sizes.get(place / file, 0) for file in files)
             removable.append(Removable("files", table, f"{len(files):,} files of no kept version", size))
     return Retention(tuple(removable), versions, days * 24)
 
@@ -173,7 +175,3 @@ def _vacuum(workspace: Workspace, table: str, keep: Sequence[int], hours: int, *
     return open_table(workspace.table(table)).vacuum(
         retention_hours=hours, dry_run=dry_run, enforce_retention_duration=False, keep_versions=list(keep)
     )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
