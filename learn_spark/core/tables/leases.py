@@ -192,6 +192,9 @@ def _take(holder: _Holder, names: Sequence[tuple[str, Mode]], resource: str) -> 
             raise LockedError(what, _holder_text(holder.place, first))
         dead = {one.token for one in others}
         if _replace(holder.place, table, [one for one in leases if one.token not in dead] + mine):
+            for token in dead:
+                with suppress(OSError, RuntimeError):
+                    (holder.file.parent / token).remove()
             return
         time.sleep(random.uniform(0.0, _LONGEST_PAUSE))
 

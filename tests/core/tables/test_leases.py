@@ -106,6 +106,8 @@ def test_the_lease_of_a_killed_process_is_free_after_its_time(
     while True:
         try:
             with lease(place, [("items", "exclusive")], "the workspace", "the next run"):
+                # Nothing is left of the process that was killed.
+                assert len((place / "locks" / "holders").names()) == 1
                 break
         except LockedError:
             assert time.monotonic() - killed < 60
