@@ -11,10 +11,9 @@ import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 from zipfile import ZipFile, ZipInfo
 
-from learn_spark.core.install import InstallError, Jar, jar_folder, pyspark_folder, sha256
+from learn_spark.core.install import InstallError, Jar, fetch_with_ivy, jar_folder, pyspark_folder, sha256
 
 HDFS_CLIENT = "hdfs-native==0.14.7"
 # Delta's own store for s3a can lose a commit where two writers meet (docs/storage.md).
@@ -91,17 +90,6 @@ def _build_log_store(folder: Path, java: str) -> None:
     temporary.replace(log_store_jar(folder))
 
 
-def _fetch_all(missing: list[Jar], target: Path, java: str) -> None:
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target) as temporary:
-        fetched = Path(temporary)
-        _fetch(missing, fetched, java)
-        for jar in missing:
-            if not _is_installed(fetched / jar.file_name, jar):
-                raise InstallError(f"{jar.file_name} was fetched with another SHA-256 than expected; nothing installed")
-        for jar in missing:
-            (fetched / jar.file_name).replace(target / jar.file_name)
-
-
 def install_hdfs() -> bool:
     """Install the HDFS client of Python with pip, without its dependencies; whether it was missing.
 
@@ -124,44 +112,18 @@ def fetch_jars(jars: Sequence[Jar], folder: Path, java: str = "java") -> list[st
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [jar for jar in jars if not _is_installed(folder / jar.file_name, jar)]
-    if missing:
-        _fetch_all(missing, folder, java)
+    if not missing:
+        return []
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
+        fetched = Path(temporary)
+        fetch_with_ivy(missing, fetched, java)
+        for jar in missing:
+            if not _is_installed(fetched / jar.file_name, jar):
+                raise InstallError(f"{jar.file_name} was fetched with another SHA-256 than expected; nothing installed")
+        for jar in missing:
+            (fetched / jar.file_name).replace(folder / jar.file_name)
     return [jar.file_name for jar in missing]
 
 
 def _is_installed(path: Path, jar: Jar) -> bool:
     return path.is_file() and sha256(path) == jar.sha256
-
-
-def _fetch(jars: list[Jar], folder: Path, java: str) -> None:
-    ivy = next(iter(sorted((pyspark_folder() / "jars").glob("ivy-*.jar"))), None)
-    if ivy is None:
-        raise InstallError(f"{pyspark_folder() / 'jars'} contains no ivy-*.jar; reinstall pyspark")
-    wanted = "\n".join(
-        f"<dependency org={quoteattr(jar.group)} name={quoteattr(jar.artifact)} rev={quoteattr(jar.version)} "
-        'conf="default->default(*),master(*)" transitive="false"/>'
-        for jar in jars
-    )
-    module = folder / "ivy.xml"
-    module.write_text(
-        '<ivy-module version="2.0"><info organisation="learn-spark" module="connectors"/><configurations>'
-        f'<conf name="default"/></configurations><dependencies>{wanted}</dependencies></ivy-module>',
-        encoding="utf-8",
-    )
-    command = [java, "-cp", str(ivy), "org.apache.ivy.Main", "-ivy", str(module), "-cache", str(folder / "cache")]
-    if settings := os.environ.get("LEARN_SPARK_IVY_SETTINGS"):
-        command += ["-settings", settings]
-    command += ["-retrieve", str(folder / "[artifact]-[revision].[ext]")]
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    except OSError as error:
-        raise InstallError(f"{java} does not run ({error.strerror}); Spark 4 needs Java 17 or 21") from None
-    except subprocess.TimeoutExpired:
-        raise InstallError("the JARs were not fetched in 10 minutes; check the network and run again") from None
-    absent = [jar.file_name for jar in jars if not (folder / jar.file_name).is_file()]
-    if process.returncode or absent:
-        raise InstallError(
-            f"{', '.join(absent) or 'the JARs'} could not be fetched from Maven Central (exit code "
-            f"{process.returncode}); check the network or proxy, or name a mirror in LEARN_SPARK_IVY_SETTINGS, and run "
-            "again"
-        )

@@ -13,10 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 from learn_spark.core.errors import LearnSparkError
 
@@ -70,28 +71,40 @@ def jar_paths(folder: Path | None = None) -> list[Path]:
     return paths
 
 
-def fetch_with_ivy(jar: Jar, folder: Path, java: str = "java") -> None:
-    """Download ``jar`` from Maven Central into ``folder``, by the Ivy that Spark contains.
+def fetch_with_ivy(jars: Sequence[Jar], folder: Path, java: str = "java") -> None:
+    """Download ``jars`` from Maven Central into ``folder``, by one run of the Ivy that Spark contains.
 
     The environment variable LEARN_SPARK_IVY_SETTINGS may name an ivysettings.xml, such as one for a mirror. Raises
-    InstallError if Java or Ivy is missing, or if the download fails.
+    InstallError if Java or Ivy is missing, or if a download fails.
     """
     ivy = next(iter(sorted((pyspark_folder() / "jars").glob("ivy-*.jar"))), None)
     if ivy is None:
         raise InstallError(f"{pyspark_folder() / 'jars'} contains no ivy-*.jar; reinstall pyspark")
-    command = [java, "-cp", str(ivy), "org.apache.ivy.Main", "-confs", "default", "-notransitive"]
+    wanted = "\n".join(
+        f"<dependency org={quoteattr(jar.group)} name={quoteattr(jar.artifact)} rev={quoteattr(jar.version)} "
+        'conf="default->default(*),master(*)" transitive="false"/>'
+        for jar in jars
+    )
+    module = folder / "ivy.xml"
+    module.write_text(
+        '<ivy-module version="2.0"><info organisation="learn-spark" module="jars"/><configurations>'
+        f'<conf name="default"/></configurations><dependencies>{wanted}</dependencies></ivy-module>',
+        encoding="utf-8",
+    )
+    command = [java, "-cp", str(ivy), "org.apache.ivy.Main", "-ivy", str(module), "-cache", str(folder / "ivy-cache")]
     if settings := os.environ.get("LEARN_SPARK_IVY_SETTINGS"):
         command += ["-settings", settings]
-    command += ["-cache", str(folder / "ivy-cache"), "-dependency", jar.group, jar.artifact, jar.version]
     command += ["-retrieve", str(folder / "[artifact]-[revision].[ext]")]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=600)
     except OSError as error:
         raise InstallError(f"{java} does not run ({error.strerror}); Spark 4 needs Java 17 or 21") from None
     except subprocess.TimeoutExpired:
-        raise InstallError(f"{jar.file_name} was not fetched in 10 minutes; check the network and run again") from None
-    if process.returncode or not (folder / jar.file_name).is_file():
-        coordinates = f"{jar.group}:{jar.artifact}:{jar.version}"
+        names = ", ".join(jar.file_name for jar in jars)
+        raise InstallError(f"{names} was not fetched in 10 minutes; check the network and run again") from None
+    absent = [jar for jar in jars if not (folder / jar.file_name).is_file()]
+    if process.returncode or absent:
+        coordinates = ", ".join(f"{jar.group}:{jar.artifact}:{jar.version}" for jar in absent or jars)
         raise InstallError(
             f"{coordinates} could not be fetched from Maven Central (exit code {process.returncode}); check the "
             "network or proxy, or name a mirror in LEARN_SPARK_IVY_SETTINGS, and run again"
@@ -202,16 +215,12 @@ def install(java_home: str | None = None) -> None:
     """
     java = java_of(java_home)
     folder = jar_folder()
-    for name in install_jars(folder, lambda jar, where: fetch_with_ivy(jar, where, java)):
+    for name in install_jars(folder, lambda jar, where: fetch_with_ivy([jar], where, java)):
         print(f"fetched {name} (checksum verified)")
     pyspark, scripts = pyspark_folder(), Path(sys.executable).parent
     conf = pyspark / "conf"
-    foreign = [
-        conf / name
-        for name in write_spark_files(
-            conf, spark_files([*jar_paths(folder), *sorted((folder / "s3").glob("*.jar"))], java_home)
-        )
-    ]
+    jars = [*jar_paths(folder), *sorted((folder / "s3").glob("*.jar"))]
+    foreign = [conf / name for name in write_spark_files(conf, spark_files(jars, java_home))]
     launcher = {"find-spark-home": launcher_file(pyspark)}
     foreign += [scripts / name for name in write_spark_files(scripts, launcher, "FIND_SPARK_HOME_PYTHON_SCRIPT")]
     for path in foreign:

@@ -20,7 +20,6 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.report.figures import wilson
-from learn_spark.report.files import put
 from learn_spark.report.plots.curve import draw_curve
 from learn_spark.report.plots.dots import Group, Value, draw_dots
 from learn_spark.report.plots.render import Plot
@@ -52,9 +51,10 @@ def report_experiment(
     Raises GateError after the page is written if a check failed; LearnSparkError as ``ab_report.run``.
     """
     result = run(settings, console, verbose=verbose, spark=spark)
-    reports = Workspace.open(settings.workspace).folder("reports")
-    page = put(reports / f"{settings.name}.html", render(result))
-    put(reports / f"{settings.name}.json", as_json(result))
+    reports = Workspace.open(settings.workspace).place / "reports"
+    page = reports / f"{settings.name}.html"
+    page.write_text(render(result))
+    (reports / f"{settings.name}.json").write_text(as_json(result))
     console.say(f"report  {page}")
     require_sound(result, page)
     return result

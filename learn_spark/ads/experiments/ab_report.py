@@ -14,6 +14,7 @@ from learn_spark.ads.experiments.users import make_users
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError
 from learn_spark.core.settings.experiment import ExperimentSettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
@@ -56,7 +57,7 @@ def run(
             spark.stop()
 
 
-def require_sound(result: ExperimentResult, page: Path) -> None:
+def require_sound(result: ExperimentResult, page: StoragePath) -> None:
     """Raise GateError if a check or the logs' quality gate failed; ``page`` is the report that shows them."""
     failed = [f"{check.name}: {check.observed} ({check.meaning})" for check in result.failed]
     if failed:

@@ -7,11 +7,6 @@ import secrets
 from pathlib import Path
 
 
-def replace_file(path: Path, content: str) -> None:
-    """Write a text file atomically, in UTF-8; the folder is made if it is not there."""
-    replace_bytes(path, content.encode("utf-8"))
-
-
 def replace_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically; the folder is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from learn_spark.core.tables.leases import require_leases
 from learn_spark.core.tables.log import append_table, is_checked_without_spark
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import SMALL_ROWS
-from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
+from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table, open_version
 
 if TYPE_CHECKING:
     from delta.tables import DeltaTable
@@ -177,8 +177,8 @@ def read(spark: SparkSession, path: str, version: int | None = None) -> DataFram
     Spark reads the version's files; the log is read without it, which saves it some jobs. Raises SnapshotError as
     ``Snapshot.open``.
     """
-    snapshot = Snapshot.open(path, version)
-    schema = _spark_schema(open_table(path, snapshot.version))
+    table = open_version(path, version)
+    snapshot, schema = Snapshot.of(table, path), _spark_schema(table)
     if not snapshot.files:
         return no_rows(spark, schema)
     # Spark takes these characters of a path for patterns.

@@ -99,6 +99,16 @@ def rows_of(table: DeltaTable, path: str, columns: list[str] | None = None) -> p
     return table.to_pyarrow_table(columns=columns, filesystem=below)
 
 
+def open_version(path: str, version: int | None = None) -> DeltaTable:
+    """The table at ``version`` (None: the newest). Raises SnapshotError if the table or version does not exist."""
+    try:
+        return open_table(path, version)
+    except TableNotFoundError:
+        raise SnapshotError(f"there is no Delta table at {path}; run the stage that writes it first") from None
+    except DeltaError as error:
+        raise SnapshotError(f"version {version} of {path} cannot be read: {error}") from None
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The files of one table version, sorted by name, with their numbers of rows and their size together.
@@ -128,13 +138,12 @@ class Snapshot:
         Raises SnapshotError if the table or version does not exist, if it has deletion vectors (whose deleted rows
         would be read), or if the log lacks the number of rows of a file.
         """
+        return Snapshot.of(open_version(path, version), path)
+
+    @staticmethod
+    def of(table: DeltaTable, path: str) -> Snapshot:
+        """The snapshot of an open table, which is that at ``path``. Raises SnapshotError as ``open``."""
         place = storage_path(path)
-        try:
-            table = open_table(place, version)
-        except TableNotFoundError:
-            raise SnapshotError(f"there is no Delta table at {path}; run the stage that writes it first") from None
-        except DeltaError as error:
-            raise SnapshotError(f"version {version} of {path} cannot be read: {error}") from None
         actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
         # The list of files does not contain deletion vectors.
         if pa.table(table.deletion_vectors()).num_rows:
