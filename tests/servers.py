@@ -71,10 +71,11 @@ def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 _logs: dict[str, Path] = {}
 
 
-def requests_of(bucket: StoragePath) -> int:
-    """The number of requests that the server of a bucket has answered."""
+def requests_of(bucket: StoragePath, kind: str = "") -> int:
+    """The number of requests that the server of a bucket has answered; ``kind``: those with this text in their line."""
     assert bucket.s3.server is not None
-    return _logs[bucket.s3.server].read_text(encoding="utf-8").count("HTTP/1.1")
+    lines = _logs[bucket.s3.server].read_text(encoding="utf-8").splitlines()
+    return sum("HTTP/1.1" in line and kind in line for line in lines)
 
 
 def make_bucket(url: str) -> StoragePath:

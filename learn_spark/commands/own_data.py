@@ -44,6 +44,11 @@ def init(
         from learn_spark.data.guesses.look import look
         from learn_spark.data.guesses.settings_file import described, settings_text, write_new
 
+        if "://" in folder:
+            raise SettingsError(
+                f"init looks at files of this machine, and {folder} is an address: run it on a folder with some of the "
+                f"files, and write source.path: {folder} in the settings that it makes"
+            )
         place = Path(folder).expanduser()
         name = place.resolve().stem or "shop"
         path = Path(output or f"{name}.yaml").expanduser()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from learn_spark.core.settings import Settings
+from learn_spark.core.stages.context import session_of
 from learn_spark.core.stages.stage import Stage
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
@@ -13,9 +15,12 @@ from learn_spark.data.sources.deliveries import new_files, reader_version
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.headers import Incoming, check_columns, incoming
 from learn_spark.data.sources.ingest import TABLES
-from learn_spark.data.sources.location import resolve
+from learn_spark.data.sources.location import source_folder
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import check_model
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,13 @@ def check_settings(stages: Sequence[Stage], settings: Settings) -> None:
 def delivery(settings: Settings, workspace: Workspace, *, force: bool) -> Delivery:
     """Look at the files that ingest would read. Raises LocationError for missing files, and for a file that lacks a
     column or cannot be read, unless ``source.unreadable`` is skip."""
-    source, folder = settings.source, resolve(settings.source.path)
-    notes = check_columns(source, folder)
-    files = source_of(source).files(folder)
+    source, folder = settings.source, source_folder(settings.source.path, settings.storage.s3())
+
+    def session() -> SparkSession:
+        return session_of(settings, workspace)
+
+    notes = check_columns(source, folder, session)
+    files = source_of(source, session).files(folder)
     if not force and all(current_version(workspace.table(table)) is not None for table in TABLES):
         files = new_files(files, workspace, reader_version(source), skipped_too=source.unreadable == "stop")
     return Delivery(incoming(files, "items", source), incoming(files, "events", source), tuple(notes))

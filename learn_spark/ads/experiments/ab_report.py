@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.ads.experiments.analysis import analyse
@@ -14,11 +13,12 @@ from learn_spark.ads.experiments.users import make_users
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError
 from learn_spark.core.settings.experiment import ExperimentSettings
-from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.storage.path import S3Access, StoragePath
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.exposure_log import log_files
+from learn_spark.data.sources.location import source_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,7 +34,7 @@ def run(
     """
     started = time.monotonic()
     workspace = Workspace.open(settings.workspace)
-    folder, reports = Path(settings.path).expanduser(), workspace.folder("reports")
+    folder, reports = source_folder(settings.path, S3Access()), workspace.folder("reports")
     files = [(file.name, file.state) for of_log in log_files(folder, settings.logs) for file in of_log]
     run_id = new_run_id()
     scratch = workspace.folder("staging", run_id)
@@ -42,7 +42,8 @@ def run(
     try:
         if spark is None:
             log = None if verbose else workspace.folder("logs") / "spark.log"
-            spark = start_session(settings.spark, app="learn-spark ab-report", log_file=log)
+            addresses = [] if folder.is_local else [folder]
+            spark = start_session(settings.spark, app="learn-spark ab-report", log_file=log, addresses=addresses)
         rows = prepare(spark, settings, folder, scratch, reports, console.say)
         console.say(
             f"{rows.read:,} rows: {rows.kept:,} kept, {rows.refused_rows:,} refused, {rows.repeated:,} repeated "

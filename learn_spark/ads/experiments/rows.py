@@ -13,6 +13,7 @@ from learn_spark.core.quality.profile import profile
 from learn_spark.core.quality.reasons import ReasonCount
 from learn_spark.core.quality.table_gate import check_rule_names, rules_of
 from learn_spark.core.settings.experiment import ExperimentSettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.exposure_log import log_files, once, read_logs, rows_by_reason
@@ -46,7 +47,7 @@ class Rows:
 def prepare(
     spark: SparkSession,
     settings: ExperimentSettings,
-    folder: Path,
+    folder: StoragePath,
     scratch: Path,
     reports: Path,
     say: Callable[[str], None] = lambda text: None,

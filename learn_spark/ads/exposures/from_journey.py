@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.ads.exposures.coupons import coupon_sample
@@ -25,7 +24,7 @@ _MAKERS = {"promotion": promotion_sample, "coupon": coupon_sample}
 
 
 def make_exposures(
-    context: StageContext, settings: JourneyExposuresSettings, folder: Path, scratch: StoragePath
+    context: StageContext, settings: JourneyExposuresSettings, folder: StoragePath, scratch: StoragePath
 ) -> ExposuresResult:
     """Write the exposures of ``kinds``, and print their conversions by placement; temporary files go to ``scratch``."""
     started = time.monotonic()

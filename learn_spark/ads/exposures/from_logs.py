@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.period import in_period
 from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
@@ -21,7 +19,7 @@ from learn_spark.data.sources.source import UnreadableFileError
 
 
 def make_exposures(
-    context: StageContext, settings: LogExposuresSettings, folder: Path, scratch: StoragePath
+    context: StageContext, settings: LogExposuresSettings, folder: StoragePath, scratch: StoragePath
 ) -> ExposuresResult:
     """Write the rows that pass the row rules of exposures; refused rows go to quarantine with their reasons.
 
@@ -34,7 +32,7 @@ def make_exposures(
     from pyspark.sql import functions as F
 
     names = contract("exposures").names
-    files = [file for of_log in log_files(folder, settings.logs) for file in of_log]
+    files = [file for of_log in log_files(folder, settings.logs, lambda: context.spark) for file in of_log]
     errors: dict[str, str] = {}
     while True:
         # An observation counts one run of a query.

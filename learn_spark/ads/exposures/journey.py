@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.complete_journey import SHOPS_ZONE, micros, read_columns
 from learn_spark.data.sources.source import RawFile, find_files
 
@@ -46,7 +46,7 @@ class Sample:
     notes: tuple[str, ...] = ()
 
 
-def journey_files(folder: Path) -> list[RawFile]:
+def journey_files(folder: StoragePath) -> list[RawFile]:
     """The files that exposures are made from. Raises LocationError if one is missing."""
     return [file for name in _COLUMNS for file in find_files(folder, f"{name}.parquet", ["events"])]
 
@@ -56,7 +56,7 @@ class Journey:
     """The package's files in ``folder``."""
 
     spark: SparkSession
-    folder: Path
+    folder: StoragePath
 
     def table(self, name: str) -> DataFrame:
         """The needed columns of ``<name>.parquet``. Raises UnreadableFileError if one is missing."""

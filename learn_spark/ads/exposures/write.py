@@ -9,26 +9,27 @@ from learn_spark.ads.exposures import from_interactions, from_journey, from_logs
 from learn_spark.ads.exposures.journey import journey_files
 from learn_spark.ads.exposures.result import ExposuresResult
 from learn_spark.core.settings.ads import (
-    InteractionExposuresSettings,
     JourneyExposuresSettings,
     LogExposuresSettings,
+    exposures_path,
 )
 from learn_spark.core.settings.schema import Settings
-from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.context import StageContext, session_of
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.deliveries import fingerprint
+from learn_spark.data.sources.delta_tables import Session
 from learn_spark.data.sources.exposure_log import log_files
-from learn_spark.data.sources.location import resolve
+from learn_spark.data.sources.location import source_folder
 from learn_spark.data.sources.source import RawFile
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """A hash of the files' names, sizes and times of change; empty for exposures from interactions."""
-    files = _files(settings)
-    return {f"files:{_folder(settings)}": fingerprint(files)} if files else {}
+    """A hash of the files' names and states; empty for exposures from interactions."""
+    files = _files(settings, lambda: session_of(settings, workspace))
+    return {f"files:{_location(settings)}": fingerprint(files)} if files else {}
 
 
 def run(context: StageContext) -> StageResult:
@@ -39,7 +40,7 @@ def run(context: StageContext) -> StageResult:
     """
     scratch = context.staging
     try:
-        with naming_corrupt_files(_files(context.settings)):
+        with naming_corrupt_files(_files(context.settings, lambda: context.spark)):
             result = _make(context, scratch)
     finally:
         scratch.remove()
@@ -63,26 +64,27 @@ def _make(context: StageContext, scratch: StoragePath) -> ExposuresResult:
     folder = _folder(context.settings)
     match context.settings.exposures:
         case LogExposuresSettings() as settings:
-            return from_logs.make_exposures(context, settings, resolve(folder), scratch)
+            return from_logs.make_exposures(context, settings, folder, scratch)
         case JourneyExposuresSettings() as settings:
-            return from_journey.make_exposures(context, settings, resolve(folder), scratch)
+            return from_journey.make_exposures(context, settings, folder, scratch)
         case settings:
             return from_interactions.make_exposures(context, settings)
 
 
-def _files(settings: Settings) -> list[RawFile]:
-    folder = _folder(settings)
+def _files(settings: Settings, session: Session) -> list[RawFile]:
     match settings.exposures:
         case LogExposuresSettings(logs=logs):
-            return [file for files in log_files(resolve(folder), logs) for file in files]
+            return [file for files in log_files(_folder(settings), logs, session) for file in files]
         case JourneyExposuresSettings():
-            return journey_files(resolve(folder))
+            return journey_files(_folder(settings))
         case _:
             return []
 
 
-def _folder(settings: Settings) -> str:
+def _folder(settings: Settings) -> StoragePath:
+    return source_folder(_location(settings), settings.storage.s3())
+
+
+def _location(settings: Settings) -> str:
     """The folder of the exposures' files, as the settings name it."""
-    exposures = settings.exposures
-    path = None if isinstance(exposures, InteractionExposuresSettings) else exposures.path
-    return path or settings.source.path
+    return exposures_path(settings.exposures) or settings.source.path

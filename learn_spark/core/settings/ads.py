@@ -56,7 +56,7 @@ class LogExposuresSettings(PeriodSettings):
     origin: Literal["logs"] = Field(alias="from")
     """Exposures from files that ``logs`` describes."""
     path: str | None = Field(default=None, min_length=1)
-    """Folder of the files; null: source.path."""
+    """Folder or address of the files; null: source.path."""
     logs: list[LogSettings] = Field(default_factory=list)
     """The files and their columns, one entry per kind of file."""
     unreadable: Literal["stop", "skip"] = "stop"
@@ -79,7 +79,7 @@ class JourneyExposuresSettings(PeriodSettings):
     origin: Literal["complete-journey"] = Field(alias="from")
     """Exposures from the promotions and coupons of Complete Journey."""
     path: str | None = Field(default=None, min_length=1)
-    """Folder of the files; null: source.path."""
+    """Folder or address of the files; null: source.path."""
     kinds: list[ExposureKind] = Field(default_factory=lambda: list(get_args(ExposureKind)), min_length=1)
     """promotion: products on display or in the mailer, to each visit; coupon: products of a campaign's coupons, to each
     household that received it.
@@ -99,6 +99,11 @@ class JourneyExposuresSettings(PeriodSettings):
 ExposuresSettings = Annotated[
     InteractionExposuresSettings | LogExposuresSettings | JourneyExposuresSettings, Field(discriminator="origin")
 ]
+
+
+def exposures_path(settings: ExposuresSettings) -> str | None:
+    """The folder or address of the files of exposures; None for source.path, or where they are made from no files."""
+    return None if isinstance(settings, InteractionExposuresSettings) else settings.path
 
 
 Variant = Literal["base", "learn", "learn-adaptor", "gbdt", "gbdt-learn"]

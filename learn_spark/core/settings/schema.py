@@ -7,17 +7,23 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from learn_spark.core.settings.ads import ExposuresSettings, InteractionExposuresSettings, RankingSettings
+from learn_spark.core.settings.ads import (
+    ExposuresSettings,
+    InteractionExposuresSettings,
+    LogExposuresSettings,
+    RankingSettings,
+    exposures_path,
+)
 from learn_spark.core.settings.base import Section
 from learn_spark.core.settings.encoder import EmbeddingSpaceSettings, EncoderSettings, WhitenedSpaceSettings
 from learn_spark.core.settings.features import FlatIndexSettings, IndexSettings, ReleaseSettings
 from learn_spark.core.settings.histories import FeedSettings, HistoriesSettings, LastEventsHistoriesSettings
 from learn_spark.core.settings.platform import PipelineSettings, QualitySettings, SparkSettings, StorageSettings
 from learn_spark.core.settings.search import SearchSettings
-from learn_spark.core.settings.source import TEMPLATE_OF_FORMAT, SourceSettings, TextSettings
+from learn_spark.core.settings.source import TEMPLATE_OF_FORMAT, SourceSettings, TextSettings, described_files
 from learn_spark.core.settings.tower import LearnTowerSettings, TowerSettings
 from learn_spark.core.settings.training import EvaluationSettings, ObjectiveSettings, TrainingSettings
-from learn_spark.core.storage.path import StoragePath, storage_path
+from learn_spark.core.storage.path import SCHEMES, StoragePath, storage_path
 
 
 class Settings(Section):
@@ -76,9 +82,12 @@ class Settings(Section):
 
     @property
     def addresses(self) -> list[StoragePath]:
-        """The addresses among workspace and raw files, which Spark must reach; none where all are folders."""
-        named = [self.place, StoragePath(self.source.path, self.storage.s3())]
-        return [storage_path(place) for place in named if not place.is_local]
+        """The addresses of workspace, raw files and tables, which Spark must reach; none where all are folders."""
+        logs = self.exposures.logs if isinstance(self.exposures, LogExposuresSettings) else []
+        tables = [one.files for one in (*described_files(self.source), *logs) if one.format == "delta"]
+        of_files = [self.source.path, exposures_path(self.exposures), *tables]
+        named = [self.place, *[StoragePath(path, self.storage.s3()) for path in of_files if path]]
+        return [storage_path(place) for place in named if place.scheme in SCHEMES]
 
     @model_validator(mode="before")
     @classmethod

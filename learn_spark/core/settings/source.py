@@ -36,7 +36,8 @@ class FilesSettings(Section):
     """
 
     files: str = Field(min_length=1)
-    """Pattern of the files inside source.path, such as orders/*.csv.gz; of format delta, the table's folder."""
+    """Pattern of the files inside source.path, such as orders/*.csv.gz; of format delta, the table's folder inside
+    source.path, its address, or its name in Spark's catalog, such as learn.orders."""
     format: Literal["csv", "json-lines", "parquet", "delta"] = "csv"
     """Format of the files."""
     separator: str = Field(default=",", min_length=1)
@@ -80,7 +81,8 @@ class LogSettings(FilesSettings):
 
 class _SourceSettings(Section):
     path: str = Field(min_length=1)
-    """The folder of the raw files, or package:NAME/inside for files of an installed package."""
+    """The folder of the raw files, an address (s3://bucket/raw, hdfs://host:port/raw; docs/storage.md), or
+    package:NAME/inside for files of an installed package."""
     unreadable: Literal["stop", "skip"] = "stop"
     """An unreadable file: stop fails the run, skip reports the file and continues."""
 
@@ -128,6 +130,11 @@ class FilesSourceSettings(_SourceSettings):
 
 
 SourceSettings = Annotated[KnownSourceSettings | FilesSourceSettings, Field(discriminator="format")]
+
+
+def described_files(settings: SourceSettings) -> list[FilesSettings]:
+    """What the settings describe of the files themselves; nothing for a known format."""
+    return [settings.items, settings.events] if isinstance(settings, FilesSourceSettings) else []
 
 
 TEMPLATE_OF_FORMAT = {

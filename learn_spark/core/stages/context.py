@@ -65,6 +65,11 @@ class SparkHolder:
         self._session = None
 
 
+def session_of(settings: Settings, workspace: Workspace) -> SparkSession:
+    """The running session, or a new one, for what only Spark sees before a stage runs, such as names of a catalog."""
+    return SparkHolder(settings, verbose=False).get(workspace)
+
+
 @dataclass(frozen=True)
 class StageContext:
     """The arguments of a running stage.

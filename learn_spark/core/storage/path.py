@@ -6,14 +6,15 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
 from learn_spark.core.storage.file_systems import StorageError, file_system
 from learn_spark.core.storage.files import replace_bytes
+from learn_spark.core.storage.streams import buffered
 
 # Schemes of addresses -> the scheme that Spark's connectors register.
 SCHEMES = {"s3": "s3a", "s3a": "s3a", "hdfs": "hdfs", "gs": "gs", "abfs": "abfs", "abfss": "abfss"}
@@ -54,11 +55,16 @@ class S3Access:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file below a path: its path, bytes, and time of the last change in seconds since 1970."""
+    """A file: its path, bytes, and time of the last change in nanoseconds since 1970."""
 
     path: StoragePath
     size: int
-    changed: float
+    changed_ns: int
+
+    @property
+    def changed(self) -> float:
+        """Time of the last change in seconds since 1970."""
+        return self.changed_ns / 1e9
 
 
 class StoragePath(str):
@@ -96,6 +102,11 @@ class StoragePath(str):
     def name(self) -> str:
         """The last part."""
         return self.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def suffix(self) -> str:
+        """The last ending of the name, such as .gz; empty without one."""
+        return PurePosixPath(self.name).suffix
 
     @property
     def parent(self) -> StoragePath:
@@ -162,6 +173,27 @@ class StoragePath(str):
         info = self._info()
         return None if info.type == pafs.FileType.NotFound else (info.mtime_ns or 0) / 1e9
 
+    def open(self, buffer: int = 1 << 20) -> BinaryIO:
+        """The file's bytes, to read and to seek; at an address, ``buffer`` bytes a request.
+
+        Raises FileNotFoundError, and OSError of the store.
+        """
+        if self.is_local:
+            return open(self, "rb")
+        return buffered(self.file_system.open_input_file(self.inner), buffer)
+
+    def content_tag(self) -> str | None:
+        """What the store itself says of a file's content (ETag), by one request; None where it says nothing.
+
+        Raises FileNotFoundError, and OSError of the store.
+        """
+        if self.is_local or self.scheme == "hdfs":
+            return None
+        with self.file_system.open_input_stream(self.inner) as file:
+            facts: dict[str, bytes] = file.metadata() or {}
+        tag = next((value for name, value in facts.items() if name.lower() == "etag"), b"")
+        return tag.decode().strip('"') or None
+
     def read_bytes(self) -> bytes:
         """The content of the file. Raises FileNotFoundError, and OSError of the store."""
         with self.file_system.open_input_file(self.inner) as file:
@@ -212,12 +244,17 @@ class StoragePath(str):
         """Paths in ``file_system`` of the Parquet files directly below, sorted."""
         return [(self / name).inner for name in self.names() if name.endswith(".parquet")]
 
-    def files(self) -> Iterator[Entry]:
-        """All files below, in no defined order."""
-        for info in self._below(recursive=True):
+    def files(self, *, recursive: bool = True) -> Iterator[Entry]:
+        """All files below, or those directly below, in no defined order."""
+        for info in self._below(recursive=recursive):
             if info.type == pafs.FileType.File:
                 below = info.path[len(self.inner.rstrip("/")) :]
-                yield Entry(self / below, info.size or 0, (info.mtime_ns or 0) / 1e9)
+                yield Entry(self / below, info.size or 0, info.mtime_ns or 0)
+
+    def entry(self) -> Entry | None:
+        """The file; None where there is none."""
+        info = self._info()
+        return Entry(self, info.size or 0, info.mtime_ns or 0) if info.type == pafs.FileType.File else None
 
     def remove(self) -> None:
         """Delete the file, or the folder with all below; nothing where there is none."""

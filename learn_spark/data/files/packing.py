@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import re
-from pathlib import Path
+from pathlib import PurePath
 from typing import BinaryIO, cast
 
 # What is unpacked, by the ending of the name as Spark does it.
@@ -27,23 +27,24 @@ _OTHER_FORMATS = {
 _OTHER_SUFFIXES = (".deflate", ".snappy", ".lz4", ".zst", ".xz", ".Z", ".zip")
 
 
-def open_unpacked(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked as Spark does: by the ending .gz or .bz2."""
-    if path.suffix == _SUFFIXES["gzip"]:
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return cast(BinaryIO, bz2.open(path, "rb")) if path.suffix == _SUFFIXES["bzip2"] else path.open("rb")
+def unpacked(name: str, packed: BinaryIO) -> BinaryIO:
+    """The bytes of an open file of this name, unpacked as Spark does: by the ending .gz or .bz2."""
+    if name.endswith(_SUFFIXES["gzip"]):
+        return cast(BinaryIO, gzip.open(packed, "rb"))
+    return cast(BinaryIO, bz2.open(packed, "rb")) if name.endswith(_SUFFIXES["bzip2"]) else packed
 
 
-def packing_fault(path: Path, start: bytes) -> str | None:
-    """Why the file is not read as its name says, by its first bytes ``start`` (16 or more); None where it is."""
-    packed = next((name for name, magic in _MAGIC.items() if re.match(magic, start)), None)
+def packing_fault(name: str, start: bytes) -> str | None:
+    """Why a file is not read as its ``name`` says, by its first bytes ``start`` (16 or more); None where it is."""
+    packed = next((kind for kind, magic in _MAGIC.items() if re.match(magic, start)), None)
+    ending = PurePath(name).suffix
     if packed is not None:
         suffix = _SUFFIXES[packed]
-        return None if path.suffix == suffix else f"it is {packed}: name it {path.name}{suffix}"
+        return None if ending == suffix else f"it is {packed}: name it {name}{suffix}"
     if what := next((what for magic, what in _OTHER_FORMATS.items() if re.match(magic, start)), None):
         return f"it is {what}"
-    if start and path.suffix in _SUFFIXES.values():
-        return f"its name ends in {path.suffix}, and it is not packed so: rename it"
-    if path.suffix in _OTHER_SUFFIXES:
-        return f"files that end in {path.suffix} are not read: unpack it, or pack it by gzip"
+    if start and ending in _SUFFIXES.values():
+        return f"its name ends in {ending}, and it is not packed so: rename it"
+    if ending in _OTHER_SUFFIXES:
+        return f"files that end in {ending} are not read: unpack it, or pack it by gzip"
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from learn_spark.data.files.packing import open_unpacked, packing_fault
+from learn_spark.data.files.packing import packing_fault, unpacked
 
 HEAD_BYTES = 4 << 20
 GLANCE_BYTES = 16 << 10  # of the many files of one name, only some are read further
@@ -60,9 +60,9 @@ def read_head(path: Path, most: int = HEAD_BYTES) -> tuple[bytes, bool]:
     try:
         with path.open("rb") as stream:
             first = stream.read(16)
-        if why := packing_fault(path, first):
+        if why := packing_fault(path.name, first):
             raise UnusableFileError(why)
-        with open_unpacked(path) as content:
+        with path.open("rb") as packed, unpacked(path.name, packed) as content:
             head = content.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UnusableFileError(f"it cannot be read: {' '.join(str(error).split())[:200]}") from None

@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import (
@@ -42,7 +42,7 @@ class Amazon2014:
 
     time_unit: TimeUnit = "s"
 
-    def files(self, folder: Path) -> list[RawFile]:
+    def files(self, folder: StoragePath) -> list[RawFile]:
         """The files of all categories. Raises LocationError where products or reviews are missing or present twice."""
         items = find_any(folder, ("meta_*.json", "meta_*.json.gz"), "items")
         patterns = ("ratings_*.csv", "ratings_*.csv.gz", "reviews_*.json", "reviews_*.json.gz")
@@ -51,7 +51,7 @@ class Amazon2014:
         one_per_category(folder, events)
         return [*items, *events]
 
-    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def items(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Products: the first category path joined by `` > ``, the description as attributes. HTML entities stay."""
         from pyspark.sql import functions as F
 
@@ -71,7 +71,7 @@ class Amazon2014:
             },
         )
 
-    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def events(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Reviews with the stars as value. Times are whole days."""
         files = of_kind(files, "events")
         ratings = [file for file in files if file.path.name.startswith("ratings_")]
@@ -85,7 +85,7 @@ class Amazon2014:
         return reduce(lambda a, b: a.unionByName(b), frames)
 
 
-def find_any(folder: Path, patterns: Sequence[str], kinds: FileKind) -> list[RawFile]:
+def find_any(folder: StoragePath, patterns: Sequence[str], kinds: FileKind) -> list[RawFile]:
     """Files that match one of the patterns, by name. Raises LocationError where there is none."""
     files = [file for pattern in patterns for file in find_files(folder, pattern, [kinds], optional=True)]
     if not files:
@@ -93,7 +93,7 @@ def find_any(folder: Path, patterns: Sequence[str], kinds: FileKind) -> list[Raw
     return sorted(files, key=lambda file: file.name)
 
 
-def one_per_category(folder: Path, files: Iterable[RawFile]) -> None:
+def one_per_category(folder: StoragePath, files: Iterable[RawFile]) -> None:
     """Raise LocationError where two files have one category: full and k-core, ratings and reviews, plain and gzip."""
     seen: dict[str, str] = {}
     for file in files:

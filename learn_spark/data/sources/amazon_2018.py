@@ -7,9 +7,9 @@ were scraped from; those become null, and everything else is passed on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.amazon_2014 import find_any, one_per_category, review_events
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import ITEM_COLUMNS, RawFile, TimeUnit, of_kind
@@ -32,7 +32,7 @@ class Amazon2018:
 
     time_unit: TimeUnit = "s"
 
-    def files(self, folder: Path) -> list[RawFile]:
+    def files(self, folder: StoragePath) -> list[RawFile]:
         """The files of all categories. Raises LocationError where products or reviews are missing or present twice."""
         items = find_any(folder, ("meta_*.json", "meta_*.json.gz"), "items")
         names = {file.name for file in items}
@@ -43,7 +43,7 @@ class Amazon2018:
         one_per_category(folder, events)
         return [*items, *events]
 
-    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def items(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Products: the category path joined by `` > ``, the description as attributes."""
         from pyspark.sql import functions as F
 
@@ -62,7 +62,7 @@ class Amazon2018:
             },
         )
 
-    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def events(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Reviews with the stars as value. Times are whole days."""
         fields = {name: f"$.{name}" for name in ("reviewerID", "asin", "overall", "unixReviewTime")}
         return review_events(read_json_lines(spark, folder, of_kind(files, "events"), fields))

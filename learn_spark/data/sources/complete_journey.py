@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.corrupt_files import first_corrupt_file
 from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
@@ -51,7 +51,7 @@ class CompleteJourney:
 
     time_unit: TimeUnit = "us"
 
-    def files(self, folder: Path) -> list[RawFile]:
+    def files(self, folder: StoragePath) -> list[RawFile]:
         """Products, transactions, coupons and their redemptions."""
         kinds: dict[str, FileKind] = {
             PRODUCTS: "items",
@@ -61,7 +61,7 @@ class CompleteJourney:
         }
         return [file for name, kind in kinds.items() for file in find_files(folder, name, [kind])]
 
-    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def items(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Products: type as title, department and category as category, size of the package as attributes."""
         from pyspark.sql import functions as F
 
@@ -78,7 +78,7 @@ class CompleteJourney:
             },
         )
 
-    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def events(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Purchases (event_id = basket/product, value = quantity) and coupons.
 
         A redemption names a coupon, and a coupon is valid for many products. The events are those products that the
@@ -171,7 +171,7 @@ def _with_raw(frame: DataFrame, fields: Iterable[str] = ()) -> DataFrame:
     return frame.withColumns({"raw": F.to_json(F.struct(*names)), "malformed": F.lit(False)})
 
 
-def _read(spark: SparkSession, folder: Path, file: RawFile) -> DataFrame:
+def _read(spark: SparkSession, folder: StoragePath, file: RawFile) -> DataFrame:
     _check([file])
     return with_source_file(spark.read.parquet(spark_path(file.path)), folder)
 
@@ -186,7 +186,7 @@ def _check(files: Iterable[RawFile], needed_of: Mapping[str, Sequence[str]] = _N
     """Raise UnreadableFileError for a file that is not Parquet, lacks a column, or whose times are not timestamps."""
     for file in files:
         try:
-            schema = pq.read_schema(file.path)
+            schema = pq.read_schema(file.path.inner, filesystem=file.path.file_system)
         except (OSError, pa.ArrowException) as error:
             why = f"it cannot be read as Parquet: {' '.join(str(error).split())[:200]}"
             raise UnreadableFileError(file.name, why) from None

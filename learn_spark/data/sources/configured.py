@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from learn_spark.core.causes import first_line
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings, SourceSettings
-from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.column_names import quoted
-from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.delta_tables import Session, find_table
 from learn_spark.data.sources.raw_rows import raw_rows
 from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
@@ -34,32 +34,33 @@ if TYPE_CHECKING:
 class ConfiguredSource:
     """``source.items`` and ``source.events``. Rows for which ``where`` is false or null are skipped."""
 
-    def __init__(self, settings: SourceSettings) -> None:
+    def __init__(self, settings: SourceSettings, session: Session | None = None) -> None:
         if not isinstance(settings, FilesSourceSettings):
             raise ValueError(f"format files needs items and events, which format {settings.format} does not have")
         self._items, self._events = settings.items, settings.events
         self._event_type, self._unit = settings.event_type, settings.time_unit
+        self._session = session
 
     @property
     def time_unit(self) -> TimeUnit:
         """``source.time_unit``."""
         return self._unit
 
-    def files(self, folder: Path) -> list[RawFile]:
+    def files(self, folder: StoragePath) -> list[RawFile]:
         """The files that the two patterns match. Raises LocationError where a pattern matches none."""
         files: dict[str, RawFile] = {}
         for kind, described in self._both():
-            for file in find_described(folder, described, kind):
+            for file in find_described(folder, described, kind, self._session):
                 earlier = files.get(file.name)
                 kinds = file.kinds | earlier.kinds if earlier else file.kinds
-                files[file.name] = RawFile(file.path, file.name, kinds, file.state)
+                files[file.name] = replace(file, kinds=kinds)
         return [files[name] for name in sorted(files)]
 
-    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def items(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """The items described by ``source.items``."""
         return self._read(spark, folder, of_kind(files, "items"), self._items, ITEM_COLUMNS, {})
 
-    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def events(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """The events described by ``source.events``; their type is ``source.event_type`` where no column has it."""
         chosen = self._events.columns.get("event_type")
         constant = {} if chosen else {"event_type": self._event_type}
@@ -71,7 +72,7 @@ class ConfiguredSource:
     def _read(
         self,
         spark: SparkSession,
-        folder: Path,
+        folder: StoragePath,
         files: Sequence[RawFile],
         described: FilesSettings,
         output_columns: Sequence[str],
@@ -147,12 +148,13 @@ def value_of(theirs: str, fields: Sequence[str], setting: str) -> Column:
         raise SettingsError(f"{setting}: {shown(theirs)!r} is no SQL expression: {reason(error)}") from None
 
 
-def find_described(folder: Path, described: FilesSettings, kind: FileKind) -> list[RawFile]:
-    """The files that ``described`` names, or its Delta table. Raises LocationError where there is none."""
-    if described.format != "delta":
-        return find_files(folder, described.files, [kind])
-    path = (folder / described.files).resolve()
-    version = current_version(str(path)) if path.is_relative_to(folder.resolve()) else None
-    if version is None:
-        raise LocationError(f"source.path: there is no Delta table {described.files} in {folder}")
-    return [RawFile(path, described.files, frozenset([kind]), f"version:{version}")]
+def find_described(
+    folder: StoragePath, described: FilesSettings, kind: FileKind, session: Session | None = None
+) -> list[RawFile]:
+    """The files that ``described`` names, or its Delta table. Raises LocationError where there is none.
+
+    ``session`` gives the Spark session that knows the catalog; None: no catalog is asked.
+    """
+    if described.format == "delta":
+        return [find_table(folder, described.files, kind, session)]
+    return find_files(folder, described.files, [kind])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.data.files.packing import open_unpacked
+from learn_spark.data.files.packing import unpacked
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.wording import shown
 
@@ -30,7 +30,7 @@ def first_corrupt_file(files: Iterable[RawFile], error: Exception | None = None)
     told = str(error) if error is not None else ""
     if "FAILED_READ_FILE" in told or "PATH_NOT_FOUND" in told:
         for file in files:
-            if str(file.path.resolve()) in unquote(told):
+            if file.path.spark.removeprefix("file:") in unquote(told):
                 return UnreadableFileError(file.name, f"Spark cannot read it: {shown(innermost_cause(told))}")
     return None
 
@@ -55,17 +55,19 @@ def innermost_cause(trace: str) -> str:
 
 
 def _fault(file: RawFile) -> str | None:
+    if file.is_table:
+        return None
     if not file.path.is_file():
-        return None if file.path.is_dir() else "it was removed"
+        return None if file.path.is_folder() else "it was removed"
     try:
-        with file.path.open("rb") as stream:
-            is_parquet = file.path.suffix == ".parquet" or stream.read(4) == b"PAR1"
-        if is_parquet:
-            table = pq.ParquetFile(file.path)
-            for group in range(table.num_row_groups):
-                table.read_row_group(group)
-        else:
-            with open_unpacked(file.path) as stream:
+        with file.path.open(CHUNK_BYTES) as packed:
+            if file.path.suffix == ".parquet" or packed.read(4) == b"PAR1":
+                table = pq.ParquetFile(file.path.inner, filesystem=file.path.file_system)
+                for group in range(table.num_row_groups):
+                    table.read_row_group(group)
+                return None
+            packed.seek(0)
+            with unpacked(file.path.name, packed) as stream:
                 while stream.read(CHUNK_BYTES):
                     pass
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.files.conventions import SEPARATOR_NOTE, SEPARATOR_NOTE_RECORD, partition_values
 from learn_spark.data.sources.column_names import distinct_names, quoted
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
@@ -39,7 +39,7 @@ OPEN_QUOTE = (
 
 def read_csv(
     spark: SparkSession,
-    folder: Path,
+    folder: StoragePath,
     files: Sequence[RawFile],
     *,
     separator: str = ",",
@@ -158,7 +158,7 @@ def _cut_quote(line: Column, described: CsvFormat) -> Column:
 
 def _records(
     spark: SparkSession,
-    folder: Path,
+    folder: StoragePath,
     files: Sequence[RawFile],
     described: CsvFormat,
     names: Sequence[str],

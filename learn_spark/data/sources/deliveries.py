@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from learn_spark.core.settings.source import SourceSettings
@@ -12,6 +13,7 @@ from learn_spark.core.stages.code import code_version, contract_without_explanat
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.delta_tables import has_changes_since
 from learn_spark.data.sources.source import RawFile
 
 # The modules that turn files into rows.
@@ -36,13 +38,28 @@ def fingerprint(files: Sequence[RawFile]) -> str:
 def new_files(
     files: Sequence[RawFile], workspace: Workspace, reader: str, *, skipped_too: bool = False
 ) -> list[RawFile]:
-    """The files whose state and reader are not in the ledger; with ``skipped_too``, also those with an error."""
+    """The files whose state and reader are not in the ledger; with ``skipped_too``, also those with an error.
+
+    Of a Delta table with a change feed only what is new since the state in the ledger is to be read (``since``).
+    """
     newest: dict[str, tuple[datetime, str, str]] = {}
+    broken: set[tuple[str, str]] = set()
     for row in read_rows(workspace.table("raw_files")):
         state = "" if skipped_too and row["error"] is not None else row["state"]
         entry = (row["read_at"], state, row["reader"])
         newest[row["file"]] = max(entry, newest.get(row["file"], entry))
-    return [file for file in files if newest.get(file.name, (None,))[1:] != (file.state, reader)]
+        if row["error"] is not None:
+            broken.add((row["file"], row["state"]))
+    new = []
+    for file in files:
+        _, state, by = newest.get(file.name, (None, "", ""))
+        if (state, by) == (file.state, reader):
+            continue
+        was_read = state and by == reader and (file.name, state) not in broken
+        if was_read and file.is_table and has_changes_since(file, state):
+            file = replace(file, since=state)
+        new.append(file)
+    return new
 
 
 def remember(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.quality.reasons import ReasonCount, counted, example_of
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.settings.source import LogSettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
 from learn_spark.data.sources.column_names import quoted
 from learn_spark.data.sources.configured import check_fits, find_described, reason, value_of
+from learn_spark.data.sources.delta_tables import Session
 from learn_spark.data.sources.raw_rows import raw_rows
 from learn_spark.data.sources.source import RawFile
 from learn_spark.data.sources.text_lines import blank_as_null
@@ -30,14 +31,14 @@ LEAST_SHARE_FROM_ZERO = 0.01
 NEEDED = ("user_id", "item_id", "event_time", "converted")
 
 
-def log_files(folder: Path, logs: list[LogSettings]) -> list[list[RawFile]]:
-    """The files of each log. Raises LocationError where a log has none."""
-    return [find_described(folder, log, "events") for log in logs]
+def log_files(folder: StoragePath, logs: list[LogSettings], session: Session | None = None) -> list[list[RawFile]]:
+    """The files of each log. Raises LocationError where a log has none. ``session`` as for ``find_described``."""
+    return [find_described(folder, log, "events", session) for log in logs]
 
 
 def read_logs(
     spark: SparkSession,
-    folder: Path,
+    folder: StoragePath,
     logs: list[LogSettings],
     cohorts: Mapping[str, str],
     *,
@@ -57,7 +58,7 @@ def read_logs(
     LearnSparkError where no file is left.
     """
     frames = []
-    for number, (log, files) in enumerate(zip(logs, log_files(folder, logs), strict=True)):
+    for number, (log, files) in enumerate(zip(logs, log_files(folder, logs, lambda: spark), strict=True)):
         if left := [file for file in files if file.name not in without]:
             frames.append(_read(spark, folder, log, left, cohorts, f"{section}.{number}", say))
     if not frames:
@@ -124,7 +125,7 @@ def once(rows: DataFrame) -> DataFrame:
 
 def _read(
     spark: SparkSession,
-    folder: Path,
+    folder: StoragePath,
     log: LogSettings,
     files: list[RawFile],
     cohorts: Mapping[str, str],

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings, SourceSettings
-from learn_spark.core.tables.snapshot import Snapshot, SnapshotError
+from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, open_table
 from learn_spark.data.files.conventions import partition_values
-from learn_spark.data.files.packing import open_unpacked
+from learn_spark.data.files.packing import unpacked
 from learn_spark.data.sources.column_names import distinct_names, is_plain
 from learn_spark.data.sources.configured import find_described
+from learn_spark.data.sources.delta_tables import Session
 from learn_spark.data.sources.parquet_files import schema_of
 from learn_spark.data.sources.source import FileKind, RawFile, UnreadableFileError, check_names
 from learn_spark.data.sources.text_head import check_width, csv_header, head_text
@@ -35,14 +37,15 @@ _WORDS = """and or not is null true false case when then else end in like rlike 
 @dataclass(frozen=True)
 class Incoming:
     """The files of one table that a run would read, and their bytes. ``rows`` is the most that they can have: lines,
-    or the number in the metadata; None where the format does not give it, or where counting would take long."""
+    or the number in the metadata; None where the format does not give it, where counting would take long, or for lines
+    of files at an address."""
 
     files: int
     size: int
     rows: int | None
 
 
-def check_columns(settings: SourceSettings, folder: Path) -> list[str]:
+def check_columns(settings: SourceSettings, folder: StoragePath, session: Session | None = None) -> list[str]:
     """What is wrong but can be skipped, one sentence each: unreadable files, and names in expressions without a column.
 
     Raises LocationError where there are no files, and UnreadableFileError for a file that lacks a column or cannot be
@@ -53,7 +56,7 @@ def check_columns(settings: SourceSettings, folder: Path) -> list[str]:
     notes: list[str] = []
     for kind, described in _both(settings):
         known: set[str] = set()
-        for file in find_described(folder, described, kind):
+        for file in find_described(folder, described, kind, session):
             try:
                 check_names([file])
                 columns = columns_of(file, described)
@@ -95,9 +98,7 @@ def columns_of(file: RawFile, described: FilesSettings) -> tuple[str, ...]:
             raise UnreadableFileError(file.name, str(error)) from None
         return (*names, *partition_values(file.name))
     if described.format == "delta":
-        from deltalake import DeltaTable
-
-        return tuple(field.name for field in DeltaTable(str(file.path), without_files=True).schema().fields)
+        return tuple(field.name for field in open_table(file.path).schema().fields)
     if described.format == "parquet":
         return (*(name for name, _ in schema_of(file, tuple(described.columns.values()))), *partition_values(file.name))
     fields: dict[str, None] = {}
@@ -136,26 +137,32 @@ def names_in(sql: str) -> list[str]:
 def incoming(files: Sequence[RawFile], kind: FileKind, settings: SourceSettings) -> Incoming:
     """How much a run would read of the given files of one kind."""
     chosen = [file for file in files if kind in file.kinds]
-    size = sum(file.path.stat().st_size for file in chosen if file.path.is_file())
+    size = sum(file.size for file in chosen)
     if not isinstance(settings, FilesSourceSettings):
         return Incoming(len(chosen), size, None)
     described = settings.items if kind == "items" else settings.events
+    # Of files at an address only the heads are read.
+    far = size > COUNTED_BYTES or any(not file.path.is_local for file in chosen)
+    rows: int | None = None
     try:
         if described.format == "delta":
-            return Incoming(len(chosen), size, sum(Snapshot.open(str(file.path)).rows for file in chosen))
-        if described.format == "parquet":
-            return Incoming(len(chosen), size, sum(pq.read_metadata(file.path).num_rows for file in chosen))
-    except (OSError, pa.ArrowException, SnapshotError):
-        return Incoming(len(chosen), size, None)
-    if size > COUNTED_BYTES:
-        return Incoming(len(chosen), size, None)
-    rows = sum(max(0, _lines(file.path) - (described.format == "csv")) for file in chosen)
+            rows = sum(Snapshot.open(file.path).rows for file in chosen)
+        elif described.format == "parquet":
+            rows = sum(_parquet_rows(file.path) for file in chosen)
+        elif not far:
+            rows = sum(max(0, _lines(file.path) - (described.format == "csv")) for file in chosen)
+    except (OSError, EOFError, zlib.error, pa.ArrowException, SnapshotError):
+        pass  # a file that cannot be read is named elsewhere
     return Incoming(len(chosen), size, rows)
 
 
-def _lines(path: Path) -> int:
+def _parquet_rows(path: StoragePath) -> int:
+    return int(pq.read_metadata(path.inner, filesystem=path.file_system).num_rows)
+
+
+def _lines(path: StoragePath) -> int:
     lines, last = 0, b"\n"
-    with open_unpacked(path) as stream:
+    with path.open(1 << 22) as packed, unpacked(path.name, packed) as stream:
         while block := stream.read(1 << 22):
             lines += block.count(b"\n")
             last = block[-1:]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from learn_spark.core.errors import RowCountError
 from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.quality.reasons import flaw_notes, refusal_notes
 from learn_spark.core.settings.schema import Settings
-from learn_spark.core.stages.context import StageContext
+from learn_spark.core.stages.context import StageContext, session_of
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
@@ -33,7 +32,7 @@ from learn_spark.data.sources.corrections import correction_notes
 from learn_spark.data.sources.deliveries import fingerprint, new_files, reader_version, remember
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.landing import LandedRows, Landing, about_rows, land_all
-from learn_spark.data.sources.location import resolve
+from learn_spark.data.sources.location import source_folder
 from learn_spark.data.sources.reingestion import QuarantinedEvents, remove_accepted
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.typed_rows import EVENT_ORDER
@@ -66,16 +65,17 @@ class Tally:
 
 
 def other_inputs(settings: Settings, workspace: Workspace) -> dict[str, str]:
-    """The raw files, by name, size and modification time."""
-    files = source_of(settings.source).files(resolve(settings.source.path))
+    """The raw files, by name and state."""
+    source = source_of(settings.source, lambda: session_of(settings, workspace))
+    files = source.files(source_folder(settings.source.path, settings.storage.s3()))
     return {f"files:{settings.source.path}": fingerprint(files)}
 
 
 def run(context: StageContext) -> StageResult:
     """Read the new files, check their rows, and merge them into the tables."""
     settings = context.settings.source
-    folder, reader = resolve(settings.path), reader_version(settings)
-    files = everything = source_of(settings).files(folder)
+    folder, reader = source_folder(settings.path, context.settings.storage.s3()), reader_version(settings)
+    files = everything = source_of(settings, lambda: context.spark).files(folder)
     if not context.forced and not _tables_were_reset(context):
         files = new_files(files, context.workspace, reader, skipped_too=settings.unreadable == "stop")
     for table in TABLES:
@@ -83,7 +83,8 @@ def run(context: StageContext) -> StageResult:
     if not files:
         return StageResult(0, 0, notes=("no new file",))
     # With all files read, what they have in quarantine from before and is not refused again was accepted.
-    judged_again = len(files) == len(everything) and Snapshot.open(context.path("quarantine")).rows > 0
+    whole = [file.name for file in files if file.is_whole]
+    judged_again = len(whole) == len(everything) and Snapshot.open(context.path("quarantine")).rows > 0
     scratch = context.staging
     left, most = 0, max(about_rows(files), *(Snapshot.open(context.path(table)).rows for table in TABLES))
     try:
@@ -95,7 +96,7 @@ def run(context: StageContext) -> StageResult:
             _extend_index(context)
             event_tally = _merge_events(context, events, scratch)
             if judged_again:
-                names = [file.name for file in files if file.name not in errors]
+                names = [name for name in whole if name not in errors]
                 by_table = {"items": items, "interactions": events}
                 left = remove_accepted(context.spark, context.path("quarantine"), by_table, names, scratch)
             corrections, corrected = _corrections(context, events, event_tally)
@@ -180,7 +181,7 @@ def _tables_were_reset(context: StageContext) -> bool:
 
 
 def _land(
-    context: StageContext, folder: Path, files: Sequence[RawFile], scratch: StoragePath
+    context: StageContext, folder: StoragePath, files: Sequence[RawFile], scratch: StoragePath
 ) -> tuple[dict[str, str], LandedRows | None, LandedRows | None]:
     """(skipped files with reasons, items, events). Raises UnreadableFileError where source.unreadable is stop."""
     settings = context.settings.source

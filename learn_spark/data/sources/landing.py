@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
@@ -79,7 +78,7 @@ class Landing:
 
     spark: SparkSession
     source: Source
-    folder: Path
+    folder: StoragePath
     files: Sequence[RawFile]
     place: StoragePath
     time_formats: Sequence[str] | None = None
@@ -222,8 +221,6 @@ def about_rows(files: Iterable[RawFile]) -> int:
     """A guess from the files' sizes at their number of rows; of a Delta table, more than are few."""
     rows = 0
     for file in files:
-        # The state of a file begins with its size (``raw_file``), that of a Delta table does not.
-        size = file.state.partition(":")[0]
         packed = _PACKED_TIMES if file.path.suffix in _PACKED else 1
-        rows += int(size) * packed // _BYTES_A_ROW if size.isdigit() else SMALL_ROWS + 1
+        rows += SMALL_ROWS + 1 if file.is_table else file.size * packed // _BYTES_A_ROW
     return rows

@@ -1,4 +1,4 @@
-"""The folder of raw files: a path, or a folder inside an installed package."""
+"""The folder of raw files: a path, an address, or a folder inside an installed package."""
 
 from __future__ import annotations
 
@@ -6,10 +6,25 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.file_systems import StorageError
+from learn_spark.core.storage.path import S3Access, StoragePath, storage_path
 
 
 class LocationError(LearnSparkError):
     """A path or package that does not exist."""
+
+
+def source_folder(location: str, s3: S3Access) -> StoragePath:
+    """The folder of raw files: an address, a path, or ``package:NAME/inside``.
+
+    ``s3``: the settings of object stores. Raises LocationError for a folder of this machine that is not there, and for
+    an unknown kind of address. Addresses are not looked at here.
+    """
+    path = StoragePath(location, s3)
+    try:
+        return storage_path(path if path.scheme else resolve(location), s3)
+    except StorageError as error:
+        raise LocationError(f"source.path: {error}") from None
 
 
 def resolve(location: str) -> Path:

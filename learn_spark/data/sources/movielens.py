@@ -9,9 +9,9 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, RawFile, TimeUnit, find_files, of_kind
@@ -32,7 +32,7 @@ class MovieLens:
 
     time_unit: TimeUnit = "s"
 
-    def files(self, folder: Path) -> list[RawFile]:
+    def files(self, folder: StoragePath) -> list[RawFile]:
         """The two files of the layout that exists. Raises LocationError where there is none, both or half of one."""
         layouts = {
             kind: [
@@ -51,7 +51,7 @@ class MovieLens:
             *find_files(folder, f"ratings.{kind}", ["events"]),
         ]
 
-    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def items(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Films: title without its year, genres with blanks between them (category), year (attributes)."""
         from pyspark.sql import functions as F
 
@@ -68,7 +68,7 @@ class MovieLens:
             },
         )
 
-    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def events(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Ratings with the stars as value."""
         from pyspark.sql import functions as F
 
@@ -85,14 +85,14 @@ class MovieLens:
         )
 
 
-def _read(spark: SparkSession, folder: Path, files: Sequence[RawFile], fields: Sequence[str]) -> DataFrame:
+def _read(spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], fields: Sequence[str]) -> DataFrame:
     """``f_<field>`` and ROW_COLUMNS."""
     if all(file.path.suffix == ".csv" for file in files):
         return read_csv(spark, folder, files, needed=fields)
     return reduce(lambda a, b: a.unionByName(b), [_read_dat(spark, folder, file, fields) for file in files])
 
 
-def _read_dat(spark: SparkSession, folder: Path, file: RawFile, fields: Sequence[str]) -> DataFrame:
+def _read_dat(spark: SparkSession, folder: StoragePath, file: RawFile, fields: Sequence[str]) -> DataFrame:
     from pyspark.sql import functions as F
 
     first_line(file)
@@ -122,7 +122,7 @@ def _encoding(file: RawFile) -> str:
     """UTF-8 (10M) if the complete file is valid UTF-8, else ISO-8859-1 (1M)."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with file.path.open("rb") as stream:
+        with file.path.open() as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 decoder.decode(chunk)
         decoder.decode(b"", final=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.source import EVENT_COLUMNS, ITEM_COLUMNS, RawFile, TimeUnit, find_files, of_kind
 from learn_spark.data.sources.text_lines import shape
@@ -19,11 +19,11 @@ class MovieLens100K:
 
     time_unit: TimeUnit = "s"
 
-    def files(self, folder: Path) -> list[RawFile]:
+    def files(self, folder: StoragePath) -> list[RawFile]:
         """The two files."""
         return [*find_files(folder, "ml-100k.item", ["items"]), *find_files(folder, "ml-100k.inter", ["events"])]
 
-    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def items(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Films with title, genres (category) and year (attributes)."""
         return _read(
             spark,
@@ -38,7 +38,7 @@ class MovieLens100K:
             },
         )
 
-    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def events(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """Ratings of 1 to 5."""
         from pyspark.sql import functions as F
 
@@ -53,7 +53,7 @@ class MovieLens100K:
 
 
 def _read(
-    spark: SparkSession, folder: Path, files: Sequence[RawFile], names: Sequence[str], columns: dict[str, str]
+    spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], names: Sequence[str], columns: dict[str, str]
 ) -> DataFrame:
     from pyspark.sql import functions as F
 

@@ -6,12 +6,12 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.column_names import quoted
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.text_lines import spark_path, with_source_file
@@ -47,7 +47,7 @@ _NANOS, _NULL = "void", "null"
 
 
 def read_parquet(
-    spark: SparkSession, folder: Path, files: Sequence[RawFile], mapped: Collection[str] = ()
+    spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], mapped: Collection[str] = ()
 ) -> DataFrame:
     """All columns of the files with their types, and source_file.
 
@@ -82,7 +82,7 @@ def read_parquet(
 def schema_of(file: RawFile, mapped: Collection[str] = ()) -> tuple[tuple[str, str], ...]:
     """Name and type of each column that can be read. Raises UnreadableFileError."""
     try:
-        with pq.ParquetFile(file.path) as parquet:
+        with pq.ParquetFile(file.path.inner, filesystem=file.path.file_system) as parquet:
             arrow, physical = parquet.schema_arrow, parquet.schema
             int96 = {
                 physical.column(n).path for n in range(len(physical)) if physical.column(n).physical_type == "INT96"

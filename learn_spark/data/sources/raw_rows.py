@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.settings.source import FilesSettings
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.files.conventions import NO_PARTITION, partition_values
 from learn_spark.data.sources.column_names import distinct_names, is_plain, quoted
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.csv_files import read_csv
+from learn_spark.data.sources.delta_tables import read_table
 from learn_spark.data.sources.parquet_files import read_parquet
 from learn_spark.data.sources.source import RawFile, UnreadableFileError, check_names
 from learn_spark.data.sources.text_head import head_text
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _BROKEN = "_broken_line"
 
 
-def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], described: FilesSettings) -> DataFrame:
+def raw_rows(spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], described: FilesSettings) -> DataFrame:
     """Every column of the files as ``f_<name>`` (Parquet and Delta keep their types), and ROW_COLUMNS.
 
     Folders like ``dt=2024-03-01`` are columns too, unless the files have a column of that name. Raises
@@ -58,7 +59,7 @@ def raw_rows(spark: SparkSession, folder: Path, files: Sequence[RawFile], descri
 
 
 def _json_rows(
-    spark: SparkSession, folder: Path, files: Sequence[RawFile], encoding: str, mapped: Sequence[str]
+    spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], encoding: str, mapped: Sequence[str]
 ) -> DataFrame:
     """One JSON object a line. Numbers are text; a field that is an object in one line and text in another is text."""
     from pyspark.sql import functions as F
@@ -110,7 +111,7 @@ def _json_schema(spark: SparkSession, lines: DataFrame, files: Sequence[RawFile]
 
 
 def _typed_rows(
-    spark: SparkSession, folder: Path, files: Sequence[RawFile], described: FilesSettings, mapped: Sequence[str]
+    spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], described: FilesSettings, mapped: Sequence[str]
 ) -> DataFrame:
     from pyspark.sql import functions as F
 
@@ -118,9 +119,7 @@ def _typed_rows(
         rows = read_parquet(spark, folder, files, mapped)
     else:
         (table,) = files
-        version = int(table.state.removeprefix("version:"))
-        rows = spark.read.format("delta").option("versionAsOf", version).load(str(table.path))
-        rows = rows.withColumn("source_file", F.lit(table.name))
+        rows = read_table(spark, table).withColumn("source_file", F.lit(table.name))
     fields = [name for name in rows.columns if name != "source_file"]
     return rows.select(
         *[F.col(quoted(name)).alias(f"f_{name}") for name in fields],

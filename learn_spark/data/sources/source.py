@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from learn_spark.core.storage.path import Entry, StoragePath, storage_path
+from learn_spark.data.sources.listing import matching
 from learn_spark.data.sources.location import LocationError
 
 if TYPE_CHECKING:
@@ -22,19 +25,33 @@ FileKind = Literal["items", "events"]
 _MARKERS = ("_SUCCESS", "_started_", "_committed_", "_metadata", "_common_metadata")
 _WRITERS_FOLDERS = ("_delta_log", "_temporary", "__MACOSX")
 _WHOLE_BYTES, _SAMPLES, _SAMPLE_BYTES = 1 << 20, 64, 4096
+_AT_ONCE = 16  # requests
 
 
 @dataclass(frozen=True)
 class RawFile:
     """One file of a source and its kinds of rows. A Delta table counts as one file, identified by its version.
 
-    ``name`` is the path relative to the source's folder; ``state`` changes with the content (``raw_file``).
+    ``name`` is the path relative to the source's folder; ``state`` changes with the content (``state_of``); ``size`` is
+    in bytes, 0 for a table. ``since`` is the state that was read before, where only what is new after it is read.
     """
 
-    path: Path
+    path: StoragePath
     name: str
     kinds: frozenset[FileKind]
     state: str
+    size: int = 0
+    since: str | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a Delta table."""
+        return self.state.startswith("version:")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all its rows are read, and not only those that are new."""
+        return self.since is None
 
 
 class UnreadableFileError(LocationError):
@@ -58,32 +75,40 @@ class Source(Protocol):
         """Unit of event_time and updated_at; ``iso`` is ISO 8601, UTC unless it names a zone."""
         ...
 
-    def files(self, folder: Path) -> list[RawFile]:
+    def files(self, folder: StoragePath) -> list[RawFile]:
         """All files. Raises LocationError where a required one is missing."""
         ...
 
-    def items(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def items(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """The items of these files."""
         ...
 
-    def events(self, spark: SparkSession, folder: Path, files: Sequence[RawFile]) -> DataFrame:
+    def events(self, spark: SparkSession, folder: StoragePath, files: Sequence[RawFile]) -> DataFrame:
         """The events of these files."""
         ...
 
 
-def raw_file(folder: Path, path: Path, kinds: Iterable[FileKind]) -> RawFile:
-    """A file by its path. Its state is size, modification time and a checksum, of a large file of samples of it."""
-    stat = path.stat()
-    name = path.relative_to(folder).as_posix()
-    checksum = _checksum(path, stat.st_size)
-    return RawFile(path, name, frozenset(kinds), f"{stat.st_size}:{stat.st_mtime_ns}:{checksum}")
+def raw_file(folder: StoragePath, entry: Entry, kinds: Iterable[FileKind]) -> RawFile:
+    """The file at ``entry`` below ``folder``; at an address its state costs a request."""
+    return RawFile(entry.path, entry.path[len(folder) + 1 :], frozenset(kinds), state_of(entry), entry.size)
 
 
-def _checksum(path: Path, size: int) -> str:
-    """CRC-32 of the whole file up to 1 MiB, of 64 pieces of it beyond: tools may keep the time of what they change."""
+def state_of(entry: Entry) -> str:
+    """Size and what else changes with a file's content.
+
+    In an object store this is its ETag. Elsewhere it is the time of the last change and a checksum, of a large file of
+    samples of it: tools may keep the time of what they change.
+    """
+    if tag := entry.path.content_tag():
+        return f"{entry.size}:etag:{tag}"
+    return f"{entry.size}:{entry.changed_ns}:{_checksum(entry.path, entry.size)}"
+
+
+def _checksum(path: StoragePath, size: int) -> str:
+    """CRC-32 of the whole file up to 1 MiB, of 64 pieces of it beyond."""
     checksum, pieces = 0, _SAMPLES if size > _WHOLE_BYTES else 1
     try:
-        with path.open("rb") as stream:
+        with path.open(_SAMPLE_BYTES if pieces > 1 else max(size, 1)) as stream:
             for piece in range(pieces):
                 stream.seek(piece * (size - _SAMPLE_BYTES) // (pieces - 1) if pieces > 1 else 0)
                 checksum = zlib.crc32(stream.read(_SAMPLE_BYTES if pieces > 1 else size), checksum)
@@ -92,11 +117,11 @@ def _checksum(path: Path, size: int) -> str:
     return f"{checksum:08x}"
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether this path, relative to the source's folder, is no data: of a system (.x.crc, ._x) or of a writer
-    (_SUCCESS, _delta_log/x). Spark passes over further files whose names begin with _ (``check_names``).
+def is_hidden(name: str) -> bool:
+    """Whether the file of this name, relative to the source's folder, is no data: of a system (.x.crc, ._x) or of a
+    writer (_SUCCESS, _delta_log/x). Spark passes over further files whose names begin with _ (``check_names``).
     """
-    folders, name = path.parts[:-1], path.name
+    *folders, name = name.split("/")
     return (
         name.startswith(".")
         or name.startswith(_MARKERS)
@@ -115,18 +140,24 @@ def check_names(files: Iterable[RawFile]) -> None:
             )
 
 
-def find_files(folder: Path, pattern: str, kinds: Iterable[FileKind], *, optional: bool = False) -> list[RawFile]:
+def find_files(
+    folder: StoragePath, pattern: str, kinds: Iterable[FileKind], *, optional: bool = False
+) -> list[RawFile]:
     """Files below ``folder`` that match a glob ``pattern``, in the order of their names.
 
     Raises LocationError where there is none (unless ``optional``), or where the pattern leads out of the folder.
     """
-    root = folder.resolve()
-    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+    root = storage_path(folder)
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts or StoragePath(pattern).scheme:
         raise LocationError(f"source.path: there is no {pattern} in {folder}: it leads out of the folder")
-    paths = sorted(path for path in root.glob(pattern) if path.is_file() and not is_hidden(path.relative_to(root)))
-    if not paths and not optional:
+    entries = [entry for entry in matching(root, pattern) if not is_hidden(entry.path[len(root) + 1 :])]
+    if not entries and not optional:
         raise LocationError(f"source.path: there is no {pattern} in {folder}")
-    return [raw_file(root, path, kinds) for path in paths]
+    if root.is_local:
+        return [raw_file(root, entry, kinds) for entry in entries]
+    # Each is a request, which takes longer than what it moves.
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(lambda entry: raw_file(root, entry, kinds), entries))
 
 
 def of_kind(files: Iterable[RawFile], kind: FileKind) -> list[RawFile]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from learn_spark.data.files.conventions import noted_separator
-from learn_spark.data.files.packing import open_unpacked, packing_fault
+from learn_spark.data.files.packing import packing_fault, unpacked
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.wording import shown
 
@@ -38,10 +38,11 @@ def head_text(file: RawFile, encoding: str = "utf-8", *, strict: bool = False) -
     UnreadableFileError for a file that is empty, packed otherwise than its name says, of another encoding, or no text.
     """
     try:
-        with file.path.open("rb") as raw:
-            _check_packing(file, raw.read(16))
-        with open_unpacked(file.path) as stream:
-            head = stream.read(HEADER_BYTES)
+        with file.path.open() as packed:
+            _check_packing(file, packed.read(16))
+            packed.seek(0)
+            with unpacked(file.path.name, packed) as stream:
+                head = stream.read(HEADER_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFileError(file.name, f"it cannot be read: {shown(error)}") from None
     if not head.strip(b" \t\r\n\x00\xef\xbb\xbf\xff\xfe"):
@@ -123,7 +124,7 @@ def _line(file: RawFile, text: str) -> str:
 def _check_packing(file: RawFile, start: bytes) -> None:
     if start.startswith(b"PAR1"):
         raise UnreadableFileError(file.name, "it is Parquet: set format: parquet")
-    if why := packing_fault(file.path, start):
+    if why := packing_fault(file.path.name, start):
         raise UnreadableFileError(file.name, why)
 
 

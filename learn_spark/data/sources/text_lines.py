@@ -8,12 +8,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from learn_spark.data.files.packing import open_unpacked
+from learn_spark.core.storage.path import StoragePath, storage_path
+from learn_spark.data.files.packing import unpacked
 from learn_spark.data.sources.source import ROW_COLUMNS, RawFile
 from learn_spark.data.sources.text_head import head_text
 
@@ -23,24 +23,26 @@ if TYPE_CHECKING:
 # ISO-8859-1 differs from Windows-1252 in these, which it reads as control characters.
 _CP1252 = {n: bytes([n]).decode("cp1252", "ignore") for n in range(0x80, 0xA0)}
 _LINES_A_BATCH = 5_000
+_BYTES_A_REQUEST = 1 << 23
 
 
-def spark_path(path: Path) -> str:
+def spark_path(path: StoragePath) -> str:
     """A path for Spark with its glob characters escaped; Spark does not decode percent signs here."""
-    escaped = "".join(f"\\{c}" if c in "[]{}*?\\" else c for c in str(path.resolve()))
-    return f"file:{escaped}"
+    return "".join(f"\\{c}" if c in "[]{}*?\\" else c for c in path.spark)
 
 
-def with_source_file(frame: DataFrame, folder: Path) -> DataFrame:
+def with_source_file(frame: DataFrame, folder: StoragePath) -> DataFrame:
     """The frame with ``source_file``, the row's file relative to ``folder``. Call it right after reading."""
     from pyspark.sql import functions as F
 
     # A plus sign is literal in a path, but url_decode would turn it into a blank.
     path = F.url_decode(F.regexp_replace(F.col("_metadata.file_path"), r"\+", "%2B"))
-    return frame.withColumn("source_file", F.substring(path, len(f"file:{folder.resolve()}/") + 1, 1 << 20))
+    return frame.withColumn("source_file", F.substring(path, len(f"{storage_path(folder).spark}/") + 1, 1 << 20))
 
 
-def read_lines(spark: SparkSession, folder: Path, files: Sequence[RawFile], encoding: str = "utf-8") -> DataFrame:
+def read_lines(
+    spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], encoding: str = "utf-8"
+) -> DataFrame:
     """The lines of the files that are not blank, in ``value``, and source_file.
 
     Lines end with a line feed, a carriage return or both. Bytes that the encoding does not have become U+FFFD.
@@ -50,8 +52,9 @@ def read_lines(spark: SparkSession, folder: Path, files: Sequence[RawFile], enco
     if encoding.startswith("utf-16"):
         # Spark ends a line at a byte, which may be half a character here. One task decodes a file from start to end.
         listed = spark.createDataFrame([(str(f.path), f.name) for f in files], "path string, name string")
+        # The folder has what reaching the files needs.
         read = listed.repartition(min(len(files), 200)).mapInArrow(
-            lambda batches: _decoded_lines(batches, encoding), "value string, source_file string"
+            lambda batches: _decoded_lines(batches, encoding, folder), "value string, source_file string"
         )
     else:
         read = with_source_file(spark.read.text([spark_path(file.path) for file in files]), folder)
@@ -73,17 +76,20 @@ def as_letters(latin: Column, encoding: str) -> Column:
     return F.translate(latin, "".join(letters), "".join(letters.values()))
 
 
-def _decoded_lines(batches: Iterable[pa.RecordBatch], encoding: str) -> Iterator[pa.RecordBatch]:
+def _decoded_lines(batches: Iterable[pa.RecordBatch], encoding: str, folder: StoragePath) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for path, name in zip(batch["path"].to_pylist(), batch["name"].to_pylist(), strict=True):
-            with io.TextIOWrapper(open_unpacked(Path(path)), encoding, "replace", newline=None) as stream:
+            with (
+                storage_path(path, getattr(folder, "s3", None)).open(_BYTES_A_REQUEST) as packed,
+                io.TextIOWrapper(unpacked(path, packed), encoding, "replace", newline=None) as stream,
+            ):
                 lines = (line.rstrip("\n").removeprefix("\ufeff") for line in stream)
                 while some := list(islice(lines, _LINES_A_BATCH)):
                     yield pa.RecordBatch.from_pydict({"value": some, "source_file": [name] * len(some)})
 
 
 def read_json_lines(
-    spark: SparkSession, folder: Path, files: Sequence[RawFile], fields: Mapping[str, str], *, lines: Any = None
+    spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], fields: Mapping[str, str], *, lines: Any = None
 ) -> DataFrame:
     """JSON objects, one per line, plain or gzip. ``fields`` maps a field's name to a path (``$.title``) and type.
 

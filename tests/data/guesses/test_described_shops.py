@@ -172,7 +172,8 @@ def test_a_settings_file_is_not_replaced_and_errors_are_one_sentence(tmp_path: P
     assert init("my shop", "--output", "shop.yaml")[0] == 0
     assert load_settings(tmp_path / "shop.yaml").source.path == str(tmp_path / "my shop")
     (tmp_path / "none").mkdir()
-    for arguments in (["none"], ["nowhere"], ["my shop", "-o", "x.yaml", "--column", "events.user_id=who"]):
+    wrong = ["my shop", "-o", "x.yaml", "--column", "events.user_id=who"]
+    for arguments in (["none"], ["nowhere"], ["s3://bucket/shop"], wrong):
         code, _, errors = init(*arguments)
         assert (code, errors.count("Traceback"), errors.startswith("error: ")) == (2, 0, True), arguments
     assert sorted(path.name for path in tmp_path.glob("*.yaml")) == ["shop.yaml"]
