@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.places import empty_place
-from tests.servers import hdfs_server, make_bucket, s3_server
+from tests.servers import hdfs_server, kafka_broker, make_bucket, s3_server
 
 os.environ.update(
     GX_ANALYTICS_ENABLED="false",
@@ -58,6 +58,7 @@ HEAVY_FIXTURES = {
     "spark",
     "bucket",
     "hdfs",
+    "brokers",
     "place",
     "llm_folder",
     "tiny_llm",
@@ -189,12 +190,13 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """The Spark session of all tests, with Delta."""
     from learn_spark.core.tables.session import start_session
 
-    # With the connector of S3 on its classpath, which cannot be added later.
+    # With the connectors of S3 and Kafka on its classpath, which cannot be added later.
     session = start_session(
         SMALL_SPARK,
         app="tests",
         log_file=tmp_path_factory.mktemp("spark") / "spark.log",
         addresses=[StoragePath("s3://tests-of-storage")],
+        topics=True,
     )
     yield session
     session.stop()
@@ -220,6 +222,13 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoragePath]:
     """The root of an HDFS."""
     with hdfs_server(tmp_path_factory.mktemp("hdfs")) as address:
         yield StoragePath(address)
+
+
+@pytest.fixture(scope="session")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a broker of Kafka."""
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as address:
+        yield address
 
 
 @pytest.fixture(params=["folder", "s3"])

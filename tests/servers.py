@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from pyarrow.fs import S3FileSystem
 
-from learn_spark.core.connectors import fetch_jars, install_hdfs, install_s3
+from learn_spark.core.connectors import fetch_jars, install_hdfs, install_kafka, install_s3, listed_jars
 from learn_spark.core.install import Jar, java_of, pyspark_folder
 from learn_spark.core.storage.path import S3Access, StoragePath
 
@@ -130,6 +130,49 @@ def hdfs_server(folder: Path) -> Iterator[str]:
         server.wait(60)
 
 
+KAFKA_LIST, KAFKA_FOLDER = Path(__file__).with_name("kafka_jars.txt"), ROOT / ".venv-servers" / "kafka"
+_BROKER = """process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{other}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{other}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+log.dirs={folder}/kafka-logs
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.cleaner.enable=false
+auto.create.topics.enable=false
+"""
+
+
+@contextmanager
+def kafka_broker(folder: Path) -> Iterator[str]:
+    """host:port of a new broker of Kafka 4.1.1, a single node in KRaft mode, started here."""
+    missing = [jar.file_name for jar in listed_jars(KAFKA_LIST) if not (KAFKA_FOLDER / jar.file_name).is_file()]
+    assert not missing, f"{missing} are missing in {KAFKA_FOLDER}: make servers fetches them"
+    port, properties, log_file = free_port(), folder / "server.properties", folder / "kafka.log"
+    properties.write_text(_BROKER.format(port=port, other=free_port(), folder=folder), encoding="utf-8")
+    java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx192m"]
+    java += ["-cp", f"{KAFKA_FOLDER}/*:{pyspark_folder()}/jars/*"]
+    formatted = ["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", str(properties)]
+    with log_file.open("wb") as log:
+        subprocess.run([*java, *formatted], stdout=log, stderr=log, check=True)
+        server = subprocess.Popen([*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, cwd=folder)
+    try:
+        for _ in range(600):
+            assert server.poll() is None, log_file.read_text(encoding="utf-8")
+            with socket.socket() as caller:
+                if caller.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait(60)
+
+
 class LostAnswers:
     """A proxy of an S3 server that forwards every request, and gives no answer to the first ``lose`` uploads of files
     whose path contains ``part``: they succeed, and their sender does not learn it.
@@ -160,4 +203,6 @@ if __name__ == "__main__":  # make servers
     java = java_of(os.environ.get("JAVA_HOME"))
     install_s3(java)
     install_hdfs()
+    install_kafka(java)
     fetch_jars(HDFS_JARS, HDFS_FOLDER, java)
+    fetch_jars(listed_jars(KAFKA_LIST), KAFKA_FOLDER, java)

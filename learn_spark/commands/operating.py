@@ -172,18 +172,22 @@ def settings(
 def setup(
     s3: Annotated[bool, typer.Option("--s3", help="Fetch Spark's connector of S3 too (9.5 MB).")] = False,
     hdfs: Annotated[bool, typer.Option("--hdfs", help="Install Python's client of HDFS too (17 MB).")] = False,
+    kafka: Annotated[bool, typer.Option("--kafka", help="Fetch Spark's connector of Kafka too (9.9 MB).")] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Fetch the two Delta JARs (once), configure Spark for this environment, archive its classes for quick starts."""
 
     def work() -> None:
-        from learn_spark.core.connectors import install_hdfs, install_s3
+        from learn_spark.core.connectors import install_hdfs, install_kafka, install_s3
         from learn_spark.core.install import install, java_of
         from learn_spark.pipeline.class_archive import main
 
         if s3:
             fetched = install_s3(java_of(os.environ.get("JAVA_HOME")))
             print(f"fetched {len(fetched)} JARs of the S3 connector (checksums verified)")
+        if kafka:
+            fetched = install_kafka(java_of(os.environ.get("JAVA_HOME")))
+            print(f"fetched {len(fetched)} JARs of the Kafka connector (checksums verified)")
         if hdfs and install_hdfs():
             print("installed hdfs-native")
         install(os.environ.get("JAVA_HOME"))

@@ -1,5 +1,5 @@
-"""Installs what reaches S3 and HDFS: Spark's S3 connector (34 JARs, 9.5 MB) and hdfs-native. ``learn-spark setup --s3``
-and ``--hdfs`` run it.
+"""Installs what reaches S3, HDFS and Kafka: Spark's S3 connector (34 JARs, 9.5 MB), hdfs-native, and Spark's Kafka
+connector (4 JARs, 9.9 MB). ``learn-spark setup --s3``, ``--hdfs`` and ``--kafka`` run it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ _LIST = Path(__file__).with_name("s3_jars.txt")
 
 def s3_jars() -> list[Jar]:
     """The JARs of Spark's S3 connector that Spark does not have itself."""
+    return listed_jars(_LIST)
+
+
+def listed_jars(path: Path) -> list[Jar]:
+    """The JARs of a list: coordinates and SHA-256 a line."""
     jars = []
-    for line in _LIST.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             coordinates, checksum = line.split()
             group, artifact, version = coordinates.split(":")
@@ -88,6 +93,50 @@ def _build_log_store(folder: Path, java: str) -> None:
         for name, code in sorted(classes.items()):
             jar.writestr(ZipInfo(f"{name.replace('.', '/')}.class"), code)
     temporary.replace(log_store_jar(folder))
+
+
+# Maven Central has no connector of Spark 4.0.5, and its token provider up to 4.0.0 (docs/storage.md).
+KAFKA_JARS = (
+    Jar(
+        "org.apache.spark",
+        "spark-sql-kafka-0-10_2.13",
+        "4.0.4",
+        "b2f7b3a4fbf292b5bf10bd4dd6af301eded9c9985b16239b407401d66dbc8a25",
+    ),
+    Jar(
+        "org.apache.spark",
+        "spark-token-provider-kafka-0-10_2.13",
+        "4.0.0",
+        "f2be3b76f9e6cbe63379d4e4e0dc14f59dbf056ae2ad16ff15ac108004c86767",
+    ),
+    Jar(
+        "org.apache.kafka", "kafka-clients", "3.9.1", "7568b998572d256f0b7bc0afdc1b7a2588b8b08415c62ce314c864a6851ae9d9"
+    ),
+    Jar(
+        "org.apache.commons",
+        "commons-pool2",
+        "2.12.0",
+        "6d3bd18df8410f3e31b031aca582cc109342358a62a2759ebd0c4cdf30d06f8b",
+    ),
+)
+
+
+def kafka_jar_folder() -> Path:
+    """The folder of this environment's Kafka JARs."""
+    return jar_folder() / "kafka"
+
+
+def kafka_jar_paths(folder: Path | None = None) -> list[Path]:
+    """Paths of the installed Kafka JARs. Raises InstallError if one is missing."""
+    paths = [(folder or kafka_jar_folder()) / jar.file_name for jar in KAFKA_JARS]
+    if not all(path.is_file() for path in paths):
+        raise InstallError("Spark's connector of Kafka is not installed: learn-spark setup --kafka fetches it (9.9 MB)")
+    return paths
+
+
+def install_kafka(java: str = "java", folder: Path | None = None) -> list[str]:
+    """Fetch the missing Kafka JARs from Maven Central; the fetched names. Raises InstallError as ``install_s3``."""
+    return fetch_jars(KAFKA_JARS, folder or kafka_jar_folder(), java)
 
 
 def install_hdfs() -> bool:

@@ -219,7 +219,8 @@ def install(java_home: str | None = None) -> None:
         print(f"fetched {name} (checksum verified)")
     pyspark, scripts = pyspark_folder(), Path(sys.executable).parent
     conf = pyspark / "conf"
-    jars = [*jar_paths(folder), *sorted((folder / "s3").glob("*.jar"))]
+    connectors = [jar for name in ("s3", "kafka") for jar in sorted((folder / name).glob("*.jar"))]
+    jars = [*jar_paths(folder), *connectors]
     foreign = [conf / name for name in write_spark_files(conf, spark_files(jars, java_home))]
     launcher = {"find-spark-home": launcher_file(pyspark)}
     foreign += [scripts / name for name in write_spark_files(scripts, launcher, "FIND_SPARK_HOME_PYTHON_SCRIPT")]

@@ -12,6 +12,7 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import BOOKKEEPING, Run, all_runs
 from learn_spark.core.tables.snapshot import current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.kafka import offsets_of
 from learn_spark.pipeline.lineage import Artifact, Lineage
 
 FILES = "files:"  # prefix of an input that is a folder of raw files
@@ -117,7 +118,7 @@ class Provenance:
             earlier = [row for one in self.lineage.before(run) for row in self._raw_files.get(one, [])]
             rows += filter(_may_have_waited, earlier)
         folder = folders[0] if folders else ""
-        uses = [RawFileUse(folder, row["file"], row["rows"], row["refused"], row["run_id"]) for row in rows]
+        uses = [RawFileUse(folder, _named(row), row["rows"], row["refused"], row["run_id"]) for row in rows]
         return sorted(uses)
 
     @cached_property
@@ -145,6 +146,14 @@ def _gave_rows(row: Mapping[str, Any], table: str) -> bool:
     if table in BOOKKEEPING or table not in FROM_ROWS_OF or row.get("good_rows") is None:
         return True
     return bool(row["good_rows"].get(FROM_ROWS_OF[table]))
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """The file; a partition of a topic with the offsets that were read."""
+    if not row["state"].startswith("offsets:"):
+        return str(row["file"])
+    begin, end = offsets_of(row["state"])
+    return f"{row['file']} offsets {begin} to {end - 1}"
 
 
 def _may_have_waited(row: Mapping[str, Any]) -> bool:

@@ -89,6 +89,11 @@ class Settings(Section):
         named = [self.place, *[StoragePath(path, self.storage.s3()) for path in of_files if path]]
         return [storage_path(place) for place in named if place.scheme in SCHEMES]
 
+    @property
+    def reads_topics(self) -> bool:
+        """Whether Spark must reach Kafka."""
+        return any(one.format == "kafka" for one in described_files(self.source))
+
     @model_validator(mode="before")
     @classmethod
     def _template_of_the_source(cls, tree: Any) -> Any:

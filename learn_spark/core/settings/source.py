@@ -37,9 +37,13 @@ class FilesSettings(Section):
 
     files: str = Field(min_length=1)
     """Pattern of the files inside source.path, such as orders/*.csv.gz; of format delta, the table's folder inside
-    source.path, its address, or its name in Spark's catalog, such as learn.orders."""
-    format: Literal["csv", "json-lines", "parquet", "delta"] = "csv"
-    """Format of the files."""
+    source.path, its address, or its name in Spark's catalog, such as learn.orders; of format kafka, the topics,
+    separated by commas."""
+    format: Literal["csv", "json-lines", "parquet", "delta", "kafka"] = "csv"
+    """Format of the files; kafka: messages of JSON objects (docs/storage.md)."""
+    brokers: str | None = Field(default=None, pattern=r"^[^\s,:@/]+:[0-9]+(,[^\s,:@/]+:[0-9]+)*$")
+    """Of format kafka: the brokers to begin with, host:port separated by commas. Keys and passwords are never settings:
+    LEARN_SPARK_KAFKA_PROPERTIES in the environment names a file of properties."""
     separator: str = Field(default=",", min_length=1)
     """Separator of the fields of a CSV line; \\t is a tab."""
     quote: str = Field(default='"', max_length=1)
@@ -56,6 +60,12 @@ class FilesSettings(Section):
     "try_cast(pieces as int) * 2"}."""
     where: str | None = None
     """Spark SQL condition; rows for which it is false or null are skipped. null: all rows are read."""
+
+    @model_validator(mode="after")
+    def _topics_have_brokers(self) -> FilesSettings:
+        if (self.format == "kafka") != (self.brokers is not None):
+            raise ValueError("brokers: format kafka needs them (host:port, separated by commas), and no other format")
+        return self
 
     @field_validator("separator", "quote", "escape")
     @classmethod
@@ -77,6 +87,12 @@ class LogSettings(FilesSettings):
     """Unit of numeric times (since 1970), or iso for text; timestamps and ISO text need no unit."""
     time_formats: list[TimeFormat] = Field(default_factory=list)
     """Spark's patterns of other text times, such as "dd.MM.yyyy HH:mm", tried in order; without a zone they are UTC."""
+
+    @model_validator(mode="after")
+    def _is_of_files(self) -> LogSettings:
+        if self.format == "kafka":
+            raise ValueError("format: logs are files or tables; kafka is for source.items and source.events")
+        return self
 
 
 class _SourceSettings(Section):

@@ -54,7 +54,11 @@ class SparkHolder:
                 if self._started_here:
                     beside.submit(self._meanwhile)
                 self._session = start_session(
-                    self._settings.spark, app="learn-spark", log_file=log, addresses=self._settings.addresses
+                    self._settings.spark,
+                    app="learn-spark",
+                    log_file=log,
+                    addresses=self._settings.addresses,
+                    topics=self._settings.reads_topics,
                 )
         return self._session
 

@@ -189,7 +189,7 @@ class StoragePath(str):
         """
         if self.is_local or self.scheme == "hdfs":
             return None
-        with self.file_system.open_input_stream(self.inner) as file:
+        with self.file_system.open_input_stream(self.inner, compression=None) as file:
             facts: dict[str, bytes] = file.metadata() or {}
         tag = next((value for name, value in facts.items() if name.lower() == "etag"), b"")
         return tag.decode().strip('"') or None
@@ -209,12 +209,13 @@ class StoragePath(str):
             replace_bytes(Path(self), content)
             return
         if self.scheme in ("s3", "s3a", "gs"):  # an object appears when its upload is complete
-            with self.file_system.open_output_stream(self.inner) as file:
+            # By default Arrow would pack what a name such as x.gz gets.
+            with self.file_system.open_output_stream(self.inner, compression=None) as file:
                 file.write(content)
             return
         self.file_system.create_dir(self.parent.inner, recursive=True)
         temporary = self.parent / f".{self.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
-        with self.file_system.open_output_stream(temporary.inner) as file:
+        with self.file_system.open_output_stream(temporary.inner, compression=None) as file:
             file.write(content)
         if self.scheme == "hdfs":
             self.file_system.handler.fs.mv(temporary.inner, self.inner, overwrite=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_spark.core.connectors import LOG_STORE, s3_jar_paths
+from learn_spark.core.connectors import LOG_STORE, kafka_jar_paths, s3_jar_paths
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.install import InstallError
 from learn_spark.core.storage.path import StoragePath
@@ -29,12 +29,14 @@ def settings_for(addresses: Iterable[StoragePath]) -> dict[str, str]:
     return {_LOG_STORE_KEY: LOG_STORE} if any(address.scheme == "s3" for address in addresses) else {}
 
 
-def jars_for(addresses: Iterable[StoragePath]) -> list[Path]:
-    """The JARs that a new session needs beside Delta's. Raises UnreachableError where they are not installed."""
-    if all(address.scheme != "s3" for address in addresses):
-        return []
+def jars_for(addresses: Iterable[StoragePath], topics: bool = False) -> list[Path]:
+    """The JARs that a new session needs beside Delta's; ``topics``: whether it reads Kafka.
+
+    Raises UnreachableError where they are not installed.
+    """
     try:
-        return s3_jar_paths()
+        of_s3 = s3_jar_paths() if any(address.scheme == "s3" for address in addresses) else []
+        return [*of_s3, *(kafka_jar_paths() if topics else [])]
     except InstallError as error:
         raise UnreachableError(str(error)) from None
 

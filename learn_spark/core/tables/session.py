@@ -51,13 +51,18 @@ def check_java() -> str:
 
 
 def start_session(
-    settings: SparkSettings, *, app: str, log_file: Path | None, addresses: Sequence[StoragePath] = ()
+    settings: SparkSettings,
+    *,
+    app: str,
+    log_file: Path | None,
+    addresses: Sequence[StoragePath] = (),
+    topics: bool = False,
 ) -> SparkSession:
     """The running session, or a new one with Delta.
 
     ``log_file`` receives the standard error of the JVM; None leaves it on the terminal. ``addresses``: what the session
-    must reach beside this machine. Raises SessionError if the JVM does not start or Delta is missing, UnreachableError
-    if a connector is.
+    must reach beside this machine; ``topics``: whether it reads Kafka. Raises SessionError if the JVM does not start or
+    Delta is missing, UnreachableError if a connector is.
     """
     from pyspark import SparkConf, SparkContext
 
@@ -104,7 +109,7 @@ def start_session(
         conf["spark.master"] = master
         conf["spark.driver.memory"] = settings.driver_memory
         try:
-            conf["spark.jars"] = ",".join(str(path) for path in [*jar_paths(), *jars_for(addresses)])
+            conf["spark.jars"] = ",".join(str(path) for path in [*jar_paths(), *jars_for(addresses, topics)])
         except InstallError as error:
             raise SessionError(str(error)) from None
         if master.startswith("local"):

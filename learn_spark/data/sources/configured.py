@@ -13,6 +13,8 @@ from learn_spark.core.settings.source import FilesSettings, FilesSourceSettings,
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.column_names import quoted
 from learn_spark.data.sources.delta_tables import Session, find_table
+from learn_spark.data.sources.kafka import find_partitions
+from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.raw_rows import raw_rows
 from learn_spark.data.sources.source import (
     EVENT_COLUMNS,
@@ -155,6 +157,10 @@ def find_described(
 
     ``session`` gives the Spark session that knows the catalog; None: no catalog is asked.
     """
+    if described.format == "kafka":
+        if session is None or described.brokers is None:
+            raise LocationError(f"the topics {described.files} can be read by a stage alone")
+        return find_partitions(session(), described.brokers, described, kind)
     if described.format == "delta":
         return [find_table(folder, described.files, kind, session)]
     return find_files(folder, described.files, [kind])

@@ -55,7 +55,7 @@ def innermost_cause(trace: str) -> str:
 
 
 def _fault(file: RawFile) -> str | None:
-    if file.is_table:
+    if file.is_table or file.is_partition:
         return None
     if not file.path.is_file():
         return None if file.path.is_folder() else "it was removed"

@@ -14,6 +14,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, read_rows
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.delta_tables import has_changes_since
+from learn_spark.data.sources.kafka import offsets_of, read_after
 from learn_spark.data.sources.source import RawFile
 
 # The modules that turn files into rows.
@@ -31,8 +32,13 @@ def reader_version(settings: SourceSettings) -> str:
 
 def fingerprint(files: Sequence[RawFile]) -> str:
     """SHA-256 over names and states; it changes when a file is added, removed or modified."""
-    lines = (f"{file.name}\0{file.state}\n" for file in sorted(files, key=lambda file: file.name))
+    lines = (f"{file.name}\0{_mark(file)}\n" for file in sorted(files, key=lambda file: file.name))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _mark(file: RawFile) -> str:
+    """What of a state says that there is something new: of a partition the end, because the brokers move the begin."""
+    return str(offsets_of(file.state)[1]) if file.is_partition else file.state
 
 
 def new_files(
@@ -40,7 +46,8 @@ def new_files(
 ) -> list[RawFile]:
     """The files whose state and reader are not in the ledger; with ``skipped_too``, also those with an error.
 
-    Of a Delta table with a change feed only what is new since the state in the ledger is to be read (``since``).
+    Of a Delta table with a change feed, and of a partition of a topic, only what is new since the state in the ledger
+    is to be read (``since``).
     """
     newest: dict[str, tuple[datetime, str, str]] = {}
     broken: set[tuple[str, str]] = set()
@@ -53,12 +60,12 @@ def new_files(
     new = []
     for file in files:
         _, state, by = newest.get(file.name, (None, "", ""))
-        if (state, by) == (file.state, reader):
-            continue
-        was_read = state and by == reader and (file.name, state) not in broken
-        if was_read and file.is_table and has_changes_since(file, state):
-            file = replace(file, since=state)
-        new.append(file)
+        known = state if by == reader else ""
+        if file.is_partition:
+            new += read_after(file, known)
+        elif known != file.state:
+            was_read = known and file.is_table and (file.name, known) not in broken
+            new.append(replace(file, since=known) if was_read and has_changes_since(file, known) else file)
     return new
 
 

@@ -17,7 +17,7 @@ from learn_spark.core.storage.file_systems import StorageError
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.reach import reach
 from learn_spark.core.tables.snapshot import SnapshotError, current_version, open_version
-from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.location import LocationError, naming_the_store
 from learn_spark.data.sources.source import FileKind, RawFile
 from learn_spark.data.sources.wording import shown
 
@@ -40,13 +40,18 @@ def find_table(folder: StoragePath, named: str, kind: FileKind, session: Session
     A folder of that name comes before a table of the catalog. Raises LocationError where there is none.
     """
     path = _path(storage_path(folder), named)
-    version = current_version(path) if path is not None else None
+    version = _newest(path) if path is not None else None
     if version is None and session is not None and _NAME.fullmatch(named):
         path = _of_catalog(session(), named, storage_path(folder))
-        version = current_version(path)
+        version = _newest(path)
     if path is None or version is None:
         raise LocationError(f"source.path: there is no Delta table {named} in {folder}")
     return RawFile(path, named, frozenset([kind]), f"version:{version}")
+
+
+def _newest(path: StoragePath) -> int | None:
+    with naming_the_store(path):
+        return current_version(path)
 
 
 def _path(folder: StoragePath, named: str) -> StoragePath | None:

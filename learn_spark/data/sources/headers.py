@@ -19,6 +19,7 @@ from learn_spark.data.files.packing import unpacked
 from learn_spark.data.sources.column_names import distinct_names, is_plain
 from learn_spark.data.sources.configured import find_described
 from learn_spark.data.sources.delta_tables import Session
+from learn_spark.data.sources.kafka import messages_of
 from learn_spark.data.sources.parquet_files import schema_of
 from learn_spark.data.sources.source import FileKind, RawFile, UnreadableFileError, check_names
 from learn_spark.data.sources.text_head import check_width, csv_header, head_text
@@ -60,7 +61,7 @@ def check_columns(settings: SourceSettings, folder: StoragePath, session: Sessio
             try:
                 check_names([file])
                 columns = columns_of(file, described)
-                if described.format != "json-lines":
+                if described.format not in ("json-lines", "kafka"):
                     _require(file, described, columns)
             except UnreadableFileError as error:
                 if settings.unreadable == "stop":
@@ -69,7 +70,9 @@ def check_columns(settings: SourceSettings, folder: StoragePath, session: Sessio
                 continue
             known |= {column.casefold() for column in columns}
         for field, sql in (*described.columns.items(), ("where", described.where or "")):
-            strange = [name for name in names_in(sql) if name.casefold() not in known]
+            # order.pieces is a field of the column order.
+            named = {name: name.casefold() for name in names_in(sql)}
+            strange = [name for name, key in named.items() if not known & {key, key.partition(".")[0]}]
             if known and strange and not (is_plain(sql) and described.format == "csv"):
                 notes.append(f"source.{kind}: {field}: no file has a column {', '.join(strange)}")
     return notes
@@ -97,6 +100,8 @@ def columns_of(file: RawFile, described: FilesSettings) -> tuple[str, ...]:
         except ValueError as error:
             raise UnreadableFileError(file.name, str(error)) from None
         return (*names, *partition_values(file.name))
+    if described.format == "kafka":
+        return ()
     if described.format == "delta":
         return tuple(field.name for field in open_table(file.path).schema().fields)
     if described.format == "parquet":
@@ -145,7 +150,9 @@ def incoming(files: Sequence[RawFile], kind: FileKind, settings: SourceSettings)
     far = size > COUNTED_BYTES or any(not file.path.is_local for file in chosen)
     rows: int | None = None
     try:
-        if described.format == "delta":
+        if described.format == "kafka":
+            rows = sum(messages_of(file) for file in chosen)
+        elif described.format == "delta":
             rows = sum(Snapshot.open(file.path).rows for file in chosen)
         elif described.format == "parquet":
             rows = sum(_parquet_rows(file.path) for file in chosen)

@@ -18,6 +18,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import SMALL_ROWS
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
+from learn_spark.data.sources.kafka import messages_of
 from learn_spark.data.sources.source import RawFile, Source, check_names, of_kind
 from learn_spark.data.sources.times import clash, time_metrics
 from learn_spark.data.sources.typed_rows import event_as_json, spelling_metrics, typed_events, typed_items
@@ -218,9 +219,12 @@ def _groups_of_few(folder: StoragePath) -> list[tuple[str | None, list[str], lis
 
 
 def about_rows(files: Iterable[RawFile]) -> int:
-    """A guess from the files' sizes at their number of rows; of a Delta table, more than are few."""
+    """A guess at the number of rows, from files' sizes; of a Delta table more than are few, of a topic the offsets."""
     rows = 0
     for file in files:
         packed = _PACKED_TIMES if file.path.suffix in _PACKED else 1
+        if file.is_partition:
+            rows += messages_of(file)
+            continue
         rows += SMALL_ROWS + 1 if file.is_table else file.size * packed // _BYTES_A_ROW
     return rows

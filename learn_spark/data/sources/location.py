@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +27,18 @@ def source_folder(location: str, s3: S3Access) -> StoragePath:
         return storage_path(path if path.scheme else resolve(location), s3)
     except StorageError as error:
         raise LocationError(f"source.path: {error}") from None
+
+
+@contextmanager
+def naming_the_store(folder: StoragePath) -> Iterator[None]:
+    """Raise LocationError, which names the address, where its store does not answer or refuses."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the client of HDFS raises both
+        if folder.is_local:
+            raise
+        why = " ".join(str(error).split())[:200]
+        raise LocationError(f"{folder} cannot be read: {why}; check the address, the network and the keys") from None
 
 
 def resolve(location: str) -> Path:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from learn_spark.core.settings.source import FilesSettings
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.files.conventions import NO_PARTITION, partition_values
-from learn_spark.data.sources.column_names import distinct_names, is_plain, quoted
-from learn_spark.data.sources.corrupt_files import naming_corrupt_files
+from learn_spark.data.sources.column_names import is_plain, quoted
 from learn_spark.data.sources.csv_files import read_csv
 from learn_spark.data.sources.delta_tables import read_table
+from learn_spark.data.sources.json_rows import json_rows
+from learn_spark.data.sources.kafka import read_kafka
 from learn_spark.data.sources.parquet_files import read_parquet
 from learn_spark.data.sources.source import RawFile, UnreadableFileError, check_names
 from learn_spark.data.sources.text_head import head_text
@@ -19,9 +20,6 @@ from learn_spark.data.sources.text_lines import read_lines
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
-
-_BROKEN = "_broken_line"
 
 
 def raw_rows(spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], described: FilesSettings) -> DataFrame:
@@ -49,11 +47,13 @@ def raw_rows(spark: SparkSession, folder: StoragePath, files: Sequence[RawFile],
         )
     elif described.format == "json-lines":
         rows = _json_rows(spark, folder, files, described.encoding, mapped)
+    elif described.format == "kafka":
+        rows = read_kafka(spark, files, described, mapped)
     else:
         rows = _typed_rows(spark, folder, files, described, mapped)
-    if described.format != "delta":
+    if described.format not in ("delta", "kafka"):
         rows = _with_partitions(rows, files)
-    if described.format == "json-lines":
+    if described.format in ("json-lines", "kafka"):
         rows = _with_missing(rows, plain)
     return rows
 
@@ -61,53 +61,21 @@ def raw_rows(spark: SparkSession, folder: StoragePath, files: Sequence[RawFile],
 def _json_rows(
     spark: SparkSession, folder: StoragePath, files: Sequence[RawFile], encoding: str, mapped: Sequence[str]
 ) -> DataFrame:
-    """One JSON object a line. Numbers are text; a field that is an object in one line and text in another is text."""
+    """One JSON object a line."""
     from pyspark.sql import functions as F
 
     for file in files:
         start = head_text(file, encoding, strict=True).lstrip()[:1]
         if start == "[":
             raise UnreadableFileError(file.name, "it is a JSON array; JSON lines have one object a line (jq -c '.[]')")
-    lines = read_lines(spark, folder, files, encoding)
-    schema = _json_schema(spark, lines, files, mapped)
-    options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _BROKEN}
-    parsed = lines.withColumn("_row", F.from_json("value", schema, options))
-    # Spark reads the first object of a line and passes over what follows it: an array must have this object alone.
-    alone = F.expr("try_variant_get(try_parse_json(concat('[', value, ']')), '$[0]', 'variant') is not null")
-    second = F.expr("try_variant_get(try_parse_json(concat('[', value, ']')), '$[1]', 'variant') is not null")
-    malformed = F.col("_row").isNull() | F.col(f"_row.{_BROKEN}").isNotNull() | ~alone | second
-    fields = [name for name in schema.names if name != _BROKEN]
-    return parsed.select(
-        *[F.col(f"_row.{quoted(name)}").alias(f"f_{name}") for name in fields],
-        F.when(malformed, F.to_json(F.struct(F.col("value").alias("line")))).otherwise(F.col("value")).alias("raw"),
-        malformed.alias("malformed"),
-        "source_file",
+    return json_rows(
+        spark,
+        read_lines(spark, folder, files, encoding),
+        files,
+        mapped,
+        raw=lambda: F.col("value"),
+        malformed_raw=lambda: F.to_json(F.struct(F.col("value").alias("line"))),
     )
-
-
-def _json_schema(spark: SparkSession, lines: DataFrame, files: Sequence[RawFile], mapped: Sequence[str]) -> StructType:
-    """The fields of all lines, and the broken line."""
-    from pyspark.sql import DataFrame
-    from pyspark.sql.types import StringType, StructField, StructType
-
-    options: dict[str, bool | str] = {
-        "primitivesAsString": True,
-        "mode": "PERMISSIVE",
-        "columnNameOfCorruptRecord": _BROKEN,
-    }
-    encoders = spark._jvm.org.apache.spark.sql.Encoders  # type: ignore[union-attr]
-    # Python's reader takes files or an RDD of Python; Java's takes the lines.
-    texts = getattr(lines.select("value")._jdf, "as")(encoders.STRING())
-    with naming_corrupt_files(files):
-        found = DataFrame(spark.read.options(**options)._jreader.json(texts), spark).schema
-    every = {field.name: field for field in found if field.name != _BROKEN}
-    names = list(every)
-    try:
-        distinct = distinct_names(names, mapped)
-    except ValueError as error:
-        raise UnreadableFileError(files[0].name, f"in it or in another file of the pattern, {error}") from None
-    kept = [every[name] for name, new in zip(names, distinct, strict=True) if name == new]
-    return StructType([*kept, StructField(_BROKEN, StringType())])
 
 
 def _typed_rows(
@@ -145,5 +113,7 @@ def _with_missing(rows: DataFrame, plain: Sequence[str]) -> DataFrame:
     from pyspark.sql import functions as F
 
     present = {name.casefold() for name in rows.columns}
-    missing = [name for name in dict.fromkeys(plain) if f"f_{name}".casefold() not in present]
+    # order.pieces is a field of the object order.
+    absent = [name for name in dict.fromkeys(plain) if f"f_{name.partition('.')[0]}".casefold() not in present]
+    missing = [name for name in absent if f"f_{name}".casefold() not in present]
     return rows.withColumns({f"f_{name}": F.lit(None).cast("string") for name in missing}) if missing else rows

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from learn_spark.core.storage.path import Entry, StoragePath, storage_path
 from learn_spark.data.sources.listing import matching
-from learn_spark.data.sources.location import LocationError
+from learn_spark.data.sources.location import LocationError, naming_the_store
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -49,9 +49,14 @@ class RawFile:
         return self.state.startswith("version:")
 
     @property
+    def is_partition(self) -> bool:
+        """Whether it is a range of a topic's partition."""
+        return self.state.startswith("offsets:")
+
+    @property
     def is_whole(self) -> bool:
-        """Whether all its rows are read, and not only those that are new."""
-        return self.since is None
+        """Whether all rows that it ever had are read, and not only those that are new or still there."""
+        return self.since is None and not self.is_partition
 
 
 class UnreadableFileError(LocationError):
@@ -133,7 +138,8 @@ def is_hidden(name: str) -> bool:
 def check_names(files: Iterable[RawFile]) -> None:
     """Raise UnreadableFileError for a file that Spark passes over without a word."""
     for file in files:
-        if file.path.name.startswith("_") and "=" not in file.path.name and file.path.is_file():
+        is_file = not file.is_table and not file.is_partition
+        if is_file and file.path.name.startswith("_") and "=" not in file.path.name:
             raise UnreadableFileError(
                 file.name,
                 "Spark does not read files whose names begin with _: rename it, or leave it out of the pattern",
@@ -145,19 +151,21 @@ def find_files(
 ) -> list[RawFile]:
     """Files below ``folder`` that match a glob ``pattern``, in the order of their names.
 
-    Raises LocationError where there is none (unless ``optional``), or where the pattern leads out of the folder.
+    Raises LocationError where there is none (unless ``optional``), where the pattern leads out of the folder, and where
+    the store of an address does not answer.
     """
     root = storage_path(folder)
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts or StoragePath(pattern).scheme:
         raise LocationError(f"source.path: there is no {pattern} in {folder}: it leads out of the folder")
-    entries = [entry for entry in matching(root, pattern) if not is_hidden(entry.path[len(root) + 1 :])]
-    if not entries and not optional:
-        raise LocationError(f"source.path: there is no {pattern} in {folder}")
-    if root.is_local:
-        return [raw_file(root, entry, kinds) for entry in entries]
-    # Each is a request, which takes longer than what it moves.
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        return list(threads.map(lambda entry: raw_file(root, entry, kinds), entries))
+    with naming_the_store(root):
+        entries = [entry for entry in matching(root, pattern) if not is_hidden(entry.path[len(root) + 1 :])]
+        if not entries and not optional:
+            raise LocationError(f"source.path: there is no {pattern} in {folder}")
+        if root.is_local:
+            return [raw_file(root, entry, kinds) for entry in entries]
+        # Each is a request, which takes longer than what it moves.
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            return list(threads.map(lambda entry: raw_file(root, entry, kinds), entries))
 
 
 def of_kind(files: Iterable[RawFile], kind: FileKind) -> list[RawFile]:

@@ -16,9 +16,10 @@ import yaml
 
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.storage.folders import upload
-from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.storage.path import S3Access, StoragePath
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.delta_tables import find_table
 from learn_spark.data.sources.location import LocationError, source_folder
 from learn_spark.data.sources.source import find_files
 from learn_spark.pipeline.lineage import Artifact
@@ -31,7 +32,11 @@ from tests.world import write_config
 
 Run = Callable[..., list[Any]]
 KINDS = ("folder", "s3", "hdfs")
-JSON_ITEMS = {"files": "items/*.jsonl*", "format": "json-lines", "columns": {"item_id": "sku", "title": "name"}}
+JSON_ITEMS = {
+    "files": "items/*.jsonl*",
+    "format": "json-lines",
+    "columns": {"item_id": "sku", "title": "name", "brand": "maker.name"},
+}
 PARQUET_ITEMS = {"files": "items.parquet", "format": "parquet", "columns": {"item_id": "sku", "updated_at": "at"}}
 CSV_EVENTS = {
     "files": "log/**/*.csv*",
@@ -48,7 +53,7 @@ ODD = "log/dt=2024-03-03/märz 3+4%20.csv"
 
 def write_delivery(folder: Path) -> list[str]:
     """Files of every format, one of them broken; their names."""
-    items = [{"sku": f"A{n}", "name": f"Lamp № {n}"} for n in range(6)]
+    items = [{"sku": f"A{n}", "name": f"Lamp № {n}", "maker": {"name": "Lux"}} for n in range(6)]
     lines = [json.dumps(item, ensure_ascii=False) for item in items]
     times = pa.array([1_709_251_200_000_000_000, None], pa.timestamp("ns"))
     log = "who,sku,pieces\n"
@@ -119,6 +124,7 @@ def test_the_same_delivery_gives_the_same_rows_everywhere(
     counts = outcomes["folder"].counts
     assert (counts["items"], counts["interactions"], counts["refused"]) == (6, 4, 5)
     assert (counts["files"], counts["files_skipped"]) == (5, 1)
+    assert {row.brand for row in stored_rows(settings["folder"].workspace, "items")} == {"Lux"}
     for kind in ("s3", "hdfs"):
         assert {**outcomes[kind].counts, "spark_jobs": 0} == {**counts, "spark_jobs": 0}
         assert (forecast[kind].items.files, forecast[kind].events.files) == (2, 4)
@@ -172,6 +178,29 @@ def test_parquet_and_utf16(settings_at: Callable[..., Settings], run: Run, raw: 
     assert read["hdfs"] == read["folder"]
 
 
+def test_exposures_of_logs(
+    settings_at: Callable[..., Settings], run: Run, raw: dict[str, StoragePath], tmp_path: Path
+) -> None:
+    shown = "user_id,item_id,event_time,converted\nann,A0,2024-03-01,true\nbob,A1,2024-03-01,0\nbob,A1,never,0\n"
+    (tmp_path / "raw" / "shown").mkdir()
+    read = {}
+    for kind, place in raw.items():
+        (place / "shown" / "one.csv").write_text(shown)
+        (place / "shown" / "two.csv.gz").write_text("no gzip")
+        given = settings_at(kind)
+        tree = given.model_dump(mode="json", by_alias=True)
+        logs = [{"files": "shown/*.csv*"}]
+        tree["exposures"] = {"from": "logs", "path": str(place), "unreadable": "skip", "logs": logs}
+        tree["quality"] = {"rules": {"exposures.refused_share": {"most": None}}}
+        path = tmp_path / f"exposures-{kind}.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        counts = run(load_settings(path), "exposures")[0].run.counts
+        assert (counts["rows_in"], counts["rows_out"], counts["refused"], counts["files_skipped"]) == (3, 2, 1, 1)
+        read[kind] = [comparable(given, table) for table in ("exposures", "quarantine")]
+    assert read["s3"] == read["folder"]
+    assert read["hdfs"] == read["folder"]
+
+
 def test_patterns_match_as_in_a_folder(raw: dict[str, StoragePath]) -> None:
     patterns = ("*", "**/*.csv", "log/**", "log/*/a.csv", "log/dt=2024-03-0[12]/*.csv*", "**/*", "wide.csv", "l?g/*/*")
     for pattern in patterns:
@@ -185,6 +214,12 @@ def test_patterns_match_as_in_a_folder(raw: dict[str, StoragePath]) -> None:
         for place in raw.values():
             with pytest.raises(LocationError):
                 find_files(place, pattern, ["items"])
+    nobody = StoragePath("s3://raw/x", S3Access(endpoint="http://127.0.0.1:1"))
+    for place in (StoragePath("s3://of-nobody/raw", raw["s3"].s3), nobody, StoragePath("hdfs://127.0.0.1:1/raw")):
+        with pytest.raises(LocationError, match=place):
+            find_files(place, "x.csv", ["items"])
+    with pytest.raises(LocationError, match=nobody):
+        find_table(nobody, "orders", "items", None)
     for location in ("s3://", "ftp://host/raw"):
         with pytest.raises(LocationError):
             source_folder(location, raw["s3"].s3)
