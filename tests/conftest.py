@@ -103,6 +103,8 @@ SLOWEST = (
     "encoder/test_cluster.py",
     "features/test_write_audit_publish.py",
     "docs/test_tutorials.py",
+    "data/sources/test_kafka.py",
+    "data/sources/test_files_at_addresses.py",
     "data/sources/test_daily.py",
     "encoder/test_killers.py",
     "data/sources/test_ingest.py",
