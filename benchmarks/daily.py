@@ -2,6 +2,7 @@
 
     make bench-daily                                 the first load, then two days; each run is a process of its own
     make bench-daily ARGS="--days 5 --without-keys"  without event_id and updated_at
+    make bench-daily ARGS="--days 3 --corrections"   days with corrections and orders that wait
     make bench-daily ARGS="--code ../earlier"        with the code of another checkout
 
 A day runs ingest, item_text, embed_items, histories, publish and export_index; the first load trains too, which is
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.clock import OUTSIDE, Clock, cpu_seconds  # noqa: E402
-from benchmarks.shop import add_day, open_shop, write_settings  # noqa: E402
+from benchmarks.shop import add_corrections, add_day, open_shop, write_settings  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
@@ -122,6 +123,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make bench-daily", description=__doc__)
     parser.add_argument("--days", type=int, default=2)
     parser.add_argument("--without-keys", action="store_true", help="map neither event_id nor updated_at")
+    parser.add_argument("--corrections", action="store_true", help="days with corrections and orders that wait")
     parser.add_argument("--code", type=Path, default=ROOT, help="folder of another checkout")
     parser.add_argument("--keep", type=Path, help="an empty folder for the shop, which is kept")
     parser.add_argument("--run-in", help=argparse.SUPPRESS)
@@ -139,6 +141,8 @@ def main(arguments: list[str]) -> int:
         show("first load", reports["first load"])
         for day in range(1, chosen.days + 1):
             add_day(raw, day)
+            if chosen.corrections:
+                add_corrections(raw, day)
             reports[f"day {day}"] = measure(code, config, DAY)
             show(f"day {day}", reports[f"day {day}"])
     print(
@@ -146,6 +150,7 @@ def main(arguments: list[str]) -> int:
             {
                 "benchmark": "daily",
                 "with_keys": not chosen.without_keys,
+                "corrections": chosen.corrections,
                 "cores": os.cpu_count(),
                 "load": round(os.getloadavg()[0], 1),
                 **reports,

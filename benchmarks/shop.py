@@ -69,6 +69,28 @@ def add_day(folder: Path, day: int) -> None:
     write_orders(folder / "orders" / f"day-{day}.csv", orders, ORDERS_A_DAY, start, 24, products, 100 + day)
 
 
+def add_corrections(folder: Path, day: int) -> None:
+    """Beside the files of a day: 20 orders of the first year with another quantity, 2 products with another name, and 5
+    orders of products that the next day has, which wait for them in quarantine.
+    """
+    changed, chance = OPENED + timedelta(days=364 + day, hours=20), random.Random(1_000 + day)
+    at = f"{changed:%Y-%m-%dT%H:%M:%S}"
+    path = folder / "orders" / "year.csv"
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    corrected = []
+    for line in chance.sample(lines, 20):
+        order, customer, sku, quantity, ordered_at, _ = line.split(",")
+        corrected.append(f"{order},{customer},{sku},{int(quantity) + 5},{ordered_at},{at}")
+    next_product = PRODUCTS + PRODUCTS_A_DAY * day
+    waiting = [
+        f"w{day}-{number},c{chance.randrange(CUSTOMERS)},p{next_product + number % PRODUCTS_A_DAY},1,{at},{at}"
+        for number in range(5)
+    ]
+    text = "\n".join([header, *corrected, *waiting]) + "\n"
+    (folder / "orders" / f"corrections-{day}.csv").write_text(text, encoding="utf-8")
+    write_products(folder / f"products-corrected-{day}.csv", 2 * day, 2, changed, 500 + day)
+
+
 def write_settings(path: Path, folder: Path, workspace: Path, *, with_keys: bool = True) -> None:
     """Settings on conf/shop.yaml, with event_id and updated_at (none ``with_keys`` False) and a short training."""
     keys = {"event_id": "order_id", "updated_at": "updated_at"} if with_keys else {}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from learn_spark.core.tables.workspace import Workspace
 
 
+CLOSED_PIPE = 128 + 13  # the exit code of a command that SIGPIPE ended
+
 app = typer.Typer(
     name="learn-spark",
     help="LEARN as a Spark feature platform: frozen-LLM item embeddings, a preference tower, released features.",
@@ -73,6 +75,7 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
     try:
         with COMMAND.running():
             work()
+        sys.stdout.flush()
         return 0
     except LearnSparkError as error:
         if verbose:
@@ -80,6 +83,10 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
         hint = ", or give --wait" if waits and isinstance(error, LockedError) else ""
         print(f"error: {error}{hint}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has read enough. What is left to print, at the exit too, goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return 130

@@ -22,6 +22,7 @@ from xml.sax.saxutils import quoteattr
 from learn_spark.core.errors import LearnSparkError
 
 HEADER = "# written by learn_spark.core.install"
+OUR_HEADERS = (HEADER, "# written by learn_spark.install")  # the latter by version 0.1
 
 
 class InstallError(LearnSparkError):
@@ -152,7 +153,7 @@ def launcher_file(pyspark: Path) -> str:
 
 
 def spark_files(jars: list[Path], java_home: str | None) -> dict[str, str]:
-    """File name -> text of Spark's conf folder, which give ``spark-submit`` Delta and this Python."""
+    """File name -> text of Spark's conf folder: ``spark-submit`` gets Delta, this Python and a locale of UTF-8."""
     defaults = f"""{HEADER}
 spark.jars                     {",".join(str(path) for path in jars)}
 spark.pyspark.python           {sys.executable}
@@ -172,12 +173,13 @@ appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{{yy/MM/dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
 """
-    files = {"spark-defaults.conf": defaults, "log4j2.properties": logging}
+    environment = f"""{HEADER}
+# In a locale without UTF-8, Java sees no file with a name outside ASCII.
+case "${{LC_ALL:-${{LC_CTYPE:-${{LANG:-}}}}}}" in *[Uu][Tt][Ff]*) ;; *) export LC_ALL=C.UTF-8 ;; esac
+"""
     if java_home:
-        files["spark-env.sh"] = (
-            f'{HEADER}\n[ -n "${{JAVA_HOME:-}}" ] || JAVA_HOME={shlex.quote(java_home)}\nexport JAVA_HOME\n'
-        )
-    return files
+        environment += f'[ -n "${{JAVA_HOME:-}}" ] || JAVA_HOME={shlex.quote(java_home)}\nexport JAVA_HOME\n'
+    return {"spark-defaults.conf": defaults, "log4j2.properties": logging, "spark-env.sh": environment}
 
 
 def write_spark_files(folder: Path, files: dict[str, str], replaceable: str = HEADER) -> list[str]:
@@ -194,7 +196,7 @@ def write_spark_files(folder: Path, files: dict[str, str], replaceable: str = HE
             current = path.read_text(encoding="utf-8")
             if current == text:
                 continue
-            if not current.startswith(HEADER) and replaceable not in current:
+            if not current.startswith(OUR_HEADERS) and replaceable not in current:
                 foreign.append(name)
                 continue
         temporary = folder / f".{name}.{os.getpid()}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from learn_spark.commands.main import app
@@ -57,3 +60,16 @@ def test_an_unknown_section_is_wrong_usage() -> None:
     result = CliRunner().invoke(app, ["settings", "towers"])
     assert result.exit_code == 2
     assert "there is no section 'towers'" in result.output
+
+
+@pytest.mark.parametrize("section", ["index", ""])
+def test_a_reader_that_has_read_enough_is_no_error(section: str) -> None:
+    """As in ``learn-spark settings | head``, for short and long outputs."""
+    command = [sys.executable, "-c", "from learn_spark.commands.main import main; main()", "settings", *section.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        # On a busy machine there are signs of life.
+        assert [line for line in process.stderr.read().splitlines() if not line.startswith("  ... ")] == []
+        assert process.wait() == 128 + 13

@@ -12,8 +12,10 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from learn_spark.commands.app import _guarded
+from learn_spark.commands.app import Opened, _guarded
 from learn_spark.core.causes import explained
+from learn_spark.core.console import Reporter
+from learn_spark.core.settings import load_settings
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows
 from learn_spark.core.tables.workspace import Workspace
@@ -97,6 +99,26 @@ def test_a_full_disk_and_a_folder_that_is_not_writable_are_told_as_such(
     with pytest.raises(DeltaError) as refused:
         append_rows(workspace.table("encoders"), contract("encoders"), [])
     assert explained(refused.value)[0]
+
+
+def test_where_the_stack_trace_cannot_be_written_the_error_is_one_line_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(str(tmp_path / "w"))
+    (tmp_path / "w" / "logs").write_text("a file, where the folder should be")
+    opened = [Opened(load_settings("learn"), workspace, Reporter())]
+
+    def work() -> None:
+        raise RuntimeError("the tower fell")
+
+    assert _guarded(work, verbose=False, opened=opened) == 1
+    assert capsys.readouterr().err == "error: RuntimeError: the tower fell (--verbose shows the stack trace)\n"
+    (tmp_path / "w" / "logs").unlink()
+    assert _guarded(work, verbose=False, opened=opened) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("last-error.txt)\n")
+    assert said.count("\n") == 1
+    assert "the tower fell" in (tmp_path / "w" / "logs" / "last-error.txt").read_text()
 
 
 def test_a_message_of_thousands_of_characters_is_bounded() -> None:

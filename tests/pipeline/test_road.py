@@ -21,6 +21,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.registry import all_stages
+from learn_spark.core.tables.layout import MARKER
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
@@ -45,7 +46,7 @@ class World:
     said: str
 
 
-def execute(*command: object, code: int = 0, errors: bool = False, **variables: str) -> str:
+def execute(*command: object, code: int = 0, errors: bool = False, umask: int = -1, **variables: str) -> str:
     """Run a command in a shell that knows nothing of the environment; what it printed, standard error if asked for.
 
     (spark-submit passes its Python's standard error on as standard output.)
@@ -53,7 +54,13 @@ def execute(*command: object, code: int = 0, errors: bool = False, **variables: 
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "SPARK", "VIRTUAL_ENV"))}
     environment |= {"PATH": "/usr/local/bin:/usr/bin:/bin", **variables}
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=600,
+        umask=umask,
     )
     assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout if code == 0 and not errors else done.stdout + done.stderr
@@ -66,9 +73,7 @@ def model_of(run: Run) -> str:
 
 
 def make_world(folder: Path, llm_folder: Path) -> tuple[Path, Workspace]:
-    # Java that spark-submit starts in a locale without UTF-8 sees no file with such a name; the command sets one.
-    place = folder.parent / ("raw-é" if folder.name.endswith("é") else "raw")
-    raw = write_raw(place, items=[*item_lines()[:-1], LAST_ITEM])
+    raw = write_raw(folder.parent / "raw-é", items=[*item_lines()[:-1], LAST_ITEM])
     config = write_config(folder / "small.yaml", raw=raw, workspace=folder / "workspace", model=llm_folder)
     return config, Workspace.open(str(folder / "workspace"))
 
@@ -89,10 +94,11 @@ def by_command(base: Path) -> World:
 
 @pytest.fixture(scope="module")
 def by_submit(base: Path, llm_folder: Path) -> World:
-    """All stages, with SmolLM2."""
-    (base / "submit").mkdir()
-    config, workspace = make_world(base / "submit", llm_folder)
-    return World(config, workspace, execute(*SUBMIT, "jobs/pipeline.py", "--config", config))
+    """All stages, with SmolLM2, in a locale without UTF-8, and with a umask that keeps others out."""
+    (base / "submit-é").mkdir()
+    config, workspace = make_world(base / "submit-é", llm_folder)
+    said = execute(*SUBMIT, "jobs/pipeline.py", "--config", config, umask=0o027, LC_ALL="C")
+    return World(config, workspace, said)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +131,14 @@ def test_a_run_ends_with_stages_metrics_and_places(by_command: World, by_submit:
     places = dict(re.findall(r"^(tables|model|index|report) +(/\S+)$", said, re.M))
     assert set(places) == {"tables", "model", "index", "report"}
     assert all(Path(place).exists() for place in places.values())
+
+
+def test_all_files_have_the_modes_of_the_umask(by_submit: World) -> None:
+    places = list(by_submit.workspace.root.rglob("*"))
+    # The test itself opened the workspace, so that its marker is from before the run.
+    others = [place for place in places if place.is_file() and place.stat().st_mode & 0o777 != 0o640]
+    assert [place.name for place in others] == [MARKER]
+    assert all(place.stat().st_mode & 0o777 == 0o750 for place in by_submit.workspace.root.glob("tables/*"))
 
 
 def test_a_second_run_does_nothing_and_a_changed_setting_does_what_hangs_on_it(by_submit: World) -> None:

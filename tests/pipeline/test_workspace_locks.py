@@ -27,7 +27,8 @@ def test_a_second_ingest_is_refused_before_it_reads_anything(tmp_path: Path) -> 
         held.at("stage ingest, 1 of 2")
         second = subprocess.run([*COMMAND, "ingest", "--config", str(config)], capture_output=True, text=True)
     assert second.returncode == 1
-    assert second.stderr.startswith("error: interactions in the workspace")
+    # On a busy machine a sign of life comes before it.
+    assert second.stderr.splitlines()[-1].startswith("error: interactions in the workspace")
     assert "a run of ingest (process " in second.stderr
     assert "UTC, now at stage ingest, 1 of 2)" in second.stderr
     assert second.stderr.rstrip().endswith("--wait")

@@ -91,7 +91,7 @@ def test_spark_files_name_the_jars_and_this_python(tmp_path: Path) -> None:
         "spark.ui.showConsoleProgress": "false",
     }
     assert "rootLogger.level = ${env:LEARN_SPARK_LOG_LEVEL:-error}" in files["log4j2.properties"]
-    assert "spark-env.sh" not in spark_files(jars, None)
+    assert "JAVA_HOME" not in spark_files(jars, None)["spark-env.sh"]
 
 
 @pytest.mark.parametrize("home", ["/opt/java", '/opt/it\'s a "Java" $HOME'])
@@ -104,6 +104,24 @@ def test_spark_env_names_the_java_unless_the_user_did(tmp_path: Path, home: str)
 
     assert java_home({}) == home
     assert java_home({"JAVA_HOME": "/mine"}) == "/mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "C.UTF-8"),
+        ({"LC_ALL": "C", "LANG": "de_DE.UTF-8"}, "C.UTF-8"),
+        ({"LANG": "POSIX"}, "C.UTF-8"),
+        ({"LC_CTYPE": "de_DE.ISO-8859-1", "LANG": "de_DE.UTF-8"}, "C.UTF-8"),
+        ({"LANG": "de_DE.UTF-8"}, ""),
+        ({"LC_ALL": "en_US.utf8", "LANG": "C"}, "en_US.utf8"),
+    ],
+)
+def test_spark_env_gives_java_a_locale_of_utf_8(tmp_path: Path, given: dict[str, str], expected: str) -> None:
+    write_spark_files(tmp_path, {"spark-env.sh": spark_files([], None)["spark-env.sh"]})
+    script = f'set -eu; . "{tmp_path}/spark-env.sh"; sh -c \'printf %s "${{LC_ALL:-}}"\''
+    said = subprocess.run(["bash", "-c", script], env={"PATH": os.defpath, **given}, capture_output=True, text=True)
+    assert said.stdout == expected
 
 
 def test_a_second_run_writes_nothing_and_a_changed_one_writes_its_own(tmp_path: Path) -> None:
@@ -121,6 +139,12 @@ def test_a_file_of_someone_else_is_left_alone(tmp_path: Path) -> None:
     assert write_spark_files(tmp_path, spark_files([], None)) == ["spark-defaults.conf"]
     assert (tmp_path / "spark-defaults.conf").read_text() == "spark.master local[7]\n"
     assert (tmp_path / "log4j2.properties").is_file()
+
+
+def test_files_of_an_earlier_version_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "spark-env.sh").write_text("# written by learn_spark.install\nexport JAVA_HOME=/old\n")
+    assert write_spark_files(tmp_path, spark_files([], "/opt/java")) == []
+    assert "/old" not in (tmp_path / "spark-env.sh").read_text()
 
 
 def test_only_pyspark_s_own_launcher_is_replaced(tmp_path: Path) -> None:

@@ -21,6 +21,17 @@ def replace_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def umask() -> int:
+    """The umask of this process, which is not changed for it where Linux names it: other threads may make files."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("\nUmask:")[2].split()[0], 8)
+    except (OSError, IndexError, ValueError):
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
+
+
 def give_usual_mode(path: Path) -> None:
     """Give a file the mode that the umask gives to new files: safetensors makes files that only their owner reads."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.mode")

@@ -16,7 +16,7 @@ from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import create_table
 from learn_spark.core.tables.leases import require_leases
-from learn_spark.core.tables.log import append_table, is_checked_without_spark
+from learn_spark.core.tables.log import append_table, is_checked_without_spark, replace_rows, where_keys
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import SMALL_ROWS
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table, open_version
@@ -72,7 +72,7 @@ def merge(
 
     Writes no commit if nothing changes, and appends if nothing is updated. Returns the numbers of rows ``inserted`` and
     ``updated``. Raises RowCountError if the numbers in the log differ from the planned ones. ``most``: the most rows
-    that ``frame`` can have; a few are joined by one Spark job, and appended without Spark.
+    that ``frame`` can have; a few are joined by one Spark job, and written without Spark.
     """
     from pyspark.sql import functions as F
 
@@ -89,7 +89,7 @@ def merge(
     updates = F.expr(update_when) if update_when else F.lit(False)
     changed = joined.where(is_new | updates).select("s.*", is_new.alias("_is_new"))
     if few:
-        return _merge_arrow(spark, changed.toArrow(), path, contract, condition)
+        return _merge_arrow(spark, changed.toArrow(), existing, contract, condition)
     return _merge_frame(changed.persist(), path, contract, condition)
 
 
@@ -102,23 +102,30 @@ def append_arrow(spark: SparkSession, rows: pa.Table, path: str, contract: Contr
         return 0
     if not is_checked_without_spark(contract):
         return _append_counted(conform(spark.createDataFrame(rows), contract), path, contract)
-    version = append_table(path, contract, rows)
-    written = Snapshot.open(path, version).rows - Snapshot.open(path, version - 1).rows
-    if written != rows.num_rows:
-        raise RowCountError(f"{contract.table}: {rows.num_rows:,} appended rows were expected, the log has {written:,}")
+    _check_added(contract, path, append_table(path, contract, rows), rows.num_rows)
     return rows.num_rows
 
 
 def _merge_arrow(
-    spark: SparkSession, changed: pa.Table, path: str, contract: Contract, condition: str
+    spark: SparkSession, changed: pa.Table, existing: Snapshot, contract: Contract, condition: str
 ) -> dict[str, int]:
-    new = pc.sum(changed["_is_new"]).as_py() or 0
+    path, new = existing.path, pc.sum(changed["_is_new"]).as_py() or 0
     planned, rows = {"inserted": new, "updated": changed.num_rows - new}, changed.drop_columns(["_is_new"])
     if not planned["updated"]:
         append_arrow(spark, rows, path, contract)
         return planned
-    frame = spark.createDataFrame(rows).select(*contract.names)
-    return _merge_by_spark(frame, path, contract, condition, planned)
+    where = where_keys(contract, rows) if existing.is_small and is_checked_without_spark(contract) else None
+    if where is None:
+        frame = spark.createDataFrame(rows).select(*contract.names)
+        return _merge_by_spark(frame, path, contract, condition, planned)
+    _check_added(contract, path, replace_rows(path, contract, rows, where), new)
+    return planned
+
+
+def _check_added(contract: Contract, path: str, version: int, expected: int) -> None:
+    added = Snapshot.open(path, version).rows - Snapshot.open(path, version - 1).rows
+    if added != expected:
+        raise RowCountError(f"{contract.table}: {expected:,} added rows were expected, the log has {added:,}")
 
 
 def _merge_frame(changed: DataFrame, path: str, contract: Contract, condition: str) -> dict[str, int]:

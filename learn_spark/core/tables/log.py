@@ -22,6 +22,7 @@ from learn_spark.core.tables.leases import require_leases
 from learn_spark.core.tables.snapshot import current_version, open_table, rows_of
 
 _MOST_FILES = 8  # of a growing table; more are rewritten as one
+_MOST_KEYS = 2_000  # in the condition of a commit, which its log records
 _COMMIT = "learn-spark-commit"  # name of a commit, in its metadata
 _LOOK_BACK = 50  # commits
 _LONGEST_PAUSE = 0.2  # seconds before an append that another commit came before is tried again
@@ -39,6 +40,29 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
     """Append an Arrow table in one commit; the new version. Raises ContractError if a row violates the contract."""
     with _naming(contract):
         return _append(_open_or_create(path, contract), contract, data, CommitProperties())
+
+
+def replace_rows(path: str, contract: Contract, data: pa.Table, where: str) -> int:
+    """Replace the rows that satisfy ``where`` by those of an Arrow table, in one commit; the new version.
+
+    Raises ContractError if a row violates the contract, or does not satisfy ``where`` itself.
+    """
+    with _naming(contract):
+        table = _open_or_create(path, contract)
+        write_deltalake(table, data.cast(contract.arrow_schema()), mode="overwrite", predicate=where)
+        return table.version()
+
+
+def where_keys(contract: Contract, rows: pa.Table) -> str | None:
+    """The condition in SQL of the rows with the keys of ``rows``, for keys that are texts, of which at most one column
+    has several values; None for other keys, and where the condition would be long.
+    """
+    keys = {name: rows[name].unique().to_pylist() for name in contract.key}
+    plain = all(isinstance(value, str) for values in keys.values() for value in values)
+    if not plain or sum(len(values) > 1 for values in keys.values()) > 1 or rows.num_rows > _MOST_KEYS:
+        return None
+    lists = {name: ", ".join("'" + value.replace("'", "''") + "'" for value in values) for name, values in keys.items()}
+    return " AND ".join(f"{name} IN ({values})" for name, values in lists.items())
 
 
 def append_depending(

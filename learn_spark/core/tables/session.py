@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from learn_spark.core.causes import first_line
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.files import umask
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.reach import jars_for, reach, settings_for
 
@@ -102,6 +103,8 @@ def start_session(
         "spark.sql.parquet.compression.codec": "zstd",
         # pandas writes nanoseconds, which Spark's timestamps do not support: read as numbers, they are made timestamps.
         "spark.sql.legacy.parquet.nanosAsLong": "true",
+        # Hadoop does not ask the process for it; without this setting it is 022.
+        "spark.hadoop.fs.permissions.umask-mode": f"{umask():03o}",
         # A speculative copy of a task would run the LLM twice.
         "spark.speculation": "false",
     }
@@ -217,17 +220,31 @@ def set_java_home() -> None:
 
 @contextmanager
 def _stderr_to(path: Path | None) -> Iterator[None]:
-    """Redirect file descriptor 2 to a file while the JVM starts, so that the JVM inherits it."""
+    """Redirect file descriptor 2 to a file while the JVM starts, so that the JVM inherits it.
+
+    What Python writes to sys.stderr meanwhile, such as signs of life, goes where it went before.
+    """
     if path is None:
         yield
         return
-    sys.stderr.flush()
+    stderr = sys.stderr
+    stderr.flush()
     saved = os.dup(2)
     try:
         with path.open("ab") as file:
             os.dup2(file.fileno(), 2)
+        if _writes_to_2(stderr):
+            sys.stderr = os.fdopen(saved, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
         yield
     finally:
         sys.stderr.flush()
+        sys.stderr = stderr
         os.dup2(saved, 2)
         os.close(saved)
+
+
+def _writes_to_2(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError):
+        return False

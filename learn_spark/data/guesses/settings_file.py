@@ -96,7 +96,8 @@ def _table(name: str, table: TableGuess) -> list[str]:
     if layout.encoding != "utf-8":
         lines.append(f"    encoding: {layout.encoding}")
     if layout.quote != '"':
-        lines.append(f"    quote: {json.dumps(layout.quote)}")
+        quotes = "" if layout.quote else "a quote is a character of the text"
+        lines.append(_beside(f"    quote: {json.dumps(layout.quote)}", quotes))
     if layout.escape != layout.quote:
         lines.append(f"    escape: {json.dumps(layout.escape)}")
     if files.multiline:

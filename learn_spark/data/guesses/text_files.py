@@ -92,16 +92,13 @@ def csv_layout(text: str, separator: str | None = None) -> TextLayout:
 
     Raises UnusableFileError where no separator gives two columns.
     """
-    text = text[:_SNIFFED_CHARACTERS]
+    whole, text = text, text[:_SNIFFED_CHARACTERS]
     best: tuple[float, int, TextLayout] | None = None
     for candidate in _SEPARATORS if separator is None else (separator,):
         if candidate not in text[: text.find("\n", 1)]:
             continue
-        mark = re.escape(candidate)
-        single = re.search(rf"(^|{mark})'([^'\\\n]|\\.|'')*'({mark}|\r?$)", text[:10_000], re.M)
-        quotes = ['"', "'"] if single else ['"']
-        for quote in quotes:
-            for escape in (quote, "\\") if f"\\{quote}" in text else (quote,):
+        for quote in _quotes(whole, re.escape(candidate)):
+            for escape in (quote, "\\") if quote and f"\\{quote}" in text else (quote,):
                 layout = TextLayout(separator=candidate, quote=quote, escape=escape)
                 widths = [len(line) for line in _rows_of(text, layout, _SNIFFED_ROWS) if line != [] and line != [""]]
                 if not widths or widths[0] < 2:
@@ -114,13 +111,26 @@ def csv_layout(text: str, separator: str | None = None) -> TextLayout:
     return best[2]
 
 
+def _quotes(text: str, separator: str) -> list[str]:
+    """The quotes that may be tried, the likeliest first; "" where quotes are characters like others (a 12" pan)."""
+    text = re.sub(r"\r\n?", "\n", text)
+    start, end = rf"(?:^|{separator})[ ]*", rf"[ ]*(?:{separator}|$)"
+    # A backslash inside quotes may be an escape, or a character like others.
+    double = re.search(rf'{start}"(?:[^"\\]|\\.|"")*"{end}|{start}"(?:[^"]|"")*"{end}', text, re.M)
+    single = re.search(rf"{start}'(?:[^'\\\n]|\\.|'')*'{end}", text[:10_000], re.M)
+    if '"' not in text or double:
+        return ['"', "'"] if single else ['"']
+    return ["'", '"', ""] if single else ["", '"']
+
+
 def _rows_of(text: str, layout: TextLayout, limit: int) -> list[list[str]]:
     csv.field_size_limit(1 << 27)
-    doubled = layout.escape == layout.quote
+    doubled = layout.escape == layout.quote  # both "" without quotes
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=layout.separator,
-        quotechar=layout.quote,
+        quotechar=layout.quote or None,
+        quoting=csv.QUOTE_MINIMAL if layout.quote else csv.QUOTE_NONE,
         doublequote=doubled,
         escapechar=None if doubled else layout.escape,
     )

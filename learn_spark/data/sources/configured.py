@@ -27,6 +27,7 @@ from learn_spark.data.sources.source import (
     of_kind,
 )
 from learn_spark.data.sources.text_lines import shape
+from learn_spark.data.sources.typed_rows import id_text
 from learn_spark.data.sources.wording import shown, shown_names
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ def mapped_rows(
     columns: dict[str, Column] = {name: F.lit(value) for name, value in constant.items()}
     for ours, theirs in described.columns.items():
         columns[ours] = value_of(theirs, fields, f"{section}.columns.{ours}")
-        check_fits(named, columns[ours], f"{section}.columns.{ours}", theirs, fields)
+        kind = check_fits(named, columns[ours], f"{section}.columns.{ours}", theirs, fields)
+        if ours in ("item_id", "user_id"):
+            columns[ours] = id_text(columns[ours], kind)
     values = named.select(
         *[F.when(~F.col("_malformed"), c.cast("string")).alias(n) for n, c in columns.items()],
         *[F.col(f"_{name}").alias(name) for name in ROW_COLUMNS],
@@ -117,12 +120,12 @@ def mapped_rows(
     return shape(values, output_columns, {name: F.col(name) for name in columns})
 
 
-def check_fits(frame: DataFrame, column: Column, setting: str, sql: str, fields: Sequence[str]) -> None:
-    """Raise SettingsError where Spark cannot compute ``column`` from the frame's columns."""
+def check_fits(frame: DataFrame, column: Column, setting: str, sql: str, fields: Sequence[str]) -> str:
+    """Spark's type of ``column``. Raises SettingsError where it cannot be computed from the frame's columns."""
     from pyspark.errors import AnalysisException, ParseException
 
     try:
-        frame.select(column.alias("value"))
+        return frame.select(column.alias("value")).dtypes[0][1]
     except (AnalysisException, ParseException) as error:
         raise SettingsError(
             f"{setting}: {shown(sql)!r} does not fit the files: {reason(error)}; the files have the columns "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.files.conventions import SEPARATOR_NOTE, SEPARATOR_NOTE_RECORD, partition_values
 from learn_spark.data.sources.column_names import distinct_names, quoted
+from learn_spark.data.sources.open_quotes import check_quotes_are_closed
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.text_head import check_width, csv_header, head_text
 from learn_spark.data.sources.text_lines import as_letters, read_lines, spark_path, with_source_file
@@ -75,6 +76,8 @@ def read_csv(
                 file.name, f"no column {shown_names(missing)} in its header ({shown_names(found.names)})"
             )
         check_width(file, found.names)
+        if multiline:
+            check_quotes_are_closed(file, found.separator or separator, quote, escape, encoding)
         groups[found.names, None if multiline else found.line, found.separator].append(file)
     frames = []
     for (names, line, noted), group in groups.items():

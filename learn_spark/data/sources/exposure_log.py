@@ -19,7 +19,7 @@ from learn_spark.data.sources.raw_rows import raw_rows
 from learn_spark.data.sources.source import RawFile
 from learn_spark.data.sources.text_lines import blank_as_null
 from learn_spark.data.sources.times import SEPARATOR, clash, moment
-from learn_spark.data.sources.typed_rows import plain_id
+from learn_spark.data.sources.typed_rows import id_text, plain_id
 from learn_spark.data.sources.wording import shown_names
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _read(
     kinds = dict(named.select(*[column.alias(ours) for ours, column in columns.items()]).dtypes)
     raw = named.select(
         *[
-            F.when(~F.col("_malformed"), _text(columns[name], kinds[name])).alias(name)
+            F.when(~F.col("_malformed"), _text(name, columns[name], kinds[name])).alias(name)
             if name in columns
             else F.lit(None).cast("string").alias(name)
             for name in described.names
@@ -193,12 +193,13 @@ def _read(
         ) from None
 
 
-def _text(column: Column, kind: str) -> Column:
-    """The value as text, blank as null; maps and structs as JSON."""
+def _text(name: str, column: Column, kind: str) -> Column:
+    """The value of the field ``name`` as text, blank as null; maps and structs as JSON."""
     from pyspark.sql import functions as F
 
-    nested = kind.startswith(("map<", "struct<"))
-    return blank_as_null(F.to_json(column) if nested else column.cast("string"))
+    if kind.startswith(("map<", "struct<")):
+        return blank_as_null(F.to_json(column))
+    return blank_as_null(id_text(column, kind) if name in ("item_id", "user_id") else column.cast("string"))
 
 
 def _typed(raw: DataFrame, log: LogSettings) -> DataFrame:

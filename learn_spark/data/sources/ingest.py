@@ -221,7 +221,7 @@ def _merge_events(context: StageContext, landed: LandedRows | None, scratch: Sto
     quarantined = QuarantinedEvents(context.spark, context.path("quarantine"), context.path("items"), scratch)
     good, waited = landed.good().select(*table.names) if landed else None, 0
     if (arrived := quarantined.good_events()) is not None:
-        waited = arrived.count()
+        waited = quarantined.good
         good = good.unionByName(arrived) if good is not None else arrived
     if good is None:
         return Tally()

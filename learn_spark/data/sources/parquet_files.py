@@ -15,6 +15,7 @@ from learn_spark.core.storage.path import StoragePath
 from learn_spark.data.sources.column_names import quoted
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.text_lines import spark_path, with_source_file
+from learn_spark.data.sources.typed_rows import id_text
 from learn_spark.data.sources.wording import shown, shown_names
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _PLAIN = {
 }
 _INTEGERS = {"tinyint", "smallint", "int", "bigint"}
 _TIMES = {"timestamp", "timestamp_ntz", "date"}
+_FOREIGN_CODECS = {"BROTLI", "LZO"}  # Spark has no code for them
 # Nanoseconds, in a nested type too: void is a type of Spark that no column of a file has.
 _NANOS, _NULL = "void", "null"
 
@@ -83,12 +85,15 @@ def schema_of(file: RawFile, mapped: Collection[str] = ()) -> tuple[tuple[str, s
     """Name and type of each column that can be read. Raises UnreadableFileError."""
     try:
         with pq.ParquetFile(file.path.inner, filesystem=file.path.file_system) as parquet:
-            arrow, physical = parquet.schema_arrow, parquet.schema
+            arrow, physical, groups = parquet.schema_arrow, parquet.schema, parquet.num_row_groups
+            codec = parquet.metadata.row_group(0).column(0).compression if groups and len(physical) else ""
             int96 = {
                 physical.column(n).path for n in range(len(physical)) if physical.column(n).physical_type == "INT96"
             }
     except (OSError, pa.ArrowException) as error:
         raise UnreadableFileError(file.name, f"it cannot be read as Parquet: {shown(error)}") from None
+    if codec in _FOREIGN_CODECS:
+        raise UnreadableFileError(file.name, f"it is packed by {codec.lower()}: write it with zstd or snappy")
     columns: dict[str, tuple[str, str]] = {}
     for field in arrow:
         kind = "timestamp" if field.name in int96 else _kind(field.type)
@@ -169,6 +174,8 @@ def _typed(name: str, kind: str, common: str) -> Column:
     if kind == common:
         return column
     nested = kind.startswith(("array<", "struct<", "map<"))
+    if kind == "float" and common == "string":
+        return id_text(column, kind)  # it may be an id; a number is read from either form
     return F.to_json(column) if nested else column.cast(common)
 
 

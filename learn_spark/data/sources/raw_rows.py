@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -65,9 +66,13 @@ def _json_rows(
     from pyspark.sql import functions as F
 
     for file in files:
-        start = head_text(file, encoding, strict=True).lstrip()[:1]
-        if start == "[":
+        head = head_text(file, encoding, strict=True).lstrip()
+        if head[:1] == "[":
             raise UnreadableFileError(file.name, "it is a JSON array; JSON lines have one object a line (jq -c '.[]')")
+        if re.match(r"\{\s*[\r\n]", head):
+            raise UnreadableFileError(
+                file.name, "its first object has several lines; JSON lines have one object a line (jq -c .)"
+            )
     return json_rows(
         spark,
         read_lines(spark, folder, files, encoding),

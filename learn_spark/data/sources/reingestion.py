@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
+_MOST_IDS = 1_000
+
+
 class QuarantinedEvents:
-    """Quarantined events whose item is now in the catalogue. They stay in quarantine until ``remove``."""
+    """Quarantined events whose item is now in the catalogue. They stay in quarantine until ``remove``.
+
+    ``good`` is the number of those that break no other rule.
+    """
 
     def __init__(self, spark: SparkSession, quarantine_path: str, items_path: str, place: StoragePath) -> None:
         from pyspark.sql import functions as F
@@ -30,6 +37,7 @@ class QuarantinedEvents:
         self._spark, self._path = spark, quarantine_path
         delta.create_if_missing(quarantine_path, contract("quarantine"))
         self.rows: DataFrame | None = None
+        self.good, self._others, self._ids = 0, 0, pa.array([], pa.string())
         if not _some_may_have_arrived(Snapshot.open(quarantine_path), items_path):
             return
         waiting = delta.read(spark, quarantine_path).where("source_table = 'interactions' and parsed is not null")
@@ -43,7 +51,11 @@ class QuarantinedEvents:
         path = (place / "arrived").spark
         arrived.write.mode("overwrite").parquet(path)
         written = spark.read.schema(arrived.schema).parquet(path)
-        self.rows = written if _rows_of(place / "arrived") else None
+        found = _arrived(place / "arrived")
+        self._ids = found["old_row_id"]
+        self.good = pc.sum(pc.equal(pc.list_value_length(found["reasons"]), 0)).as_py() or 0
+        self._others = found.num_rows - self.good
+        self.rows = written if found.num_rows else None
 
     def good_events(self) -> DataFrame | None:
         """The events that break no other rule, with the columns of interactions."""
@@ -59,13 +71,17 @@ class QuarantinedEvents:
 
         if self.rows is None:
             return
-        others = self.rows.where(F.size("reasons") > 0).withColumns(
-            {"row_id": row_id("interactions"), "parsed": F.lit(None).cast("string")}
-        )
-        keep(others.select(*contract("quarantine").names), self._path)
+        if self._others:
+            others = self.rows.where(F.size("reasons") > 0).withColumns(
+                {"row_id": row_id("interactions"), "parsed": F.lit(None).cast("string")}
+            )
+            keep(others.select(*contract("quarantine").names), self._path, most=self._others)
+        table = delta.delta_table(self._spark, self._path)
+        if len(self._ids) <= _MOST_IDS:  # in a condition: fewer jobs than a merge
+            table.delete(F.col("row_id").isin(self._ids.to_pylist()))
+            return
         removed = self.rows.select(F.col("old_row_id").alias("row_id"))
-        merge = delta.delta_table(self._spark, self._path).alias("t").merge(removed.alias("s"), "t.row_id = s.row_id")
-        merge.whenMatchedDelete().execute()
+        table.alias("t").merge(removed.alias("s"), "t.row_id = s.row_id").whenMatchedDelete().execute()
 
 
 def _some_may_have_arrived(quarantined: Snapshot, items_path: str) -> bool:
@@ -81,6 +97,16 @@ def _some_may_have_arrived(quarantined: Snapshot, items_path: str) -> bool:
         return False
     waited_for = {json.loads(event).get("item_id") for event in waiting["parsed"].to_pylist()}
     return not waited_for.isdisjoint(items.to_arrow(["item_id"])["item_id"].to_pylist())
+
+
+def _arrived(folder: StoragePath) -> pa.Table:
+    """The key in quarantine and the reasons of each row of a folder of Parquet files."""
+    schema = pa.schema({"old_row_id": pa.string(), "reasons": pa.list_(pa.string())})
+    files = (
+        pq.read_table(file, columns=schema.names, filesystem=folder.file_system).cast(schema)
+        for file in folder.parquet_files()
+    )
+    return pa.concat_tables([schema.empty_table(), *files])
 
 
 def _rows_of(folder: StoragePath) -> int:

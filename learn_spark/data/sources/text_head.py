@@ -18,6 +18,7 @@ from learn_spark.data.sources.wording import shown
 HEADER_BYTES = 1 << 20
 FEWEST_BROKEN = 3
 MOST_COLUMNS = 10_000  # Spark plans a row of more for minutes
+_JSON = re.compile(r'\s*\[?\s*\{\s*(?:"[^"[]*"\s*:|$)|\s*\[\s*$')
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -83,6 +84,11 @@ def csv_header(
         if not text.strip():
             raise UnreadableFileError(file.name, "it is empty")
         line = _line(file, text)
+    if json_text := _JSON.match(line):
+        array = "a JSON array: write one object a line (jq -c '.[]') and set format: json-lines"
+        raise UnreadableFileError(
+            file.name, f"it is {array if '[' in json_text[0] else 'JSON: set format: json-lines'}"
+        )
     split_at = told or separator
     if len(split_at) > 1:
         return CsvHeader(tuple(line.split(split_at)), line, told)

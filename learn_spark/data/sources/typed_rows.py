@@ -24,7 +24,8 @@ _EVENT_JSON = (
 _BLANK = r"[\s\p{Z}\p{Cc}\p{Cf}]+"
 # Accents and sound marks that have a composed spelling with the letter before them.
 _COMBINING = "[\u0300-\u0345\u3099\u309a]"
-EXACT_BELOW = 2**53  # a double above it may be another whole number than the one that was written
+# A double or float from here on may be another whole number than the one that was written.
+EXACT_BELOW, EXACT_FLOAT_BELOW = 2**53, 2**24
 RAW_ITEM_COLUMNS, RAW_EVENT_COLUMNS = ("price", "updated_at"), ("value", "event_time", "updated_at")
 
 
@@ -103,6 +104,17 @@ def plain_id(column: str) -> Column:
     written_by_floats = text.rlike(r"^-?[0-9]+[.]0+$|^-?[0-9][.][0-9]+E[0-9]{1,2}$")
     as_number = F.when(written_by_floats & whole, number.try_cast("bigint").cast("string"))
     return F.when(text != "NaN", F.coalesce(as_number, text))
+
+
+def id_text(column: Column, kind: str) -> Column:
+    """An id of Spark's type ``kind`` as text. A float beyond EXACT_FLOAT_BELOW has a plus sign, 1.6777216E+7, so that
+    the rule of lost digits refuses it."""
+    from pyspark.sql import functions as F
+
+    text = column.cast("string")
+    if kind != "float":
+        return text
+    return F.when(F.abs(column) >= EXACT_FLOAT_BELOW, F.regexp_replace(text, "E", "E+")).otherwise(text)
 
 
 def spelling_metrics(column: str) -> list[Column]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_NAMES, _LENGTH = 30, 60
+_NAMES, _LENGTH, _TOGETHER = 30, 60, 400
 
 
 def shown(text: object, limit: int = 200) -> str:
@@ -16,7 +16,7 @@ def shown(text: object, limit: int = 200) -> str:
 
 
 def shown_names(names: Iterable[str]) -> str:
-    """Names of columns, separated by commas: the first 30 of them."""
+    """Names of columns, separated by commas: the first 30 of them, or fewer if they are long."""
     every = list(names)
     more = f" and {len(every) - _NAMES:,} more" if len(every) > _NAMES else ""
-    return ", ".join(shown(name, _LENGTH) or "''" for name in every[:_NAMES]) + more
+    return shown(", ".join(shown(name, _LENGTH) or "''" for name in every[:_NAMES]), _TOGETHER) + more

@@ -12,7 +12,9 @@ from pyspark.sql import functions as F
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import ContractError, contract
+from learn_spark.core.tables.session import started_jobs
 from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.data.histories.changes import users_of_feed
 
 ITEMS = contract("items")
 
@@ -86,6 +88,69 @@ def test_merge_inserts_updates_and_rests(spark: SparkSession, place: StoragePath
     version = current_version(path)
     assert delta.merge(change, path, ITEMS, update_when=newer) == {"inserted": 0, "updated": 0}
     assert current_version(path) == version
+
+
+def test_few_changed_rows_are_replaced_without_spark(spark: SparkSession, place: StoragePath) -> None:
+    path, newer, long = place / "items", "s.updated_at > t.updated_at", "it's " + "ab\\é" * 40
+    first = [item(f"{long}{n}", "old") for n in range(5)]
+    for rows in (first[:3], first[3:]):
+        delta.merge(frame(spark, *rows), path, ITEMS, most=5)
+    before, jobs = delta.read(spark, path), started_jobs()
+    change = frame(spark, item(f"{long}1", "new", day=3), item(f"{long}4", "new", day=3), item("n", "x", price=2.0))
+    assert delta.merge(change, path, ITEMS, update_when=newer, most=3) == {"inserted": 1, "updated": 2}
+    assert started_jobs() - jobs <= 2
+    titles = {row.item_id: row.title for row in delta.read(spark, path).collect()}
+    old = {f"{long}{n}": "old" for n in (0, 2, 3)}
+    assert titles == {**old, f"{long}1": "new", f"{long}4": "new", "n": "x"}
+    assert before.where("title = 'old'").count() == 5  # the version before is read as it was
+    version = current_version(path)
+    assert delta.merge(change, path, ITEMS, update_when=newer, most=3) == {"inserted": 0, "updated": 0}
+    for bad in ([item("n", price=-1.0, day=9)], [item("n", day=9), item(None)]):
+        with pytest.raises(ContractError, match="items"):
+            delta.merge(frame(spark, *bad), path, ITEMS, update_when=newer, most=2)
+    assert current_version(path) == version
+    # More than a condition names: by Spark, and the same.
+    many = [item(f"m{n}", "old") for n in range(2_500)]
+    delta.merge(frame(spark, *many), path, ITEMS, most=2_500)
+    changed = [item(f"m{n}", "new", day=3) for n in range(2_300)]
+    done = delta.merge(frame(spark, *changed), path, ITEMS, update_when=newer, most=2_500)
+    assert done == {"inserted": 0, "updated": 2_300}
+    assert delta.read(spark, path).where("title = 'new'").count() == 2_302
+
+
+def test_replaced_rows_of_a_key_of_two_columns_and_the_feed_of_changes(spark: SparkSession, place: StoragePath) -> None:
+    path, table = place / "item_text", contract("item_text")
+    columns = "item_id string, template_version string, text string, text_key string"
+
+    def texts(*rows: tuple[str, str, str]) -> Any:
+        return spark.createDataFrame([(*row, (row[2] * 64)[:64]) for row in rows], columns)
+
+    changed = "t.text_key != s.text_key"
+    delta.merge(texts(("1", "v", "a"), ("2", "v", "a"), ("1", "w", "a")), path, table, most=3)
+    # One template, and two at once.
+    assert delta.merge(texts(("1", "v", "b")), path, table, update_when=changed, most=1)["updated"] == 1
+    both = texts(("1", "w", "c"), ("2", "v", "c"))
+    assert delta.merge(both, path, table, update_when=changed, most=2) == {"inserted": 0, "updated": 2}
+    found = {(row.item_id, row.template_version): row.text for row in delta.read(spark, path).collect()}
+    assert found == {("1", "v"): "b", ("2", "v"): "c", ("1", "w"): "c"}
+
+    path, table, day = place / "interactions", contract("interactions"), datetime(2024, 3, 1)
+    schema = (
+        "event_id string, user_id string, item_id string, event_type string, value double, event_time timestamp, "
+        "event_date date, updated_at timestamp"
+    )
+
+    def events(*rows: tuple[str, str, float]) -> Any:
+        made = [(key, user, "A", "buy", value, day, day.date(), day) for key, user, value in rows]
+        return spark.createDataFrame(made, schema)
+
+    delta.merge(events(("1", "ann", 1.0), ("2", "bob", 1.0), ("3", "eve", 1.0)), path, table, most=3)
+    changed = "s.value > t.value"
+    delta.merge(events(("2", "max", 2.0), ("4", "tom", 1.0)), path, table, update_when=changed, most=2)
+    version = current_version(path)
+    assert version is not None
+    assert sorted(users_of_feed(path, version, version).to_pylist()) == ["bob", "max", "tom"]
+    assert sorted(row.user_id for row in delta.read(spark, path).collect()) == ["ann", "eve", "max", "tom"]
 
 
 def test_merging_no_rows_into_an_empty_table_commits_nothing(spark: SparkSession, place: StoragePath) -> None:

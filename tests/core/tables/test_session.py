@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -83,6 +84,25 @@ def test_with_tmp_mounted_noexec_java_gets_a_folder_of_the_workspace(
         folder_for_libraries(logs)
     noexec.clear()
     assert folder_for_libraries(logs) is None
+
+
+def test_while_java_starts_its_errors_go_to_a_file_and_signs_of_life_to_the_terminal(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from learn_spark.core.tables.session import _stderr_to
+from learn_spark.core.ticker import Ticker
+with _stderr_to(Path(sys.argv[1])):
+    os.system("echo of Java >&2")
+    Ticker(now=iter([0.0, 9.0, 9.0]).__next__).look()
+os.system("echo after >&2")
+print("and Python", file=sys.stderr)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "log")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    assert (tmp_path / "log").read_text() == "of Java\n"
+    assert said[0].startswith("  ... starting (9 s")
+    assert said[1:] == ["after", "and Python"]
 
 
 def test_workers_run_this_interpreter(spark: SparkSession) -> None:

@@ -214,6 +214,28 @@ CASES = {
         {"user_id": "customer", "item_id": "sku", "event_time": "ordered_at"},
         more={"items.multiline": True, "items.escape": "\\", "events.multiline": False},
     ),
+    "inches, and a note in quotes further down": Case(
+        {
+            "items.csv": table(
+                "sku,name", [(f"A{n}", [f'Pan {n}"', f'{n}" pan', f'"best" pan {n}'][n % 3]) for n in N]
+            ),
+            "orders.csv": table(
+                "customer,sku,ordered_at", [*ORDERS, ('"c1"', '"A1"', "2024-03-01T10:00:00")], end="\r"
+            ),
+        },
+        {"item_id": "sku", "title": "name"},
+        {"user_id": "customer", "item_id": "sku", "event_time": "ordered_at"},
+        more={"items.quote": "", "items.multiline": False, "events.quote": '"'},
+    ),
+    "inches in apostrophes": Case(
+        {
+            "items.csv": table("sku,name", [(f"A{n}", f"'Pan, {n}\"'") for n in N]),
+            "orders.csv": SHOP["orders.csv"],
+        },
+        {"item_id": "sku", "title": "name"},
+        {"user_id": "customer", "item_id": "sku", "event_time": "ordered_at"},
+        more={"items.quote": "'"},
+    ),
     "corrections and guests": Case(
         {
             "products.csv": SHOP["items.csv"],

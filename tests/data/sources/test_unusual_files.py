@@ -21,6 +21,8 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.source import FilesSourceSettings
 from learn_spark.core.storage.path import storage_path
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.column_names import distinct_names
 from learn_spark.data.sources.configured import ConfiguredSource
 from learn_spark.data.sources.headers import check_columns
@@ -73,6 +75,12 @@ READABLE: list[tuple[str, bytes, dict[str, Any], dict[str, Any]]] = [
     ("empty-line.csv", b"\n\r\n" + TEXT.encode(), CSV, READ),
     ("sep.csv", b"sep=;\r\n" + TEXT.replace(",", ";").encode(), CSV, READ),
     ("sep-many.csv", b"sep=;\r\n" + TEXT.replace(",", ";").replace("\n", "\r\n").encode(), {"multiline": True}, READ),
+    (
+        "inches-many.csv",
+        b'sku,name\nA1,"Lamp,\nred"\nB2,5" rug\n',
+        {"multiline": True},
+        {"A1": "Lamp,\nred", "B2": '5" rug'},
+    ),
     ("sep-row.csv", TEXT.encode() + b"sep=,\n", CSV, {**READ, "sep=": None}),
     ("twice.csv", TEXT.encode() + b"sku,name\nC3,Vase\n", CSV, {**READ, "C3": "Vase"}),
     (
@@ -135,11 +143,18 @@ UNREADABLE: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("only-sep.csv", b"sep=;\n", CSV, "empty"),
     ("two-names.csv", b"sku,name,name\nA1,Lamp,x\n", CSV, "name, name have one name"),
     ("two-cases.csv", b"SKU,sku,name\nA1,A1,x\n", {"columns": {"item_id": "upper(sku)"}}, "SKU, sku have one name"),
-    ("array.csv", b"[" + b'{"sku": "A1"},' * 10_000 + b"]\n", CSV, "no column sku"),
+    ("array.csv", b"[" + b'{"sku": "A1"},' * 10_000 + b"]\n", CSV, "JSON array"),
+    ("lines.csv", b'{"sku": "A1", "name": "Lamp"}\n', CSV, "format: json-lines"),
+    ("pretty.csv", b'[\n  {\n  "sku": "A1"\n  }\n]\n', CSV, "JSON"),
+    ("long-names.csv", b",".join(b"%d" % n * 50 for n in range(99)) + b"\n1\n", CSV, "no column sku"),
     ("wide.csv", b"sku,name" + b",c" * 25_000 + b"\nA1,Lamp\n", CSV, "25,002 columns"),
     ("dotted.csv", TEXT.encode(), {"columns": {"item_id": "sku", "title": "a.b"}}, r"no column a\.b"),
     ("open.csv", b'sku,"na\nme"\nA1,Lamp\n', CSV, "multiline: true"),
+    ("cut-many.csv", b'sku,name\nA1,"Lamp, ""red"""\nB2,"Rug\nC3,Vase\n', {"multiline": True}, "line 3 is not closed"),
+    ("cut-many.csv.gz", gzip.compress(b'sku,name\nA1,"Lamp'), {"multiline": True}, "line 2 is not closed"),
+    ("escape-many.csv", rb"sku,name" + b"\n" + rb'A1,"Lamp \"', {"multiline": True, "escape": "\\"}, "is not closed"),
     ("array.jsonl", b'[{"sku": "A1"}]', LINES, "JSON array"),
+    ("pretty.jsonl", b'{\n  "sku": "A1"\n}\n', LINES, "several lines"),
     ("cut.jsonl.gz", gzip.compress(os.urandom(40_000))[:2_000], LINES, "cannot be read"),
     ("not.parquet", b"not parquet at all", {"format": "parquet"}, "cannot be read as Parquet"),
     ("_log.csv", TEXT.encode(), CSV, "begin with _"),
@@ -210,8 +225,13 @@ def test_what_cannot_be_read_is_skipped_by_name_in_every_reader(
     assert (outcome.run.counts["interactions"], outcome.run.counts["files_skipped"]) == (1, 2)
     errors = {row.file: row.error for row in stored_rows(settings.workspace, "raw_files")}
     assert {name for name, error in errors.items() if error} == {"log-2.jsonl.gz", "log-3.jsonl.gz"}
-    with pytest.raises(UnreadableFileError, match=r"log-2\.jsonl\.gz"):
-        run(own_settings(events={**events, "files": "*.jsonl*", "format": "json-lines"}), "ingest")
+    tables = [Workspace.open(settings.workspace).table(name) for name in ("items", "interactions", "quarantine")]
+    before = [current_version(table) for table in tables]
+    (folder / "_day.jsonl").write_bytes(line)
+    for pattern, named in (("log*.jsonl*", r"log-2\.jsonl\.gz"), ("*[1y].jsonl", r"_day\.jsonl")):
+        with pytest.raises(UnreadableFileError, match=named):
+            run(own_settings(events={**events, "files": pattern, "format": "json-lines"}), "ingest")
+    assert [current_version(table) for table in tables] == before
 
     good = pa.table({"u": ["bob"], "sku": ["C3"], "t": pa.array([datetime(2024, 3, 2)], pa.timestamp("ns"))})
     pq.write_table(good, folder / "a.parquet")
@@ -220,11 +240,13 @@ def test_what_cannot_be_read_is_skipped_by_name_in_every_reader(
     body = bytearray((folder / "a.parquet").read_bytes())
     body[4:60] = bytes(56)  # a good footer over broken pages
     (folder / "d.parquet").write_bytes(bytes(body))
+    pq.write_table(good, folder / "e.parquet", compression="brotli")
     settings = own_settings(unreadable="skip", events={**events, "files": "*.parquet", "format": "parquet"})
     (outcome,) = run(settings, "ingest")
-    assert (outcome.run.counts["interactions"], outcome.run.counts["files_skipped"]) == (1, 3)
+    assert (outcome.run.counts["interactions"], outcome.run.counts["files_skipped"]) == (1, 4)
     errors = {row.file: row.error for row in stored_rows(settings.workspace, "raw_files")}
     assert {name for name, error in errors.items() if error} >= {"b.parquet", "c.parquet", "d.parquet"}
+    assert "packed by brotli" in errors["e.parquet"]
     assert errors["a.parquet"] is None
 
 
