@@ -246,6 +246,7 @@ def _spark(folder: Path, texts: list[str], precision: str) -> dict[str, float]:
 
     from learn_spark.core.settings.encoder import EncoderSettings
     from learn_spark.core.settings.platform import SparkSettings
+    from learn_spark.core.storage.path import storage_path
     from learn_spark.core.tables import delta
     from learn_spark.core.tables.contracts import contract
     from learn_spark.core.tables.session import start_session
@@ -265,7 +266,7 @@ def _spark(folder: Path, texts: list[str], precision: str) -> dict[str, float]:
         frame.repartition("chunk").write.partitionBy("chunk").parquet(f"file:{root}/texts")
         place, table = f"{root}/text_embeddings", contract("text_embeddings")
         delta.create_if_missing(place, table)
-        watched = _watched(WorkerSpec(str(folder), encoder, threads=1), notes)
+        watched = _watched(WorkerSpec(storage_path(folder), encoder, threads=1), notes)
 
         def encode(some: Any) -> None:
             out = some.repartition(cores).mapInArrow(watched, OUTPUT).where(F.col("error").isNull())

@@ -2,6 +2,7 @@
 
     make bench-feed                                  1 M histories of 64 items
     make bench-feed ARGS="--rows 2e5 --repeats 1"    a quick look
+    make bench-feed ARGS="--address s3://bucket/feed --endpoint http://127.0.0.1:9302"    the same from S3, too
 
 A generated Delta table of padded histories is read in batches of 256 torch tensors: by ours (shuffled, shuffled and
 bucketed by length, and with the thread that works ahead), by petastorm's BatchedDataLoader and DataLoader with their
@@ -19,8 +20,10 @@ import statistics
 import sys
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from deltalake import write_deltalake
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.histories import FeedSettings
 from learn_spark.core.settings.training import ObjectiveSettings, TrainingSettings
+from learn_spark.core.storage.path import S3Access, StoragePath, storage_path
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.feed.prefetch import prefetch
 from learn_spark.model.feed.stream import HistoryStream
@@ -49,7 +53,7 @@ COLUMNS = ["item_index", "train_end", "train_length"]
 Batches = Iterator[Mapping[str, torch.Tensor]]
 
 
-def generate(path: Path, rows: int) -> Snapshot:
+def generate(path: StoragePath, rows: int) -> Snapshot:
     """Histories of 3 to 64 items, 19 in the mean, in files of 65,536 rows."""
     generator = np.random.default_rng(0)
     for start in range(0, rows, FILE_ROWS):
@@ -65,8 +69,8 @@ def generate(path: Path, rows: int) -> Snapshot:
                 "train_length": lengths,
             }
         )
-        write_deltalake(str(path), table, mode="append")
-    return Snapshot.open(str(path))
+        write_deltalake(str(path), table, mode="append", storage_options=path.delta_options)
+    return Snapshot.open(path)
 
 
 def ours(snapshot: Snapshot, *, bucket_batches: int = 1, ahead: int = 0) -> Batches:
@@ -125,7 +129,8 @@ def data_loader(snapshot: Snapshot) -> Batches:
 
 def pyarrow_loop(snapshot: Snapshot) -> Batches:
     """A pyarrow dataset in the order of its files, list columns taken as they lie in memory."""
-    for batch in ds.dataset(list(snapshot.files)).to_batches(columns=COLUMNS):
+    files = ds.dataset(list(snapshot.files), format="parquet", filesystem=snapshot.file_system)
+    for batch in files.to_batches(columns=COLUMNS):
         if batch.num_rows:
             items = batch["item_index"].flatten().to_numpy().reshape(-1, LENGTH)
             columns = {"item_index": items, **{name: batch[name].to_numpy() for name in COLUMNS[1:]}}
@@ -201,11 +206,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rows", type=float, default=1e6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--training-rows", type=float, default=16_384)
+    parser.add_argument("--address", help="a folder in S3 or HDFS for a second copy of the table")
+    parser.add_argument("--endpoint", help="URL of the S3 server; left out: AWS_ENDPOINT_URL, else AWS")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="bench-feed-") as root:
-        snapshot = generate(Path(root) / "histories", int(options.rows))
-        few = Snapshot(snapshot.path, snapshot.version, snapshot.files[:2], snapshot.file_rows[:2])
+        snapshot = generate(storage_path(root) / "histories", int(options.rows))
+        few = replace(snapshot, files=snapshot.files[:2], file_rows=snapshot.file_rows[:2])
         contestants: dict[str, tuple[Callable[[], Batches], int]] = {
             "ours": (lambda: ours(snapshot), snapshot.rows),
             "ours, bucketed": (lambda: ours(snapshot, bucket_batches=8), snapshot.rows),
@@ -216,6 +223,14 @@ def main(arguments: list[str]) -> int:
             "petastorm DataLoader": (lambda: data_loader(few), few.rows),
             "pyarrow, unshuffled": (lambda: pyarrow_loop(snapshot), snapshot.rows),
         }
+        if options.address:
+            place = storage_path(options.address, S3Access(endpoint=options.endpoint))
+            there = generate(place / uuid.uuid4().hex, int(options.rows))
+            contestants |= {
+                "ours, at the address": (lambda: ours(there), there.rows),
+                "ours, working ahead, at the address": (lambda: ours(there, ahead=4), there.rows),
+                "pyarrow, unshuffled, at the address": (lambda: pyarrow_loop(there), there.rows),
+            }
         rates: dict[str, list[float]] = {name: [] for name in contestants}
         for _ in range(options.repeats):
             for name, (start, rows) in contestants.items():
@@ -224,7 +239,7 @@ def main(arguments: list[str]) -> int:
                 rates[name].append(per_second)
                 print(f"{name}: {per_second:,.0f} rows/s", file=sys.stderr, flush=True)
         medians = {name: round(statistics.median(values)) for name, values in rates.items()}
-        trained = generate(Path(root) / "training", int(options.training_rows))
+        trained = generate(storage_path(root) / "training", int(options.training_rows))
         waits = {name: waiting(trained, tower, what, Path(root) / name) for name, tower, what in towers()}
     figures = {
         "benchmark": "feed",

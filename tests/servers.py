@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -173,6 +174,44 @@ def kafka_broker(folder: Path) -> Iterator[str]:
         server.wait(60)
 
 
+YARN_LIST, YARN_FOLDER = Path(__file__).with_name("yarn_jars.txt"), ROOT / ".venv-servers" / "yarn"
+_RESOURCE_MANAGER = "org.apache.hadoop.yarn.server.resourcemanager"
+_YARN = {
+    "yarn.resourcemanager.scheduler.class": f"{_RESOURCE_MANAGER}.scheduler.fifo.FifoScheduler",
+    "yarn.scheduler.minimum-allocation-mb": "256",
+    "yarn.nodemanager.resource.memory-mb": "8000",
+    "yarn.nodemanager.vmem-check-enabled": "false",
+    "yarn.nodemanager.pmem-check-enabled": "false",
+    "yarn.nodemanager.disk-health-checker.enable": "false",
+}
+
+
+@contextmanager
+def yarn_server(folder: Path) -> Iterator[Path]:
+    """The configuration folder of a new YARN of one resource manager and two node managers, started here."""
+    missing = [jar.file_name for jar in listed_jars(YARN_LIST) if not (YARN_FOLDER / jar.file_name).is_file()]
+    assert not missing, f"{missing} are missing in {YARN_FOLDER}: make servers fetches them"
+    conf, work = folder / "conf", folder / "yarn"
+    conf.mkdir()
+    work.mkdir()
+    command = [sys.executable, "-m", "tests.yarn_cluster", str(conf), json.dumps(_YARN)]
+    classpath = f"{HDFS_FOLDER}/*:{YARN_FOLDER}/*:{pyspark_folder()}/jars/*"
+    log_file = folder / "yarn.log"
+    with log_file.open("wb") as log:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "YARN_CLASSPATH": classpath}
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=work, env=environment)
+    try:
+        for _ in range(1200):
+            assert server.poll() is None, log_file.read_text(encoding="utf-8")
+            if (conf / "yarn-site.xml").is_file():
+                break
+            time.sleep(0.1)
+        yield conf
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
 class LostAnswers:
     """A proxy of an S3 server that forwards every request, and gives no answer to the first ``lose`` uploads of files
     whose path contains ``part``: they succeed, and their sender does not learn it.
@@ -206,3 +245,4 @@ if __name__ == "__main__":  # make servers
     install_kafka(java)
     fetch_jars(HDFS_JARS, HDFS_FOLDER, java)
     fetch_jars(listed_jars(KAFKA_LIST), KAFKA_FOLDER, java)
+    fetch_jars(listed_jars(YARN_LIST), YARN_FOLDER, java)

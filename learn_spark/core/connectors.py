@@ -14,12 +14,13 @@ from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
 from learn_spark.core.install import InstallError, Jar, fetch_with_ivy, jar_folder, pyspark_folder, sha256
+from learn_spark.core.resources import package_folder
 
 HDFS_CLIENT = "hdfs-native==0.14.7"
 # Delta's own store for s3a can lose a commit where two writers meet (docs/storage.md).
 LOG_STORE = "learnspark.S3ConditionalLogStore"
-_SOURCE = Path(__file__).with_name("S3ConditionalLogStore.java")
-_LIST = Path(__file__).with_name("s3_jars.txt")
+_SOURCE = package_folder() / "core" / "S3ConditionalLogStore.java"
+_LIST = package_folder() / "core" / "s3_jars.txt"
 
 
 def s3_jars() -> list[Jar]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from learn_spark.core.machine import available_cores
 from learn_spark.core.settings.encoder import EncoderSettings
+from learn_spark.core.storage.path import storage_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ def embed_text(
     session = SparkSession.getActiveSession()
     concurrent_tasks = session.sparkContext.defaultParallelism if session else 1
     # Converted here once, not in every worker.
-    folder = str(prepared(settings, cache))
+    folder = storage_path(prepared(settings, cache))
     spec = WorkerSpec(folder, settings, threads or max(1, len(available_cores()) // concurrent_tasks))
 
     def embed(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:

@@ -20,7 +20,7 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.chunks import ChunkEncoder, Totals
 from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
-from learn_spark.encoder.identity import EncoderError, EncoderIdentity, identify
+from learn_spark.encoder.identity import MODEL_FILES, EncoderError, EncoderIdentity, identify
 from learn_spark.encoder.loading import prepare
 from learn_spark.encoder.registered_encoders import register_encoder
 from learn_spark.encoder.worker import WorkerSpec
@@ -113,8 +113,9 @@ def _encode(
     if few and settings.tasks is None:
         # Each task loads the model.
         tasks = max(1, min(tasks, total // TEXTS_A_TASK))
-    folder = prepare(identity, context.folder("cache", "models"))
-    spec = WorkerSpec(str(folder), settings, threads=threads_of_task(context.spark, tasks, settings.gpus))
+    prepared = prepare(identity, context.folder("cache", "models"))
+    folder = context.for_workers(prepared, f"encoder-{identity.revision}", MODEL_FILES)
+    spec = WorkerSpec(folder, settings, threads=threads_of_task(context.spark, tasks, settings.gpus))
     encoder = ChunkEncoder(context, identity.key, spec, tasks, profile, few=few)
     start = time.monotonic()
     with context.console.bar("encoding", total, "texts") as bar, _chunks(context, missing, total, few=few) as chunks:

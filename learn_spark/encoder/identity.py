@@ -14,7 +14,7 @@ from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.data.sources.location import resolve
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt"]
+MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt"]
 
 
 class EncoderError(LearnSparkError):
@@ -132,7 +132,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     if revision is None:
         raise EncoderError(_unpinned(name))
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EncoderError(f"encoder.model {name} @ {revision} cannot be downloaded from the hub: {first}") from None

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.settings.encoder import EncoderSettings
+from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.storage.worker_files import fetch_for_worker
 from learn_spark.encoder.identity import EncoderError
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ WINDOW_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """The inputs of a worker's engine: a prepared folder, the settings, and the number of threads."""
+    """The inputs of a worker's engine: the prepared folder, the settings, and the number of threads."""
 
-    folder: str
+    folder: StoragePath
     settings: EncoderSettings
     threads: int
 
@@ -156,7 +157,7 @@ def engine_of(spec: WorkerSpec, device: str) -> tuple[TextEncoder, bool]:
 
         torch.set_num_threads(spec.threads)
         _engines.clear()
-        _engines[spec, device] = open_encoder(Path(spec.folder), spec.settings, device)
+        _engines[spec, device] = open_encoder(fetch_for_worker(spec.folder), spec.settings, device)
     return _engines[spec, device], loaded
 
 

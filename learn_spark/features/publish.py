@@ -140,7 +140,9 @@ def _stage(context: StageContext, release: str, rows: Sequence[LedgerRow]) -> St
     few = _entities(context) <= FEW_ENTITIES
     spec = TowerSpec(
         model_folder=context.workspace.place / "models" / model.model_id,
-        matrix_path=None if matrix is None else str(matrix),
+        matrix=None
+        if matrix is None
+        else context.for_workers(matrix.parent, f"item_matrix-{matrix.parent.name}", here=few),
         batch_rows=context.settings.release.batch_rows,
         threads=len(available_cores())
         if few

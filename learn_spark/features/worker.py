@@ -21,11 +21,11 @@ FEATURES_ARROW = pa.schema([("id", pa.string()), ("fingerprint", pa.int64()), ("
 class TowerSpec:
     """The inputs of a worker.
 
-    ``matrix_path``: the item matrix in the model's embedding space; None for a tower that reads no content.
+    ``matrix``: the folder of the item matrix in the model's embedding space; None for a tower that reads no content.
     """
 
     model_folder: StoragePath
-    matrix_path: str | None
+    matrix: StoragePath | None
     batch_rows: int
     threads: int
 
@@ -36,18 +36,17 @@ _loaded: dict[TowerSpec, tuple[Tower, int]] = {}
 def _load(spec: TowerSpec) -> tuple[Tower, int]:
     """(the tower that computes vectors, its window in events)."""
     if spec not in _loaded:
-        from pathlib import Path
-
         import torch
 
-        from learn_spark.model.feed.item_matrix import item_matrix
+        from learn_spark.core.storage.worker_files import fetch_for_worker
+        from learn_spark.model.feed.item_matrix import FILE, item_matrix
         from learn_spark.model.store import load_model
         from learn_spark.model.towers.bound import BoundTower
 
         torch.set_num_threads(spec.threads)
         model = load_model(spec.model_folder)
-        if isinstance(model.tower, BoundTower) and spec.matrix_path is not None:
-            model.tower.bind(item_matrix(Path(spec.matrix_path)))
+        if isinstance(model.tower, BoundTower) and spec.matrix is not None:
+            model.tower.bind(item_matrix(fetch_for_worker(spec.matrix) / FILE))
         _loaded.clear()
         _loaded[spec] = (model.vectors(), model.window)
     return _loaded[spec]

@@ -10,6 +10,7 @@ from typing import Any
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
+from learn_spark.core.storage.worker_files import FOLDER as WORKER_FILES
 from learn_spark.core.table_text import Cell
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.runs import Run, all_runs
@@ -139,6 +140,7 @@ def _folders(workspace: Workspace, kept: Mapping[str, Any], models: set[str], li
         ("staged", set(), "staged rows of a refused release"),
         ("staging", {"to_encode"}, "temporary files of a killed run"),
         ("indexes", set(kept), "index of a release that is not kept"),
+        (WORKER_FILES, set(), "a copy for workers, which is made again"),
         ("models", models | {"unfinished"}, "a model of no kept release and no newest run"),
         ("models/unfinished", set(), "checkpoints of an abandoned training"),
     ):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import jinja2
 
+from learn_spark.core.resources import package_folder
 from learn_spark.report.plots.style import DARK, KINDS, LIGHT, SHAPES
 from learn_spark.report.plots.text import number
 
@@ -26,7 +26,7 @@ def environment() -> jinja2.Environment:
     Globals: shapes and colours of charts. Filters: ``number`` and ``when``.
     """
     templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(package_folder() / "report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

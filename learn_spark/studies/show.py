@@ -11,6 +11,7 @@ from pathlib import Path
 from learn_spark.ads.rankers.evaluation import over_seeds
 from learn_spark.core.console import Reporter
 from learn_spark.core.machine import available_cores
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.report.plots.render import svg_file
 from learn_spark.report.plots.study import Point, draw_lines, draw_points
 from learn_spark.studies.figures import MAIN, METRICS, PARTS, Row, Study
@@ -47,7 +48,7 @@ def tables(study: Study) -> Iterator[Table]:
     yield Table("Runs (learn-spark compare RUN RUN)", ("row", "seed", "run"), runs)
 
 
-def show(study: Study, folder: Path, console: Reporter) -> None:
+def show(study: Study, folder: StoragePath | Path, console: Reporter) -> None:
     """Print the tables and where the files are. In JSON ``rows`` has the figures by row and seed."""
     for name, value in _plain(study).items():
         console.record(name, value)
@@ -57,28 +58,28 @@ def show(study: Study, folder: Path, console: Reporter) -> None:
     console.line(f"study  {folder / 'study.md'}")
 
 
-def write(study: Study, folder: Path) -> None:
+def write(study: Study, folder: StoragePath) -> None:
     """Write study.json and, where a row is trained, study.md and charts of the rows that have the figures: cost.svg
     (quality against seconds), rare.svg (quality on items with fewer than five events against all) and curves.svg
     (validation by epoch).
     """
-    (folder / "study.json").write_text(f"{json.dumps(_plain(study))}\n", encoding="utf-8")
+    (folder / "study.json").write_text(f"{json.dumps(_plain(study))}\n")
     if not study.rows:
         return
     text = "\n".join(table.markdown() for table in tables(study))
-    (folder / "study.md").write_text(text, encoding="utf-8")
+    (folder / "study.md").write_text(text)
     whole, rare = f"{MAIN} on test", f"{MAIN}, items with {PARTS[0]}"
     of_cost = [Point(r.name, r.costs.seconds, r.mean(MAIN)) for r in study.trained if r.costs is not None]
     of_rare = [Point(row.name, row.mean(MAIN), row.mean(PARTS[0])) for row in study.rows]
     if any(math.isfinite(point.y) for point in of_cost):
         cost = draw_points("cost", of_cost, "seconds of training", whole, log_x=True)
-        (folder / "cost.svg").write_text(svg_file(cost), encoding="utf-8")
+        (folder / "cost.svg").write_text(svg_file(cost))
     if any(math.isfinite(point.x) and math.isfinite(point.y) for point in of_rare):
-        (folder / "rare.svg").write_text(svg_file(draw_points("rare", of_rare, whole, rare, log_x=False)), "utf-8")
+        (folder / "rare.svg").write_text(svg_file(draw_points("rare", of_rare, whole, rare, log_x=False)))
     curves = {row.name: row.curve for row in study.trained}
     if any(math.isfinite(value) for curve in curves.values() for value in curve):
         lines = draw_lines("curves", curves, "epoch", f"{MAIN} on validation")
-        (folder / "curves.svg").write_text(svg_file(lines), encoding="utf-8")
+        (folder / "curves.svg").write_text(svg_file(lines))
 
 
 def _plain(study: Study) -> dict[str, object]:

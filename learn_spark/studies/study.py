@@ -96,9 +96,10 @@ def run_study(
         _evaluate(trainings, workspace, tables, console, verbose=verbose)
         done = [find_trained(workspace, t.settings(), t.row) for t in trainings]
         study = collect(workspace, [one for one in done if one is not None], plan.slices, failures)
-        write(study, folder)
+        results = workspace.place / "studies" / _file_name(name)
+        write(study, results)
         if study.rows:
-            show(study, folder, console)
+            show(study, results, console)
     if failures:
         raise StudyError(failures, len(plan.rows) * len(plan.seeds))
     return study

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +41,12 @@ class Cluster:
         arguments = ["--host", "127.0.0.1", "--port", str(port), "--webui-port", str(page)]
         return Cluster(folder, _daemon("master.Master", arguments, folder / "master.log"), port, page)
 
-    def add_worker(self, address: str) -> None:
-        """A worker of one core; the nvidia-smi on its PATH, which the discovery script asks, names one GPU."""
+    def add_worker(self, address: str, hidden: Sequence[Path] = ()) -> None:
+        """A worker of one core; the nvidia-smi on its PATH, which the discovery script asks, names one GPU.
+
+        As on a machine of its own, the folders ``hidden`` are empty for it and its executors, and it has a cache of its
+        own: ``cache(address)``.
+        """
         tools, properties = self.folder / f"tools-{address}", self.folder / f"worker-{address}.conf"
         tools.mkdir(exist_ok=True)
         (tools / "nvidia-smi").write_text(f"#!/bin/sh\necho {address}\n")
@@ -53,7 +58,13 @@ class Cluster:
         arguments = ["--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0"]
         arguments += ["--work-dir", str(self.folder / f"work-{address}")]
         arguments += ["--properties-file", str(properties), self.url]
-        self.workers[address] = _daemon("worker.Worker", arguments, self.folder / f"worker-{address}.log", tools)
+        self.workers[address] = _daemon(
+            "worker.Worker", arguments, self.folder / f"worker-{address}.log", tools, hidden, self.cache(address)
+        )
+
+    def cache(self, address: str) -> Path:
+        """The folder in which a worker's machine keeps copies of files."""
+        return self.folder / f"cache-{address}"
 
     def wait(self, workers: int, seconds: float = 120) -> None:
         """Until the master counts so many living workers."""
@@ -134,12 +145,25 @@ def descendants(pid: int) -> list[int]:
     return pids
 
 
-def _daemon(name: str, arguments: list[str], log: Path, tools: Path | None = None) -> subprocess.Popen[bytes]:
+def _daemon(
+    name: str,
+    arguments: list[str],
+    log: Path,
+    tools: Path | None = None,
+    hidden: Sequence[Path] = (),
+    cache: Path | None = None,
+) -> subprocess.Popen[bytes]:
     import pyspark
 
     spark_class = Path(pyspark.__file__).parent / "bin" / "spark-class"
     command = [str(spark_class), f"org.apache.spark.deploy.{name}", *arguments]
     more = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"} if tools else {}
+    if cache is not None:
+        more["LEARN_SPARK_CACHE"] = str(cache)
+    if hidden:
+        # A mount namespace, in which an empty file system covers each folder.
+        cover = 'while [ "$1" != -- ]; do mount -t tmpfs none "$1" || exit 1; shift; done; shift; exec "$@"'
+        command = ["unshare", "-Urm", "sh", "-c", cover, "sh", *map(str, hidden), "--", *command]
     with log.open("wb") as file:
         # spark-class ends as the JVM (exec), so that the process is the daemon itself.
         return subprocess.Popen(

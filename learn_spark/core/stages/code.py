@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from learn_spark.core.resources import resource_folder
+from learn_spark.core.resources import package_folder, resource_folder
 from learn_spark.core.stages.stage import Stage
 
 PACKAGE = "learn_spark"
@@ -156,7 +156,7 @@ def _dump_of_settings(text: bytes) -> str:
 @cache
 def installed() -> Source:
     """The source folder of the running package."""
-    return Source(Path(__file__).resolve().parents[2])
+    return Source(package_folder())
 
 
 @cache

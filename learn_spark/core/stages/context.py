@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.schema import Settings
-from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.storage.path import StoragePath, storage_path
+from learn_spark.core.storage.worker_files import put_for_workers
 from learn_spark.core.tables.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -116,6 +117,21 @@ class StageContext:
     def staging(self) -> StoragePath:
         """The place of this run's temporary Spark files, which all workers reach; the stage removes it at its end."""
         return self.workspace.place / "staging" / self.run_id
+
+    def for_workers(self, folder: Path, key: str, names: Sequence[str] = ("*",), *, here: bool = False) -> StoragePath:
+        """Where Spark's workers find the files in ``folder`` that match ``names``, by ``fetch_for_worker``.
+
+        ``folder`` itself where they run on this machine or share it, or where this process is the reader (``here``);
+        else a copy, named by ``key``, at the workspace's place.
+        """
+        if here or self.workers_are_here:
+            return storage_path(folder)
+        return put_for_workers(folder, self.workspace.place, key, names)
+
+    @property
+    def workers_are_here(self) -> bool:
+        """Whether Spark's workers run on this machine."""
+        return (self.spark.sparkContext.master or "").startswith("local")
 
     def folder(self, *parts: str) -> Path:
         """A folder of this machine for what can be made again."""

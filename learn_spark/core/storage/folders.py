@@ -94,7 +94,7 @@ def local_copy(folder: StoragePath, last: str, cache: Path) -> Path:
 
 def upload(file: Path, target: StoragePath) -> None:
     """Copy a file of this machine to ``target``."""
-    if target.scheme == "hdfs":
+    if target.scheme in ("", "hdfs"):
         target.file_system.create_dir(target.parent.inner, recursive=True)
     pafs.copy_files(
         str(file), target.inner, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=target.file_system

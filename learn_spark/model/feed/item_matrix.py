@@ -18,7 +18,7 @@ from learn_spark.core.storage.locks import wait_for_lock
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.model.feed.matrix_rows import ItemTexts, embeddings_by_text
 
-_FILE = "embeddings.npy"
+FILE = "embeddings.npy"
 
 
 class VectorSpace(Protocol):
@@ -73,7 +73,7 @@ def item_matrix_path(
         },
     }
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
-    path = cache / key / _FILE
+    path = cache / key / FILE
     if path.is_file():
         return path
     cache.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def item_matrix_path(
             temporary.mkdir()
             try:
                 texts = ItemTexts.read(item_index, item_text, template_version)
-                _build(temporary / _FILE, texts, embeddings, encoder_key, np.dtype(dtype), space, console)
+                _build(temporary / FILE, texts, embeddings, encoder_key, np.dtype(dtype), space, console)
                 (temporary / "matrix.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
                 temporary.rename(cache / key)
             finally:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
-from dataclasses import asdict
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +18,9 @@ import torch
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.settings import Settings
+from learn_spark.core.storage.folders import download, upload
+from learn_spark.core.storage.path import storage_path
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.loop import Trained, TrainingError
 from learn_spark.model.training.process_group import ProcessGroup
@@ -54,18 +61,55 @@ def train_in_processes(task: TrainingTask, processes: int) -> Trained:
     return _trained_from_checkpoint(task)
 
 
-def train_on_spark(task: TrainingTask, processes: int, spark: Callable[[], SparkSession]) -> Trained:
+def train_on_spark(
+    task: TrainingTask, processes: int, spark: Callable[[], SparkSession], elsewhere: TrainingTask | None = None
+) -> Trained:
     """Train in ``processes`` tasks of Spark's executors.
 
-    The workspace must be a folder shared by all executors. Raises LearnSparkError where no checkpoint was written.
+    ``elsewhere``: the task as executors on other machines read it; None: as this machine does. Raises LearnSparkError
+    where no checkpoint was written.
     """
     from pyspark.ml.torch.distributor import TorchDistributor
 
     session = spark()
     local = (session.sparkContext.master or "").startswith("local")
     gpus = int(session.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
-    TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpus).run(run_process, json.dumps(asdict(task)))
+    distributor = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpus)
+    files = [] if local else [Path(file).name for file in session.sparkContext._python_includes or ()]
+    distributor.run(_with_py_files(files), json.dumps(asdict(elsewhere or task)))
+    if elsewhere is not None and elsewhere.folder is None:
+        _fetch_results(task)
     return _trained_from_checkpoint(task)
+
+
+def _with_py_files(names: list[str]) -> Callable[[str], None]:
+    """``run_process`` for a process that torchrun starts in an executor's folder: Spark's --py-files, which lie there,
+    are not on its path.
+
+    Spark sends a function of a function by value, so that it needs no import of this package.
+    """
+
+    def run(task: str) -> None:
+        import os
+        import sys
+
+        sys.path[:0] = [os.path.join(os.getcwd(), name) for name in names]
+        from learn_spark.model.training.launch import run_process
+
+        run_process(task)
+
+    return run
+
+
+def _fetch_results(task: TrainingTask) -> None:
+    """Copy the checkpoints and logs of a training on other machines to the task's folder."""
+    assert task.folder is not None
+    assert task.copy is not None
+    copy = storage_path(task.copy, Settings.model_validate(task.settings).storage.s3())
+    for name in ("checkpoints", "logs"):
+        shutil.rmtree(Path(task.folder) / name, ignore_errors=True)
+        for entry in (copy / name).files():
+            download(entry.path, Path(task.folder) / entry.path[len(copy) + 1 :])
 
 
 def run_process(task: str) -> None:
@@ -76,10 +120,30 @@ def run_process(task: str) -> None:
     dist.init_process_group(backend_of(parsed.settings["training"]["device"]), timeout=VALIDATION_TIMEOUT)
     try:
         group = ProcessGroup(dist.get_rank(), dist.get_world_size())
-        train_task(parsed, group, Reporter(quiet=not group.first))
+        with _with_folder(parsed, group) as here:
+            train_task(here, group, Reporter(quiet=not group.first))
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _with_folder(task: TrainingTask, group: ProcessGroup) -> Iterator[TrainingTask]:
+    """``task`` with a folder: where it has none, a temporary one with the checkpoints of its copy."""
+    if task.folder is not None:
+        yield task
+        return
+    assert task.copy is not None
+    settings = Settings.model_validate(task.settings)
+    copy = storage_path(task.copy, settings.storage.s3())
+    with tempfile.TemporaryDirectory(prefix="learn-spark-training-") as name:
+        folder = Path(name)
+        if settings.training.resume == "auto":
+            Checkpoints(folder / "checkpoints", copy / "checkpoints").fetch()
+        yield replace(task, folder=name)
+        if group.first:
+            for file in sorted(path for path in (folder / "logs").rglob("*") if path.is_file()):
+                upload(file, copy / file.relative_to(folder).as_posix())
 
 
 def backend_of(device: str) -> str:
@@ -99,6 +163,7 @@ def _run_spawned(rank: int, task: str, size: int, port: int) -> None:
 
 
 def _trained_from_checkpoint(task: TrainingTask) -> Trained:
+    assert task.folder is not None
     progress = Checkpoints(Path(task.folder) / "checkpoints").progress()
     if progress is None:
         raise LearnSparkError(f"train: the processes ended without a checkpoint in {task.folder}; see their logs")

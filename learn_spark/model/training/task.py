@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.machine import available_cores
 from learn_spark.core.settings.schema import Settings
-from learn_spark.core.storage.path import storage_path
+from learn_spark.core.storage.path import StoragePath, storage_path
+from learn_spark.core.storage.worker_files import fetch_for_worker
 from learn_spark.data.splits.split import Split, split_histories
 from learn_spark.data.splits.training_view import TrainingView, Until
+from learn_spark.model.feed.item_matrix import FILE, item_matrix
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.scoring.ranks import ranks_from_vectors
@@ -35,11 +38,11 @@ class TrainingTask:
     """Plain values that describe one training.
 
     ``settings``: the dumped settings. ``histories`` and ``version``: the Delta table and its version. ``matrix``: the
-    file of the item matrix [n_items + 1, C], None for a tower without content. ``log_q``: the file of log shares
+    folder of the item matrix [n_items + 1, C], None for a tower without content. ``log_q``: the file of log shares
     [n_items + 1], or None. ``catalogue``: the file of the item_index of every item with a training event. ``folder``:
-    checkpoints and logs. ``refit``: number of epochs to train on training and validation events together, without
-    validation; 0 means that validation chooses the epoch. ``copy``: the address that gets every checkpoint too; None:
-    ``folder`` is the only place.
+    checkpoints and logs on this machine; None: a temporary folder. ``refit``: number of epochs to train on training and
+    validation events together, without validation; 0 means that validation chooses the epoch. ``copy``: the address
+    that gets every checkpoint too; None: ``folder`` is the only place. All paths may be addresses except ``folder``.
     """
 
     settings: dict[str, Any]
@@ -49,7 +52,7 @@ class TrainingTask:
     matrix: str | None
     log_q: str | None
     catalogue: str
-    folder: str
+    folder: str | None
     refit: int = 0
     copy: str | None = None
 
@@ -57,7 +60,8 @@ class TrainingTask:
 def build_tower(task: TrainingTask) -> Tower:
     """The tower, initialised by the seed, with its content bound."""
     settings = Settings.model_validate(task.settings)
-    content = np.load(task.matrix, mmap_mode="r", allow_pickle=False) if task.matrix else None
+    matrix = storage_path(task.matrix, settings.storage.s3()) if task.matrix else None
+    content = None if matrix is None else item_matrix(fetch_for_worker(matrix) / FILE)
     torch.manual_seed(settings.training.seed)
     tower = tower_of_settings(
         settings.tower,
@@ -101,7 +105,7 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     s3 = settings.storage.s3()
     histories = TrainingView.open(storage_path(task.histories, s3), task.version)
     tower = build_tower(task)
-    catalogue = np.load(task.catalogue, allow_pickle=False)
+    catalogue = _array(storage_path(task.catalogue, s3))
     until: Until = "validation_length" if task.refit else "train_length"
     maker = BatchMaker(
         settings.objective,
@@ -116,7 +120,8 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     validate: Validate | None = None if task.refit else _only_first_validates
     if group.first and not task.refit:
         validate = validation(settings, split_histories(histories.to_arrow(), "validation"))
-    log_q = torch.from_numpy(np.load(task.log_q, allow_pickle=False)) if task.log_q else None
+    log_q = torch.from_numpy(_array(storage_path(task.log_q, s3))) if task.log_q else None
+    assert task.folder is not None, "a process gives a task its folder"
     copy = None if task.copy is None else storage_path(task.copy, s3) / "checkpoints"
     loop = TrainingLoop(
         tower=tower,
@@ -142,6 +147,11 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     )
     trained = loop.fit(epochs=task.refit or None)
     return trained, tower.cpu().eval()
+
+
+def _array(file: StoragePath) -> np.ndarray:
+    array: np.ndarray = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+    return array
 
 
 def training_device(device: str, group: ProcessGroup) -> torch.device:

@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,8 @@ from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.storage.folders import upload
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import MODELS
 from learn_spark.core.tables.workspace_locks import only_one
 from learn_spark.data.splits.split import (
@@ -211,7 +213,7 @@ def _prepare(
         histories=context.path("user_histories"),
         version=version,
         n_items=n_items,
-        matrix=None if matrix is None else str(matrix),
+        matrix=None if matrix is None else str(matrix.parent),
         log_q=_save_shares(histories, n_items, folder / "log_q.npy") if settings.objective.needs_shares else None,
         catalogue=_save_catalogue(histories, n_items, folder / "catalogue.npy"),
         folder=str(folder),
@@ -234,6 +236,7 @@ def _save_shares(histories: pa.Table, n_items: int, path: Path) -> str:
 
 def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:
     """The weights of a training's best epoch. Raises TrainingError where no epoch has any."""
+    assert task.folder is not None
     weights = Checkpoints(Path(task.folder) / "checkpoints").load_best()
     if weights is None:
         raise TrainingError(
@@ -246,7 +249,27 @@ def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:
 def _train(context: StageContext, task: TrainingTask) -> Trained:
     training = context.settings.training
     if training.launcher == "spark":
-        return train_on_spark(task, training.processes, lambda: context.spark)
+        elsewhere = None if context.workers_are_here else _elsewhere(context, task)
+        return train_on_spark(task, training.processes, lambda: context.spark, elsewhere)
     if training.processes > 1:
         return train_in_processes(task, training.processes)
     return train_in_process(task, context.console)
+
+
+def _elsewhere(context: StageContext, task: TrainingTask) -> TrainingTask:
+    """``task`` as executors on other machines read it.
+
+    In a workspace at an address, each machine works in a temporary folder, and the rest lies beside the checkpoints.
+    """
+    if task.matrix is not None:
+        matrix = Path(task.matrix)
+        task = replace(task, matrix=context.for_workers(matrix, f"item_matrix-{matrix.name}"))
+    if task.copy is None:
+        return task
+    copy = storage_path(task.copy, context.settings.storage.s3())
+    there: dict[str, Any] = {"folder": None}
+    for name, file in (("catalogue", task.catalogue), ("log_q", task.log_q)):
+        if file is not None:
+            there[name] = copy / Path(file).name
+            upload(Path(file), copy / Path(file).name)
+    return replace(task, **there)
