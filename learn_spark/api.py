@@ -21,8 +21,10 @@ from learn_spark.core.errors import SettingsError
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from pyspark.sql import SparkSession
 
     from learn_spark.core.settings import Settings
+    from learn_spark.core.storage.path import StoragePath
     from learn_spark.core.tables.workspace import Workspace
     from learn_spark.features.read import FeatureTable
     from learn_spark.pipeline.models import TrainedModel
@@ -85,31 +87,56 @@ class OpenWorkspace:
         return list_models(self.workspace)
 
 
-def open(where: str | Path, overrides: Sequence[str] = ()) -> OpenWorkspace:
-    """Open a workspace by its settings file (a path, or a name in conf/), or by its folder.
+def open(where: str | Path, overrides: Sequence[str] = (), *, spark: SparkSession | None = None) -> OpenWorkspace:
+    """Open a workspace by its settings file (a path, or a name in conf/), by its folder or address, or by name.
 
-    A folder is opened with the settings of its newest run. ``overrides``: ``key=value`` settings that override the
-    file. Raises SettingsError for wrong settings, and for a folder in which no stage has run.
+    A folder or address (s3://bucket/shop) is opened with the settings of its newest run. ``overrides``: ``key=value``
+    settings that override the file; storage.endpoint among them is used to reach the address. ``spark``: a session
+    whose catalog has the tables; ``where`` is their schema then (spark_catalog.learn).
+
+    Raises SettingsError for wrong settings, and for a folder in which no stage has run; CatalogError for a schema
+    without tables of a workspace.
     """
     from learn_spark.core.settings import load_settings
     from learn_spark.core.settings.load import find_config
+    from learn_spark.core.settings.platform import StorageSettings
+    from learn_spark.core.storage.path import StoragePath
     from learn_spark.core.tables.runs import run_order
     from learn_spark.core.tables.workspace import Workspace
 
-    folder = Path(where).expanduser()
-    if not folder.is_dir():
+    if spark is not None:
+        from learn_spark.core.tables.catalog import workspace_named
+
+        workspace, _ = workspace_named(spark, f"{where}.runs")
+    elif (place := StoragePath(str(where))).is_local and not Path(where).expanduser().is_dir():
         config = find_config(str(where))
         settings = load_settings(config, overrides)
         return OpenWorkspace(Workspace.open(settings.place, settings.scratch), config, tuple(overrides))
-    saved = sorted(folder.glob("runs/*/settings.yaml"))
+    else:
+        given = [one.removeprefix("storage.").split("=", 1) for one in overrides if one.startswith("storage.")]
+        storage = StorageSettings.model_validate(dict(given), strict=False)
+        workspace = Workspace.existing(StoragePath(place, storage.s3()))
+    saved = {path.parent.name: path for path in _settings_of_runs(workspace)}
     if not saved:
         raise SettingsError(
-            f"{folder} has no settings of a run, because no stage has run in it; open a settings file instead"
+            f"{workspace.place} has no settings of a run, because no stage has run in it; open a settings file instead"
         )
-    workspace = Workspace.open(str(folder))
     places = run_order(workspace)
-    newest = max(saved, key=lambda path: (places.get(path.parent.name, -1), path))
-    return OpenWorkspace(workspace, newest, tuple(overrides))
+    newest = max(saved, key=lambda run: (places.get(run, -1), run))
+    if workspace.place.is_local:
+        return OpenWorkspace(workspace, saved[newest].local, tuple(overrides))
+    # Settings are read from a file of this machine.
+    copy = workspace.folder("cache", "settings") / f"{newest}.yaml"
+    copy.write_text(saved[newest].read_text(), encoding="utf-8")
+    return OpenWorkspace(workspace, copy, tuple(overrides))
+
+
+def _settings_of_runs(workspace: Workspace) -> list[StoragePath]:
+    """The saved settings of all runs of a workspace."""
+    if not workspace.place.is_local:
+        # One request, and not one a run.
+        return [one.path for one in (workspace.place / "runs").files() if one.path.name == "settings.yaml"]
+    return [run / "settings.yaml" for run in (workspace.place / "runs").children() if (run / "settings.yaml").is_file()]
 
 
 def encode(texts: Sequence[str], model: str, **settings: Any) -> np.ndarray:

@@ -22,3 +22,9 @@ def empty_place(kind: str, request: pytest.FixtureRequest) -> StoragePath:
 
         reach(request.getfixturevalue("spark"), [address])
     return address
+
+
+def copy_place(source: StoragePath, target: StoragePath) -> None:
+    """Copy all files below ``source``, as a tool for that does: it knows nothing of tables."""
+    for entry in source.files():
+        (target / entry.path.removeprefix(source)).write_bytes(entry.path.read_bytes())

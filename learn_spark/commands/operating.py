@@ -1,4 +1,4 @@
-"""Commands for operators: status, models, lineage, backfill, retain, forget-embeddings, settings, setup."""
+"""Commands for operators: status, models, lineage, backfill, retain, register, forget-embeddings, settings, setup."""
 
 from __future__ import annotations
 
@@ -126,6 +126,29 @@ def retain(
         retain(opened.settings, releases=keep, days=days, delete=delete, console=opened.console, wait=wait)
 
     in_workspace(config, overrides, verbose, work, existing=True, as_json=as_json, waits=True)
+
+
+@app.command(rich_help_panel="Operating")
+def register(
+    config: ConfigOption,
+    catalog: Annotated[
+        str | None, typer.Option("--catalog", help="The catalog; default: catalog.name (spark_catalog).")
+    ] = None,
+    schema: Annotated[str | None, typer.Option("--schema", help="The schema; default: catalog.namespace.")] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make the tables visible by name to SQL, in a Hive metastore or another catalog; a second time changes nothing."""
+    given = {"catalog.name": catalog, "catalog.namespace": schema}
+    chosen = [f"{key}={value}" for key, value in given.items() if value is not None]
+
+    def work(opened: Opened) -> None:
+        from learn_spark.pipeline.registration import register_tables
+
+        register_tables(opened.settings, opened.workspace, opened.console, verbose=verbose)
+
+    in_workspace(config, [*(overrides or []), *chosen], verbose, work, existing=True, as_json=as_json)
 
 
 @app.command()

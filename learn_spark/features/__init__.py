@@ -3,6 +3,8 @@
 learn_spark.features.read(spark, "user_features", release="latest", as_of=None)   the rows of a release
 learn_spark.features.features_at(spark, events)                                   point-in-time training data
 learn_spark.features.changes(spark, "user_features", since=release_id)            changes for an online store
+
+Tables of a catalog: read and changes take names (learn.user_features), features_at the schema (schema="learn").
 """
 
 from learn_spark.features.change_feed import changes

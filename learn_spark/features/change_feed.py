@@ -9,7 +9,7 @@ from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import ledger, states
-from learn_spark.features.read import key_of, read_release, workspace_of
+from learn_spark.features.read import key_of, read_release, table_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -28,15 +28,15 @@ def changes(
     """The changes from release ``since`` to release ``until``: one row per entity, with a column ``change``.
 
     insert and update have the new row; delete has only the key. Entities with the same row in both are left out.
-    ``since`` is the release that the store has loaded. It may be withdrawn since: after a rollback the changes restore
-    the earlier rows.
+    ``table`` and ``workspace``: as for ``read``. ``since`` is the release that the store has loaded. It may be
+    withdrawn since: after a rollback the changes restore the earlier rows.
 
     Raises NoReleaseError if ``until`` is not readable; LearnSparkError if ``since`` was never released, has expired,
     or the change data feed between the two is deleted (then read ``until`` as a whole).
     """
     from pyspark.sql import functions as F
 
-    where = workspace_of(spark, workspace)
+    where, table = table_of(spark, table, workspace)
     key = key_of(table)
     loaded = states(ledger(where)).get(since)
     if loaded is None:

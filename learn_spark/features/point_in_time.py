@@ -26,6 +26,7 @@ def features_at(
     *,
     clock: Clock = "published",
     workspace: Workspace | str | None = None,
+    schema: str | None = None,
 ) -> DataFrame:
     """``events`` (columns user_id, item_id, event_time and any others) with release_id, user_embedding, item_embedding.
 
@@ -35,7 +36,10 @@ def features_at(
     an event before every release; an embedding is null for a user or item that is not in the release. The result has
     one row per event.
 
-    Each release is read once. Raises LearnSparkError if a column is missing, or if an added column exists already.
+    ``workspace``: as for ``read``; or ``schema``: the schema of a catalog that has its tables (spark_catalog.learn).
+
+    Each release is read once. Raises LearnSparkError if a column is missing, or if an added column exists already;
+    CatalogError if the catalog has no such tables.
     """
     from pyspark.sql import functions as F
 
@@ -46,7 +50,7 @@ def features_at(
     if missing or taken:
         fault = f"lacks the columns {sorted(missing)}" if missing else f"already has the columns {sorted(taken)}"
         raise LearnSparkError(f"features_at: the frame of events {fault}")
-    where = workspace_of(spark, workspace)
+    where = workspace_of(spark, workspace, schema)
     intervals = intervals_of(ledger(where), clock)
     # A chain of conditions, one an interval in order of time: the last interval that begins before the event.
     at = F.col("event_time").cast("timestamp")

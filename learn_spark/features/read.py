@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError, SettingsError
+from learn_spark.core.tables.catalog import workspace_named
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import LedgerRow, NoReleaseError, current_release, find_release, ledger
@@ -26,6 +27,7 @@ __all__ = [
     "read_release",
     "released_arrow",
     "released_features",
+    "table_of",
     "workspace_of",
 ]
 
@@ -45,16 +47,17 @@ def read(
 ) -> DataFrame:
     """The rows of ``user_features`` or ``item_features`` in one release.
 
-    ``release``: an id, or "latest" for the release in force. ``as_of`` (in UTC unless it has a time zone): the newest
-    release without an event at or after that time; a named release is checked for this. ``workspace``: its folder;
-    default: the Spark setting spark.learn_spark.workspace.
+    ``table``: also its name in a catalog (learn.user_features), without a workspace. ``release``: an id, or "latest"
+    for the release in force. ``as_of`` (in UTC unless it has a time zone): the newest release without an event at or
+    after that time; a named release is checked for this. ``workspace``: its folder or address; default: the Spark
+    setting spark.learn_spark.workspace.
 
-    Raises NoReleaseError if no release fits, LearnSparkError for another table.
+    Raises NoReleaseError if no release fits, CatalogError if the catalog has no such name, LearnSparkError for another
+    table.
     """
     from learn_spark.core.tables import delta
 
-    where = workspace_of(spark, workspace)
-    key_of(table)
+    where, table = table_of(spark, table, workspace)
     row = read_release(where, as_of, release)
     return delta.read(spark, where.table(table), row.version(table))
 
@@ -95,8 +98,30 @@ def key_of(table: str) -> str:
     return KEYS[table]
 
 
-def workspace_of(spark: SparkSession, workspace: Workspace | str | None) -> Workspace:
-    """``workspace``, else the one in the Spark session's settings. Raises SettingsError if neither is set."""
+def table_of(spark: SparkSession, table: str, workspace: Workspace | str | None) -> tuple[Workspace, str]:
+    """(workspace, name of the feature table there) of ``table``, which may be a name in the session's catalog.
+
+    Raises CatalogError if the catalog has no such name, SettingsError for a name and a workspace, LearnSparkError for
+    another table.
+    """
+    if "." not in table:
+        key_of(table)
+        return workspace_of(spark, workspace), table
+    if workspace is not None:
+        raise SettingsError(f"{table} is a name in a catalog, which says where its workspace is: leave workspace out")
+    found = workspace_named(spark, table)
+    key_of(found[1])
+    return found
+
+
+def workspace_of(spark: SparkSession, workspace: Workspace | str | None, schema: str | None = None) -> Workspace:
+    """``workspace``, or that of the tables in a ``schema`` of the session's catalog, else the one in the Spark
+    session's settings. Raises SettingsError if none is set, CatalogError if the schema has no tables of a workspace.
+    """
+    if schema is not None:
+        if workspace is not None:
+            raise SettingsError(f"the schema {schema} says where its workspace is: leave workspace out")
+        return workspace_named(spark, f"{schema}.releases")[0]
     if isinstance(workspace, Workspace):
         return workspace
     root = workspace or spark.conf.get(WORKSPACE_CONF, None)

@@ -45,7 +45,7 @@ class StagedTable:
     written: int
     removed: int
     head: DataFrame | None
-    place: str
+    place: StoragePath
 
     @property
     def everything(self) -> bool:
@@ -110,9 +110,7 @@ def stage(
     rewritten = _rewritten(
         staged_items,
         heads["item_features"],
-        (str(staged_folder(workspace, release_id) / "item_features"), workspace.table("item_features"))
-        if few
-        else None,
+        (staged_folder(workspace, release_id) / "item_features", workspace.table("item_features")) if few else None,
     )
     new_users = changed(users, by_id["user_features"], everything=everything)
     if rewritten is not None and not everything:
@@ -130,7 +128,7 @@ def stage(
             written,
             0,
             heads[table],
-            str(staged_folder(workspace, release_id) / table),
+            staged_folder(workspace, release_id) / table,
         )
         for table, (expected, rows, written) in staged.items()
     }

@@ -27,6 +27,7 @@ from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
 from learn_spark.pipeline.locks import exclusively_written, writing
 from learn_spark.pipeline.preflight import Delivery, check_settings, delivery
+from learn_spark.pipeline.registration import register_after_run
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ def run_stages(
     """Run the named stages in order, each if its inputs, settings or code changed (or ``force``).
 
     Stages after train use its model; without train, they use ``model_id`` or the newest model that fits. Every run is
-    recorded, failed ones included. Raises the exception of a failed stage, and LockedError if another process writes
-    one of the tables that these stages write; with ``wait``, waits until it has ended.
+    recorded, failed ones included; with ``catalog.after_run`` the tables are registered at the end. Raises the
+    exception of a failed stage, and LockedError if another process writes one of the tables that these stages write;
+    with ``wait``, waits until it has ended.
     """
     stages = [find_stage(name).under(settings) for name in names]
     check_rule_names(settings.quality)
@@ -128,6 +130,9 @@ def run_stages(
         finally:
             holder.stop()
             gates.write_docs()
+    # After the session of the stages: with a metastore from its start, a metastore that is away would end the run.
+    if settings.catalog.after_run and not all(one.up_to_date for one in outcomes):
+        register_after_run(settings, workspace, console, verbose=verbose)
     return outcomes
 
 

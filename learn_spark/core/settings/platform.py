@@ -39,6 +39,25 @@ class StorageSettings(Section):
         return S3Access(self.endpoint, self.region, self.path_style)
 
 
+class CatalogSettings(Section):
+    """The tables' names in a catalog of Spark, for SQL (docs/storage.md). Paths stay the truth."""
+
+    name: str = Field(default="spark_catalog", pattern=r"^\w+$")
+    """The catalog: spark_catalog for a Hive metastore; another one needs spark.conf.spark.sql.catalog.NAME."""
+    namespace: str = Field(default="learn", pattern=r"^\w+$")
+    """The schema (database) of the tables; it is made if it is not there."""
+    metastore: str | None = Field(default=None, pattern=r"^(thrift://[^@/]+|[^:;]+)$")
+    """The Hive metastore: thrift://host:port of its service, or a folder for a Derby database, which one process uses
+    at a time; null: that of Spark's own configuration (hive-site.xml, spark-defaults.conf)."""
+    after_run: bool = False
+    """Whether a run that changed something registers the tables at its end."""
+
+    @property
+    def schema_name(self) -> str:
+        """Catalog and schema as SQL writes them."""
+        return f"{self.name}.{self.namespace}"
+
+
 class RuleSettings(Section):
     """Bounds and severity of a quality rule that replace those of its contract."""
 

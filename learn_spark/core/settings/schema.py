@@ -18,7 +18,13 @@ from learn_spark.core.settings.base import Section
 from learn_spark.core.settings.encoder import EmbeddingSpaceSettings, EncoderSettings, WhitenedSpaceSettings
 from learn_spark.core.settings.features import FlatIndexSettings, IndexSettings, ReleaseSettings
 from learn_spark.core.settings.histories import FeedSettings, HistoriesSettings, LastEventsHistoriesSettings
-from learn_spark.core.settings.platform import PipelineSettings, QualitySettings, SparkSettings, StorageSettings
+from learn_spark.core.settings.platform import (
+    CatalogSettings,
+    PipelineSettings,
+    QualitySettings,
+    SparkSettings,
+    StorageSettings,
+)
 from learn_spark.core.settings.search import SearchSettings
 from learn_spark.core.settings.source import TEMPLATE_OF_FORMAT, SourceSettings, TextSettings, described_files
 from learn_spark.core.settings.tower import LearnTowerSettings, TowerSettings
@@ -41,6 +47,8 @@ class Settings(Section):
     folder in ~/.cache/learn-spark for a workspace at an address."""
     storage: StorageSettings = StorageSettings()
     """How an object store is reached."""
+    catalog: CatalogSettings = CatalogSettings()
+    """Names of the tables for SQL."""
     quality: QualitySettings = QualitySettings()
     """The quality gates."""
     text: TextSettings = TextSettings()

@@ -61,6 +61,11 @@ class Column(BaseModel):
         _arrow_type(value)
         return value
 
+    @property
+    def comment(self) -> str:
+        """Meaning and unit, for catalogs."""
+        return self.meaning if self.unit is None else f"{self.meaning} ({self.unit})"
+
 
 class RowRule(BaseModel):
     """A row is refused with ``reason`` where the SQL expression ``broken`` is true (null counts as not broken).

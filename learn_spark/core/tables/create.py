@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError
 
@@ -20,13 +21,15 @@ WRITER_OF_CONSTRAINTS, WRITER_OF_CHANGES = "3", "4"
 def create_table(path: str, contract: Contract) -> None:
     """Write version 0 of the table at ``path``: columns, NOT NULL and CHECK constraints and properties in one commit.
 
+    The comments of table and columns are in it too: a later change of them would be a version without new rows.
     Does nothing where there is a table already, or another process writes that version meanwhile.
     """
     place = storage_path(path)
     try:
         DeltaTable.create(
             str(place),
-            schema=Schema.from_arrow(contract.arrow_schema()),
+            schema=Schema.from_arrow(commented_schema(contract)),
+            description=contract.meaning,
             mode="ignore",
             configuration={**table_properties(contract), **_protocol(contract)},
             raise_if_key_not_exists=False,
@@ -36,6 +39,12 @@ def create_table(path: str, contract: Contract) -> None:
     except CommitFailedError:
         if current_version(place) is None:
             raise
+
+
+def commented_schema(contract: Contract) -> pa.Schema:
+    """The columns as an Arrow schema, each with its meaning and unit as Delta's comment."""
+    fields = zip(contract.arrow_schema(), contract.columns, strict=True)
+    return pa.schema([field.with_metadata({"comment": column.comment}) for field, column in fields])
 
 
 def table_properties(contract: Contract) -> dict[str, str]:

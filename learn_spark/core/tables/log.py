@@ -17,7 +17,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from learn_spark.core.causes import is_storage_error
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.contracts import Contract, ContractError
-from learn_spark.core.tables.create import GROWING, create_table
+from learn_spark.core.tables.create import GROWING, commented_schema, create_table
 from learn_spark.core.tables.leases import require_leases
 from learn_spark.core.tables.snapshot import current_version, open_table, rows_of
 
@@ -107,7 +107,7 @@ def _append(table: DeltaTable, contract: Contract, data: pa.Table, commit: Commi
     # Columns that newer versions added are nullable; a table of an older version gets them with its next row.
     grows = len(table.schema().fields) < len(contract.names)
     mode: Literal["merge"] | None = "merge" if grows else None
-    rows = data.cast(contract.arrow_schema())
+    rows = data.cast(commented_schema(contract) if grows else contract.arrow_schema())
     write_deltalake(table, rows, mode="append", schema_mode=mode, commit_properties=commit)
     if contract.table in GROWING and len(table.file_uris()) > _MOST_FILES:
         # A file a commit: read one by one, they would take longer every day. Another writer's commit goes first.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from learn_spark.core.connectors import LOG_STORE, kafka_jar_paths, s3_jar_paths
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.install import InstallError
-from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.storage.path import S3Access, StoragePath
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -85,3 +85,23 @@ def _require_s3a(session: SparkSession) -> None:
             "this Spark session has no connector of S3: run learn-spark setup --s3, and pass the JARs to spark-submit "
             "(--jars) where it does not read this environment's spark-defaults.conf"
         ) from None
+
+
+def access_of(session: SparkSession, address: StoragePath) -> S3Access:
+    """How a session reaches the bucket of an address, for deltalake and Arrow: what it was configured with, else what
+    the environment says."""
+    if address.scheme != "s3":
+        return S3Access()
+    conf = session.sparkContext._jsc.hadoopConfiguration()
+    bucket = address.partition("://")[2].partition("/")[0]
+
+    def setting(name: str) -> str | None:
+        found = conf.get(f"fs.s3a.bucket.{bucket}.{name}") or conf.get(f"fs.s3a.{name}")
+        return str(found) if found else None
+
+    endpoint, region = setting("endpoint"), setting("endpoint.region")
+    if endpoint is None or endpoint == "s3.amazonaws.com":
+        return S3Access(region=region)
+    if "://" not in endpoint:
+        endpoint = f"{'http' if setting('connection.ssl.enabled') == 'false' else 'https'}://{endpoint}"
+    return S3Access(endpoint, region, setting("path.style.access") == "true")

@@ -28,8 +28,16 @@ def parsed_by_spark(table: Contract) -> StructType:
     return StructType([StructField(c.name, _parse_datatype_string(names[c.name]), c.nullable) for c in table.columns])
 
 
+def comment_of(meaning: str, unit: str | None) -> str:
+    return meaning + (f" ({unit})" if unit else "")
+
+
 def create_by_spark(spark: SparkSession, path: StoragePath, table: Contract) -> None:
-    builder = DeltaTable.createIfNotExists(spark).location(path.spark).addColumns(parsed_by_spark(table))
+    builder = DeltaTable.createIfNotExists(spark).location(path.spark).comment(table.meaning)
+    for field, column in zip(parsed_by_spark(table), table.columns, strict=True):
+        builder = builder.addColumn(
+            field.name, field.dataType, nullable=field.nullable, comment=comment_of(column.meaning, column.unit)
+        )
     for name, value in table_properties(table).items():
         builder = builder.property(name, value)
     builder.execute()
@@ -54,13 +62,15 @@ def test_the_table_is_the_one_that_delta_spark_makes(spark: SparkSession, place:
     assert table.spark_schema() == parsed_by_spark(table)
     details = [spark.sql(f"DESCRIBE DETAIL delta.`{path.spark}`").collect()[0] for path in (ours, sparks)]
     ours_detail, sparks_detail = details
-    for field in ("format", "partitionColumns", "minReaderVersion"):
+    for field in ("format", "partitionColumns", "minReaderVersion", "description"):
         assert ours_detail[field] == sparks_detail[field], field
     properties = {name: value for name, value in ours_detail.properties.items() if name not in PROTOCOL}
     assert properties == sparks_detail.properties
     # All that Spark's table asks of a writer, and nothing but what writers of that number have anyway.
     assert features(sparks_detail) <= features(ours_detail) <= IMPLIED[4]
     assert delta.read(spark, ours).schema == delta.read(spark, sparks).schema
+    comments = [[field.metadata for field in open_table(path).schema().fields] for path in (ours, sparks)]
+    assert comments[0] == comments[1] == [{"comment": comment_of(c.meaning, c.unit)} for c in table.columns]
 
 
 def test_spark_and_deltalake_write_to_it_and_both_keep_its_constraints(spark: SparkSession, place: StoragePath) -> None:
