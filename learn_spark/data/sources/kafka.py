@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 
 # A file of Java properties for the clients: security.protocol, sasl.*, ssl.*. Settings never have them.
 PROPERTIES = "LEARN_SPARK_KAFKA_PROPERTIES"
+# Of consumers in general, and set here or by Spark, which refuses them.
+_SET_HERE = frozenset(
+    [
+        "key.serializer",
+        "value.serializer",
+        "key.deserializer",
+        "value.deserializer",
+        "auto.offset.reset",
+        "enable.auto.commit",
+        "interceptor.classes",
+        "bootstrap.servers",
+    ]
+)
 ANSWER_MILLISECONDS = 30_000
 # Columns of a message beside the fields of its JSON.
 MESSAGE_COLUMNS = ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp", "kafka_key")
@@ -163,7 +176,8 @@ def client_properties(spark: SparkSession, brokers: str) -> dict[str, str]:
             found.load(jvm.java.io.StringReader(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise LocationError(f"{PROPERTIES}: {path} cannot be read: {error.strerror}") from None
-        properties |= {str(name): str(found.getProperty(name)) for name in found.stringPropertyNames()}
+        names = {str(name) for name in found.stringPropertyNames()} - _SET_HERE
+        properties |= {name: str(found.getProperty(name)) for name in names}
     return properties | {"bootstrap.servers": brokers}
 
 

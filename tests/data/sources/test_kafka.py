@@ -114,7 +114,8 @@ def test_messages_are_deliveries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     properties = tmp_path / "client.properties"
-    properties.write_text(f"client.id=learn-spark\nssl.key.password={PLANTED}\n")
+    login = f'sasl.jaas.config=org.apache.Login required password="{PLANTED}";\nenable.auto.commit=true'
+    properties.write_text(f"client.id=learn-spark\nssl.key.password={PLANTED}\n{login}\n")
     monkeypatch.setenv(PROPERTIES, str(properties))
     settings = settings_of(topic)
     broken = [(1, '{"who": "c1", '), (1, None), (0, {"who": "c1", "sku": "A77", "at": "2024-03-01"}), (0, "[1]")]
