@@ -13,7 +13,7 @@ from learn_spark.ads.experiments.users import make_users
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError
 from learn_spark.core.settings.experiment import ExperimentSettings
-from learn_spark.core.storage.path import S3Access, StoragePath
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.session import start_session
 from learn_spark.core.tables.workspace import Workspace
@@ -34,7 +34,7 @@ def run(
     """
     started = time.monotonic()
     workspace = Workspace.open(settings.workspace)
-    folder, reports = source_folder(settings.path, S3Access()), workspace.folder("reports")
+    folder, reports = source_folder(settings.path, settings.storage.s3()), workspace.folder("reports")
     files = [(file.name, file.state) for of_log in log_files(folder, settings.logs) for file in of_log]
     run_id = new_run_id()
     scratch = workspace.folder("staging", run_id)

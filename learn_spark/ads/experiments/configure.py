@@ -9,7 +9,6 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import load_experiment
 from learn_spark.core.settings.experiment import ExperimentSettings
-from learn_spark.core.storage.path import S3Access
 from learn_spark.data.sources.exposure_log import log_files
 from learn_spark.data.sources.location import source_folder
 
@@ -65,7 +64,7 @@ def _format_of(path: Path) -> str:
 
 def show_plan(settings: ExperimentSettings, console: Reporter) -> None:
     """Print what would be read and written; nothing is."""
-    folder = source_folder(settings.path, S3Access())
+    folder = source_folder(settings.path, settings.storage.s3())
     for log, files in zip(settings.logs, log_files(folder, settings.logs), strict=True):
         size = sum(file.size for file in files)
         console.line(f"would read   {len(files):,} of {log.files} in {folder} ({log.format}, {size / 1e6:,.1f} MB)")

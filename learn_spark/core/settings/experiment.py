@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from learn_spark.core.settings.base import Count, Rate, Section
-from learn_spark.core.settings.platform import QualitySettings, SparkSettings
+from learn_spark.core.settings.platform import QualitySettings, SparkSettings, StorageSettings
 from learn_spark.core.settings.source import LogSettings
 from learn_spark.core.times import as_micros
 
@@ -125,6 +125,8 @@ class ExperimentSettings(Section):
     """
     spark: SparkSettings = SparkSettings()
     """The Spark session."""
+    storage: StorageSettings = StorageSettings()
+    """How logs in S3 are reached."""
     quality: QualitySettings = QualitySettings()
     """Changed quality rules of exposures."""
 

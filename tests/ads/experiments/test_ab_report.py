@@ -22,6 +22,8 @@ from learn_spark.ads.experiments.result import Comparison, ExperimentResult
 from learn_spark.ads.experiments.simulate import ITEMS, simulated_log
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError
+from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.tables.reach import reach
 from learn_spark.report.experiment import report_experiment, show
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -130,6 +132,21 @@ def test_rows_are_counted_and_refused_ones_kept(reported: tuple[ExperimentResult
     ]
     assert sorted(row["reasons"][0] for row in kept) == ["no user_id", "no user_id", "weight is not a number from 0 on"]
     assert list((workspace / "staging").iterdir()) == []
+
+
+def test_a_log_in_s3_gives_the_same_report(
+    reported: tuple[ExperimentResult, Path],
+    described: Path,
+    report_on: ReportOn,
+    spark: SparkSession,
+    bucket: StoragePath,
+) -> None:
+    reach(spark, [bucket])
+    (bucket / "logs" / "part-0.parquet").write_bytes((described.parent / "part-0.parquet").read_bytes())
+    there = report_on(described, f"path={bucket / 'logs'}", f"storage.endpoint={bucket.s3.server}")
+    here, _ = reported
+    assert (there.rows, there.refused) == (here.rows, here.refused)
+    assert (there.whole, there.cohorts) == (here.whole, here.cohorts)
 
 
 def test_sums_are_those_of_a_slow_count(reported: tuple[ExperimentResult, Path], log: pa.Table) -> None:
