@@ -78,6 +78,7 @@ def register_and_read(folder: Path, endpoint: str, s3: str) -> dict[str, Any]:
     seen["moved, another schema"] = command("register", *given, *at_moved, "--schema", "moved")
     there = [f"workspace={s3}", f"storage.endpoint={endpoint}", f"scratch={folder / 'scratch'}"]
     seen["s3"] = command("register", *given, *(part for one in there for part in ("--set", one)), "--schema", "remote")
+    seen["metastore away"] = command("register", *given[:4], "--set", "catalog.metastore=thrift://127.0.0.1:1")
     # A run whose metastore is away is complete all the same; the next one registers.
     new = ["--config", str(config), "--set", f"workspace={folder / 'new'}", "--set", "catalog.after_run=true"]
     new += ["--set", "catalog.namespace=daily"]

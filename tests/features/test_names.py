@@ -70,6 +70,10 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_made(seen: dict[str, Any
     assert code == 1
     assert "no metastore is configured" in printed
     assert "catalog.metastore" in printed
+    code, printed = seen["metastore away"]
+    assert code == 1
+    assert printed.strip().splitlines()[-1].startswith("error: the metastore of spark_catalog.learn does not answer")
+    assert "Exception" not in printed
     code, printed = seen["unknown catalog"]
     assert code == 1
     assert "spark.sql.catalog.main" in printed

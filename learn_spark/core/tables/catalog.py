@@ -107,7 +107,11 @@ def register(session: SparkSession, workspace: Workspace, schema: str) -> Regist
     if not _NAME.match(schema) or schema.count(".") != 1:
         raise CatalogError(f"{schema!r} is no schema of a catalog: both names have letters, digits and _ alone")
     tables = [table for table in all_tables() if current_version(workspace.table(table)) is not None]
-    if not session.catalog.databaseExists(schema):
+    try:
+        there = session.catalog.databaseExists(schema)
+    except Exception as error:
+        raise _unusable(schema, error) from error
+    if not there:
         # A folder of its own: dropping the schema deletes it, and a table that others create in the schema lies in it.
         place = workspace.place / "catalog" / f"{schema.partition('.')[2]}.db"
         _sql(session, f"CREATE SCHEMA IF NOT EXISTS {schema} LOCATION {_quoted(place.spark)}", schema)
