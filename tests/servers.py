@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 from urllib.request import urlopen
 
 from pyarrow.fs import S3FileSystem
@@ -227,8 +228,28 @@ class LostAnswers:
 
     def lost(self) -> int:
         """The number of answers that were lost."""
-        with urlopen(f"{self.url}/?lost") as answer:
-            return int(answer.read())
+        return int(self._ask("lost"))
+
+    def hold(self, part: str, number: int = 1, *, after: bool) -> None:
+        """Hold the sender of the ``number``-th upload from now of a path that contains ``part``: before the server
+        gets it, or ``after`` that, before the answer."""
+        self._ask(f"hold={quote(part)}&number={number}&after={after}")
+
+    def held(self) -> bool:
+        """Whether the sender is held now; waits for it half a second."""
+        return self._ask("held") == "True"
+
+    def drop(self) -> None:
+        """Let the sender go, without an answer; hold nobody from now on."""
+        self._ask("drop")
+
+    def uploads(self) -> list[str]:
+        """Paths of all uploads so far."""
+        return self._ask("uploads").splitlines()
+
+    def _ask(self, what: str) -> str:
+        with urlopen(f"{self.url}/?test&{what}") as answer:
+            return str(answer.read().decode())
 
     def __enter__(self) -> LostAnswers:
         return self
