@@ -137,8 +137,6 @@ def start_session(
             session = builder.getOrCreate()
             session.sparkContext.setLogLevel("ERROR" if log_file else "WARN")
             _give_umask(session)
-            if in_spark_submit:
-                _open_local_files_again(session)
             # Fails now, and not in a stage, if Delta is not on the classpath.
             session._jvm.org.apache.spark.sql.delta.DeltaLog  # type: ignore[union-attr]  # noqa: B018
     except Exception as error:
@@ -154,16 +152,6 @@ def _give_umask(session: SparkSession) -> None:
     local = session._jvm.org.apache.hadoop.fs.FileSystem.getLocal(hadoop)  # type: ignore[union-attr]
     for system in (local, local.getRaw()):
         system.getConf().set(key, hadoop.get(key))
-
-
-def _open_local_files_again(session: SparkSession) -> None:
-    """Make Hadoop read the umask of this session for local files: spark-submit has opened them with its own settings,
-    and Hadoop keeps one file system a process.
-    """
-    jvm, conf = session._jvm, session.sparkContext._jsc.hadoopConfiguration()
-    assert jvm is not None
-    jvm.org.apache.hadoop.fs.FileSystem.get(jvm.java.net.URI("file:///"), conf).close()
-    jvm.org.apache.hadoop.fs.FileSystem.get(jvm.java.net.URI("file:///"), conf)
 
 
 def started_jobs() -> int:
