@@ -83,12 +83,14 @@ def machine_cache() -> Path:
     """
     if given := os.environ.get("LEARN_SPARK_CACHE"):
         return Path(given)
-    home = Path("~/.cache/learn-spark").expanduser() / FOLDER
     try:
+        home = Path("~/.cache/learn-spark").expanduser() / FOLDER
         home.mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK):
+            return home
     except (OSError, RuntimeError):
-        return Path(tempfile.gettempdir()) / f"learn-spark-{FOLDER}-{os.getuid()}"
-    return home if os.access(home, os.W_OK) else Path(tempfile.gettempdir()) / f"learn-spark-{FOLDER}-{os.getuid()}"
+        pass
+    return Path(tempfile.gettempdir()) / f"learn-spark-{FOLDER}-{os.getuid()}"
 
 
 def _delete_unused(cache: Path) -> None:
