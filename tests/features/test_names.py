@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,7 +32,9 @@ def seen(
     there = bucket / "by_name"
     copy_place(storage_path(folder / "workspace"), there)
     command = [sys.executable, "-m", "tests.features.by_name", str(folder), str(bucket.s3.server), str(there)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    # The process leaves ROOT, and the Python workers of its JVM import tests.warm_daemon.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads((folder / "seen.json").read_text(encoding="utf-8"))
     found["folder"] = str(folder)
