@@ -52,12 +52,12 @@ def changes(
     if start == end:
         empty = spark.createDataFrame([], contract(table).spark_schema())
         return empty.withColumn(CHANGE, F.lit(""))
-    feed = _feed(spark, path, min(start, end) + 1, max(start, end))
+    rows = feed(spark, path, min(start, end) + 1, max(start, end))
     row = F.struct(*(F.col(name) for name in names if name != key))
     version, kind = F.col("_commit_version"), F.col("_change_type")
     # The row before an entity's first change and the row after its last change; null if there was none.
     was, becomes = kind.isin("delete", "update_preimage"), kind.isin("insert", "update_postimage")
-    ends = feed.groupBy(key).agg(
+    ends = rows.groupBy(key).agg(
         F.min(version).alias("first"),
         F.max(version).alias("last"),
         F.min_by(F.struct(version.alias("at"), row.alias("row")), F.when(was, version)).alias("before"),
@@ -73,7 +73,10 @@ def changes(
     )
 
 
-def _feed(spark: SparkSession, path: StoragePath, first: int, last: int) -> DataFrame:
+def feed(spark: SparkSession, path: StoragePath, first: int, last: int) -> DataFrame:
+    """The change data feed of a table, of the versions ``first`` to ``last``: its columns, _change_type,
+    _commit_version and _commit_timestamp. Raises LearnSparkError if it cannot be read.
+    """
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     try:
         return reader.option("startingVersion", first).option("endingVersion", last).load(path.spark)

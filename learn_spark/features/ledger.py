@@ -144,8 +144,15 @@ def releases_in_force(
     """
     ordered = sorted((row for row in rows if row.status in STATES), key=lambda row: row.sequence)
     changes: list[tuple[datetime, LedgerRow | None]] = []
-    for number, row in enumerate(ordered, 1):
-        now = release_in_force(ordered[:number])
+    newest: dict[str, LedgerRow] = {}
+    released: list[LedgerRow] = []  # by sequence; the last one is in force
+    for row in ordered:
+        newest[row.release_id] = row
+        if row.status == "released":
+            released.append(row)
+        while released and newest[released[-1].release_id] is not released[-1]:
+            released.pop()
+        now = released[-1] if released else None
         if not changes or now != changes[-1][1]:
             changes.append((row.written_at, now))
     ends = [*(when for when, _ in changes[1:]), None]
