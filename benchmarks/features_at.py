@@ -94,7 +94,7 @@ def join_here(place: str, count: int) -> None:
     seconds = time.perf_counter() - start
     assert len(rows) == len(events)
     assert all(row.user_embedding and row.item_embedding for row in rows)
-    leaves = joined._jdf.queryExecution().optimizedPlan().collectLeaves().size()  # type: ignore[operator]
+    leaves = joined._jdf.queryExecution().optimizedPlan().collectLeaves().size()
     jobs = len(context.statusTracker().getJobIdsForGroup("measured"))
     spark.stop()
     print(json.dumps({"releases": count, "seconds": round(seconds, 1), "jobs": jobs, "leaves": leaves}))
