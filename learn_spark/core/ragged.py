@@ -31,9 +31,9 @@ def owners_of(offsets: np.ndarray) -> np.ndarray:
 
 def fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
     """A column of equally long lists as an array [rows, L]."""
-    flat = column.combine_chunks()
-    rows = len(flat)
-    return flat.flatten().to_numpy(zero_copy_only=False).reshape(rows, -1) if rows else np.zeros((0, 0), np.int32)
+    # Chunk by chunk: the 32-bit offsets of one Arrow list end at 2^31 values.
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1) for chunk in column.chunks if chunk]
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.int32)
 
 
 def check_ragged(values: np.ndarray, offsets: np.ndarray, n_items: int) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
+from pandas.util import hash_array
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.contracts import contract
@@ -18,6 +19,7 @@ from learn_spark.core.tables.workspace import Workspace
 
 SpaceKind = Literal["raw", "centred", "whitened"]
 CHUNK_ROWS = 8_192
+FIT_ROWS = 200_000  # the covariance of 576 columns needs no more
 SMALLEST_SHARE = 1e-12
 
 
@@ -67,7 +69,8 @@ def fit_embedding_space(
     """The space of ``vectors`` [n, hidden], fitted on the distinct ones among ``rows`` (positions; None: all).
 
     Pass the rows of items with a training event (splits.split.training_events): an item that appears only after the
-    split must not influence the space. Equal texts count once, and the order of rows changes no bit. ``centred``
+    split must not influence the space. Of more than FIT_ROWS rows, those with the lowest hashes of their positions are
+    used. Equal texts count once, and the order of rows changes no bit. ``centred``
     subtracts the mean. ``whitened`` makes the covariance the identity by the ZCA matrix V diag(1 / sqrt(eigenvalue))
     V', in which the signs of eigenvectors cancel. Raw text embeddings lie in a narrow cone (WhitenRec, arXiv
     2402.10602); LEARN uses them raw. ``ridge`` times the mean eigenvalue is added to every eigenvalue, so that
@@ -153,10 +156,14 @@ def _check(vectors: np.ndarray, ridge: float, *, least_rows: int) -> None:
 def _distinct(vectors: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, str]:
     """Positions of the distinct vectors among ``rows``, in the order of their hashes, and the hash of their set."""
     first: dict[bytes, int] = {}
-    for row in np.arange(len(vectors)) if rows is None else np.unique(rows):
+    every = np.arange(len(vectors)) if rows is None else np.unique(rows)
+    if len(every) > FIT_ROWS:
+        hashes = hash_array(every.astype(np.uint64))
+        every = every[np.sort(np.argpartition(hashes, FIT_ROWS)[:FIT_ROWS])]
+    for row in every:
         first.setdefault(hashlib.sha256(np.ascontiguousarray(vectors[row]).tobytes()).digest(), int(row))
-    hashes = sorted(first)
-    return np.asarray([first[digest] for digest in hashes], np.int64), hashlib.sha256(b"".join(hashes)).hexdigest()
+    digests = sorted(first)
+    return np.asarray([first[digest] for digest in digests], np.int64), hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _chunks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -16,9 +16,11 @@ from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace_locks import only_one
+from learn_spark.data.splits.sample import training_events_of
 from learn_spark.data.splits.split import (
     Split,
     SplitName,
+    event_counts,
     split_histories,
     trained_counts,
     training_events,
@@ -119,9 +121,9 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
         )
         return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
     model = load_model(context.workspace.place / "models" / key.model_id)
-    # The frozen baseline reads content in the model's embedding space, if it has one.
-    matrix = bind_content(context, model) or fit_content(context, histories)[0]
     item_ids = _item_ids(context, model)
+    # The frozen baseline reads content in the model's embedding space, if it has one.
+    matrix = bind_content(context, model) or fit_content(context, event_counts(histories, len(item_ids)))[0]
     untrained = frozen(unit_rows(item_matrix(matrix)), model.window)
     metrics: list[MetricRow] = []
     slices: list[SliceRow] = []
@@ -194,9 +196,9 @@ def _task(
     cross_fitted = name == "validation"  # what was fitted on validation users must not rank them
     by_model = [trained(model, cross_fitted=cross_fitted)]
     if model.reranker is not None and settings.evaluation.reranker:
-        by_model.insert(0, reranked(model, statistics.values, statistics.offsets, cross_fitted=cross_fitted))
-    contenders = (*statistics.baselines, untrained, *by_model)
-    return SplitTask(name, split_histories(histories, name), contenders, statistics)
+        events = training_events_of(histories, model.reranker.pair_users)
+        by_model.insert(0, reranked(model, *events, cross_fitted=cross_fitted))
+    return SplitTask(name, split_histories(histories, name), (*statistics.baselines, untrained, *by_model), statistics)
 
 
 def _item_ids(context: StageContext, model: Model) -> np.ndarray:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.encoder import WhitenedSpaceSettings
 from learn_spark.core.stages.context import StageContext
-from learn_spark.data.splits.split import training_events
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.embedding_space import (
     EmbeddingSpace,
@@ -39,12 +37,13 @@ def matrix_path(context: StageContext, space: EmbeddingSpace | None = None) -> P
     )
 
 
-def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
-    """(file of the item matrix in the settings' space, its space_key). The space is fitted on items with a training
-    event and registered.
+def fit_content(context: StageContext, events: np.ndarray) -> tuple[Path, str]:
+    """(file of the item matrix in the settings' space, its space_key).
+
+    The space is fitted on items with a training event and registered; ``events`` [N] are each item's training events.
     """
     settings = context.settings.embedding_space
-    positions, _ = training_events(histories)
+    trained = np.flatnonzero(events) + 1
     whitening = settings if isinstance(settings, WhitenedSpaceSettings) else None
     matrix = item_matrix(matrix_path(context))
     try:
@@ -53,11 +52,11 @@ def fit_content(context: StageContext, histories: pa.Table) -> tuple[Path, str]:
             settings.kind,
             ridge=whitening.ridge if whitening else 0.0,
             dims=whitening.dims if whitening else None,
-            rows=np.unique(positions) + 1,
+            rows=trained,
         )
     except ValueError as error:
         raise LearnSparkError(
-            f"the embedding space cannot be fitted: {error}. It is fitted on the {len(np.unique(positions)):,} items "
+            f"the embedding space cannot be fitted: {error}. It is fitted on the {len(trained):,} items "
             f"with a training event; embedding_space.kind is {settings.kind}: set it to centred or raw, or add events"
         ) from None
     key = register_embedding_space(context.workspace, space, identify(context.settings.encoder).key, context.inputs)

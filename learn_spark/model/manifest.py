@@ -47,6 +47,8 @@ class RerankerFacts(_Part):
     """A pair counts decay ^ (positions apart - 1)."""
     hidden: int
     """Width of the heads."""
+    pair_users: int | None = None
+    """Maximum number of users whose pairs are counted; None: all."""
 
 
 class TrainingFacts(_Part):
@@ -78,6 +80,10 @@ class TrainingFacts(_Part):
     """The same of the weights before a refit; equal to ``temperature`` where there was none."""
     validation: dict[str, float]
     """Metric -> value on validation, with blending and reranker where the model has them."""
+    validation_users: int | None = None
+    """Number of users whose targets the figures on validation rank."""
+    validation_margin: float | None = None
+    """Half of the 95% interval of NDCG@10 on validation of the tower's vectors, over users."""
     validation_of_vectors: dict[str, float] | None = None
     """The same of the vectors alone, where the model has a reranker: vectors are released without it."""
     trial: bool = False

@@ -47,12 +47,16 @@ from learn_spark.model.towers.tower import Tower
 
 @dataclass(frozen=True)
 class ModelReranker:
-    """A model's reranker: its heads, the transitions' ``reach`` and ``decay``, and the tower's temperature."""
+    """A model's reranker: its heads, the transitions' ``reach`` and ``decay``, and the tower's temperature.
+
+    Co-visits are counted for at most ``pair_users`` users (None: for all).
+    """
 
     heads: CrossFittedHeads
     reach: int
     decay: float
     temperature: float
+    pair_users: int | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,8 @@ def _reranker(folder: StoragePath, manifest: ModelManifest, *, before_refit: boo
     if (facts := manifest.reranker) is None:
         return None
     heads = CrossFittedHeads.of_tensors(_tensors(folder, RERANKER, manifest), hidden=facts.hidden)
-    return ModelReranker(heads, facts.reach, facts.decay, _temperature(manifest, before_refit=before_refit))
+    temperature = _temperature(manifest, before_refit=before_refit)
+    return ModelReranker(heads, facts.reach, facts.decay, temperature, facts.pair_users)
 
 
 def read_curve(folder: StoragePath) -> list[Point]:

@@ -12,6 +12,7 @@ import pytest
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.encoder import embedding_space
 from learn_spark.encoder.embedding_space import (
     EmbeddingSpace,
     SpaceKind,
@@ -47,6 +48,22 @@ def test_the_covariance_of_what_was_fitted_is_the_identity() -> None:
         assert np.allclose(white.T @ white / 400, np.eye(dims or 6), atol=1e-4)
     space = fit_embedding_space(rows, "whitened", ridge=0.1)
     assert (space.rows, space.dims) == (400, 6)
+
+
+def test_a_large_catalogue_is_fitted_on_a_sample_that_new_items_hardly_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = cone(2_000, 6)
+    whole = fit_embedding_space(rows, "whitened", ridge=0.1)
+    monkeypatch.setattr(embedding_space, "FIT_ROWS", 600)
+    sampled = fit_embedding_space(rows, "whitened", ridge=0.1, rows=np.arange(1_900))
+    assert sampled.rows == 600
+    white = sampled.apply(rows).astype(np.float64)
+    assert np.allclose(white.T @ white / len(rows), whole.apply(rows).T @ whole.apply(rows) / len(rows), atol=0.2)
+    # The rows themselves say which of them are used, not their number or order.
+    shuffled = np.random.default_rng(0).permutation(1_900)
+    assert fit_embedding_space(rows, "whitened", ridge=0.1, rows=shuffled).key("e") == sampled.key("e")
+    more, _ = embedding_space._distinct(rows, None)
+    fewer, _ = embedding_space._distinct(rows, np.arange(1_900))
+    assert len(np.intersect1d(more, fewer)) > 540
 
 
 def test_zca_is_symmetric_and_follows_the_columns() -> None:

@@ -23,12 +23,13 @@ from learn_spark.evaluation.compare import compare
 from learn_spark.evaluation.results import ResultKey, written_by
 from learn_spark.features.models import usable_model
 from learn_spark.model.content import bind_content
+from learn_spark.model.manifest import read_manifest
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import load_model
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
 from learn_spark.report.page import render
 from tests.report.planted import plant
-from tests.shelf import BOOKS, COLD, RIVAL, Shelf, histories, kind_of, reading
+from tests.shelf import BOOKS, COLD, RIVAL, USERS, Shelf, histories, kind_of, reading
 
 WRITTEN = ("evaluations", "evaluation_slices", "evaluation_users")
 BASELINES = {"popularity", "markov", "frozen"}
@@ -206,6 +207,12 @@ def test_training_and_evaluation_have_the_same_validation_figures(tmp_path: Path
     chosen = json.loads((shelf.workspace.root / next(iter(trained.outputs)) / "manifest.json").read_text())[
         "validation"
     ]
+    manifest = read_manifest(shelf.workspace.place / next(iter(trained.outputs)))
+    assert manifest.validation_users == USERS
+    users = read_rows(shelf.workspace.table("evaluation_users"))
+    ranks = np.array([r["rank"] for r in users if (r["method"], r["split"]) == ("learn", "validation")])
+    values = np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0.0)
+    assert manifest.validation_margin == pytest.approx(1.96 * np.std(values) / np.sqrt(USERS), abs=1e-9)
     rows = read_rows(shelf.workspace.table("evaluations"))
     metrics = {r["metric"]: r["value"] for r in rows if (r["method"], r["split"]) == ("learn", "validation")}
     assert {f"{name}@{k}" for name in ("HR", "recall", "NDCG") for k in (5, 10)} | {"MRR"} == set(chosen)

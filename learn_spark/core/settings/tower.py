@@ -21,6 +21,9 @@ class RerankerSettings(Section):
     used."""
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     """The weight of a pair is decay ^ (distance in positions - 1)."""
+    pair_users: Count = 500_000
+    """Maximum number of users whose pairs are counted, the same users in every run. Memory grows with the distinct
+    pairs: at most 24 bytes times reach for each of their events."""
     hidden: Count = 32
     """Width of the head."""
     epochs: Count = 8

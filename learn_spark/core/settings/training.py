@@ -82,6 +82,9 @@ class TrainingSettings(Section):
     """Maximum number of epochs; the learning rate schedule spans all of them."""
     passes_per_epoch: Count = 1
     """Passes over all users between two validations; each pass samples every history again."""
+    validation_users: Count = 50_000
+    """Maximum number of users that validation ranks after every epoch, and that blending and the reranker are fitted
+    on: the same users in every epoch, process and run. All where there are fewer."""
     patience: Count = 5
     """Epochs without a better NDCG@10 on validation after which training stops."""
     learning_rate: Rate = 1e-3

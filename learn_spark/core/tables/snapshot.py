@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow.fs import FileSystem, SubTreeFileSystem
@@ -19,6 +20,8 @@ from pyarrow.fs import FileSystem, SubTreeFileSystem
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.small import SMALL_BYTES, SMALL_ROWS
+
+READ_BUFFER_BYTES = 1 << 20
 
 
 class SnapshotError(LearnSparkError):
@@ -196,12 +199,17 @@ class Snapshot:
         return table
 
     def batches(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows in batches of at most ``rows``, file after file. Raises SnapshotError as ``to_arrow``."""
+        """The rows in batches of at most ``rows``, file after file, in memory that does not grow with the table.
+
+        Raises SnapshotError as ``to_arrow``.
+        """
         rows_read = 0
-        if self.files:
-            for batch in self.dataset().to_batches(columns=columns, batch_size=rows):
-                rows_read += batch.num_rows
-                if batch.num_rows:
-                    yield batch
+        for path in self.files:
+            # A scan by Arrow's dataset reads whole row groups of several files ahead.
+            with pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES, filesystem=self.file_system) as file:
+                for batch in file.iter_batches(rows, columns=columns):
+                    rows_read += batch.num_rows
+                    if batch.num_rows:
+                        yield batch.select(columns)
         if rows_read != self.rows:
             raise SnapshotError(f"{self.path} @ {self.version}: {rows_read} rows were read, its log has {self.rows}")

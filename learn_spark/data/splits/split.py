@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.core.ragged import concatenate_rows, fixed_lists, owners_of
+from learn_spark.core.ragged import concatenate_rows, fixed_lists, owners_of, take_rows
 
 SplitName = Literal["validation", "test"]
 
@@ -52,6 +52,21 @@ class Split:
     seen: list[np.ndarray]
     every_target: Targets
 
+    def take(self, rows: np.ndarray) -> Split:
+        """The split of the users ``rows`` [R] alone."""
+        every = self.every_target
+        target_rows, offsets = take_rows(every.offsets, rows)
+        return Split(
+            [self.user_ids[row] for row in rows],
+            self.items[rows],
+            self.times[rows],
+            self.lengths[rows],
+            self.fresh[rows],
+            self.targets[rows],
+            [self.seen[row] for row in rows],
+            Targets(every.positions[target_rows], offsets, every.times[target_rows], every.times_before[target_rows]),
+        )
+
     def hidden(self, mask_history: bool) -> list[np.ndarray]:
         """Positions that are not ranked for each user: ``seen``, or none where histories are not masked."""
         return self.seen if mask_history else [np.zeros(0, np.int64)] * len(self.seen)
@@ -70,22 +85,23 @@ def split_histories(histories: pa.Table, split: SplitName) -> Split:
     test event stays unknown on the validation split. All earlier events are masked, those of a long user's older chunks
     too.
     """
-    newest = _in_order(histories.filter(pc.equal(histories["chunk"], 0)))
-    items = fixed_lists(newest["item_index"])
-    before = newest["train_length" if split == "validation" else "validation_length"].to_numpy()
-    until = newest["validation_length" if split == "validation" else "length"].to_numpy()
+    newest = histories.filter(pc.equal(histories["chunk"], 0))
+    order = _order(newest)
+    before = newest["train_length" if split == "validation" else "validation_length"].to_numpy()[order]
+    until = newest["validation_length" if split == "validation" else "length"].to_numpy()[order]
     chosen = np.flatnonzero((until > before) & (before > 0))
-    times = fixed_lists(newest["event_time"])[chosen]
-    items, lengths = items[chosen], before[chosen].astype(np.int64)
+    rows = order[chosen]
+    times = fixed_lists(newest["event_time"])[rows]
+    items, lengths = fixed_lists(newest["item_index"])[rows], before[chosen].astype(np.int64)
     targets = items[np.arange(len(chosen)), lengths].astype(np.int64) - 1 if len(chosen) else np.zeros(0, np.int64)
-    users = newest["user_id"].take(pa.array(chosen)).to_pylist()
+    users = newest["user_id"].take(pa.array(rows)).to_pylist()
     older = _older_items(histories)
     nothing = np.zeros(0, items.dtype)
     seen = [
         np.unique(np.concatenate([row[:length], older.get(user, nothing)])).astype(np.int64) - 1
         for user, row, length in zip(users, items, lengths, strict=True)
     ]
-    fresh = lengths - np.minimum(lengths, _counted(newest)[chosen])
+    fresh = lengths - np.minimum(lengths, _counted(newest)[rows])
     return Split(users, items, times, lengths, fresh, targets, seen, _targets(items, times, lengths, until[chosen]))
 
 
@@ -99,6 +115,15 @@ def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: n
     rows, places = rows[first], places[first]
     offsets = np.searchsorted(rows, np.arange(len(lengths) + 1))
     return Targets(positions[first], offsets, times[rows, places], times[rows, places - 1])
+
+
+def with_validation_target(histories: pa.Table) -> pa.Table:
+    """The rows of ``histories`` whose users have a target on the validation split, by their chunk 0, and all older
+    chunks.
+    """
+    before, until = histories["train_length"], histories["validation_length"]
+    has_target = pc.and_(pc.greater(until, before), pc.greater(before, 0))
+    return histories.filter(pc.or_(pc.greater(histories["chunk"], 0), has_target))
 
 
 def without_test(histories: pa.Table) -> pa.Table:
@@ -137,9 +162,9 @@ def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     A long user's chunks follow each other, oldest first. Where training samples are split at a fixed time, only
     events before it count, so that statistics contain nothing from the time of the targets.
     """
-    histories = _in_order(histories)
-    items = fixed_lists(histories["item_index"])
-    lengths = _counted(histories)
+    order = _order(histories)
+    items = fixed_lists(histories["item_index"])[order]
+    lengths = _counted(histories)[order]
     inside = np.arange(items.shape[1]) < lengths[:, None]
     return items[inside].astype(np.int64) - 1, np.concatenate([[0], np.cumsum(lengths)])
 
@@ -163,21 +188,27 @@ def trained_counts(histories: pa.Table, n_items: int) -> np.ndarray:
     Under time_split this differs from the counts of ``training_events``: targets of training users lie after the split
     time, and held-out users are no samples.
     """
+    return np.bincount(sampled_events(histories), minlength=n_items)
+
+
+def sampled_events(histories: pa.Table) -> np.ndarray:
+    """The positions [events] of all events in training samples, targets included."""
     items, lengths = fixed_lists(histories["item_index"]), histories["train_length"].to_numpy()
     ends = histories["train_end"].to_numpy()
     lengths = np.where((ends > 0) & (ends >= lengths), 0, lengths)
     inside = np.arange(items.shape[1]) < lengths[:, None]
-    return np.bincount(items[inside].astype(np.int64) - 1, minlength=n_items)
+    positions: np.ndarray = items[inside].astype(np.int64) - 1
+    return positions
 
 
-def _in_order(histories: pa.Table) -> pa.Table:
-    return histories.sort_by([("user_id", "ascending"), ("chunk", "descending")])
+def _order(histories: pa.Table) -> np.ndarray:
+    """The row numbers by user_id, a user's oldest chunk first."""
+    keys: list[tuple[str, str]] = [("user_id", "ascending"), ("chunk", "descending")]
+    return pc.sort_indices(histories.select(["user_id", "chunk"]), sort_keys=keys).to_numpy().astype(np.int64)
 
 
 def _older_items(histories: pa.Table) -> dict[str, np.ndarray]:
-    older = histories.filter(pc.greater(histories["chunk"], 0)).sort_by("user_id")
-    if not older.num_rows:
-        return {}
+    older = histories.filter(pc.greater(histories["chunk"], 0))
     items, lengths = fixed_lists(older["item_index"]), older["length"].to_numpy()
     parts: dict[str, list[np.ndarray]] = {}
     for user, row, length in zip(older["user_id"].to_pylist(), items, lengths, strict=True):

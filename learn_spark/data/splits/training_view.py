@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.data.splits.split import without_test
+from learn_spark.data.splits.counts import HistoryCounts
+from learn_spark.data.splits.sample import UserSample
+from learn_spark.data.splits.split import with_validation, with_validation_target, without_test
 
 Stream = TypeVar("Stream")
 Until = Literal["train_length", "validation_length"]
+COLUMNS = [
+    "user_id",
+    "chunk",
+    "item_index",
+    "event_time",
+    "length",
+    "train_end",
+    "train_length",
+    "validation_length",
+]
+PART_ROWS = 8_192
 
 
 @dataclass(frozen=True)
@@ -31,13 +44,48 @@ class TrainingView:
         return TrainingView(Snapshot.open(path, version))
 
     @property
+    def version(self) -> int:
+        """The version of the table."""
+        return self._snapshot.version
+
+    @property
     def rows(self) -> int:
         """Number of rows, from the log."""
         return self._snapshot.rows
 
-    def to_arrow(self) -> pa.Table:
-        """All rows; events from ``validation_length`` on are padding (``without_test``)."""
-        return without_test(self._snapshot.to_arrow())
+    def parts(self, *, until: Until = "train_length") -> Iterator[pa.Table]:
+        """All rows, at most PART_ROWS at a time, with the columns of COLUMNS.
+
+        Events from ``validation_length`` on are padding (``without_test``). ``until`` validation_length: validation
+        events are training events (``with_validation``).
+        """
+        for batch in self._snapshot.batches(COLUMNS, PART_ROWS):
+            part = without_test(pa.Table.from_batches([batch]))
+            yield part if until == "train_length" else with_validation(part)
+
+    def counts(self, n_items: int, *, until: Until = "train_length") -> HistoryCounts:
+        """The counts over a catalogue of ``n_items``, by one pass over ``parts``."""
+        return HistoryCounts.of(self.parts(until=until), n_items)
+
+    def validation_sample(self, users: int) -> pa.Table:
+        """The rows of at most ``users`` users with a validation target, as ``parts`` gives them; the same users in
+        every run. All such users where there are fewer.
+        """
+        sample = UserSample()
+        if self.rows > users:
+            narrow = self._snapshot.batches(["user_id", "chunk", "train_length", "validation_length"], PART_ROWS)
+            sample = UserSample.of((with_validation_target(pa.Table.from_batches([batch])) for batch in narrow), users)
+        chosen = [sample.rows(with_validation_target(part)) for part in self.parts()]
+        return pa.concat_tables(chosen)
+
+    def user_parts(self, users: int, *, until: Until = "train_length") -> Iterator[pa.Table]:
+        """The ``parts`` with the rows of at most ``users`` users, the same ones in every run."""
+        sample = UserSample()
+        if self.rows > users:
+            narrow = self._snapshot.batches(["user_id", "chunk"], PART_ROWS)
+            sample = UserSample.of((pa.Table.from_batches([batch]) for batch in narrow), users)
+        for part in self.parts(until=until):
+            yield sample.rows(part)
 
     def stream(
         self, open_stream: Callable[..., Stream], columns: list[str], *, until: Until = "train_length", **options: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from learn_spark.core.ragged import check_ragged
 
 SMOOTHING = 2.0
 SCALE = 100.0
+PART_EVENTS = 1 << 22
 CHANNELS = ("next", "later", "before")
 FEATURES = (*(f"{slot} {channel}" for channel in CHANNELS for slot in ("last", "older")), "seed", "item")
 
@@ -54,24 +56,26 @@ class Transitions:
 
         Raises ValueError for positions outside the catalogue, and offsets that do not cover the values.
         """
-        check_ragged(values, offsets, n_items)
-        items = values.astype(np.int32)
-        user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        shape = (n_items, n_items)
-        near, far, back = (sparse.csr_matrix(shape, dtype=np.float32) for _ in CHANNELS)
-        for distance in range(1, reach + 1):
-            same_user = user[distance:] == user[:-distance]
-            earlier, later = items[:-distance][same_user], items[distance:][same_user]
-            weight = np.full(len(earlier), decay ** (distance - 1), dtype=np.float32)
-            ahead = sparse.csr_matrix((weight, (earlier, later)), shape=shape)
-            if distance == 1:
-                near = ahead
-            else:
-                far = far + ahead
-            back = back + ahead.T.tocsr()
-        for matrix in (near, far, back):
+        return cls.of_parts([(values, offsets)], n_items, reach=reach, decay=decay)
+
+    @classmethod
+    def of_parts(
+        cls, parts: Iterable[tuple[np.ndarray, np.ndarray]], n_items: int, *, reach: int, decay: float
+    ) -> Transitions:
+        """Count the events of all ``parts`` (values, offsets), each with other users, together.
+
+        Besides the counts, about PART_EVENTS events are in memory at a time. Raises ValueError as ``of``.
+        """
+        channels = [sparse.csr_matrix((n_items, n_items), dtype=np.float32) for _ in CHANNELS]
+        counts = np.zeros(n_items, np.int64)
+        for values, offsets in _joined(parts):
+            check_ragged(values, offsets, n_items)
+            counts += np.bincount(values, minlength=n_items)
+            for number, added in enumerate(_pairs(values.astype(np.int32), offsets, n_items, reach, decay)):
+                channels[number] = channels[number] + added
+        for matrix in channels:
             matrix.sort_indices()
-        return cls((near, far, back), np.bincount(items, minlength=n_items), reach, decay)
+        return cls(tuple(channels), counts, reach, decay)
 
     def candidates(self, items: np.ndarray, lengths: np.ndarray, fresh: np.ndarray | None = None) -> CoVisits:
         """The items that co-occur with histories ``items`` [B, L] (positions), with their features.
@@ -112,3 +116,38 @@ class Transitions:
         features[:, count] = np.log1p(seed)[rows]
         features[:, count + 1] = np.log1p(self.counts[candidates])
         return CoVisits(rows, candidates, features)
+
+
+def _pairs(items: np.ndarray, offsets: np.ndarray, n_items: int, reach: int, decay: float) -> list[sparse.csr_matrix]:
+    """The channels of the events ``items`` alone."""
+    user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    shape = (n_items, n_items)
+    near, far, back = (sparse.csr_matrix(shape, dtype=np.float32) for _ in CHANNELS)
+    for distance in range(1, reach + 1):
+        same_user = user[distance:] == user[:-distance]
+        earlier, later = items[:-distance][same_user], items[distance:][same_user]
+        weight = np.full(len(earlier), decay ** (distance - 1), dtype=np.float32)
+        ahead = sparse.csr_matrix((weight, (earlier, later)), shape=shape)
+        if distance == 1:
+            near = ahead
+        else:
+            far = far + ahead
+        back = back + ahead.T.tocsr()
+    return [near, far, back]
+
+
+def _joined(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """``parts`` joined to at least PART_EVENTS events each, because a sum of sparse matrices copies them whole."""
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(len(values) for values, _ in waiting) >= PART_EVENTS:
+            yield _join(waiting)
+            waiting = []
+    if waiting:
+        yield _join(waiting)
+
+
+def _join(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    sizes = [np.diff(offsets) for _, offsets in parts]
+    return np.concatenate([values for values, _ in parts]), np.concatenate([[0], np.cumsum(np.concatenate(sizes))])

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.tower import BlendingSettings, RerankerSettings, blending_of
 from learn_spark.data.splits.folds import FOLDS
-from learn_spark.data.splits.split import event_counts, split_histories, training_events
+from learn_spark.data.splits.split import Split, training_events
+from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.model.blending.fit import Candidates, fit_frequency_weights
 from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.reranking.co_visitation import Transitions
@@ -45,22 +45,33 @@ class Calibration:
     validation_of_vectors: Metrics | None = None
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What the parts are fitted on: the validation ``split`` of a sample of users, the ``events`` [N] of each item in
+    training, and the ``histories``, whose training events co-visits are counted in.
+    """
+
+    histories: TrainingView
+    split: Split
+    events: np.ndarray
+
+
 def calibrate(
-    tower: Tower, temperature: float, histories: pa.Table, validation: Metrics, settings: Settings, console: Reporter
+    tower: Tower, temperature: float, held_out: HeldOut, validation: Metrics, settings: Settings, console: Reporter
 ) -> Calibration:
     """Fit blending and reranker as the settings define them; each is kept where it improves validation NDCG@10.
 
     ``tower`` is the one that validation chose, with its ``validation`` metrics and its content bound; it must not be
-    trained on the validation events of ``histories``.
+    trained on the validation events.
     """
     calibration = Calibration(validation)
     if (blending_settings := blending_of(settings.tower)) is not None:
         assert isinstance(tower, BoundTower)
-        blending, metrics = fit_blending(tower, temperature, histories, blending_settings, settings, console)
+        blending, metrics = fit_blending(tower, temperature, held_out, blending_settings, settings, console)
         if _is_better("blending", metrics, calibration.validation, console):
             calibration = Calibration(metrics, blending)
     if settings.tower.reranker is not None:
-        heads, metrics = fit_reranker(tower, temperature, histories, settings.tower.reranker, settings, console)
+        heads, metrics = fit_reranker(tower, temperature, held_out, settings.tower.reranker, settings, console)
         if _is_better("reranker", metrics, calibration.validation, console):
             calibration = Calibration(
                 metrics, calibration.blending, heads, validation_of_vectors=calibration.validation
@@ -79,17 +90,16 @@ def _is_better(name: str, with_it: Metrics, without: Metrics, console: Reporter)
 def fit_blending(
     tower: BoundTower,
     temperature: float,
-    histories: pa.Table,
+    held_out: HeldOut,
     blending_settings: BlendingSettings,
     settings: Settings,
     console: Reporter,
 ) -> tuple[ModelBlending, Metrics]:
     """(weights by item frequency for ``tower``, metrics on validation); no user is ranked by weights fitted on them.
 
-    ``tower`` must have its content bound and must not be trained on the validation events of ``histories``.
+    ``tower`` must have its content bound and must not be trained on the validation events.
     """
-    window = settings.objective.history
-    split = split_histories(histories, "validation")
+    window, split = settings.objective.history, held_out.split
     hidden = split.hidden(settings.evaluation.mask_history)
     unit = unit_rows(tower.bound.astype(np.float32))
     users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
@@ -98,7 +108,7 @@ def fit_blending(
         mean_vectors(unit, split.items, split.lengths, blending_settings.reach),
         item_vectors(tower),
         unit[1:],
-        event_counts(histories, tower.n_items),
+        held_out.events,
         temperature,
     )
     console.say("fitting the blending weights")
@@ -114,20 +124,20 @@ def fit_blending(
 def fit_reranker(
     tower: Tower,
     temperature: float,
-    histories: pa.Table,
+    held_out: HeldOut,
     reranker_settings: RerankerSettings,
     settings: Settings,
     console: Reporter,
 ) -> tuple[CrossFittedHeads, Metrics]:
     """(heads for ``tower``, metrics on validation); no user is ranked by a head that was fitted on them.
 
-    Neither the training of ``tower`` nor the counted co-visits may include the validation events of ``histories``.
+    Neither the training of ``tower`` nor the counted co-visits may include the validation events.
     """
-    values, offsets = training_events(histories)
-    transitions = Transitions.of(
-        values, offsets, tower.n_items, reach=reranker_settings.reach, decay=reranker_settings.decay
+    parts = held_out.histories.user_parts(reranker_settings.pair_users)
+    transitions = Transitions.of_parts(
+        map(training_events, parts), tower.n_items, reach=reranker_settings.reach, decay=reranker_settings.decay
     )
-    split = split_histories(histories, "validation")
+    split = held_out.split
     users = user_vectors(tower, split.items, split.lengths, settings.objective.history, times=split.times)
     queries = query_batch(split, users, split.hidden(settings.evaluation.mask_history), reranker_settings.reach)
     reranker = Reranker.of(tower, temperature, transitions)

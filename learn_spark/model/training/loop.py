@@ -53,7 +53,8 @@ class TrainingLoop:
     """Trains a tower on the histories of one snapshot, in one process or as one of several.
 
     Everything random is a function of (seed, turn, rank, step), so that a training that was killed and resumed ends
-    with the weights of an unbroken one (on CPU in fp32: bit for bit). ``validate`` is called in the first process only.
+    with the weights of an unbroken one (on CPU in fp32: bit for bit). ``validate`` is called in all processes at once,
+    and the first one's metrics count.
     """
 
     def __init__(
@@ -243,7 +244,7 @@ class TrainingLoop:
         metrics: dict[str, float] = {}
         if self.validate is not None:
             with self._averaged_weights():
-                metrics = self.group.broadcast(self.validate(self.tower) if self.group.first else None)
+                metrics = self.group.broadcast(self.validate(self.tower))
         progress.epoch, progress.batch = progress.epoch + 1, 0
         point: Point = {"epoch": progress.epoch, **self._rates(progress), "samples": int(running["samples"])}
         point |= {f"validation {name}": value for name, value in metrics.items()}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.machine import available_cores
+from learn_spark.core.ragged import take_rows
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.storage.worker_files import fetch_for_worker
@@ -21,7 +24,7 @@ from learn_spark.data.splits.split import Split, split_histories
 from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.model.feed.item_matrix import FILE, item_matrix
 from learn_spark.model.feed.stream import HistoryStream
-from learn_spark.model.scoring.metrics import summarise
+from learn_spark.model.scoring.metrics import ndcg, summarise
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.registry import tower_of_settings
@@ -31,6 +34,8 @@ from learn_spark.model.training.batches import BatchMaker
 from learn_spark.model.training.loop import Trained, TrainingLoop, Validate
 from learn_spark.model.training.objective import ObjectiveLoss
 from learn_spark.model.training.process_group import ProcessGroup
+
+MARGIN = "NDCG@10 margin"
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class TrainingTask:
     [n_items + 1], or None. ``catalogue``: the file of the item_index of every item with a training event. ``folder``:
     checkpoints and logs on this machine; None: a temporary folder. ``refit``: number of epochs to train on training and
     validation events together, without validation; 0 means that validation chooses the epoch. ``copy``: the address
-    that gets every checkpoint too; None: ``folder`` is the only place. All paths may be addresses except ``folder``.
+    that gets every checkpoint too; None: ``folder`` is the only place. ``validation``: the Parquet file with the rows
+    of the users that validation ranks (TrainingView.validation_sample); None in a refit. All paths may be addresses
+    except ``folder``.
     """
 
     settings: dict[str, Any]
@@ -55,6 +62,7 @@ class TrainingTask:
     folder: str | None
     refit: int = 0
     copy: str | None = None
+    validation: str | None = None
 
 
 def build_tower(task: TrainingTask) -> Tower:
@@ -75,19 +83,28 @@ def build_tower(task: TrainingTask) -> Tower:
     return tower
 
 
-def validation(settings: Settings, split: Split) -> Validate:
+def validation(settings: Settings, split: Split, group: ProcessGroup) -> Validate:
     """A function that ranks the whole catalogue for ``split`` by a tower and returns metrics, as ``evaluation`` sets
-    them.
+    them, and ``MARGIN``, the margin of error of NDCG@10 (half of its 95% interval).
+
+    Each process of ``group`` ranks a part of the users, and all return the metrics of all users.
     """
-    hidden = split.hidden(settings.evaluation.mask_history)
+    offsets = split.every_target.offsets
+    parts = [np.arange(rank, len(split.targets), group.size) for rank in range(group.size)]
+    order = np.argsort(np.concatenate([take_rows(offsets, part)[0] for part in parts]), kind="stable")
+    split = split.take(parts[group.rank])
+    hidden, targets = split.hidden(settings.evaluation.mask_history), split.every_target
 
     def validate(tower: Tower) -> dict[str, float]:
         window = settings.objective.history
         users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
         ks = sorted({10, *settings.evaluation.ks})
-        targets = split.every_target
         ranks = ranks_from_vectors(users, item_vectors(tower), targets.positions, hidden, offsets=targets.offsets)
-        return summarise(ranks, ks, targets.offsets)
+        device = next(tower.parameters()).device
+        every_rank = group.gather(torch.from_numpy(ranks).to(device)).cpu().numpy()[order]
+        values = ndcg(every_rank, 10, offsets)
+        margin = 1.96 * float(values.std()) / math.sqrt(len(values))
+        return {**summarise(every_rank, ks, offsets), MARGIN: margin}
 
     return validate
 
@@ -117,9 +134,10 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
         weights=bool(settings.histories.weights),
         until=until,
     )
-    validate: Validate | None = None if task.refit else _only_first_validates
-    if group.first and not task.refit:
-        validate = validation(settings, split_histories(histories.to_arrow(), "validation"))
+    validate: Validate | None = None
+    if not task.refit:
+        assert task.validation is not None, "only a refit has no validation"
+        validate = validation(settings, read_validation(storage_path(task.validation, s3)), group)
     log_q = torch.from_numpy(_array(storage_path(task.log_q, s3))) if task.log_q else None
     assert task.folder is not None, "a process gives a task its folder"
     copy = None if task.copy is None else storage_path(task.copy, s3) / "checkpoints"
@@ -149,6 +167,11 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     return trained, tower.cpu().eval()
 
 
+def read_validation(file: StoragePath) -> Split:
+    """The validation split of the sampled users' histories in ``file``."""
+    return split_histories(pq.read_table(io.BytesIO(file.read_bytes())), "validation")
+
+
 def _array(file: StoragePath) -> np.ndarray:
     array: np.ndarray = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
     return array
@@ -163,7 +186,3 @@ def training_device(device: str, group: ProcessGroup) -> torch.device:
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", group.rank))
     return torch.device("cuda", local % torch.cuda.device_count())
-
-
-def _only_first_validates(tower: Tower) -> dict[str, float]:
-    raise AssertionError("only the first process validates")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from learn_spark.core.errors import LearnSparkError
@@ -24,13 +24,7 @@ from learn_spark.core.storage.folders import upload
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import MODELS
 from learn_spark.core.tables.workspace_locks import only_one
-from learn_spark.data.splits.split import (
-    event_counts,
-    split_histories,
-    trained_counts,
-    training_events,
-    with_validation,
-)
+from learn_spark.data.splits.counts import HistoryCounts
 from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
@@ -38,19 +32,19 @@ from learn_spark.model.content import fit_content
 from learn_spark.model.manifest import BlendingFacts, Point, RerankerFacts, TrainingFacts
 from learn_spark.model.objectives.negatives import item_log_q
 from learn_spark.model.store import save_model
-from learn_spark.model.training.calibration import Calibration, calibrate
+from learn_spark.model.training.calibration import Calibration, HeldOut, calibrate
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingError
-from learn_spark.model.training.task import TrainingTask, build_tower
+from learn_spark.model.training.task import MARGIN, TrainingTask, build_tower, read_validation
 
 STAGE = find_stage("train")
+ROWS_OF_INDEX = 1 << 16
 
 
-def log_shares(histories: pa.Table, n_items: int) -> np.ndarray:
-    """log of each item's share of the training events [n_items + 1] by item_index; no event counts as one."""
-    positions, _ = training_events(histories)
-    shares = item_log_q(np.maximum(np.bincount(positions + 1, minlength=n_items + 1), 1))
+def log_shares(events: np.ndarray) -> np.ndarray:
+    """log of each item's share of the training ``events`` [N], [N + 1] by item_index; no event counts as one."""
+    shares = item_log_q(np.maximum(np.concatenate([[0], events]), 1))
     shares[0] = 0.0  # padding: its scores are masked
     return shares
 
@@ -75,25 +69,25 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     if settings.training.resume == "auto" and copy is not None:
         for part in ("", "refit/"):
             Checkpoints(folder / f"{part}checkpoints", copy / f"{part}checkpoints").fetch()
-    version = int(context.inputs["user_histories"])
-    histories = TrainingView.open(context.path("user_histories"), version)
+    histories = TrainingView.open(context.path("user_histories"), int(context.inputs["user_histories"]))
     resumed = settings.training.resume == "auto" and (folder / "checkpoints").is_dir()
-    task, space_key = _prepare(context, histories.to_arrow(), version, folder, copy)
+    task, counts, space_key = _prepare(context, histories, folder, copy)
     trained = _train(context, task)
     chosen_weights = final_weights = _best(task, trained)
     best_point = final_point = trained.curve[trained.best_epoch - 1]
     samples = sum(int(epoch["samples"]) for epoch in trained.curve)
-    counted_histories = histories.to_arrow()
+    final_counts = counts
     if settings.training.refit:
         context.console.say(f"refitting for {trained.best_epoch} epochs on training and validation events")
-        counted_histories = with_validation(counted_histories)
+        final_counts = histories.counts(task.n_items, until="validation_length")
         refit_task = replace(
             task,
             folder=str(folder / "refit"),
             copy=None if copy is None else copy / "refit",
             refit=trained.best_epoch,
-            catalogue=_save_catalogue(counted_histories, task.n_items, folder / "refit.npy"),
-            log_q=_save_shares(counted_histories, task.n_items, folder / "refit_log_q.npy") if task.log_q else None,
+            validation=None,
+            catalogue=_save_catalogue(final_counts, folder / "refit.npy"),
+            log_q=_save_shares(final_counts, folder / "refit_log_q.npy") if task.log_q else None,
         )
         refitted = _train(context, refit_task)
         samples += sum(int(epoch["samples"]) for epoch in refitted.curve)
@@ -102,15 +96,18 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     tower = build_tower(task)
     tower.load_state_dict(final_weights)
     validation = {k.removeprefix("validation "): v for k, v in best_point.items() if k.startswith("validation ")}
+    margin = validation.pop(MARGIN)
     calibration = Calibration(validation)
     if blending_of(settings.tower) is not None or settings.tower.reranker is not None:
         chosen_tower = build_tower(task)
         chosen_tower.load_state_dict(chosen_weights)
         temperature = best_point.get("temperature", settings.objective.temperature)
-        calibration = calibrate(
-            chosen_tower.eval(), temperature, histories.to_arrow(), validation, settings, context.console
-        )
-    facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key)
+        assert task.validation is not None
+        held_out = HeldOut(histories, read_validation(storage_path(task.validation)), counts.events)
+        calibration = calibrate(chosen_tower.eval(), temperature, held_out, validation, settings, context.console)
+    facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key).model_copy(
+        update={"validation_users": min(counts.users, settings.training.validation_users), "validation_margin": margin}
+    )
     blending = calibration.blending
     model_id = save_model(
         context.workspace,
@@ -120,7 +117,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         settings,
         logs=folder / "logs",
         before_refit=chosen_weights if settings.training.refit else None,
-        blending=None if blending is None else blending.tensors(event_counts(counted_histories, tower.n_items)),
+        blending=None if blending is None else blending.tensors(final_counts.events),
         heads=calibration.heads,
     )
     shutil.rmtree(folder, ignore_errors=True)
@@ -140,10 +137,15 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         notes=(
             f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
             f"sequences; best epoch {trained.best_epoch} with NDCG@10 {calibration.validation['NDCG@10']:.4f} on "
-            f"validation"
+            f"validation{_of_sample(counts.users, settings.training.validation_users, margin)}"
             f"{', refitted with the validation events' if settings.training.refit else ''}; model {model_id}",
         ),
     )
+
+
+def _of_sample(users: int, sampled: int, margin: float) -> str:
+    """What a figure on a sample of users is of; empty where all ``users`` were ranked."""
+    return f" (+-{margin:.4f} at 95%: {sampled:,} of {users:,} users)" if users > sampled else ""
 
 
 def _facts(
@@ -177,7 +179,9 @@ def _facts(
         blending=None if calibration.blending is None or blending is None else BlendingFacts(reach=blending.reach),
         reranker=None
         if calibration.heads is None or reranker is None
-        else RerankerFacts(reach=reranker.reach, decay=reranker.decay, hidden=reranker.hidden),
+        else RerankerFacts(
+            reach=reranker.reach, decay=reranker.decay, hidden=reranker.hidden, pair_users=reranker.pair_users
+        ),
     )
 
 
@@ -192,45 +196,57 @@ def _plan_key(context: StageContext) -> str:
 
 
 def _prepare(
-    context: StageContext, histories: pa.Table, version: int, folder: Path, copy: StoragePath | None
-) -> tuple[TrainingTask, str | None]:
-    """(the task of the training processes, key of the content's space); ``histories`` are the rows of ``version``."""
+    context: StageContext, histories: TrainingView, folder: Path, copy: StoragePath | None
+) -> tuple[TrainingTask, HistoryCounts, str | None]:
+    """(the task of the training processes, the counts of its histories, key of the content's space)."""
     settings = context.settings
-    if not len(split_histories(histories, "validation").targets):
+    n_items = max(
+        int(batch["item_index"].to_numpy().max())
+        for batch in context.snapshot("item_index").batches(["item_index"], ROWS_OF_INDEX)
+    )
+    counts = histories.counts(n_items)
+    if not counts.users:
         raise LearnSparkError(
             "train: no user has a validation target; user_histories needs users with at least three events"
         )
-    n_items = int(max(context.snapshot("item_index").to_arrow(["item_index"])["item_index"].to_numpy()))
     if settings.training.resume == "never":
         shutil.rmtree(folder)
         folder.mkdir()
         if copy is not None:
             copy.remove()
     save_settings(settings, folder)
-    matrix, space_key = fit_content(context, histories) if settings.tower.reads_content else (None, None)
+    if counts.users > settings.training.validation_users:
+        context.console.say(
+            f"validation ranks {settings.training.validation_users:,} of {counts.users:,} users "
+            "(training.validation_users), the same ones in every epoch"
+        )
+    sample = histories.validation_sample(settings.training.validation_users)
+    pq.write_table(sample, folder / "validation.parquet")
+    matrix, space_key = fit_content(context, counts.events) if settings.tower.reads_content else (None, None)
     task = TrainingTask(
         settings=settings.model_dump(),
         histories=context.path("user_histories"),
-        version=version,
+        version=histories.version,
         n_items=n_items,
         matrix=None if matrix is None else str(matrix.parent),
-        log_q=_save_shares(histories, n_items, folder / "log_q.npy") if settings.objective.needs_shares else None,
-        catalogue=_save_catalogue(histories, n_items, folder / "catalogue.npy"),
+        log_q=_save_shares(counts, folder / "log_q.npy") if settings.objective.needs_shares else None,
+        catalogue=_save_catalogue(counts, folder / "catalogue.npy"),
         folder=str(folder),
         copy=copy,
+        validation=str(folder / "validation.parquet"),
     )
-    return task, space_key
+    return task, counts, space_key
 
 
-def _save_catalogue(histories: pa.Table, n_items: int, path: Path) -> str:
+def _save_catalogue(counts: HistoryCounts, path: Path) -> str:
     """Write the increasing item_index of every item with an event in training samples; returns the file's path."""
-    np.save(path, np.flatnonzero(trained_counts(histories, n_items)) + 1, allow_pickle=False)
+    np.save(path, np.flatnonzero(counts.trained) + 1, allow_pickle=False)
     return str(path)
 
 
-def _save_shares(histories: pa.Table, n_items: int, path: Path) -> str:
+def _save_shares(counts: HistoryCounts, path: Path) -> str:
     """Write ``log_shares``; returns the file's path."""
-    np.save(path, log_shares(histories, n_items), allow_pickle=False)
+    np.save(path, log_shares(counts.events), allow_pickle=False)
     return str(path)
 
 
@@ -268,7 +284,7 @@ def _elsewhere(context: StageContext, task: TrainingTask) -> TrainingTask:
         return task
     copy = storage_path(task.copy, context.settings.storage.s3())
     there: dict[str, Any] = {"folder": None}
-    for name, file in (("catalogue", task.catalogue), ("log_q", task.log_q)):
+    for name, file in (("catalogue", task.catalogue), ("log_q", task.log_q), ("validation", task.validation)):
         if file is not None:
             there[name] = copy / Path(file).name
             upload(Path(file), copy / Path(file).name)

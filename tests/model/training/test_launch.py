@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from deltalake import write_deltalake
@@ -13,11 +14,14 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings import load_settings
+from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.launch import backend_of, train_in_process, train_in_processes, train_on_spark
-from learn_spark.model.training.task import TrainingTask
+from learn_spark.model.training.process_group import ProcessGroup
+from learn_spark.model.training.task import TrainingTask, build_tower, read_validation, validation
 from tests.model.training.planted import ITEMS, planted_rows
 
 OVERRIDES = (
@@ -51,8 +55,18 @@ def task(histories: Snapshot, folder: Path, *overrides: str) -> TrainingTask:
     settings = load_settings("learn", (*OVERRIDES, *overrides))
     catalogue = folder / "catalogue.npy"
     np.save(catalogue, np.arange(1, ITEMS + 1))
+    sample = TrainingView.open(histories.path, histories.version).validation_sample(settings.training.validation_users)
+    pq.write_table(sample, folder / "validation.parquet")
     return TrainingTask(
-        settings.model_dump(), histories.path, histories.version, ITEMS, None, None, str(catalogue), str(folder)
+        settings.model_dump(),
+        histories.path,
+        histories.version,
+        ITEMS,
+        None,
+        None,
+        str(catalogue),
+        str(folder),
+        validation=str(folder / "validation.parquet"),
     )
 
 
@@ -67,6 +81,14 @@ def test_two_processes_here_and_on_spark(spark: SparkSession, histories: Snapsho
     trained = train_in_processes(here, 2)
     # Every user once an epoch, whichever process has it; both take ceil(23 / 8) steps.
     assert [point["samples"] for point in trained.curve] == [45, 45]
+    # Both processes ranked a part of the users: the best weights' metrics are those of one process over all users.
+    tower = build_tower(here)
+    tower.load_state_dict(weights(here))
+    sample = read_validation(storage_path(here.validation))
+    assert len(sample.targets) == 45
+    alone = validation(Settings.model_validate(here.settings), sample, ProcessGroup())(tower.eval())
+    best = trained.curve[trained.best_epoch - 1]
+    assert {name: best[f"validation {name}"] for name in alone} == pytest.approx(alone, abs=1e-9)
     progress = Checkpoints(Path(here.folder) / "checkpoints").progress()
     assert progress is not None
     assert progress.step == 2 * 3

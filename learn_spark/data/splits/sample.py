@@ -1,0 +1,55 @@
+"""A sample of users by the hash of their ids: the same users in every process, on every machine and in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pandas.util import hash_array
+
+from learn_spark.data.splits.split import training_events
+
+HASH_KEY = "learn-spark users"[:16]  # pandas needs 16 characters
+
+
+@dataclass(frozen=True)
+class UserSample:
+    """The users whose hash is at most ``highest``; None: all users."""
+
+    highest: int | None = None
+
+    @staticmethod
+    def of(parts: Iterable[pa.Table], users: int) -> UserSample:
+        """The ``users`` users with the lowest hashes among the rows of ``parts`` with chunk 0; all where there are
+        fewer. At most twice as many hashes and one part are in memory. Raises ValueError for users below 1.
+        """
+        if users < 1:
+            raise ValueError(f"a sample needs at least 1 user, got {users}")
+        lowest, more = np.zeros(0, np.uint64), False
+        for part in parts:
+            hashes = np.concatenate([lowest, user_hashes(part.filter(_is_newest(part))["user_id"])])
+            more |= len(hashes) > users
+            lowest = np.partition(hashes, users - 1)[:users] if len(hashes) > users else hashes
+        return UserSample(int(lowest.max()) if more else None)
+
+    def rows(self, part: pa.Table) -> pa.Table:
+        """The rows of ``part`` whose users are in the sample."""
+        return part if self.highest is None else part.filter(pa.array(user_hashes(part["user_id"]) <= self.highest))
+
+
+def training_events_of(histories: pa.Table, users: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """``training_events`` of at most ``users`` users of ``histories`` (None: of all)."""
+    sample = UserSample() if users is None else UserSample.of([histories], users)
+    return training_events(sample.rows(histories))
+
+
+def user_hashes(user_ids: pa.ChunkedArray) -> np.ndarray:
+    """A hash of each id, uint64 [rows] (SipHash)."""
+    ids = user_ids.to_numpy(zero_copy_only=False)
+    return hash_array(ids, hash_key=HASH_KEY, categorize=False) if len(ids) else np.zeros(0, np.uint64)
+
+
+def _is_newest(part: pa.Table) -> pa.Array:
+    return pa.array(part["chunk"].to_numpy() == 0)
