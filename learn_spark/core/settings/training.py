@@ -31,6 +31,11 @@ class ObjectiveSettings(Section):
     whole catalogue."""
     n_negatives: Count = 256
     """Number of sampled items for negatives uniform and mixed."""
+    in_batch_negatives: Count | None = None
+    """negatives mixed: maximum number of other users' targets in a batch, drawn anew for each batch; null: all."""
+    full_softmax_items: Count = 300_000
+    """negatives full: the largest catalogue, in items with a training event, whose softmax is exact. Above it, training
+    uses negatives mixed with log_q and at least 1,024 items of either kind, and prints a line that says so."""
     per_position: bool = False
     """Whether negatives uniform are sampled for each position instead of once per batch; slower."""
     history: Count = 80
@@ -50,8 +55,8 @@ class ObjectiveSettings(Section):
     log_q: bool = False
     """Whether scores are corrected by log q, the sampling probability of an item as a negative."""
     popularity_correction: Annotated[float, Field(ge=0.0)] = 0.0
-    """negatives full: this factor times log(an item's share of the events) is added to the scores in training. Vectors
-    then encode less popularity, and rare items rank higher; 1 removes it completely."""
+    """negatives full, or mixed with log_q: this factor times log(an item's share of the events) is added to the scores
+    in training. Vectors then encode less popularity, and rare items rank higher; 1 removes it completely."""
     crop_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """next_item: share of the sequences that training replaces by a random contiguous part."""
     recency: RecencySettings | None = None
@@ -66,8 +71,13 @@ class ObjectiveSettings(Section):
     def _negatives_fit(self) -> ObjectiveSettings:
         if self.per_position and self.negatives != "uniform":
             raise ValueError(f"per_position is for negatives uniform, not for {self.negatives}")
-        if self.popularity_correction and self.negatives != "full":
-            raise ValueError(f"popularity_correction is for negatives full, not for {self.negatives}")
+        if self.popularity_correction and self.negatives != "full" and not (self.negatives == "mixed" and self.log_q):
+            raise ValueError(
+                f"popularity_correction is for negatives full, or mixed with log_q, not for {self.negatives}"
+                f"{'' if self.log_q else ' without log_q'}"
+            )
+        if self.in_batch_negatives is not None and self.negatives not in ("mixed", "full"):
+            raise ValueError(f"in_batch_negatives is for negatives mixed, not for {self.negatives}")
         if self.crop_share and self.predicts != "next_item":
             raise ValueError(f"crop_share is for next_item, not for {self.predicts}")
         return self

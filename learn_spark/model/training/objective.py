@@ -15,7 +15,22 @@ from learn_spark.model.training.batches import AllActionBatch, NextItemBatch
 from learn_spark.model.training.process_group import ProcessGroup
 
 Batch = NextItemBatch | AllActionBatch
+SAMPLED = 1_024  # negatives of either kind instead of a full softmax
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
+
+
+def objective_for(settings: ObjectiveSettings, catalogue: int) -> ObjectiveSettings:
+    """``settings`` for a catalogue of so many items: above ``full_softmax_items``, a full softmax becomes mixed
+    negatives with log q, each from SAMPLED in-batch and SAMPLED uniform ones (n_negatives and in_batch_negatives where
+    they are more). Mixed sampling is that of Yang et al. (WWW 2020).
+    """
+    if settings.negatives != "full" or catalogue <= settings.full_softmax_items:
+        return settings
+    sizes = {
+        "n_negatives": max(SAMPLED, settings.n_negatives),
+        "in_batch_negatives": max(SAMPLED, settings.in_batch_negatives or 0),
+    }
+    return settings.model_copy(update={"negatives": "mixed", "log_q": True, **sizes})
 
 
 class ObjectiveLoss(nn.Module):
@@ -23,8 +38,8 @@ class ObjectiveLoss(nn.Module):
 
     ``log_q`` [n_items + 1] is the log of each item's share of the training events. It is subtracted from the scores of
     in-batch negatives where ``objective.log_q`` is on, and added ``objective.popularity_correction`` times to the
-    scores of a full softmax (None: both are off). Where the temperature is learned, it is a parameter clamped to
-    MIN_TEMPERATURE and MAX_TEMPERATURE. ``catalogue`` [K], increasing item_index values, is what the full softmax is
+    scores of full and mixed softmax (None: both are off). Where the temperature is learned, it is a parameter clamped
+    to MIN_TEMPERATURE and MAX_TEMPERATURE. ``catalogue`` [K], increasing item_index values, is what the full softmax is
     over and negatives are drawn from (None: all items). An item without a training event is in neither: training could
     only push it away.
     """
@@ -94,9 +109,13 @@ class ObjectiveLoss(nn.Module):
         count = _count(ids, weight)
         vectors, negative_ids, negative_log_q = [], [], []
         if self.settings.negatives in ("in_batch", "mixed"):
-            vectors.append(self.group.gather(positive))
-            negative_ids.append(self.group.gather(ids))
-            negative_log_q.append(self._log_q(negative_ids[0]))
+            others, other_ids = self.group.gather(positive), self.group.gather(ids)
+            if (most := self.settings.in_batch_negatives) is not None and most < len(other_ids):
+                drawn_rows = torch.randperm(len(other_ids))[:most].to(other_ids.device)
+                others, other_ids = others[drawn_rows], other_ids[drawn_rows]
+            vectors.append(others)
+            negative_ids.append(other_ids)
+            negative_log_q.append(self._log_q(other_ids))
         if drawn is not None:
             vectors.append(tower.items(drawn))
             negative_ids.append(drawn)
@@ -104,14 +123,22 @@ class ObjectiveLoss(nn.Module):
             negative_log_q.append(torch.full(drawn.shape, -math.log(size), device=ids.device))
         # Uniform negatives need no correction: all have the same probability.
         corrected = self.log_q is not None and self.settings.negatives != "uniform"
+        every_id = torch.cat(negative_ids)
+        positive_log_q = self._log_q(ids) if corrected else None
+        every_log_q = torch.cat([c for c in negative_log_q if c is not None]) if corrected else None
+        if (factor := self.settings.popularity_correction) and positive_log_q is not None and every_log_q is not None:
+            assert self.log_q is not None
+            # What is subtracted from a score is log q minus the popularity that is added to it.
+            positive_log_q = (1.0 - factor) * positive_log_q
+            every_log_q = every_log_q - factor * self.log_q[every_id]
         mean = sampled_softmax_loss(
             user,
             positive,
             torch.cat(vectors),
             ids,
-            torch.cat(negative_ids),
-            log_q_positive=self._log_q(ids) if corrected else None,
-            log_q_negative=torch.cat([c for c in negative_log_q if c is not None]) if corrected else None,
+            every_id,
+            log_q_positive=positive_log_q,
+            log_q_negative=every_log_q,
             temperature=self.temperature,
             weight=weight,
         )

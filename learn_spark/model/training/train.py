@@ -9,13 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
 
-from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.machine import peak_memory_mib
-from learn_spark.core.settings import save_settings
 from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
@@ -24,29 +20,19 @@ from learn_spark.core.storage.folders import upload
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import MODELS
 from learn_spark.core.tables.workspace_locks import only_one
-from learn_spark.data.splits.counts import HistoryCounts
 from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
-from learn_spark.model.content import fit_content
 from learn_spark.model.manifest import BlendingFacts, Point, RerankerFacts, TrainingFacts
-from learn_spark.model.objectives.negatives import item_log_q
 from learn_spark.model.store import save_model
 from learn_spark.model.training.calibration import Calibration, HeldOut, calibrate
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingError
+from learn_spark.model.training.prepare import prepare, save_catalogue, save_shares
 from learn_spark.model.training.task import MARGIN, TrainingTask, build_tower, read_validation
 
 STAGE = find_stage("train")
-ROWS_OF_INDEX = 1 << 16
-
-
-def log_shares(events: np.ndarray) -> np.ndarray:
-    """log of each item's share of the training ``events`` [N], [N + 1] by item_index; no event counts as one."""
-    shares = item_log_q(np.maximum(np.concatenate([[0], events]), 1))
-    shares[0] = 0.0  # padding: its scores are masked
-    return shares
 
 
 def run(context: StageContext) -> StageResult:
@@ -71,7 +57,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
             Checkpoints(folder / f"{part}checkpoints", copy / f"{part}checkpoints").fetch()
     histories = TrainingView.open(context.path("user_histories"), int(context.inputs["user_histories"]))
     resumed = settings.training.resume == "auto" and (folder / "checkpoints").is_dir()
-    task, counts, space_key = _prepare(context, histories, folder, copy)
+    task, counts, space_key = prepare(context, histories, folder, copy)
     trained = _train(context, task)
     chosen_weights = final_weights = _best(task, trained)
     best_point = final_point = trained.curve[trained.best_epoch - 1]
@@ -86,8 +72,8 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
             copy=None if copy is None else copy / "refit",
             refit=trained.best_epoch,
             validation=None,
-            catalogue=_save_catalogue(final_counts, folder / "refit.npy"),
-            log_q=_save_shares(final_counts, folder / "refit_log_q.npy") if task.log_q else None,
+            catalogue=save_catalogue(final_counts, folder / "refit.npy"),
+            log_q=save_shares(final_counts, folder / "refit_log_q.npy") if task.log_q else None,
         )
         refitted = _train(context, refit_task)
         samples += sum(int(epoch["samples"]) for epoch in refitted.curve)
@@ -193,61 +179,6 @@ def _plan_key(context: StageContext) -> str:
         "code": context.code_version,
     }
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _prepare(
-    context: StageContext, histories: TrainingView, folder: Path, copy: StoragePath | None
-) -> tuple[TrainingTask, HistoryCounts, str | None]:
-    """(the task of the training processes, the counts of its histories, key of the content's space)."""
-    settings = context.settings
-    n_items = max(
-        int(batch["item_index"].to_numpy().max())
-        for batch in context.snapshot("item_index").batches(["item_index"], ROWS_OF_INDEX)
-    )
-    counts = histories.counts(n_items)
-    if not counts.users:
-        raise LearnSparkError(
-            "train: no user has a validation target; user_histories needs users with at least three events"
-        )
-    if settings.training.resume == "never":
-        shutil.rmtree(folder)
-        folder.mkdir()
-        if copy is not None:
-            copy.remove()
-    save_settings(settings, folder)
-    if counts.users > settings.training.validation_users:
-        context.console.say(
-            f"validation ranks {settings.training.validation_users:,} of {counts.users:,} users "
-            "(training.validation_users), the same ones in every epoch"
-        )
-    sample = histories.validation_sample(settings.training.validation_users)
-    pq.write_table(sample, folder / "validation.parquet")
-    matrix, space_key = fit_content(context, counts.events) if settings.tower.reads_content else (None, None)
-    task = TrainingTask(
-        settings=settings.model_dump(),
-        histories=context.path("user_histories"),
-        version=histories.version,
-        n_items=n_items,
-        matrix=None if matrix is None else str(matrix.parent),
-        log_q=_save_shares(counts, folder / "log_q.npy") if settings.objective.needs_shares else None,
-        catalogue=_save_catalogue(counts, folder / "catalogue.npy"),
-        folder=str(folder),
-        copy=copy,
-        validation=str(folder / "validation.parquet"),
-    )
-    return task, counts, space_key
-
-
-def _save_catalogue(counts: HistoryCounts, path: Path) -> str:
-    """Write the increasing item_index of every item with an event in training samples; returns the file's path."""
-    np.save(path, np.flatnonzero(counts.trained) + 1, allow_pickle=False)
-    return str(path)
-
-
-def _save_shares(counts: HistoryCounts, path: Path) -> str:
-    """Write ``log_shares``; returns the file's path."""
-    np.save(path, log_shares(counts.events), allow_pickle=False)
-    return str(path)
 
 
 def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.training.batches import BatchMaker, NextItemBatch
-from learn_spark.model.training.objective import ObjectiveLoss
+from learn_spark.model.training.objective import ObjectiveLoss, objective_for
 from learn_spark.model.training.process_group import ProcessGroup
 from tests.model.training.planted import ITEMS, make_tower
 
@@ -81,10 +81,56 @@ def test_popularity_is_added_to_the_scores_of_the_catalogue(strength: float) -> 
     )
 
 
+def test_a_full_softmax_of_a_large_catalogue_becomes_mixed_negatives() -> None:
+    full = ObjectiveSettings(predicts="next_item", negatives="full", popularity_correction=0.4, n_negatives=3)
+    assert objective_for(full, 300_000) == full
+    sampled = objective_for(full, 300_001)
+    assert (sampled.negatives, sampled.log_q, sampled.popularity_correction) == ("mixed", True, 0.4)
+    assert (sampled.n_negatives, sampled.in_batch_negatives) == (1_024, 1_024)
+    # A process reads the settings again from plain values.
+    assert ObjectiveSettings.model_validate(sampled.model_dump()) == sampled
+    uniform = ObjectiveSettings(predicts="next_item", negatives="uniform")
+    assert objective_for(uniform, 10**9) == uniform
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.4])
+def test_many_mixed_negatives_have_nearly_the_gradient_of_the_full_softmax(strength: float) -> None:
+    """The mean of many draws against the exact loss, with the same shares and catalogue."""
+    tower = make_tower("sasrec").eval()
+    counts = torch.cat([torch.zeros(1), torch.arange(1.0, ITEMS + 1)])
+    shares = torch.log((counts / counts.sum()).clamp(min=1e-9))
+    options: dict[str, Any] = {"predicts": "next_item", "history": 6, "popularity_correction": strength}
+    settings = {
+        "full": ObjectiveSettings(negatives="full", **options),
+        "mixed": ObjectiveSettings(negatives="mixed", log_q=True, in_batch_negatives=64, n_negatives=64, **options),
+    }
+    generator, rows, draws = np.random.default_rng(0), 256, 60
+    # A batch's positives are draws by the items' shares.
+    following = torch.from_numpy(generator.choice(ITEMS, size=rows, p=(counts[1:] / counts.sum()).double().numpy())) + 1
+    items = torch.from_numpy(generator.integers(1, ITEMS + 1, (rows, 1)))
+    gradients: dict[str, torch.Tensor] = {}
+    for kind, objective in settings.items():
+        loss = ObjectiveLoss(objective, log_q=shares, group=ProcessGroup(), catalogue=torch.arange(1, ITEMS + 1))
+        tower.zero_grad()
+        for draw in range(draws):
+            torch.manual_seed(draw)
+            negatives = torch.from_numpy(generator.integers(1, ITEMS + 1, 64)) if kind == "mixed" else None
+            made = NextItemBatch(
+                items=items, times=None, negatives=negatives, valid=items != 0, following=following, weight=None
+            )
+            loss(tower, made)[0].backward()
+        gradients[kind] = {name: p.grad.clone() for name, p in tower.named_parameters() if p.grad is not None}[
+            "embedding.weight"
+        ]
+    likeness = F.cosine_similarity(gradients["full"].flatten(), gradients["mixed"].flatten(), dim=0)
+    assert float(likeness) > 0.9, float(likeness)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"popularity_correction": 0.2}, "popularity_correction is for negatives full"),
+        ({"in_batch_negatives": 9}, "in_batch_negatives is for negatives mixed"),
         ({"crop_share": 0.2}, "crop_share is for next_item"),
     ],
 )
