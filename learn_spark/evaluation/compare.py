@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from learn_spark.evaluation.slices import DIMENSIONS, slices
 from learn_spark.model.scoring.metrics import per_user
 
 NAMED_IN_ERRORS = 5
+RANK_COLUMNS = ["run_id", "method", "user_id", "item_id", "rank"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def compare(
     opponents += [(other.method, other.model_id, ranked[other.run_id, other.method]) for other in others]
     for method, model_id, rows in opponents:
         _check_same_targets(first, first_rows, method if model_id == method else f"{method} {model_id}", rows)
-    differences = _differences(first_rows, opponents, k, samples, seed)
+    differences = _differences(first_rows, _labels(workspace, first, split), opponents, k, samples, seed)
     return Comparison(first, split, len(pc.unique(first_rows["user_id"])), samples, tuple(differences))
 
 
@@ -169,9 +170,10 @@ def _check_comparable(first: EvaluatedModel, other: EvaluatedModel) -> None:
 def _ranks(
     workspace: Workspace, results: Iterable[EvaluatedModel], split: SplitName
 ) -> dict[tuple[str, str], pa.Table]:
-    """Rows of evaluation_users by (run, method), ordered by user and target."""
+    """RANK_COLUMNS of evaluation_users by (run, method), ordered by user and target."""
     runs = sorted({result.run_id for result in results})
-    rows = scan(workspace, "evaluation_users", where=pc.field("run_id").isin(runs) & (pc.field("split") == split))
+    where = pc.field("run_id").isin(runs) & (pc.field("split") == split)
+    rows = scan(workspace, "evaluation_users", where=where, columns=RANK_COLUMNS)
     rows = rows.sort_by([(name, "ascending") for name in ("run_id", "method", "user_id", "item_id")])
     keys = pc.binary_join_element_wise(rows["run_id"], rows["method"], "\n").dictionary_encode().combine_chunks()
     starts = np.flatnonzero(np.diff(keys.indices.to_numpy(), prepend=-1))
@@ -181,6 +183,14 @@ def _ranks(
         run_id, _, method = keys[start].as_py().partition("\n")
         ranks[run_id, method] = rows.slice(start, end - start)
     return ranks
+
+
+def _labels(workspace: Workspace, result: EvaluatedModel, split: SplitName) -> dict[str, np.ndarray]:
+    """The slices of each target of a result by dimension, ordered as ``_ranks``."""
+    where = (pc.field("run_id") == result.run_id) & (pc.field("method") == result.method) & (pc.field("split") == split)
+    rows = scan(workspace, "evaluation_users", where=where, columns=["user_id", "item_id", *DIMENSIONS])
+    rows = rows.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
+    return {dimension: rows[dimension].to_numpy().astype(str) for dimension in DIMENSIONS}
 
 
 def _check_same_targets(first: EvaluatedModel, first_rows: pa.Table, name: str, other_rows: pa.Table) -> None:
@@ -196,11 +206,15 @@ def _check_same_targets(first: EvaluatedModel, first_rows: pa.Table, name: str, 
 
 
 def _differences(
-    first_rows: pa.Table, opponents: Sequence[tuple[str, str, pa.Table]], k: int, samples: int, seed: int
+    first_rows: pa.Table,
+    labels: Mapping[str, np.ndarray],
+    opponents: Sequence[tuple[str, str, pa.Table]],
+    k: int,
+    samples: int,
+    seed: int,
 ) -> Iterator[SliceDifference]:
     owners = np.unique(first_rows["user_id"].to_numpy(), return_inverse=True)[1]
     items = first_rows["item_id"].to_numpy()
-    labels = {dimension: first_rows[dimension].to_numpy().astype(str) for dimension in DIMENSIONS}
     ranks = [rows["rank"].to_numpy() for rows in (first_rows, *(rows for _, _, rows in opponents))]
     for part in slices(labels, owners):
         names = (f"HR@{k}", f"NDCG@{k}")

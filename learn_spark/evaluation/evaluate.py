@@ -16,7 +16,7 @@ from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
 from learn_spark.core.tables.workspace_locks import only_one
-from learn_spark.data.splits.sample import training_events_of
+from learn_spark.data.splits.sample import UserSample, training_events_of
 from learn_spark.data.splits.split import (
     Split,
     SplitName,
@@ -24,6 +24,7 @@ from learn_spark.data.splits.split import (
     split_histories,
     trained_counts,
     training_events,
+    with_target,
     with_validation,
 )
 from learn_spark.evaluation.baselines.markov import markov
@@ -198,7 +199,15 @@ def _task(
     if model.reranker is not None and settings.evaluation.reranker:
         events = training_events_of(histories, model.reranker.pair_users)
         by_model.insert(0, reranked(model, *events, cross_fitted=cross_fitted))
-    return SplitTask(name, split_histories(histories, name), (*statistics.baselines, untrained, *by_model), statistics)
+    ranked = sampled(histories, name, settings.evaluation.users)
+    return SplitTask(name, split_histories(ranked, name), (*statistics.baselines, untrained, *by_model), statistics)
+
+
+def sampled(histories: pa.Table, split: SplitName, users: int | None) -> pa.Table:
+    """The rows of at most ``users`` users (None: all) with a target on ``split``, the same ones in every run."""
+    if users is None:
+        return histories
+    return UserSample.of([with_target(histories, split)], users).rows(histories)
 
 
 def _item_ids(context: StageContext, model: Model) -> np.ndarray:

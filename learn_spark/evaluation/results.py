@@ -103,7 +103,9 @@ def protocol_of(settings: Settings) -> str:
     if isinstance(histories, TimeSplitHistoriesSettings):
         split = f" at {histories.split_time}{'' if histories.train_after_split else ', no training after it'}"
     masked = "masked" if settings.evaluation.mask_history else "not masked"
-    return f"{histories.protocol}{split}; whole catalogue, history {masked}, ties by half"
+    users = settings.evaluation.users
+    sample = "" if users is None else f"; at most {users:,} users by hash"
+    return f"{histories.protocol}{split}; whole catalogue, history {masked}, ties by half{sample}"
 
 
 def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None) -> str | None:

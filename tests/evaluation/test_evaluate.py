@@ -12,6 +12,8 @@ from pyspark.sql import SparkSession
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.profile import profile
+from learn_spark.core.settings.load import fingerprint
+from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
@@ -169,6 +171,38 @@ def test_a_result_is_written_once(world: World) -> None:
     assert {row["protocol"] for row in world.rows("evaluations", run)} == {
         "time_split at 2024-06-01; whole catalogue, history not masked, ties by half"
     }
+
+
+def test_a_sample_has_the_same_users_in_every_run_and_is_not_compared_with_all(world: World) -> None:
+    whole, _ = world.shelf.run("evaluate", *RIVAL, forced=True)
+    run, result = world.shelf.run("evaluate", *RIVAL, "evaluation.users=10")
+    again, _ = world.shelf.run("evaluate", *RIVAL, "evaluation.users=10", forced=True)
+    larger, _ = world.shelf.run("evaluate", *RIVAL, "evaluation.users=17")
+    assert result.rows_out == 20
+    for split in ("validation", "test"):
+        users = [{row["user_id"] for row in world.rows("evaluation_users", one, split=split)} for one in (run, again)]
+        assert users[0] == users[1]
+        assert len(users[0]) == 10
+        more = {row["user_id"] for row in world.rows("evaluation_users", larger, split=split)}
+        assert (len(more), users[0] < more) == (17, True)
+        all_ranks, ranks = (
+            {
+                (row["method"], row["user_id"], row["item_id"]): (row["rank"], row["popularity"], row["mass"])
+                for row in world.rows("evaluation_users", one, split=split)
+                if row["user_id"] in users[0]
+            }
+            for one in (whole, run)
+        )
+        # Statistics are of all users, so that a user's ranks do not depend on the sample.
+        assert ranks == all_ranks
+    assert {row["users"] for row in world.rows("evaluations", run)} == {10}
+    (protocol,) = {row["protocol"] for row in world.rows("evaluations", run)}
+    assert protocol.endswith("ties by half; at most 10 users by hash")
+    with pytest.raises(LearnSparkError, match="protocol differs"):
+        compare(world.shelf.workspace, [run.run_id, whole.run_id])
+    train = find_stage("train")
+    every, ten = (world.shelf.settings(*RIVAL, *more) for more in ((), ("evaluation.users=10",)))
+    assert fingerprint(every, train.sections) == fingerprint(ten, train.sections)
 
 
 def test_items_after_the_split_are_scored_by_content_and_by_ids_no_better_than_by_chance(world: World) -> None:

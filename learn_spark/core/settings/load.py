@@ -203,6 +203,18 @@ def save_settings(settings: Settings, folder: Path | StoragePath) -> Path | Stor
 
 
 def fingerprint(settings: Settings, sections: Iterable[str]) -> str:
-    """SHA-256 of the values of the named sections; equal fingerprints mean equal settings of a stage."""
-    values = {name: settings.model_dump()[name] for name in sorted(sections)}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the ``section_values``; equal fingerprints mean equal settings of a stage."""
+    return hashlib.sha256(json.dumps(section_values(settings, sections), sort_keys=True).encode()).hexdigest()
+
+
+def section_values(settings: Settings, sections: Iterable[str]) -> dict[str, Any]:
+    """The values of the named sections, and of single keys such as ``evaluation.ks``, as plain values."""
+    tree = settings.model_dump()
+    values: dict[str, Any] = {}
+    for name in sorted(sections):
+        section, _, key = name.partition(".")
+        if key:
+            values.setdefault(section, {})[key] = tree[section][key]
+        else:
+            values[section] = tree[section]
+    return values

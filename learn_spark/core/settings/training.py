@@ -148,5 +148,8 @@ class EvaluationSettings(Section):
     """Whether items that a user had before the targets are excluded from the ranking."""
     reranker: bool = True
     """Whether a model with a reranker is evaluated with and without it; false: only without it."""
+    users: Count | None = None
+    """Maximum number of users that are ranked on each split: those with the lowest hashes, the same ones in every run.
+    null: all. Statistics are of all users. Results of samples of different sizes are not compared."""
     bootstrap_samples: Count = 500
     """Bootstrap resamples of users for the intervals of slices."""

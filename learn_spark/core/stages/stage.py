@@ -18,7 +18,8 @@ class Stage:
 
     ``inputs_module``, for a stage that reads other inputs than tables: the module that has
     ``other_inputs(settings, workspace) -> dict[str, str]`` (name -> hash). It is imported to decide whether the stage
-    is up to date, so it imports neither Spark nor torch. ``sections``: the settings that a result depends on.
+    is up to date, so it imports neither Spark nor torch. ``sections``: the settings that a result depends on, sections
+    or single keys (``evaluation.ks``).
     ``reads_under``: the tables of ``reads`` that the stage reads under given settings; None: all. ``appends``: the
     tables of ``writes`` to which several runs of the stage may add rows at the same time. ``folders``: folders of the
     workspace that only this stage writes. ``reads_model``: the stage works on a trained model, and its ``other_inputs``

@@ -12,6 +12,11 @@ import pyarrow.compute as pc
 from learn_spark.core.ragged import concatenate_rows, fixed_lists, owners_of, take_rows
 
 SplitName = Literal["validation", "test"]
+# Columns with the number of a row's events before the targets, and with the targets.
+LENGTHS: dict[SplitName, tuple[str, str]] = {
+    "validation": ("train_length", "validation_length"),
+    "test": ("validation_length", "length"),
+}
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,7 @@ def split_histories(histories: pa.Table, split: SplitName) -> Split:
     """
     newest = histories.filter(pc.equal(histories["chunk"], 0))
     order = _order(newest)
-    before = newest["train_length" if split == "validation" else "validation_length"].to_numpy()[order]
-    until = newest["validation_length" if split == "validation" else "length"].to_numpy()[order]
+    before, until = (newest[name].to_numpy()[order] for name in LENGTHS[split])
     chosen = np.flatnonzero((until > before) & (before > 0))
     rows = order[chosen]
     times = fixed_lists(newest["event_time"])[rows]
@@ -118,10 +122,13 @@ def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: n
 
 
 def with_validation_target(histories: pa.Table) -> pa.Table:
-    """The rows of ``histories`` whose users have a target on the validation split, by their chunk 0, and all older
-    chunks.
-    """
-    before, until = histories["train_length"], histories["validation_length"]
+    """``with_target`` of the validation split."""
+    return with_target(histories, "validation")
+
+
+def with_target(histories: pa.Table, split: SplitName) -> pa.Table:
+    """The rows of ``histories`` whose users have a target on ``split``, by their chunk 0, and all older chunks."""
+    before, until = (histories[name] for name in LENGTHS[split])
     has_target = pc.and_(pc.greater(until, before), pc.greater(before, 0))
     return histories.filter(pc.or_(pc.greater(histories["chunk"], 0), has_target))
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from learn_spark.core.machine import peak_memory_mib
+from learn_spark.core.settings.load import section_values
 from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
@@ -174,7 +175,7 @@ def _facts(
 def _plan_key(context: StageContext) -> str:
     """Identifies a training by its settings, inputs and code."""
     plan = {
-        "settings": {name: context.settings.model_dump()[name] for name in STAGE.sections},
+        "settings": section_values(context.settings, STAGE.sections),
         "inputs": dict(context.inputs),
         "code": context.code_version,
     }
