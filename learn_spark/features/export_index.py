@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -11,14 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import save_settings
 from learn_spark.core.settings.features import IndexSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.storage.folders import new_folder
 from learn_spark.core.storage.path import StoragePath
-from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.features.faiss_index import ItemIndex, build, load, save
 from learn_spark.features.index_manifest import (
     MANIFEST_FILE,
@@ -29,6 +28,7 @@ from learn_spark.features.index_manifest import (
     read_manifest,
 )
 from learn_spark.features.index_recall import measure
+from learn_spark.features.index_vectors import ItemVectors, sampled_queries
 from learn_spark.features.ledger import LedgerRow
 from learn_spark.features.read import read_release
 
@@ -36,57 +36,49 @@ from learn_spark.features.read import read_release
 _NOT_PART_OF_INDEX = {"queries", "max_added_share"}
 
 
-@dataclass(frozen=True)
-class _Items:
-    """Item ids [N] and vectors [N, D], in the order of the index's numbers."""
-
-    ids: pa.Array
-    vectors: np.ndarray
-
-    @staticmethod
-    def read(path: StoragePath, version: int) -> _Items:
-        rows = Snapshot.open(path, version).to_arrow(["item_id", "embedding"]).sort_by("item_id")
-        return _Items(rows["item_id"].combine_chunks(), np.ascontiguousarray(fixed_lists(rows["embedding"])))
-
-    def take(self, positions: np.ndarray) -> _Items:
-        return _Items(self.ids.take(pa.array(positions)), np.ascontiguousarray(self.vectors[positions]))
-
-
 def run(context: StageContext) -> StageResult:
     """Write indexes/<release_id>/: items.faiss (inner product), item_ids.parquet, manifest.json.
 
     If an earlier index of the same model and settings lacks only new items, they are added to a copy of it; else the
-    index is rebuilt.
+    index is rebuilt. In memory are the index, the ids and a block of vectors; all vectors lie in a mapped file in the
+    scratch folder.
     """
-    settings, workspace = context.settings.index, context.workspace
-    release = read_release(workspace)
+    release = read_release(context.workspace)
     version = release.version("item_features")
-    items = _Items.read(context.path("item_features"), version)
+    with tempfile.TemporaryDirectory(dir=context.folder("cache", "index_vectors")) as mapped:
+        return _export(context, release, version, Path(mapped))
+
+
+def _export(context: StageContext, release: LedgerRow, version: int, mapped: Path) -> StageResult:
+    """``run``; vectors are mapped from files in the folder ``mapped``."""
+    settings, workspace = context.settings.index, context.workspace
     indexes, name = workspace.place / "indexes", release.release_id
-    base, why = _extensible(context, indexes, items, release)
+    items = ItemVectors.read(context.path("item_features"), version, mapped / "items.npy")
+    base, why = _extensible(context, indexes, items, release, mapped)
     if base is None:
-        index, ordered, added = build(items.vectors, settings), items, 0
+        index, order, added = build(items, settings), np.arange(len(items.ids)), 0
         trained = TrainedOn(release_id=name, features_version=version, vectors=len(items.ids))
         note = f"index rebuilt: {why}"
     else:
-        index, ordered, added = _extend(base, items)
+        index, order, added = _extend(base, items)
         trained = base.manifest.trained_on
         note = f"{added:,} items added to the index of release {base.manifest.release_id}"
-    measured = measure(index, ordered.vectors, _queries(context, release, settings.queries))
-    norms = np.linalg.norm(items.vectors, axis=1)
+    users = release.version("user_features")
+    queries = sampled_queries(context.path("user_features"), users, settings.queries)
+    measured = measure(index, items.blocks(order), queries)
     facts = IndexFacts(
         release_id=name,
         model_id=release.model_id,
         kind=settings.kind,
         settings=settings.model_dump(exclude=_NOT_PART_OF_INDEX),
-        normalised=bool(np.allclose(norms, 1.0, atol=context.settings.release.norm_tolerance)),
+        normalised=items.normalised(context.settings.release.norm_tolerance),
         features_version=version,
         trained_on=trained,
         measured=measured,
         faiss=faiss.__version__,
     )
     with new_folder(indexes, workspace.scratch) as folder:
-        written = save(folder.path, index, ordered.ids, facts)
+        written = save(folder.path, index, items.ids.take(pa.array(order)), facts)
         save_settings(context.settings, folder.path)
         if index.ntotal != len(items.ids):
             raise LearnSparkError(
@@ -108,7 +100,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _extensible(
-    context: StageContext, indexes: StoragePath, items: _Items, release: LedgerRow
+    context: StageContext, indexes: StoragePath, items: ItemVectors, release: LedgerRow, mapped: Path
 ) -> tuple[ItemIndex | None, str]:
     """(the largest earlier index that lacks only new items or None, the reason for None)."""
     if context.forced:
@@ -123,11 +115,11 @@ def _extensible(
         if manifest.model_id == release.model_id and manifest.settings == index_settings:
             candidates.append((manifest.items, folder, manifest))
     for _, folder, manifest in sorted(candidates, key=lambda candidate: -candidate[0]):
-        old = _Items.read(context.path("item_features"), manifest.features_version)
-        positions = pc.index_in(old.ids, items.ids)
-        if positions.null_count:
-            why = f"{positions.null_count:,} items of the earlier index are no longer released"
-        elif not np.array_equal(items.vectors[positions.to_numpy()], old.vectors):
+        old = ItemVectors.read(context.path("item_features"), manifest.features_version, mapped / "old.npy")
+        rows, missing = items.has(old)
+        if missing:
+            why = f"{missing:,} items of the earlier index are no longer released"
+        elif rows is None:
             why = "vectors of the earlier index changed"
         elif _overgrown(context.settings.index, manifest, len(items.ids)):
             why = "the share of items added since the cells were trained is above index.max_added_share"
@@ -140,21 +132,13 @@ def _extensible(
 
 
 def _overgrown(settings: IndexSettings, manifest: IndexManifest, items: int) -> bool:
-    return settings.kind == "ivf" and 1 - manifest.trained_on.vectors / items > settings.max_added_share
+    return settings.kind in ("ivf", "ivf_pq") and 1 - manifest.trained_on.vectors / items > settings.max_added_share
 
 
-def _extend(base: ItemIndex, items: _Items) -> tuple[Any, _Items, int]:
-    """(the index with new items appended, ids and vectors in its order, number of new items)."""
-    indexed = pc.index_in(base.item_ids, items.ids).to_numpy()
+def _extend(base: ItemIndex, items: ItemVectors) -> tuple[Any, np.ndarray, int]:
+    """(the index with new items appended, the rows of ``items`` by its numbers, number of new items)."""
+    indexed = pc.index_in(base.item_ids, items.ids).to_numpy().astype(np.int64)
     new = np.setdiff1d(np.arange(len(items.ids)), indexed)
-    if len(new):
-        base.index.add(items.take(new).vectors)
-    return base.index, items.take(np.concatenate([indexed, new])), len(new)
-
-
-def _queries(context: StageContext, release: LedgerRow, most: int) -> np.ndarray:
-    """Vectors of at most ``most`` users, evenly spaced in the order of user_id [Q, D]."""
-    version = release.version("user_features")
-    rows = Snapshot.open(context.path("user_features"), version).to_arrow(["user_id", "embedding"]).sort_by("user_id")
-    places = np.unique(np.linspace(0, rows.num_rows - 1, min(most, rows.num_rows)).astype(np.int64))
-    return np.ascontiguousarray(fixed_lists(rows["embedding"].take(pa.array(places))))
+    for block in items.blocks(new):
+        base.index.add(block)
+    return base.index, np.concatenate([indexed, new]), len(new)

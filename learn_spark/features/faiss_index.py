@@ -24,10 +24,17 @@ from learn_spark.features.index_manifest import (
     seal,
     write_manifest,
 )
+from learn_spark.features.index_vectors import ItemVectors
 
 INDEX_FILE, IDS_FILE = "items.faiss", "item_ids.parquet"
-KINDS = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSWFlat, "ivf": faiss.IndexIVFFlat}
+KINDS = {
+    "flat": faiss.IndexFlat,
+    "hnsw": faiss.IndexHNSWFlat,
+    "ivf": faiss.IndexIVFFlat,
+    "ivf_pq": faiss.IndexPreTransform,
+}
 SEED = 1234
+FEWEST_A_CELL = 39  # vectors that FAISS needs to train a cell
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,9 @@ class ItemIndex:
         return scores, [self.item_ids.take(pa.array(row[row >= 0])).to_pylist() for row in numbers]
 
 
-def build(vectors: np.ndarray, settings: IndexSettings) -> Any:
-    """An index of the settings' kind over ``vectors`` [N, D] float32."""
-    count, dim = vectors.shape
+def build(items: ItemVectors, settings: IndexSettings) -> Any:
+    """An index of the settings' kind over ``items``, which are added block by block."""
+    count, dim = items.vectors.shape
     if settings.kind == "flat":
         index: Any = faiss.IndexFlatIP(dim)
     elif settings.kind == "hnsw":
@@ -59,13 +66,35 @@ def build(vectors: np.ndarray, settings: IndexSettings) -> Any:
         index.hnsw.efSearch = settings.ef_search
     else:
         cells = settings.nlist or round(4 * count**0.5)
-        cells = max(1, min(cells, count if settings.nlist else count // 39))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed = SEED
-        index.nprobe = min(settings.nprobe, cells)
-        index.train(vectors)
-    index.add(vectors)
+        cells = max(1, min(cells, count if settings.nlist else count // FEWEST_A_CELL))
+        if settings.kind == "ivf":
+            index = cell_index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
+        else:
+            index, cell_index = _product_quantised(count, dim, cells, settings.code_bytes)
+        cell_index.cp.seed = SEED
+        cell_index.nprobe = min(settings.nprobe, cells)
+        sample = max(settings.trained_items, FEWEST_A_CELL * cells)
+        rows = np.arange(count)
+        if count > sample:
+            rows = np.sort(np.random.default_rng(SEED).choice(count, sample, replace=False))
+        index.train(np.ascontiguousarray(items.vectors[rows]))
+    for block in items.blocks():
+        index.add(block)
     return index
+
+
+def _product_quantised(count: int, dim: int, cells: int, code_bytes: int) -> tuple[Any, Any]:
+    """(an index whose cells have codes of at most ``code_bytes`` bytes a vector, its part with the cells).
+
+    Product quantisation (Jégou et al., PAMI 2011) cuts a vector into equal parts: zeros are appended where their number
+    does not divide ``dim``.
+    """
+    parts = min(code_bytes, dim)
+    padded = -(-dim // parts) * parts
+    bits = min(8, max(1, int(np.log2(max(count, 2))) - 2))  # few vectors cannot train 256 codes
+    cell_index = faiss.IndexIVFPQ(faiss.IndexFlatIP(padded), padded, cells, parts, bits, faiss.METRIC_INNER_PRODUCT)
+    evenly_spread: Any = False
+    return faiss.IndexPreTransform(faiss.RemapDimensionsTransform(dim, padded, evenly_spread), cell_index), cell_index
 
 
 def save(folder: Path, index: Any, item_ids: pa.Array, facts: IndexFacts) -> IndexManifest:

@@ -43,7 +43,7 @@ class IndexFacts(_Part):
     """The release whose items the index has."""
     model_id: str
     """The model that computed the vectors."""
-    kind: Literal["flat", "hnsw", "ivf"]
+    kind: Literal["flat", "hnsw", "ivf", "ivf_pq"]
     """``index.kind``."""
     settings: dict[str, JsonValue]
     """Settings of the section ``index`` that decide its shape."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,6 +19,8 @@ from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.context import SparkHolder, StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.splits.sample import user_hashes
+from learn_spark.features import index_vectors
 from learn_spark.features.export_index import run
 from learn_spark.features.faiss_index import ItemIndex, load
 from learn_spark.features.index_manifest import ItemIndexError, TrainedOn
@@ -90,6 +93,8 @@ def exact(items: Mapping[str, np.ndarray], k: int) -> list[set[str]]:
         (("index.kind=flat",), 1.0),
         (("index.kind=hnsw", "index.ef_search=200"), 0.95),
         (("index.kind=ivf", "index.nlist=20", "index.nprobe=6"), 0.6),
+        (("index.kind=ivf_pq", "index.nlist=4", "index.nprobe=4", "index.code_bytes=8"), 0.7),
+        (("index.kind=ivf_pq", "index.nlist=4", "index.nprobe=4", "index.code_bytes=3"), 0.2),
     ],
 )
 def test_the_manifest_has_the_measured_recall_of_every_kind(
@@ -106,13 +111,38 @@ def test_the_manifest_has_the_measured_recall_of_every_kind(
         recall = index.manifest.measured[f"recall@{k}"]
         assert recall == pytest.approx(np.mean(hits), abs=1e-9)
         assert least <= recall <= 1.0
-    assert scores[0, 0] == pytest.approx(float(items[returned[0][0]] @ unit(USERS, 7)[0]), abs=1e-5)
+    approximate = 0.1 if "index.kind=ivf_pq" in overrides else 1e-5  # a compressed vector's score is not exact
+    assert scores[0, 0] == pytest.approx(float(items[returned[0][0]] @ unit(USERS, 7)[0]), abs=approximate)
     assert index.manifest.measured["queries"] == USERS
     assert index.manifest.measured["queries_per_second"] > 0
     assert index.manifest.normalised is True
     assert index.manifest.trained_on == TrainedOn(release_id="r1", features_version=0, vectors=ITEMS)
-    if "index.kind=ivf" in overrides:
+    if {"index.kind=ivf", "index.kind=ivf_pq"} & set(overrides):
         assert index.manifest.measured["recall@100"] < 1.0
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq"])
+def test_blocks_of_vectors_give_the_index_of_all_at_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for block, queries in ((1 << 16, 1000), (37, 20)):
+        folder = tmp_path / str(block)
+        folder.mkdir()
+        monkeypatch.setattr(index_vectors, "BLOCK_ROWS", block)
+        world = Released(folder)
+        world.release("r1", catalogue())
+        options = () if kind == "flat" else ("index.nlist=8", "index.nprobe=2")
+        _, index = world.export(f"index.kind={kind}", *options, f"index.queries={queries}")
+        assert index.manifest.measured["queries"] == min(USERS, queries)
+        assert index.manifest.normalised
+        _, returned = index.search(unit(USERS, 7), 10)
+        found.append((index.item_ids.to_pylist(), returned))
+        lowest = np.argsort(user_hashes(pa.array([f"u{n}" for n in range(USERS)])))[:queries]
+        hits = [len(exact(catalogue(), 10)[n] & set(returned[n])) / 10 for n in lowest]
+        assert index.manifest.measured["recall@10"] == pytest.approx(np.mean(hits), abs=1e-9)
+        assert not list((world.workspace.root / "cache" / "index_vectors").glob("*"))
+    assert found[0] == found[1]
 
 
 def test_new_items_are_added_without_a_rebuild_and_nothing_else_is(tmp_path: Path) -> None:

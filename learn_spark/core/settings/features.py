@@ -62,17 +62,34 @@ class HNSWIndexSettings(_IndexSettings):
     """Candidates per query. More give better recall and slower search."""
 
 
-class IVFIndexSettings(_IndexSettings):
-    """Approximate search in some of many cells, for large catalogues."""
-
-    kind: Literal["ivf"] = "ivf"
-    """Approximate search in the cells nearest to the query."""
+class _CellIndexSettings(_IndexSettings):
     nlist: Count | None = None
     """Number of cells; null: 4 sqrt(items), at most items / 39, because FAISS trains a cell on at least 39 items."""
     nprobe: Count = 32
     """Cells per query. More give better recall and slower search."""
+    trained_items: Count = 262_144
+    """Number of items that cells and codes are trained on; at least 39 a cell, all where there are fewer."""
     max_added_share: Fraction = 0.3
     """Share of items added since the cells were trained above which the index is rebuilt."""
 
 
-IndexSettings = Annotated[FlatIndexSettings | HNSWIndexSettings | IVFIndexSettings, Field(discriminator="kind")]
+class IVFIndexSettings(_CellIndexSettings):
+    """Approximate search in some of many cells, for large catalogues."""
+
+    kind: Literal["ivf"] = "ivf"
+    """Approximate search in the cells nearest to the query."""
+
+
+class IVFPQIndexSettings(_CellIndexSettings):
+    """Approximate search in cells of compressed vectors, for catalogues that do not fit in memory."""
+
+    kind: Literal["ivf_pq"] = "ivf_pq"
+    """Approximate search in the cells nearest to the query, by product-quantised vectors."""
+    code_bytes: Count = 64
+    """Bytes of a vector in the index, at most its width; a vector of another kind takes 4 bytes a dimension. Fewer
+    give a smaller index and worse recall."""
+
+
+IndexSettings = Annotated[
+    FlatIndexSettings | HNSWIndexSettings | IVFIndexSettings | IVFPQIndexSettings, Field(discriminator="kind")
+]

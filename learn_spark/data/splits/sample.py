@@ -25,14 +25,7 @@ class UserSample:
         """The ``users`` users with the lowest hashes among the rows of ``parts`` with chunk 0; all where there are
         fewer. At most twice as many hashes and one part are in memory. Raises ValueError for users below 1.
         """
-        if users < 1:
-            raise ValueError(f"a sample needs at least 1 user, got {users}")
-        lowest, more = np.zeros(0, np.uint64), False
-        for part in parts:
-            hashes = np.concatenate([lowest, user_hashes(part.filter(_is_newest(part))["user_id"])])
-            more |= len(hashes) > users
-            lowest = np.partition(hashes, users - 1)[:users] if len(hashes) > users else hashes
-        return UserSample(int(lowest.max()) if more else None)
+        return UserSample(lowest_hashes((part.filter(_is_newest(part))["user_id"] for part in parts), users))
 
     def rows(self, part: pa.Table) -> pa.Table:
         """The rows of ``part`` whose users are in the sample."""
@@ -45,7 +38,21 @@ def training_events_of(histories: pa.Table, users: int | None) -> tuple[np.ndarr
     return training_events(sample.rows(histories))
 
 
-def user_hashes(user_ids: pa.ChunkedArray) -> np.ndarray:
+def lowest_hashes(user_ids: Iterable[pa.Array | pa.ChunkedArray], users: int) -> int | None:
+    """The largest of the ``users`` lowest hashes of ``user_ids``, each of which appears once; None where there are at
+    most so many. Raises ValueError for users below 1.
+    """
+    if users < 1:
+        raise ValueError(f"a sample needs at least 1 user, got {users}")
+    lowest, more = np.zeros(0, np.uint64), False
+    for part in user_ids:
+        hashes = np.concatenate([lowest, user_hashes(part)])
+        more |= len(hashes) > users
+        lowest = np.partition(hashes, users - 1)[:users] if len(hashes) > users else hashes
+    return int(lowest.max()) if more else None
+
+
+def user_hashes(user_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A hash of each id, uint64 [rows] (SipHash)."""
     ids = user_ids.to_numpy(zero_copy_only=False)
     return hash_array(ids, hash_key=HASH_KEY, categorize=False) if len(ids) else np.zeros(0, np.uint64)
