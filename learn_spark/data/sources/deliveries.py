@@ -69,6 +69,21 @@ def new_files(
     return new
 
 
+def messages_read_again(files: Sequence[RawFile], workspace: Workspace) -> dict[str, tuple[int, int]]:
+    """Partition -> (first offset, the one after the last), of the partitions of which all is read that brokers have.
+
+    Without those that were made anew: their offsets name other messages than before.
+    """
+    found = {file.name: offsets_of(file.state) for file in files if file.is_partition and file.since is None}
+    if not found:
+        return {}
+    ends = {name: 0 for name in found}
+    for row in read_rows(workspace.table("raw_files")):
+        if row["file"] in ends:
+            ends[row["file"]] = max(ends[row["file"]], offsets_of(row["state"])[1])
+    return {name: (begin, end) for name, (begin, end) in found.items() if end >= ends[name]}
+
+
 def remember(
     files: Sequence[RawFile],
     workspace: Workspace,

@@ -29,7 +29,7 @@ from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.corrections import correction_notes
-from learn_spark.data.sources.deliveries import fingerprint, new_files, reader_version, remember
+from learn_spark.data.sources.deliveries import fingerprint, messages_read_again, new_files, reader_version, remember
 from learn_spark.data.sources.formats import source_of
 from learn_spark.data.sources.landing import LandedRows, Landing, about_rows, land_all
 from learn_spark.data.sources.location import source_folder
@@ -83,10 +83,11 @@ def run(context: StageContext) -> StageResult:
     if not files:
         return StageResult(0, 0, notes=("no new file",))
     # With all files read, what they have in quarantine from before and is not refused again was accepted. A topic is
-    # never read whole: its brokers delete messages.
+    # never read whole, because its brokers delete messages; but each refused message names its offset.
     whole = [file.name for file in files if file.is_whole]
-    judged_again = len(whole) == sum(not file.is_partition for file in everything) > 0
-    judged_again = judged_again and Snapshot.open(context.path("quarantine")).rows > 0
+    whole = whole if len(whole) == sum(not file.is_partition for file in everything) else []
+    again = messages_read_again(files, context.workspace)
+    judged_again = bool(whole or again) and Snapshot.open(context.path("quarantine")).rows > 0
     scratch = context.staging
     left, most = 0, max(about_rows(files), *(Snapshot.open(context.path(table)).rows for table in TABLES))
     try:
@@ -100,7 +101,7 @@ def run(context: StageContext) -> StageResult:
             if judged_again:
                 names = [name for name in whole if name not in errors]
                 by_table = {"items": items, "interactions": events}
-                left = remove_accepted(context.spark, context.path("quarantine"), by_table, names, scratch)
+                left = remove_accepted(context.spark, context.path("quarantine"), by_table, names, again, scratch)
             corrections, corrected = _corrections(context, events, event_tally)
     finally:
         scratch.remove()

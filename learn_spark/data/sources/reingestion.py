@@ -115,17 +115,27 @@ def _rows_of(folder: StoragePath) -> int:
 
 
 def remove_accepted(
-    spark: SparkSession, path: str, landed: Mapping[str, LandedRows | None], files: Sequence[str], place: StoragePath
+    spark: SparkSession,
+    path: str,
+    landed: Mapping[str, LandedRows | None],
+    files: Sequence[str],
+    messages: Mapping[str, tuple[int, int]],
+    place: StoragePath,
 ) -> int:
     """Remove the quarantined rows of these files that this run did not refuse; the number of removed rows.
 
-    ``landed`` has the rows of all ``files`` by table. A row that other reasons refuse now is in quarantine with those.
+    ``landed`` has the rows of all ``files`` by table, and of all ``messages``: partition of a topic -> (first offset,
+    the one after the last). A row that other reasons refuse now is in quarantine with those.
     """
     from pyspark.sql import functions as F
 
+    read = F.col("source_file").isin(list(files))
+    offset = F.get_json_object("raw", "$.offset").cast("bigint")
+    for partition, (begin, end) in messages.items():
+        read = read | ((F.col("source_file") == partition) & (offset >= begin) & (offset < end))
     removed = None
     for table, rows in landed.items():
-        here = (F.col("source_table") == table) & F.col("source_file").isin(list(files))
+        here = (F.col("source_table") == table) & read
         existing = delta.read(spark, path).where(here).select("row_id")
         if rows is not None:
             existing = existing.join(rows.refused().select(row_id(table).alias("row_id")), "row_id", "left_anti")

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 import yaml
 from pyspark.sql import SparkSession
+from typer.testing import CliRunner
 
+from learn_spark.commands.main import app
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.sources.deliveries import messages_read_again
 from learn_spark.data.sources.kafka import PROPERTIES, read_after
 from learn_spark.data.sources.location import LocationError
 from learn_spark.data.sources.source import RawFile, UnreadableFileError
@@ -30,6 +33,7 @@ from tests.world import write_config
 
 Run = Callable[..., list[Any]]
 RELAXED = {f"{table}.refused_share": {"most": None} for table in ("items", "interactions")}
+ENDS = ((0, 99), (1, 3))
 PLANTED = "planted-password-of-a-client"
 
 
@@ -167,6 +171,25 @@ def test_messages_are_deliveries(
     assert run(by_place, "ingest")[0].run.counts["interactions"] == 8
     ids = {row.event_id for row in stored_rows(settings.workspace, "interactions")}
     assert {f"{topic}/0/{offset}" for offset in (0, 1, 2, 5, 6)} <= ids
+
+    # A second attempt at refused messages: what today's settings accept leaves quarantine, whatever else was refused.
+    late = [(0, order(7) | {"at": "01.04.2024 05:00"}), (1, order(8) | {"at": "soon"})]
+    send(topic, late)
+    settings = settings_of(topic)
+    assert run(settings, "ingest")[0].run.counts["refused"] == 4 + 2
+    config = tmp_path / "kafka.yaml"
+    config.write_text(config.read_text().replace("time_unit: iso", "time_unit: iso\n  time_formats: [dd.MM.yyyy HH:mm]"))
+    command = ["quarantine", "--retry", "--json", "--config", str(config)]
+    retried = CliRunner().invoke(app, command)
+    assert retried.exit_code == 0, retried.output
+    reasons = {one["reason"]: one["rows"] for one in json.loads(retried.stdout)["reasons"]}
+    assert reasons == {"unknown item": 1, "malformed line": 3, "event_time is not a time": 1}
+    assert 7.0 in values(settings)
+    assert 8.0 not in values(settings)
+    assert run(load_settings(config), "ingest")[0].up_to_date
+    # Of a topic that was made anew, the same offsets are other messages: what the old one had refused stays.
+    whole = [RawFile(f"kafka://b:1/{topic}/{n}", f"kafka:{topic}/{n}", frozenset(), f"offsets:0-{e}") for n, e in ENDS]
+    assert messages_read_again(whole, workspace) == {f"kafka:{topic}/0": (0, 99)}
 
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path != properties]
     assert len(files) > 20
