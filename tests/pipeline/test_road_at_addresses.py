@@ -96,9 +96,10 @@ def test_an_address_that_cannot_be_reached_is_one_sentence(
         ("ftp://host/road", "ftp"),
         ("s3://", "bucket"),
     ):
-        command = ["ingest", "--config", str(tmp_path / "small.yaml"), "--set", f"workspace={workspace}"]
-        result = CliRunner().invoke(app, [*command, "--set", server, "--set", f"scratch={tmp_path / 'scratch'}"])
-        assert result.exit_code in (1, 2), result.output
-        assert named in result.output
-        assert "Traceback" not in result.output
-        assert KEY_ID not in result.output
+        given = ["--config", str(tmp_path / "small.yaml"), "--set", f"workspace={workspace}", "--set", server]
+        for command in (["ingest"], ["run", "--dry-run"], ["status"]):
+            result = CliRunner().invoke(app, [*command, *given, "--set", f"scratch={tmp_path / 'scratch'}"])
+            assert result.exit_code in (1, 2), result.output
+            assert named in result.stderr, command
+            assert "Traceback" not in result.output
+            assert KEY_ID not in result.output

@@ -114,6 +114,12 @@ class StoragePath(str):
         return StoragePath(self.rstrip("/").rsplit("/", 1)[0], self.s3)
 
     @property
+    def bucket(self) -> StoragePath:
+        """The address of the bucket or host itself, without what follows."""
+        scheme, _, rest = self.partition("://")
+        return StoragePath(f"{scheme}://{rest.partition('/')[0]}", self.s3)
+
+    @property
     def local(self) -> Path:
         """The path on this machine. Raises StorageError for an address."""
         if not self.is_local:

@@ -58,9 +58,21 @@ class Workspace:
 
     @staticmethod
     def planned(root: str, scratch: str | None = None) -> Workspace:
-        """The workspace at ``root``, for a look at what a run would do: it need not be there, and nothing is made."""
+        """The workspace at ``root``, for a look at what a run would do: it need not be there, and nothing is made.
+
+        Raises as ``open``, also for an address that does not answer or whose bucket is not there.
+        """
         workspace = Workspace._at(root, scratch)
-        return Workspace.existing(root, scratch) if (workspace.place / MARKER).is_file() else workspace
+        place = workspace.place
+        try:
+            if (place / MARKER).is_file():
+                return Workspace.existing(root, scratch)
+            # A missing folder of a bucket is a workspace that a run makes; a missing bucket is a mistake.
+            if place.scheme == "s3" and not place.bucket.exists():
+                raise SettingsError(f"workspace: there is no bucket {place.bucket}; make it, or correct the address")
+        except (OSError, RuntimeError) as error:  # the client of HDFS raises both
+            raise SettingsError(f"workspace: {place} cannot be reached: {' '.join(str(error).split())[:200]}") from None
+        return workspace
 
     @staticmethod
     def _at(root: str, scratch: str | None) -> Workspace:

@@ -77,7 +77,7 @@ def messages_read_again(files: Sequence[RawFile], workspace: Workspace) -> dict[
     found = {file.name: offsets_of(file.state) for file in files if file.is_partition and file.since is None}
     if not found:
         return {}
-    ends = {name: 0 for name in found}
+    ends = dict.fromkeys(found, 0)
     for row in read_rows(workspace.table("raw_files")):
         if row["file"] in ends:
             ends[row["file"]] = max(ends[row["file"]], offsets_of(row["state"])[1])

@@ -178,7 +178,8 @@ def test_messages_are_deliveries(
     settings = settings_of(topic)
     assert run(settings, "ingest")[0].run.counts["refused"] == 4 + 2
     config = tmp_path / "kafka.yaml"
-    config.write_text(config.read_text().replace("time_unit: iso", "time_unit: iso\n  time_formats: [dd.MM.yyyy HH:mm]"))
+    formats = "time_unit: iso\n  time_formats: [dd.MM.yyyy HH:mm]"
+    config.write_text(config.read_text().replace("time_unit: iso", formats))
     command = ["quarantine", "--retry", "--json", "--config", str(config)]
     retried = CliRunner().invoke(app, command)
     assert retried.exit_code == 0, retried.output
