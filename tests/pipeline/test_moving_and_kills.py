@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 import learn_spark as ls
+from learn_spark.commands.main import app
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.storage.locks import LockedError
@@ -32,7 +34,7 @@ from tests.servers import ROOT, LostAnswers
 from tests.world import START, event_lines, write_config, write_raw
 
 # What the page says to copy. Locks, caches and logs stay behind.
-COPIED = ("tables", "models", "indexes", "reports", "runs")
+COPIED = ("tables", "models", "indexes", "rankings", "studies", "reports", "runs")
 NEW_DELIVERY = ["ingest", "item_text", "embed_items", "histories", "publish", "export_index"]
 
 
@@ -146,6 +148,14 @@ INSTANTS = (
     ("/tables/releases/_delta_log/", 2, True),
 )
 RUN = (sys.executable, "-c", "from learn_spark.commands.main import main; main()", "run", "--wait", "--config")
+# Tables (another version of it appears) or folders (another file does) in HDFS, at which a run is killed, in this order.
+MOMENTS = (
+    ("tables/interactions", "interactions"),
+    ("tables/raw_files", "interactions"),
+    ("tables/user_histories", "user_histories"),
+    ("staged", "user_features"),
+    ("tables/releases", "user_features"),
+)
 # Differ between two runs of one delivery: ids of runs, of releases (by versions of tables), and times of writing.
 OF_A_RUN = {"run_id", "read_at", "written_at", "refused_at", "release_id"}
 
@@ -201,12 +211,63 @@ def test_runs_that_are_killed_at_ten_instants_give_the_tables_of_a_run_that_is_n
         last = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
         assert last.returncode == 0, last.stdout + last.stderr
     assert len(reached) == len(INSTANTS) == 10
-    ours, theirs = rows_of(opened(whole)), rows_of(Workspace.existing(StoragePath(killed, S3Access(bucket.s3.server))))
+    require_the_same(opened(whole), Workspace.existing(StoragePath(killed, S3Access(bucket.s3.server))))
+
+
+def require_the_same(whole: Workspace, killed: Workspace) -> None:
+    """Both have the same rows of the new delivery, and one release more than before."""
+    ours, theirs = rows_of(whole), rows_of(killed)
     for table, rows in theirs.items():
         assert rows == ours[table], table
     assert len(ours["interactions"]) == len(event_lines()) + 13
     assert len(ours["quarantine"]) == 1
-    # One release came to the one of before, in both.
-    for workspace in (opened(whole), Workspace.existing(killed)):
+    for workspace in (whole, killed):
         assert len({row.release_id for row in ledger(workspace) if row.status == "released"}) == 2
         assert {state.status for state in states(ledger(workspace)).values()} == {"released"}
+
+
+def progress(place: StoragePath, part: str) -> int:
+    """The version of a table, or the number of files of a folder."""
+    if part.startswith("tables/"):
+        version = current_version(place / part)
+        return -1 if version is None else version
+    return sum(1 for _ in (place / part).files())
+
+
+def test_runs_that_are_killed_in_hdfs_give_the_tables_of_a_run_that_is_not(
+    road: Road, hdfs: StoragePath, tmp_path: Path
+) -> None:
+    whole, killed = road.settings(f"workspace={tmp_path / 'whole'}"), hdfs / "killed"
+    road.copy(storage_path(tmp_path / "whole"))
+    road.copy(killed)
+    stages = ["ingest", "histories", "publish"]
+    environment = {**os.environ, "LEARN_SPARK_LEASE_SECONDS": "6", "PYTHONPATH": str(ROOT)}
+    overrides = [f"workspace={killed}", f"scratch={tmp_path / 'scratch'}", "training.epochs=1"]
+    given = [str(road.config), *(part for one in overrides for part in ("--set", one))]
+    command, log = [*RUN, *given, "--set", f"pipeline.stages=[{', '.join(stages)}]"], tmp_path / "children.log"
+    with road.delivered(), log.open("wb") as output:
+        run(whole, *stages)
+        for part, written in MOMENTS:
+            before = progress(killed, part)
+            child = subprocess.Popen(
+                command, env=environment, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+            )
+            while progress(killed, part) <= before:
+                assert child.poll() is None, f"{part} was never written: {log.read_text(encoding='utf-8')[-3000:]}"
+            # It stops there. A second writer is refused, with the name of the first, until the leases end.
+            os.killpg(child.pid, signal.SIGSTOP)
+            with (
+                pytest.raises(LockedError) as refused,
+                writing(Workspace.existing(killed), [written], "the second"),
+            ):
+                pass
+            assert f"process {child.pid} on " in str(refused.value)
+            if written == "interactions":
+                second = CliRunner().invoke(app, ["ingest", "--config", *given])
+                assert second.exit_code == 1
+                assert f"process {child.pid} on " in second.output
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        last = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+        assert last.returncode == 0, last.stdout + last.stderr
+    require_the_same(opened(whole), Workspace.existing(killed))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +39,8 @@ class Workspace:
         try:
             if workspace.place.is_local:
                 workspace.place.local.mkdir(parents=True, exist_ok=True)
-            check_layout(workspace.place)
+            with _reaching(workspace.place):
+                check_layout(workspace.place)
         except OSError as error:
             raise SettingsError(
                 f"workspace: the folder {workspace.place} cannot be made: {error.strerror or error}"
@@ -48,12 +51,13 @@ class Workspace:
     def existing(root: str, scratch: str | None = None) -> Workspace:
         """The workspace at ``root``; nothing is made. Raises as ``open``, and SettingsError if there is none."""
         workspace = Workspace._at(root, scratch)
-        if not (workspace.place / MARKER).is_file() and not has_tables(workspace.place):
-            raise SettingsError(
-                f"there is no workspace in {workspace.place}: it has no {MARKER}; give the settings file of the "
-                "workspace (--config), or its folder (--set workspace=FOLDER)"
-            )
-        check_layout(workspace.place)
+        with _reaching(workspace.place):
+            if not (workspace.place / MARKER).is_file() and not has_tables(workspace.place):
+                raise SettingsError(
+                    f"there is no workspace in {workspace.place}: it has no {MARKER}; give the settings file of the "
+                    "workspace (--config), or its folder (--set workspace=FOLDER)"
+                )
+            check_layout(workspace.place)
         return workspace
 
     @staticmethod
@@ -64,14 +68,12 @@ class Workspace:
         """
         workspace = Workspace._at(root, scratch)
         place = workspace.place
-        try:
+        with _reaching(place):
             if (place / MARKER).is_file():
                 return Workspace.existing(root, scratch)
             # A missing folder of a bucket is a workspace that a run makes; a missing bucket is a mistake.
             if place.scheme == "s3" and not place.bucket.exists():
                 raise SettingsError(f"workspace: there is no bucket {place.bucket}; make it, or correct the address")
-        except (OSError, RuntimeError) as error:  # the client of HDFS raises both
-            raise SettingsError(f"workspace: {place} cannot be reached: {' '.join(str(error).split())[:200]}") from None
         return workspace
 
     @staticmethod
@@ -103,6 +105,20 @@ class Workspace:
             raise SettingsError(f"{'/'.join(parts)!r} lies outside the workspace's folder {self.scratch}")
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+@contextmanager
+def _reaching(place: StoragePath) -> Iterator[None]:
+    """Raise SettingsError where the store of an address does not answer or refuses."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the client of HDFS raises both
+        if place.is_local:
+            raise
+        why = " ".join(str(error).split())[:200]
+        raise SettingsError(
+            f"workspace: {place} cannot be reached: {why}; check the address, the network and the keys"
+        ) from None
 
 
 def _place(root: str) -> StoragePath:

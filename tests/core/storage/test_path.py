@@ -35,6 +35,7 @@ def test_each_library_gets_its_form(text: str, spark: str, inner: str) -> None:
     assert (path / "tables" / "items").inner == f"{inner}/tables/items"
     assert (path / "tables").parent == path
     assert (path / "tables").name == "tables"
+    assert path.is_local or (path / "tables").bucket == text.replace("s3a:", "s3:").rstrip("/").removesuffix("/shop")
 
 
 def test_s3_is_reached_by_settings_or_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
