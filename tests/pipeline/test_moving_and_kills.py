@@ -148,7 +148,7 @@ INSTANTS = (
     ("/tables/releases/_delta_log/", 2, True),
 )
 RUN = (sys.executable, "-c", "from learn_spark.commands.main import main; main()", "run", "--wait", "--config")
-# Tables (another version of it appears) or folders (another file does) in HDFS, at which a run is killed, in this order.
+# Tables in HDFS (another version of it appears) or folders (another file does), at which a run is killed, in order.
 MOMENTS = (
     ("tables/interactions", "interactions"),
     ("tables/raw_files", "interactions"),
