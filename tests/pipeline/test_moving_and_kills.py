@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -254,6 +255,7 @@ def test_runs_that_are_killed_in_hdfs_give_the_tables_of_a_run_that_is_not(
             )
             while progress(killed, part) <= before:
                 assert child.poll() is None, f"{part} was never written: {log.read_text(encoding='utf-8')[-3000:]}"
+                time.sleep(0.03)
             # It stops there. A second writer is refused, with the name of the first, until the leases end.
             os.killpg(child.pid, signal.SIGSTOP)
             with (

@@ -176,6 +176,7 @@ def read_rows(path: str) -> list[dict[str, Any]]:
         return _read_rows(place)
     version = current_version(place)
     if version is None:
+        _opened.pop(place, None)
         return []
     known = _read_before.get(place)
     if known is None or known[0] != version:
@@ -184,12 +185,27 @@ def read_rows(path: str) -> list[dict[str, Any]]:
 
 
 _read_before: dict[str, tuple[int, list[dict[str, Any]]]] = {}
+_opened: dict[str, DeltaTable] = {}
+
+
+def _at_version(path: StoragePath, version: int) -> DeltaTable:
+    """The table at its newest ``version``. Of a log that this process has read, only the commits since are read."""
+    # Taken out, so that no other thread moves it on meanwhile.
+    table = _opened.pop(path, None)
+    if table is None or table.version() > version:
+        table = open_table(path)
+    elif table.version() < version:
+        table.update_incremental()
+    return table if table.version() == version else open_table(path, version)
 
 
 def _read_rows(path: StoragePath, version: int | None = None) -> list[dict[str, Any]]:
     try:
-        table = rows_of(open_table(path, version), path)
+        table = open_table(path) if version is None else _at_version(path, version)
     except TableNotFoundError:
         return []
-    maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
-    return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in table.to_pylist()]
+    rows = rows_of(table, path)
+    if version is not None:
+        _opened[path] = table
+    maps = [field.name for field in rows.schema if pa.types.is_map(field.type)]
+    return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in rows.to_pylist()]

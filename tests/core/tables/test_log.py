@@ -20,6 +20,7 @@ from learn_spark.core.tables.contracts import ContractError, contract
 from learn_spark.core.tables.log import append_rows, check_columns, read_rows
 from learn_spark.core.tables.runs import Run, all_runs, last_done, new_run_id, record
 from learn_spark.core.tables.workspace import Workspace
+from tests.servers import requests_of
 
 
 def run(job: str, status: str = "done", minute: int = 0, **changes: Any) -> Run:
@@ -53,6 +54,24 @@ def test_runs_come_back_as_they_were(place: StoragePath, spark: SparkSession) ->
     by_spark = {row.run_id: row for row in spark.read.format("delta").load(workspace.table("runs").spark).collect()}
     assert by_spark["b-2"].outputs == {"item_text": "4", "models/abc": "abc"}
     assert by_spark["a-3"].message == "why"
+
+
+def test_of_a_log_in_s3_a_reader_reads_each_commit_once(bucket: StoragePath) -> None:
+    workspace, other = Workspace.open(bucket / "log"), "/log/tables/runs/_delta_log/0"
+    for minute in range(4):
+        record(workspace, run("a", minute=minute))
+    assert len(all_runs(workspace)) == 4
+    for minute in range(4, 7):
+        append_rows(workspace.table("runs"), contract("runs"), [asdict(run("a", minute=minute))])
+        before = requests_of(bucket, f"GET /{bucket.inner}{other}")
+        assert len(all_runs(workspace)) == minute + 1
+        assert 1 <= requests_of(bucket, f"GET /{bucket.inner}{other}") - before <= 2
+    # A table that was made anew in its place is read anew.
+    workspace.table("runs").remove()
+    assert all_runs(workspace) == []
+    for minute in range(9):
+        record(workspace, run("b", minute=minute))
+    assert {one.job for one in all_runs(workspace)} == {"b"}
 
 
 def test_writers_that_all_find_no_table_make_one_and_lose_no_row(place: StoragePath) -> None:
