@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.adaptor import ContentAdaptor
 from learn_spark.model.towers.checks import check_arguments, check_lengths
+from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.transformer import CausalTransformer, bert_initialise
 
 ItemTower = Literal["a", "b", "c"]
@@ -106,10 +107,13 @@ class LearnTower(nn.Module):
         """Adapted content: [..., content_dim] to [..., width]."""
         return self.adaptor(content)
 
-    def user(self, content: Tensor) -> Tensor:
-        """User vectors [B, L, output_dim] after each event of right-padded histories [B, L, content_dim]."""
+    def user(self, content: Tensor, packing: Packing | None = None) -> Tensor:
+        """User vectors [B, L, output_dim] after each event of right-padded histories [B, L, content_dim].
+
+        With ``packing``, ``content`` and the vectors are in its blocks: [G, C, ...].
+        """
         self._check(content, dims=3)
-        return F.normalize(self.projection(self._hidden(content)), dim=-1)
+        return self.project(self.hidden(content, packing))
 
     def user_last(self, content: Tensor, lengths: Tensor) -> Tensor:
         """User vectors [B, output_dim] after the last event of right-padded histories [B, L, content_dim].
@@ -119,16 +123,23 @@ class LearnTower(nn.Module):
         self._check(content, dims=3)
         batch, longest = content.shape[:2]
         check_lengths(lengths, batch, longest)
-        last = self._hidden(content)[torch.arange(batch, device=content.device), lengths.long() - 1]  # [B, width]
-        return F.normalize(self.projection(last), dim=-1)
+        last = self.hidden(content)[torch.arange(batch, device=content.device), lengths.long() - 1]  # [B, width]
+        return self.project(last)
 
-    def targets(self, content: Tensor) -> Tensor:
-        """Item vectors [B, T, output_dim] in training, of right-padded target sequences [B, T, content_dim]."""
+    def project(self, hidden: Tensor) -> Tensor:
+        """User vectors [..., output_dim] of the transformer's output [..., width]."""
+        return F.normalize(self.projection(hidden), dim=-1)
+
+    def targets(self, content: Tensor, packing: Packing | None = None) -> Tensor:
+        """Item vectors [B, T, output_dim] in training, of right-padded target sequences [B, T, content_dim].
+
+        With ``packing``, ``content`` and the vectors are in its blocks: [G, C, ...].
+        """
         self._check(content, dims=3)
         if self.item_projection is not None:
             return F.normalize(self.item_projection(content), dim=-1)
         if self.shape.item_tower == "a":
-            return self.user(content)
+            return self.user(content, packing)
         return self.user(content.reshape(-1, 1, content.shape[2])).view(*content.shape[:2], self.shape.output_dim)
 
     def items(self, content: Tensor) -> Tensor:
@@ -136,8 +147,9 @@ class LearnTower(nn.Module):
         self._check(content, dims=2)
         return self.targets(content.unsqueeze(1)).squeeze(1)
 
-    def _hidden(self, content: Tensor) -> Tensor:
-        return self.transformer(self.content(content))  # [B, L, width]
+    def hidden(self, content: Tensor, packing: Packing | None = None) -> Tensor:
+        """The transformer's output [B, L, width] for histories [B, L, content_dim]; [G, C, width] with ``packing``."""
+        return self.transformer(self.content(content), packing)  # [B, L, width]
 
     def _check(self, content: Tensor, *, dims: int) -> None:
         if content.dim() != dims or content.shape[-1] != self.shape.content_dim:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from learn_spark.model.towers.checks import check_arguments
 from learn_spark.model.towers.dropout import Dropout, attend
+from learn_spark.model.towers.packing import Packing
 
 INIT_STD = 0.02
 LAYER_NORM_EPS = 1e-12
@@ -37,13 +38,23 @@ class CausalBlock(nn.Module):
         self.ffn_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(dropout)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map ``hidden`` [B, L, width] to [B, L, width]."""
-        batch, length, width = hidden.shape
-        qkv = self.qkv(hidden).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, width / heads]
-        attended = attend(query, key, value, p=self.dropout.p if self.training else 0.0, causal=True)
-        attended = attended.transpose(1, 2).reshape(batch, length, width)  # [B, L, width]
+    def forward(self, hidden: Tensor, packing: Packing | None = None) -> Tensor:
+        """Map ``hidden`` [B, L, width] to [B, L, width], or the blocks [G, C, width] of ``packing`` to the same."""
+        width = hidden.shape[2]
+        query, key_value = self.qkv(hidden).split([width, 2 * width], dim=2)
+        query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, L, width / heads]
+        key_value = key_value if packing is None else packing.spans(key_value)
+        key, value = key_value.unflatten(2, (2, self.heads, width // self.heads)).permute(2, 0, 3, 1, 4)
+        dense = packing is None or packing.dense
+        attended = attend(
+            query,
+            key,
+            value,
+            mask=None if packing is None or dense else packing.visible.unsqueeze(1),
+            p=self.dropout.p if self.training else 0.0,
+            causal=dense,
+        )
+        attended = attended.transpose(1, 2).flatten(2)  # [B, L, width]
         hidden = self.attention_norm(hidden + self.dropout(self.attention_output(attended)))
         return self.ffn_norm(hidden + self.dropout(self.ffn_output(F.gelu(self.ffn_input(hidden)))))
 
@@ -67,13 +78,14 @@ class CausalTransformer(nn.Module):
         )
         bert_initialise(self)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, packing: Packing | None = None) -> Tensor:
         """Map ``hidden`` [B, L, width] to [B, L, width]; position l depends on positions 0..l only.
 
+        With ``packing``, ``hidden`` are its blocks [G, C, width], and an event depends on events of its row up to it.
         Raises ValueError for any other shape.
         """
         if hidden.dim() != 3 or hidden.shape[2] != self.width:
             raise ValueError(f"expected [B, L, {self.width}], got {list(hidden.shape)}")
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = block(hidden, packing)
         return hidden

@@ -62,7 +62,7 @@ def test_a_tower_over_ids_has_neither_item_tower_nor_blending(kind: str) -> None
             "embedding_space={kind: centred, ridge: 1.0}",
             "embedding_space.kind whitened, and embedding_space.kind is centred",
         ),
-        ("index.nprobe=3", "index.nprobe: a setting of index.kind ivf, and index.kind is flat"),
+        ("index.nprobe=3", "index.nprobe: a setting of index.kind ivf or ivf_pq, and index.kind is flat"),
         (
             "histories.held_out=0.1",
             "a setting of histories.protocol time_split, and histories.protocol is leave_last_out",

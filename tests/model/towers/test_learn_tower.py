@@ -6,9 +6,11 @@ import json
 from dataclasses import FrozenInstanceError
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.towers.learn import LearnTower, TowerShape
 
 SMALL: dict[str, Any] = {
@@ -55,6 +57,36 @@ def test_later_items_never_reach_earlier_vectors_and_earlier_ones_do() -> None:
         after = tower.user(other)
         torch.testing.assert_close(after[:, :changed], before[:, :changed], rtol=0, atol=1e-6)
         assert ((after[:, changed:] - before[:, changed:]).abs().amax(dim=2) > 1e-3).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("lengths", [[9, 1, 2, 0, 3, 1, 1, 2], [9, 8, 7, 9], [1], [3, 3]])
+def test_packed_histories_have_the_vectors_and_gradients_of_padded_ones(variant: str, lengths: list[int]) -> None:
+    generator = np.random.default_rng(1)
+    items = torch.from_numpy(generator.integers(1, 41, (len(lengths), 12)))
+    real = torch.arange(12) < torch.tensor(lengths)[:, None]
+    items = items * real
+    matrix = generator.normal(size=(41, 10)).astype(np.float32)
+    packed = ContentTower(n_items=40, **SMALL, item_tower=variant).eval()
+    packed.learn.load_state_dict(_tower(variant).state_dict())
+    packed.bind(matrix)
+    padded = _tower(variant)
+    content = torch.from_numpy(matrix)[items]
+    weight = torch.from_numpy(generator.normal(size=(2, len(lengths), 12, 6)).astype(np.float32))
+    for ours, theirs in (
+        ((packed.user(items), packed.targets(items)), (padded.user(content), padded.targets(content))),
+    ):
+        for side in range(2):
+            assert torch.allclose(ours[side][real], theirs[side][real], atol=1e-5)
+        for vectors in (ours, theirs):
+            sum((v * w)[real].sum() for v, w in zip(vectors, weight, strict=True)).backward()
+    for (name, one), other in zip(packed.learn.named_parameters(), padded.parameters(), strict=True):
+        assert one.grad is not None, name
+        assert other.grad is not None, name
+        assert torch.allclose(one.grad, other.grad, atol=1e-4, rtol=1e-4), name
+    some = torch.tensor(lengths) > 0
+    last = packed.user_last(items[some], torch.tensor(lengths)[some])
+    assert torch.allclose(last, padded.user_last(content[some], torch.tensor(lengths)[some]), atol=1e-5)
 
 
 def test_order_comes_from_the_mask_only() -> None:
