@@ -10,6 +10,7 @@ import pytest
 from learn_spark.core.storage.file_systems import StorageError
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.storage.worker_files import FOLDER, fetch_for_worker, put_for_workers
+from tests.servers import requests_of
 
 
 @pytest.fixture
@@ -46,6 +47,18 @@ def test_workers_read_what_the_driver_put(place: StoragePath, model: Path, tmp_p
     other = put_for_workers(model, place / "workspace", "model-2")
     assert (fetch_for_worker(other, tmp_path / "cache") / "weights.bin").read_text() == "5678"
     assert not copy.exists()
+
+
+def test_a_file_of_many_mib_takes_few_requests(bucket: StoragePath, tmp_path: Path) -> None:
+    weights = tmp_path / "model" / "weights.bin"
+    weights.parent.mkdir()
+    weights.write_bytes(os.urandom(40 << 20))
+    there = put_for_workers(weights.parent, bucket / "large", "model-1")
+    copy = fetch_for_worker(there, tmp_path / "cache")
+    assert (copy / "weights.bin").read_bytes() == weights.read_bytes()
+    path = f"{(there / 'weights.bin').inner}"
+    assert requests_of(bucket, f"GET /{path}") == 2
+    assert requests_of(bucket, f"PUT /{path}") <= 4
 
 
 def test_a_damaged_file_is_not_used(place: StoragePath, model: Path, tmp_path: Path) -> None:
