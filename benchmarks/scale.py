@@ -177,6 +177,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
     parser.add_argument("--memory", type=float, default=12.0, help="GiB of data that a process may have")
     parser.add_argument("--preset", default="learn")
+    parser.add_argument(
+        "--set", action="append", default=[], help="a setting of the stages, such as evaluation.users=1000"
+    )
     options = parser.parse_args(arguments)
     for users in map(int, options.users):
         with tempfile.TemporaryDirectory(dir="var" if Path("var").is_dir() else None) as folder:
@@ -188,6 +191,7 @@ def main(arguments: list[str]) -> int:
             generate(workspace, users, int(options.items), load_settings(config))
             for stage in options.stages:
                 command = [str(Path(sys.executable).parent / "learn-spark"), stage, "--config", str(config)]
+                command += [word for override in options.set for word in ("--set", override)]
                 row = {"stage": stage, "users": users, "items": int(options.items), **measure(command, options.memory)}
                 print(json.dumps(row), flush=True)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -152,15 +152,15 @@ class _RerankedScorer:
         return top
 
 
-def reranked(model: Model, values: np.ndarray, offsets: np.ndarray, *, cross_fitted: bool) -> Contender:
+def reranked(model: Model, parts: Iterable[tuple[np.ndarray, np.ndarray]], *, cross_fitted: bool) -> Contender:
     """The model's vectors with its reranker.
 
-    Co-visits are counted in ``values`` and ``offsets``, the ``training_events`` of the histories that the splits come
-    from. With ``cross_fitted``, no user is ranked by a head that was fitted on them, as validation needs.
+    Co-visits are counted in ``parts``, the ``training_events`` of the histories that the splits come from. With
+    ``cross_fitted``, no user is ranked by a head that was fitted on them, as validation needs.
     """
     fitted = model.reranker
     assert fitted is not None
-    transitions = Transitions.of(values, offsets, model.tower.n_items, reach=fitted.reach, decay=fitted.decay)
+    transitions = Transitions.of_parts(parts, model.tower.n_items, reach=fitted.reach, decay=fitted.decay)
     reranker = Reranker.of(model.tower, fitted.temperature, transitions)
 
     def scorer(split: Split) -> Scorer:

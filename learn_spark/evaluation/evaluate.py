@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -15,24 +14,24 @@ from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace_locks import only_one
-from learn_spark.data.splits.sample import UserSample, training_events_of
+from learn_spark.data.splits.sample import UserSample
 from learn_spark.data.splits.split import (
+    LENGTHS,
     Split,
     SplitName,
-    event_counts,
     split_histories,
-    trained_counts,
     training_events,
     with_target,
     with_validation,
 )
-from learn_spark.evaluation.baselines.markov import markov
-from learn_spark.evaluation.baselines.popularity import popularity
-from learn_spark.evaluation.contenders import Contender, counted, frozen, reranked, trained
+from learn_spark.data.splits.training_view import COLUMNS, PART_ROWS, TrainingView, Until
+from learn_spark.evaluation.contenders import Contender, frozen, reranked, trained
 from learn_spark.evaluation.lists import list_metrics
 from learn_spark.evaluation.results import MetricRow, ResultKey, SliceRow, protocol_of, user_rows, written_by
 from learn_spark.evaluation.slices import slice_metrics, target_labels
+from learn_spark.evaluation.statistics import Statistics
 from learn_spark.model.content import bind_content, fit_content
 from learn_spark.model.feed.item_matrix import item_matrix
 from learn_spark.model.scoring.metrics import summarise
@@ -41,38 +40,6 @@ from learn_spark.model.towers.vectors import unit_rows
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
 LIST_USERS = 50_000  # users whose lists are measured: a top-k search costs more than ranks
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Counts of one table of histories.
-
-    ``values`` and ``offsets`` are its ``training_events``; ``trained`` [N] are the events of each item in training
-    samples (``trained_counts``).
-    """
-
-    values: np.ndarray
-    offsets: np.ndarray
-    trained: np.ndarray
-
-    @staticmethod
-    def of(histories: pa.Table, n_items: int) -> Statistics:
-        """The statistics of ``histories`` over a catalogue of ``n_items``."""
-        return Statistics(*training_events(histories), trained_counts(histories, n_items))
-
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Training events of each item [N]."""
-        return np.bincount(self.values, minlength=len(self.trained))
-
-    @cached_property
-    def baselines(self) -> tuple[Contender, ...]:
-        """Popularity and item-to-item Markov."""
-        n_items = len(self.trained)
-        return (
-            counted("popularity", popularity(self.values, self.offsets, n_items)),
-            counted("markov", markov(self.values, self.offsets, n_items)),
-        )
 
 
 @dataclass(frozen=True)
@@ -114,24 +81,25 @@ def run(context: StageContext) -> StageResult:
 
 
 def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
-    histories = context.snapshot("user_histories").to_arrow()
+    histories = context.snapshot("user_histories")
     if (earlier_run := written_by(context.workspace, key, protocol)) is not None and not context.forced:
         note = (
             f"model {key.model_id} was evaluated on these tables and settings by run {earlier_run}; nothing is written "
             "(--force evaluates again)"
         )
-        return StageResult(rows_in=len(histories), rows_out=0, notes=(note,))
+        return StageResult(rows_in=histories.rows, rows_out=0, notes=(note,))
     model = load_model(context.workspace.place / "models" / key.model_id)
     item_ids = _item_ids(context, model)
     # The frozen baseline reads content in the model's embedding space, if it has one.
-    matrix = bind_content(context, model) or fit_content(context, event_counts(histories, len(item_ids)))[0]
+    statistics = Statistics.of(TrainingView(histories).parts(), len(item_ids))
+    matrix = bind_content(context, model) or fit_content(context, statistics.counts)[0]
     untrained = frozen(unit_rows(item_matrix(matrix)), model.window)
     metrics: list[MetricRow] = []
     slices: list[SliceRow] = []
     users: list[pa.Table] = []
     notes: list[str] = []
     targets = 0
-    for task in _tasks(context, histories, model, untrained, len(item_ids)):
+    for task in _tasks(context, histories, statistics, model, untrained):
         split = task.split
         if not len(split.targets):
             notes.append(
@@ -153,14 +121,14 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
         users.append(user_rows(context.run_id, task.name, split, item_ids, labels, ranks_by_method))
     if not users:
         return StageResult(
-            rows_in=len(histories), rows_out=0, counts={"unmeasured_splits": len(SPLITS)}, notes=tuple(notes)
+            rows_in=histories.rows, rows_out=0, counts={"unmeasured_splits": len(SPLITS)}, notes=tuple(notes)
         )
     append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
     append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), [asdict(row) for row in slices])
     # Last, because a result counts as written from here on.
     append_rows(context.path("evaluations"), contract("evaluations"), [asdict(row) for row in metrics])
     return StageResult(
-        rows_in=len(histories),
+        rows_in=histories.rows,
         rows_out=targets,
         counts={
             "metrics": len(metrics),
@@ -172,42 +140,61 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
 
 
 def _tasks(
-    context: StageContext, histories: pa.Table, model: Model, untrained: Contender, n_items: int
+    context: StageContext, histories: Snapshot, statistics: Statistics, model: Model, untrained: Contender
 ) -> Iterator[SplitTask]:
-    """The validation task, then the test task.
+    """The validation task, then the test task; ``statistics`` are those of ``histories`` before a refit.
 
     After a refit, validation is ranked by the model that it chose. On test, the model and the baselines alike use the
     validation events.
     """
-    statistics = Statistics.of(histories, n_items)
-    validation_model, test_histories = model, histories
+    validation_model: Model = model
+    until: Until = "train_length"
     if model.refit:
         validation_model = load_model(context.workspace.place / "models" / model.model_id, before_refit=True)
         bind_content(context, validation_model)
-    yield _task("validation", histories, statistics, untrained, validation_model, context.settings)
+    yield _task("validation", histories, "train_length", statistics, untrained, validation_model, context.settings)
     if model.refit:
-        test_histories = with_validation(histories)
-        statistics = Statistics.of(test_histories, n_items)
-    yield _task("test", test_histories, statistics, untrained, model, context.settings)
+        until = "validation_length"
+        statistics = Statistics.of(TrainingView(histories).parts(until=until), len(statistics.counts))
+    yield _task("test", histories, until, statistics, untrained, model, context.settings)
 
 
 def _task(
-    name: SplitName, histories: pa.Table, statistics: Statistics, untrained: Contender, model: Model, settings: Settings
+    name: SplitName,
+    histories: Snapshot,
+    until: Until,
+    statistics: Statistics,
+    untrained: Contender,
+    model: Model,
+    settings: Settings,
 ) -> SplitTask:
+    """The task of a split; events before the column ``until`` are training events."""
     cross_fitted = name == "validation"  # what was fitted on validation users must not rank them
     by_model = [trained(model, cross_fitted=cross_fitted)]
     if model.reranker is not None and settings.evaluation.reranker:
-        events = training_events_of(histories, model.reranker.pair_users)
-        by_model.insert(0, reranked(model, *events, cross_fitted=cross_fitted))
-    ranked = sampled(histories, name, settings.evaluation.users)
-    return SplitTask(name, split_histories(ranked, name), (*statistics.baselines, untrained, *by_model), statistics)
+        parts = TrainingView(histories).user_parts(model.reranker.pair_users, until=until)
+        by_model.insert(0, reranked(model, map(training_events, parts), cross_fitted=cross_fitted))
+    contenders = (*statistics.baselines, untrained, *by_model)
+    ranked = ranked_rows(histories, name, settings.evaluation.users, until)
+    return SplitTask(name, split_histories(ranked, name), contenders, statistics)
 
 
-def sampled(histories: pa.Table, split: SplitName, users: int | None) -> pa.Table:
-    """The rows of at most ``users`` users (None: all) with a target on ``split``, the same ones in every run."""
-    if users is None:
-        return histories
-    return UserSample.of([with_target(histories, split)], users).rows(histories)
+def ranked_rows(histories: Snapshot, split: SplitName, users: int | None, until: Until = "train_length") -> pa.Table:
+    """The rows of at most ``users`` users (None: all) with a target on ``split``, the same ones in every run.
+
+    Besides them, PART_ROWS rows are in memory at a time. ``until`` validation_length: validation events count as
+    training events.
+    """
+    sample = UserSample()
+    if users is not None:
+        narrow = histories.batches(["user_id", "chunk", *LENGTHS[split]], PART_ROWS)
+        sample = UserSample.of((with_target(pa.Table.from_batches([batch]), split) for batch in narrow), users)
+    rows = [
+        sample.rows(with_target(pa.Table.from_batches([batch]), split))
+        for batch in histories.batches(COLUMNS, PART_ROWS)
+    ]
+    chosen = pa.concat_tables(rows) if rows else contract("user_histories").arrow_schema().empty_table()
+    return chosen if until == "train_length" else with_validation(chosen)
 
 
 def _item_ids(context: StageContext, model: Model) -> np.ndarray:

@@ -9,8 +9,6 @@ import numpy as np
 import pyarrow as pa
 from pandas.util import hash_array
 
-from learn_spark.data.splits.split import training_events
-
 HASH_KEY = "learn-spark users"[:16]  # pandas needs 16 characters
 
 
@@ -30,12 +28,6 @@ class UserSample:
     def rows(self, part: pa.Table) -> pa.Table:
         """The rows of ``part`` whose users are in the sample."""
         return part if self.highest is None else part.filter(pa.array(user_hashes(part["user_id"]) <= self.highest))
-
-
-def training_events_of(histories: pa.Table, users: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """``training_events`` of at most ``users`` users of ``histories`` (None: of all)."""
-    sample = UserSample() if users is None else UserSample.of([histories], users)
-    return training_events(sample.rows(histories))
 
 
 def lowest_hashes(user_ids: Iterable[pa.Array | pa.ChunkedArray], users: int) -> int | None:

@@ -78,10 +78,10 @@ class TrainingView:
         chosen = [sample.rows(with_validation_target(part)) for part in self.parts()]
         return pa.concat_tables(chosen)
 
-    def user_parts(self, users: int, *, until: Until = "train_length") -> Iterator[pa.Table]:
-        """The ``parts`` with the rows of at most ``users`` users, the same ones in every run."""
+    def user_parts(self, users: int | None, *, until: Until = "train_length") -> Iterator[pa.Table]:
+        """The ``parts`` with the rows of at most ``users`` users (None: all), the same ones in every run."""
         sample = UserSample()
-        if self.rows > users:
+        if users is not None and self.rows > users:
             narrow = self._snapshot.batches(["user_id", "chunk"], PART_ROWS)
             sample = UserSample.of((pa.Table.from_batches([batch]) for batch in narrow), users)
         for part in self.parts(until=until):

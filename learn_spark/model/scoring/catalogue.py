@@ -21,10 +21,8 @@ class Catalogue:
         if users.ndim != 2 or items.ndim != 2 or users.shape[1] != items.shape[1] or not len(items):
             raise ValueError(f"expected users [B, D] and items [N >= 1, D], got {users.shape} and {items.shape}")
         for name, vectors in {"users": users, "items": items}.items():
-            if not np.isfinite(vectors).all():
-                raise ValueError(
-                    f"{int((~np.isfinite(vectors)).sum())} of {vectors.size} values of {name} are not finite"
-                )
+            if unusable := _not_finite(vectors):
+                raise ValueError(f"{unusable} of {vectors.size} values of {name} are not finite")
         self.users = np.ascontiguousarray(users, dtype=np.float32)
         self.items = np.ascontiguousarray(items, dtype=np.float32)
         self.longest_item = float(np.sqrt(np.einsum("nd,nd->n", self.items, self.items, dtype=np.float64).max()))
@@ -46,6 +44,13 @@ class Catalogue:
             products = self.users[rows[part]].astype(np.float64) * self.items[positions[part]]
             scores[part] = products.sum(axis=1)
         return scores
+
+
+def _not_finite(vectors: np.ndarray) -> int:
+    """How many values of ``vectors`` [n, D] are not finite, checked block by block."""
+    step = max(1, EXACT_VALUES // max(1, vectors.shape[1]))
+    blocks = (vectors[start : start + step] for start in range(0, len(vectors), step))
+    return sum(block.size - int(np.isfinite(block).sum()) for block in blocks)
 
 
 def check_positions(users: int, items: int, targets: np.ndarray | None, seen: Sequence[np.ndarray]) -> None:

@@ -33,8 +33,6 @@ def top_k(
     if k < 1 or batch < 1:
         raise ValueError(f"k {k} and batch {batch} must be at least 1")
     catalogue = Catalogue(users, items)
-    index = faiss.IndexFlatIP(items.shape[1])
-    index.add(catalogue.items)
     check_positions(len(users), len(items), None, seen)
     lengths = np.array([len(s) for s in seen], dtype=np.int64)
     scores = np.full((len(users), k), -np.inf, dtype=np.float32)
@@ -46,7 +44,7 @@ def top_k(
         advance(len(rows))
         size = min(len(items), k + int(lengths[rows].max()) + MARGIN)
         while len(rows):
-            coarse, listed = search(index, catalogue.users[rows], size)
+            coarse, listed = search(catalogue.items, catalogue.users[rows], size)
             exact = catalogue.exact(np.repeat(rows, size), listed.reshape(-1)).reshape(listed.shape)
             exact[_is_seen(listed, [seen[i] for i in rows], len(items))] = -np.inf
             best = np.lexsort((listed, -exact), axis=1)[:, :k]
@@ -63,9 +61,9 @@ def top_k(
     return scores, positions
 
 
-def search(index: faiss.IndexFlatIP, users: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and positions [rows, size] as the float32 search finds them, best first."""
-    scores, positions = index.search(users, size)
+def search(items: np.ndarray, users: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and positions [rows, size] as the float32 search finds them, best first; ``items`` are not copied."""
+    scores, positions = faiss.knn(users, items, size, metric=faiss.METRIC_INNER_PRODUCT)
     return scores.astype(np.float64), positions
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,7 +57,7 @@ def test_rounding_in_the_search_decides_nothing(seed: int, monkeypatch: pytest.M
     items[:, 1] = 1000.0  # no user looks along it, but it widens the bound on rounding to 0.008
     slack = Catalogue(users, items).slack(np.arange(3))[0]
 
-    def search(index: faiss.IndexFlatIP, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(items: np.ndarray, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         scores = items[:, 0] + 0.5 * slack * generator.uniform(-1, 1, size=(len(rows), 500))
         best = np.argsort(-scores, axis=1)[:, :size]
         return np.take_along_axis(scores, best, axis=1), best
@@ -73,9 +72,9 @@ def _recorded_searches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]
     calls: list[tuple[int, int]] = []
     search = module.search
 
-    def recorded(index: faiss.IndexFlatIP, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def recorded(items: np.ndarray, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         calls.append((len(rows), size))
-        return search(index, rows, size)
+        return search(items, rows, size)
 
     monkeypatch.setattr(module, "search", recorded)
     return calls
