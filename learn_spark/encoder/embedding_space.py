@@ -125,7 +125,7 @@ def register_embedding_space(
     append_depending(
         path,
         contract("embedding_spaces"),
-        lambda: [] if any(registered["space_key"] == key for registered in read_rows(path)) else [row],
+        lambda: [] if any(registered["space_key"] == key for registered in read_rows(path, ["space_key"])) else [row],
     )
     return key
 

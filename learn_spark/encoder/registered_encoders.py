@@ -29,7 +29,11 @@ def register_encoder(workspace: Workspace, identity: EncoderIdentity) -> None:
     append_depending(
         path,
         contract("encoders"),
-        lambda: [] if any(registered["encoder_key"] == identity.key for registered in read_rows(path)) else [row],
+        lambda: (
+            []
+            if any(registered["encoder_key"] == identity.key for registered in read_rows(path, ["encoder_key"]))
+            else [row]
+        ),
     )
 
 

@@ -183,7 +183,7 @@ def add_rows(workspace: Workspace, rows: Sequence[LedgerRow]) -> list[LedgerRow]
     path = workspace.table("releases")
 
     def numbered() -> list[dict[str, object]]:
-        last = max((row["sequence"] for row in read_rows(path)), default=0)
+        last = max((row["sequence"] for row in read_rows(path, ["sequence"])), default=0)
         now = datetime.now(UTC)
         return [asdict(replace(row, sequence=last + place, written_at=now)) for place, row in enumerate(rows, 1)]
 

@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
 import learn_spark as ls
@@ -23,7 +25,9 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.storage.locks import LockedError
 from learn_spark.core.storage.path import S3Access, StoragePath, storage_path
+from learn_spark.core.tables import log, runs, snapshot
 from learn_spark.core.tables.contracts import all_tables, contract
+from learn_spark.core.tables.runs import all_runs, record
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import ledger, states
@@ -273,3 +277,42 @@ def test_runs_that_are_killed_in_hdfs_give_the_tables_of_a_run_that_is_not(
         last = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
         assert last.returncode == 0, last.stdout + last.stderr
     require_the_same(opened(whole), Workspace.existing(killed))
+
+
+def test_ten_thousand_runs_are_read_once_by_a_run_that_has_nothing_to_do(
+    road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = storage_path(tmp_path / "old")
+    road.copy(place)
+    settings = road.settings(*road.at(place, tmp_path / "scratch"))
+    workspace = opened(settings)
+    here = all_runs(workspace)
+    jobs = [one.job for one in here]
+    old = [
+        replace(here[0], run_id=f"old-{n}", job=jobs[n % len(jobs)], config_hash="other", outputs={}, sequence=n + 1)
+        for n in range(10_000)
+    ]
+    rows = [asdict(one) for one in (*old, *(replace(one, sequence=10_000 + one.sequence) for one in here))]
+    path = workspace.table("runs")
+    write_deltalake(str(path), pa.Table.from_pylist(rows, contract("runs").arrow_schema()), mode="overwrite")
+    monkeypatch.setattr(runs, "_read", {})  # as in a process of its own
+    reads: list[tuple[str, int]] = []
+    plain = runs.rows_of
+
+    def counted(table: DeltaTable, path: StoragePath, *given: Any, **more: Any) -> pa.Table:
+        rows = plain(table, path, *given, **more)
+        reads.append((path.name, rows.num_rows))
+        return rows
+
+    for module in (runs, log, snapshot):
+        monkeypatch.setattr(module, "rows_of", counted)
+    assert [one.stage.name for one in run(settings) if not one.up_to_date] == []
+    assert reads.count(("runs", 10_000 + len(here))) == 1
+    assert [table for table, _ in reads].count("runs") == 1
+    # A run that is recorded is the only row that is read then, and its files are few.
+    reads.clear()
+    record(workspace, replace(here[-1], run_id="new", sequence=None))
+    assert [one.run_id for one in all_runs(workspace)[-2:]] == [here[-1].run_id, "new"]
+    assert ("runs", 1) in reads
+    assert sum(rows for table, rows in reads if table == "runs") == 1
+    assert len(Snapshot.open(path).files) <= 9

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
+import pyarrow.dataset as ds
+
 from learn_spark.core.quality.gate import RuleResult
 from learn_spark.core.tables.contracts import TableRule, contract
 from learn_spark.core.tables.log import append_rows, read_rows
@@ -33,19 +35,28 @@ class StoredResult:
 
 def stored_results(workspace: Workspace) -> list[StoredResult]:
     """All rows of ``quality_results`` in the order of evaluation; none where the table does not exist."""
-    rows = [StoredResult(**row) for row in read_rows(workspace.table("quality_results"))]
+    return _read(workspace.table("quality_results"))
+
+
+def _read(path: str, where: ds.Expression | None = None) -> list[StoredResult]:
+    rows = [StoredResult(**row) for row in read_rows(path, where=where)]
     return sorted(rows, key=lambda row: (row.judged_at, row.run_id))
 
 
 class Results:
-    """All gate results of a workspace, read once."""
+    """The gate results of a workspace, those of a table read once."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.table("quality_results")
         # Table -> version -> run -> rows, each in the order of evaluation.
         self._by_table: dict[str, dict[int, dict[str, list[StoredResult]]]] = {}
         self._newest = datetime.min.replace(tzinfo=UTC)
-        self._add(stored_results(workspace))
+
+    def _of(self, table: str) -> dict[int, dict[str, list[StoredResult]]]:
+        if table not in self._by_table:
+            self._by_table[table] = {}
+            self._add(_read(self._path, ds.field("judged_table") == table))
+        return self._by_table[table]
 
     def _add(self, rows: Iterable[StoredResult]) -> None:
         for row in rows:
@@ -54,7 +65,7 @@ class Results:
             versions.setdefault(row.judged_version, {}).setdefault(row.run_id, []).append(row)
 
     def _runs(self, table: str, version: int) -> list[list[StoredResult]]:
-        return list(self._by_table.get(table, {}).get(version, {}).values())
+        return list(self._of(table).get(version, {}).values())
 
     def of_version(self, table: str, version: int, rules: Iterable[TableRule]) -> list[StoredResult] | None:
         """The newest evaluation of a table version by exactly these rules; None if there is none."""
@@ -70,7 +81,7 @@ class Results:
 
         Of several evaluations of a version, the newest is used.
         """
-        for older in sorted(self._by_table.get(table, {}), reverse=True):
+        for older in sorted(self._of(table), reverse=True):
             rows = self._runs(table, older)[-1]
             if older < version and all(row.passed or row.severity == "warn" for row in rows):
                 return older, {row.rule: row.observed for row in rows}
@@ -92,7 +103,8 @@ class Results:
         drifting: frozenset[str],
     ) -> None:
         """Append one row per rule."""
-        # Later than every earlier evaluation, under any clock: the order of the rows decides which one is the newest.
+        self._of(table)
+        # Later than every earlier evaluation of the table, under any clock: their order decides which is the newest.
         now = max(datetime.now(UTC), self._newest + timedelta(microseconds=1))
         rows = [
             StoredResult(

@@ -11,7 +11,19 @@ from learn_spark.core.tables.contracts import Contract
 from learn_spark.core.tables.snapshot import current_version
 
 # Tables of bookkeeping that get some rows in every run. No run reads one of their older versions.
-GROWING = frozenset({"runs", "quality_results", "raw_files", "releases"})
+GROWING = frozenset(
+    {
+        "runs",
+        "quality_results",
+        "raw_files",
+        "releases",
+        "encoders",
+        "embedding_spaces",
+        "evaluations",
+        "evaluation_slices",
+        "ad_metrics",
+    }
+)
 FOR_GOOD = "interval 36500 days"
 # Protocol of writers that know CHECK constraints, and of those that know the feed of changes too
 # (github.com/delta-io/delta/blob/master/PROTOCOL.md). deltalake would choose one that does not have checkConstraints.

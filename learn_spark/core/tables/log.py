@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from learn_spark.core.causes import is_storage_error
-from learn_spark.core.storage.path import StoragePath, storage_path
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import GROWING, commented_schema, create_table
 from learn_spark.core.tables.leases import require_leases
@@ -116,6 +117,20 @@ def _append(table: DeltaTable, contract: Contract, data: pa.Table, commit: Commi
     return table.version()
 
 
+def maintain(path: str) -> None:
+    """Write a table of many files as few, and a checkpoint of its log; nothing if there is no table.
+
+    Only for tables of ``GROWING``, which nothing but this module writes, and of which no older version is read.
+    """
+    try:
+        table = open_table(path)
+    except TableNotFoundError:
+        return
+    if len(table.file_uris()) > _MOST_FILES:
+        table.optimize.compact()
+    table.create_checkpoint()
+
+
 @contextmanager
 def _naming(contract: Contract) -> Iterator[None]:
     try:
@@ -166,21 +181,27 @@ def check_columns(table: DeltaTable | str, contract: Contract) -> None:
         )
 
 
-def read_rows(path: str) -> list[dict[str, Any]]:
-    """All rows, with maps as dicts; an empty list if the table does not exist.
+def read_rows(
+    path: str, columns: Sequence[str] | None = None, where: ds.Expression | None = None
+) -> list[dict[str, Any]]:
+    """All rows, or those that satisfy ``where``, with ``columns`` only, and with maps as dicts; an empty list if the
+    table does not exist. ``where`` must not compare texts of more than 32 characters, after which statistics end.
 
-    At an address, rows are kept in memory until the table has another version, which one request tells.
+    At an address, all rows are kept in memory until the table has another version, which one request tells.
     """
     place = storage_path(path)
-    if place.is_local:
-        return _read_rows(place)
+    if place.is_local or columns is not None or where is not None:
+        try:
+            return as_dicts(rows_of(open_table(place), place, None if columns is None else list(columns), where))
+        except TableNotFoundError:
+            return []
     version = current_version(place)
     if version is None:
         _opened.pop(place, None)
         return []
     known = _read_before.get(place)
     if known is None or known[0] != version:
-        known = _read_before[place] = (version, _read_rows(place, version))
+        known = _read_before[place] = (version, as_dicts(rows_of(open_table(place, version), place)))
     return [dict(row) for row in known[1]]
 
 
@@ -199,6 +220,7 @@ def _at_version(path: StoragePath, version: int) -> DeltaTable:
     return table if table.version() == version else open_table(path, version)
 
 
+<<<<<<< HEAD
 def _read_rows(path: StoragePath, version: int | None = None) -> list[dict[str, Any]]:
     try:
         table = open_table(path) if version is None else _at_version(path, version)
@@ -209,3 +231,9 @@ def _read_rows(path: StoragePath, version: int | None = None) -> list[dict[str, 
         _opened[path] = table
     maps = [field.name for field in rows.schema if pa.types.is_map(field.type)]
     return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in rows.to_pylist()]
+=======
+def as_dicts(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of an Arrow table, with maps as dicts."""
+    maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
+    return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in table.to_pylist()]
+>>>>>>> 9f7f515 (Ledgers: runs are read once a process, then only what came since; log tables by columns and rows)

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.dataset as ds
+
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_depending, read_rows
-from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.log import append_depending, as_dicts
+from learn_spark.core.tables.snapshot import Snapshot, commit_mark, open_table, rows_of
 from learn_spark.core.tables.workspace import Workspace
 
 MODELS = "models/"  # prefix of an output that is a model; the rest is its id
@@ -59,9 +62,45 @@ def record(workspace: Workspace, run: Run) -> None:
 def all_runs(workspace: Workspace) -> list[Run]:
     """All recorded runs, oldest first: in the order of writing, and not by the clocks of their machines.
 
+    The table is read once a process, and then only what was written since.
+
     Rows of version 0.2, which have no sequence, come first, by their start times.
     """
-    runs = [Run(**row) for row in read_rows(workspace.table("runs"))]
+    path = workspace.table("runs")
+    mark, read = commit_mark(path), _read.get(path)
+    if mark is None:
+        return []
+    if read is None or read.mark != mark:
+        read = _read[path] = _read_runs(path, mark, read)
+    return list(read.runs)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Runs that this process has read: of which table, and up to which commit."""
+
+    table_id: str
+    mark: tuple[int, int]
+    runs: tuple[Run, ...]
+
+
+_read: dict[str, _Read] = {}
+
+
+def _read_runs(path: str, mark: tuple[int, int], before: _Read | None) -> _Read:
+    """The runs, of which only those are read that were written since ``before``."""
+    table = open_table(path)
+    table_id = str(table.metadata().id)
+    if before is not None and before.table_id == table_id and before.runs and before.runs[-1].sequence:
+        last = before.runs[-1].sequence
+        runs = (*before.runs, *_sorted(rows_of(table, path, where=ds.field("sequence") > last)))
+        if runs[-1].sequence == len(runs):
+            return _Read(table_id, mark, runs)
+    return _Read(table_id, mark, tuple(_sorted(rows_of(table, path))))
+
+
+def _sorted(rows: pa.Table) -> list[Run]:
+    runs = (Run(**row) for row in as_dicts(rows))
     return sorted(runs, key=lambda run: (run.sequence or 0, run.started_at, run.run_id))
 
 

@@ -66,6 +66,18 @@ def versions_looked_up_once(known: dict[str, int | None]) -> Iterator[None]:
         _known_versions.reset(token)
 
 
+def commit_mark(path: str) -> tuple[int, int] | None:
+    """A mark of the newest commit, which changes with every commit; None if there is no table.
+
+    Version, and on this machine the time of the file too: a folder that was put back may have the same version.
+    """
+    place, version = storage_path(path), current_version(path)
+    if version is None:
+        return None
+    commit = (place / "_delta_log" / f"{version:020d}.json").entry() if place.is_local else None
+    return version, 0 if commit is None else commit.changed_ns
+
+
 def commit_time(path: str, version: int) -> datetime:
     """The commit time (UTC) of a version, from the log. Raises SnapshotError if the log no longer has it."""
     for candidate, time in _commits(path):
@@ -91,15 +103,18 @@ def _commits(path: str) -> Iterator[tuple[int, datetime]]:
         yield int(commit["version"]), datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
 
 
-def rows_of(table: DeltaTable, path: str, columns: list[str] | None = None) -> pa.Table:
-    """All rows of an open table, which is that at ``path``.
+def rows_of(
+    table: DeltaTable, path: str, columns: list[str] | None = None, where: ds.Expression | None = None
+) -> pa.Table:
+    """All rows of an open table, which is that at ``path``, or those that satisfy ``where``: files whose statistics
+    exclude it are not read.
 
     Read through Arrow's file system: that of deltalake calls Python from Arrow's threads, and a thread that is still
     busy at the end of the interpreter aborts the process.
     """
     place = storage_path(path)
     below = SubTreeFileSystem(place.inner, place.file_system)
-    return table.to_pyarrow_table(columns=columns, filesystem=below)
+    return table.to_pyarrow_table(columns=columns, filesystem=below, filters=where)
 
 
 def open_version(path: str, version: int | None = None) -> DeltaTable:

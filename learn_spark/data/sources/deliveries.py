@@ -51,7 +51,7 @@ def new_files(
     """
     newest: dict[str, tuple[datetime, str, str]] = {}
     broken: set[tuple[str, str]] = set()
-    for row in read_rows(workspace.table("raw_files")):
+    for row in read_rows(workspace.table("raw_files"), ["file", "state", "reader", "error", "read_at"]):
         state = "" if skipped_too and row["error"] is not None else row["state"]
         entry = (row["read_at"], state, row["reader"])
         newest[row["file"]] = max(entry, newest.get(row["file"], entry))
@@ -101,7 +101,7 @@ def remember(
     """
     path = workspace.table("raw_files")
     # Later than every earlier row, under any clock: the newest row of a file has its state.
-    newest = max((row["read_at"] for row in read_rows(path)), default=datetime.min.replace(tzinfo=UTC))
+    newest = max((row["read_at"] for row in read_rows(path, ["read_at"])), default=datetime.min.replace(tzinfo=UTC))
     now = max(datetime.now(UTC), newest + timedelta(microseconds=1))
     append_rows(
         path,
