@@ -114,11 +114,14 @@ def retain(
     keep: Annotated[int, typer.Option("--releases", min=1, help="Number of newest releases to keep.")] = 5,
     days: Annotated[int, typer.Option("--days", min=0, help="Days to keep files, models and checkpoints.")] = 7,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the listed objects.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list paths and bytes (the default).")] = False,
     wait: WaitOption = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """List unused releases, models, checkpoints, embeddings and files; delete them with --delete."""
+    """List unused releases, models, checkpoints, embeddings, reports, logs, caches and files; delete with --delete."""
+    if delete and dry_run:
+        raise typer.BadParameter("give --delete or --dry-run, not both")
 
     def work(opened: Opened) -> None:
         from learn_spark.pipeline.retain import retain

@@ -1,4 +1,4 @@
-"""Retention: finds and deletes old releases, and the models, embeddings and files that nothing else needs."""
+"""Retention: finds and deletes old releases, and the models, embeddings, records and files that nothing else needs."""
 
 from __future__ import annotations
 
@@ -8,25 +8,36 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from learn_spark.core.console import Reporter
+from learn_spark.core.quality.table_gate import gate_title
 from learn_spark.core.settings import Settings
+from learn_spark.core.stages.context import SparkHolder
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.storage.worker_files import FOLDER as WORKER_FILES
 from learn_spark.core.table_text import Cell
+from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables
+from learn_spark.core.tables.create import GROWING
+from learn_spark.core.tables.log import maintain
 from learn_spark.core.tables.runs import Run, all_runs
-from learn_spark.core.tables.snapshot import current_version, open_table
+from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use
 from learn_spark.features.ledger import LedgerRow, expire, ledger, states
 from learn_spark.features.read import KEYS
 from learn_spark.pipeline.locks import whole_workspace
+from learn_spark.pipeline.records import Limits, old_records, runs_in_use
+
+_OF_ROWS = ("embeddings", "quarantine")
 
 
 @dataclass(frozen=True)
 class Removable:
-    """An object that may be deleted; ``kind``: release, folder, embeddings or files.
+    """An object that may be deleted; ``kind``: release, folder, record, embeddings, quarantine or files.
 
-    ``size``: in rows for embeddings, else in bytes; 0 for a release.
+    ``size``: in rows for embeddings and quarantine, else in bytes; 0 for a release. ``name``: of a record its path.
     """
 
     kind: str
@@ -50,7 +61,8 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
     Backfilled releases are kept until they are withdrawn. Withdrawn releases, refused staged rows, unfinished
     trainings, models and removed files of tables are kept for ``days`` days. Also kept are, of kept releases, the
     feature table versions from the oldest on (for their change feed), input table versions, models, encoders and
-    indexes; and the inputs and outputs of the newest run of every stage.
+    indexes; the inputs and outputs of the newest run of every stage; and pages and settings of all these. How long
+    reports, logs, caches and refused rows are kept is in the settings (``retention``).
     """
     now, rows = datetime.now(UTC), ledger(workspace)
     limit = now - timedelta(days=days)
@@ -60,7 +72,7 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
     kept |= {name: row for name, row in newest_rows.items() if row.status == "backfilled"}
     kept |= {n: row for n, row in newest_rows.items() if row.status == "withdrawn" and row.written_at > limit}
     old = [row for name, row in newest_rows.items() if name not in kept and row.status != "expired"]
-    last = list({run.job: run for run in all_runs(workspace) if run.status == "done"}.values())
+    last = _newest_runs(all_runs(workspace))
     models = {row.model_id for row in kept.values()} | _models_of(last)
     removable = [Removable("release", row.release_id, _why_release(row, releases, days), 0) for row in old]
     removable += _folders(workspace, kept, models, limit)
@@ -70,6 +82,8 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
         unused = [key for key in keys_in_use(workspace, settings, without=without) if not key.used_by]
         removable += [Removable("embeddings", key.encoder_key, f"nothing uses {key.model}", key.rows) for key in unused]
     versions = _versions(workspace, kept.values(), last)
+    removable += _records(workspace, settings, rows, kept, models, versions, now)
+    removable += _refused(workspace, settings, now)
     for table, keep in versions.items():
         files = _vacuum(workspace, table, keep, days * 24, dry_run=True)
         if files:
@@ -91,24 +105,25 @@ def retain(
     with whole_workspace(workspace, "a run of retain", wait=wait, say=console.say):
         plan = plan_retention(workspace, settings, releases=releases, days=days)
         rows: list[list[Cell]] = [
-            [one.kind, one.name, one.size or None, "rows" if one.kind == "embeddings" else "bytes", one.why]
+            [one.kind, one.name, one.size or None, "rows" if one.kind in _OF_ROWS else "bytes", one.why]
             for one in plan.removable
         ]
         console.table("Unused objects", ["kind", "name", "size", "unit", "reason"], rows, name="unused")
         if not rows:
             console.line("nothing to delete")
         elif delete:
-            apply_retention(workspace, plan)
+            apply_retention(workspace, settings, plan)
             console.line("deleted")
         else:
             console.line("nothing was deleted; --delete deletes these objects")
     return plan
 
 
-def apply_retention(workspace: Workspace, plan: Retention) -> None:
+def apply_retention(workspace: Workspace, settings: Settings, plan: Retention) -> None:
     """Delete the objects of ``plan``. The caller must have taken the workspace's lock before planning.
 
     Releases are marked as expired first, so that no consumer reads a partly deleted one; files of tables come last.
+    Then the log tables are written as few files, and their logs get a checkpoint.
     """
     by_kind: dict[str, list[str]] = {}
     for one in plan.removable:
@@ -117,16 +132,68 @@ def apply_retention(workspace: Workspace, plan: Retention) -> None:
         expire(workspace, by_kind["release"])
     for name in by_kind.get("folder", []):
         (workspace.place / name).remove()
+    for name in by_kind.get("record", []):
+        storage_path(name, workspace.place.s3).remove()
+    if by_kind.get("quarantine"):
+        _delete_refused(workspace, settings, by_kind["quarantine"][0])
     if by_kind.get("embeddings"):
         forget(workspace, by_kind["embeddings"])
     for table in by_kind.get("files", []):
         _vacuum(workspace, table, plan.keep_versions[table], plan.hours, dry_run=False)
+    # Of ad_metrics the newest run of rank_ads names the version, which it would not find any more.
+    for table in sorted(GROWING - {"ad_metrics"}):
+        maintain(workspace.table(table))
+
+
+def _records(
+    workspace: Workspace,
+    settings: Settings,
+    rows: Sequence[LedgerRow],
+    kept: Mapping[str, LedgerRow],
+    models: Iterable[str],
+    versions: Mapping[str, Sequence[int]],
+    now: datetime,
+) -> list[Removable]:
+    runs = all_runs(workspace)
+    named = {row.run_id for row in rows if row.release_id in kept}
+    named |= {value for run in _newest_runs(runs) for side in (run.inputs, run.outputs) for value in side.values()}
+    ranker = getattr(settings.ranking, "ranker", None)
+    in_use = runs_in_use(runs, {*named, *({ranker} if ranker else ())}, models)
+    pages = {table: [gate_title(table, version) for version in keep] for table, keep in versions.items()}
+    pages["release"] = [f"release {name}" for name in kept]
+    age = settings.retention
+    limits = Limits(now - timedelta(days=age.records_days), now - timedelta(days=age.cache_days))
+    old = old_records(workspace, runs, in_use, pages, limits)
+    return [Removable("record", str(one.path), one.why, one.size) for one in old]
+
+
+def _refused(workspace: Workspace, settings: Settings, now: datetime) -> list[Removable]:
+    """The refused rows of runs that started before the limit, which the ids of runs begin with; ``name``: the limit."""
+    path, days = workspace.table("quarantine"), settings.retention.quarantine_days
+    if days is None or current_version(path) is None:
+        return []
+    limit = f"{now - timedelta(days=days):%Y%m%dT%H%M%S}"
+    old = sum(pc.sum(pc.less(b["run_id"], limit)).as_py() or 0 for b in Snapshot.open(path).batches(["run_id"], 65_536))
+    return [Removable("quarantine", limit, f"refused more than {days} days ago", old)] if old else []
+
+
+def _delete_refused(workspace: Workspace, settings: Settings, limit: str) -> None:
+    """By Spark, which writes this table: deltalake cannot check its constraint."""
+    holder = SparkHolder(settings, verbose=False)
+    try:
+        delta.delta_table(holder.get(workspace), workspace.table("quarantine")).delete(f"run_id < '{limit}'")
+    finally:
+        holder.stop()
 
 
 def _why_release(row: LedgerRow, releases: int, days: int) -> str:
     if row.status == "withdrawn":
         return f"withdrawn {row.written_at:%Y-%m-%d}, more than {days} days ago"
     return f"older than the newest {releases}"
+
+
+def _newest_runs(runs: Iterable[Run]) -> list[Run]:
+    return list({run.job: run for run in runs if run.status == "done"}.values())
 
 
 def _models_of(runs: Iterable[Run]) -> set[str]:

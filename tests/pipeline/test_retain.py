@@ -15,7 +15,9 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
 from learn_spark.core.storage.locks import LockedError
-from learn_spark.core.tables.runs import Run, record
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.runs import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.encoder.identity import identify
 from learn_spark.features.ledger import NoReleaseError
@@ -47,7 +49,8 @@ def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
     workspace, root = published.workspace, published.workspace.root
     llm = folder(tmp_path / "llm", old=False)
     (llm / "model.safetensors").write_bytes(b"weights")
-    settings = load_settings(write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=root, model=llm))
+    config = write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=root, model=llm)
+    settings = load_settings(config, ["retention.quarantine_days=30"])
     # r4 is in force; r3 was withdrawn long ago. All are of the model m; the newest training wrote another.
     removable = [
         folder(root / name, old=True) for name in ("indexes/r1", "models/old", "models/unfinished/a", "staged/x")
@@ -62,6 +65,20 @@ def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
     for key in keys:
         row = {"encoder_key": key, "text_key": "t", "embedding": [1.0], "n_tokens": 1}
         plant(workspace, "text_embeddings", [row])
+    # Settings of the newest training stay; those of a run that nothing comes from go, and so do old refused rows.
+    records = [root / "reports/gone.html", root / "runs/gone/settings.yaml", root / "runs/t/settings.yaml"]
+    for one in records:
+        one.parent.mkdir(parents=True, exist_ok=True)
+        one.write_text("text")
+        os.utime(one, (OLD - 300 * 86_400, OLD - 300 * 86_400))
+    refused = {"row_id": "a", "source_table": "items", "raw": "{}", "reasons": ["r"], "occurrences": 1}
+    old_refused = refused | {"row_id": "b", "run_id": new_run_id(DAYS[0])}
+    rows = [refused | {"run_id": new_run_id()}, old_refused]
+    delta.append(
+        spark.createDataFrame(rows, contract("quarantine").spark_schema()),
+        workspace.table("quarantine"),
+        contract("quarantine"),
+    )
     path = workspace.table("user_features")
     of_r1 = {Path(file).name for file in Snapshot.open(path, published.rows[0].version("user_features")).files}
     before, vectors = files(path), {name: published.read(release=name) for name in ("r2", "r4")}
@@ -74,7 +91,11 @@ def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
         run(delete=True)
     shown = {("release", "r1"), ("release", "r3"), ("embeddings", "stale")}
     shown |= {("folder", str(one.relative_to(root))) for one in removable}
-    assert run(delete=False) == shown
+    shown |= {("record", str(one)) for one in (records[0], records[1].parent)}
+    first = run(delete=False)
+    (limit,) = (name for kind, name in first if kind == "quarantine")
+    assert first == shown | {("quarantine", limit)}
+    assert limit > new_run_id(DAYS[0])
     assert files(path) == before
     assert all(one.is_dir() for one in (*removable, *kept))
     assert set(published.read(release="r1")) == {"a", "b", "c"}
@@ -84,6 +105,9 @@ def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
         os.utime(one / "manifest.json", (time.time() + 3600, time.time() + 3600))
     deleted = run(delete=True)
     assert shown <= deleted
+    assert [one.exists() for one in records] == [False, False, True]
+    quarantine = Snapshot.open(workspace.table("quarantine")).to_arrow()
+    assert quarantine["row_id"].to_pylist() == ["a"]
     assert ("files", "user_features") in deleted
     assert not any(one.exists() for one in removable)
     assert all(one.is_dir() for one in kept)

@@ -120,7 +120,7 @@ class TableGate:
             observed,
             [_bounds(rule) for rule in rules if rule.name not in unmeasured],
             self._folder,
-            title=_title(table, version),
+            title=gate_title(table, version),
         )
         left = [rule for rule in rules if rule.name in unmeasured]
         passed = [RuleResult(r.name, r.least, r.most, r.meaning, None, True, r.severity) for r in left]
@@ -164,7 +164,7 @@ class TableGate:
             RuleResult(row.rule, row.least, row.most, row.meaning, row.observed, row.passed, row.severity)
             for row in stored
         )
-        title = _title(table, version)
+        title = gate_title(table, version)
         GateReport(table, title, results, page_path(self._folder, table, title)).require()
         return None
 
@@ -187,7 +187,8 @@ def _given_differs(stored: Iterable[StoredResult], rules: Iterable[TableRule], g
     return any(r.given is not None and r.given in given and given[r.given] != observed[r.name] for r in rules)
 
 
-def _title(table: str, version: int) -> str:
+def gate_title(table: str, version: int) -> str:
+    """The title of an evaluation of a table version, and of its page."""
     return f"{table} @ {version}"
 
 

@@ -77,6 +77,18 @@ class QualitySettings(Section):
     --set quality.rules.interactions.age_days.most=2."""
 
 
+class RetentionSettings(Section):
+    """How long ``learn-spark retain`` keeps what no kept release, model, report or newest run refers to."""
+
+    records_days: Count = 180
+    """Days to keep reports, pages of gates, settings of runs, rankings, studies and searches."""
+    cache_days: Count = 30
+    """Days to keep logs, and what lies in caches beside the newest copy of each kind."""
+    quarantine_days: Count | None = None
+    """Days to keep refused rows, raw data of persons among them, also where their item has not arrived; null: for
+    good."""
+
+
 class PipelineSettings(Section):
     """The stages of ``learn-spark run``."""
 

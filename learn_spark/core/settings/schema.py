@@ -22,6 +22,7 @@ from learn_spark.core.settings.platform import (
     CatalogSettings,
     PipelineSettings,
     QualitySettings,
+    RetentionSettings,
     SparkSettings,
     StorageSettings,
 )
@@ -51,6 +52,8 @@ class Settings(Section):
     """Names of the tables for SQL."""
     quality: QualitySettings = QualitySettings()
     """The quality gates."""
+    retention: RetentionSettings = RetentionSettings()
+    """What ``learn-spark retain`` keeps, and for how long."""
     text: TextSettings = TextSettings()
     """The text of an item."""
     encoder: EncoderSettings
