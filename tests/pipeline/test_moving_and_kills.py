@@ -297,14 +297,14 @@ def test_ten_thousand_runs_are_read_once_by_a_run_that_has_nothing_to_do(
     write_deltalake(str(path), pa.Table.from_pylist(rows, contract("runs").arrow_schema()), mode="overwrite")
     monkeypatch.setattr(runs, "_read", {})  # as in a process of its own
     reads: list[tuple[str, int]] = []
-    plain = runs.rows_of
+    plain = snapshot.rows_of
 
     def counted(table: DeltaTable, path: StoragePath, *given: Any, **more: Any) -> pa.Table:
         rows = plain(table, path, *given, **more)
         reads.append((path.name, rows.num_rows))
         return rows
 
-    for module in (runs, log, snapshot):
+    for module in (log, snapshot):
         monkeypatch.setattr(module, "rows_of", counted)
     assert [one.stage.name for one in run(settings) if not one.up_to_date] == []
     assert reads.count(("runs", 10_000 + len(here))) == 1

@@ -16,7 +16,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from learn_spark.core.causes import is_storage_error
-from learn_spark.core.storage.path import storage_path
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import GROWING, commented_schema, create_table
 from learn_spark.core.tables.leases import require_leases
@@ -197,16 +197,21 @@ def read_rows(
             return []
     version = current_version(place)
     if version is None:
-        _opened.pop(place, None)
+        forget_log(place)
         return []
     known = _read_before.get(place)
     if known is None or known[0] != version:
-        known = _read_before[place] = (version, as_dicts(rows_of(open_table(place, version), place)))
+        known = _read_before[place] = (version, as_dicts(rows_of_newest(place, version)[1]))
     return [dict(row) for row in known[1]]
 
 
 _read_before: dict[str, tuple[int, list[dict[str, Any]]]] = {}
 _opened: dict[str, DeltaTable] = {}
+
+
+def forget_log(path: str) -> None:
+    """Forget what was read of the log of a table that does not exist any more."""
+    _opened.pop(path, None)
 
 
 def _at_version(path: StoragePath, version: int) -> DeltaTable:
@@ -220,20 +225,18 @@ def _at_version(path: StoragePath, version: int) -> DeltaTable:
     return table if table.version() == version else open_table(path, version)
 
 
-<<<<<<< HEAD
-def _read_rows(path: StoragePath, version: int | None = None) -> list[dict[str, Any]]:
-    try:
-        table = open_table(path) if version is None else _at_version(path, version)
-    except TableNotFoundError:
-        return []
-    rows = rows_of(table, path)
-    if version is not None:
+def rows_of_newest(path: StoragePath, version: int, where: ds.Expression | None = None) -> tuple[str, pa.Table]:
+    """(id of the table, its rows that satisfy ``where``) at its newest ``version``; at an address by the log that this
+    process has read before, and the commits since.
+    """
+    table = open_table(path) if path.is_local else _at_version(path, version)
+    rows = rows_of(table, path, where=where)
+    if not path.is_local:
         _opened[path] = table
-    maps = [field.name for field in rows.schema if pa.types.is_map(field.type)]
-    return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in rows.to_pylist()]
-=======
+    return str(table.metadata().id), rows
+
+
 def as_dicts(table: pa.Table) -> list[dict[str, Any]]:
     """The rows of an Arrow table, with maps as dicts."""
     maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
     return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in table.to_pylist()]
->>>>>>> 9f7f515 (Ledgers: runs are read once a process, then only what came since; log tables by columns and rows)

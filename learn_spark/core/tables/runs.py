@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_depending, as_dicts
-from learn_spark.core.tables.snapshot import Snapshot, commit_mark, open_table, rows_of
+from learn_spark.core.tables.log import append_depending, as_dicts, forget_log, rows_of_newest
+from learn_spark.core.tables.snapshot import Snapshot, commit_mark
 from learn_spark.core.tables.workspace import Workspace
 
 MODELS = "models/"  # prefix of an output that is a model; the rest is its id
@@ -69,6 +70,8 @@ def all_runs(workspace: Workspace) -> list[Run]:
     path = workspace.table("runs")
     mark, read = commit_mark(path), _read.get(path)
     if mark is None:
+        _read.pop(path, None)
+        forget_log(path)
         return []
     if read is None or read.mark != mark:
         read = _read[path] = _read_runs(path, mark, read)
@@ -87,16 +90,16 @@ class _Read:
 _read: dict[str, _Read] = {}
 
 
-def _read_runs(path: str, mark: tuple[int, int], before: _Read | None) -> _Read:
+def _read_runs(path: StoragePath, mark: tuple[int, int], before: _Read | None) -> _Read:
     """The runs, of which only those are read that were written since ``before``."""
-    table = open_table(path)
-    table_id = str(table.metadata().id)
-    if before is not None and before.table_id == table_id and before.runs and before.runs[-1].sequence:
-        last = before.runs[-1].sequence
-        runs = (*before.runs, *_sorted(rows_of(table, path, where=ds.field("sequence") > last)))
-        if runs[-1].sequence == len(runs):
+    if before is not None and before.runs and before.runs[-1].sequence:
+        sequence = ds.field("sequence")
+        table_id, new = rows_of_newest(path, mark[0], (sequence > before.runs[-1].sequence) | sequence.is_null())
+        runs = (*before.runs, *_sorted(new))
+        if table_id == before.table_id and not new["sequence"].null_count and runs[-1].sequence == len(runs):
             return _Read(table_id, mark, runs)
-    return _Read(table_id, mark, tuple(_sorted(rows_of(table, path))))
+    table_id, rows = rows_of_newest(path, mark[0])
+    return _Read(table_id, mark, tuple(_sorted(rows)))
 
 
 def _sorted(rows: pa.Table) -> list[Run]:

@@ -116,9 +116,9 @@ def test_reading_many_times_never_aborts_the_interpreter_at_its_end(tmp_path: Pa
         record(workspace, run("a", minute=minute))
     code = (
         "import sys\n"
-        "from learn_spark.core.tables.runs import all_runs\n"
+        "from learn_spark.core.tables.log import read_rows\n"
         "from learn_spark.core.tables.workspace import Workspace\n"
-        "for _ in range(5): all_runs(Workspace.open(sys.argv[1]))"
+        "for _ in range(5): read_rows(Workspace.open(sys.argv[1]).table('runs'))"
     )
     for _ in range(6):
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
