@@ -49,7 +49,10 @@ class BlendingSettings(Section):
     reach: Count = 10
     """Number of the user's last events whose texts are compared with an item's."""
     users: Count = 10_000
-    """Maximum number of validation users in the fit; each is scored against the whole catalogue."""
+    """Maximum number of validation users in the fit."""
+    items: Count = 200_000
+    """Maximum number of items that these users are scored against, besides all targets: a sample that is the same in
+    every run; all items where there are fewer."""
     rare: Annotated[float, Field(ge=0.0)] = 0.0
     """The weight of a target in the fit is (1 + n) ^ -rare for an item with n events; above 0, rare items weigh
     more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Candidates:
 
     ``queries``: the users. ``means`` [B, C]: unit mean content of each user's last events. ``catalogue`` [N, D]: the
     tower's vectors; ``content`` [N, C]: unit content; ``counts`` [N]: training events. ``temperature``: the tower's.
+    ``stands_for`` [N]: the number of items that each represents in the softmax, 1 for every target (None: 1 for all).
     """
 
     queries: QueryBatch
@@ -38,12 +39,11 @@ class Candidates:
     content: np.ndarray
     counts: np.ndarray
     temperature: float
+    stands_for: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Candidates:
         """The candidates of the users ``rows`` [R]."""
-        return Candidates(
-            self.queries.take(rows), self.means[rows], self.catalogue, self.content, self.counts, self.temperature
-        )
+        return replace(self, queries=self.queries.take(rows), means=self.means[rows])
 
 
 def fit_frequency_weights(
@@ -156,6 +156,8 @@ def _derivatives(
         item_knots = block.knots
         score, likeness = block.measures()
         utility = score * (item_knots @ a) + item_knots @ b + likeness * (item_knots @ c)
+        if block.candidates.stands_for is not None:
+            utility += torch.from_numpy(np.log(block.candidates.stands_for)).float()
         utility[block.hidden] = -torch.inf
         norm = torch.logsumexp(utility, dim=1)
         probability = torch.exp(utility - norm.unsqueeze(1))

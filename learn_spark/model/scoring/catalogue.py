@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from pandas.util import hash_array
 
 from learn_spark.core.ragged import concatenate_rows
 
 EXACT_VALUES = 1 << 22  # products in memory at once when scores are computed in float64
+
+
+def sampled_positions(n_items: int, most: int, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(increasing positions [S], how many items each stands for [S]) of all ``targets`` and a sample of other items.
+
+    All of 0..n_items-1 where there are at most ``most``; else ``most`` of the others, those with the lowest hashes. A
+    target stands for itself. A softmax whose terms are multiplied by these numbers estimates that over the catalogue
+    (McFadden 1978, sampling of alternatives).
+    """
+    certain = np.unique(targets)
+    others = np.setdiff1d(np.arange(n_items), certain, assume_unique=True)
+    if n_items <= most or len(others) <= most:
+        return np.arange(n_items), np.ones(n_items)
+    sampled = others[np.argpartition(hash_array(others.astype(np.uint64)), most)[:most]]
+    positions = np.concatenate([certain, sampled])
+    stands_for = np.concatenate([np.ones(len(certain)), np.full(most, len(others) / most)])
+    order = np.argsort(positions)
+    return positions[order], stands_for[order]
 
 
 class Catalogue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +41,23 @@ class QueryBatch:
         return QueryBatch(
             self.users[rows], self.items[rows], self.lengths[rows], self.targets[target_rows], offsets, hidden, fresh
         )
+
+    def within(self, positions: np.ndarray) -> QueryBatch:
+        """The batch over the catalogue's rows ``positions`` [S], increasing.
+
+        Targets and hidden items are numbered among them, and hidden ones outside are left out. ``items`` keep their
+        positions in the whole catalogue.
+
+        Raises ValueError where a target is not among ``positions``.
+        """
+        rows, hidden = concatenate_rows(self.hidden)
+        places = np.minimum(np.searchsorted(positions, hidden), len(positions) - 1)
+        inside = positions[places] == hidden
+        starts = np.searchsorted(rows[inside], np.arange(1, len(self.hidden)))
+        targets = np.searchsorted(positions, self.targets)
+        if not np.array_equal(positions[np.minimum(targets, len(positions) - 1)], self.targets):
+            raise ValueError(f"{len(positions)} positions of a catalogue lack targets")
+        return replace(self, targets=targets, hidden=np.split(places[inside], starts))
 
     @property
     def owners(self) -> np.ndarray:

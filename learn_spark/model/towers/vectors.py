@@ -51,14 +51,18 @@ def user_vectors(
 
 
 @torch.inference_mode()
-def item_vectors(tower: Tower, batch: int = 4096) -> np.ndarray:
-    """Vectors [N, D] of every item 1..N of the tower's catalogue."""
+def item_vectors(tower: Tower, batch: int = 4096, *, positions: np.ndarray | None = None) -> np.ndarray:
+    """Vectors [N, D] float32 of every item 1..N of the tower's catalogue, 4 D bytes an item.
+
+    With ``positions`` [S] (item_index - 1), only of these items.
+    """
     device = next(tower.parameters()).device
-    parts = [
-        tower.items(torch.arange(start, min(start + batch, tower.n_items + 1), device=device)).float().cpu().numpy()
-        for start in range(1, tower.n_items + 1, batch)
-    ]
-    return np.concatenate(parts)
+    items = torch.arange(1, tower.n_items + 1) if positions is None else torch.from_numpy(positions + 1)
+    vectors = np.empty((len(items), tower.output_dim), np.float32)
+    for start in range(0, len(items), batch):
+        part = items[start : start + batch].to(device)
+        vectors[start : start + batch] = tower.items(part).float().cpu().numpy()
+    return vectors
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

@@ -21,12 +21,13 @@ from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.fit import fit_heads, passes
 from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.reranking.reranker import Reranker
+from learn_spark.model.scoring.catalogue import sampled_positions
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.scoring.queries import query_batch
 from learn_spark.model.store import ModelBlending
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
-from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
+from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors, windows
 
 Metrics = dict[str, float]
 
@@ -101,24 +102,33 @@ def fit_blending(
     """
     window, split = settings.objective.history, held_out.split
     hidden = split.hidden(settings.evaluation.mask_history)
-    unit = unit_rows(tower.bound.astype(np.float32))
     users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
+    ranked, stands_for = sampled_positions(tower.n_items, blending_settings.items, split.every_target.positions)
     candidates = Candidates(
-        query_batch(split, users, hidden, blending_settings.reach),
-        mean_vectors(unit, split.items, split.lengths, blending_settings.reach),
-        item_vectors(tower),
-        unit[1:],
-        held_out.events,
+        query_batch(split, users, hidden, blending_settings.reach).within(ranked),
+        _mean_content(tower, split, blending_settings.reach),
+        item_vectors(tower, positions=ranked),
+        unit_rows(tower.bound[ranked + 1].astype(np.float32)),
+        held_out.events[ranked],
         temperature,
+        stands_for,
     )
     console.say("fitting the blending weights")
     frequency_weights, folds = fit_frequency_weights(
         candidates, split.user_ids, blending_settings, seed=settings.training.seed
     )
-    blending = ModelBlending(frequency_weights, folds, candidates.counts, blending_settings.reach, temperature)
+    blending = ModelBlending(frequency_weights, folds, held_out.events, blending_settings.reach, temperature)
     towers = [blending.upon(tower, fold) for fold in range(FOLDS)]
     ranks = FoldedVectors(split, towers, window).ranks(hidden, lambda count: None)
     return blending, summarise(ranks, _ks(settings), split.every_target.offsets)
+
+
+def _mean_content(tower: BoundTower, split: Split, reach: int) -> np.ndarray:
+    """Unit mean content [B, C] of each user's last ``reach`` events; only the content of these is read."""
+    counts, recent = windows(split.lengths, reach, split.items)
+    distinct, place = np.unique(recent, return_inverse=True)
+    unit = unit_rows(tower.bound[distinct].astype(np.float32))
+    return mean_vectors(unit, place.reshape(recent.shape), counts, reach)
 
 
 def fit_reranker(

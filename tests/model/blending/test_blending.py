@@ -4,6 +4,7 @@ on them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from learn_spark.data.splits.folds import fold_of
 from learn_spark.model.blending.fit import RIDGE, BlendingError, Candidates, fit_frequency_weights
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
+from learn_spark.model.scoring.catalogue import sampled_positions
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, knot_weights
 from learn_spark.model.scoring.queries import QueryBatch
 from learn_spark.model.towers.learn_plus import LearnPlus
@@ -108,7 +110,7 @@ def test_a_tower_without_unit_vectors_is_refused() -> None:
 
 def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2) -> Candidates:
     chance = np.random.default_rng(seed)
-    tower = _tower(seed)
+    tower = _tower(seed, ITEMS)
     counts = chance.integers(0, 300, ITEMS)
     items = chance.integers(1, ITEMS + 1, (users, 6))
     lengths = chance.integers(1, 7, users)
@@ -193,6 +195,36 @@ def test_no_user_is_ranked_by_weights_fitted_on_them() -> None:
     _, after = fit_frequency_weights(other, users, BlendingSettings(), seed=1)
     assert np.array_equal(folds[0].weights, after[0].weights)
     assert not np.allclose(folds[1].weights, after[1].weights, atol=0.05)
+
+
+def test_a_sampled_catalogue_gives_nearly_the_weights_of_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ITEMS", 400)
+    few, names = _random_candidates(users=80), [f"user {i}" for i in range(80)]
+    queries = few.queries
+    positions, stands_for = sampled_positions(ITEMS, 90, queries.targets)
+    certain = np.isin(positions, queries.targets)
+    assert 0 < (~certain).sum() == 90 < ITEMS - certain.sum()
+    assert stands_for[certain].tolist() == [1.0] * int(certain.sum())
+    assert stands_for.sum() == pytest.approx(ITEMS)
+    within = queries.within(positions)
+    assert positions[within.targets].tolist() == queries.targets.tolist()
+    for ours, theirs in zip(within.hidden, queries.hidden, strict=True):
+        assert positions[ours].tolist() == sorted(set(theirs) & set(positions.tolist()))
+    with pytest.raises(ValueError, match="lack targets"):
+        queries.within(np.setdiff1d(np.arange(ITEMS), queries.targets[:1]))
+    parts = (few.catalogue[positions], few.content[positions], few.counts[positions])
+    sampled = Candidates(within, few.means, *parts, few.temperature, stands_for)
+    rows = np.arange(80)
+    whole, _ = fit_frequency_weights(few, names, BlendingSettings(), seed=1)
+    fitted, _ = fit_frequency_weights(sampled, names, BlendingSettings(), seed=1)
+    unweighted, _ = fit_frequency_weights(replace(sampled, stands_for=None), names, BlendingSettings(), seed=1)
+    start = _loss(few, rows, 0.0, FrequencyWeights.start().weights.ravel())
+    least, near, far = (_loss(few, rows, 0.0, w.weights.ravel()) for w in (whole, fitted, unweighted))
+    assert least <= near < least + 0.1 * (start - least)
+    assert near < far  # numbers of items that each stands for matter
+    every, ones = sampled_positions(ITEMS, ITEMS, queries.targets)
+    assert every.tolist() == list(range(ITEMS))
+    assert ones.tolist() == [1.0] * ITEMS
 
 
 def test_users_are_drawn_up_to_the_limit_and_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
