@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from learn_spark.core.machine import available_cores
 from learn_spark.core.settings.encoder import EncoderSettings
 from learn_spark.core.storage.path import storage_path
+from learn_spark.encoder.gpus import threads_of_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,7 @@ def embed_text(
 ) -> Callable[..., Any]:
     """A pandas UDF from a column of strings to array<float>, null where a text is null or has no usable vector.
 
-    ``threads`` are those of each worker (default: cores / concurrent tasks). The engine is that of the embed_items
+    ``threads`` are those of each worker (default: the cores of its task). The engine is that of the embed_items
     stage, but nothing is stored: every evaluation encodes again.
     """
     import pandas as pd
@@ -51,10 +52,12 @@ def embed_text(
     from learn_spark.encoder.worker import WorkerSpec
 
     session = SparkSession.getActiveSession()
-    concurrent_tasks = session.sparkContext.defaultParallelism if session else 1
+    if threads is None:
+        tasks = session.sparkContext.defaultParallelism if session else 1
+        threads = threads_of_task(session, tasks, 0) if session else len(available_cores())
     # Converted here once, not in every worker.
     folder = storage_path(prepared(settings, cache))
-    spec = WorkerSpec(folder, settings, threads or max(1, len(available_cores()) // concurrent_tasks))
+    spec = WorkerSpec(folder, settings, threads)
 
     def embed(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         from learn_spark.encoder.engine import encode_windows

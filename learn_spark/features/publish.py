@@ -21,6 +21,7 @@ from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.core.times import from_micros
+from learn_spark.encoder.gpus import threads_of_task
 from learn_spark.features.audit import Profile, release_profile, release_rules
 from learn_spark.features.commit import commit
 from learn_spark.features.entities import active_users, catalogue_items
@@ -146,7 +147,7 @@ def _stage(context: StageContext, release: str, rows: Sequence[LedgerRow]) -> St
         batch_rows=context.settings.release.batch_rows,
         threads=len(available_cores())
         if few
-        else max(1, len(available_cores()) // context.spark.sparkContext.defaultParallelism),
+        else threads_of_task(context.spark, context.spark.sparkContext.defaultParallelism, 0),
     )
     users = active_users(histories, producer, model.window, needs_times=model.tower.needs_times)
     items = catalogue_items(context, model, producer, reads_content=matrix is not None)

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.split import Split, event_counts, split_histories
+from learn_spark.data.splits.split import LENGTHS, Split, split_histories, with_target
+from learn_spark.data.splits.training_view import PART_ROWS, TrainingView
 from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.evaluation.bands import POPULARITY, popularity_band
+from learn_spark.evaluation.evaluate import ranked_rows
 from learn_spark.evaluation.labels import band_label
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.model.store import Model, load_model
@@ -110,7 +111,7 @@ class _World:
 def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) -> Examples | None:
     """Examples of a model over the table versions ``inputs``; None if no user has a target on the test split.
 
-    Samples at most ``SAMPLED_USERS`` users, evenly spaced in the order of user_id; fewer if users x items would exceed
+    Samples at most ``SAMPLED_USERS`` users, the same ones in every run; fewer if users x items would exceed
     ``MOST_PRODUCTS``. Raises LearnSparkError if the model or a version of a table no longer exists.
     """
     model = load_model(workspace.place / "models" / model_id)
@@ -118,14 +119,13 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
         name: Snapshot.open(workspace.table(name), int(inputs[name]))
         for name in ("user_histories", "item_index", "item_text", "text_embeddings")
     }
-    histories = tables["user_histories"].to_arrow()
+    histories = tables["user_histories"]
     eligible = _users_with_target(histories)
     if not eligible:
         return None
-    world = _world(workspace, model, tables, histories)
-    count = max(1, min(SAMPLED_USERS, len(eligible), MOST_PRODUCTS // world.vectors.size))
-    users = [eligible[i * len(eligible) // count] for i in range(count)]
-    split = split_histories(histories.filter(pc.is_in(histories["user_id"], pa.array(users))), "test")
+    world = _world(workspace, model, tables)
+    count = max(1, min(SAMPLED_USERS, eligible, MOST_PRODUCTS // world.vectors.size))
+    split = split_histories(ranked_rows(histories, "test", count), "test")
     seen = [np.unique(world.place[items]) for items in split.seen]
     targets = world.place[split.targets]
     vectors = user_vectors(model.vectors(), split.items, split.lengths, model.window, times=split.times)
@@ -140,23 +140,23 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
         users=_users(workspace, world, split, chosen, offered, targets, ranks),
         items=_items(workspace, world),
         popularity=_popularity(world.counts, all_offered, targets),
-        sampled=len(users),
-        of_users=len(eligible),
+        sampled=len(split.user_ids),
+        of_users=eligible,
         distinct=len(np.unique(all_offered)),
         catalogue=len(world.ids),
     )
 
 
-def _users_with_target(histories: pa.Table) -> list[str]:
-    """Ids of the users with a target on the test split, sorted."""
-    has_target = pc.and_(
-        pc.and_(pc.equal(histories["chunk"], 0), pc.greater(histories["validation_length"], 0)),
-        pc.greater(histories["length"], histories["validation_length"]),
-    )
-    return sorted(histories.filter(has_target)["user_id"].to_pylist())
+def _users_with_target(histories: Snapshot) -> int:
+    """Number of users with a target on the test split."""
+    users = 0
+    for batch in histories.batches(["chunk", *LENGTHS["test"]], PART_ROWS):
+        rows = with_target(pa.Table.from_batches([batch]), "test")
+        users += int((rows["chunk"].to_numpy() == 0).sum())
+    return users
 
 
-def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], histories: pa.Table) -> _World:
+def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot]) -> _World:
     saved = yaml.safe_load((workspace.place / "models" / model.model_id / "settings.yaml").read_text())
 
     def matrix(space_key: str | None) -> np.ndarray:
@@ -183,7 +183,7 @@ def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot], h
     rows = rows[trained]
     place = np.zeros(size, dtype=np.int64)
     place[rows - 1] = np.arange(len(rows))
-    counts = event_counts(histories, size)[rows - 1]
+    counts = TrainingView(tables["user_histories"]).counts(size).events[rows - 1]
     return _World(ids, counts, item_vectors(model.vectors())[rows - 1], matrix(None), rows, place)
 
 

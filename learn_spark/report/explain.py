@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError, SettingsError
 from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.tables.scan import scan
+from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.core.times import from_micros
 from learn_spark.features.faiss_index import load
@@ -23,6 +26,7 @@ from learn_spark.report.titles import titles_of
 
 REASONS = 3
 SHOWN_EVENTS = 10
+PART_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,9 @@ def explain(
     """The k unseen items with the highest scores, and their nearest history items, in the newest release (as of
     ``as_of`` or earlier).
 
-    Scores every item, or with ``by_index`` the items that the release's exported index returns (an approximate index
-    may miss some). The history is the input of the released user vector: user_histories at the release's version, all
-    chunks. Equal scores are in the order of item_id.
+    Scores every item, PART_ROWS in memory at a time, or with ``by_index`` the items that the release's exported index
+    returns (an approximate index may miss some). The history is the input of the released user vector: user_histories
+    at the release's version, all chunks. Equal scores are in the order of item_id.
 
     Raises NoReleaseError; ItemIndexError if the release has no complete index; LearnSparkError if the release has no
     such user.
@@ -90,35 +94,15 @@ def explain(
     user = _features(workspace, "user_features", release, pc.field("user_id") == user_id)
     if not user.num_rows:
         raise LearnSparkError(_unknown(workspace, user_id, release))
-    items = _features(workspace, "item_features", release).sort_by("item_id")
-    ids, vectors = items["item_id"].combine_chunks(), fixed_lists(items["embedding"])
     events = _history(workspace, user_id, release)
-    seen = pc.index_in(pa.array([item for item, _ in events], pa.string()), ids).drop_null().to_numpy()
-    seen = np.unique(seen).astype(np.int64)
     user_vector = fixed_lists(user["embedding"])[0]
-    if by_index:
-        index = load(
-            workspace.place / "indexes" / release.release_id,
-            release_id=release.release_id,
-            cache=workspace.folder("cache", "indexes"),
-        )
-        # len(seen) more, because the items of the history are removed from the result.
-        _, (candidates,) = index.search(user_vector[None], k + len(seen))
-        near_user = pc.index_in(pa.array(candidates, pa.string()), ids).to_numpy()
-        scores = np.full(len(vectors), -np.inf)
-        scores[near_user] = scores_of(vectors[near_user], user_vector, np.zeros(0, np.int64))
-        scores[seen] = -np.inf
-    else:
-        scores = scores_of(vectors, user_vector, seen)
-    # Vectors are in the order of item_id, so equal scores are too.
-    chosen = [(int(at), float(scores[at])) for at in best(scores, k)]
-    titles = titles_of(workspace, [*(item for item, _ in events), *(ids[at].as_py() for at, _ in chosen)])
-    unit_seen = _unit(vectors[seen])
+    chosen, seen = _scored(_items(workspace, release, events, user_vector, k, by_index), events, user_vector, k)
+    titles = titles_of(workspace, [*(item for item, _ in events), *(one.item_id for one in chosen)])
+    unit_seen = _unit(np.stack([vector for _, vector in seen])) if seen else np.zeros((0, len(user_vector)))
 
-    def near(at: int) -> tuple[Near, ...]:
-        cosines = unit_seen @ _unit(vectors[at])
-        nearest = best(cosines, REASONS)
-        pairs = [(ids[int(seen[b])].as_py(), float(cosines[b])) for b in nearest]
+    def near(vector: np.ndarray) -> tuple[Near, ...]:
+        cosines = unit_seen @ _unit(vector)
+        pairs = [(seen[at][0], float(cosines[at])) for at in best(cosines, REASONS)]
         return tuple(Near(item, titles[item], cosine) for item, cosine in pairs)
 
     return Explanation(
@@ -127,7 +111,7 @@ def explain(
         as_of=release.as_of,
         history=tuple(Event(item, titles[item], time) for item, time in events),
         recommendations=tuple(
-            Recommendation(item, titles[item], score, near(at)) for at, score in chosen for item in [ids[at].as_py()]
+            Recommendation(one.item_id, titles[one.item_id], one.score, near(one.vector)) for one in chosen
         ),
     )
 
@@ -151,6 +135,59 @@ def show(explanation: Explanation, console: Reporter) -> None:
 
 def _features(workspace: Workspace, table: str, release: LedgerRow, where: pc.Expression | None = None) -> pa.Table:
     return scan(workspace, table, release.version(table), where=where)
+
+
+class _Scored(NamedTuple):
+    """An item with its score for a user, and its vector [D]."""
+
+    score: float
+    item_id: str
+    vector: np.ndarray
+
+
+def _items(
+    workspace: Workspace,
+    release: LedgerRow,
+    events: list[tuple[str, datetime]],
+    user_vector: np.ndarray,
+    k: int,
+    by_index: bool,
+) -> Iterator[pa.Table]:
+    """The release's item_features, part by part; ``by_index``: what the index returns, and the history's items."""
+    if not by_index:
+        snapshot = Snapshot.open(workspace.table("item_features"), release.version("item_features"))
+        for batch in snapshot.batches(["item_id", "embedding"], PART_ROWS):
+            yield pa.Table.from_batches([batch])
+        return
+    index = load(
+        workspace.place / "indexes" / release.release_id,
+        release_id=release.release_id,
+        cache=workspace.folder("cache", "indexes"),
+    )
+    history = {item for item, _ in events}
+    # As many more, because the items of the history are removed from the result.
+    _, (candidates,) = index.search(user_vector[None], k + len(history))
+    yield _features(workspace, "item_features", release, pc.field("item_id").isin(sorted({*candidates, *history})))
+
+
+def _scored(
+    parts: Iterable[pa.Table], events: list[tuple[str, datetime]], user_vector: np.ndarray, k: int
+) -> tuple[list[_Scored], list[tuple[str, np.ndarray]]]:
+    """(the k items with the highest scores that are not in the history, best first and equal scores in the order of
+    item_id; id and vector of each item of the history, in that order).
+    """
+    history = pa.array(sorted({item for item, _ in events}), pa.string())
+    chosen: list[_Scored] = []
+    seen: list[tuple[str, np.ndarray]] = []
+    for part in parts:
+        rows = part.sort_by("item_id")
+        ids, vectors = rows["item_id"].to_pylist(), fixed_lists(rows["embedding"])
+        of_history = np.flatnonzero(pc.is_in(rows["item_id"], history).to_numpy())
+        seen += [(ids[at], vectors[at]) for at in of_history]
+        scores = scores_of(vectors, user_vector, of_history)
+        chosen += [_Scored(float(scores[at]), ids[at], vectors[at].copy()) for at in best(scores, k)]
+        chosen = sorted(chosen, key=lambda one: (-one.score, one.item_id))[:k]
+    return chosen, sorted(seen, key=lambda one: one[0])
 
 
 def _history(workspace: Workspace, user_id: str, release: LedgerRow) -> list[tuple[str, datetime]]:

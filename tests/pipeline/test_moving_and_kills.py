@@ -257,23 +257,25 @@ def test_runs_that_are_killed_in_hdfs_give_the_tables_of_a_run_that_is_not(
             child = subprocess.Popen(
                 command, env=environment, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
             )
-            while progress(killed, part) <= before:
-                assert child.poll() is None, f"{part} was never written: {log.read_text(encoding='utf-8')[-3000:]}"
-                time.sleep(0.03)
-            # It stops there. A second writer is refused, with the name of the first, until the leases end.
-            os.killpg(child.pid, signal.SIGSTOP)
-            with (
-                pytest.raises(LockedError) as refused,
-                writing(Workspace.existing(killed), [written], "the second"),
-            ):
-                pass
-            assert f"process {child.pid} on " in str(refused.value)
-            if written == "interactions":
-                second = CliRunner().invoke(app, ["ingest", "--config", *given])
-                assert second.exit_code == 1
-                assert f"process {child.pid} on " in second.output
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            try:
+                while progress(killed, part) <= before:
+                    assert child.poll() is None, f"{part} was never written: {log.read_text(encoding='utf-8')[-3000:]}"
+                    time.sleep(0.03)
+                # It stops there. A second writer is refused, with the name of the first, until the leases end.
+                os.killpg(child.pid, signal.SIGSTOP)
+                with (
+                    pytest.raises(LockedError) as refused,
+                    writing(Workspace.existing(killed), [written], "the second"),
+                ):
+                    pass
+                assert f"process {child.pid} on " in str(refused.value)
+                if written == "interactions":
+                    second = CliRunner().invoke(app, ["ingest", "--config", *given])
+                    assert second.exit_code == 1
+                    assert f"process {child.pid} on " in second.output
+            finally:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
         last = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
         assert last.returncode == 0, last.stdout + last.stderr
     require_the_same(opened(whole), Workspace.existing(killed))

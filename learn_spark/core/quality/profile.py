@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 ROWS_A_PARTITION = 150_000
+MANY_PARTITIONS, HASHES_A_PARTITION = 1_000, 32 << 20  # bytes
 
 
 def profile(
@@ -60,13 +61,20 @@ def profile(
     return values
 
 
+def hash_partitions(rows: int) -> int:
+    """Number of partitions for ``rows`` hashes: ROWS_A_PARTITION each up to MANY_PARTITIONS, then by bytes, so that ten
+    billion rows are some thousand tasks.
+    """
+    return max(1, min(rows // ROWS_A_PARTITION, MANY_PARTITIONS), rows * 8 // HASHES_A_PARTITION)
+
+
 def _repeated_hashes(frame: DataFrame, columns: list[str], rows: int) -> int:
     """Number of rows minus number of distinct 64-bit hashes of their values."""
     from pyspark.sql import functions as F
 
     hashed = frame.select(F.xxhash64(*columns).alias("hash"))
     # Repartitioned first, into parts that fit into the processor's caches: partial aggregation does not reduce keys.
-    spread = hashed.repartition(max(1, rows // ROWS_A_PARTITION), "hash")
+    spread = hashed.repartition(hash_partitions(rows), "hash")
     return rows - spread.distinct().count()
 
 

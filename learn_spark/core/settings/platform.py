@@ -17,8 +17,9 @@ class SparkSettings(Section):
     """Spark's master, such as local[*] for all cores of this machine; null: --master of spark-submit, else local[*]."""
     driver_memory: str = "3g"
     """Memory of the driver; in local mode the workers share it."""
-    shuffle_partitions: Count = 4
-    """Partitions of a shuffle. Recommended: 2 to 4 per core, with about 128 MB each."""
+    shuffle_partitions: Count | None = None
+    """Partitions of a shuffle. Recommended: 2 to 4 per core, with about 128 MB each. null: 4 on this machine, Spark's
+    own number on a cluster."""
     conf: dict[str, str] = Field(default_factory=dict)
     """Further Spark settings by name; on the command line --set spark.conf.NAME=VALUE."""
 

@@ -89,25 +89,7 @@ def start_session(
     # It prints each error in an SQL expression as JSON with Java's stack trace; the exception has the sentence.
     PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL + 1)
     builder = SparkSession.builder.appName(app)
-    conf = {
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
-        # The default of 50 would run 50 tiny tasks for every commit.
-        "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.warehouse.dir": str(Path(os.environ.get("TMPDIR", "/tmp")) / "learn-spark-warehouse"),
-        "spark.sql.parquet.compression.codec": "zstd",
-        # pandas writes nanoseconds, which Spark's timestamps do not support: read as numbers, they are made timestamps.
-        "spark.sql.legacy.parquet.nanosAsLong": "true",
-        # Hadoop does not ask the process for it; without this setting it is 022.
-        "spark.hadoop.fs.permissions.umask-mode": f"{umask():03o}",
-        # A speculative copy of a task would run the LLM twice.
-        "spark.speculation": "false",
-    }
+    conf = session_defaults(settings, (SparkConf().get("spark.master") or "") if in_spark_submit else master)
     if not in_spark_submit:
         conf["spark.master"] = master
         conf["spark.driver.memory"] = settings.driver_memory
@@ -144,6 +126,32 @@ def start_session(
         raise SessionError(f"Spark did not start: {first_line(error)}{where}") from error
     reach(session, addresses)
     return session
+
+
+def session_defaults(settings: SparkSettings, master: str) -> dict[str, str]:
+    """What a session gets without being asked; sizes of this machine's work only where ``master`` is this machine."""
+    conf = {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.warehouse.dir": str(Path(os.environ.get("TMPDIR", "/tmp")) / "learn-spark-warehouse"),
+        "spark.sql.parquet.compression.codec": "zstd",
+        # pandas writes nanoseconds, which Spark's timestamps do not support: read as numbers, they are made timestamps.
+        "spark.sql.legacy.parquet.nanosAsLong": "true",
+        # Hadoop does not ask the process for it; without this setting it is 022.
+        "spark.hadoop.fs.permissions.umask-mode": f"{umask():03o}",
+        # A speculative copy of a task would run the LLM twice.
+        "spark.speculation": "false",
+    }
+    if master.startswith("local"):
+        # The default of 50 partitions would run 50 tiny tasks for every commit.
+        conf |= {"spark.ui.enabled": "false", "spark.databricks.delta.snapshotPartitions": "2"}
+        conf["spark.sql.shuffle.partitions"] = "4"
+    if settings.shuffle_partitions is not None:
+        conf["spark.sql.shuffle.partitions"] = str(settings.shuffle_partitions)
+    return conf
 
 
 def _give_umask(session: SparkSession) -> None:

@@ -66,8 +66,9 @@ def train_on_spark(
 ) -> Trained:
     """Train in ``processes`` tasks of Spark's executors.
 
-    ``elsewhere``: the task as executors on other machines read it; None: as this machine does. Raises LearnSparkError
-    where no checkpoint was written.
+    ``elsewhere``: the task as executors on other machines read it; None: as this machine does. Where the settings give
+    no number of threads, a process on a cluster has those of its Spark task's cores. Raises LearnSparkError where no
+    checkpoint was written.
     """
     from pyspark.ml.torch.distributor import TorchDistributor
 
@@ -76,7 +77,11 @@ def train_on_spark(
     gpus = int(session.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
     distributor = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpus)
     files = [] if local else [Path(file).name for file in session.sparkContext._python_includes or ()]
-    distributor.run(_with_py_files(files), json.dumps(asdict(elsewhere or task)))
+    sent = elsewhere or task
+    if not local and sent.settings["training"]["threads"] is None:
+        cores = int(session.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
+        sent = replace(sent, settings={**sent.settings, "training": {**sent.settings["training"], "threads": cores}})
+    distributor.run(_with_py_files(files), json.dumps(asdict(sent)))
     if elsewhere is not None and elsewhere.folder is None:
         _fetch_results(task)
     return _trained_from_checkpoint(task)

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError, SettingsError
 from learn_spark.core.quality.gate import GateReport, RuleResult
-from learn_spark.core.quality.profile import profile
+from learn_spark.core.quality.profile import hash_partitions, profile
 from learn_spark.core.quality.results import Results
 from learn_spark.core.quality.table_gate import TableGate, check_rule_names, rules_of
 from learn_spark.core.settings import Settings
@@ -498,3 +498,9 @@ def test_a_check_alone(
     runs = {row["run_id"]: row["judged_version"] for row in stored(workspace)}
     assert sorted(runs.values()) == [old, old, new, new]
     assert all_runs(workspace) == []
+
+
+def test_partitions_of_hashes_follow_rows_and_then_bytes() -> None:
+    assert [hash_partitions(rows) for rows in (0, 149_999, 1_050_000, 150_000_000)] == [1, 1, 7, 1_000]
+    assert hash_partitions(10**10) == 10**10 * 8 // (32 << 20)  # 2,384 tasks of 32 MiB of hashes
+    assert sorted(sizes := [hash_partitions(10**n) for n in range(13)]) == sizes

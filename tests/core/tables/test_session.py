@@ -11,7 +11,14 @@ import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.core.tables.session import SessionError, check_java, folder_for_libraries, use_this_installation
+from learn_spark.core.settings.platform import SparkSettings
+from learn_spark.core.tables.session import (
+    SessionError,
+    check_java,
+    folder_for_libraries,
+    session_defaults,
+    use_this_installation,
+)
 
 
 def fake_java(folder: Path, version: str) -> Path:
@@ -43,6 +50,19 @@ def test_no_java_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(SessionError, match="does not run"):
         check_java()
+
+
+@pytest.mark.parametrize("master", ["yarn", "spark://host:7077", "k8s://https://host", ""])
+def test_sizes_of_one_machine_are_not_given_to_a_cluster(master: str) -> None:
+    here, there = (session_defaults(SparkSettings(), one) for one in ("local[*]", master))
+    assert {key: value for key, value in here.items() if key not in there} == {
+        "spark.ui.enabled": "false",
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.sql.shuffle.partitions": "4",
+    }
+    assert there.items() <= here.items()
+    for one in ("local[2]", master):
+        assert session_defaults(SparkSettings(shuffle_partitions=400), one)["spark.sql.shuffle.partitions"] == "400"
 
 
 def test_other_installations_in_the_environment_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
