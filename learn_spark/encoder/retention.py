@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,8 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
+
+BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,10 @@ def keys_in_use(workspace: Workspace, settings: Settings, *, without: Collection
     path = workspace.table("text_embeddings")
     if current_version(path) is None:
         raise LearnSparkError(f"there is no table text_embeddings in {workspace.place} yet")
-    counted = pc.value_counts(Snapshot.open(path).to_arrow(["encoder_key"])["encoder_key"])
-    rows: dict[str, int] = dict(
-        zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
-    )
+    rows: Counter[str] = Counter()
+    for batch in Snapshot.open(path).batches(["encoder_key"], BATCH_ROWS):
+        counted = pc.value_counts(batch["encoder_key"])
+        rows.update(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))
     registered = {row["encoder_key"]: row for row in read_rows(workspace.table("encoders"))}
     users: dict[str, list[str]] = {identify(settings.encoder).key: ["these settings"]}
     for folder in (workspace.place / "models").children():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import pyarrow.compute as pc
 
 from learn_spark.core.settings import Settings
@@ -15,6 +16,8 @@ from learn_spark.data.sources.headers import Incoming
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.pipeline.preflight import Delivery
+
+BATCH_ROWS = 1 << 16
 
 
 def rows_of(workspace: Workspace, tables: Mapping[str, int | None]) -> dict[str, int]:
@@ -72,14 +75,23 @@ def texts_to_encode(settings: Settings, workspace: Workspace) -> int:
     """Number of distinct texts of the settings' template without an embedding of the settings' encoder."""
     if current_version(workspace.table("item_text")) is None:
         return 0
-    texts = Snapshot.open(workspace.table("item_text")).to_arrow(["template_version", "text_key"])
-    of_template = pc.equal(texts["template_version"], template(settings.text.template).key)
-    keys = pc.unique(texts.filter(of_template)["text_key"])
+    texts = _text_hashes(workspace, "item_text", "template_version", template(settings.text.template).key)
     if current_version(workspace.table("text_embeddings")) is None:
-        return len(keys)
-    embeddings = Snapshot.open(workspace.table("text_embeddings")).to_arrow(["encoder_key", "text_key"])
-    encoded = embeddings.filter(pc.equal(embeddings["encoder_key"], identify(settings.encoder).key))["text_key"]
-    return len(keys) - int(pc.sum(pc.is_in(keys, value_set=encoded)).as_py() or 0)
+        return len(texts)
+    encoded = _text_hashes(workspace, "text_embeddings", "encoder_key", identify(settings.encoder).key)
+    return len(texts) - int(np.isin(texts, encoded, assume_unique=True).sum())
+
+
+def _text_hashes(workspace: Workspace, table: str, column: str, value: str) -> np.ndarray:
+    """A hash, uint64, of each distinct text key of the rows whose ``column`` is ``value``: 8 bytes a text."""
+    from pandas.util import hash_array
+
+    parts = [np.zeros(0, np.uint64)]
+    for batch in Snapshot.open(workspace.table(table)).batches([column, "text_key"], BATCH_ROWS):
+        keys = batch.filter(pc.equal(batch[column], value))["text_key"]
+        if len(keys):
+            parts.append(hash_array(keys.to_numpy(zero_copy_only=False), categorize=False))
+    return np.unique(np.concatenate(parts))
 
 
 def _amount(table: str, files: Incoming) -> str:
