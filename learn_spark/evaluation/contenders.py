@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -21,6 +21,8 @@ from learn_spark.model.scoring.queries import query_batch
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k
 from learn_spark.model.store import Model
+from learn_spark.model.towers.bound import BoundTower
+from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, user_vectors
 
 Advance = Callable[[int], object]
@@ -104,19 +106,29 @@ def frozen(unit: np.ndarray, window: int) -> Contender:
     return Contender("frozen", "frozen", scorer)
 
 
-def trained(model: Model, *, cross_fitted: bool = False) -> Contender:
-    """The model's vectors without its reranker, as they are released. The model's content must be bound.
+def released_towers(model: Model, *, cross_fitted: bool = False) -> list[Tower]:
+    """The towers of the model's released vectors: one, or with ``cross_fitted`` one of each fold where it has blending.
 
     With ``cross_fitted``, no user is ranked with blending weights that were fitted on them, as validation needs.
     """
+    if model.blending is not None and cross_fitted:
+        return [model.blending.upon(model.tower, fold) for fold in range(FOLDS)]
+    return [model.vectors()]
+
+
+def trained(model: Model, *, cross_fitted: bool = False, catalogues: Sequence[np.ndarray] | None = None) -> Contender:
+    """The model's vectors without its reranker, as they are released. The model's content must be bound.
+
+    ``catalogues`` are the item vectors [N, D] of each of ``released_towers`` (None: they are computed).
+    """
+    towers = released_towers(model, cross_fitted=cross_fitted)
+    vectors = [item_vectors(tower) for tower in towers] if catalogues is None else catalogues
 
     def scorer(split: Split) -> Scorer:
-        if model.blending is not None and cross_fitted:
-            towers = [model.blending.upon(model.tower, fold) for fold in range(FOLDS)]
-            return FoldedVectors(split, towers, model.window)
-        tower = model.vectors()
-        users = user_vectors(tower, split.items, split.lengths, model.window, times=split.times)
-        return _VectorScorer(split, item_vectors(tower), users)
+        if len(towers) > 1:
+            return FoldedVectors(split, towers, model.window, vectors)
+        users = user_vectors(towers[0], split.items, split.lengths, model.window, times=split.times)
+        return _VectorScorer(split, vectors[0], users)
 
     method = model.method if model.reranker is None else f"{model.method}{VECTORS_ONLY}"
     return Contender(method, model.model_id, scorer)
@@ -152,16 +164,17 @@ class _RerankedScorer:
         return top
 
 
-def reranked(model: Model, parts: Iterable[tuple[np.ndarray, np.ndarray]], *, cross_fitted: bool) -> Contender:
+def reranked(model: Model, transitions: Transitions, catalogue: np.ndarray, *, cross_fitted: bool) -> Contender:
     """The model's vectors with its reranker.
 
-    Co-visits are counted in ``parts``, the ``training_events`` of the histories that the splits come from. With
-    ``cross_fitted``, no user is ranked by a head that was fitted on them, as validation needs.
+    ``transitions`` count the training events of the histories that the splits come from; ``catalogue`` [N, D] are the
+    vectors of the model's tower. With ``cross_fitted``, no user is ranked by a head that was fitted on them, as
+    validation needs.
     """
     fitted = model.reranker
     assert fitted is not None
-    transitions = Transitions.of_parts(parts, model.tower.n_items, reach=fitted.reach, decay=fitted.decay)
-    reranker = Reranker.of(model.tower, fitted.temperature, transitions)
+    content = model.tower.bound[1:] if isinstance(model.tower, BoundTower) else None
+    reranker = Reranker(catalogue, fitted.temperature, transitions, content)
 
     def scorer(split: Split) -> Scorer:
         users = user_vectors(model.tower, split.items, split.lengths, model.window, times=split.times)

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows, append_table, check_columns
-from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace_locks import only_one
-from learn_spark.data.splits.sample import UserSample
-from learn_spark.data.splits.split import (
-    LENGTHS,
-    Split,
-    SplitName,
-    split_histories,
-    training_events,
-    with_target,
-    with_validation,
-)
-from learn_spark.data.splits.training_view import COLUMNS, PART_ROWS, TrainingView, Until
-from learn_spark.evaluation.contenders import Contender, frozen, reranked, trained
+from learn_spark.data.splits.split import SplitName
+from learn_spark.data.splits.training_view import TrainingView
+from learn_spark.evaluation.blocks import RankedUsers
 from learn_spark.evaluation.lists import list_metrics
 from learn_spark.evaluation.results import MetricRow, ResultKey, SliceRow, protocol_of, user_rows, written_by
 from learn_spark.evaluation.slices import slice_metrics, target_labels
 from learn_spark.evaluation.statistics import Statistics
+from learn_spark.evaluation.tasks import SplitTask, rank, split_tasks
 from learn_spark.model.content import bind_content, fit_content
 from learn_spark.model.feed.item_matrix import item_matrix
 from learn_spark.model.scoring.metrics import summarise
@@ -39,29 +29,6 @@ from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
-LIST_USERS = 50_000  # users whose lists are measured: a top-k search costs more than ranks
-
-
-@dataclass(frozen=True)
-class SplitTask:
-    """A split to evaluate: its users, the contenders, and the statistics that both may use."""
-
-    name: SplitName
-    split: Split
-    contenders: tuple[Contender, ...]
-    statistics: Statistics
-
-
-@dataclass(frozen=True)
-class SplitResult:
-    """Ranks [T] of the targets and metrics of lists, both by method.
-
-    ``list_users`` is the number of users whose lists were measured; a method whose lists are all empty has no metrics.
-    """
-
-    ranks: Mapping[str, np.ndarray]
-    list_metrics: Mapping[str, Mapping[str, float]]
-    list_users: int
 
 
 def run(context: StageContext) -> StageResult:
@@ -93,32 +60,37 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     # The frozen baseline reads content in the model's embedding space, if it has one.
     statistics = Statistics.of(TrainingView(histories).parts(), len(item_ids))
     matrix = bind_content(context, model) or fit_content(context, statistics.counts)[0]
-    untrained = frozen(unit_rows(item_matrix(matrix)), model.window)
+    unit = unit_rows(item_matrix(matrix))
     metrics: list[MetricRow] = []
     slices: list[SliceRow] = []
     users: list[pa.Table] = []
     notes: list[str] = []
     targets = 0
-    for task in _tasks(context, histories, statistics, model, untrained):
-        split = task.split
-        if not len(split.targets):
+    for task in split_tasks(context, histories, statistics, model):
+        if not task.users:
             notes.append(
                 f"warning: nothing is measured on the {task.name} split, because no user has a target on it: histories "
                 f"are too short for histories.protocol {context.settings.histories.protocol}, or all targets were "
                 "filtered"
             )
             continue
-        targets += len(split.targets)
-        notes += _repeat_notes(context, task)
-        result = _rank(context, task)
-        notes += _empty_list_notes(context, task, result)
-        labels = target_labels(split, task.statistics.trained, task.statistics.counts)
-        metrics += _metric_rows(context, task, result, key, protocol, len(item_ids))
-        slices += _slice_rows(context, task, result, labels, model.manifest.seed)
-        ranks_by_method = [
-            (contender.method, contender.model_id, result.ranks[contender.method]) for contender in task.contenders
-        ]
-        users.append(user_rows(context.run_id, task.name, split, item_ids, labels, ranks_by_method))
+        ranked, contenders = rank(context, task, histories, unit, matrix)
+        targets += len(ranked.user_ids)
+        notes += _repeat_notes(context, task, ranked)
+        lists = {
+            method: dict(_list_metrics(top, context.settings.evaluation.ks, task.statistics.trained))
+            for method, top in ranked.lists.items()
+        }
+        notes += _empty_list_notes(context, task, ranked, lists)
+        labels = target_labels(
+            ranked.targets, ranked.lengths, ranked.last, task.statistics.trained, task.statistics.counts
+        )
+        metrics += _metric_rows(context, task, ranked, contenders, lists, key, protocol)
+        slices += _slice_rows(context, task, ranked, contenders, labels, model.manifest.seed)
+        ranks_by_method = [(method, model_id, ranked.ranks[method]) for method, model_id in contenders.items()]
+        users.append(
+            user_rows(context.run_id, task.name, ranked.user_ids, ranked.targets, item_ids, labels, ranks_by_method)
+        )
     if not users:
         return StageResult(
             rows_in=histories.rows, rows_out=0, counts={"unmeasured_splits": len(SPLITS)}, notes=tuple(notes)
@@ -139,64 +111,6 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     )
 
 
-def _tasks(
-    context: StageContext, histories: Snapshot, statistics: Statistics, model: Model, untrained: Contender
-) -> Iterator[SplitTask]:
-    """The validation task, then the test task; ``statistics`` are those of ``histories`` before a refit.
-
-    After a refit, validation is ranked by the model that it chose. On test, the model and the baselines alike use the
-    validation events.
-    """
-    validation_model: Model = model
-    until: Until = "train_length"
-    if model.refit:
-        validation_model = load_model(context.workspace.place / "models" / model.model_id, before_refit=True)
-        bind_content(context, validation_model)
-    yield _task("validation", histories, "train_length", statistics, untrained, validation_model, context.settings)
-    if model.refit:
-        until = "validation_length"
-        statistics = Statistics.of(TrainingView(histories).parts(until=until), len(statistics.counts))
-    yield _task("test", histories, until, statistics, untrained, model, context.settings)
-
-
-def _task(
-    name: SplitName,
-    histories: Snapshot,
-    until: Until,
-    statistics: Statistics,
-    untrained: Contender,
-    model: Model,
-    settings: Settings,
-) -> SplitTask:
-    """The task of a split; events before the column ``until`` are training events."""
-    cross_fitted = name == "validation"  # what was fitted on validation users must not rank them
-    by_model = [trained(model, cross_fitted=cross_fitted)]
-    if model.reranker is not None and settings.evaluation.reranker:
-        parts = TrainingView(histories).user_parts(model.reranker.pair_users, until=until)
-        by_model.insert(0, reranked(model, map(training_events, parts), cross_fitted=cross_fitted))
-    contenders = (*statistics.baselines, untrained, *by_model)
-    ranked = ranked_rows(histories, name, settings.evaluation.users, until)
-    return SplitTask(name, split_histories(ranked, name), contenders, statistics)
-
-
-def ranked_rows(histories: Snapshot, split: SplitName, users: int | None, until: Until = "train_length") -> pa.Table:
-    """The rows of at most ``users`` users (None: all) with a target on ``split``, the same ones in every run.
-
-    Besides them, PART_ROWS rows are in memory at a time. ``until`` validation_length: validation events count as
-    training events.
-    """
-    sample = UserSample()
-    if users is not None:
-        narrow = histories.batches(["user_id", "chunk", *LENGTHS[split]], PART_ROWS)
-        sample = UserSample.of((with_target(pa.Table.from_batches([batch]), split) for batch in narrow), users)
-    rows = [
-        sample.rows(with_target(pa.Table.from_batches([batch]), split))
-        for batch in histories.batches(COLUMNS, PART_ROWS)
-    ]
-    chosen = pa.concat_tables(rows) if rows else contract("user_histories").arrow_schema().empty_table()
-    return chosen if until == "train_length" else with_validation(chosen)
-
-
 def _item_ids(context: StageContext, model: Model) -> np.ndarray:
     """The ids of all items [N] by position. Raises LearnSparkError where the model was trained on fewer items."""
     index = context.snapshot("item_index").to_arrow(["item_index", "item_id"]).sort_by("item_index")
@@ -208,69 +122,59 @@ def _item_ids(context: StageContext, model: Model) -> np.ndarray:
     return np.array(index["item_id"].to_pylist())
 
 
-def _repeat_notes(context: StageContext, task: SplitTask) -> Iterator[str]:
+def _repeat_notes(context: StageContext, task: SplitTask, ranked: RankedUsers) -> Iterator[str]:
     """A note where targets repeat items of the masked history."""
-    if context.settings.evaluation.mask_history and (repeats := task.split.repeats()):
+    if context.settings.evaluation.mask_history and ranked.repeats:
         yield (
-            f"{repeats:,} of {len(task.split.every_target.positions):,} {task.name} targets are items that their user "
+            f"{ranked.repeats:,} of {len(ranked.targets.positions):,} {task.name} targets are items that their user "
             "had before. They are ranked although the rest of the history is masked, which favours methods that "
             "repeat items. Set evaluation.mask_history: false"
         )
 
 
-def _empty_list_notes(context: StageContext, task: SplitTask, result: SplitResult) -> Iterator[str]:
+def _empty_list_notes(
+    context: StageContext, task: SplitTask, ranked: RankedUsers, lists: Mapping[str, Mapping[str, float]]
+) -> Iterator[str]:
     """A note where no user of the split has an item left to list."""
-    if not any(result.list_metrics.values()):
+    if not any(lists.values()):
         yield (
-            f"coverage, Gini, head and novelty are not measured on {task.name}: each of {result.list_users:,} users "
+            f"coverage, Gini, head and novelty are not measured on {task.name}: each of {ranked.listed:,} users "
             f"had all {len(task.statistics.trained):,} items before, and evaluation.mask_history is "
             f"{str(context.settings.evaluation.mask_history).lower()}, so that no item is left to list. Set "
             "evaluation.mask_history: false"
         )
 
 
-def _rank(context: StageContext, task: SplitTask) -> SplitResult:
-    settings = context.settings.evaluation
-    hidden = task.split.hidden(settings.mask_history)
-    listed = np.sort(np.random.default_rng(0).permutation(len(hidden))[:LIST_USERS])
-    hidden_of_listed = [hidden[row] for row in listed]
-    ranks: dict[str, np.ndarray] = {}
-    lists: dict[str, dict[str, float]] = {}
-    with context.console.bar(f"{task.name} split", len(task.contenders) * len(hidden), "users") as bar:
-        for contender in task.contenders:
-            scorer = contender.scorer(task.split)
-            ranks[contender.method] = scorer.ranks(hidden, bar.advance)
-            top = scorer.top(listed, max(settings.ks), hidden_of_listed)
-            lists[contender.method] = {
-                metric: value
-                for k in settings.ks
-                if (top[:, :k] >= 0).any()
-                for metric, value in list_metrics(top[:, :k], task.statistics.trained).items()
-            }
-    return SplitResult(ranks, lists, len(listed))
+def _list_metrics(top: np.ndarray, ks: Sequence[int], trained: np.ndarray) -> Iterator[tuple[str, float]]:
+    """Metrics of lists ``top`` [R, max(ks)] by name; none where all lists are empty."""
+    for k in ks:
+        if (top[:, :k] >= 0).any():
+            yield from list_metrics(top[:, :k], trained).items()
 
 
 def _metric_rows(
-    context: StageContext, task: SplitTask, result: SplitResult, key: ResultKey, protocol: str, catalogue: int
+    context: StageContext,
+    task: SplitTask,
+    ranked: RankedUsers,
+    contenders: Mapping[str, str],
+    lists: Mapping[str, Mapping[str, float]],
+    key: ResultKey,
+    protocol: str,
 ) -> Iterator[MetricRow]:
-    """Rows of ``evaluations`` of one split."""
-    offsets = task.split.every_target.offsets
-    for one in task.contenders:
-        of_ranks = summarise(result.ranks[one.method], context.settings.evaluation.ks, offsets)
-        for values, users in (
-            (of_ranks, len(task.split.targets)),
-            (result.list_metrics[one.method], result.list_users),
-        ):
+    """Rows of ``evaluations`` of one split; ``contenders``: model_id by method, ``lists``: metrics of lists."""
+    for method, model_id in contenders.items():
+        of_ranks = summarise(ranked.ranks[method], context.settings.evaluation.ks, ranked.targets.offsets)
+        for values, users in ((of_ranks, len(ranked.user_ids)), (lists[method], ranked.listed)):
             for metric, value in values.items():
                 yield MetricRow(
                     run_id=context.run_id,
-                    model_id=one.model_id,
-                    method=one.method,
+                    model_id=model_id,
+                    method=method,
                     split=task.name,
                     metric=metric,
                     value=value,
                     users=users,
-                    catalogue=catalogue,
+                    catalogue=len(task.statistics.counts),
                     protocol=protocol,
                     tables=key.tables,
                     settings_hash=key.settings_hash,
@@ -278,13 +182,17 @@ def _metric_rows(
 
 
 def _slice_rows(
-    context: StageContext, task: SplitTask, result: SplitResult, labels: Mapping[str, np.ndarray], seed: int
+    context: StageContext,
+    task: SplitTask,
+    ranked: RankedUsers,
+    contenders: Mapping[str, str],
+    labels: Mapping[str, np.ndarray],
+    seed: int,
 ) -> Iterator[SliceRow]:
     """Rows of ``evaluation_slices``; ``labels`` [T] by dimension."""
-    settings, targets = context.settings.evaluation, task.split.every_target
-    model_ids = {contender.method: contender.model_id for contender in task.contenders}
+    settings, targets = context.settings.evaluation, ranked.targets
     metrics = slice_metrics(
-        result.ranks,
+        ranked.ranks,
         targets.positions,
         targets.owners,
         labels,
@@ -293,4 +201,4 @@ def _slice_rows(
         seed=seed,
     )
     for metric in metrics:
-        yield SliceRow(run_id=context.run_id, model_id=model_ids[metric.method], split=task.name, **asdict(metric))
+        yield SliceRow(run_id=context.run_id, model_id=contenders[metric.method], split=task.name, **asdict(metric))

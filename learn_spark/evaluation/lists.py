@@ -33,5 +33,6 @@ def list_metrics(lists: np.ndarray, counts: np.ndarray) -> dict[str, float]:
         f"coverage@{k}": float((times_listed > 0).mean()),
         f"Gini@{k}": float((coefficients * rising).sum() / (n_items * rising.sum())),
         f"head@{k}": float(times_listed[mass_band(counts) == "head"].sum() / len(listed)),
-        f"novelty@{k}": float(information[listed].mean()),
+        # By item, so that the order of users changes no digit.
+        f"novelty@{k}": float((information * times_listed).sum() / len(listed)),
     }

@@ -18,7 +18,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run, run_order
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.split import Split, SplitName
+from learn_spark.data.splits.split import SplitName, Targets
 
 STAGE = find_stage("evaluate")
 VECTORS_ONLY = "-vectors"  # suffix of the method name where a model with a reranker is ranked without it
@@ -127,19 +127,20 @@ def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None
 def user_rows(
     run_id: str,
     name: SplitName,
-    split: Split,
+    user_ids: Sequence[str],
+    targets: Targets,
     item_ids: np.ndarray,
     labels: Mapping[str, np.ndarray],
     ranks: Sequence[tuple[str, str, np.ndarray]],
 ) -> pa.Table:
-    """Rows of evaluation_users: for each (method, model_id, ranks [T]), one row per target of ``split``.
+    """Rows of evaluation_users: for each (method, model_id, ranks [T]), one row per target of ``user_ids``.
 
     ``item_ids`` [N] by position; ``labels`` [T] are the slices of the targets by dimension.
     """
-    table, every = contract("evaluation_users"), split.every_target
+    table = contract("evaluation_users")
     shared: dict[str, pa.Array] = {
-        "user_id": pa.array(split.user_ids, pa.string()).take(pa.array(every.owners)),
-        "item_id": pa.array(item_ids[every.positions], pa.string()),
+        "user_id": pa.array(user_ids, pa.string()).take(pa.array(targets.owners)),
+        "item_id": pa.array(item_ids[targets.positions], pa.string()),
         **{dimension: pa.array(values, pa.string()) for dimension, values in labels.items()},
     }
     parts = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learn_spark.data.splits.split import Split
+from learn_spark.data.splits.split import Targets
 from learn_spark.evaluation import bands
 from learn_spark.evaluation.bootstrap import interval, resampled_means
 from learn_spark.model.scoring.metrics import per_user
@@ -24,21 +24,22 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def target_labels(split: Split, trained: np.ndarray, before_split: np.ndarray) -> dict[str, np.ndarray]:
+def target_labels(
+    targets: Targets, lengths: np.ndarray, last: np.ndarray, trained: np.ndarray, before_split: np.ndarray
+) -> dict[str, np.ndarray]:
     """The slice of each target [T] in every one of DIMENSIONS.
 
-    ``trained`` [N] counts each item's events in training samples, ``before_split`` [N] those before the split
-    (split.trained_counts, split.training_events). They differ only under protocol time_split.
+    ``lengths`` [B] are each user's events before the targets and ``last`` [B] the time of the last one. ``trained`` [N]
+    counts each item's events in training samples, ``before_split`` [N] those before the split (split.trained_counts,
+    split.training_events). They differ only under protocol time_split.
     """
-    targets = split.every_target
     items, owners = targets.positions, targets.owners
-    last = split.times[np.arange(len(split.lengths)), split.lengths - 1]
     first = targets.times[targets.offsets[:-1]]
     return {
         "popularity": bands.popularity_band(trained)[items],
         "mass": bands.mass_band(trained)[items],
         "cold": np.where(before_split[items] == 0, *DIMENSIONS["cold"]),
-        "history": bands.history_band(split.lengths)[owners],
+        "history": bands.history_band(lengths)[owners],
         "recency": bands.recency_band(last, first)[owners],
         "time": bands.quarter(targets.times),
         "same_day": bands.same_day(targets.times_before, targets.times),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from learn_spark.core.ragged import check_ragged
 from learn_spark.data.splits.split import sampled_events, training_events
-from learn_spark.evaluation.baselines.markov import PairCounts, markov_of_pairs
-from learn_spark.evaluation.baselines.popularity import popularity_of_counts
-from learn_spark.evaluation.contenders import Contender, counted
+from learn_spark.evaluation.baselines.markov import PairCounts
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,3 @@ class Statistics:
             np.add.at(trained, sampled_events(part), 1)
             pairs.add(values, offsets)
         return Statistics(counts, trained, pairs)
-
-    @cached_property
-    def baselines(self) -> tuple[Contender, ...]:
-        """Popularity and item-to-item Markov."""
-        return (
-            counted("popularity", popularity_of_counts(self.counts)),
-            counted("markov", markov_of_pairs(*self.pairs.merged(), self.counts)),
-        )

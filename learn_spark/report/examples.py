@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import yaml
 
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.split import LENGTHS, Split, split_histories, with_target
-from learn_spark.data.splits.training_view import PART_ROWS, TrainingView
+from learn_spark.data.splits.ranked import ranked_rows, ranked_users
+from learn_spark.data.splits.split import Split, split_histories
+from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.evaluation.bands import POPULARITY, popularity_band
-from learn_spark.evaluation.evaluate import ranked_rows
 from learn_spark.evaluation.labels import band_label
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
 from learn_spark.model.store import Model, load_model
@@ -120,12 +119,13 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
         for name in ("user_histories", "item_index", "item_text", "text_embeddings")
     }
     histories = tables["user_histories"]
-    eligible = _users_with_target(histories)
+    eligible, _ = ranked_users(histories, "test", None)
     if not eligible:
         return None
     world = _world(workspace, model, tables)
     count = max(1, min(SAMPLED_USERS, eligible, MOST_PRODUCTS // world.vectors.size))
-    split = split_histories(ranked_rows(histories, "test", count), "test")
+    _, sample = ranked_users(histories, "test", count)
+    split = split_histories(ranked_rows(histories, "test", sample), "test")
     seen = [np.unique(world.place[items]) for items in split.seen]
     targets = world.place[split.targets]
     vectors = user_vectors(model.vectors(), split.items, split.lengths, model.window, times=split.times)
@@ -145,15 +145,6 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
         distinct=len(np.unique(all_offered)),
         catalogue=len(world.ids),
     )
-
-
-def _users_with_target(histories: Snapshot) -> int:
-    """Number of users with a target on the test split."""
-    users = 0
-    for batch in histories.batches(["chunk", *LENGTHS["test"]], PART_ROWS):
-        rows = with_target(pa.Table.from_batches([batch]), "test")
-        users += int((rows["chunk"].to_numpy() == 0).sum())
-    return users
 
 
 def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot]) -> _World:

@@ -178,7 +178,7 @@ def test_a_sample_has_the_same_users_in_every_run_and_is_not_compared_with_all(w
     with pytest.MonkeyPatch.context() as patch:
         # Parts of other sizes, which no figure depends on.
         patch.setattr("learn_spark.data.splits.training_view.PART_ROWS", 7)
-        patch.setattr("learn_spark.evaluation.evaluate.PART_ROWS", 5)
+        patch.setattr("learn_spark.data.splits.ranked.PART_ROWS", 5)
         run, result = world.shelf.run("evaluate", *RIVAL, "evaluation.users=10")
     again, _ = world.shelf.run("evaluate", *RIVAL, "evaluation.users=10", forced=True)
     larger, _ = world.shelf.run("evaluate", *RIVAL, "evaluation.users=17")

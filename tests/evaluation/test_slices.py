@@ -89,7 +89,8 @@ def test_labels_by_hand(histories: pa.Table) -> None:
     split = split_histories(histories, "test")
     trained = trained_counts(histories, 6)
     before_split = np.bincount(training_events(histories)[0], minlength=6)
-    labels = target_labels(split, trained, before_split)
+    last = split.times[np.arange(len(split.lengths)), split.lengths - 1]
+    labels = target_labels(split.every_target, split.lengths, last, trained, before_split)
     assert list(labels) == list(DIMENSIONS)
     assert split.every_target.positions.tolist() == [4, 5, 0]  # h: items 5 and 6; k: item 1
     # Item 5 was a training target, but had no event before the split; item 6 is new.

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.split import split_histories, trained_counts, training_events
+from learn_spark.data.splits.ranked import ranked_rows, ranked_users
+from learn_spark.data.splits.split import SplitName, split_histories, trained_counts, training_events
 from learn_spark.evaluation.baselines.markov import PairCounts, markov, markov_of_pairs
-from learn_spark.evaluation.evaluate import ranked_rows
 from learn_spark.evaluation.statistics import Statistics
 from tests.report.planted import history_row, plant
 
@@ -77,33 +77,38 @@ def test_statistics_of_parts_are_those_of_the_whole(table: Snapshot, rows: int) 
     whole = table.to_arrow()
     columns = ["user_id", "chunk", "item_index", "train_end", "train_length"]
     parts = (pa.Table.from_batches([batch]) for batch in table.batches(columns, rows))
-    statistics, expected = Statistics.of(parts, N), Statistics.of([whole], N)
+    statistics = Statistics.of(parts, N)
     values, offsets = training_events(whole)
     assert statistics.counts.tolist() == np.bincount(values, minlength=N).tolist()
     assert statistics.trained.tolist() == trained_counts(whole, N).tolist()
     contexts, targets = np.arange(N), np.arange(N)[::-1].copy()
-    for one, other in zip(statistics.baselines, expected.baselines, strict=True):
-        assert one.method == other.method
     scores, of_all = markov_of_pairs(*statistics.pairs.merged(), statistics.counts), markov(values, offsets, N)
     assert scores.extra.tolist() == of_all.extra.tolist()
     ranks = [one.ranks(contexts, targets, [NOTHING] * N).tolist() for one in (scores, of_all)]
     assert ranks[0] == ranks[1]
 
 
+def rows_of(table: Snapshot, split: SplitName, users: int | None) -> pa.Table:
+    counted, sample = ranked_users(table, split, users)
+    rows = ranked_rows(table, split, sample)
+    assert counted == len(split_histories(rows, split).user_ids)
+    return rows
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_a_sample_keeps_all_chunks_of_its_users(table: Snapshot, split: str) -> None:
-    every = split_histories(table.to_arrow(), split)  # type: ignore[arg-type]
-    rows = ranked_rows(table, split, 9)  # type: ignore[arg-type]
-    some = split_histories(rows, split)  # type: ignore[arg-type]
+def test_a_sample_keeps_all_chunks_of_its_users(table: Snapshot, split: SplitName) -> None:
+    every = split_histories(table.to_arrow(), split)
+    rows = rows_of(table, split, 9)
+    some = split_histories(rows, split)
     assert len(some.user_ids) == 9
     places = [every.user_ids.index(user) for user in some.user_ids]
     assert [seen.tolist() for seen in some.seen] == [every.seen[place].tolist() for place in places]
     assert some.every_target.positions.tolist() == every.take(np.array(places)).every_target.positions.tolist()
     assert set(rows["user_id"].to_pylist()) >= set(some.user_ids)
-    more = split_histories(ranked_rows(table, split, 15), split)  # type: ignore[arg-type]
+    more = split_histories(rows_of(table, split, 15), split)
     assert set(some.user_ids) < set(more.user_ids)
-    most = split_histories(ranked_rows(table, split, 1000), split)  # type: ignore[arg-type]
-    assert most.user_ids == split_histories(ranked_rows(table, split, None), split).user_ids == every.user_ids  # type: ignore[arg-type]
+    most = split_histories(rows_of(table, split, 1000), split)
+    assert most.user_ids == split_histories(rows_of(table, split, None), split).user_ids == every.user_ids
 
 
 def test_counts_whose_products_exceed_int64_keep_order_and_ties() -> None:
@@ -129,8 +134,9 @@ def test_neither_part_nor_table_is_read_whole(table: Snapshot) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Snapshot, "batches", recorded)
         patch.setattr(Snapshot, "to_arrow", None)
-        patch.setattr("learn_spark.evaluation.evaluate.PART_ROWS", 3)
-        rows = ranked_rows(table, "test", 4)
+        patch.setattr("learn_spark.data.splits.ranked.PART_ROWS", 3)
+        _, sample = ranked_users(table, "test", 4)
+        rows = ranked_rows(table, "test", sample)
     assert max(sizes) == 3
     assert sum(sizes) == 2 * table.rows  # once to choose the users, once to read them
     assert len(set(rows.filter(pa.compute.equal(rows["chunk"], 0))["user_id"].to_pylist())) >= 4

@@ -151,5 +151,8 @@ class EvaluationSettings(Section):
     users: Count | None = None
     """Maximum number of users that are ranked on each split: those with the lowest hashes, the same ones in every run.
     null: all. Statistics are of all users. Results of samples of different sizes are not compared."""
+    runner: Literal["auto", "driver", "spark"] = "auto"
+    """Where users are ranked. driver: in this process; spark: in Spark's workers; auto: on the driver up to 200,000
+    users of a split. Figures do not depend on it."""
     bootstrap_samples: Count = 500
     """Bootstrap resamples of users for the intervals of slices."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,12 @@ class UserSample:
         fewer. At most twice as many hashes and one part are in memory. Raises ValueError for users below 1.
         """
         return UserSample(lowest_hashes((part.filter(_is_newest(part))["user_id"] for part in parts), users))
+
+    def contains(self, user_ids: Sequence[str]) -> np.ndarray:
+        """Whether each user is in the sample [B]."""
+        if self.highest is None:
+            return np.ones(len(user_ids), dtype=bool)
+        return user_hashes(pa.array(user_ids, pa.string())) <= self.highest
 
     def rows(self, part: pa.Table) -> pa.Table:
         """The rows of ``part`` whose users are in the sample."""

@@ -19,11 +19,15 @@ from learn_spark.model.towers.vectors import item_vectors, user_vectors
 
 @dataclass(frozen=True)
 class FoldedVectors:
-    """Users of a split ranked by fold: fold f's users by ``towers[f]``, with histories of at most ``window`` events."""
+    """Users of a split ranked by fold: fold f's users by ``towers[f]``, with histories of at most ``window`` events.
+
+    ``catalogues`` are the item vectors of each tower (None: they are computed).
+    """
 
     split: Split
     towers: Sequence[Tower]
     window: int
+    catalogues: Sequence[np.ndarray] | None = None
 
     @cached_property
     def _users(self) -> list[np.ndarray]:
@@ -35,8 +39,8 @@ class FoldedVectors:
         ]
 
     @cached_property
-    def _items(self) -> list[np.ndarray]:
-        return [item_vectors(tower) for tower in self.towers]
+    def _items(self) -> Sequence[np.ndarray]:
+        return [item_vectors(tower) for tower in self.towers] if self.catalogues is None else self.catalogues
 
     def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(row numbers of its users, their vectors, the items' vectors) of each fold."""
