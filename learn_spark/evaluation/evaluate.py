@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, append_table, check_columns
+from learn_spark.core.tables.log import append_parts, append_rows, check_columns
 from learn_spark.core.tables.workspace_locks import only_one
 from learn_spark.data.splits.split import SplitName
 from learn_spark.data.splits.training_view import TrainingView
@@ -29,6 +29,33 @@ from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
+PART_USERS = 50_000
+
+
+@dataclass(frozen=True)
+class MeasuredSplit:
+    """The ranked users of a split, the slices of their targets by dimension, and model_id by method."""
+
+    name: SplitName
+    ranked: RankedUsers
+    labels: Mapping[str, np.ndarray]
+    contenders: Mapping[str, str]
+
+    def user_rows(self, run_id: str, item_ids: np.ndarray) -> Iterator[pa.Table]:
+        """Rows of evaluation_users, PART_USERS users of a method at a time."""
+        users, targets = self.ranked.user_ids, self.ranked.targets
+        owners = targets.owners
+        for method, model_id in self.contenders.items():
+            for start in range(0, len(users), PART_USERS):
+                stop = min(start + PART_USERS, len(users))
+                low, high = targets.offsets[start], targets.offsets[stop]
+                yield user_rows(
+                    {"run_id": run_id, "model_id": model_id, "method": method, "split": self.name},
+                    np.array(users[start:stop])[owners[low:high] - start],
+                    item_ids[targets.positions[low:high]],
+                    {dimension: values[low:high] for dimension, values in self.labels.items()},
+                    self.ranked.ranks[method][low:high],
+                )
 
 
 def run(context: StageContext) -> StageResult:
@@ -63,7 +90,7 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     unit = unit_rows(item_matrix(matrix))
     metrics: list[MetricRow] = []
     slices: list[SliceRow] = []
-    users: list[pa.Table] = []
+    measured: list[MeasuredSplit] = []
     notes: list[str] = []
     targets = 0
     for task in split_tasks(context, histories, statistics, model):
@@ -87,15 +114,13 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
         )
         metrics += _metric_rows(context, task, ranked, contenders, lists, key, protocol)
         slices += _slice_rows(context, task, ranked, contenders, labels, model.manifest.seed)
-        ranks_by_method = [(method, model_id, ranked.ranks[method]) for method, model_id in contenders.items()]
-        users.append(
-            user_rows(context.run_id, task.name, ranked.user_ids, ranked.targets, item_ids, labels, ranks_by_method)
-        )
-    if not users:
+        measured.append(MeasuredSplit(task.name, ranked, labels, contenders))
+    if not measured:
         return StageResult(
             rows_in=histories.rows, rows_out=0, counts={"unmeasured_splits": len(SPLITS)}, notes=tuple(notes)
         )
-    append_table(context.path("evaluation_users"), contract("evaluation_users"), pa.concat_tables(users))
+    users = (part for split in measured for part in split.user_rows(context.run_id, item_ids))
+    append_parts(context.path("evaluation_users"), contract("evaluation_users"), users)
     append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), [asdict(row) for row in slices])
     # Last, because a result counts as written from here on.
     append_rows(context.path("evaluations"), contract("evaluations"), [asdict(row) for row in metrics])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run, run_order
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.data.splits.split import SplitName, Targets
 
 STAGE = find_stage("evaluate")
 VECTORS_ONLY = "-vectors"  # suffix of the method name where a model with a reranker is ranked without it
@@ -125,30 +124,21 @@ def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None
 
 
 def user_rows(
-    run_id: str,
-    name: SplitName,
-    user_ids: Sequence[str],
-    targets: Targets,
+    shared: Mapping[str, str],
+    user_ids: np.ndarray,
     item_ids: np.ndarray,
     labels: Mapping[str, np.ndarray],
-    ranks: Sequence[tuple[str, str, np.ndarray]],
+    ranks: np.ndarray,
 ) -> pa.Table:
-    """Rows of evaluation_users: for each (method, model_id, ranks [T]), one row per target of ``user_ids``.
-
-    ``item_ids`` [N] by position; ``labels`` [T] are the slices of the targets by dimension.
+    """Rows of evaluation_users for T targets of one method: ``shared`` are the columns with one value, ``labels`` [T]
+    the slices of the targets by dimension.
     """
     table = contract("evaluation_users")
-    shared: dict[str, pa.Array] = {
-        "user_id": pa.array(user_ids, pa.string()).take(pa.array(targets.owners)),
-        "item_id": pa.array(item_ids[targets.positions], pa.string()),
+    columns: dict[str, pa.Array] = {
+        **{column: pa.repeat(pa.scalar(value, pa.string()), len(ranks)) for column, value in shared.items()},
+        "user_id": pa.array(user_ids, pa.string()),
+        "item_id": pa.array(item_ids, pa.string()),
         **{dimension: pa.array(values, pa.string()) for dimension, values in labels.items()},
+        "rank": pa.array(ranks, pa.float64()),
     }
-    parts = []
-    for method, model_id, method_ranks in ranks:
-        shared_values = {"run_id": run_id, "model_id": model_id, "method": method, "split": name}
-        columns = {
-            column: pa.array([value] * len(method_ranks), pa.string()) for column, value in shared_values.items()
-        }
-        columns |= {**shared, "rank": pa.array(method_ranks, pa.float64())}
-        parts.append(pa.table([columns[column] for column in table.names], names=table.names))
-    return pa.concat_tables(parts)
+    return pa.table([columns[column] for column in table.names], names=table.names)

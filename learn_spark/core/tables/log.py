@@ -6,7 +6,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
@@ -41,6 +41,15 @@ def append_table(path: str, contract: Contract, data: pa.Table) -> int:
     """Append an Arrow table in one commit; the new version. Raises ContractError if a row violates the contract."""
     with _naming(contract):
         return _append(_open_or_create(path, contract), contract, data, CommitProperties())
+
+
+def append_parts(path: str, contract: Contract, parts: Iterable[pa.Table]) -> int:
+    """Append Arrow tables in one commit, with one of them in memory at a time; the new version.
+
+    Raises ContractError if a row violates the contract.
+    """
+    with _naming(contract):
+        return _append(_open_or_create(path, contract), contract, parts, CommitProperties())
 
 
 def replace_rows(path: str, contract: Contract, data: pa.Table, where: str) -> int:
@@ -104,11 +113,19 @@ def _to_arrow(contract: Contract, rows: Sequence[Mapping[str, Any]]) -> pa.Table
         raise ContractError(f"rows do not fit the contract of {contract.table}: {error}") from None
 
 
-def _append(table: DeltaTable, contract: Contract, data: pa.Table, commit: CommitProperties) -> int:
+def _append(
+    table: DeltaTable, contract: Contract, data: pa.Table | Iterable[pa.Table], commit: CommitProperties
+) -> int:
     # Columns that newer versions added are nullable; a table of an older version gets them with its next row.
     grows = len(table.schema().fields) < len(contract.names)
     mode: Literal["merge"] | None = "merge" if grows else None
-    rows = data.cast(commented_schema(contract) if grows else contract.arrow_schema())
+    schema = commented_schema(contract) if grows else contract.arrow_schema()
+    rows: pa.Table | pa.RecordBatchReader
+    if isinstance(data, pa.Table):
+        rows = data.cast(schema)
+    else:
+        batches = (batch for part in data for batch in part.cast(schema).to_batches())
+        rows = pa.RecordBatchReader.from_batches(schema, batches)
     write_deltalake(table, rows, mode="append", schema_mode=mode, commit_properties=commit)
     if contract.table in GROWING and len(table.file_uris()) > _MOST_FILES:
         # A file a commit: read one by one, they would take longer every day. Another writer's commit goes first.
