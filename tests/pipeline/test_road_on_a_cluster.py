@@ -75,7 +75,12 @@ def test_a_cluster_without_a_shared_folder(
         cluster.wait(2)
         overrides = [f"workspace={place}", f"source.path={raw}", f"scratch={scratch}"]
         overrides += [f"storage.endpoint={bucket.s3.server}"]
-        overrides += [*TWO_PROCESSES, "training.launcher=spark", f"pipeline.stages=[{','.join(stages)}]"]
+        overrides += [
+            *TWO_PROCESSES,
+            "training.launcher=spark",
+            "evaluation.runner=spark",
+            f"pipeline.stages=[{','.join(stages)}]",
+        ]
         program = cluster.submit(
             REPOSITORY / "tests" / "pipeline" / "cluster_job.py",
             *("--config", str(tmp_path / "small.yaml")),
@@ -94,10 +99,24 @@ def test_a_cluster_without_a_shared_folder(
         assert ours[key].equals(theirs[key])
         vectors = [np.stack(one["embedding"].to_numpy()) for one in (ours, theirs)]
         np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
+    # Methods that only count have the same ranks, although each user was ranked in a worker.
+    ranks = [
+        {
+            (row["split"], row["method"], row["user_id"], row["item_id"]): row["rank"]
+            for row in read_rows(one.table("evaluation_users"))
+            if row["method"] in ("popularity", "markov")
+        }
+        for one in (here, there)
+    ]
+    assert len(ranks[0]) > 50
+    assert ranks[0] == ranks[1]
     # Each machine copied the encoder's files and the item matrix once.
     for address in ("0", "1"):
         copies = [copy for copy in cluster.cache(address).iterdir() if copy.is_dir()]
-        assert sorted((copy / "embeddings.npy").is_file() for copy in copies) == [False, True]
+        for file in ("embeddings.npy", "config.json"):
+            assert sum((copy / file).is_file() for copy in copies) == 1, file
+    # The arrays of the contenders were for one evaluation alone.
+    assert not [name for name in (place / "worker_files").names() if name.startswith("evaluation-")]
 
 
 def test_the_driver_runs_in_a_cluster_of_yarn(
