@@ -81,7 +81,7 @@ def rank(
         training = map(training_events, parts)
     inputs = ContenderInputs.of(model, task.statistics, unit, training, cross_fitted=task.cross_fitted)
     contenders = inputs.contenders(model, cross_fitted=task.cross_fitted)
-    _, listed = ranked_users(histories, task.name, min(LIST_USERS, task.users))
+    listed = task.sample if task.users <= LIST_USERS else ranked_users(histories, task.name, LIST_USERS)[1]
     plan = RankingPlan(task.name, settings.mask_history, max(settings.ks), listed)
     by_method = {contender.method: contender.model_id for contender in contenders}
     if settings.runner == "driver" or (settings.runner == "auto" and task.users <= DRIVER_USERS):

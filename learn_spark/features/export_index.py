@@ -116,10 +116,9 @@ def _extensible(
             candidates.append((manifest.items, folder, manifest))
     for _, folder, manifest in sorted(candidates, key=lambda candidate: -candidate[0]):
         old = ItemVectors.read(context.path("item_features"), manifest.features_version, mapped / "old.npy")
-        rows, missing = items.has(old)
-        if missing:
+        if missing := items.lacks(old):
             why = f"{missing:,} items of the earlier index are no longer released"
-        elif rows is None:
+        elif not items.has_vectors_of(old):
             why = "vectors of the earlier index changed"
         elif _overgrown(context.settings.index, manifest, len(items.ids)):
             why = "the share of items added since the cells were trained is above index.max_added_share"

@@ -56,14 +56,14 @@ class ItemVectors:
         """Whether every vector has length 1."""
         return all(bool(np.allclose(np.linalg.norm(block, axis=1), 1.0, atol=tolerance)) for block in self.blocks())
 
-    def has(self, other: ItemVectors) -> tuple[np.ndarray | None, int]:
-        """(the rows of ``other``'s items here, None where a vector differs; the number of items that are missing)."""
-        positions = pc.index_in(other.ids, self.ids)
-        if positions.null_count:
-            return None, positions.null_count
-        rows = positions.to_numpy().astype(np.int64)
-        same = all(np.array_equal(*pair) for pair in zip(self.blocks(rows), other.blocks(), strict=True))
-        return (rows if same else None), 0
+    def lacks(self, other: ItemVectors) -> int:
+        """How many items of ``other`` are not here."""
+        return int(pc.index_in(other.ids, self.ids).null_count)
+
+    def has_vectors_of(self, other: ItemVectors) -> bool:
+        """Whether every item of ``other``, all of which are here, has the same vector here."""
+        rows = pc.index_in(other.ids, self.ids).to_numpy().astype(np.int64)
+        return all(np.array_equal(*pair) for pair in zip(self.blocks(rows), other.blocks(), strict=True))
 
 
 def sampled_queries(path: StoragePath, version: int, most: int) -> np.ndarray:

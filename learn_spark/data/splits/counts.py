@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.data.splits.split import sampled_events, training_events, with_validation_target
+from learn_spark.data.splits.split import sampled_events, training_events, with_target
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ class HistoryCounts:
         for part in parts:
             np.add.at(events, training_events(part)[0], 1)
             np.add.at(trained, sampled_events(part), 1)
-            users += int(pc.sum(pc.equal(with_validation_target(part)["chunk"], 0)).as_py() or 0)
+            users += int(pc.sum(pc.equal(with_target(part, "validation")["chunk"], 0)).as_py() or 0)
         return HistoryCounts(events, trained, users)

@@ -121,11 +121,6 @@ def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: n
     return Targets(positions[first], offsets, times[rows, places], times[rows, places - 1])
 
 
-def with_validation_target(histories: pa.Table) -> pa.Table:
-    """``with_target`` of the validation split."""
-    return with_target(histories, "validation")
-
-
 def with_target(histories: pa.Table, split: SplitName) -> pa.Table:
     """The rows of ``histories`` whose users have a target on ``split``, by their chunk 0, and all older chunks."""
     before, until = (histories[name] for name in LENGTHS[split])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.splits.counts import HistoryCounts
 from learn_spark.data.splits.sample import UserSample
-from learn_spark.data.splits.split import with_validation, with_validation_target, without_test
+from learn_spark.data.splits.split import with_target, with_validation, without_test
 
 Stream = TypeVar("Stream")
 Until = Literal["train_length", "validation_length"]
@@ -74,8 +74,10 @@ class TrainingView:
         sample = UserSample()
         if self.rows > users:
             narrow = self._snapshot.batches(["user_id", "chunk", "train_length", "validation_length"], PART_ROWS)
-            sample = UserSample.of((with_validation_target(pa.Table.from_batches([batch])) for batch in narrow), users)
-        chosen = [sample.rows(with_validation_target(part)) for part in self.parts()]
+            sample = UserSample.of(
+                (with_target(pa.Table.from_batches([batch]), "validation") for batch in narrow), users
+            )
+        chosen = [sample.rows(with_target(part, "validation")) for part in self.parts()]
         return pa.concat_tables(chosen)
 
     def user_parts(self, users: int | None, *, until: Until = "train_length") -> Iterator[pa.Table]:

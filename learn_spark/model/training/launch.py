@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-VALIDATION_TIMEOUT = timedelta(hours=2)  # the other processes wait while the first one validates
+VALIDATION_TIMEOUT = timedelta(hours=2)  # a process waits for the slowest one to rank its part
 
 
 def train_in_process(task: TrainingTask, console: Reporter) -> Trained:

@@ -19,7 +19,7 @@ class ProcessGroup:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes, validates and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def gather(self, rows: Tensor) -> Tensor:

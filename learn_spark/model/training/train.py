@@ -92,9 +92,8 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         assert task.validation is not None
         held_out = HeldOut(histories, read_validation(storage_path(task.validation)), counts.events)
         calibration = calibrate(chosen_tower.eval(), temperature, held_out, validation, settings, context.console)
-    facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key).model_copy(
-        update={"validation_users": min(counts.users, settings.training.validation_users), "validation_margin": margin}
-    )
+    validated = min(counts.users, settings.training.validation_users)
+    facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key, validated, margin)
     blending = calibration.blending
     model_id = save_model(
         context.workspace,
@@ -142,6 +141,8 @@ def _facts(
     calibration: Calibration,
     parameters: int,
     space_key: str | None,
+    validation_users: int,
+    validation_margin: float,
 ) -> TrainingFacts:
     """The manifest's part of the training; ``final_point`` is the last epoch of the saved weights' training."""
     settings = context.settings
@@ -161,6 +162,8 @@ def _facts(
         temperature=final_point.get("temperature", temperature),
         temperature_before_refit=trained.curve[trained.best_epoch - 1].get("temperature", temperature),
         validation=calibration.validation,
+        validation_users=validation_users,
+        validation_margin=validation_margin,
         validation_of_vectors=calibration.validation_of_vectors,
         trial=settings.training.trial,
         blending=None if calibration.blending is None or blending is None else BlendingFacts(reach=blending.reach),
