@@ -131,6 +131,7 @@ class TextEncoder:
         errors |= {int(i): "no tokens" for i in np.flatnonzero(~tokens.blank & (lengths == 0))}
         usable = np.flatnonzero(~tokens.blank & (lengths > 0))
         failed: dict[int, str] = {}
+        alone: set[int] = set()  # without memory though alone in their batch; they get a second trial at the end
         padded = 0
         batches = token_budget_batches(lengths[usable], self.token_budget, packed=self.reader.packed)
         waiting = [usable[batch] for batch in batches][::-1]
@@ -140,16 +141,22 @@ class TextEncoder:
                 vectors[batch] = self._forward(tokens, batch)
                 padded += self.reader.cost(lengths[batch])
             except Exception as error:
-                no_memory = is_out_of_memory(error)
-                if len(batch) == 1:
-                    failed[int(batch[0])] = "out of memory" if no_memory else f"the model failed: {_brief(error)}"
-                    last_error = error
-                    continue
+                # The frames of a traceback hold the tensors of the batch that failed.
+                failure = error.with_traceback(None)
+            else:
+                continue
+            no_memory = is_out_of_memory(failure)
+            if len(batch) > 1:
                 if no_memory:
                     self._shrink_budget(self.reader.cost(lengths[batch]))
                 waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+            elif no_memory and batch[0] not in alone:
+                alone.add(int(batch[0]))
+                waiting.insert(0, batch)
+            else:
+                failed[int(batch[0])] = "out of memory" if no_memory else f"the model failed: {_brief(failure)}"
         if failed and len(failed) == len(usable):
-            raise EncoderError(f"the model fails on each of {len(failed)} texts: {_brief(last_error)}") from last_error
+            raise EncoderError(f"the model fails on each of {len(failed)} texts: {_brief(failure)}") from failure
         norms = np.linalg.norm(vectors, axis=1)
         good = np.isfinite(norms) & (norms > 0)
         for i in np.flatnonzero(~good):
