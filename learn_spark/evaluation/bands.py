@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from learn_spark.core.times import DAY
@@ -15,7 +18,11 @@ QUARTERS = 4
 
 def _band(values: np.ndarray, bands: dict[int, str] | dict[float, str]) -> np.ndarray:
     """The name [n] of the band of each of ``values`` [n]: the last band that begins at or below it."""
-    return np.array(list(bands.values()))[np.searchsorted(list(bands), values, side="right") - 1]
+    return np.array(list(bands.values()))[_number(values, bands)]
+
+
+def _number(values: np.ndarray, bands: dict[int, str] | dict[float, str]) -> np.ndarray:
+    return (np.searchsorted(list(bands), values, side="right") - 1).astype(np.int8)
 
 
 def popularity_band(counts: np.ndarray) -> np.ndarray:
@@ -23,8 +30,18 @@ def popularity_band(counts: np.ndarray) -> np.ndarray:
     return _band(counts, POPULARITY)
 
 
+def popularity_numbers(counts: np.ndarray) -> np.ndarray:
+    """The places [N] int8 of ``popularity_band`` in POPULARITY."""
+    return _number(counts, POPULARITY)
+
+
 def mass_band(counts: np.ndarray) -> np.ndarray:
-    """Bands [N] of items by the share of all training events that belongs to items with more events.
+    """The names [N] of ``mass_numbers``: head, mid, tail."""
+    return np.array(list(MASS.values()))[mass_numbers(counts)]
+
+
+def mass_numbers(counts: np.ndarray) -> np.ndarray:
+    """Bands [N] of items, int8 places in MASS, by the share of all training events of items with more events.
 
     Below 0.5 is head, below 0.8 mid, else tail. Items with equally many events are in one band; items without an event
     are tail.
@@ -33,7 +50,7 @@ def mass_band(counts: np.ndarray) -> np.ndarray:
     sums = np.concatenate([[0], np.cumsum(rising)])
     above = sums[-1] - sums[np.searchsorted(rising, counts, side="right")]
     share = np.where(counts > 0, above / max(1, sums[-1]), 1.0)
-    return _band(share, MASS)
+    return _number(share, MASS)
 
 
 def history_band(lengths: np.ndarray) -> np.ndarray:
@@ -46,25 +63,42 @@ def recency_band(last: np.ndarray, target: np.ndarray) -> np.ndarray:
     return _band((target - last) // DAY, RECENCY)
 
 
-def quarter(times: np.ndarray) -> np.ndarray:
-    """The quarter [T] that each target lies in by ``times`` [T] in microseconds, named by its first and last day.
+@dataclass(frozen=True)
+class Quarters:
+    """Days (UTC) in at most QUARTERS runs with about equally many targets; a day is in one of them.
 
-    Targets of the same time are in one quarter, so that quarters can differ in size. Quarters within the same day are
-    one.
+    ``starts`` are the first days after 1970-01-01 of all runs but the first, ``names`` of all the first and the last
+    day with a target.
     """
-    if not len(times):
-        return np.zeros(0, dtype="<U1")
-    rising = np.sort(times)
-    bounds = rising[[len(times) * number // QUARTERS for number in range(1, QUARTERS)]]
-    number = np.searchsorted(bounds, times, side="right")
-    names = np.full(QUARTERS, "", dtype="<U22")
-    for quarter_number in np.unique(number):
-        inside = times[number == quarter_number]
-        first, last = (str(time.astype("M8[us]"))[:10] for time in (inside.min(), inside.max()))
-        names[quarter_number] = f"{first}..{last}"
-    return names[number]
+
+    starts: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(targets: Mapping[int, int]) -> Quarters:
+        """The quarters of numbers of ``targets`` by day."""
+        days = np.array(sorted(targets), dtype=np.int64)
+        upto = np.cumsum([targets[day] for day in days.tolist()])
+        total = int(upto[-1]) if len(days) else 0
+        # The day of the target at each quarter of all of them in order of time begins a run.
+        places = [total * number // QUARTERS for number in range(1, QUARTERS)]
+        starts = np.unique(days[np.searchsorted(upto, places, side="right")]) if total else days
+        runs = np.split(days, np.searchsorted(days, starts[starts > days[0]])) if total else []
+        names = tuple("..".join(str(np.datetime64(int(day), "D")) for day in (run[0], run[-1])) for run in runs)
+        return Quarters(tuple(int(run[0]) for run in runs[1:]), names)
+
+    def labels(self, times: np.ndarray) -> np.ndarray:
+        """The names [T] of the quarters of targets at ``times`` [T] in microseconds."""
+        if not len(times):
+            return np.zeros(0, dtype="<U1")
+        return np.array(self.names)[np.searchsorted(self.starts, days_of(times), side="right")]
+
+
+def days_of(times: np.ndarray) -> np.ndarray:
+    """Whole days (UTC) since 1970-01-01 [T] of ``times`` [T] in microseconds."""
+    return times // DAY
 
 
 def same_day(before: np.ndarray, target: np.ndarray) -> np.ndarray:
     """yes or no [T]: whether a target is on the same day (UTC) as the event before it; both [T] in microseconds."""
-    return np.where(before // DAY == target // DAY, "yes", "no")
+    return np.where(days_of(before) == days_of(target), "yes", "no")

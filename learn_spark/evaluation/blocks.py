@@ -6,14 +6,12 @@ The driver and Spark's workers rank the same blocks by the same code, so that fi
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from learn_spark.core.ragged import take_rows
 from learn_spark.data.splits.sample import UserSample
 from learn_spark.data.splits.split import SplitName, Targets, split_histories
 from learn_spark.evaluation.contenders import Contender
@@ -33,11 +31,11 @@ class RankingPlan:
 
 @dataclass(frozen=True)
 class RankedUsers:
-    """B users of a split with the ranks of their T targets.
+    """B users of a block with the ranks of their T targets.
 
     ``lengths`` [B] are the events before the targets and ``last`` [B] the time of the last of them; ``repeats`` is the
     number of targets that their user has had before. ``ranks`` has [T] of each method, ``lists`` [R, longest_list]
-    positions of the ``listed`` R users, in no stated order (-1: none). About 20 bytes a user, 24 a target and 8 a rank.
+    positions of the ``listed`` R users (-1: none).
     """
 
     user_ids: list[str]
@@ -91,52 +89,18 @@ def rank_block(
     )
 
 
-def rank_table(
+def rank_blocks(
     rows: pa.Table,
     users: int,
     plan: RankingPlan,
     contenders: Sequence[Contender],
     advance: Callable[[int], object] = lambda count: None,
-) -> RankedUsers:
-    """All ``users`` users of ``rows``, block by block in this process."""
+) -> Iterator[RankedUsers]:
+    """All ``users`` users of ``rows`` in this process, a block at a time."""
     blocks = block_count(users)
     if blocks == 1:
-        return rank_block(rows, plan, contenders, advance)
+        yield rank_block(rows, plan, contenders, advance)
+        return
     number = block_of(rows["user_id"].to_pylist(), blocks)
-    parts = (rows.filter(pa.array(number == block)) for block in range(blocks))
-    return join_blocks(rank_block(part, plan, contenders, advance) for part in parts)
-
-
-def join_blocks(blocks: Iterable[RankedUsers]) -> RankedUsers:
-    """The users of all ``blocks`` in the order of user_id."""
-    parts = list(blocks)
-    if len(parts) == 1:
-        return parts[0]
-    ids = [user for part in parts for user in part.user_ids]
-    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-    counts = np.concatenate([np.diff(part.targets.offsets) for part in parts])
-    target_rows, offsets = take_rows(np.concatenate([[0], np.cumsum(counts)]), order)
-
-    def of_targets(values: Callable[[RankedUsers], np.ndarray]) -> np.ndarray:
-        return np.concatenate([values(part) for part in parts])[target_rows]
-
-    targets = Targets(
-        of_targets(lambda part: part.targets.positions),
-        offsets,
-        of_targets(lambda part: part.targets.times),
-        of_targets(lambda part: part.targets.times_before),
-    )
-    return RankedUsers(
-        [ids[row] for row in order],
-        np.concatenate([part.lengths for part in parts])[order],
-        np.concatenate([part.last for part in parts])[order],
-        targets,
-        sum(part.repeats for part in parts),
-        {method: of_targets(partial(_ranks_of, method=method)) for method in parts[0].ranks},
-        sum(part.listed for part in parts),
-        {method: np.concatenate([part.lists[method] for part in parts]) for method in parts[0].lists},
-    )
-
-
-def _ranks_of(part: RankedUsers, *, method: str) -> np.ndarray:
-    return part.ranks[method]
+    for block in range(blocks):
+        yield rank_block(rows.filter(pa.array(number == block)), plan, contenders, advance)

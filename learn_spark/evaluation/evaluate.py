@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -12,50 +12,23 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_parts, append_rows, check_columns
+from learn_spark.core.tables.log import append_rows, check_columns
 from learn_spark.core.tables.workspace_locks import only_one
 from learn_spark.data.splits.split import SplitName
 from learn_spark.data.splits.training_view import TrainingView
-from learn_spark.evaluation.blocks import RankedUsers
 from learn_spark.evaluation.lists import list_metrics
-from learn_spark.evaluation.results import MetricRow, ResultKey, SliceRow, protocol_of, user_rows, written_by
-from learn_spark.evaluation.slices import slice_metrics, target_labels
+from learn_spark.evaluation.measures import Measured
+from learn_spark.evaluation.results import MetricRow, ResultKey, SliceRow, protocol_of, written_by
+from learn_spark.evaluation.rows import LocalRows, SparkRows
 from learn_spark.evaluation.statistics import Statistics
-from learn_spark.evaluation.tasks import SplitTask, rank, split_tasks
+from learn_spark.evaluation.sums import SliceMetric
+from learn_spark.evaluation.tasks import Ranking, SplitTask, ranks_on_spark, split_tasks
 from learn_spark.model.content import bind_content, fit_content
 from learn_spark.model.feed.item_matrix import item_matrix
-from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import Model, load_model
 from learn_spark.model.towers.vectors import unit_rows
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
-PART_USERS = 50_000
-
-
-@dataclass(frozen=True)
-class MeasuredSplit:
-    """The ranked users of a split, the slices of their targets by dimension, and model_id by method."""
-
-    name: SplitName
-    ranked: RankedUsers
-    labels: Mapping[str, np.ndarray]
-    contenders: Mapping[str, str]
-
-    def user_rows(self, run_id: str, item_ids: np.ndarray) -> Iterator[pa.Table]:
-        """Rows of evaluation_users, PART_USERS users of a method at a time."""
-        users, targets = self.ranked.user_ids, self.ranked.targets
-        owners = targets.owners
-        for method, model_id in self.contenders.items():
-            for start in range(0, len(users), PART_USERS):
-                stop = min(start + PART_USERS, len(users))
-                low, high = targets.offsets[start], targets.offsets[stop]
-                yield user_rows(
-                    {"run_id": run_id, "model_id": model_id, "method": method, "split": self.name},
-                    np.array(users[start:stop])[owners[low:high] - start],
-                    item_ids[targets.positions[low:high]],
-                    {dimension: values[low:high] for dimension, values in self.labels.items()},
-                    self.ranked.ranks[method][low:high],
-                )
 
 
 def run(context: StageContext) -> StageResult:
@@ -90,43 +63,46 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     unit = unit_rows(item_matrix(matrix))
     metrics: list[MetricRow] = []
     slices: list[SliceRow] = []
-    measured: list[MeasuredSplit] = []
     notes: list[str] = []
-    targets = 0
-    for task in split_tasks(context, histories, statistics, model):
-        if not task.users:
-            notes.append(
-                f"warning: nothing is measured on the {task.name} split, because no user has a target on it: histories "
-                f"are too short for histories.protocol {context.settings.histories.protocol}, or all targets were "
-                "filtered"
+    users = 0
+    tasks = list(split_tasks(context, histories, statistics, model))
+    rows = SparkRows(context) if ranks_on_spark(context.settings.evaluation, tasks) else LocalRows(context)
+    with rows:
+        ranking = Ranking(context, histories, rows, unit, matrix, item_ids)
+        for task in tasks:
+            if not task.users:
+                notes.append(
+                    f"warning: nothing is measured on the {task.name} split, because no user has a target on it: "
+                    f"histories are too short for histories.protocol {context.settings.histories.protocol}, or all "
+                    "targets were filtered"
+                )
+                continue
+            measured, model_ids = ranking.measure(task)
+            users += measured.users
+            notes += _repeat_notes(context, task, measured)
+            ks, trained = context.settings.evaluation.ks, task.statistics.trained
+            lists = {
+                method: dict(_list_metrics(np.concatenate(parts), ks, trained))
+                for method, parts in measured.lists.items()
+            }
+            notes += _empty_list_notes(context, task, measured, lists)
+            of_slices = list(measured.sums.metrics())
+            metrics += _metric_rows(context, task, measured, model_ids, of_slices, lists, key, protocol)
+            slices += [
+                SliceRow(run_id=context.run_id, model_id=model_ids[metric.method], split=task.name, **asdict(metric))
+                for metric in of_slices
+            ]
+        if not metrics:
+            return StageResult(
+                rows_in=histories.rows, rows_out=0, counts={"unmeasured_splits": len(SPLITS)}, notes=tuple(notes)
             )
-            continue
-        ranked, contenders = rank(context, task, histories, unit, matrix)
-        targets += len(ranked.user_ids)
-        notes += _repeat_notes(context, task, ranked)
-        lists = {
-            method: dict(_list_metrics(top, context.settings.evaluation.ks, task.statistics.trained))
-            for method, top in ranked.lists.items()
-        }
-        notes += _empty_list_notes(context, task, ranked, lists)
-        labels = target_labels(
-            ranked.targets, ranked.lengths, ranked.last, task.statistics.trained, task.statistics.counts
-        )
-        metrics += _metric_rows(context, task, ranked, contenders, lists, key, protocol)
-        slices += _slice_rows(context, task, ranked, contenders, labels, model.manifest.seed)
-        measured.append(MeasuredSplit(task.name, ranked, labels, contenders))
-    if not measured:
-        return StageResult(
-            rows_in=histories.rows, rows_out=0, counts={"unmeasured_splits": len(SPLITS)}, notes=tuple(notes)
-        )
-    users = (part for split in measured for part in split.user_rows(context.run_id, item_ids))
-    append_parts(context.path("evaluation_users"), contract("evaluation_users"), users)
+        rows.append()
     append_rows(context.path("evaluation_slices"), contract("evaluation_slices"), [asdict(row) for row in slices])
     # Last, because a result counts as written from here on.
     append_rows(context.path("evaluations"), contract("evaluations"), [asdict(row) for row in metrics])
     return StageResult(
         rows_in=histories.rows,
-        rows_out=targets,
+        rows_out=users,
         counts={
             "metrics": len(metrics),
             "slice_metrics": len(slices),
@@ -136,34 +112,37 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     )
 
 
-def _item_ids(context: StageContext, model: Model) -> np.ndarray:
-    """The ids of all items [N] by position. Raises LearnSparkError where the model was trained on fewer items."""
+def _item_ids(context: StageContext, model: Model) -> pa.Array:
+    """The ids of all items [N] by position, with 64-bit offsets.
+
+    Raises LearnSparkError where the model was trained on fewer items.
+    """
     index = context.snapshot("item_index").to_arrow(["item_index", "item_id"]).sort_by("item_index")
     if len(index) > model.tower.n_items:
         raise LearnSparkError(
             f"evaluate: the {model.method} model {model.model_id} was trained on the IDs of {model.tower.n_items:,} "
             f"items, but item_index has {len(index):,}; train again (towers over content do not need to)"
         )
-    return np.array(index["item_id"].to_pylist())
+    return index["item_id"].cast(pa.large_string()).combine_chunks()
 
 
-def _repeat_notes(context: StageContext, task: SplitTask, ranked: RankedUsers) -> Iterator[str]:
+def _repeat_notes(context: StageContext, task: SplitTask, measured: Measured) -> Iterator[str]:
     """A note where targets repeat items of the masked history."""
-    if context.settings.evaluation.mask_history and ranked.repeats:
+    if context.settings.evaluation.mask_history and measured.repeats:
         yield (
-            f"{ranked.repeats:,} of {len(ranked.targets.positions):,} {task.name} targets are items that their user "
+            f"{measured.repeats:,} of {measured.targets:,} {task.name} targets are items that their user "
             "had before. They are ranked although the rest of the history is masked, which favours methods that "
             "repeat items. Set evaluation.mask_history: false"
         )
 
 
 def _empty_list_notes(
-    context: StageContext, task: SplitTask, ranked: RankedUsers, lists: Mapping[str, Mapping[str, float]]
+    context: StageContext, task: SplitTask, measured: Measured, lists: Mapping[str, Mapping[str, float]]
 ) -> Iterator[str]:
     """A note where no user of the split has an item left to list."""
     if not any(lists.values()):
         yield (
-            f"coverage, Gini, head and novelty are not measured on {task.name}: each of {ranked.listed:,} users "
+            f"coverage, Gini, head and novelty are not measured on {task.name}: each of {measured.listed:,} users "
             f"had all {len(task.statistics.trained):,} items before, and evaluation.mask_history is "
             f"{str(context.settings.evaluation.mask_history).lower()}, so that no item is left to list. Set "
             "evaluation.mask_history: false"
@@ -180,16 +159,17 @@ def _list_metrics(top: np.ndarray, ks: Sequence[int], trained: np.ndarray) -> It
 def _metric_rows(
     context: StageContext,
     task: SplitTask,
-    ranked: RankedUsers,
-    contenders: Mapping[str, str],
+    measured: Measured,
+    model_ids: Mapping[str, str],
+    of_slices: Sequence[SliceMetric],
     lists: Mapping[str, Mapping[str, float]],
     key: ResultKey,
     protocol: str,
 ) -> Iterator[MetricRow]:
-    """Rows of ``evaluations`` of one split; ``contenders``: model_id by method, ``lists``: metrics of lists."""
-    for method, model_id in contenders.items():
-        of_ranks = summarise(ranked.ranks[method], context.settings.evaluation.ks, ranked.targets.offsets)
-        for values, users in ((of_ranks, len(ranked.user_ids)), (lists[method], ranked.listed)):
+    """Rows of ``evaluations`` of one split; ``model_ids`` by method, ``lists``: metrics of lists."""
+    for method, model_id in model_ids.items():
+        of_ranks = {one.metric: one.value for one in of_slices if one.dimension == "all" and one.method == method}
+        for values, users in ((of_ranks, measured.users), (lists[method], measured.listed)):
             for metric, value in values.items():
                 yield MetricRow(
                     run_id=context.run_id,
@@ -204,26 +184,3 @@ def _metric_rows(
                     tables=key.tables,
                     settings_hash=key.settings_hash,
                 )
-
-
-def _slice_rows(
-    context: StageContext,
-    task: SplitTask,
-    ranked: RankedUsers,
-    contenders: Mapping[str, str],
-    labels: Mapping[str, np.ndarray],
-    seed: int,
-) -> Iterator[SliceRow]:
-    """Rows of ``evaluation_slices``; ``labels`` [T] by dimension."""
-    settings, targets = context.settings.evaluation, ranked.targets
-    metrics = slice_metrics(
-        ranked.ranks,
-        targets.positions,
-        targets.owners,
-        labels,
-        settings.ks,
-        samples=settings.bootstrap_samples,
-        seed=seed,
-    )
-    for metric in metrics:
-        yield SliceRow(run_id=context.run_id, model_id=contenders[metric.method], split=task.name, **asdict(metric))

@@ -126,7 +126,7 @@ def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None
 def user_rows(
     shared: Mapping[str, str],
     user_ids: np.ndarray,
-    item_ids: np.ndarray,
+    item_ids: pa.Array,
     labels: Mapping[str, np.ndarray],
     ranks: np.ndarray,
 ) -> pa.Table:
@@ -137,7 +137,7 @@ def user_rows(
     columns: dict[str, pa.Array] = {
         **{column: pa.repeat(pa.scalar(value, pa.string()), len(ranks)) for column, value in shared.items()},
         "user_id": pa.array(user_ids, pa.string()),
-        "item_id": pa.array(item_ids, pa.string()),
+        "item_id": item_ids.cast(pa.string()),
         **{dimension: pa.array(values, pa.string()) for dimension, values in labels.items()},
         "rank": pa.array(ranks, pa.float64()),
     }

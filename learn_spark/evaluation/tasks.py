@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from learn_spark.core.settings.training import EvaluationSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.data.splits.ranked import ranked_rows, ranked_users
+from learn_spark.data.splits.ranked import ranked_rows, ranked_users, target_days
 from learn_spark.data.splits.sample import UserSample
 from learn_spark.data.splits.split import SplitName, training_events
 from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.encoder.gpus import threads_of_task
-from learn_spark.evaluation.blocks import RankedUsers, RankingPlan, rank_table
+from learn_spark.evaluation.bands import Quarters
+from learn_spark.evaluation.blocks import RankingPlan, rank_blocks
 from learn_spark.evaluation.inputs import ContenderInputs
+from learn_spark.evaluation.measures import CatalogueFacts, Measured, MeasuringPlan, measure, nothing_measured
+from learn_spark.evaluation.rows import LocalRows, SparkRows
+from learn_spark.evaluation.slices import ItemSlices
 from learn_spark.evaluation.statistics import Statistics
 from learn_spark.evaluation.workers import RankingSpec, rank_on_spark
 from learn_spark.model.content import bind_content
@@ -70,44 +75,76 @@ def split_tasks(
     yield SplitTask("test", model, until, statistics, *ranked_users(histories, "test", most))
 
 
-def rank(
-    context: StageContext, task: SplitTask, histories: Snapshot, unit: np.ndarray, matrix: Path
-) -> tuple[RankedUsers, dict[str, str]]:
-    """(the users of a split ranked by every contender, model_id by method), here or in Spark's workers."""
-    settings, model = context.settings.evaluation, task.model
-    training = None
-    if model.reranker is not None and settings.reranker:
-        parts = TrainingView(histories).user_parts(model.reranker.pair_users, until=task.until)
-        training = map(training_events, parts)
-    inputs = ContenderInputs.of(model, task.statistics, unit, training, cross_fitted=task.cross_fitted)
-    contenders = inputs.contenders(model, cross_fitted=task.cross_fitted)
-    listed = task.sample if task.users <= LIST_USERS else ranked_users(histories, task.name, LIST_USERS)[1]
-    plan = RankingPlan(task.name, settings.mask_history, max(settings.ks), listed)
-    by_method = {contender.method: contender.model_id for contender in contenders}
-    if settings.runner == "driver" or (settings.runner == "auto" and task.users <= DRIVER_USERS):
-        rows = ranked_rows(histories, task.name, task.sample, task.until)
-        with context.console.bar(f"{task.name} split", len(contenders) * task.users, "users") as bar:
-            return rank_table(rows, task.users, plan, contenders, bar.advance), by_method
-    context.console.say(f"{task.name} split: {task.users:,} users are ranked in Spark's workers")
-    key = f"evaluation-{context.run_id}-{task.name}"
-    with tempfile.TemporaryDirectory(dir=context.folder("cache", "evaluation")) as folder:
-        inputs.save(Path(folder))
-        files = context.for_workers(Path(folder), key)
+def ranks_on_spark(settings: EvaluationSettings, tasks: Sequence[SplitTask]) -> bool:
+    """Whether Spark's workers rank the users of ``tasks``."""
+    large = any(task.users > DRIVER_USERS for task in tasks)
+    return settings.runner == "spark" or (settings.runner == "auto" and large)
+
+
+class Ranking:
+    """The splits of an evaluation, ranked by every contender in this process (``LocalRows``) or by Spark's workers.
+
+    ``unit`` [N + 1, C] is unit content, ``matrix`` the file of the item matrix, ``item_ids`` [N] the ids by position.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        histories: Snapshot,
+        rows: LocalRows | SparkRows,
+        unit: np.ndarray,
+        matrix: Path,
+        item_ids: pa.Array,
+    ) -> None:
+        self._context, self._histories, self._rows = context, histories, rows
+        self._unit, self._matrix, self._item_ids = unit, matrix, item_ids
+
+    def measure(self, task: SplitTask) -> tuple[Measured, Mapping[str, str]]:
+        """(what is measured of the users of a split, model_id by method); ``rows`` gets the users' rows."""
+        context, histories, model = self._context, self._histories, task.model
+        settings = context.settings.evaluation
+        training = None
+        if model.reranker is not None and settings.reranker:
+            parts = TrainingView(histories).user_parts(model.reranker.pair_users, until=task.until)
+            training = map(training_events, parts)
+        inputs = ContenderInputs.of(model, task.statistics, self._unit, training, cross_fitted=task.cross_fitted)
+        contenders = inputs.contenders(model, cross_fitted=task.cross_fitted)
+        listed = task.sample if task.users <= LIST_USERS else ranked_users(histories, task.name, LIST_USERS)[1]
+        plan = RankingPlan(task.name, settings.mask_history, max(settings.ks), listed)
+        measuring = MeasuringPlan(
+            context.run_id,
+            task.name,
+            {contender.method: contender.model_id for contender in contenders},
+            Quarters.of(target_days(histories, task.name, task.sample)),
+            settings.ks,
+            settings.bootstrap_samples,
+            model.manifest.seed,
+        )
+        catalogue = CatalogueFacts(ItemSlices.of(task.statistics.trained, task.statistics.counts), self._item_ids)
+        if isinstance(self._rows, LocalRows):
+            measured, rows = nothing_measured(measuring), ranked_rows(histories, task.name, task.sample, task.until)
+            with context.console.bar(f"{task.name} split", len(contenders) * task.users, "users") as bar:
+                blocks = rank_blocks(rows, task.users, plan, contenders, bar.advance)
+                self._rows.add(measure(blocks, measuring, catalogue, measured))
+            return measured, measuring.model_ids
+        context.console.say(f"{task.name} split: {task.users:,} users are ranked in Spark's workers")
+        folder = self._rows.folder(task.name)
+        inputs.save(folder)
+        catalogue.save(folder)
         spec = RankingSpec(
             plan,
+            measuring,
             task.sample,
             task.until,
-            files,
+            self._rows.for_workers(folder),
             context.workspace.place / "models" / model.model_id,
             before_refit=model.refit and task.name == "validation",
             cross_fitted=task.cross_fitted,
-            matrix=context.for_workers(matrix.parent, f"item_matrix-{matrix.parent.name}")
+            matrix=context.for_workers(self._matrix.parent, f"item_matrix-{self._matrix.parent.name}")
             if isinstance(model.tower, BoundTower)
             else None,
             threads=threads_of_task(context.spark, context.spark.sparkContext.defaultParallelism, 0),
         )
-        try:
-            return rank_on_spark(context.read("user_histories"), task.users, spec), by_method
-        finally:
-            if not files.is_local:
-                files.remove()
+        measured, ranked = rank_on_spark(context.read("user_histories"), task.users, spec)
+        self._rows.add(ranked)
+        return measured, measuring.model_ids

@@ -1,10 +1,11 @@
-"""Users ranked in Spark's Python workers, one block at a time."""
+"""Users ranked and measured in Spark's Python workers, one block at a time."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,28 +14,32 @@ from learn_spark.core.causes import cause_of
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.storage.worker_files import fetch_for_worker
+from learn_spark.core.tables.contracts import contract
 from learn_spark.data.splits.sample import UserSample
 from learn_spark.data.splits.split import with_target, with_validation
 from learn_spark.data.splits.training_view import COLUMNS, Until
-from learn_spark.evaluation.blocks import RankedUsers, RankingPlan, block_count, block_of, join_blocks, rank_block
+from learn_spark.evaluation.blocks import RankedUsers, RankingPlan, block_count, block_of, rank_block
 from learn_spark.evaluation.contenders import Contender
 from learn_spark.evaluation.inputs import ContenderInputs
+from learn_spark.evaluation.measures import CatalogueFacts, Measured, MeasuringPlan, measure, nothing_measured
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-RANKED = "ranked binary"
+_MEASURED = "measured"  # the column of the last row of a task, with what it measured; its other columns are null
 
 
 @dataclass(frozen=True)
 class RankingSpec:
     """What a worker needs besides the rows.
 
-    ``files``: the folder of ContenderInputs; ``matrix``: that of the item matrix, None for a tower without content;
-    ``model_folder`` with its ``before_refit`` weights or the final ones; ``sample``: the users that are ranked.
+    ``files``: the folder of ContenderInputs and CatalogueFacts; ``matrix``: that of the item matrix, None for a tower
+    without content; ``model_folder`` with its ``before_refit`` weights or the final ones; ``sample``: the users that
+    are ranked.
     """
 
     plan: RankingPlan
+    measuring: MeasuringPlan
     sample: UserSample
     until: Until
     files: StoragePath
@@ -45,10 +50,10 @@ class RankingSpec:
     threads: int
 
 
-_loaded: dict[StoragePath, tuple[Contender, ...]] = {}
+_loaded: dict[StoragePath, tuple[tuple[Contender, ...], CatalogueFacts]] = {}
 
 
-def _contenders(spec: RankingSpec) -> tuple[Contender, ...]:
+def _load(spec: RankingSpec) -> tuple[tuple[Contender, ...], CatalogueFacts]:
     if spec.files not in _loaded:
         import torch
 
@@ -60,21 +65,40 @@ def _contenders(spec: RankingSpec) -> tuple[Contender, ...]:
         model = load_model(spec.model_folder, before_refit=spec.before_refit)
         if isinstance(model.tower, BoundTower) and spec.matrix is not None:
             model.tower.bind(item_matrix(fetch_for_worker(spec.matrix) / FILE))
-        inputs = ContenderInputs.load(fetch_for_worker(spec.files))
+        folder = fetch_for_worker(spec.files)
+        contenders = ContenderInputs.load(folder).contenders(model, cross_fitted=spec.cross_fitted)
         _loaded.clear()
-        _loaded[spec.files] = inputs.contenders(model, cross_fitted=spec.cross_fitted)
+        _loaded[spec.files] = contenders, CatalogueFacts.load(folder)
     return _loaded[spec.files]
 
 
-def rank_on_spark(histories: DataFrame, users: int, spec: RankingSpec) -> RankedUsers:
-    """``blocks.rank_table`` of the ``users`` users of user_histories that ``spec`` chooses, in Spark's workers.
+@dataclass(frozen=True)
+class RankedOnSpark:
+    """The rows of evaluation_users of a split, kept on the workers' disks until ``release``."""
 
-    The driver receives ranks and lists, not histories. Raises LearnSparkError with the cause where a task failed as
-    often as Spark lets it.
+    _kept: DataFrame
+
+    @property
+    def rows(self) -> DataFrame:
+        """The rows, in the columns of evaluation_users."""
+        return self._kept.where(self._kept[_MEASURED].isNull()).drop(_MEASURED)
+
+    def release(self) -> None:
+        """Delete the rows from the workers' disks."""
+        self._kept.unpersist()
+
+
+def rank_on_spark(histories: DataFrame, users: int, spec: RankingSpec) -> tuple[Measured, RankedOnSpark]:
+    """The ``users`` users of user_histories that ``spec`` chooses, ranked and measured in Spark's workers.
+
+    The driver receives sums and lists, not users. Raises LearnSparkError with the cause where a task failed as often as
+    Spark lets it.
     """
     from py4j.protocol import Py4JError
+    from pyspark import StorageLevel
     from pyspark.errors import PySparkException
     from pyspark.sql import functions as F
+    from pyspark.sql.types import BinaryType, StructField, StructType
 
     blocks = block_count(users)
     rows = histories.select(*COLUMNS)
@@ -82,11 +106,20 @@ def rank_on_spark(histories: DataFrame, users: int, spec: RankingSpec) -> Ranked
     chosen = rows.mapInArrow(_chosen(spec, blocks), schema)
     tasks = min(blocks, 4 * histories.sparkSession.sparkContext.defaultParallelism)
     in_blocks = chosen.repartition(tasks, F.col("block")).sortWithinPartitions("block")
+    columns = StructType([StructField(f.name, f.dataType) for f in contract("evaluation_users").spark_schema()])
+    ranked = in_blocks.mapInArrow(_ranked(spec), columns.add(_MEASURED, BinaryType()))
+    kept = ranked.persist(StorageLevel.DISK_ONLY)
     try:
-        ranked = in_blocks.mapInArrow(_ranked(spec), RANKED).collect()
+        # Joined in two steps, so that the driver receives few parts however many tasks there are.
+        parts = kept.where(F.col(_MEASURED).isNotNull()).select(_MEASURED)
+        joined = parts.repartition(max(1, round(tasks**0.5))).mapInArrow(_joined, parts.schema).collect()
     except (Py4JError, PySparkException) as error:
+        kept.unpersist()
         raise LearnSparkError(f"evaluate: a task of Spark that ranks users failed: {cause_of(error)}") from error
-    return join_blocks(pickle.loads(row.ranked) for row in ranked)
+    measured = nothing_measured(spec.measuring)
+    for row in joined:
+        measured.merge(pickle.loads(row[_MEASURED]))
+    return measured, RankedOnSpark(kept)
 
 
 def _chosen(spec: RankingSpec, blocks: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -102,15 +135,40 @@ def _chosen(spec: RankingSpec, blocks: int) -> Callable[[Iterable[pa.RecordBatch
 
 
 def _ranked(spec: RankingSpec) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """A function for ``mapInArrow`` over rows in the order of their block: one RankedUsers a block, pickled."""
+    """A function for ``mapInArrow`` over rows in the order of their block: rows of evaluation_users, then a row with
+    what was measured, pickled.
+    """
 
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def ranked(batches: Iterable[pa.RecordBatch]) -> Iterator[RankedUsers]:
         for rows in _by_block(batches):
             counted = rows if spec.until == "train_length" else with_validation(rows)
-            done = rank_block(counted, spec.plan, _contenders(spec))
-            yield pa.RecordBatch.from_arrays([pa.array([pickle.dumps(done)], pa.binary())], ["ranked"])
+            yield rank_block(counted, spec.plan, _load(spec)[0])
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        measured, blocks = nothing_measured(spec.measuring), ranked(batches)
+        first = next(blocks, None)
+        if first is None:
+            return
+        for table in measure(chain([first], blocks), spec.measuring, _load(spec)[1], measured):
+            yield from table.append_column(_MEASURED, pa.nulls(len(table), pa.binary())).to_batches()
+        schema = contract("evaluation_users").arrow_schema()
+        last = [pa.nulls(1, field.type) for field in schema] + [pa.array([pickle.dumps(measured)], pa.binary())]
+        yield pa.RecordBatch.from_arrays(last, [*schema.names, _MEASURED])
 
     return run
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A function for ``mapInArrow``: one row with what all rows measured."""
+    measured: Measured | None = None
+    for batch in batches:
+        for part in map(pickle.loads, batch[_MEASURED].to_pylist()):
+            if measured is None:
+                measured = part
+            else:
+                measured.merge(part)
+    if measured is not None:
+        yield pa.RecordBatch.from_arrays([pa.array([pickle.dumps(measured)], pa.binary())], [_MEASURED])
 
 
 def _by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

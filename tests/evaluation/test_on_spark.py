@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from learn_spark.core.errors import LearnSparkError
@@ -15,8 +16,9 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run
 from learn_spark.data.splits.folds import fold_of
 from learn_spark.evaluation import blocks, tasks
-from learn_spark.evaluation.blocks import RankedUsers, block_of
-from learn_spark.evaluation.workers import RankingSpec, _by_block, rank_on_spark
+from learn_spark.evaluation.blocks import block_of
+from learn_spark.evaluation.measures import Measured
+from learn_spark.evaluation.workers import RankedOnSpark, RankingSpec, _by_block, rank_on_spark
 from tests.report.planted import history_row, plant
 from tests.shelf import RIVAL, Shelf, reading
 
@@ -55,6 +57,8 @@ def test_figures_do_not_depend_on_where_users_are_ranked(
         assert done.counts == done_there.counts
         ours, theirs = written(shelf, here), written(shelf, there)
         assert len(ours["evaluation_users"]) > 100, name
+        (commit,) = DeltaTable(shelf.workspace.table("evaluation_users")).history(1)
+        assert commit["engineInfo"].startswith("Apache-Spark"), "the driver wrote the rows"
         for table, rows in ours.items():
             assert rows == theirs[table], (name, table)
         users = {row["users"] for row in ours["evaluations"] if row["metric"].startswith("coverage")}
@@ -75,7 +79,7 @@ def test_a_task_that_fails_leaves_no_result(
     shelf = Shelf(tmp_path / "shelf", reading())
     shelf.run("train", *RIVAL)
 
-    def without_a_file(histories: DataFrame, users: int, spec: RankingSpec) -> RankedUsers:
+    def without_a_file(histories: DataFrame, users: int, spec: RankingSpec) -> tuple[Measured, RankedOnSpark]:
         if spec.plan.split == "test":
             (Path(spec.files) / "pairs.npy").unlink()
         return rank_on_spark(histories, users, spec)

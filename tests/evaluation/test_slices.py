@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from learn_spark.data.splits.split import Split, split_histories, trained_counts, training_events
+from learn_spark.data.splits.split import Split, split_histories, target_times, trained_counts, training_events
 from learn_spark.evaluation import bands
-from learn_spark.evaluation.slices import DIMENSIONS, slice_metrics, slices, target_labels
-from learn_spark.model.scoring.metrics import summarise
+from learn_spark.evaluation.bootstrap import interval, resampled_means
+from learn_spark.evaluation.slices import DIMENSIONS, ItemSlices, slices, target_labels
+from learn_spark.evaluation.sums import SliceMetric, SplitSums
+from learn_spark.model.scoring.metrics import ndcg, summarise
 
 DAY = 86_400_000_000
 
@@ -39,16 +44,21 @@ def test_head_and_tail_by_the_mass_of_events() -> None:
     assert bands.mass_band(np.zeros(3, dtype=int)).tolist() == ["tail"] * 3
 
 
-def test_quarters_keep_equal_times_together() -> None:
+def quarters(times: np.ndarray) -> np.ndarray:
+    """The names of the quarters of targets at ``times``."""
+    return bands.Quarters.of(Counter((times // DAY).tolist())).labels(times)
+
+
+def test_quarters_keep_equal_days_together() -> None:
     days = np.array([10, 3, 3, 3, 3, 20, 21, 1])
     # In order: 1, 3 | 3, 3 | 3, 10 | 20, 21. All threes belong where the last of them begins.
-    assert bands.quarter(days * DAY).tolist() == [
+    assert quarters(days * DAY).tolist() == [
         "1970-01-04..1970-01-11", *["1970-01-04..1970-01-11"] * 4, *["1970-01-21..1970-01-22"] * 2,
         "1970-01-02..1970-01-02",
     ]  # fmt: skip
-    names, sizes = np.unique(bands.quarter(np.arange(400) * DAY), return_counts=True)
+    names, sizes = np.unique(quarters(np.arange(400) * DAY), return_counts=True)
     assert (len(names), sizes.tolist()) == (4, [100] * 4)
-    assert bands.quarter(np.zeros(0, dtype=np.int64)).tolist() == []
+    assert quarters(np.zeros(0, dtype=np.int64)).tolist() == []
 
 
 def test_the_same_day_is_the_calendars() -> None:
@@ -90,7 +100,11 @@ def test_labels_by_hand(histories: pa.Table) -> None:
     trained = trained_counts(histories, 6)
     before_split = np.bincount(training_events(histories)[0], minlength=6)
     last = split.times[np.arange(len(split.lengths)), split.lengths - 1]
-    labels = target_labels(split.every_target, split.lengths, last, trained, before_split)
+    days = Counter((target_times(histories, "test") // DAY).tolist())
+    assert days == {101: 2, 130: 1}
+    labels = target_labels(
+        split.every_target, split.lengths, last, ItemSlices.of(trained, before_split), bands.Quarters.of(days)
+    )
     assert list(labels) == list(DIMENSIONS)
     assert split.every_target.positions.tolist() == [4, 5, 0]  # h: items 5 and 6; k: item 1
     # Item 5 was a training target, but had no event before the split; item 6 is new.
@@ -116,20 +130,48 @@ def test_slices_have_the_users_with_a_target_in_them(histories: pa.Table) -> Non
     assert actual["time", "b"].offsets.tolist() == [0, 2]
 
 
-def test_metrics_of_a_slice_are_those_of_its_users_and_targets_only() -> None:
+def metrics_of(users: list[np.ndarray], world: dict[str, Any]) -> list[SliceMetric]:
+    """The metrics of a split whose ``users`` are added part by part, and merged."""
+    merged: SplitSums | None = None
+    for part in users:
+        inside = np.isin(world["owners"], part)
+        sums = SplitSums([5, 20], samples=200, seed=1)
+        sums.add(
+            part.astype(np.uint64) * np.uint64(7919),
+            world["items"][inside],
+            np.searchsorted(part, world["owners"][inside]),
+            {name: values[inside] for name, values in world["labels"].items()},
+            {name: values[inside] for name, values in world["ranks"].items()},
+        )
+        if merged is None:
+            merged = sums
+        else:
+            merged.merge(sums)
+    assert merged is not None
+    return list(merged.metrics())
+
+
+@pytest.fixture(scope="module")
+def ranked() -> dict[str, Any]:
+    """60 users with 1 to 4 targets, ranked by two methods."""
     generator = np.random.default_rng(2)
     counts = generator.integers(1, 5, size=60)
     owners, items = np.repeat(np.arange(60), counts), generator.integers(0, 30, size=counts.sum())
     labels = {"mass": generator.choice(["head", "mid", "tail"], size=len(owners), p=[0.6, 0.3, 0.1])}
-    ranks = {"one": generator.integers(1, 40, len(owners)) + 0.0, "two": generator.integers(1, 20, len(owners)) + 0.0}
-    actual = list(slice_metrics(ranks, items, owners, labels, [5, 20], samples=200, seed=1))
+    ranks = {"one": generator.integers(1, 40, len(owners)) + 0.0, "two": generator.integers(1, 20, len(owners)) + 0.5}
+    return {"counts": counts, "owners": owners, "items": items, "labels": labels, "ranks": ranks}
+
+
+def test_metrics_of_a_slice_are_those_of_its_users_and_targets_only(ranked: dict[str, Any]) -> None:
+    owners, items, ranks = ranked["owners"], ranked["items"], ranked["ranks"]
+    actual = metrics_of([np.arange(60)], ranked)
     of_split = {(m.method, m.metric): m.value for m in actual if m.dimension == "all"}
-    offsets = np.cumsum([0, *counts])
+    offsets = np.cumsum([0, *ranked["counts"]])
     for method, values in ranks.items():
         for metric, value in summarise(values, [5, 20], offsets).items():
-            assert of_split[method, metric] == pytest.approx(value)
+            assert of_split[method, metric] == pytest.approx(value, abs=1e-14)
     for name in ("head", "mid", "tail"):
-        inside = labels["mass"] == name
+        inside = ranked["labels"]["mass"] == name
         users = np.unique(owners[inside])
         lengths = [int((owners[inside] == user).sum()) for user in users]
         for method, values in ranks.items():
@@ -137,7 +179,41 @@ def test_metrics_of_a_slice_are_those_of_its_users_and_targets_only() -> None:
             mine = {m.metric: m for m in actual if (m.slice, m.method) == (name, method)}
             assert set(mine) == {"HR@5", "NDCG@5"}
             for metric, row in mine.items():
-                assert row.value == pytest.approx(expected[metric])
+                assert row.value == pytest.approx(expected[metric], abs=1e-14)
                 assert 0 <= row.low <= row.value <= row.high <= 1
                 assert row.low < row.high
                 assert (row.users, row.items) == (len(users), len(set(items[inside].tolist())))
+
+
+def test_sums_have_the_same_digits_in_whatever_parts_they_were_made(ranked: dict[str, Any]) -> None:
+    whole = metrics_of([np.arange(60)], ranked)
+    shuffled = np.random.default_rng(3).permutation(60)
+    parts = [np.sort(part) for part in np.split(shuffled, [1, 8, 9, 31, 50])]
+    assert metrics_of(parts, ranked) == whole
+    assert metrics_of(parts[::-1], ranked) == whole
+    # The first part has few slices; later ones bring more.
+    assert metrics_of(sorted(parts, key=len), ranked) == whole
+
+
+def test_intervals_are_those_of_drawing_with_replacement(ranked: dict[str, Any]) -> None:
+    """Ends of intervals are within a third of the width of those of another bootstrap."""
+    actual = {m.method: m for m in metrics_of([np.arange(60)], ranked) if (m.slice, m.metric) == ("all", "NDCG@20")}
+    offsets = np.cumsum([0, *ranked["counts"]])
+    for method, values in ranked["ranks"].items():
+        low, high = interval(resampled_means(ndcg(values, 20, offsets)[:, None], samples=2_000, seed=0))
+        width = (high - low).item()
+        assert abs(actual[method].low - low.item()) < width / 3
+        assert abs(actual[method].high - high.item()) < width / 3
+
+
+def test_a_slice_of_one_user_has_an_interval() -> None:
+    unknown = 0
+    for seed in range(64):  # in about a third of the seeds, the only resample has no user
+        sums = SplitSums([10], samples=1, seed=seed)
+        sums.add(np.array([5], np.uint64), np.array([3]), np.array([0]), {}, {"one": np.array([2.0])})
+        (row,) = [metric for metric in sums.metrics() if metric.metric == "NDCG@10"]
+        assert row.value == pytest.approx(1 / np.log2(3), abs=1e-14)
+        assert row.low <= row.value <= row.high
+        unknown += (row.low, row.high) == (0.0, 1.0)
+        assert (row.low, row.high) == (0.0, 1.0) or row.high - row.low < 1e-7
+    assert 10 < unknown < 40

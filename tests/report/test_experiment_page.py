@@ -11,10 +11,10 @@ import pytest
 
 from learn_spark.ads.experiments.comparisons import compare
 from learn_spark.ads.experiments.moments import Moments
-from learn_spark.ads.experiments.resampling import Resamples
 from learn_spark.ads.experiments.result import Check, ExperimentResult, FalseAlarms
 from learn_spark.ads.experiments.simulate import simulated_users
 from learn_spark.core.settings import load_experiment
+from learn_spark.evaluation.resampling import Resamples
 from learn_spark.report.experiment import render
 from tests.report.browser import measure
 

@@ -9,10 +9,10 @@ import numpy as np
 from learn_spark.ads.experiments.cuped import coefficients
 from learn_spark.ads.experiments.lift import contrast
 from learn_spark.ads.experiments.metrics import METRICS
-from learn_spark.ads.experiments.mixing import mixed, seeded
 from learn_spark.ads.experiments.moments import WIDTH, Moments
 from learn_spark.ads.experiments.result import FalseAlarms
 from learn_spark.ads.experiments.user_table import UserTable
+from learn_spark.evaluation.mixing import mixed, seeded
 
 QUANTILES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 AT_ONCE = 128  # splits whose moments are computed together

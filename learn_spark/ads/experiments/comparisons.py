@@ -13,10 +13,10 @@ from learn_spark.ads.experiments.lift import Effect, contrast, effect, values
 from learn_spark.ads.experiments.metrics import METRICS, Metric
 from learn_spark.ads.experiments.moments import WIDTH, Moments
 from learn_spark.ads.experiments.power import detectable, power, users_needed
-from learn_spark.ads.experiments.resampling import Resamples, interval
 from learn_spark.ads.experiments.result import Comparison
 from learn_spark.ads.experiments.user_table import WHOLE, Key, UserTable
 from learn_spark.core.settings.experiment import ExperimentSettings
+from learn_spark.evaluation.resampling import Resamples, interval
 
 NONE = np.zeros(WIDTH)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.times import DAY
 from learn_spark.data.splits.sample import UserSample
-from learn_spark.data.splits.split import LENGTHS, SplitName, with_target, with_validation
+from learn_spark.data.splits.split import LENGTHS, SplitName, target_times, with_target, with_validation
 from learn_spark.data.splits.training_view import COLUMNS, PART_ROWS, Until
 
 
@@ -47,3 +50,21 @@ def ranked_rows(histories: Snapshot, split: SplitName, sample: UserSample, until
     ]
     chosen = pa.concat_tables(rows) if rows else contract("user_histories").arrow_schema().empty_table()
     return chosen if until == "train_length" else with_validation(chosen)
+
+
+def target_days(histories: Snapshot, split: SplitName, sample: UserSample) -> Counter[int]:
+    """The number of targets of the users of ``sample`` by whole days (UTC) since 1970-01-01.
+
+    PART_ROWS rows are in memory at a time.
+    """
+    days: Counter[int] = Counter()
+    columns = ["user_id", "chunk", *LENGTHS[split], "item_index", "event_time"]
+    for batch in histories.batches(columns, PART_ROWS):
+        part = sample.rows(with_target(pa.Table.from_batches([batch]), split))
+        days.update(dict(zip(*_counted(target_times(part, split) // DAY), strict=True)))
+    return days
+
+
+def _counted(values: np.ndarray) -> tuple[list[int], list[int]]:
+    distinct, counts = np.unique(values, return_counts=True)
+    return distinct.tolist(), counts.tolist()

@@ -109,6 +109,15 @@ def split_histories(histories: pa.Table, split: SplitName) -> Split:
     return Split(users, items, times, lengths, fresh, targets, seen, _targets(items, times, lengths, until[chosen]))
 
 
+def target_times(histories: pa.Table, split: SplitName) -> np.ndarray:
+    """The times [T] of the targets of ``split_histories``, microseconds, without what else it makes."""
+    newest = histories.filter(pc.equal(histories["chunk"], 0))
+    before, until = (newest[name].to_numpy() for name in LENGTHS[split])
+    rows = np.flatnonzero((until > before) & (before > 0))
+    items, times = (fixed_lists(newest[name])[rows] for name in ("item_index", "event_time"))
+    return _targets(items, times, before[rows].astype(np.int64), until[rows]).times
+
+
 def _targets(items: np.ndarray, times: np.ndarray, lengths: np.ndarray, until: np.ndarray) -> Targets:
     counts = until - lengths
     rows = np.repeat(np.arange(len(lengths)), counts)

@@ -13,8 +13,8 @@ from scipy import stats
 
 from learn_spark.ads.experiments.corrections import corrected
 from learn_spark.ads.experiments.power import detectable, power, users_needed
-from learn_spark.ads.experiments.resampling import Resamples
 from learn_spark.ads.experiments.sample_ratio import sample_ratio_p
+from learn_spark.evaluation.resampling import Resamples
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9])

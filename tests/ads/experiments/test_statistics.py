@@ -16,11 +16,11 @@ from learn_spark.ads.experiments.assignment import arm
 from learn_spark.ads.experiments.cuped import coefficients
 from learn_spark.ads.experiments.lift import contrast, effect, values
 from learn_spark.ads.experiments.metrics import METRICS, Metric
-from learn_spark.ads.experiments.mixing import mixed
 from learn_spark.ads.experiments.moments import SUMS, WIDTH, Moments
-from learn_spark.ads.experiments.resampling import Resamples, interval
 from learn_spark.ads.experiments.sample_ratio import sample_ratio_p
 from learn_spark.ads.experiments.simulate import simulated_users
+from learn_spark.evaluation.mixing import mixed
+from learn_spark.evaluation.resampling import Resamples, interval
 
 NONE = np.zeros(WIDTH)
 REVENUE, RATE = METRICS["revenue_per_user"], METRICS["conversion_rate"]

@@ -7,7 +7,7 @@ from math import exp, factorial
 
 import numpy as np
 
-from learn_spark.ads.experiments.mixing import mixed, seeded
+from learn_spark.evaluation.mixing import mixed, seeded
 
 WEIGHTS = 1 << 22  # computed at once
 _MOST = 12
@@ -45,6 +45,13 @@ class Resamples:
                 drawn = times[:, rows]
                 totals[first : first + len(times), 0] += drawn.sum(axis=1)
                 totals[first : first + len(times), 1:] += drawn @ values
+
+    def merge(self, other: Resamples) -> None:
+        """Add the sums of other users, drawn with the same samples and seed."""
+        if (self._samples, self._seed) != (other._samples, other._seed):
+            raise ValueError("resamples of other samples or another seed cannot be added")
+        for key, sums in other._sums.items():
+            self._sums[key] = self._sums[key] + sums if key in self._sums else sums
 
     def means(self, key: object) -> np.ndarray:
         """Means [samples, K] over the group's users as drawn; NaN in a sample that drew none."""
