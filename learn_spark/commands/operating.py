@@ -1,4 +1,4 @@
-"""Commands for operators: status, models, lineage, backfill, retain, register, forget-embeddings, settings, setup."""
+"""Commands for operators: status, models, lineage, backfill, retain, erase, register, forget-embeddings, setup."""
 
 from __future__ import annotations
 
@@ -127,6 +127,31 @@ def retain(
         from learn_spark.pipeline.retain import retain
 
         retain(opened.settings, releases=keep, days=days, delete=delete, console=opened.console, wait=wait)
+
+    in_workspace(config, overrides, verbose, work, existing=True, as_json=as_json, waits=True)
+
+
+@app.command(rich_help_panel="Operating")
+def erase(
+    config: ConfigOption,
+    users: Annotated[
+        str, typer.Option("--users", metavar="FILE", help="One id a line, or a CSV or Parquet file with user_id.")
+    ],
+    overrides: SetOption = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed; it cannot be brought back.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list rows and files (the default).")] = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List what the workspace has of some users, in all versions of its tables; erase it with --delete."""
+    if delete and dry_run:
+        raise typer.BadParameter("give --delete or --dry-run, not both")
+
+    def work(opened: Opened) -> None:
+        from learn_spark.pipeline.erasure.erase import erase
+
+        erase(opened.settings, users, delete=delete, console=opened.console, wait=wait, verbose=verbose)
 
     in_workspace(config, overrides, verbose, work, existing=True, as_json=as_json, waits=True)
 

@@ -140,7 +140,8 @@ def releases_in_force(
 ) -> list[tuple[datetime, datetime | None, LedgerRow]]:
     """Intervals [start, end) and the release in force during each, oldest first; ``end`` is None for the last one.
 
-    A withdrawn release was in force until its withdrawal.
+    A withdrawn release was in force until its withdrawal. The versions are those that a release has now: an erasure of
+    users gives the release in force new ones.
     """
     ordered = sorted((row for row in rows if row.status in STATES), key=lambda row: row.sequence)
     changes: list[tuple[datetime, LedgerRow | None]] = []
@@ -156,7 +157,11 @@ def releases_in_force(
         if not changes or now != changes[-1][1]:
             changes.append((row.written_at, now))
     ends = [*(when for when, _ in changes[1:]), None]
-    return [(when, end, row) for (when, row), end in zip(changes, ends, strict=True) if row is not None]
+    return [
+        (when, end, replace(row, outputs=newest[row.release_id].outputs))
+        for (when, row), end in zip(changes, ends, strict=True)
+        if row is not None
+    ]
 
 
 def add_row(workspace: Workspace, row: LedgerRow) -> LedgerRow:

@@ -10,7 +10,7 @@ from learn_spark.ads.exposures.coupons import coupon_sample
 from learn_spark.ads.exposures.journey import Journey, Sample
 from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.promotions import promotion_sample
-from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
+from learn_spark.ads.exposures.result import ExposuresResult, without_erased, write_exposures
 from learn_spark.ads.exposures.sampling import check_weights
 from learn_spark.core.settings.ads import JourneyExposuresSettings
 from learn_spark.core.stages.context import StageContext
@@ -32,14 +32,16 @@ def make_exposures(
     samples = [_MAKERS[kind](journey, settings, scratch) for kind in dict.fromkeys(settings.kinds)]
     rows = landed(reduce(lambda a, b: a.unionByName(b), (sample.rows for sample in samples)), scratch / "rows")
     _check_and_show(context, rows, samples)
-    written = write_exposures(context, rows)
+    kept, erased = without_erased(context, rows)
+    written = write_exposures(context, kept)
     seconds = time.monotonic() - started
     population = sum(sample.population for sample in samples)
     drawn_from = f"{population:,} exposures in all ({population / seconds:,.0f}/s)"
     return ExposuresResult(
         population,
         written,
-        not_sampled=population - written,
+        not_sampled=population - written - erased,
+        erased=erased,
         notes=(
             f"{drawn_from}, {written:,} written ({written / seconds:,.0f}/s), weighted to stand for all",
             *(note for sample in samples for note in sample.notes),

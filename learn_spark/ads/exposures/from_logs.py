@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from learn_spark.ads.exposures.landing import landed
 from learn_spark.ads.exposures.period import in_period
-from learn_spark.ads.exposures.result import ExposuresResult, write_exposures
+from learn_spark.ads.exposures.result import ExposuresResult, without_erased, write_exposures
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.quality.quarantine import quarantine
 from learn_spark.core.quality.reasons import ReasonCount, flaw_notes, refusal_notes
@@ -12,6 +12,7 @@ from learn_spark.core.settings.ads import LogExposuresSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.erased import ErasedUsers
 from learn_spark.core.tables.observed import observed
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
 from learn_spark.data.sources.exposure_log import log_files, once, read_logs, rows_by_reason
@@ -67,18 +68,21 @@ def make_exposures(
     flaws: tuple[ReasonCount, ...] = ()
     if counted["refused"] or counted["flawed"]:
         reasons, flaws = rows_by_reason(rows, counted["rows"], settings.logs, "exposures.logs")
-    good = once(rows.where(F.size("reasons") == 0).select(*names))
+    good, erased = without_erased(context, once(rows.where(F.size("reasons") == 0).select(*names)))
     outside = good.where(~in_period(settings)).count()
     written = write_exposures(context, good.where(in_period(settings)))
     if counted["refused"]:
         refused = rows.where(F.size("reasons") > 0).withColumn("parsed", F.lit(None).cast("string"))
+        if (users := ErasedUsers.of(context.workspace)) is not None:
+            refused = users.without_mentions(refused)
         quarantine(refused, context.path("quarantine"), source_table="exposures", run_id=context.run_id)
     return ExposuresResult(
         counted["rows"],
         written,
         refused=counted["refused"],
-        duplicates=counted["rows"] - counted["refused"] - outside - written,
+        duplicates=counted["rows"] - counted["refused"] - erased - outside - written,
         outside=outside,
+        erased=erased,
         nulled=sum(flaw.rows for flaw in flaws),
         files_skipped=len(errors),
         notes=(

@@ -10,6 +10,7 @@ from learn_spark.core.errors import RowCountError
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.erased import ErasedUsers
 from learn_spark.core.tables.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExposuresResult:
-    """Row counts, with read = written + refused + duplicates + outside + not_sampled.
+    """Row counts, with read = written + refused + duplicates + outside + not_sampled + erased.
 
-    ``outside`` are rows before ``since`` or from ``until`` on; ``not_sampled`` unconverted ones that were not drawn.
+    ``outside`` are rows before ``since`` or from ``until`` on; ``not_sampled`` unconverted ones that were not drawn;
+    ``erased`` those of erased users.
     ``nulled`` are fields of written or outside rows that became null, ``files_skipped`` files that could not be read.
     ``measures`` are inputs of the table's quality gate.
     """
@@ -31,6 +33,7 @@ class ExposuresResult:
     duplicates: int = 0
     outside: int = 0
     not_sampled: int = 0
+    erased: int = 0
     nulled: int = 0
     files_skipped: int = 0
     notes: tuple[str, ...] = ()
@@ -38,7 +41,8 @@ class ExposuresResult:
 
     def check(self) -> None:
         """Raise RowCountError unless every row is accounted for."""
-        others = {name: getattr(self, name) for name in ("refused", "duplicates", "outside", "not_sampled")}
+        names = ("refused", "duplicates", "outside", "not_sampled", "erased")
+        others = {name: getattr(self, name) for name in names}
         if self.read != self.written + sum(others.values()) or min(others.values()) < 0:
             counts = " + ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items())
             raise RowCountError(f"exposures: {self.read:,} rows were read, but {self.written:,} written + {counts}")
@@ -49,3 +53,12 @@ def write_exposures(context: StageContext, rows: DataFrame) -> int:
     path = context.path("exposures")
     delta.overwrite(rows, path, contract("exposures"))
     return Snapshot.open(path).rows
+
+
+def without_erased(context: StageContext, rows: DataFrame) -> tuple[DataFrame, int]:
+    """(``rows`` without those of erased users, their number); ``rows`` as they are where no user was ever erased."""
+    erased = ErasedUsers.of(context.workspace)
+    if erased is None:
+        return rows, 0
+    marked = erased.marked(rows)
+    return marked.where("not _erased").select(*rows.columns), marked.where("_erased").count()

@@ -45,7 +45,7 @@ def run(context: StageContext) -> StageResult:
     finally:
         scratch.remove()
     result.check()
-    others = {name: getattr(result, name) for name in ("duplicates", "outside", "not_sampled")}
+    others = {name: getattr(result, name) for name in ("duplicates", "outside", "not_sampled", "erased")}
     others_text = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in others.items() if count)
     return StageResult(
         rows_in=result.read,

@@ -76,14 +76,15 @@ class Results:
                 return list(newest.values())
         return None
 
-    def passed_before(self, table: str, version: int) -> tuple[int, dict[str, float | None]] | None:
+    def passed_before(self, table: str, version: int, since: int = 0) -> tuple[int, dict[str, float | None]] | None:
         """(version, rule -> observed) of the newest older version that passed its gate; None if there is none.
 
-        Of several evaluations of a version, the newest is used.
+        Of several evaluations of a version, the newest is used. Versions before ``since`` do not count: they have rows
+        of users that were erased.
         """
         for older in sorted(self._of(table), reverse=True):
             rows = self._runs(table, older)[-1]
-            if older < version and all(row.passed or row.severity == "warn" for row in rows):
+            if since <= older < version and all(row.passed or row.severity == "warn" for row in rows):
                 return older, {row.rule: row.observed for row in rows}
         return None
 

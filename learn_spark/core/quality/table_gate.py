@@ -14,6 +14,7 @@ from learn_spark.core.quality.results import Results, StoredResult
 from learn_spark.core.settings.platform import QualitySettings
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import ContractError, TableRule, contract
+from learn_spark.core.tables.erased import Erasures
 from learn_spark.core.tables.runs import versions_beside
 from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.snapshot import Snapshot, commit_time, current_version, version_at
@@ -57,6 +58,7 @@ class TableGate:
     def __init__(self, workspace: Workspace, settings: QualitySettings, spark: Callable[[], SparkSession]) -> None:
         self._workspace, self._settings, self._spark = workspace, settings, spark
         self._loaded: Results | None = None
+        self._erasures = Erasures(workspace)
 
     @property
     def _results(self) -> Results:
@@ -103,7 +105,7 @@ class TableGate:
         with small_plans(spark, max(rows, *referenced, 0)):
             measured = profile(delta.read(spark, path, version), rules, read_referenced, rows=rows)
         earlier = results.last_observed(table, version)
-        before = results.passed_before(table, version)
+        before = results.passed_before(table, version, since=self._erasures.oldest_version(table))
         observed: dict[str, float | None] = dict(measured)
         for rule in rules:
             if rule.given is not None:

@@ -121,10 +121,25 @@ def open_version(path: str, version: int | None = None) -> DeltaTable:
     """The table at ``version`` (None: the newest). Raises SnapshotError if the table or version does not exist."""
     try:
         return open_table(path, version)
-    except TableNotFoundError:
-        raise SnapshotError(f"there is no Delta table at {path}; run the stage that writes it first") from None
-    except DeltaError as error:
+    except (TableNotFoundError, DeltaError) as error:
+        oldest = _oldest_commit(path)
+        if version is not None and version < (oldest or 0) and current_version(_erasures(path)) is not None:
+            raise SnapshotError(
+                f"version {version} of {path} was deleted when users were erased (learn-spark erase); versions from "
+                f"{oldest} on can be read"
+            ) from None
+        if oldest is None:
+            raise SnapshotError(f"there is no Delta table at {path}; run the stage that writes it first") from None
         raise SnapshotError(f"version {version} of {path} cannot be read: {error}") from None
+
+
+def _oldest_commit(path: str) -> int | None:
+    commits = (name.removesuffix(".json") for name in (storage_path(path) / "_delta_log").names())
+    return min((int(commit) for commit in commits if commit.isdecimal()), default=None)
+
+
+def _erasures(path: str) -> str:
+    return storage_path(path).parent / "erasures"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.erased import Erasures
 from learn_spark.core.tables.runs import last_done
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.data.histories.protocols import core
@@ -51,10 +52,14 @@ def changed_users(context: StageContext) -> Changed | None:
         or core(settings)
         or last.config_hash != fingerprint(context.settings, ("histories",))
         or last.code_version != context.code_version
-        or last.outputs.get("user_histories") != str(current_version(path))
     ):
         return None
-    since, now = int(last.inputs["interactions"]) + 1, int(context.inputs["interactions"])
+    # An erasure takes the same users out of both tables: what was up to date before it is so after it.
+    erasures = Erasures(context.workspace)
+    if erasures.now("user_histories", int(last.outputs.get("user_histories", -1))) != current_version(path):
+        return None
+    since = erasures.now("interactions", int(last.inputs["interactions"])) + 1
+    now = int(context.inputs["interactions"])
     if now < since:
         return Changed(context.spark.createDataFrame([], "user_id string"), 0) if now == since - 1 else None
     snapshot = Snapshot.open(path)

@@ -23,6 +23,7 @@ from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.erased import ErasedUsers
 from learn_spark.core.tables.log import append_table
 from learn_spark.core.tables.runs import last_done
 from learn_spark.core.tables.small import small_plans
@@ -45,22 +46,25 @@ TABLES = ("items", "item_index", "interactions", "quarantine")
 
 @dataclass(frozen=True)
 class Tally:
-    """Row counts of one table. ``waited`` counts rows from quarantine whose item has arrived."""
+    """Row counts of one table. ``waited`` counts rows from quarantine whose item has arrived, ``erased`` rows of erased
+    users, which stay out."""
 
     read: int = 0
     waited: int = 0
     accepted: int = 0
     refused: int = 0
     duplicates: int = 0
+    erased: int = 0
 
     def check(self, table: str) -> None:
         """Raise RowCountError unless every row is accounted for."""
-        total = self.accepted + self.refused + self.duplicates
+        total = self.accepted + self.refused + self.duplicates + self.erased
         if total != self.read + self.waited or self.duplicates < 0:
             waited = f" and {self.waited:,} re-ingested from quarantine" if self.waited else ""
+            erased = f" + {self.erased:,} of erased users" if self.erased else ""
             raise RowCountError(
                 f"{table}: {self.read:,} rows were read{waited}, but {self.accepted:,} accepted + {self.refused:,} "
-                f"refused + {self.duplicates:,} duplicates = {total:,}"
+                f"refused + {self.duplicates:,} duplicates{erased} = {total:,}"
             )
 
 
@@ -134,6 +138,7 @@ def run(context: StageContext) -> StageResult:
             "files": len(files) - len(errors),
             "files_skipped": len(errors),
             "left_quarantine": left,
+            "erased": event_tally.erased,
             "possible_corrections": corrected,
             "fields_nulled": sum(flaw.rows for landed in (items, events) if landed for flaw in landed.flaws),
         },
@@ -147,6 +152,7 @@ def run(context: StageContext) -> StageResult:
             *_row_notes("items", items),
             *_row_notes("interactions", events),
             *corrections,
+            *([f"{event_tally.erased:,} events of erased users stay out"] if event_tally.erased else []),
             *([f"{left:,} rows left quarantine, because today's settings accept them"] if left else []),
         ),
     )
@@ -189,10 +195,11 @@ def _land(
     """(skipped files with reasons, items, events). Raises UnreadableFileError where source.unreadable is stop."""
     settings = context.settings.source
     errors: dict[str, str] = {}
+    erased = ErasedUsers.of(context.workspace)
     while True:
         readable = [file for file in files if file.name not in errors]
         formats = settings.time_formats if settings.format == "files" else None
-        landing = Landing(context.spark, source_of(settings), folder, readable, scratch, formats)
+        landing = Landing(context.spark, source_of(settings), folder, readable, scratch, formats, erased)
         try:
             return (errors, *land_all(landing, context.path("items")))
         except UnreadableFileError as error:
@@ -251,12 +258,13 @@ def _struct(alias: str, names: Sequence[str]) -> str:
 
 def _tally(context: StageContext, table: str, landed: LandedRows | None, accepted: int, waited: int = 0) -> Tally:
     read, good, refused = (landed.read, landed.good_rows, landed.refused_rows) if landed else (0, 0, 0)
-    tally = Tally(read, waited, accepted, refused, good + waited - accepted)
+    tally = Tally(read, waited, accepted, refused, good + waited - accepted, landed.erased if landed else 0)
     tally.check(table)
     if landed and refused:
-        quarantine(
-            landed.refused(), context.path("quarantine"), source_table=table, run_id=context.run_id, most=refused
-        )
+        rows, users = landed.refused(), ErasedUsers.of(context.workspace)
+        if users is not None and table == "interactions":
+            rows = users.without_mentions(rows)
+        quarantine(rows, context.path("quarantine"), source_table=table, run_id=context.run_id, most=refused)
     return tally
 
 

@@ -15,6 +15,7 @@ from learn_spark.core.quality.reasons import EXAMPLE_CHARACTERS, ReasonCount, co
 from learn_spark.core.quality.rows import check_rows
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.erased import ErasedUsers
 from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import SMALL_ROWS
 from learn_spark.data.sources.corrupt_files import naming_corrupt_files
@@ -37,7 +38,8 @@ class LandedRows:
     The columns are those of the contract, reasons, flaws, raw (null for rows without either), parsed and source_file.
     ``read`` is the number of rows in the files, ``by_file`` (rows, refused) as written, by file name. ``reasons``
     counts the refused rows by reason, ``flaws`` the good rows with a field that became null. ``decomposed`` has
-    (column, rows, example) of ids in decomposed spelling.
+    (column, rows, example) of ids in decomposed spelling. ``erased`` rows of erased users were read and are not among
+    the rows.
     """
 
     frame: DataFrame
@@ -46,6 +48,7 @@ class LandedRows:
     reasons: tuple[ReasonCount, ...] = ()
     flaws: tuple[ReasonCount, ...] = ()
     decomposed: tuple[tuple[str, int, str], ...] = ()
+    erased: int = 0
 
     @property
     def good_rows(self) -> int:
@@ -74,7 +77,8 @@ class LandedRows:
 class Landing:
     """Writes the rows of some files of one source below ``place``.
 
-    ``time_formats`` are those of the settings; None for a source whose time unit is no setting.
+    ``time_formats`` are those of the settings; None for a source whose time unit is no setting. ``erased``: the users
+    whose events stay out.
     """
 
     spark: SparkSession
@@ -83,6 +87,7 @@ class Landing:
     files: Sequence[RawFile]
     place: StoragePath
     time_formats: Sequence[str] | None = None
+    erased: ErasedUsers | None = None
 
     def items(self) -> LandedRows | None:
         """The items; None where no file has any. Raises UnreadableFileError for a file that cannot be fully read."""
@@ -134,7 +139,12 @@ class Landing:
         ids = ("user_id", "item_id") if table == "interactions" else ("item_id",)
         metrics = [F.count(F.lit(1)).alias("rows"), *(one for column in times for one in time_metrics(column))]
         metrics += [one for column in ids for one in spelling_metrics(column)]
-        checked = check_rows(completed(typed.observe(observation, *metrics)), described.row_rules)
+        rows, staying_out = typed.observe(observation, *metrics), Observation()
+        guarded = self.erased is not None and table == "interactions"
+        if self.erased is not None and guarded:
+            marked = self.erased.marked(rows).observe(staying_out, F.count_if("_erased").alias("erased"))
+            rows = marked.where("not _erased").drop("_erased")
+        checked = check_rows(completed(rows), described.row_rules)
         kept = with_parsed(checked).select(
             *described.names,
             "reasons",
@@ -170,6 +180,7 @@ class Landing:
             by_file[file] = (earlier[0] + rows, earlier[1] + (rows if reasons else 0))
         if strange := by_file.keys() - {file.name for file in files}:
             raise RowCountError(f"{table}: rows were read from unexpected files: {sorted(strange, key=str)}")
+        erased = (observed(staying_out, self.spark) or {"erased": 0})["erased"] if guarded else 0
         refused = counted((reasons, rows, example, file) for file, reasons, _, rows, example in groups)
         flawed = counted((flaws, rows, example, file) for file, reasons, flaws, rows, example in groups if not reasons)
         spelled = tuple(
@@ -177,7 +188,7 @@ class Landing:
             for column in ids
             if values.get(f"{column}_decomposed")
         )
-        return LandedRows(landed, values["rows"], by_file, refused, flawed, spelled)
+        return LandedRows(landed, values["rows"], by_file, refused, flawed, spelled, erased)
 
     def _require_times(self, table: str, columns: Sequence[str], values: Mapping[str, Any]) -> None:
         section = "items" if table == "items" else "events"

@@ -98,7 +98,14 @@ def plain_id(column: str) -> Column:
     """
     from pyspark.sql import functions as F
 
-    text = _stripped(column)
+    return plain_text(F.col(column))
+
+
+def plain_text(column: Column) -> Column:
+    """``plain_id`` of an expression."""
+    from pyspark.sql import functions as F
+
+    text = _stripped_text(column)
     number = text.try_cast("decimal(38,6)")
     whole = (number == F.floor(number)) & (F.abs(number) < EXACT_BELOW)
     written_by_floats = text.rlike(r"^-?[0-9]+[.]0+$|^-?[0-9][.][0-9]+E[0-9]{1,2}$")
@@ -134,5 +141,11 @@ def spelling_metrics(column: str) -> list[Column]:
 def _stripped(column: str) -> Column:
     from pyspark.sql import functions as F
 
-    text = F.regexp_replace(F.col(column), f"^{_BLANK}|{_BLANK}$", "")
+    return _stripped_text(F.col(column))
+
+
+def _stripped_text(column: Column) -> Column:
+    from pyspark.sql import functions as F
+
+    text = F.regexp_replace(column, f"^{_BLANK}|{_BLANK}$", "")
     return F.when(text != "", text)

@@ -1,0 +1,297 @@
+"""``learn-spark erase``: users leave the tables, all their older versions, and the files beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from learn_spark.core.console import Reporter
+from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.quality.table_gate import TableGate
+from learn_spark.core.settings import Settings
+from learn_spark.core.stages.context import SparkHolder
+from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.table_text import Cell
+from learn_spark.core.tables import delta
+from learn_spark.core.tables.contracts import all_tables, contract
+from learn_spark.core.tables.erased import hashed, key_of
+from learn_spark.core.tables.log import append_rows, read_rows
+from learn_spark.core.tables.purge import old_files, purge
+from learn_spark.core.tables.runs import new_run_id
+from learn_spark.core.tables.snapshot import current_version
+from learn_spark.core.tables.workspace import Workspace
+from learn_spark.features.ledger import LedgerRow, add_rows, in_state, ledger, release_in_force, states
+from learn_spark.pipeline.erasure.files import Left, files_to_delete, forget_in_vocabulary, names_of, vocabularies_with
+from learn_spark.pipeline.erasure.ids import COLUMN, read_ids
+from learn_spark.pipeline.erasure.tables import QUARANTINE, REPLACED, TEXTS, Found, UsersInTables
+from learn_spark.pipeline.locks import whole_workspace
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+FEATURES = "user_features"
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What an erasure deletes: rows by table, releases that expire, files, and rows of bookkeeping that name a user."""
+
+    users: int
+    found: Found
+    expiring: tuple[LedgerRow, ...] = ()
+    files: tuple[Left, ...] = ()
+    texts: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+    unfinished: str | None = None
+
+    @property
+    def unknown(self) -> int:
+        """Ids that no table has."""
+        return self.users - self.found.known
+
+    def deleted(self) -> dict[str, int]:
+        """The counts of the audit row."""
+        counts = dict(self.found.rows)
+        counts |= {table: len(rows) for table, rows in self.texts.items() if rows}
+        if self.expiring:
+            counts["expired releases"] = len(self.expiring)
+        counts |= Counter({"vocabulary": "rankers", "page": "pages", "cache": "caches"}[one.kind] for one in self.files)
+        return counts
+
+
+def erase(
+    settings: Settings, file: str, *, delete: bool, console: Reporter, wait: bool = False, verbose: bool = False
+) -> Erasure:
+    """Print what the workspace has of the users in ``file``, and delete it with ``delete``; what was found.
+
+    A run that was killed is completed by the same command. Raises SettingsError for a file that cannot be read,
+    LearnSparkError while another run uses the workspace.
+    """
+    workspace = Workspace.open(settings.place, settings.scratch)
+    written = read_ids(file, settings.storage.s3())
+    holder = SparkHolder(settings, verbose=verbose, at=console.at)
+    with whole_workspace(workspace, "a run of erase", wait=wait, say=console.say):
+        erasure_id = new_run_id()
+        scratch = workspace.place / "staging" / f"erase-{erasure_id}"
+        try:
+            work = _Work.of(settings, workspace, holder.get(workspace), written, scratch)
+            console.at("looking for the users")
+            plan = work.plan()
+            _show(plan, workspace, console)
+            if delete:
+                work.apply(plan, erasure_id, console)
+        finally:
+            scratch.remove()
+            holder.stop()
+    return plan
+
+
+def _show(plan: Erasure, workspace: Workspace, console: Reporter) -> None:
+    rows: list[list[Cell]] = []
+    for table in plan.found.tables:
+        old = len(old_files(workspace.table(table)))
+        count = plan.found.rows.get(table, 0)
+        why = f"and {old:,} files of older versions" if count else f"only older versions have users: {old:,} files"
+        rows.append(["table", table, count, "rows", why])
+    rows += [["release", row.release_id, None, "", "expires: its versions are deleted"] for row in plan.expiring]
+    rows += [
+        ["text", table, len(found), "rows", "their text names a user, and is replaced"]
+        for table, found in plan.texts.items()
+        if found
+    ]
+    rows += [
+        [one.kind, str(one.path), one.size, "values" if one.kind == "vocabulary" else "bytes", one.why]
+        for one in plan.files
+    ]
+    console.table(
+        "What the workspace has of these users", ["kind", "name", "size", "unit", "reason"], rows, name="found"
+    )
+    console.record("users", {"given": plan.users, "known": plan.found.known, "unknown": plan.unknown})
+    if plan.unknown:
+        console.line(f"{plan.unknown:,} of {plan.users:,} ids are in no table; their events will stay out all the same")
+    if plan.unfinished:
+        console.line(f"the erasure {plan.unfinished} was interrupted; give the same file, and it is completed")
+
+
+@dataclass(frozen=True)
+class _Work:
+    settings: Settings
+    workspace: Workspace
+    spark: SparkSession
+    ids: DataFrame
+    written: pa.ChunkedArray
+    scratch: StoragePath
+
+    @staticmethod
+    def of(
+        settings: Settings, workspace: Workspace, spark: SparkSession, given: pa.Table, scratch: StoragePath
+    ) -> _Work:
+        """The ids as the tables write them, each once, in a file that all workers read."""
+        from pyspark.sql import functions as F
+
+        from learn_spark.data.sources.typed_rows import plain_id
+
+        workspace.place.file_system.create_dir(scratch.inner, recursive=True)
+        pq.write_table(given, (scratch / "given.parquet").inner, filesystem=scratch.file_system)
+        frame = spark.read.schema(f"{COLUMN} string").parquet((scratch / "given.parquet").spark)
+        plain = frame.select(plain_id(COLUMN).alias(COLUMN)).where(F.col(COLUMN).isNotNull()).distinct()
+        plain.write.parquet((scratch / "ids").spark)
+        ids = spark.read.schema(f"{COLUMN} string").parquet((scratch / "ids").spark)
+        files = (scratch / "ids").parquet_files()
+        parts = [pq.read_table(one, columns=[COLUMN], filesystem=scratch.file_system)[COLUMN] for one in files]
+        written = pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.string())
+        return _Work(settings, workspace, spark, ids, written, scratch)
+
+    def plan(self) -> Erasure:
+        """What the workspace has of the users."""
+        unfinished, tables = self._unfinished(), self._tables()
+        found = tables.find()
+        if unfinished:  # what it has deleted leaves no trace in the newest versions
+            older = {*found.older, *(t for t in [*all_tables()] if COLUMN in contract(t).names), QUARANTINE}
+            older = {table for table in older if current_version(self.workspace.table(table)) is not None}
+            found = replace(found, older=tuple(sorted(older - set(found.rows))))
+        named = names_of(self.written)
+        files = [*vocabularies_with(self.workspace, self.written), *files_to_delete(self.workspace, named)]
+        files = [one for one in files if not one.path.startswith(self.scratch)]
+        expiring = self._expiring() if FEATURES in found.tables else []
+        return Erasure(len(self.written), found, tuple(expiring), tuple(files), self._texts(named), unfinished)
+
+    def apply(self, plan: Erasure, erasure_id: str, console: Reporter) -> None:
+        """Delete it. What the next runs must know comes first: a killed run has erased users, if not all their rows."""
+        key = key_of(self.workspace, make=True)
+        before = _versions(self.workspace)
+        row: dict[str, object] = {
+            "erasure_id": erasure_id,
+            "users": plan.users,
+            "unknown": plan.unknown,
+            "deleted": plan.deleted(),
+        }
+        self._record(row | {"status": "started", "before": {}, "after": {}})
+        self._remember(key, erasure_id)
+        tables = self._tables()
+        if FEATURES in plan.found.tables:
+            console.at("deleting from the released features")
+            self._release_again(tables, plan)
+        for table in plan.found.tables:
+            console.at(f"deleting from {table}")
+            if table == QUARANTINE:
+                tables.delete_refused()
+            elif table != FEATURES:
+                tables.delete(table)
+            purge(self.spark, self.workspace.table(table))
+        for table, rows in plan.texts.items():
+            if rows:
+                self._replace_texts(table, rows)
+        console.at("deleting pages and caches")
+        for one in plan.files:
+            if one.kind == "vocabulary":
+                forget_in_vocabulary(one.path, self.written)
+            else:
+                one.path.remove()
+        after = _versions(self.workspace)
+        changed = [table for table in plan.found.tables if table in after]
+        # Other runs may have come between a killed erasure and this one: no version has a counterpart then.
+        pairs = {} if plan.unfinished else {table: before[table] for table in changed}
+        self._record(row | {"status": "done", "before": pairs, "after": {table: after[table] for table in changed}})
+        self._measure(changed, erasure_id)
+        console.line(
+            f"erased {plan.users:,} users (erasure {erasure_id}); to be erased elsewhere: raw files, backups, online "
+            "stores and copies of consumers"
+        )
+
+    def _unfinished(self) -> str | None:
+        """The newest erasure, if it started and was not done. Raises LearnSparkError if the file lacks users of it."""
+        from pyspark.sql import functions as F
+
+        rows = sorted(read_rows(self.workspace.table("erasures")), key=lambda row: row["written_at"])
+        if not rows or rows[-1]["status"] == "done":
+            return None
+        name, path = str(rows[-1]["erasure_id"]), self.workspace.table("erased_users")
+        if current_version(path) is None:
+            return name
+        key = key_of(self.workspace)
+        given = self.ids.select(hashed(key, F.col(COLUMN)).alias("user_hash"))
+        started = delta.read(self.spark, path).where(F.col("erasure_id") == name)
+        if missing := started.join(given, "user_hash", "left_anti").count():
+            raise LearnSparkError(
+                f"erase: the erasure {name} was interrupted, and {missing:,} of its users are not in the file: give a "
+                "file that has them too, so that it is completed"
+            )
+        return name
+
+    def _tables(self) -> UsersInTables:
+        newest = release_in_force(ledger(self.workspace))
+        versions = {} if newest is None else {FEATURES: newest.version(FEATURES)}
+        return UsersInTables(self.spark, self.workspace, self.settings, self.ids, self.scratch, versions)
+
+    def _expiring(self) -> list[LedgerRow]:
+        rows = ledger(self.workspace)
+        newest = release_in_force(rows)
+        return [row for row in states(rows).values() if row.status != "expired" and row is not newest]
+
+    def _release_again(self, tables: UsersInTables, plan: Erasure) -> None:
+        """Expire all other releases, delete the users from the one in force, and record its new version."""
+        rows = ledger(self.workspace)
+        add = [in_state(row, "expired", "a user was erased (learn-spark erase)") for row in plan.expiring]
+        if add:
+            add_rows(self.workspace, add)
+        tables.delete(FEATURES)
+        newest = release_in_force(rows)
+        version = str(current_version(self.workspace.table(FEATURES)))
+        if newest is not None and newest.outputs[FEATURES] != version:
+            again = in_state(newest, "released", "without erased users (learn-spark erase)")
+            add_rows(self.workspace, [replace(again, outputs={**newest.outputs, FEATURES: version})])
+
+    def _remember(self, key: bytes, erasure_id: str) -> None:
+        from pyspark.sql import functions as F
+
+        time = F.timestamp_micros(F.lit(round(datetime.now(UTC).timestamp() * 1_000_000)))
+        rows = self.ids.select(
+            hashed(key, F.col(COLUMN)).alias("user_hash"),
+            time.alias("erased_at"),
+            F.lit(erasure_id).alias("erasure_id"),
+        )
+        delta.append(rows, self.workspace.table("erased_users"), contract("erased_users"))
+
+    def _record(self, row: Mapping[str, object]) -> None:
+        table = contract("erasures")
+        append_rows(self.workspace.table("erasures"), table, [{**row, "written_at": datetime.now(UTC)}])
+
+    def _texts(self, named: Callable[[str], bool]) -> dict[str, Sequence[Mapping[str, object]]]:
+        """Table of bookkeeping -> keys of the rows whose text names a user."""
+        found: dict[str, Sequence[Mapping[str, object]]] = {}
+        for table, column in TEXTS.items():
+            keys = contract(table).key
+            rows = read_rows(self.workspace.table(table), [*keys, column])
+            found[table] = [{key: row[key] for key in keys} for row in rows if row[column] and named(row[column])]
+        return found
+
+    def _replace_texts(self, table: str, keys: Sequence[Mapping[str, object]]) -> None:
+        from pyspark.sql import functions as F
+
+        described, path = contract(table), self.workspace.table(table)
+        fields = [f for f in described.arrow_schema() if f.name in described.key]
+        source = self.spark.createDataFrame(pa.Table.from_pylist([dict(key) for key in keys], pa.schema(fields)))
+        same = " AND ".join(f"t.{key} = s.{key}" for key in described.key)
+        with delta.translated(described, path):
+            merge = delta.delta_table(self.spark, path).alias("t").merge(source.alias("s"), same)
+            merge.whenMatchedUpdate(set={TEXTS[table]: F.lit(REPLACED)}).execute()
+        purge(self.spark, path)
+
+    def _measure(self, tables: Sequence[str], erasure_id: str) -> None:
+        """Evaluate the gates of the new versions, which later versions are compared with."""
+        gate = TableGate(self.workspace, self.settings.quality, lambda: self.spark)
+        for table in tables:
+            version = current_version(self.workspace.table(table))
+            if version is not None and contract(table).rules:
+                gate.evaluate(table, version, erasure_id)
+
+
+def _versions(workspace: Workspace) -> dict[str, int]:
+    versions = {table: current_version(workspace.table(table)) for table in all_tables()}
+    return {table: version for table, version in versions.items() if version is not None}
