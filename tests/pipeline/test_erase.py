@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
@@ -16,7 +20,7 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables, contract
 from learn_spark.core.tables.erased import key_of, user_hash
 from learn_spark.core.tables.log import append_rows, is_checked_without_spark, read_rows
-from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version
+from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import NoReleaseError, ledger, release_in_force
 from learn_spark.pipeline.erasure.erase import Erasure, erase
@@ -80,6 +84,7 @@ class Planted:
         for table in self.tables:
             if table != "user_features":
                 self._plant(table)
+        self._leave_in_the_log("exposures")
         plant(self.workspace, "items", [{"item_id": "x"}])
         self._refuse()
         self._texts(folder / "workspace")
@@ -94,6 +99,12 @@ class Planted:
         # An update writes changes, and its condition into the log.
         column = {"user_histories": "train_end", "evaluation_users": "rank"}.get(table, described.names[-1])
         delta.delta_table(self.spark, path).update(f"user_id = '{MAIL}'", {column: column})
+
+    def _leave_in_the_log(self, table: str) -> None:
+        """Replace the rows by those of the others, and delete all older files: statistics still have the users."""
+        path, described = self.workspace.table(table), contract(table)
+        delta.overwrite(delta.read(self.spark, path).where(F.col("user_id").isin(*STAYING)), path, described)
+        open_table(path).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
 
     def _refuse(self) -> None:
         raws = {
@@ -138,9 +149,13 @@ class Planted:
             "staging/killed/rows/part.txt": UUID,
             "cache/index_vectors/q": MAIL,
             "studies/s/table.csv": "model,ndcg\nlearn,0.1",
+            "rankings/r/manifest.json": '{"vocabularies": "hash of before"}',
         }.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
+        values = [("user_id", user, number) for number, user in enumerate(USERS, 2)] + [("item_id", "x", 2)]
+        columns = {name: [value[at] for value in values] for at, name in enumerate(("field", "value", "row"))}
+        pq.write_table(pa.table(columns), root / "rankings" / "r" / "vocabularies.parquet")
 
 
 def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: SparkSession, tmp_path: Path) -> None:
@@ -148,7 +163,8 @@ def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: 
     workspace, root = planted.workspace, planted.workspace.root
     settings = settings_of(tmp_path, workspace)
     before = {table: users_in(workspace, table) for table in planted.tables}
-    assert all(MAIL in users or table == "user_features" for table, users in before.items())
+    assert {table for table, users in before.items() if MAIL not in users} == {"user_features", "exposures"}
+    assert traces(workspace.table("exposures").local, GONE) != []
     listed = run(settings, tmp_path, MAIL, UUID, UUID, "", "nobody", delete=False)
     assert {table: users_in(workspace, table) for table in planted.tables} == before
     assert (root / "reports" / "index.html").is_file()
@@ -159,6 +175,8 @@ def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: 
     assert done.found == listed.found
     assert (done.users, done.unknown) == (3, 1)
     rows = dict.fromkeys(planted.tables, 4) | {"user_histories": 2, "user_features": 1, "quarantine": 4}
+    del rows["exposures"]
+    assert done.found.older == ("exposures",)
     assert done.found.rows == rows
     assert all(users_in(workspace, table) == set(STAYING) for table in planted.tables)
     kept = Snapshot.open(workspace.table("quarantine")).to_arrow()["row_id"].to_pylist()
@@ -168,6 +186,10 @@ def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: 
     ] == ["histories: 3 of 4 events"]
     assert (root / "reports" / "other.html").is_file()
     assert (root / "studies" / "s" / "table.csv").is_file()
+    vocabulary = root / "rankings" / "r" / "vocabularies.parquet"
+    assert pq.read_table(vocabulary)["value"].to_pylist() == [*STAYING, "x"]
+    saved = json.loads((vocabulary.parent / "manifest.json").read_text())
+    assert saved["vocabularies"] == hashlib.sha256(vocabulary.read_bytes()).hexdigest()
 
     # The release in force has the vectors of before, and consumers find it by id; the others have expired.
     newest = release_in_force(ledger(workspace))
@@ -191,6 +213,6 @@ def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: 
     delta.append(again, workspace.table("interactions"), contract("interactions"))
 
     audit = {row["status"]: row for row in read_rows(workspace.table("erasures"))}
-    assert audit["done"]["deleted"] == {**rows, "runs": 1, "expired releases": 1, "pages": 1, "caches": 5}
+    assert audit["done"]["deleted"] == {**rows, "runs": 1, "expired releases": 1, "rankers": 1, "pages": 1, "caches": 5}
     hashes = {row["user_hash"] for row in read_rows(workspace.table("erased_users"))}
     assert hashes == {user_hash(key_of(workspace), user) for user in (*GONE, "nobody")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, load_settings
-from learn_spark.core.storage.path import storage_path
+from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
@@ -18,6 +20,7 @@ from learn_spark.pipeline.erasure import erase as erasure
 from learn_spark.pipeline.runner import Outcome
 from tests.pipeline.test_erase import run as erase
 from tests.pipeline.traces import traces
+from tests.places import copy_place
 from tests.world import write_config
 
 Run = Callable[..., list[Outcome]]
@@ -26,14 +29,15 @@ HEADER = "order,customer,sku,at"
 COLUMNS = "{event_id: order, user_id: customer, item_id: sku, event_time: at}"
 
 
-def settings_of(folder: Path, raw: Path) -> Settings:
+def settings_of(folder: Path, raw: Path, *overrides: str) -> Settings:
+    folder.mkdir(exist_ok=True)
     config = write_config(folder / "c.yaml", raw=raw, workspace=folder / "workspace", model=folder)
     source = (
         f"source={{format: files, path: '{raw}', time_unit: iso, "
         "items: {files: items.csv, columns: {item_id: sku}}, "
         f"events: {{files: 'orders-*.csv', columns: {COLUMNS}}}}}"
     )
-    return load_settings(config, [source])
+    return load_settings(config, [source, *overrides])
 
 
 def order(number: int, user: str, at: datetime, sku: str = "") -> str:
@@ -96,18 +100,30 @@ def test_erased_users_stay_out_and_runs_go_on_without_them(run: Run, tmp_path: P
     assert raws[0] == raws[1]
 
 
+def traces_at(place: StoragePath, folder: Path, needles: list[str]) -> list[str]:
+    """``traces`` of a place, which is copied to ``folder`` where it is an address."""
+    if place.is_local:
+        return traces(place.local, needles)
+    shutil.rmtree(folder, ignore_errors=True)
+    copy_place(place, storage_path(folder))
+    return traces(folder, needles)
+
+
 def test_a_killed_erasure_is_completed_by_the_same_command(
-    run: Run, tmp_path: Path, spark: object, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, spark: SparkSession, place: StoragePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = datetime(2024, 1, 1, tzinfo=UTC)
-    settings = settings_of(tmp_path, tmp_path / "raw")
+    place = place / "workspace"
+    access = [] if place.is_local else [f"storage.endpoint={place.s3.server}"]
+    here = [f"workspace={place}", f"scratch={tmp_path / 'scratch'}", *access]
+    settings = settings_of(tmp_path, tmp_path / "raw", *here)
     lines = [order(n, user, start + timedelta(days=n)) for user in (ANNA, BOB, CARLA) for n in range(4)]
     deliver(tmp_path / "raw", "1", [*lines, f"x1,{ANNA},s1,yesterday"])
     run(settings, "ingest", "histories")
-    workspace = Workspace.existing(settings.place)
+    workspace = Workspace.existing(settings.place, settings.scratch)
     purge = erasure.purge
 
-    for number in (1, 2, 3):
+    for number in (1, 2, 3) if place.is_local else (2,):
         left = [number]
 
         def killed(session: SparkSession, path: str, left: list[int] = left) -> int:
@@ -119,12 +135,15 @@ def test_a_killed_erasure_is_completed_by_the_same_command(
         monkeypatch.setattr(erasure, "purge", killed)
         with pytest.raises(KeyboardInterrupt):
             erase(settings, tmp_path, ANNA)
-        assert read_rows(workspace.table("erasures"))[-1]["status"] == "started"
+        newest = max(read_rows(workspace.table("erasures")), key=lambda row: row["written_at"])
+        assert newest["status"] == "started"
     monkeypatch.setattr(erasure, "purge", purge)
-    assert traces(storage_path(workspace.place / "tables").local, [ANNA]) != []
+    assert traces_at(workspace.place / "tables", tmp_path / "copy", [ANNA]) != []
+    with pytest.raises(LearnSparkError, match="1 of its users are not in the file"):
+        erase(settings, tmp_path, BOB)
     done = erase(settings, tmp_path, ANNA)
     assert done.unfinished is not None
-    assert traces(workspace.root, [ANNA]) == []
+    assert traces_at(workspace.place, tmp_path / "copy", [ANNA]) == traces(tmp_path / "scratch", [ANNA]) == []
     assert {row["user_id"] for row in rows(workspace, "user_histories")} == {BOB, CARLA}
     _, histories = run(settings, "ingest", "histories")
     assert histories.run.counts["users_rebuilt"] == 2

@@ -105,7 +105,9 @@ class TableGate:
         with small_plans(spark, max(rows, *referenced, 0)):
             measured = profile(delta.read(spark, path, version), rules, read_referenced, rows=rows)
         earlier = results.last_observed(table, version)
-        before = results.passed_before(table, version, since=self._erasures.oldest_version(table))
+        drifting = frozenset(rule.name for rule in rules if rule.drift_of is not None)
+        since = self._erasures.oldest_version(table) if drifting else 0
+        before = results.passed_before(table, version, since)
         observed: dict[str, float | None] = dict(measured)
         for rule in rules:
             if rule.given is not None:
@@ -134,7 +136,7 @@ class TableGate:
             report.results,
             {rule.name: rule.fingerprint() for rule in rules},
             before[0] if before else None,
-            frozenset(rule.name for rule in rules if rule.drift_of is not None),
+            drifting,
         )
         return report
 

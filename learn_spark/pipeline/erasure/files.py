@@ -70,25 +70,19 @@ def names_of(ids: pa.ChunkedArray) -> Callable[[str], bool]:
 def files_to_delete(workspace: Workspace, named: Callable[[str], bool]) -> Iterator[Left]:
     """Folders of what can be made again, and pages that name a user."""
     scratch = storage_path(workspace.scratch)
-    for place, folders in ((workspace.place, _AT_PLACE), (scratch, _IN_SCRATCH)):
-        for name in folders:
-            for one in (place / name).children():
-                files = [one] if one.is_file() else []
-                size = sum(entry.size for entry in one.files()) if not files else (one.entry() or _NOTHING).size
-                if one.name not in _OF_ITEMS and size:
-                    yield Left(one, "cache", size, "temporary rows or a log, which may have users")
+    folders = [*(workspace.place / name for name in _AT_PLACE), *(scratch / name for name in _IN_SCRATCH)]
+    for folder in dict.fromkeys(folders):
+        sizes: dict[str, int] = {}
+        for entry in folder.files():
+            name = entry.path[len(folder) :].lstrip("/").partition("/")[0]
+            sizes[name] = sizes.get(name, 0) + entry.size
+        for name in sorted(sizes.keys() - _OF_ITEMS):
+            yield Left(folder / name, "cache", sizes[name], "temporary rows or a log, which may have users")
     for place in dict.fromkeys((workspace.place, scratch)):
         for name in _PAGES:
             for entry in (place / name).files():
                 if entry.path.suffix in _SHOWN and named(_text(entry.path)):
                     yield Left(entry.path, "page", entry.size, "it shows a user")
-
-
-class _Nothing:
-    size = 0
-
-
-_NOTHING = _Nothing()
 
 
 def vocabularies_with(workspace: Workspace, ids: pa.ChunkedArray) -> Iterator[Left]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,9 +12,10 @@ from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables, contract
 from learn_spark.core.tables.mentions import mentions
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.erasure.ids import COLUMN
+from learn_spark.pipeline.erasure.past import Past
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -96,7 +96,9 @@ class UsersInTables:
             known = counted.select(F.count_distinct(COLUMN).alias("known")).first()
         finally:
             counted.unpersist()
-        older = [table for table in existing if not rows.get(table) and self._older_files_have_some(table)]
+        with_refused = [*existing, *([QUARANTINE] if refused is not None else [])]
+        past = Past(self.spark, self.workspace, self.ids)
+        older = [table for table in with_refused if not rows.get(table) and past.has_some(table)]
         return Found({table: count for table, count in rows.items() if count}, tuple(older), known[0] if known else 0)
 
     def delete(self, table: str) -> None:
@@ -149,22 +151,6 @@ class UsersInTables:
         named = rows.join(raw.withColumnRenamed("text", "raw"), "raw", "left_semi").select("row_id")
         typed = rows.withColumn(COLUMN, parsed).join(self.ids, COLUMN, "left_semi").select("row_id")
         return named.unionByName(typed).distinct()
-
-    def _older_files_have_some(self, table: str) -> bool:
-        """Whether files that the newest version does not need, those of changes included, have rows of the users."""
-        place = self.workspace.table(table)
-        newest = set(Snapshot.open(place).files)
-        files = [
-            entry.path
-            for entry in place.files()
-            if entry.path.endswith(".parquet") and "/_delta_log/" not in entry.path and entry.path.inner not in newest
-        ]
-        if not files:
-            return False
-        # Spark takes these characters of a path for patterns.
-        paths = [re.sub(r"([\[\]{}*?\\])", r"\\\1", file.spark) for file in files]
-        rows = self.spark.read.schema(f"{COLUMN} string").parquet(*paths)
-        return not rows.join(self.ids, COLUMN, "left_semi").isEmpty()
 
 
 def _user_of_raw(settings: Settings) -> Column:
