@@ -194,6 +194,7 @@ def test_commands_in_a_wrong_folder_say_so_and_make_nothing(tmp_path: Path) -> N
         ["restore", "r1"],
         ["withdraw", "r1"],
         ["retain"],
+        ["erase", "--users", "gone.txt"],
         ["forget-embeddings"],
         ["check", "items"],
         ["report", "a-run"],

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,51 +16,25 @@ from learn_spark.core.quality.table_gate import TableGate
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import SparkHolder
 from learn_spark.core.storage.path import StoragePath
-from learn_spark.core.table_text import Cell
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables, contract
 from learn_spark.core.tables.erased import hashed, key_of
 from learn_spark.core.tables.log import append_rows, read_rows
-from learn_spark.core.tables.purge import old_files, purge
+from learn_spark.core.tables.purge import purge
 from learn_spark.core.tables.runs import new_run_id
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import LedgerRow, add_rows, in_state, ledger, release_in_force, states
-from learn_spark.pipeline.erasure.files import Left, files_to_delete, forget_in_vocabulary, names_of, vocabularies_with
+from learn_spark.pipeline.erasure.files import files_to_delete, forget_in_vocabulary, names_of, vocabularies_with
 from learn_spark.pipeline.erasure.ids import COLUMN, read_ids
-from learn_spark.pipeline.erasure.tables import QUARANTINE, REPLACED, TEXTS, Found, UsersInTables
+from learn_spark.pipeline.erasure.plan import Erasure, show
+from learn_spark.pipeline.erasure.tables import QUARANTINE, REPLACED, TEXTS, UsersInTables
 from learn_spark.pipeline.locks import whole_workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 FEATURES = "user_features"
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """What an erasure deletes: rows by table, releases that expire, files, and rows of bookkeeping that name a user."""
-
-    users: int
-    found: Found
-    expiring: tuple[LedgerRow, ...] = ()
-    files: tuple[Left, ...] = ()
-    texts: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
-    unfinished: str | None = None
-
-    @property
-    def unknown(self) -> int:
-        """Ids that no table has."""
-        return self.users - self.found.known
-
-    def deleted(self) -> dict[str, int]:
-        """The counts of the audit row."""
-        counts = dict(self.found.rows)
-        counts |= {table: len(rows) for table, rows in self.texts.items() if rows}
-        if self.expiring:
-            counts["expired releases"] = len(self.expiring)
-        counts |= Counter({"vocabulary": "rankers", "page": "pages", "cache": "caches"}[one.kind] for one in self.files)
-        return counts
 
 
 def erase(
@@ -82,40 +55,13 @@ def erase(
             work = _Work.of(settings, workspace, holder.get(workspace), written, scratch)
             console.at("looking for the users")
             plan = work.plan()
-            _show(plan, workspace, console)
+            show(plan, workspace, console)
             if delete:
                 work.apply(plan, erasure_id, console)
         finally:
             scratch.remove()
             holder.stop()
     return plan
-
-
-def _show(plan: Erasure, workspace: Workspace, console: Reporter) -> None:
-    rows: list[list[Cell]] = []
-    for table in plan.found.tables:
-        old = len(old_files(workspace.table(table)))
-        count = plan.found.rows.get(table, 0)
-        why = f"and {old:,} files of older versions" if count else f"only older versions have users: {old:,} files"
-        rows.append(["table", table, count, "rows", why])
-    rows += [["release", row.release_id, None, "", "expires: its versions are deleted"] for row in plan.expiring]
-    rows += [
-        ["text", table, len(found), "rows", "their text names a user, and is replaced"]
-        for table, found in plan.texts.items()
-        if found
-    ]
-    rows += [
-        [one.kind, str(one.path), one.size, "values" if one.kind == "vocabulary" else "bytes", one.why]
-        for one in plan.files
-    ]
-    console.table(
-        "What the workspace has of these users", ["kind", "name", "size", "unit", "reason"], rows, name="found"
-    )
-    console.record("users", {"given": plan.users, "known": plan.found.known, "unknown": plan.unknown})
-    if plan.unknown:
-        console.line(f"{plan.unknown:,} of {plan.users:,} ids are in no table; their events will stay out all the same")
-    if plan.unfinished:
-        console.line(f"the erasure {plan.unfinished} was interrupted; give the same file, and it is completed")
 
 
 @dataclass(frozen=True)
