@@ -58,7 +58,7 @@ def features_at(
         raise LearnSparkError(f"features_at: the frame of events {fault}")
     where = workspace_of(spark, workspace, schema)
     intervals = intervals_of(ledger(where), clock)
-    joined = _with_interval(spark, events, intervals, clock)
+    joined = with_interval(spark, events, intervals, clock)
     used = [row["_interval"] for row in joined.select("_interval").distinct().collect()]
     needed = [row for number in used if number is not None and (row := intervals[number][1]) is not None]
     for table, key in KEYS.items():
@@ -75,7 +75,7 @@ def features_at(
     return joined.select(*[F.col(f"`{name}`") for name in events.columns], *ADDED)
 
 
-def _with_interval(
+def with_interval(
     spark: SparkSession, events: DataFrame, intervals: list[tuple[datetime, LedgerRow | None]], clock: Clock
 ) -> DataFrame:
     """``events`` with _interval (position in ``intervals``), release_id and the versions of the feature tables in the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import special
@@ -84,24 +85,75 @@ class MetricValue:
     size: Mapping[str, float]
 
 
-def evaluate_rankers(
-    scores: Mapping[tuple[str, int], np.ndarray], test: Outcomes, *, bins: int, samples: int, seed: int
-) -> list[MetricValue]:
-    """All metrics of the ``scores`` [n] by (variant, seed): each seed's, means over seeds, and paired differences.
+class ScoreSource(Protocol):
+    """The scores of rankers on test exposures, in memory (``ArrayScores``) or in files (``streamed``)."""
+
+    @property
+    def names(self) -> Sequence[tuple[str, int]]:
+        """Variant and seed of each ranker."""
+        ...
+
+    def cohorts(self) -> Iterator[tuple[str, str, ScoreSource]]:
+        """(dimension, cohort, its exposures): the whole, then every cohort that has some."""
+        ...
+
+    def size(self) -> Mapping[str, float]:
+        """``Outcomes.size``."""
+        ...
+
+    def metrics(self, name: tuple[str, int], bins: int) -> dict[str, float]:
+        """Each of METRICS of one ranker."""
+        ...
+
+    def resampled(self, variant: str, samples: int, seed: int) -> np.ndarray:
+        """COMPARED metrics [1 + samples, 4] of a variant; see ``resampled``."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayScores:
+    """``scores`` [n] by (variant, seed) of the exposures ``test`` [n]."""
+
+    scores: Mapping[tuple[str, int], np.ndarray]
+    test: Outcomes
+
+    @property
+    def names(self) -> Sequence[tuple[str, int]]:
+        """Variant and seed of each ranker."""
+        return list(self.scores)
+
+    def cohorts(self) -> Iterator[tuple[str, str, ArrayScores]]:
+        """(dimension, cohort, its exposures): the whole, then every cohort that has some."""
+        for dimension, cohort, mask in self.test.masks():
+            scores = {name: values[mask] for name, values in self.scores.items()}
+            yield dimension, cohort, ArrayScores(scores, self.test.take(mask))
+
+    def size(self) -> Mapping[str, float]:
+        """``Outcomes.size``."""
+        return self.test.size()
+
+    def metrics(self, name: tuple[str, int], bins: int) -> dict[str, float]:
+        """``metrics_of`` one ranker."""
+        return metrics_of(self.scores[name], self.test, bins)
+
+    def resampled(self, variant: str, samples: int, seed: int) -> np.ndarray:
+        """``resampled`` of the seeds of a variant."""
+        of_variant = [values for (name, _), values in self.scores.items() if name == variant]
+        return resampled(of_variant, self.test, samples=samples, seed=seed)
+
+
+def evaluate_rankers(source: ScoreSource, *, bins: int, samples: int, seed: int) -> list[MetricValue]:
+    """All metrics by (variant, seed): each seed's, means over seeds, and paired differences.
 
     ``bins`` are those of ECE; ``samples`` bootstrap resamples of users, drawn with ``seed``.
     """
-    variants = list(dict.fromkeys(variant for variant, _ in scores))
+    variants = list(dict.fromkeys(variant for variant, _ in source.names))
     values: list[MetricValue] = []
-    for dimension, cohort, mask in test.masks():
-        outcomes = test.take(mask)
-        size = outcomes.size()
-        by_variant = {
-            variant: {seed_: score[mask] for (name, seed_), score in scores.items() if name == variant}
-            for variant in variants
-        }
-        for variant, by_seed in by_variant.items():
-            metrics = {seed_: metrics_of(score, outcomes, bins) for seed_, score in by_seed.items()}
+    for dimension, cohort, part in source.cohorts():
+        size = part.size()
+        for variant in variants:
+            seeds = [seed_ for name, seed_ in source.names if name == variant]
+            metrics = {seed_: part.metrics((variant, seed_), bins) for seed_ in seeds}
             for seed_, row in metrics.items():
                 values += [
                     MetricValue(variant, seed_, None, dimension, cohort, metric, value, None, None, None, size)
@@ -112,7 +164,7 @@ def evaluate_rankers(
                 values.append(MetricValue(variant, None, None, dimension, cohort, metric, mean, low, high, None, size))
         pairs = [pair for pair in CONTRASTS if set(pair) <= set(variants)]
         resamples = {
-            variant: resampled(list(by_variant[variant].values()), outcomes, samples=samples, seed=seed)
+            variant: part.resampled(variant, samples, seed)
             for variant in dict.fromkeys(variant for pair in pairs for variant in pair)
         }
         for first, second in pairs:
@@ -147,6 +199,36 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float | None, float | No
     return mean, mean - half_width, mean + half_width
 
 
+@dataclass(frozen=True)
+class UserFigures:
+    """The ``users`` [U] with exposures, ascending; of each the AUC (NaN: one class), weight and weighted log loss."""
+
+    users: np.ndarray
+    aucs: np.ndarray
+    weights: np.ndarray
+    losses: np.ndarray
+
+
+class UserMeans:
+    """COMPARED metrics of a variant by how often each user counts: means over the seeds' ``figures``."""
+
+    def __init__(self, figures: Sequence[UserFigures]) -> None:
+        self._weights = figures[0].weights
+        self._has_auc = np.isfinite(figures[0].aucs)
+        self._auc = np.mean([np.where(self._has_auc, each.aucs, 0.0) for each in figures], axis=0)
+        self._loss = np.mean([each.losses for each in figures], axis=0)
+
+    def at(self, times: np.ndarray, auc_of_all: float) -> tuple[float, ...]:
+        """The metrics where each user counts ``times`` [U] times; the AUC over all exposures is given."""
+        weights, has_auc = self._weights, self._has_auc
+        return (
+            auc_of_all,
+            _ratio(times @ self._auc, times @ has_auc),
+            _ratio(times @ (weights * self._auc), times @ (weights * has_auc)),
+            _ratio(times @ self._loss, times @ weights),
+        )
+
+
 def resampled(scores: Sequence[np.ndarray], test: Outcomes, *, samples: int, seed: int) -> np.ndarray:
     """COMPARED metrics [1 + samples, 4], means over the seeds' ``scores`` [n].
 
@@ -156,25 +238,17 @@ def resampled(scores: Sequence[np.ndarray], test: Outcomes, *, samples: int, see
     names, users = np.unique(test.user, return_inverse=True)
     generator = np.random.default_rng(seed)
     overall = [ResampledAuc(values, test.label, test.weight, users) for values in scores]
-    by_user = [_by_user(values, test) for values in scores]
-    aucs = np.array([auc_of_user for auc_of_user, _ in by_user])  # [S, users]
-    weights = by_user[0][1]
-    has_auc = np.isfinite(aucs[0])
-    losses = np.array(
-        [np.bincount(users, test.weight * log_losses(values, test.label), len(names)) for values in scores]
-    )
-    mean_auc, mean_loss = np.where(has_auc, aucs, 0.0).mean(axis=0), losses.mean(axis=0)
+    figures = []
+    for values in scores:
+        losses = np.bincount(users, test.weight * log_losses(values, test.label), len(names))
+        figures.append(UserFigures(names, *_by_user(values, test), losses))
+    means = UserMeans(figures)
     rows = np.empty((1 + samples, len(COMPARED)))
     for number in range(1 + samples):
         times = np.ones(len(names))
         if number:
             times = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names)).astype(np.float64)
-        rows[number] = (
-            float(np.mean([each.at(times) for each in overall])),
-            _ratio(times @ mean_auc, times @ has_auc),
-            _ratio(times @ (weights * mean_auc), times @ (weights * has_auc)),
-            _ratio(times @ mean_loss, times @ weights),
-        )
+        rows[number] = means.at(times, float(np.mean([each.at(times) for each in overall])))
     return rows
 
 

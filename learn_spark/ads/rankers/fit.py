@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from learn_spark.ads.rankers.inputs import Inputs
-from learn_spark.ads.rankers.metrics import log_loss
+from learn_spark.ads.rankers.inputs import Inputs, InputSource, shuffled, windows
+from learn_spark.ads.rankers.metrics import log_losses
 from learn_spark.ads.rankers.network import Batch, Network, Shape
 from learn_spark.core.console import Bar
 from learn_spark.core.errors import LearnSparkError
@@ -45,12 +45,18 @@ def shape_of(variant: str, sizes: list[int], dims: int, settings: RankingSetting
 
 
 def train_network(
-    shape: Shape, train: Inputs, validation: Inputs, settings: RankingSettings, seed: int, bar: Bar | None = None
+    shape: Shape,
+    train: InputSource,
+    validation: InputSource,
+    settings: RankingSettings,
+    seed: int,
+    bar: Bar | None = None,
 ) -> tuple[Network, list[Epoch]]:
     """(the network of the epoch with the least log loss on validation, all epochs).
 
     Training loss and validation are weighted by the exposures' weights. Where unconverted exposures were sampled, the
-    predicted probabilities are therefore those of all exposures. The same seed and exposures give the same network.
+    predicted probabilities are therefore those of all exposures. The same seed and exposures give the same network,
+    whatever files they came from. Exposures are read a window at a time (``inputs.shuffled``).
 
     Raises LearnSparkError if the loss is not finite.
     """
@@ -61,29 +67,27 @@ def train_network(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
     order = np.random.default_rng(seed)
-    mean_weight = float(train.weight.mean(dtype=np.float64))
+    mean_weight = sum(float(each.weight.sum(dtype=np.float64)) for each in windows(train)) / len(train)
     epochs: list[Epoch] = []
     best = copy.deepcopy(network.state_dict())
     for number in range(1, settings.epochs + 1):
         network.train()
         total = 0.0
-        places = order.permutation(len(train))
-        for start in range(0, len(places), settings.batch_size):
-            at = places[start : start + settings.batch_size]
-            label = torch.from_numpy(train.label[at])
-            weight = torch.from_numpy(train.weight[at] / mean_weight)
-            logits, auxiliary = network(Batch.of(train, at))
-            loss = F.binary_cross_entropy_with_logits(logits, label, weight=weight)
-            total += loss.item() * len(at)
-            if auxiliary is not None:
-                auxiliary_loss = F.binary_cross_entropy_with_logits(auxiliary, label, weight=weight)
-                loss = loss + settings.auxiliary_weight * auxiliary_loss
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        validation_loss = log_loss(
-            score_network(network, validation), validation.label, validation.weight.astype(np.float64)
-        )
+        for window in shuffled(train, order):
+            for start in range(0, len(window), settings.batch_size):
+                at = slice(start, start + settings.batch_size)
+                label = torch.from_numpy(window.label[at])
+                weight = torch.from_numpy(window.weight[at] / mean_weight)
+                logits, auxiliary = network(Batch.of(window, at))
+                loss = F.binary_cross_entropy_with_logits(logits, label, weight=weight)
+                total += loss.item() * len(label)
+                if auxiliary is not None:
+                    auxiliary_loss = F.binary_cross_entropy_with_logits(auxiliary, label, weight=weight)
+                    loss = loss + settings.auxiliary_weight * auxiliary_loss
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+        validation_loss = loss_of(network, validation)
         if not math.isfinite(total) or not math.isfinite(validation_loss):
             raise LearnSparkError(
                 f"rank_ads: the loss of {shape.variant}, seed {seed}, is {total} in epoch {number}; lower "
@@ -103,6 +107,16 @@ def train_network(
 def best_epoch(epochs: list[Epoch]) -> int:
     """The epoch that validation chose: the first with the least log loss."""
     return min(epochs, key=lambda epoch: (epoch.validation, epoch.number)).number
+
+
+def loss_of(network: Network, source: InputSource) -> float:
+    """The weighted log loss of a network on exposures, read a window at a time."""
+    above = below = 0.0
+    for window in windows(source):
+        weight = window.weight.astype(np.float64)
+        above += float((log_losses(score_network(network, window), window.label) * weight).sum())
+        below += float(weight.sum())
+    return above / below if below else math.nan
 
 
 @torch.inference_mode()

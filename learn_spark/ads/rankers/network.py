@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learn_spark.ads.rankers.inputs import CYCLIC_TIME_DIMS, Inputs
+from learn_spark.ads.rankers.inputs import CYCLIC_TIME_DIMS, Inputs, InputSource, used_vectors, vector_blocks
 
 INITIAL_STD = 0.01
 
@@ -92,11 +93,20 @@ class VectorScaler(nn.Module):
 
     def fit(self, vectors: np.ndarray) -> None:
         """Set mean and scale from ``vectors`` [R, D]; they stay 0 and 1 if there are none."""
-        if len(vectors):
-            mean = vectors.mean(axis=0, dtype=np.float64)
-            spread = float(np.sqrt(np.mean((vectors - mean) ** 2)))
-            self.mean.copy_(torch.from_numpy(mean))
-            self.scale.fill_(spread or 1.0)
+        self.fit_blocks(lambda: iter([vectors] if len(vectors) else []))
+
+    def fit_blocks(self, blocks: Callable[[], Iterator[np.ndarray]]) -> None:
+        """``fit`` to vectors that are read twice, a block at a time."""
+        count, total = 0, np.zeros(0)
+        for block in blocks():
+            sums = np.add.reduce(block, axis=0, dtype=np.float64)
+            count, total = count + len(block), sums if not count else total + sums
+        if not count:
+            return
+        mean = total / count
+        squares = sum(float(np.sum((block - mean) ** 2)) for block in blocks())
+        self.mean.copy_(torch.from_numpy(mean))
+        self.scale.fill_(float(np.sqrt(squares / (count * len(mean)))) or 1.0)
 
     def forward(self, vectors: Tensor, has_vector: Tensor) -> Tensor:
         """Scaled ``vectors`` [B, D], zero where ``has_vector`` [B] is 0."""
@@ -149,12 +159,11 @@ class Network(nn.Module):
         self.deep = _mlp(width, shape.hidden)
         self.out = nn.Linear(shape.hidden[-1] + (width if layers else 0), 1)
 
-    def fit_scales(self, inputs: Inputs) -> None:
+    def fit_scales(self, source: InputSource) -> None:
         """Fit the scaling of released vectors to those of the training exposures."""
         if self.shape.variant != "base":
-            for standard, rows in ((self.user, inputs.user), (self.item, inputs.item)):
-                used = np.unique(rows)
-                standard.fit(inputs.vectors[used[used > 0]])
+            for standard, used in zip((self.user, self.item), used_vectors(source), strict=True):
+                standard.fit_blocks(partial(vector_blocks, source.vectors, used))
 
     def forward(self, x: Batch) -> tuple[Tensor, Tensor | None]:
         """(logits [B], the adaptor's logits [B]; None without an adaptor)."""

@@ -1,4 +1,4 @@
-"""What rank_ads writes: a row a score in ``ad_scores``, a row a metric in ``ad_metrics``, and tables on the console."""
+"""What rank_ads writes of its metrics: a row each in ``ad_metrics``, and tables on the console."""
 
 from __future__ import annotations
 
@@ -7,63 +7,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-import numpy as np
-import pyarrow as pa
-
 from learn_spark.ads.rankers.evaluation import WHOLE, MetricValue
-from learn_spark.ads.rankers.exposures import Exposures
-from learn_spark.ads.rankers.features import Features
 from learn_spark.ads.rankers.metrics import COMPARED, METRICS, AdMetricRow
-from learn_spark.ads.rankers.store import FOLDER, Ranker
+from learn_spark.ads.rankers.store import FOLDER
 from learn_spark.core.console import Reporter
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_rows, append_table
-
-WRITTEN_ROWS = 1 << 18
-
-
-def write_scores(
-    context: StageContext, ranker: Ranker, exposures: Exposures, features: Features, scores: np.ndarray
-) -> None:
-    """Append the ``scores`` [n] of ``exposures`` [n] to ``ad_scores``, each with the release that it was made from."""
-    for part in _score_tables(context.run_id, ranker, exposures, features, scores):
-        append_table(context.path("ad_scores"), contract("ad_scores"), part)
-
-
-def _score_tables(
-    run_id: str, ranker: Ranker, exposures: Exposures, features: Features, scores: np.ndarray
-) -> Iterator[pa.Table]:
-    """The rows of ``ad_scores``, WRITTEN_ROWS at most at once."""
-    # An exposure before every release has the place -1, the null at the end.
-    releases = pa.array([*(row.release_id for row in features.releases), None], pa.string())
-    as_of = pa.array([*(row.as_of for row in features.releases), None], pa.timestamp("us", "UTC"))
-    schema = contract("ad_scores").arrow_schema()
-    for start in range(0, len(exposures), WRITTEN_ROWS):
-        at = slice(start, start + WRITTEN_ROWS)
-        count = len(scores[at])
-        place = pa.array(features.release[at] % len(releases))
-        constants = {
-            "run_id": run_id,
-            "ranker_id": ranker.ranker_id,
-            "variant": ranker.variant,
-            "model": ranker.model,
-            "seed": ranker.seed,
-        }
-        columns = {name: pa.array([value] * count) for name, value in constants.items()}
-        for name in ("user_id", "item_id"):
-            field = exposures.fields[name]
-            columns[name] = pa.array(field.values.tolist(), pa.string()).take(pa.array(field.codes[at]))
-        columns |= {
-            "event_id": exposures.event_id[at.start : at.start + count],
-            "event_time": pa.array(exposures.time[at], pa.int64()).cast(pa.timestamp("us", "UTC")),
-            "release_id": releases.take(place),
-            "as_of": as_of.take(place),
-            "score": pa.array(scores[at]),
-            "label": pa.array(exposures.label[at]),
-            "weight": pa.array(exposures.weight[at]),
-        }
-        yield pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
+from learn_spark.core.tables.log import append_rows
 
 
 def write_metrics(context: StageContext, models: Mapping[str, str], values: Sequence[MetricValue]) -> None:

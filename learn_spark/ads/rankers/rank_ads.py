@@ -1,22 +1,30 @@
-"""The rank_ads stage: train ads rankers with and without released features, or score with saved ones, and evaluate."""
+"""The rank_ads stage: train ads rankers with and without released features, or score with saved ones, and evaluate.
+
+Spark codes the exposures; this process reads them a window at a time, so that its memory does not grow with them.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from learn_spark.ads.rankers.cohorts import cohorts_of
-from learn_spark.ads.rankers.evaluation import Outcomes, evaluate_rankers
-from learn_spark.ads.rankers.exposures import COLUMN_FIELDS, Exposures, Split, read_exposures, split_by_time
-from learn_spark.ads.rankers.features import Features, features_of
+from learn_spark.ads.inputs.rows import RowFiles, write_rows
+from learn_spark.ads.inputs.shown import shown_exposures
+from learn_spark.ads.inputs.split import Split, sizes_of, split_by_time
+from learn_spark.ads.inputs.vocabulary import Hashed, Vocabulary, lookups_of, write_vocabularies
 from learn_spark.ads.rankers.fit import best_epoch, shape_of, train_network
-from learn_spark.ads.rankers.inputs import Inputs, inputs_of
-from learn_spark.ads.rankers.outputs import show_metrics, write_metrics, write_scores
+from learn_spark.ads.rankers.input_files import input_file, vector_file
+from learn_spark.ads.rankers.inputs import InputSource
+from learn_spark.ads.rankers.outputs import show_metrics, write_metrics
+from learn_spark.ads.rankers.score import evaluate_files, write_scores
 from learn_spark.ads.rankers.store import (
     FOLDER,
+    VOCABULARIES,
     WITH_FEATURES,
     Ranker,
     RankerError,
@@ -26,7 +34,6 @@ from learn_spark.ads.rankers.store import (
     saved_by,
 )
 from learn_spark.ads.rankers.trees import train_trees
-from learn_spark.ads.rankers.vocabulary import Hashed, Lookup, Vocabulary
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.ads import RankingSettings
 from learn_spark.core.stages.context import StageContext
@@ -40,17 +47,15 @@ TREES = "trees"
 
 @dataclass(frozen=True)
 class ScoringTask:
-    """Which ``rankers`` score which ``exposures`` [n], with their ``features`` and ``inputs``.
+    """Which ``rankers`` score the test rows of ``files``, with their ``vectors``.
 
-    ``counts`` divide all ``table_rows`` rows of the table into train, validation, test and not_ranked; ``note`` is a
-    sentence with them. ``digest`` is the hash of the rankings saved by this run; None in mode score.
+    ``counts`` divide all rows of the table into train, validation, test and not_ranked; ``note`` is a sentence with
+    them. ``digest`` is the hash of the rankings saved by this run; None in mode score.
     """
 
     rankers: Sequence[Ranker]
-    exposures: Exposures
-    features: Features
-    inputs: Inputs
-    table_rows: int
+    files: RowFiles
+    vectors: np.ndarray
     counts: Mapping[str, int]
     digest: str | None
     note: str
@@ -70,63 +75,97 @@ def run(context: StageContext) -> StageResult:
         check_columns(context.path(table), contract(table))  # before the work, not after it
     if (threads := context.settings.ranking.threads) is not None:
         torch.set_num_threads(threads)
-    task = _train(context) if context.settings.ranking.mode == "train" else _load(context)
-    return _score(context, task)
+    try:
+        with tempfile.TemporaryDirectory(dir=context.folder("cache", "rank_ads")) as name:
+            folder = Path(name)
+            task = _train(context, folder) if context.settings.ranking.mode == "train" else _load(context, folder)
+            return _score(context, task, folder)
+    finally:
+        context.staging.remove()
 
 
-def _train(context: StageContext) -> ScoringTask:
-    settings, snapshot = context.settings.ranking, context.snapshot("exposures")
-    exposures, not_ranked = read_exposures(snapshot, settings.context)
-    split = split_by_time(exposures.time, settings)
-    masks = split.masks(exposures.time)
+def _train(context: StageContext, folder: Path) -> ScoringTask:
+    settings, small = context.settings.ranking, context.snapshot("exposures").is_small
+    shown = shown_exposures(context.read("exposures"), _name(context), settings.context)
+    split = split_by_time(shown.frame, shown.rows, shown.first, shown.last, settings)
+    sizes = sizes_of(shown.frame, shown.rows, split)
+    parts = split.conditions()
+    vocabularies: dict[str, Vocabulary]
+    if settings.ids == "hashed":
+        vocabularies = {name: Hashed(settings.buckets) for name in shown.fields}
+    else:
+        path = context.staging / "values"
+        vocabularies = {**lookups_of(shown, parts["train"], settings.min_count, path, small=small)}
+    vocabulary_file = context.staging / VOCABULARIES
+    write_vocabularies(vocabularies, vocabulary_file)
     with_features = _any_reads_features(settings.variants)
-    features = features_of(context.workspace, exposures, settings.clock, needed=with_features)
-    train = exposures.take(masks["train"])
-    vocabularies = {name: _vocabulary(train, name, settings) for name in (*COLUMN_FIELDS, *settings.context)}
-    inputs = inputs_of(exposures, features, vocabularies)
-    parts = {name: inputs.take(mask) for name, mask in masks.items()}
+    files = write_rows(
+        shown,
+        parts,
+        vocabularies,
+        vocabulary_file,
+        context.read("interactions"),
+        context.workspace,
+        context.staging,
+        settings,
+        with_features=with_features,
+        small=small,
+    )
+    vectors = vector_file(files.vectors, folder / "vectors")
+    train, validation = (input_file(part, files, vectors, folder / part) for part in ("train", "validation"))
     rankers = [
-        _fit(context, variant, seed, parts["train"], parts["validation"], vocabularies)
+        _fit(context, variant, seed, train, validation, vocabularies)
         for variant in settings.variants
         for seed in settings.seeds
     ]
-    # features_of refuses releases of more than one tower.
-    model_id = features.model_ids[0] if with_features else None
+    # check_releases refuses releases of more than one tower.
+    model_id = files.model_ids[0] if with_features else None
     buckets = settings.buckets if settings.ids == "hashed" else None
     rankings = Rankings(rankers, vocabularies, settings.context, buckets, split, model_id)
     digest = save_rankings(context.workspace, context.run_id, rankings, context.settings)
-    counts = {name: int(mask.sum()) for name, mask in masks.items()} | {"not_ranked": not_ranked}
+    counts = {**sizes, "not_ranked": shown.others}
     note = (
         f"{counts['train']:,} exposures to train on, {counts['validation']:,} to stop by, {counts['test']:,} to test "
-        f"(from {from_micros(split.test_from):%Y-%m-%d %H:%M:%S} on); {not_ranked:,} rows were not shown (weight 0)"
+        f"(from {from_micros(split.test_from):%Y-%m-%d %H:%M:%S} on); {shown.others:,} rows were not shown (weight 0)"
     )
-    test = masks["test"]
-    return ScoringTask(
-        rankers, exposures.take(test), features.take(test), parts["test"], snapshot.rows, counts, digest, note
-    )
+    return ScoringTask(rankers, files, vectors, counts, digest, note)
 
 
-def _load(context: StageContext) -> ScoringTask:
-    settings, snapshot = context.settings.ranking, context.snapshot("exposures")
+def _load(context: StageContext, folder: Path) -> ScoringTask:
+    settings, small = context.settings.ranking, context.snapshot("exposures").is_small
     run_id, _ = saved_by(context.workspace, settings.ranker)
     rankings = load_rankings(context.workspace, run_id, settings.variants, settings.seeds)
     since = _since(settings, rankings.split)
-    exposures, not_ranked = read_exposures(snapshot, rankings.context, since)
+    shown = shown_exposures(context.read("exposures"), _name(context), rankings.context, since)
     with_features = any(ranker.reads_features for ranker in rankings.rankers)
-    features = features_of(context.workspace, exposures, settings.clock, needed=with_features)
-    if with_features and (others := set(features.model_ids) - {rankings.model_id}):
+    files = write_rows(
+        shown,
+        {"test": Split(since, since).conditions()["test"]},
+        rankings.vocabularies,
+        context.workspace.place / FOLDER / run_id / VOCABULARIES,
+        context.read("interactions"),
+        context.workspace,
+        context.staging,
+        settings,
+        with_features=with_features,
+        small=small,
+    )
+    if with_features and (others := set(files.model_ids) - {rankings.model_id}):
         raise RankerError(
             f"rank_ads: the rankers of {run_id} read vectors of the tower {rankings.model_id}, but the exposures have "
             f"vectors of {', '.join(sorted(others))}, which are in another space: train rankers on these "
             "(ranking.mode: train)"
         )
-    counts = {"train": 0, "validation": 0, "test": len(exposures), "not_ranked": not_ranked}
+    counts = {"train": 0, "validation": 0, "test": shown.rows, "not_ranked": shown.others}
     note = (
-        f"the {len(rankings.rankers)} rankers of {run_id} scored {len(exposures):,} exposures from "
-        f"{from_micros(since):%Y-%m-%d %H:%M:%S} on; {not_ranked:,} rows are earlier or were not shown (weight 0)"
+        f"the {len(rankings.rankers)} rankers of {run_id} scored {shown.rows:,} exposures from "
+        f"{from_micros(since):%Y-%m-%d %H:%M:%S} on; {shown.others:,} rows are earlier or were not shown (weight 0)"
     )
-    inputs = inputs_of(exposures, features, rankings.vocabularies)
-    return ScoringTask(rankings.rankers, exposures, features, inputs, snapshot.rows, counts, None, note)
+    return ScoringTask(rankings.rankers, files, vector_file(files.vectors, folder / "vectors"), counts, None, note)
+
+
+def _name(context: StageContext) -> str:
+    return f"{context.path('exposures')} @ {context.inputs['exposures']}"
 
 
 def _since(settings: RankingSettings, split: Split) -> int:
@@ -143,18 +182,12 @@ def _any_reads_features(variants: Sequence[str]) -> bool:
     return not WITH_FEATURES.isdisjoint(variants)
 
 
-def _vocabulary(train: Exposures, name: str, settings: RankingSettings) -> Vocabulary:
-    if settings.ids == "hashed":
-        return Hashed(settings.buckets)
-    return Lookup.of(train.fields[name], settings.min_count)
-
-
 def _fit(
     context: StageContext,
     variant: str,
     seed: int,
-    train: Inputs,
-    validation: Inputs,
+    train: InputSource,
+    validation: InputSource,
     vocabularies: Mapping[str, Vocabulary],
 ) -> Ranker:
     settings = context.settings.ranking
@@ -175,43 +208,29 @@ def _fit(
     return Ranker(variant, shape.model, seed, training, network=network)
 
 
-def _score(context: StageContext, task: ScoringTask) -> StageResult:
+def _score(context: StageContext, task: ScoringTask, folder: Path) -> StageResult:
     """Score the task's exposures, evaluate the scores, and write both."""
-    if (accounted := sum(task.counts.values())) != task.table_rows:
+    table_rows, settings = context.snapshot("exposures").rows, context.settings.ranking
+    if (accounted := sum(task.counts.values())) != table_rows:
         raise LearnSparkError(
-            f"rank_ads: exposures has {task.table_rows:,} rows, {accounted:,} are accounted for ({dict(task.counts)})"
+            f"rank_ads: exposures has {table_rows:,} rows, {accounted:,} are accounted for ({dict(task.counts)})"
         )
-    settings, test, features = context.settings.ranking, task.exposures, task.features
-    cohorts = cohorts_of(context.snapshot("interactions"), test, features, settings.cohorts)
-    scores: dict[tuple[str, int], np.ndarray] = {}
-    for ranker in task.rankers:
-        scores[ranker.variant, ranker.seed] = ranker.score(task.inputs)
-        write_scores(context, ranker, test, features, scores[ranker.variant, ranker.seed])
-    users, items = (test.fields[name].codes for name in ("user_id", "item_id"))
-    values = evaluate_rankers(
-        scores,
-        Outcomes(test.label, test.weight, users, items, cohorts),
-        bins=settings.calibration_bins,
-        samples=settings.bootstrap_samples,
-        seed=settings.seeds[0],
-    )
+    scored, known = write_scores(context, task.rankers, task.files, task.vectors, folder)
+    if scored.rows != task.counts["test"]:
+        raise LearnSparkError(f"rank_ads: {scored.rows:,} exposures were scored, the test has {task.counts['test']:,}")
+    values = evaluate_files(scored, settings)
     # Last: rows of ad_scores without rows here are those of a killed run.
     write_metrics(context, {ranker.variant: ranker.model for ranker in task.rankers}, values)
     show_metrics(context.console, values)
-    counts = {
-        **task.counts,
-        "without_release": int((features.release < 0).sum()),
-        "users_known": int((features.user > 0).sum()),
-        "items_known": int((features.item > 0).sum()),
-    }
+    counts = {**task.counts, **known}
     coverage = (
-        f"of {len(test):,} test exposures {counts['without_release']:,} are from before every release; "
+        f"of {scored.rows:,} test exposures {counts['without_release']:,} are from before every release; "
         f"{counts['users_known']:,} have a user vector, {counts['items_known']:,} an item vector"
     )
     with_features = any(ranker.reads_features for ranker in task.rankers)
     return StageResult(
-        rows_in=task.table_rows,
-        rows_out=len(task.rankers) * len(test),
+        rows_in=table_rows,
+        rows_out=len(task.rankers) * scored.rows,
         counts=counts,
         outputs={} if task.digest is None else {f"{FOLDER}/{context.run_id}": task.digest},
         notes=(task.note, coverage) if with_features else (task.note,),

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from safetensors.torch import load, save_file
 
-from learn_spark.ads.rankers.exposures import Split
+from learn_spark.ads.inputs.split import Split
+from learn_spark.ads.inputs.vocabulary import Vocabulary, read_vocabularies, write_vocabularies
 from learn_spark.ads.rankers.fit import score_network
 from learn_spark.ads.rankers.inputs import Inputs
 from learn_spark.ads.rankers.network import Network, Shape
 from learn_spark.ads.rankers.trees import score_trees
-from learn_spark.ads.rankers.vocabulary import Vocabulary, of_arrow, to_arrow
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.storage.files import give_usual_mode
@@ -140,7 +139,7 @@ def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, setting
     """Write rankings/<run_id> atomically; returns the hash of its manifest."""
     with new_folder(workspace.place / FOLDER, workspace.scratch) as folder:
         temporary = folder.path
-        pq.write_table(to_arrow(rankings.vocabularies), temporary / VOCABULARIES, compression="zstd")
+        write_vocabularies(rankings.vocabularies, storage_path(temporary / VOCABULARIES))
         for ranker in rankings.rankers:
             ranker.write(temporary / ranker.name)
         manifest = {
@@ -181,11 +180,7 @@ def load_rankings(workspace: Workspace, run_id: str, variants: Sequence[str], se
             f"rank_ads: {folder} has no ranker of {', '.join(requested)} (ranking.variants, ranking.seeds); it has "
             f"{', '.join(manifest['rankers'])}"
         )
-    vocabularies = of_arrow(
-        pq.read_table((folder / VOCABULARIES).inner, filesystem=folder.file_system),
-        manifest["fields"],
-        manifest["buckets"],
-    )
+    vocabularies = read_vocabularies(folder / VOCABULARIES, manifest["fields"], manifest["buckets"])
     split = Split(manifest["validation_from"], manifest["test_from"])
     rankers = [Ranker.read(folder / name) for name in names]
     return Rankings(rankers, vocabularies, manifest["context"], manifest["buckets"], split, manifest["model_id"])

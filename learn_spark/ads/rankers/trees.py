@@ -8,7 +8,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from learn_spark.ads.rankers.inputs import Inputs
+from learn_spark.ads.rankers.inputs import Inputs, InputSource, sampled
 from learn_spark.core.console import Bar
 from learn_spark.core.settings.ads import RankingSettings
 
@@ -41,15 +41,22 @@ class _Rows(lightgbm.Sequence):
 
 
 def train_trees(
-    variant: str, train: Inputs, validation: Inputs, settings: RankingSettings, seed: int, bar: Bar | None = None
+    variant: str,
+    train: InputSource,
+    validation: InputSource,
+    settings: RankingSettings,
+    seed: int,
+    bar: Bar | None = None,
 ) -> tuple[str, int]:
     """(the model as LightGBM's text, the round that validation chose); weighted as ``train_network`` is.
 
-    Fields are categories by their embedding rows. The same seed and exposures give the same trees.
+    Fields are categories by their embedding rows. The same seed and exposures give the same trees. LightGBM keeps its
+    rows in memory, a byte a number: at most ``trees.rows`` exposures of each part, one of each stretch of time.
     """
     with_features = variant == "gbdt-learn"
-    fields = list(range(train.rows.shape[1]))
     trees = settings.trees
+    parts = [sampled(source, trees.rows, settings.seeds[0]) for source in (train, validation)]
+    fields = list(range(parts[0].rows.shape[1]))
     parameters = {
         "objective": "binary",
         "metric": "binary_logloss",
@@ -67,7 +74,7 @@ def train_trees(
         "verbosity": -1,
     }
     sets: list[lightgbm.Dataset] = []
-    for inputs in (train, validation):
+    for inputs in parts:
         sets.append(
             lightgbm.Dataset(
                 _Rows(inputs, with_features),

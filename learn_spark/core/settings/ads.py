@@ -135,6 +135,10 @@ class TreesSettings(Section):
     """Maximum number of leaves of a tree."""
     rounds: Count = 300
     """Maximum number of trees."""
+    rows: Count = 1_000_000
+    """Maximum number of exposures that trees are trained on, and that stop them: of more, one of each stretch of time
+    is drawn. LightGBM has them in memory, a byte for each number of an exposure.
+    """
     patience: Count = 20
     """Rounds without a lower log loss on validation after which training stops."""
     learning_rate: Rate = 0.1

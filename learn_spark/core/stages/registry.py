@@ -128,7 +128,7 @@ _STAGES = (
         sections=("ranking",),
         reads=("releases", "exposures", "interactions", "user_features", "item_features"),
         writes=("ad_scores", "ad_metrics"),
-        uses_spark=False,
+        uses_spark=True,
         inputs_module="learn_spark.ads.rankers.other_inputs",
     ),
     Stage(

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
-from learn_spark.ads.rankers.exposures import Exposures, read_exposures
+from learn_spark.ads.inputs.numbering import batches
+from learn_spark.ads.inputs.rows import OF_TEST, RowFiles, write_rows
+from learn_spark.ads.inputs.shown import Shown, shown_exposures
+from learn_spark.ads.inputs.vocabulary import Lookup, Vocabulary, lookups_of, write_vocabularies
+from learn_spark.ads.rankers.input_files import vector_file
 from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_rows
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from tests.report.planted import plant, release_row
 from tests.world import write_config
@@ -47,11 +55,20 @@ def exposure(event: str, user: str, item: str, seconds: float, converted: bool =
     }
 
 
+@dataclass(frozen=True)
+class Coded:
+    """Rows of the test as Spark wrote them, and the vectors that they name."""
+
+    rows: pa.Table
+    files: RowFiles
+    vectors: np.ndarray
+
+
 class AdsWorld:
     """The workspace; ``release`` publishes vectors, ``exposures`` and ``events`` replace or add rows."""
 
     def __init__(self, folder: Path, spark: SparkSession) -> None:
-        self.spark = spark
+        self.spark, self.folder = spark, folder
         self.workspace = Workspace.open(str(folder / "workspace"))
         self.config = write_config(folder / "c.yaml", raw=folder, workspace=self.workspace.root, model=folder / "llm")
         self._rows = 0
@@ -69,9 +86,44 @@ class AdsWorld:
         )
         delta.overwrite(frame, self.workspace.table("exposures"), table)
 
-    def read(self, context: Sequence[str] = (), since: int | None = None) -> Exposures:
-        """The exposures as the ranker reads them."""
-        return read_exposures(Snapshot.open(self.workspace.table("exposures")), context, since)[0]
+    def shown(self, context: Sequence[str] = (), since: int | None = None) -> Shown:
+        """The exposures that were shown."""
+        frame = delta.read(self.spark, self.workspace.table("exposures"))
+        return shown_exposures(frame, "exposures", context, since)
+
+    def lookups(self, shown: Shown, train: str = "true", least: int = 1) -> dict[str, Lookup]:
+        """The vocabularies of the exposures that satisfy ``train``."""
+        folder = storage_path(tempfile.mkdtemp(dir=self.folder))
+        return lookups_of(shown, F.expr(train), least, folder / "values", small=True)
+
+    def coded(
+        self,
+        *overrides: str,
+        context: Sequence[str] = (),
+        vocabularies: Mapping[str, Vocabulary] | None = None,
+        with_features: bool = True,
+        small: bool = True,
+        where: str = "true",
+    ) -> Coded:
+        """All exposures that satisfy ``where`` as rows of the test, with the vocabularies of all exposures."""
+        folder, shown = storage_path(tempfile.mkdtemp(dir=self.folder)), self.shown(context)
+        shown = replace(shown, frame=shown.frame.where(where))
+        vocabularies = self.lookups(shown) if vocabularies is None else vocabularies
+        write_vocabularies(vocabularies, folder / "vocabularies.parquet")
+        files = write_rows(
+            shown,
+            {"test": F.lit(True)},
+            vocabularies,
+            folder / "vocabularies.parquet",
+            delta.read(self.spark, self.workspace.table("interactions")),
+            self.workspace,
+            folder,
+            self.settings(*overrides).ranking,
+            with_features=with_features,
+            small=small,
+        )
+        rows = pa.Table.from_batches(batches(files.parts["test"], [*files.columns, *OF_TEST], 1 << 16))
+        return Coded(rows, files, vector_file(files.vectors, folder.local / "vectors.bin"))
 
     def events(self, rows: Sequence[tuple[str, str, float]]) -> None:
         """Interactions (user, item, seconds), and the items they name."""

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from learn_spark.ads.rankers.exposures import Exposures
-from learn_spark.ads.rankers.features import Features, features_of
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables import delta
 from learn_spark.features.point_in_time import Clock, features_at, releases_at
-from tests.ads.rankers.ads_world import AdsWorld, exposure
+from tests.ads.rankers.ads_world import AdsWorld, Coded, exposure
 from tests.features.published import DAYS, Published
 
 LEAK = [9.0, 9.0]
@@ -33,27 +31,25 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> AdsW
             for user, item in (("u", "i"), ("v", "j"), ("w", "i"), ("nobody", "nothing"))
         ]
     )
+    world.events([("u", "i", -10)])
     return world
 
 
-def rows_of(exposures: Exposures, features: Features) -> dict[str, tuple[str | None, list[float], list[float]]]:
+def rows_of(coded: Coded) -> dict[str, tuple[str | None, list[float], list[float]]]:
     return {
-        event: (
-            features.releases[release].release_id if release >= 0 else None,
-            features.vectors[user].tolist(),
-            features.vectors[item].tolist(),
+        row["event_id"]: (
+            coded.files.releases[row["release"]].release_id if row["release"] >= 0 else None,
+            coded.vectors[row["user_row"]].tolist(),
+            coded.vectors[row["item_row"]].tolist(),
         )
-        for event, release, user, item in zip(
-            exposures.event_id.to_pylist(), features.release, features.user, features.item, strict=True
-        )
+        for row in coded.rows.to_pylist()
     }
 
 
 @pytest.mark.parametrize(("clock", "first", "second"), [("as_of", 100, 200), ("published", 121, 221)])
 def test_a_later_release_never_reaches_an_exposure(world: AdsWorld, clock: Clock, first: int, second: int) -> None:
-    exposures = world.read()
-    features = features_of(world.workspace, exposures, clock)
-    read = rows_of(exposures, features)
+    coded = world.coded(f"ranking.clock={clock}")
+    read = rows_of(coded)
     nothing = [0.0, 0.0]
     for seconds in (99, 100, 120, 121, 199, 200, 220, 221, 300):
         release = "r2" if seconds >= second else "r1" if seconds >= first else None
@@ -64,14 +60,13 @@ def test_a_later_release_never_reaches_an_exposure(world: AdsWorld, clock: Clock
         assert read[f"wi{seconds}"][1] == ([0.0, 1.0] if release == "r1" else nothing)
         assert read[f"nobodynothing{seconds}"] == (release, nothing, nothing)
     # Once an entity and release: u and w and i of r1; u, v, i, j of r2; and the row for none.
-    assert features.vectors.shape == (1 + 3 + 4, 2)
-    assert not features.vectors[0].any()
+    assert coded.vectors.shape == (1 + 3 + 4, 2)
+    assert not coded.vectors[0].any()
 
 
 @pytest.mark.parametrize("clock", ["as_of", "published"])
 def test_it_is_what_spark_joins(world: AdsWorld, clock: Clock) -> None:
-    exposures = world.read()
-    read = rows_of(exposures, features_of(world.workspace, exposures, clock))
+    read = rows_of(world.coded(f"ranking.clock={clock}", small=False))
     events = delta.read(world.spark, world.workspace.table("exposures"))
     joined = features_at(world.spark, events, clock=clock, workspace=world.workspace).collect()
     assert len(joined) == len(read)
@@ -101,14 +96,14 @@ def test_no_release_before_any_exposure_and_vectors_of_two_towers(
     other = AdsWorld(tmp_path_factory.mktemp("none"), spark)
     other.release("late", 500, {"u": [1.0]}, {"i": [1.0]})
     other.exposures([exposure("a", "u", "i", 100), exposure("b", "u", "i", 600)])
-    early = other.read().take(np.array([0]))
+    other.events([("u", "i", -10)])
     with pytest.raises(
         LearnSparkError, match=r"by the clock as_of no release is from before any exposure .*\(2024-01-01 00:01:40"
     ):
-        features_of(other.workspace, early, "as_of")
+        other.coded(where="event_id = 'a'")
     # A ranker that reads no vectors needs no release.
-    assert features_of(other.workspace, early, "as_of", needed=False).user.tolist() == [0]
+    assert other.coded(where="event_id = 'a'", with_features=False).rows["user_row"].to_pylist() == [0]
     other.release("another tower's", 550, {"u": [1.0, 2.0]}, {"i": [1.0, 2.0]}, model="m2")
     other.exposures([exposure("a", "u", "i", 510), exposure("b", "u", "i", 600)])
     with pytest.raises(LearnSparkError, match="vectors of 2 towers, which are not in one space"):
-        features_of(other.workspace, other.read(), "as_of")
+        other.coded()

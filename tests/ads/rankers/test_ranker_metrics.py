@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learn_spark.ads.rankers.evaluation import Outcomes, difference, evaluate_rankers, metrics_of, over_seeds, resampled
+from learn_spark.ads.rankers.evaluation import (
+    ArrayScores,
+    Outcomes,
+    difference,
+    evaluate_rankers,
+    metrics_of,
+    over_seeds,
+    resampled,
+)
 from learn_spark.ads.rankers.metrics import (
     auc,
     calibration,
@@ -134,7 +142,7 @@ def test_metrics_of_every_variant_seed_and_cohort() -> None:
     scores, labels, weights, users = drawn(4)
     test = outcomes(labels, weights, users)
     by_ranker = {("base", 1): scores, ("base", 2): scores[::-1], ("learn", 1): labels * 0.9, ("learn", 2): labels * 0.8}
-    metrics = evaluate_rankers(by_ranker, test, bins=5, samples=30, seed=1)
+    metrics = evaluate_rankers(ArrayScores(by_ranker, test), bins=5, samples=30, seed=1)
     places = {(f.dimension, f.cohort) for f in metrics}
     assert places == {("all", "all"), ("item", "cold"), ("item", "long-tail"), ("item", "other"), ("user", "other")}
     # Of each place: six metrics of two seeds and their mean for two variants, and four differences.

@@ -1,0 +1,74 @@
+"""Cohorts of exposures, by the events of the item, or user, before the as-of time of the release that was read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from learn_spark.core.settings.ads import CohortsSettings
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+KEYS = {"item": "item_id", "user": "user_id"}
+
+
+def with_cohorts(
+    test: DataFrame, interactions: DataFrame, moments: np.ndarray, first: int, settings: CohortsSettings
+) -> DataFrame:
+    """``test`` with ``item_cohort`` and ``user_cohort``, places in COHORTS (ads/cohorts.py).
+
+    A cohort depends on the events of the item (user) strictly before the as-of time of the exposure's ``release``,
+    which is one of ``moments`` [R]; without a release (-1), before ``first``. All are microseconds since 1970.
+    """
+    from pyspark.sql import functions as F
+
+    every = [*moments.tolist(), first]  # the last is that of exposures without a release
+    ascending = sorted(set(every))
+    of_release = F.array(*[F.lit(ascending.index(moment)) for moment in every])
+    at = F.when(F.col("release") < 0, len(moments)).otherwise(F.col("release"))
+    test = test.withColumn("_moment", F.get(of_release, at))
+    for kind, key in KEYS.items():
+        events = events_before(interactions, test.select(key, "_moment"), key, ascending)
+        low, high = getattr(settings, kind)
+        number = F.coalesce("_events", F.lit(0))
+        cohort = F.when(number < low, 0).when(number < high, 1).otherwise(2).cast("tinyint")
+        test = test.join(events, [key, "_moment"], "left").withColumn(f"{kind}_cohort", cohort).drop("_events")
+    return test.drop("_moment")
+
+
+def events_before(interactions: DataFrame, asked: DataFrame, key: str, moments: list[int]) -> DataFrame:
+    """The distinct rows of ``asked`` (``key``, _moment) with ``_events``, the number of events of the key's entity
+    strictly before ``moments``[_moment], which ascend.
+
+    Events are counted by entity and moment before they are joined, so that an entity of many events is no heavy row.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    time = F.unix_micros("event_time")
+    # Of the moments, how many an event is not before: the first that it counts for.
+    first = _count_not_after(time, moments)
+    events = interactions.where(time < F.lit(moments[-1])).select(key, first.alias("_moment"))
+    counts = events.groupBy(key, "_moment").agg(F.count("*").alias("_n"))
+    asked = asked.distinct()
+    counts = counts.join(asked.select(key).distinct(), key, "left_semi")
+    rows = counts.withColumn("_asked", F.lit(False)).unionByName(
+        asked.withColumn("_n", F.lit(0).cast("long")).withColumn("_asked", F.lit(True))
+    )
+    until = Window.partitionBy(key).orderBy("_moment").rangeBetween(Window.unboundedPreceding, Window.currentRow)
+    return rows.withColumn("_events", F.sum("_n").over(until)).where("_asked").select(key, "_moment", "_events")
+
+
+def _count_not_after(time: Column, moments: list[int]) -> Column:
+    """How many of the ascending ``moments`` are at or before ``time``: a binary search as one expression."""
+    from pyspark.sql import functions as F
+
+    def search(low: int, high: int) -> Column:
+        if low == high:
+            return F.lit(low)
+        middle = (low + high) // 2
+        return F.when(time < F.lit(moments[middle]), search(low, middle)).otherwise(search(middle + 1, high))
+
+    return search(0, len(moments))

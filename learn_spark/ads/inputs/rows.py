@@ -1,0 +1,96 @@
+"""The rows that rankers train on and score: written by Spark as Parquet, in the order (event_time, event_id)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from learn_spark.ads.inputs.cohorts import with_cohorts
+from learn_spark.ads.inputs.numbering import write_in_order, write_numbered
+from learn_spark.ads.inputs.shown import Shown
+from learn_spark.ads.inputs.vectors import MASKED, VectorFiles, check_releases, moments_of, with_release, with_vectors
+from learn_spark.ads.inputs.vocabulary import Vocabulary, with_rows
+from learn_spark.core.settings.ads import RankingSettings
+from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.tables.workspace import Workspace
+from learn_spark.features.ledger import LedgerRow
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+NUMBERS = ("time", "label", "weight", "user_row", "item_row")  # of every part, beside row_0, row_1, ...
+OF_TEST = ("event_id", "user_id", "item_id", "release", "user", "item", "item_cohort", "user_cohort")
+
+
+@dataclass(frozen=True)
+class RowFiles:
+    """``parts``: the rows of train, validation, test (those that there are) in the order (time, event_id).
+
+    They have the columns NUMBERS and row_0, row_1, ... (``fields`` of them); test rows also have OF_TEST, where
+    ``user`` and ``item`` number the ``test_users`` and ``test_items`` from 0 on. ``releases`` are those that rows name
+    by place.
+    """
+
+    parts: Mapping[str, StoragePath]
+    fields: int
+    vectors: VectorFiles
+    releases: Sequence[LedgerRow]
+    test_users: int
+    test_items: int
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of every part."""
+        return [*NUMBERS, *(f"row_{number}" for number in range(self.fields))]
+
+    @property
+    def model_ids(self) -> list[str]:
+        """The towers whose vectors the exposures read."""
+        return sorted({row.model_id for row in self.releases})
+
+
+def write_rows(
+    shown: Shown,
+    parts: Mapping[str, Column],
+    vocabularies: Mapping[str, Vocabulary],
+    vocabulary_file: StoragePath,
+    interactions: DataFrame,
+    workspace: Workspace,
+    folder: StoragePath,
+    settings: RankingSettings,
+    *,
+    with_features: bool,
+    small: bool,
+) -> RowFiles:
+    """Write the ``shown`` exposures below ``folder``, each of ``parts`` (a condition on ``time``) on its own.
+
+    Raises LearnSparkError where rankers read features (``with_features``) and no exposure has a release, and where
+    exposures would read releases of different towers.
+    """
+    from pyspark.sql import functions as F
+
+    frame = with_rows(shown, vocabularies, vocabulary_file).drop("position")
+    frame, releases = with_release(frame, workspace, settings.clock, folder / "coded")
+    vectors = VectorFiles([], 0)
+    if with_features:
+        check_releases(releases, shown.first, shown.last, settings.clock)
+        frame, vectors = with_vectors(frame, workspace, releases, folder / "vectors", small=small)
+    else:
+        frame = frame.withColumns({name: F.lit(MASKED).cast("long") for name in ("user_row", "item_row")})
+    written, counts = {}, {"user": 0, "item": 0}
+    columns = [*NUMBERS, *(f"row_{number}" for number in range(len(vocabularies)))]
+    for name, condition in parts.items():
+        rows, kept = frame.where(condition), [*columns, "event_id"]
+        if name == "test":
+            first = rows.agg(F.min("time")).collect()[0][0]
+            rows = with_cohorts(rows, interactions, moments_of(releases), first, settings.cohorts)
+            for kind in counts:
+                key = f"{kind}_id"
+                every = frame.where(condition).select(key).distinct()
+                numbered, counts[kind] = write_numbered(every, [key], folder / f"{kind}s", first=0, small=small)
+                rows = rows.join(numbered.withColumnRenamed("number", kind), key)
+            kept = [*columns, *OF_TEST]
+        written[name] = folder / name
+        write_in_order(rows.select(*kept), ["time", "event_id"], written[name], small=small)
+    return RowFiles(written, len(vocabularies), vectors, releases, counts["user"], counts["item"])

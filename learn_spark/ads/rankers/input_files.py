@@ -1,0 +1,113 @@
+"""Exposures and vectors in files of this machine, read a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from learn_spark.ads.inputs.numbering import batches
+from learn_spark.ads.inputs.rows import RowFiles
+from learn_spark.ads.inputs.vectors import VectorFiles
+from learn_spark.ads.rankers.inputs import Inputs, cyclic_time
+from learn_spark.core.ragged import fixed_lists
+
+READ_ROWS = 65_536
+VECTOR_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """``rows`` exposures of ``fields`` fields as records in a file; their ``vectors`` [1 + R, D] are mapped."""
+
+    path: Path
+    rows: int
+    fields: int
+    vectors: np.ndarray
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def read(self, start: int, stop: int) -> Inputs:
+        """The exposures ``start`` to ``stop``, in memory."""
+        dtype = _record(self.fields)
+        records = np.fromfile(self.path, dtype, max(0, stop - start), offset=start * dtype.itemsize)
+        return Inputs(
+            np.ascontiguousarray(records["rows"]),
+            cyclic_time(records["time"]),
+            records["user"].copy(),
+            records["item"].copy(),
+            self.vectors,
+            records["label"].copy(),
+            records["weight"].copy(),
+        )
+
+
+def input_file(part: str, files: RowFiles, vectors: np.ndarray, path: Path) -> InputFile:
+    """The rows of one part that Spark wrote, copied to a file at ``path``."""
+    count = 0
+    with path.open("wb") as file:
+        for batch in batches(files.parts[part], files.columns, READ_ROWS):
+            records = np.empty(batch.num_rows, _record(files.fields))
+            records["rows"] = field_rows(batch, files.fields)
+            for name, column in (("user", "user_row"), ("item", "item_row")):
+                records[name] = batch[column]
+            for name in ("time", "label", "weight"):
+                records[name] = batch[name]
+            file.write(records.tobytes())
+            count += len(records)
+    return InputFile(path, count, files.fields, vectors)
+
+
+def inputs_of(batch: pa.RecordBatch, fields: int, vectors: np.ndarray) -> Inputs:
+    """The inputs of rows that Spark wrote."""
+    return Inputs(
+        field_rows(batch, fields),
+        cyclic_time(np.asarray(batch["time"])),
+        np.asarray(batch["user_row"]),
+        np.asarray(batch["item_row"]),
+        vectors,
+        np.asarray(batch["label"]).astype(np.float32),
+        np.asarray(batch["weight"]).astype(np.float32),
+    )
+
+
+def field_rows(batch: pa.RecordBatch, fields: int) -> np.ndarray:
+    """The embedding rows [n, F] int32."""
+    return np.stack([np.asarray(batch[f"row_{number}"]) for number in range(fields)], axis=1).astype(np.int32)
+
+
+def vector_file(files: VectorFiles, path: Path) -> np.ndarray:
+    """The vectors [1 + R, D] float32 of ``files``, after a row of zeros, mapped from a file at ``path``."""
+    width = 0
+    with path.open("wb") as file:
+        for vectors in _vectors(files):
+            if not width:
+                width = vectors.shape[1]
+                file.write(np.zeros(width, np.float32).tobytes())
+            file.write(np.ascontiguousarray(vectors, np.float32).tobytes())
+    if not width:
+        return np.zeros((1, 0), np.float32)
+    return np.memmap(path, np.float32, mode="r", shape=(1 + files.rows, width))
+
+
+def _vectors(files: VectorFiles) -> Iterator[np.ndarray]:
+    for path in files.paths:
+        for batch in batches(path, ["embedding"], VECTOR_ROWS):
+            yield fixed_lists(pa.chunked_array([batch["embedding"]]))
+
+
+def _record(fields: int) -> np.dtype[np.void]:
+    return np.dtype(
+        [
+            ("time", np.int64),
+            ("user", np.int64),
+            ("item", np.int64),
+            ("label", np.float32),
+            ("weight", np.float32),
+            ("rows", np.int32, (fields,)),
+        ]
+    )
