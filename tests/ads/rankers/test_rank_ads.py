@@ -171,6 +171,37 @@ def test_a_second_run_rests_and_a_forced_one_gives_the_same_scores(
             assert {**a, "run_id": ""} == {**b, "run_id": ""}
 
 
+def test_more_exposures_than_memory_has_room_for_get_the_same_figures(
+    world: AdsWorld, trained: Outcome, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved rankers score 64 rows at a time; metrics come from files sorted by runs of 128 rows."""
+    for name, rows in (
+        ("score.SCORED_ROWS", 64),
+        ("score.ARRAY_ROWS", 100),
+        ("external_sort.RUN_ROWS", 128),
+        ("external_sort.LEAST_BLOCK", 16),
+        ("streamed.CHUNK_ROWS", 50),
+    ):
+        monkeypatch.setattr(f"learn_spark.ads.rankers.{name}", rows)
+    score = world.settings(*SMALL, "ranking.mode=score", f"ranking.ranker={trained.run.run_id}")
+    (parted,) = run(score, "rank_ads", force=True)
+    figures: dict[str, list[dict[str, Any]]] = {trained.run.run_id: [], parted.run.run_id: []}
+    for row in read_rows(world.workspace.table("ad_metrics")):
+        figures.get(row.pop("run_id"), []).append(row)
+    whole, streamed = figures.values()
+    assert len(whole) == len(streamed) > 100
+    for one, other in zip(whole, streamed, strict=True):
+        assert other == {
+            name: pytest.approx(value, abs=1e-9) if isinstance(value, float) else value for name, value in one.items()
+        }
+    first, second = (scores_of(world, each.run.run_id) for each in (trained, parted))
+    for ranker in first:
+        assert [row["event_id"] for row in first[ranker]] == [row["event_id"] for row in second[ranker]]
+        # A batch of another size rounds its sums otherwise.
+        scores = ([row["score"] for row in each[ranker]] for each in (first, second))
+        assert next(scores) == pytest.approx(next(scores), abs=1e-6)
+
+
 def test_saved_rankers_score_the_same_and_what_came_since(
     world: AdsWorld, trained: Outcome, run: Run, settings: Settings
 ) -> None:
