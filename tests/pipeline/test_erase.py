@@ -15,7 +15,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.errors import SettingsError
 from learn_spark.core.settings import Settings, load_settings
+from learn_spark.core.storage.path import S3Access
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables, contract
 from learn_spark.core.tables.erased import key_of, user_hash
@@ -24,6 +26,7 @@ from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_ve
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.ledger import NoReleaseError, ledger, release_in_force
 from learn_spark.pipeline.erasure.erase import Erasure, erase
+from learn_spark.pipeline.erasure.ids import read_ids
 from tests.features.published import Published
 from tests.pipeline.traces import traces
 from tests.report.planted import history_row, plant
@@ -31,7 +34,8 @@ from tests.world import write_config
 
 TIME = datetime(2024, 3, 1, 12, tzinfo=UTC)
 MAIL, UUID = "anna.b@shop.example", "7d3e-anna-000000001"
-GONE = (MAIL, UUID)
+ODD = 'Anna "B" \\ O\'Neil, 50%'
+GONE = (MAIL, UUID, ODD)
 STAYING = ("bob", "carla")
 USERS = (*GONE, *STAYING)
 
@@ -85,9 +89,15 @@ class Planted:
             if table != "user_features":
                 self._plant(table)
         self._leave_in_the_log("exposures")
+        with_users = set(self.files("interactions"))
+        plant(self.workspace, "interactions", [of_contract("interactions", "bob", 9)])
+        self.of_others = set(self.files("interactions")) - with_users
         plant(self.workspace, "items", [{"item_id": "x"}])
         self._refuse()
         self._texts(folder / "workspace")
+
+    def files(self, table: str) -> tuple[str, ...]:
+        return Snapshot.open(self.workspace.table(table)).files
 
     def _plant(self, table: str) -> None:
         described, path = contract(table), self.workspace.table(table)
@@ -98,7 +108,7 @@ class Planted:
             plant(self.workspace, table, [of_contract(table, user, 1) for user in USERS])
         # An update writes changes, and its condition into the log.
         column = {"user_histories": "train_end", "evaluation_users": "rank"}.get(table, described.names[-1])
-        delta.delta_table(self.spark, path).update(f"user_id = '{MAIL}'", {column: column})
+        delta.delta_table(self.spark, path).update(F.col("user_id") == MAIL, {column: column})
 
     def _leave_in_the_log(self, table: str) -> None:
         """Replace the rows by those of the others, and delete all older files: statistics still have the users."""
@@ -112,6 +122,7 @@ class Planted:
             "broken line": ({"line": f"x\t{UUID}\t5"}, "interactions"),
             "elsewhere": ({"user_id": "bob", "friend": UUID}, "exposures"),
             "kafka": ({"topic": "t", "offset": 3, "value": json.dumps({"user_id": MAIL})}, "interactions"),
+            "odd": ({"user_id": ODD, "item_id": "x"}, "interactions"),
             "stays": ({"user_id": "bob", "item_id": "x"}, "interactions"),
             "item": ({"item_id": "bob", "price": "-"}, "items"),
         }
@@ -165,20 +176,23 @@ def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: 
     before = {table: users_in(workspace, table) for table in planted.tables}
     assert {table for table, users in before.items() if MAIL not in users} == {"user_features", "exposures"}
     assert traces(workspace.table("exposures").local, GONE) != []
-    listed = run(settings, tmp_path, MAIL, UUID, UUID, "", "nobody", delete=False)
+    listed = run(settings, tmp_path, *GONE, UUID, "", "nobody", delete=False)
     assert {table: users_in(workspace, table) for table in planted.tables} == before
     assert (root / "reports" / "index.html").is_file()
     old = current_version(workspace.table("interactions"))
 
-    done = run(settings, tmp_path, MAIL, UUID, UUID, "", "nobody")
-    assert traces(root, GONE) == []
+    done = run(settings, tmp_path, *GONE, UUID, "", "nobody")
+    escaped = json.dumps(ODD)[1:-1]
+    assert traces(root, [*GONE, escaped, json.dumps(escaped)[1:-1]]) == []
     assert done.found == listed.found
-    assert (done.users, done.unknown) == (3, 1)
-    rows = dict.fromkeys(planted.tables, 4) | {"user_histories": 2, "user_features": 1, "quarantine": 4}
+    assert (done.users, done.unknown) == (4, 1)
+    rows = dict.fromkeys(planted.tables, 6) | {"user_histories": 3, "user_features": 2, "quarantine": 5}
     del rows["exposures"]
     assert done.found.older == ("exposures",)
     assert done.found.rows == rows
     assert all(users_in(workspace, table) == set(STAYING) for table in planted.tables)
+    # A file without rows of the users is not written again.
+    assert planted.of_others < set(planted.files("interactions"))
     kept = Snapshot.open(workspace.table("quarantine")).to_arrow()["row_id"].to_pylist()
     assert sorted(kept) == ["item", "stays"]
     assert [row["message"] for row in sorted(read_rows(workspace.table("runs")), key=lambda row: row["sequence"])][
@@ -198,7 +212,7 @@ def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: 
     assert json.loads((root / "tables" / "released.json").read_text())["tables"]["user_features"]["version"] == int(
         newest.outputs["user_features"]
     )
-    assert planted.published.read() == planted.published.read(release="r2") == {"bob": [1.0, 2.0], "carla": [2.0, 2.0]}
+    assert planted.published.read() == planted.published.read(release="r2") == {"bob": [2.0, 2.0], "carla": [3.0, 2.0]}
     with pytest.raises(NoReleaseError, match="r1 was expired"):
         planted.published.read(release="r1")
     with pytest.raises(SnapshotError, match="was deleted when users were erased"):
@@ -216,3 +230,30 @@ def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: 
     assert audit["done"]["deleted"] == {**rows, "runs": 1, "expired releases": 1, "rankers": 1, "pages": 1, "caches": 5}
     hashes = {row["user_hash"] for row in read_rows(workspace.table("erased_users"))}
     assert hashes == {user_hash(key_of(workspace), user) for user in (*GONE, "nobody")}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("none.txt", None, "no file"),
+        ("empty.txt", b"\n \n", "no id"),
+        ("empty.csv", b"", "no id"),
+        ("other.csv", b"name,x\na,b\n", "no column user_id; its columns are name, x"),
+        ("short.csv", b"user_id,x\na,b,c,d\n", "Expected 2 columns, got 4"),
+        ("latin.txt", "Zoë\n".encode("latin-1"), "not UTF-8"),
+        ("no.parquet", b"text", "cannot be read"),
+    ],
+)
+def test_a_file_without_ids_is_refused(name: str, content: bytes | None, why: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SettingsError, match=why):
+        read_ids(str(tmp_path / name), S3Access())
+
+
+def test_ids_are_read_from_lines_csv_and_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\ufeff b1\n\nü, 2\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_text('n,user_id\n1,007\n2,"x,y"\n', encoding="utf-8")
+    pq.write_table(pa.table({"user_id": [7, None, 8]}), tmp_path / "a.parquet")
+    read = {file.name: read_ids(str(file), S3Access())["user_id"].to_pylist() for file in tmp_path.iterdir()}
+    assert read == {"a.txt": ["b1", "ü, 2"], "a.csv": ["007", "x,y"], "a.parquet": ["7", "8"]}

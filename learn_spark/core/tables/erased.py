@@ -96,9 +96,13 @@ class ErasedUsers:
         return joined.withColumn("_erased", F.col("_erased_at").isNotNull() & ~late).drop("_user_hash", "_erased_at")
 
     def without_mentions(self, refused: DataFrame) -> DataFrame:
-        """``refused`` (raw, user_id) without the rows whose text has the id of an erased user (``mentions``)."""
+        """``refused`` (raw, user_id, event_time) without the rows of erased users (``marked``), and without those whose
+        text has the id of one (``mentions``).
+        """
         from pyspark.sql import functions as F
 
+        columns = refused.columns
+        refused = self.marked(refused).where("not _erased").select(*columns)
         hashes = self._hashes(refused.sparkSession).select(F.col("_user_hash").alias("word"))
         key = self.key
         found = mentions(refused, "raw", F.col("user_id"), hashes, of_word=lambda word: hashed(key, word))

@@ -48,3 +48,24 @@ def mentions(
     parts = parts.where(~F.col("word").rlike(SHORT_NUMBER) | F.col("user").isNull() | (F.col("user") == F.col("word")))
     named = parts.select("text", of_word(F.col("word")).alias("word"))
     return named.join(ids, "word", "left_semi").select("text").distinct()
+
+
+def mentions_in_parts(rows: DataFrame, text: str, ids: DataFrame) -> DataFrame:
+    """The distinct texts of ``rows`` with one of ``ids`` (column word) that has a blank, a quote, a backslash or so.
+
+    A text is looked up by the longest word of the id, and compared with the whole id then, with and without JSON's
+    escapes.
+    """
+    from pyspark.sql import functions as F
+
+    odd = ids.where(F.col("word").rlike(_OUTSIDE) | F.col("word").contains("\\")).withColumnRenamed("word", "id")
+    parts = F.split("id", _NO_LETTER)
+    sized = F.transform(parts, lambda word: F.struct(F.length(word).alias("size"), word.alias("word")))
+    odd = odd.withColumn("word", F.array_max(sized)["word"])
+    texts = rows.where(F.col(text).isNotNull()).select(F.col(text).alias("text"))
+    texts = texts.withColumn("word", F.explode(words(F.col("text")))).where("word != ''")
+    forms = [F.col("text")]
+    for _ in range(2):  # JSON in JSON
+        forms.append(F.regexp_replace(forms[-1], r"\\(.)", "$1"))
+    whole = F.greatest(*(form.contains(F.col("id")) for form in forms))
+    return texts.join(odd, "word").where(whole).select("text").distinct()

@@ -76,7 +76,7 @@ def files_to_delete(workspace: Workspace, named: Callable[[str], bool]) -> Itera
         for entry in folder.files():
             name = entry.path[len(folder) :].lstrip("/").partition("/")[0]
             sizes[name] = sizes.get(name, 0) + entry.size
-        for name in sorted(sizes.keys() - _OF_ITEMS):
+        for name in sorted(name for name, size in sizes.items() if size and name not in _OF_ITEMS):
             yield Left(folder / name, "cache", sizes[name], "temporary rows or a log, which may have users")
     for place in dict.fromkeys((workspace.place, scratch)):
         for name in _PAGES:

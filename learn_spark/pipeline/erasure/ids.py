@@ -7,6 +7,7 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from learn_spark.core.errors import SettingsError
+from learn_spark.core.storage.file_systems import StorageError
 from learn_spark.core.storage.path import S3Access, StoragePath, storage_path
 
 COLUMN = "user_id"
@@ -14,7 +15,10 @@ COLUMN = "user_id"
 
 def read_ids(file: str, s3: S3Access) -> pa.Table:
     """The ids as they are written, a column user_id (string), with repetitions. Raises SettingsError."""
-    path = storage_path(file, s3)
+    try:
+        path = storage_path(file, s3)
+    except StorageError as error:
+        raise SettingsError(f"--users: {error}") from None
     try:
         ids = _read(path)
     except FileNotFoundError:
@@ -43,6 +47,8 @@ def _read(path: StoragePath) -> pa.ChunkedArray:
             column = column.cast(pa.string())
         return column.cast(pa.string()).drop_null()
     content = path.read_bytes()
+    if not content.strip():
+        return pa.chunked_array([], pa.string())
     first = content.split(b"\n", 1)[0].decode("utf-8-sig").strip()
     names = [name.strip().strip('"') for name in first.split(",")]
     if path.suffix == ".csv" or COLUMN in names:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.mentions import mentions
+from learn_spark.core.tables.mentions import mentions, mentions_in_parts
 from learn_spark.core.tables.purge import old_files
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.erasure.ids import COLUMN
@@ -55,7 +55,8 @@ class Past:
             return not rows.join(self.ids, COLUMN, "left_semi").isEmpty()
         rows = self.spark.read.schema("raw string, parsed string").parquet(*_paths(files))
         text = rows.select(F.concat_ws(" ", "raw", "parsed").alias("text"))
-        return not mentions(text, "text", F.lit(None).cast("string"), self._words()).isEmpty()
+        named = mentions(text, "text", F.lit(None).cast("string"), self._words())
+        return not named.unionByName(mentions_in_parts(text, "text", self._words())).isEmpty()
 
     def _log_has_some(self, lines: DataFrame) -> bool:
         """Commits and statistics: a short number only as the least or greatest user of a file."""
@@ -68,7 +69,8 @@ class Past:
         users = self.ids.select(F.substring(COLUMN, 1, _STATISTIC).alias("begin"))
         if not begin.join(users, "begin", "left_semi").isEmpty():
             return True
-        return not mentions(lines, "value", F.lit(""), self._words()).isEmpty()
+        named = mentions(lines, "value", F.lit(""), self._words())
+        return not named.unionByName(mentions_in_parts(lines, "value", self._words())).isEmpty()
 
     def _words(self) -> DataFrame:
         return self.ids.withColumnRenamed(COLUMN, "word")

@@ -11,7 +11,7 @@ from learn_spark.core.settings.source import described_files
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables, contract
-from learn_spark.core.tables.mentions import mentions
+from learn_spark.core.tables.mentions import mentions, mentions_in_parts
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.erasure.ids import COLUMN
@@ -146,10 +146,10 @@ class UsersInTables:
         # A refused item or text has no user.
         rows = delta.read(self.spark, path).where("source_table not in ('items', 'item_text', 'text_embeddings')")
         parsed = F.get_json_object("parsed", f"$.{COLUMN}")
-        word = self.ids.select(F.col(COLUMN).alias("word"))
-        raw = mentions(rows, "raw", F.coalesce(parsed, _user_of_raw(self.settings)), word)
+        word, user = self.ids.select(F.col(COLUMN).alias("word")), F.coalesce(parsed, _user_of_raw(self.settings))
+        raw = mentions(rows, "raw", user, word).unionByName(mentions_in_parts(rows, "raw", word))
         named = rows.join(raw.withColumnRenamed("text", "raw"), "raw", "left_semi").select("row_id")
-        typed = rows.withColumn(COLUMN, parsed).join(self.ids, COLUMN, "left_semi").select("row_id")
+        typed = rows.withColumn(COLUMN, user).join(self.ids, COLUMN, "left_semi").select("row_id")
         return named.unionByName(typed).distinct()
 
 

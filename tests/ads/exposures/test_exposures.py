@@ -22,6 +22,7 @@ from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.snapshot import current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.sources.source import UnreadableFileError
+from learn_spark.pipeline.erasure.erase import erase
 from learn_spark.pipeline.runner import run_stages
 from tests.ads.exposures.journey_world import exposure_settings, write_journey
 from tests.ads.exposures.test_journey_exposures import CHOSEN, WORLD, exposures_of
@@ -79,6 +80,23 @@ def test_own_logs_with_bad_rows(tmp_path: Path, run: Run) -> None:
     assert outcome.run.outputs["exposures"] == str(current_version(f"{settings.workspace}/tables/exposures"))
     assert list(outcome.run.inputs) == [f"files:{tmp_path}"]
     assert not list(Path(settings.workspace).glob("staging/*"))
+
+
+def test_exposures_of_erased_users_stay_out_when_the_logs_are_read_again(tmp_path: Path, run: Run) -> None:
+    refused = '{"id": "h", "who": "u2", "sku": "i2", "at": "2024-05-02T10:00:00", "took": "perhaps"}'
+    settings = own_logs(tmp_path, [*LINES, refused], LOOSE)
+    run(settings, "exposures")
+    assert [row["user_id"] for row in exposures_of(settings)] == ["u1", "u2", "u2", "u3"]
+    users = tmp_path / "gone.csv"
+    users.write_text("user_id\nu2\n")
+    done = erase(settings, str(users), delete=True, console=Reporter(quiet=True))
+    assert done.found.rows == {"exposures": 2, "quarantine": 1}
+    (outcome,) = run(settings, "exposures")
+    assert {row["user_id"] for row in exposures_of(settings)} == {"u1", "u3"}
+    names = ("rows_in", "rows_out", "refused", "duplicates", "erased")
+    assert [outcome.run.counts[name] for name in names] == [10, 2, 4, 2, 2]
+    kept = read_rows(f"{settings.workspace}/tables/quarantine")
+    assert {json.loads(row["raw"]).get("id") for row in kept} == {"e", "f", None}
 
 
 def test_positions_from_0_and_another_unit_of_time_are_named_before_rows_are_judged(tmp_path: Path, run: Run) -> None:
