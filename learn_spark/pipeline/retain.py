@@ -20,6 +20,7 @@ from learn_spark.core.table_text import Cell
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.create import GROWING
+from learn_spark.core.tables.erased import Erasures
 from learn_spark.core.tables.log import maintain
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
@@ -224,7 +225,7 @@ def _folders(workspace: Workspace, kept: Mapping[str, Any], models: set[str], li
 
 def _versions(workspace: Workspace, kept: Iterable[LedgerRow], last: Iterable[Run]) -> dict[str, list[int]]:
     """Table -> versions that must stay readable, for all existing tables."""
-    kept, last = list(kept), list(last)
+    kept, last, erasures = list(kept), list(last), Erasures(workspace)
     versions = {}
     for table in all_tables():
         newest = current_version(workspace.table(table))
@@ -233,6 +234,7 @@ def _versions(workspace: Workspace, kept: Iterable[LedgerRow], last: Iterable[Ru
         named = [side.get(table) for row in kept for side in (row.inputs, row.outputs)]
         named += [side.get(table) for run in last for side in (run.inputs, run.outputs)]
         needed = {int(version) for version in named if version is not None and version.isdecimal()} | {newest}
+        needed = {version for version in needed if version >= erasures.oldest_version(table)}
         if table in KEYS:
             # The change feed between two releases needs the versions between them.
             needed = set(range(min(needed), newest + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,9 @@ class Planted:
         for table in self.tables:
             if table != "user_features":
                 self._plant(table)
+        histories = str(current_version(self.workspace.table("user_histories")))
+        newest = replace(ledger(self.workspace)[-1], sequence=3, inputs={"user_histories": histories})
+        append_rows(self.workspace.table("releases"), contract("releases"), [asdict(newest)])
         self._leave_in_the_log("exposures")
         with_users = set(self.files("interactions"))
         plant(self.workspace, "interactions", [of_contract("interactions", "bob", 9)])
@@ -209,6 +213,7 @@ def test_a_user_in_every_table_is_in_no_byte_of_the_workspace_afterwards(spark: 
     newest = release_in_force(ledger(workspace))
     assert newest is not None
     assert newest.release_id == "r2"
+    assert newest.inputs == {"user_histories": str(current_version(workspace.table("user_histories")))}
     assert json.loads((root / "tables" / "released.json").read_text())["tables"]["user_features"]["version"] == int(
         newest.outputs["user_features"]
     )

@@ -17,6 +17,7 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.erasure import erase as erasure
+from learn_spark.pipeline.retain import plan_retention
 from learn_spark.pipeline.runner import Outcome
 from tests.pipeline.test_erase import run as erase
 from tests.pipeline.traces import traces
@@ -70,6 +71,8 @@ def test_erased_users_stay_out_and_runs_go_on_without_them(run: Run, tmp_path: P
     done = erase(settings, tmp_path, ANNA)
     assert done.found.rows == {"interactions": 6, "quarantine": 3, "user_histories": 1}
     assert traces(workspace.root, [ANNA]) == []
+    # Runs from before name versions that are gone, which retention does not look for.
+    assert set(plan_retention(workspace, settings, releases=1, days=0).keep_versions["interactions"]) == {2}
     unchanged = run(settings, "ingest", "histories")
     assert unchanged[1].run.counts.get("users_rebuilt", 0) == 0
 

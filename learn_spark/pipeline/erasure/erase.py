@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,17 +95,16 @@ class _Work:
 
     def plan(self) -> Erasure:
         """What the workspace has of the users."""
-        unfinished, tables = self._unfinished(), self._tables()
-        found = tables.find()
-        if unfinished:  # what it has deleted leaves no trace in the newest versions
-            older = {*found.older, *(t for t in [*all_tables()] if COLUMN in contract(t).names), QUARANTINE}
-            older = {table for table in older if current_version(self.workspace.table(table)) is not None}
-            found = replace(found, older=tuple(sorted(older - set(found.rows))))
+        found, unfinished = self._tables().find(), self._unfinished()
+        if unfinished is not None:  # what it has deleted may have left no trace but old files
+            older = {*found.older, *unfinished["before"]} - set(found.rows)
+            found = replace(found, older=tuple(sorted(older)))
         named = names_of(self.written)
         files = [*vocabularies_with(self.workspace, self.written), *files_to_delete(self.workspace, named)]
         files = [one for one in files if not one.path.startswith(self.scratch)]
         expiring = self._expiring() if FEATURES in found.tables else []
-        return Erasure(len(self.written), found, tuple(expiring), tuple(files), self._texts(named), unfinished)
+        name = None if unfinished is None else str(unfinished["erasure_id"])
+        return Erasure(len(self.written), found, tuple(expiring), tuple(files), self._texts(named), name)
 
     def apply(self, plan: Erasure, erasure_id: str, console: Reporter) -> None:
         """Delete it. What the next runs must know comes first: a killed run has erased users, if not all their rows."""
@@ -117,19 +116,22 @@ class _Work:
             "unknown": plan.unknown,
             "deleted": plan.deleted(),
         }
-        self._record(row | {"status": "started", "before": {}, "after": {}})
+        changed = plan.found.tables
+        pairs = {table: before[table] for table in changed}
+        self._record(row | {"status": "started", "before": pairs, "after": {}})
         self._remember(key, erasure_id)
         tables = self._tables()
-        if FEATURES in plan.found.tables:
-            console.at("deleting from the released features")
-            self._release_again(tables, plan)
-        for table in plan.found.tables:
+        for table in changed:
             console.at(f"deleting from {table}")
             if table == QUARANTINE:
                 tables.delete_refused()
             elif table != FEATURES:
                 tables.delete(table)
-            purge(self.spark, self.workspace.table(table))
+            if table != FEATURES:
+                purge(self.spark, self.workspace.table(table))
+        # Other runs may have come between a killed erasure and this one: no version has a counterpart then.
+        pairs = {} if plan.unfinished else pairs
+        self._release_again(tables, plan, pairs)
         for table, rows in plan.texts.items():
             if rows:
                 self._replace_texts(table, rows)
@@ -140,9 +142,6 @@ class _Work:
             else:
                 one.path.remove()
         after = _versions(self.workspace)
-        changed = [table for table in plan.found.tables if table in after]
-        # Other runs may have come between a killed erasure and this one: no version has a counterpart then.
-        pairs = {} if plan.unfinished else {table: before[table] for table in changed}
         self._record(row | {"status": "done", "before": pairs, "after": {table: after[table] for table in changed}})
         self._measure(changed, erasure_id)
         console.line(
@@ -150,16 +149,16 @@ class _Work:
             "stores and copies of consumers"
         )
 
-    def _unfinished(self) -> str | None:
-        """The newest erasure, if it started and was not done. Raises LearnSparkError if the file lacks users of it."""
+    def _unfinished(self) -> Mapping[str, Any] | None:
+        """The first row of an erasure that was not done, the newest. LearnSparkError if the file lacks users of it."""
         from pyspark.sql import functions as F
 
         rows = sorted(read_rows(self.workspace.table("erasures")), key=lambda row: row["written_at"])
         if not rows or rows[-1]["status"] == "done":
             return None
-        name, path = str(rows[-1]["erasure_id"]), self.workspace.table("erased_users")
+        name, path = rows[-1]["erasure_id"], self.workspace.table("erased_users")
         if current_version(path) is None:
-            return name
+            return rows[-1]
         key = key_of(self.workspace)
         given = self.ids.select(hashed(key, F.col(COLUMN)).alias("user_hash"))
         started = delta.read(self.spark, path).where(F.col("erasure_id") == name)
@@ -168,7 +167,7 @@ class _Work:
                 f"erase: the erasure {name} was interrupted, and {missing:,} of its users are not in the file: give a "
                 "file that has them too, so that it is completed"
             )
-        return name
+        return rows[-1]
 
     def _tables(self) -> UsersInTables:
         newest = release_in_force(ledger(self.workspace))
@@ -180,18 +179,28 @@ class _Work:
         newest = release_in_force(rows)
         return [row for row in states(rows).values() if row.status != "expired" and row is not newest]
 
-    def _release_again(self, tables: UsersInTables, plan: Erasure) -> None:
-        """Expire all other releases, delete the users from the one in force, and record its new version."""
+    def _release_again(self, tables: UsersInTables, plan: Erasure, before: Mapping[str, int]) -> None:
+        """Expire all other releases, delete the users from the one in force, and record its present versions."""
         rows = ledger(self.workspace)
-        add = [in_state(row, "expired", "a user was erased (learn-spark erase)") for row in plan.expiring]
-        if add:
-            add_rows(self.workspace, add)
-        tables.delete(FEATURES)
-        newest = release_in_force(rows)
-        version = str(current_version(self.workspace.table(FEATURES)))
-        if newest is not None and newest.outputs[FEATURES] != version:
-            again = in_state(newest, "released", "without erased users (learn-spark erase)")
-            add_rows(self.workspace, [replace(again, outputs={**newest.outputs, FEATURES: version})])
+        newest, path = release_in_force(rows), self.workspace.table(FEATURES)
+        concerned = FEATURES in plan.found.tables
+        if plan.expiring:
+            expired = [in_state(row, "expired", "a user was erased (learn-spark erase)") for row in plan.expiring]
+            add_rows(self.workspace, expired)
+        if concerned:
+            tables.delete(FEATURES)
+        if newest is not None:
+            now = _versions(self.workspace)
+            inputs = {
+                name: str(now[name]) if name in before and value == str(before[name]) else value
+                for name, value in newest.inputs.items()
+            }
+            outputs = {**newest.outputs, FEATURES: str(now[FEATURES])} if concerned else newest.outputs
+            if (inputs, outputs) != (dict(newest.inputs), dict(newest.outputs)):
+                again = in_state(newest, newest.status, "without erased users (learn-spark erase)")
+                add_rows(self.workspace, [replace(again, inputs=inputs, outputs=outputs)])
+        if concerned:
+            purge(self.spark, path)
 
     def _remember(self, key: bytes, erasure_id: str) -> None:
         from pyspark.sql import functions as F
