@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.histories import TimeSplitHistoriesSettings
@@ -81,14 +82,14 @@ class SliceRow:
     items: int
 
 
-def metric_rows(workspace: Workspace) -> list[MetricRow]:
-    """All rows of ``evaluations``; none where the table does not exist."""
-    return [MetricRow(**row) for row in read_rows(workspace.table("evaluations"))]
+def metric_rows(workspace: Workspace, where: ds.Expression | None = None) -> list[MetricRow]:
+    """The rows of ``evaluations`` that satisfy ``where`` (None: all); none where the table does not exist."""
+    return [MetricRow(**row) for row in read_rows(workspace.table("evaluations"), where=where)]
 
 
-def slice_rows(workspace: Workspace) -> list[SliceRow]:
-    """All rows of ``evaluation_slices``; none where the table does not exist."""
-    return [SliceRow(**row) for row in read_rows(workspace.table("evaluation_slices"))]
+def slice_rows(workspace: Workspace, where: ds.Expression | None = None) -> list[SliceRow]:
+    """The rows of ``evaluation_slices`` that satisfy ``where`` (None: all); none where the table does not exist."""
+    return [SliceRow(**row) for row in read_rows(workspace.table("evaluation_slices"), where=where)]
 
 
 def _tables(inputs: Mapping[str, str]) -> dict[str, str]:
@@ -111,11 +112,8 @@ def written_by(workspace: Workspace, key: ResultKey, protocol: str | None = None
     """The run that wrote the evaluations of ``key`` (by ``protocol``; None: by any); None where no run did."""
     run_ids = {
         row.run_id
-        for row in metric_rows(workspace)
-        if row.model_id == key.model_id
-        and row.settings_hash == key.settings_hash
-        and row.tables == key.tables
-        and protocol in (None, row.protocol)
+        for row in metric_rows(workspace, ds.field("model_id") == key.model_id)
+        if row.settings_hash == key.settings_hash and row.tables == key.tables and protocol in (None, row.protocol)
     }
     if len(run_ids) < 2:
         return next(iter(run_ids), None)

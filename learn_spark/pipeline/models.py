@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+import pyarrow.dataset as ds
+
 from learn_spark.core.console import Reporter
 from learn_spark.core.table_text import Cell, Column
 from learn_spark.core.tables.runs import run_order
@@ -62,7 +64,7 @@ def list_models(workspace: Workspace) -> list[TrainedModel]:
 
 def _test_figures(workspace: Workspace) -> dict[tuple[str, str], float]:
     """(model id, method) -> NDCG@10 on the test split, of the newest evaluation."""
-    rows = [row for row in metric_rows(workspace) if (row.split, row.metric) == ("test", METRIC)]
+    rows = metric_rows(workspace, (ds.field("split") == "test") & (ds.field("metric") == METRIC))
     places = run_order(workspace)
     rows.sort(key=lambda row: (places.get(row.run_id, -1), row.run_id))
     return {(row.model_id, row.method): row.value for row in rows}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
+
+import pyarrow.dataset as ds
 
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.log import read_rows
@@ -53,6 +54,7 @@ class Provenance:
         self._workspace = workspace
         self.lineage = Lineage(all_runs(workspace))
         self._replaced: dict[str, list[int]] = {}
+        self._files_of_run: dict[str, list[dict[str, Any]]] = {}
 
     def steps(self, what: Artifact) -> Iterator[Step]:
         """The runs whose rows are in ``what``, newest first.
@@ -112,21 +114,23 @@ class Provenance:
     def _files(self, table: str, run: Run, folders: tuple[str, ...]) -> list[RawFileUse]:
         if run.job != "ingest":
             return []
-        rows = [row for row in self._raw_files.get(run.run_id, []) if _gave_rows(row, table)]
+        rows = [row for row in self._raw_files([run.run_id]) if _gave_rows(row, table)]
         if table == "interactions" and run.counts.get("out_of_quarantine"):
             # Events that waited in quarantine for their item: of files that an earlier run read.
-            earlier = [row for one in self.lineage.before(run) for row in self._raw_files.get(one, [])]
+            earlier = self._raw_files(list(self.lineage.before(run)))
             rows += filter(_may_have_waited, earlier)
         folder = folders[0] if folders else ""
         uses = [RawFileUse(folder, _named(row), row["rows"], row["refused"], row["run_id"]) for row in rows]
         return sorted(uses)
 
-    @cached_property
-    def _raw_files(self) -> Mapping[str, list[dict[str, Any]]]:
-        by_run: dict[str, list[dict[str, Any]]] = {}
-        for row in read_rows(self._workspace.table("raw_files")):
-            by_run.setdefault(row["run_id"], []).append(row)
-        return by_run
+    def _raw_files(self, run_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of raw_files of some runs, in the order of the runs."""
+        wanted = [one for one in dict.fromkeys(run_ids) if one not in self._files_of_run]
+        if wanted:
+            self._files_of_run |= {one: [] for one in wanted}
+            for row in read_rows(self._workspace.table("raw_files"), where=ds.field("run_id").isin(wanted)):
+                self._files_of_run[row["run_id"]].append(row)
+        return [row for one in run_ids for row in self._files_of_run[one]]
 
     def _replacements(self, table: str) -> list[int]:
         """The versions that replaced all rows of a table."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import pyarrow.dataset as ds
+
 from learn_spark.core.console import Reporter
 from learn_spark.core.quality.results import StoredResult, stored_results
 from learn_spark.core.settings import Settings
@@ -38,7 +40,8 @@ def show_outcomes(outcomes: Sequence[Outcome], console: Reporter) -> None:
 def show_metrics(workspace: Workspace, run: Run, console: Reporter, split: str = "test") -> None:
     """Print one row per method of an evaluate run's result: HR and NDCG at the two smallest k."""
     run_id = written_by(workspace, ResultKey.of_run(run))
-    evaluated = [row for row in metric_rows(workspace) if row.run_id == run_id and row.split == split]
+    of_run = (ds.field("run_id") == (run_id or "")) & (ds.field("split") == split)
+    evaluated = metric_rows(workspace, of_run)
     if not evaluated:
         return
     ks = sorted({int(row.metric.removeprefix("HR@")) for row in evaluated if row.metric.startswith("HR@")})[:2]

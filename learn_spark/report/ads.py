@@ -42,7 +42,7 @@ class AdsRanker:
 
 def ads_ranker(workspace: Workspace, ranked: Run) -> AdsRanker | None:
     """The metrics that a rank_ads run wrote; None if it wrote none."""
-    rows = [row for row in ad_metric_rows(workspace) if row.run_id == ranked.run_id]
+    rows = ad_metric_rows(workspace, ranked.run_id)
     whole = [row for row in rows if row.dimension == "all"]
     if not whole:
         return None

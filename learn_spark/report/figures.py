@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+import pyarrow.dataset as ds
 from scipy.stats import binomtest
 
 from learn_spark.core.tables.runs import Run
@@ -26,7 +26,6 @@ from learn_spark.report.plots.render import Plot
 from learn_spark.report.plots.text import slug
 
 SPLITS = ("test", "validation")
-Row = TypeVar("Row", MetricRow, SliceRow)
 OF_LISTS = ("coverage@", "Gini@", "head@", "novelty@")  # of what is offered: not the better the higher
 
 
@@ -65,12 +64,12 @@ class MetricTable:
 
 def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
     """One table a cut, the test split first; none where the run's figures are not there."""
-    every = _of_run(metric_rows(workspace), workspace, evaluated)
+    of_run = _of_run(workspace, evaluated)
+    every = metric_rows(workspace, of_run)
     rows = [row for row in every if not row.metric.startswith(OF_LISTS)]
     whole = {
         (row.method, row.split, row.metric): row
-        for row in _of_run(slice_rows(workspace), workspace, evaluated)
-        if row.dimension == WHOLE
+        for row in slice_rows(workspace, of_run & (ds.field("dimension") == WHOLE))
     }
     tables = []
     for split in SPLITS:
@@ -110,7 +109,7 @@ def metric_tables(workspace: Workspace, evaluated: Run) -> list[MetricTable]:
 
 def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
     """A plot for each dimension of the run's slices, on the test split if it has slices."""
-    rows = [row for row in _of_run(slice_rows(workspace), workspace, evaluated) if row.dimension != WHOLE]
+    rows = slice_rows(workspace, _of_run(workspace, evaluated) & (ds.field("dimension") != WHOLE))
     split = next((split for split in SPLITS if any(row.split == split for row in rows)), None)
     metrics = {row.metric for row in rows}
     metric = FIRST_METRIC if FIRST_METRIC in metrics else min(metrics, default=None)
@@ -138,10 +137,10 @@ def slice_plots(workspace: Workspace, evaluated: Run) -> list[Plot]:
     return plots
 
 
-def _of_run(rows: Sequence[Row], workspace: Workspace, evaluated: Run) -> list[Row]:
-    """The rows that the run wrote; if its result was there already, those of the run that wrote it."""
+def _of_run(workspace: Workspace, evaluated: Run) -> ds.Expression:
+    """Whether a row is of the run; if its result was there already, of the run that wrote it."""
     run_id = written_by(workspace, ResultKey.of_run(evaluated))
-    return [row for row in rows if row.run_id == run_id]
+    return ds.field("run_id") == (run_id or "")
 
 
 def _offered(rows: Sequence[MetricRow]) -> Iterator[OfferedLine]:

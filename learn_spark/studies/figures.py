@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
-from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.labels import BASELINES
 from learn_spark.evaluation.results import VECTORS_ONLY, metric_rows, slice_rows
@@ -90,8 +91,7 @@ class Evaluations:
     def __init__(self, workspace: Workspace, runs: set[str]) -> None:
         self._metrics = {
             (row.run_id, row.method, row.metric): row.value
-            for row in metric_rows(workspace)
-            if row.run_id in runs and row.split == "test"
+            for row in metric_rows(workspace, ds.field("run_id").isin(sorted(runs)) & (ds.field("split") == "test"))
         }
         self._ranked = {(run, method) for run, method, _ in self._metrics}
         self._parts = _parts(workspace, runs)
@@ -168,12 +168,11 @@ def _rows(workspace: Workspace, evaluations: Evaluations, name: str, trained: Se
 
 def _parts(workspace: Workspace, runs: set[str]) -> dict[tuple[str, str, str], float]:
     """NDCG@10 by (run, method, part of the test split): the mean over the part's targets; NaN where it has none."""
-    columns = ["run_id", "method", "split", "rank", "popularity", "same_day"]
-    ranks = Snapshot.open(workspace.table("evaluation_users")).to_arrow(columns)
-    ranks = ranks.filter(pc.equal(ranks["split"], "test"))
+    columns = ["method", "rank", "popularity", "same_day"]
     values: dict[tuple[str, str, str], float] = {}
     for run in sorted(runs):
-        of_run = ranks.filter(pc.equal(ranks["run_id"], run))
+        where = (ds.field("run_id") == run) & (ds.field("split") == "test")
+        of_run = scan(workspace, "evaluation_users", where=where, columns=columns)
         for method in pc.unique(of_run["method"]).to_pylist():
             targets = of_run.filter(pc.equal(of_run["method"], method))
             rank = targets["rank"].to_numpy()
@@ -191,8 +190,10 @@ def _slices(workspace: Workspace, rows: Sequence[Row], dimension: str) -> dict[s
     for study_row in rows:
         names.setdefault((next(iter(study_row.runs.values())), study_row.method), []).append(study_row.name)
     slices: dict[str, dict[str, SliceFigure]] = {}
-    for row in slice_rows(workspace):
-        if (row.split, row.metric) == ("test", MAIN) and row.dimension in (dimension, "all"):
+    runs = sorted({run for run, _ in names})
+    where = ds.field("run_id").isin(runs) & (ds.field("split") == "test") & (ds.field("metric") == MAIN)
+    for row in slice_rows(workspace, where):
+        if row.dimension in (dimension, "all"):
             for name in names.get((row.run_id, row.method), ()):
                 slices.setdefault(row.slice, {})[name] = SliceFigure(row.value, row.low, row.high, row.users)
     order = DIMENSIONS.get(dimension) or ()

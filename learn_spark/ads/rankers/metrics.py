@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.dataset as ds
 
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.workspace import Workspace
@@ -37,9 +38,10 @@ class AdMetricRow:
     items: int
 
 
-def ad_metric_rows(workspace: Workspace) -> list[AdMetricRow]:
-    """All rows of ``ad_metrics``; none where the table does not exist."""
-    return [AdMetricRow(**row) for row in read_rows(workspace.table("ad_metrics"))]
+def ad_metric_rows(workspace: Workspace, run_id: str) -> list[AdMetricRow]:
+    """The rows of ``ad_metrics`` that a run wrote; none where the table does not exist."""
+    rows = read_rows(workspace.table("ad_metrics"), where=ds.field("run_id") == run_id)
+    return [AdMetricRow(**row) for row in rows]
 
 
 def grouped_auc(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +13,7 @@ from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 
 COLUMNS = ["source_table", "reasons", "raw", "occurrences", "source_file", "run_id"]
+BATCH_ROWS = 16_384
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,27 @@ def refused_rows(
     path = workspace.table("quarantine")
     if current_version(path) is None:
         return []
-    rows = [
-        RefusedRow(
-            row["source_table"],
-            tuple(row["reasons"]),
-            row["raw"],
-            row["occurrences"],
-            row["source_file"],
-            row["run_id"],
-        )
-        for row in Snapshot.open(path).to_arrow(COLUMNS).to_pylist()
-    ]
     kept = [
-        row
-        for row in rows
-        if (table is None or row.table == table)
-        and (reason is None or any(reason in one for one in row.reasons))
-        and (file is None or fnmatchcase(row.file or "", file))
+        refused
+        for batch in Snapshot.open(path).batches(list(COLUMNS), BATCH_ROWS)
+        for row in batch.to_pylist()
+        if _is_asked_for(refused := _refused_row(row), table, reason, file)
     ]
     return sorted(kept, key=lambda row: (row.table, row.file or "", row.raw))
+
+
+def _refused_row(row: Mapping[str, Any]) -> RefusedRow:
+    return RefusedRow(
+        row["source_table"], tuple(row["reasons"]), row["raw"], row["occurrences"], row["source_file"], row["run_id"]
+    )
+
+
+def _is_asked_for(row: RefusedRow, table: str | None, reason: str | None, file: str | None) -> bool:
+    return (
+        (table is None or row.table == table)
+        and (reason is None or any(reason in one for one in row.reasons))
+        and (file is None or fnmatchcase(row.file or "", file))
+    )
 
 
 def by_reason(rows: Sequence[RefusedRow]) -> dict[str, tuple[ReasonCount, ...]]:

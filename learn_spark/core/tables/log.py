@@ -207,7 +207,10 @@ def read_rows(
     At an address, all rows are kept in memory until the table has another version, which one request tells.
     """
     place = storage_path(path)
-    if place.is_local or columns is not None or where is not None:
+    if not place.is_local and columns is None and where is not None:
+        newest = current_version(place)
+        return [] if newest is None else as_dicts(rows_of_newest(place, newest, where)[1])
+    if place.is_local or columns is not None:
         try:
             return as_dicts(rows_of(open_table(place), place, None if columns is None else list(columns), where))
         except TableNotFoundError:
