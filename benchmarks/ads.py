@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> int:
     for exposures in map(int, options.exposures):
         with tempfile.TemporaryDirectory(dir="var" if Path("var").is_dir() else None) as folder:
             (Path(folder) / "llm").mkdir()
-            config = Path(folder) / "ads.yaml"
+            config = Path(folder) / "bench.yaml"
             config.write_text(SETTINGS.format(folder=folder), encoding="utf-8")
             generate(Workspace.open(f"{folder}/first"), exposures)
             for checkout in options.checkouts:
