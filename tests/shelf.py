@@ -21,10 +21,10 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import Run, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION
-from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.pipeline.runner import plan_stage
+from tests.numpy_histories import AssemblyPlan, assemble_stream
 from tests.report.planted import plant
 from tests.world import write_config
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
     from pyspark.sql import DataFrame
 
+# By chunk_rows auto a killed run loses at most so many texts, or this part of the run's texts.
+LEAST_CHUNK, MOST_CHUNKS = 512, 200
 # If more texts than this kill a worker, the fault is in the machine or the settings, not in the texts.
 MAX_KILLERS = 20
 KILLS = "the worker died of it"
@@ -38,6 +41,12 @@ _DEATHS = (
     "connection reset",
     "broken pipe",
 )
+
+
+def number_of_chunks(total: int, chunk_rows: int | Literal["auto"]) -> int:
+    """The number of chunks, with a commit each, of ``total`` texts by the setting ``encoder.chunk_rows``."""
+    rows = max(LEAST_CHUNK, math.ceil(total / MOST_CHUNKS)) if chunk_rows == "auto" else chunk_rows
+    return math.ceil(total / rows)
 
 
 @dataclass

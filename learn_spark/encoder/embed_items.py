@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.small import small_plans
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.text.templates import template
-from learn_spark.encoder.chunks import ChunkEncoder, Totals
+from learn_spark.encoder.chunks import ChunkEncoder, Totals, number_of_chunks
 from learn_spark.encoder.gpus import gpu_profile, require_gpu, threads_of_task
 from learn_spark.encoder.identity import MODEL_FILES, EncoderError, EncoderIdentity, identify
 from learn_spark.encoder.loading import prepare
@@ -61,7 +60,7 @@ def _run(context: StageContext) -> StageResult:
     totals = Totals()
     if total:
         register_encoder(context.workspace, identity)
-        few = texts is not None and total <= min(FEW_TEXTS, settings.chunk_rows)
+        few = texts is not None and total <= FEW_TEXTS and number_of_chunks(total, settings.chunk_rows) == 1
         given = context.spark.createDataFrame(texts) if few and texts is not None else missing
         totals = _encode(context, identity, given, total, profile, few=few)
     all_texts = item_text.where(F.col("template_version") == version).select("text_key").distinct()
@@ -136,7 +135,7 @@ def _chunks(context: StageContext, missing: DataFrame, total: int, *, few: bool)
     if few:
         yield iter([missing])
         return
-    chunks = math.ceil(total / context.settings.encoder.chunk_rows)
+    chunks = number_of_chunks(total, context.settings.encoder.chunk_rows)
     plans = context.workspace.place / "staging" / "to_encode"
     plans.remove()  # of a run that was killed
     plan = plans / context.run_id

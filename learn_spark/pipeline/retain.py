@@ -110,11 +110,12 @@ def retain(
             for one in plan.removable
         ]
         console.table("Unused objects", ["kind", "name", "size", "unit", "reason"], rows, name="unused")
-        if not rows:
-            console.line("nothing to delete")
-        elif delete:
+        if delete:
+            # Log tables are compacted even if there is nothing to delete.
             apply_retention(workspace, settings, plan)
-            console.line("deleted")
+            console.line("deleted" if rows else "nothing to delete")
+        elif not rows:
+            console.line("nothing to delete")
         else:
             console.line("nothing was deleted; --delete deletes these objects")
     return plan

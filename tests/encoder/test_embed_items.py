@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.encoder.chunks import number_of_chunks
 from learn_spark.encoder.engine import TextEncoder
 from learn_spark.encoder.retention import forget, keys_in_use
 from tests.encoder.standalone import descendants
@@ -213,3 +215,21 @@ def test_a_driver_that_is_killed_loses_no_commit(
     assert len(rows) == len({row["text_key"] for row in rows}) == len(lines)
     assert all(row["embedding"] == committed.get(row["text_key"], row["embedding"]) for row in rows)
     assert list(plans.iterdir()) == []
+    # Under other keys everything is encoded again: by auto in one commit, by chunks of 4 in several.
+    versions = [current_version(table) or 0]
+    for change in ("encoder.chunk_rows=auto", "encoder.chunk_rows=4"):
+        other = small_settings(f"encoder.model={tiny}", f"encoder.max_tokens={20 + len(versions)}", change)
+        assert run(other, "embed_items")[0].run.counts["encoded"] == len(lines)
+        versions.append(current_version(table) or 0)
+    assert versions[1] - versions[0] == 1
+    assert 3 < versions[2] - versions[1] <= 6
+
+
+def test_chunks_grow_with_the_work() -> None:
+    """By auto about 200 commits at most, and a kill loses at most 512 texts or a two-hundredth of them."""
+    for total in (1, 512, 513, 20_000, 102_401, 10_000_000, 1_000_000_000):
+        chunks = number_of_chunks(total, "auto")
+        assert chunks <= 200
+        assert math.ceil(total / chunks) <= max(512, math.ceil(total / 200))
+    assert [number_of_chunks(total, "auto") for total in (512, 513, 10_000_000)] == [1, 2, 200]
+    assert number_of_chunks(10_000_000, 512) == 19_532

@@ -19,6 +19,7 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
 from learn_spark.features.ledger import NoReleaseError
 from learn_spark.pipeline.locks import writing
@@ -123,3 +124,28 @@ def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
     with pytest.raises(LearnSparkError, match="changes since r1: the release expired"):
         learn_spark.features.changes(spark, "user_features", "r1", workspace=workspace)
     assert run(delete=False) == set()
+
+
+def test_retention_compacts_the_log_tables(tmp_path: Path) -> None:
+    """Files that other writers left, one an append: few files and a checkpoint after, and the same rows."""
+    workspace = Workspace.open(str(tmp_path / "workspace"))
+    row = {"state": "s", "reader": "r", "rows": 1, "refused": 0, "run_id": "a", "read_at": DAYS[0]}
+    for number in range(13):
+        plant(workspace, "raw_files", [row | {"file": f"f{number}"}])
+    config = write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=workspace.root, model=tmp_path)
+    path = workspace.table("raw_files")
+    log, before = Path(path) / "_delta_log", Snapshot.open(path)
+
+    def run(*, delete: bool) -> None:
+        retain(load_settings(config), releases=2, days=7, delete=delete, console=Reporter(quiet=True))
+
+    run(delete=False)
+    assert len(Snapshot.open(path).files) == 13
+    run(delete=True)
+    after = Snapshot.open(path)
+    assert (len(before.files), len(after.files)) == (13, 1)
+    assert after.to_arrow().sort_by("file").equals(before.to_arrow().sort_by("file"))
+    assert [file.name for file in log.glob("*.checkpoint.parquet")] == [f"{after.version:020}.checkpoint.parquet"]
+    assert (log / "_last_checkpoint").exists()
+    run(delete=True)
+    assert Snapshot.open(path).version == after.version

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Observation, Window
+from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.settings.histories import HistoriesSettings, TimeSplitHistoriesSettings
+from learn_spark.core.settings.histories import HistoriesSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables import delta
@@ -21,14 +21,14 @@ from learn_spark.core.tables.observed import observed
 from learn_spark.core.tables.small import small_plans
 from learn_spark.data.histories.changes import Changed, changed_users, replace_users
 from learn_spark.data.histories.events import indexed_events, usable_events
-from learn_spark.data.histories.protocols import TEST, TRAINING, VALIDATION, targets_at_the_end
-from learn_spark.data.histories.worker import AssemblyPlan, assemble_stream
+from learn_spark.data.histories.rows import padded_rows, sorted_aggregates
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
 # Sorting is fastest in partitions that fit into the processor's caches.
 EVENTS_PER_PARTITION = 300_000
+SAMPLED = 16
 
 
 @dataclass(frozen=True)
@@ -41,82 +41,33 @@ class Size:
     @staticmethod
     def of(events: DataFrame) -> Size:
         """The size of ``events``, by one pass over the user ids."""
-        row = events.agg(F.approx_count_distinct("user_id", 0.02), F.count("*")).first()
+        # Of a sixteenth of the users: the sketch takes longer than reading.
+        sample = F.when(F.pmod(F.xxhash64("user_id"), F.lit(SAMPLED)) == 0, F.col("user_id"))
+        row = events.agg(F.approx_count_distinct(sample, 0.02), F.count("*")).first()
         assert row is not None
-        return Size(max(1, row[0]), row[1])
+        return Size(max(1, SAMPLED * row[0]), row[1])
 
 
 def assemble(events: DataFrame, settings: HistoriesSettings, size: Size) -> DataFrame:
     """Rows of schemas/user_histories.yaml, in ``size.users / rows_per_file`` partitions.
 
-    ``events`` are those of ``indexed_events``. Spark sorts them by user, with spilling, and a worker reads them once.
-    It keeps of a user only events that may enter the row, so that memory does not grow with the longest log.
+    ``events`` are those of ``indexed_events``. Memory does not grow with the longest log.
     """
-    table = contract("user_histories")
     files = max(1, math.ceil(size.users / settings.rows_per_file))
     partitions = files * max(1, math.ceil(size.events / files / EVENTS_PER_PARTITION))
-    placed = _placed(events, settings, partitions)
-    worked = placed.mapInArrow(assemble_stream(_plan(settings), table.arrow_schema()), table.spark_schema())
-    return worked.coalesce(files)
+    return padded_rows(events, settings, partitions).coalesce(files)
 
 
-def assemble_few(events: DataFrame, settings: HistoriesSettings) -> tuple[pa.Table, int]:
-    """(rows as of ``assemble``, number of events), in this process: a Python worker takes seconds to start."""
-    schema = contract("user_histories").arrow_schema()
-    placed = _placed(events, settings, 1).toArrow()
-    batches = list(assemble_stream(_plan(settings), schema)(placed.to_batches()))
-    return pa.Table.from_batches(batches) if batches else schema.empty_table(), len(placed)
-
-
-def _placed(events: DataFrame, settings: HistoriesSettings, partitions: int) -> DataFrame:
-    """The input of ``assemble_stream``: the events of a row are together in one of the partitions."""
-    split = settings if isinstance(settings, TimeSplitHistoriesSettings) else None
-    user_hash = F.xxhash64("user_id")
-    if settings.long_users == "chunks":
-        rows = _chunked(events, settings).withColumn("run", F.xxhash64("user_id", "chunk"))
-        return rows.repartition(partitions, "user_id").sortWithinPartitions(user_hash, "user_id", "chunk")
-    rows = events.withColumn("run", user_hash)
-    if split is not None:
-        rows = rows.withColumn("role", _role(split))
-        if split.sample == "uniform":
-            rows = rows.withColumn("draw", F.xxhash64("event_id", F.lit("stage 1")))
-    # Sorting by one number is many times faster than by the user id.
-    return rows.repartition(partitions, "user_id").sortWithinPartitions("run")
-
-
-def _plan(settings: HistoriesSettings) -> AssemblyPlan:
-    if isinstance(settings, TimeSplitHistoriesSettings):
-        return AssemblyPlan(
-            settings.protocol,
-            settings.max_length,
-            settings.split_micros(),
-            settings.targets,
-            settings.train_after_split,
-        )
-    return AssemblyPlan(settings.protocol, settings.max_length)
-
-
-def _chunked(events: DataFrame, settings: HistoriesSettings) -> DataFrame:
-    """The events with their chunk: chunk 0 has the newest ``max_length`` of them, others as many for training."""
-    newest_first = Window.partitionBy("user_id").orderBy(F.col("time").desc(), F.col("event_id").desc())
-    place = F.row_number().over(newest_first)
-    older = (place - settings.max_length - 1) / (settings.max_length - targets_at_the_end(settings))
-    chunk = F.when(place <= settings.max_length, 0).otherwise(F.floor(older) + 1).cast("int")
-    counts = events.groupBy("user_id").agg(F.count("*").alias("n_events"))
-    return events.withColumn("chunk", chunk).join(counts, "user_id")
-
-
-def _role(settings: TimeSplitHistoriesSettings) -> Column:
-    """The role of each user by a hash of the id, so that it does not depend on the log."""
-    share = F.pmod(F.xxhash64("user_id", F.lit("held out")), F.lit(1_000_000)) / 1_000_000
-    chosen = F.when(share < settings.held_out, TEST).when(share < 2 * settings.held_out, VALIDATION)
-    return chosen.otherwise(TRAINING)
+def assemble_few(events: DataFrame, settings: HistoriesSettings) -> pa.Table:
+    """Rows as of ``assemble``, in one partition and in this process."""
+    return padded_rows(events, settings, 1).toArrow().cast(contract("user_histories").arrow_schema())
 
 
 def run(context: StageContext) -> StageResult:
     """Update user_histories to the pinned versions of its inputs."""
     try:
-        with small_plans(context.spark, context.snapshot("interactions").rows):
+        few = small_plans(context.spark, context.snapshot("interactions").rows)
+        with few, sorted_aggregates(context.spark):
             return _run(context)
     finally:
         context.staging.remove()
@@ -173,7 +124,9 @@ def _run(context: StageContext) -> StageResult:
 def _replace_few(context: StageContext, usable: DataFrame, changed: Changed) -> _Written | None:
     """Replace the rows of the changed users; None where they have no events left."""
     settings = context.settings.histories
-    rows, read = assemble_few(indexed_events(usable, context.read("item_index"), settings), settings)
+    events, events_in = indexed_events(usable, context.read("item_index"), settings), Observation()
+    rows = assemble_few(events.observe(events_in, F.count(F.lit(1)).alias("events")), settings)
+    read = _observed(events_in, context)["events"]
     replace_users(context, rows, changed)
     if not read:
         return None
@@ -217,7 +170,11 @@ def _write(context: StageContext, usable: DataFrame, changed: Changed | None) ->
         delta.overwrite(rows, path, table)
     else:
         replace_users(context, rows, changed)
-    metrics, totals = observed(events_in, context.spark), observed(rows_made, context.spark)
-    if metrics is None or totals is None:
+    return _Written(read=_observed(events_in, context)["events"], **_observed(rows_made, context))
+
+
+def _observed(counts: Observation, context: StageContext) -> dict[str, int]:
+    metrics: dict[str, int] | None = observed(counts, context.spark)
+    if metrics is None:
         raise LearnSparkError("histories: Spark reported no counts of the written rows; run the stage again")
-    return _Written(read=metrics["events"], **totals)
+    return metrics

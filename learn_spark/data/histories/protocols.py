@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+from pyspark.sql import functions as F
 
 from learn_spark.core.settings.histories import HistoriesSettings
 from learn_spark.core.times import DAY
 
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
 
 @dataclass(frozen=True)
 class Lengths:
-    """Columns train_end, train_length and validation_length of user_histories, each [rows]
-    (schemas/user_histories.yaml).
-    """
+    """Columns train_end, train_length and validation_length of user_histories (schemas/user_histories.yaml)."""
 
-    train_end: np.ndarray
-    train: np.ndarray
-    validation: np.ndarray
+    train_end: Column
+    train: Column
+    validation: Column
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class LeaveOut:
     test: int
     core: int = 0
 
-    def lengths(self, length: np.ndarray, chunk: np.ndarray) -> Lengths:
-        """Lengths of rows of ``length`` [rows] events; chunks above 0 are training only."""
+    def lengths(self, length: Column, chunk: Column) -> Lengths:
+        """Lengths of rows of ``length`` events; chunks above 0 are training only."""
         enough = (length > self.validation + self.test) & (chunk == 0)
-        train = np.where(enough, length - self.validation - self.test, length)
-        return Lengths(np.zeros_like(length), train, np.where(enough, length - self.test, length))
+        train = F.when(enough, length - self.validation - self.test).otherwise(length)
+        return Lengths(F.lit(0), train, F.when(enough, length - self.test).otherwise(length))
 
 
 LEAVE_OUT = {
@@ -50,23 +52,23 @@ LEAVE_OUT = {
 }
 
 
-def last_day_lengths(times: np.ndarray, length: np.ndarray) -> Lengths:
-    """Lengths of rows of ``length`` [rows] events with ``times`` (microseconds, row after row, ascending).
+def last_day_lengths(times: Column, length: Column) -> Lengths:
+    """Lengths of rows of ``length`` events with ``times`` (arrays of microseconds, ascending).
 
     A row's test targets are all events of its last day (UTC), so that their order within the day does not matter. The
     events of the day before are validation targets unless it is the first day. A row of one day is training only.
     """
-    ends = np.cumsum(length)
-    row = np.repeat(np.arange(len(length)), length)
-    begins = np.ones(len(times), bool)  # where a row's day begins
-    begins[1:] = (np.diff(times // DAY) != 0) | (np.diff(row) != 0)
-    starts_of_days = np.flatnonzero(begins)
-    days = np.bincount(row[starts_of_days], minlength=len(length))
-    newest = np.cumsum(days) - 1
-    start = ends - length
-    last = starts_of_days[newest] - start
-    before = np.where(days > 2, starts_of_days[newest - (days > 2)] - start, last)
-    return Lengths(np.zeros_like(length), np.where(days > 1, before, length), np.where(days > 1, last, length))
+
+    def before_day_of(position: Column) -> Column:
+        """Number of events before the day of the event at ``position``, from 1."""
+        time = F.element_at(times, position)
+        return F.size(F.filter(times, lambda other: other < time - F.pmod(time, F.lit(DAY))))
+
+    last = before_day_of(F.lit(-1))
+    day_before = before_day_of(F.greatest(F.lit(1), last))
+    one_day = last == 0
+    train = F.when(one_day, length).when(day_before > 0, day_before).otherwise(last)
+    return Lengths(F.lit(0), train, F.when(one_day, length).otherwise(last))
 
 
 def core(settings: HistoriesSettings) -> int:
@@ -83,23 +85,23 @@ def targets_at_the_end(settings: HistoriesSettings) -> int:
 TRAINING, VALIDATION, TEST = 0, 1, 2
 
 
-def before_split_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
-    """Lengths of rows whose first ``history`` [rows] events are before T, where users train on these only.
+def before_split_lengths(history: Column, length: Column, role: Column) -> Lengths:
+    """Lengths of rows whose first ``history`` events are before T, where users train on these only.
 
     Events from T on are targets of users with role VALIDATION or TEST; rows of other users must have none.
     """
-    return Lengths(np.zeros_like(length), history.copy(), np.where(role == VALIDATION, length, history))
+    return Lengths(F.lit(0), history, F.when(role == VALIDATION, length).otherwise(history))
 
 
-def time_split_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
-    """Lengths of rows whose first ``history`` [rows] events are before T (LEARN section 4, industrial data set).
+def time_split_lengths(history: Column, length: Column, role: Column) -> Lengths:
+    """Lengths of rows whose first ``history`` events are before T (LEARN section 4, industrial data set).
 
     For training users, events before T are history and events from T on are targets. Held-out users (role VALIDATION
     or TEST) do not train on events from T on: these are their targets.
     """
-    train, validation, train_end = history.copy(), history.copy(), length.copy()
     sample = (role == TRAINING) & (history > 0) & (history < length)
-    train_end[sample] = history[sample]
-    train[sample] = length[sample]
-    validation[(role == TRAINING) | (role == VALIDATION)] = length[(role == TRAINING) | (role == VALIDATION)]
-    return Lengths(train_end, train, validation)
+    return Lengths(
+        F.when(sample, history).otherwise(length),
+        F.when(sample, length).otherwise(history),
+        F.when(role == TEST, history).otherwise(length),
+    )

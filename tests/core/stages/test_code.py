@@ -78,7 +78,7 @@ def test_docstrings_comments_and_layout_rerun_nothing(rerun: Rerun) -> None:
         ("features/audit.py", {"publish"}),
         ("features/faiss_index.py", {"export_index"}),
         ("data/sources/movielens.py", {"ingest"}),
-        ("data/histories/worker.py", {"histories"}),
+        ("data/histories/rows.py", {"histories"}),
         ("encoder/engine.py", {"embed_items"}),
         ("ads/rankers/network.py", {"rank_ads"}),
         ("model/content.py", {"train", "evaluate", "publish", "vectors"}),

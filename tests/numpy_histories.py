@@ -1,6 +1,6 @@
-"""Turn a stream of events, grouped by user, into padded rows: the code of Spark's Python workers.
+"""The assembly of histories once more, in numpy: what Spark's plan must give, and rows for tests without Spark.
 
-Memory is bounded: a worker keeps one block of events, and of an unfinished user only events that may enter the row.
+Memory is bounded: it keeps one block of events, and of an unfinished user only events that may enter the row.
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learn_spark.data.histories.protocols import (
-    LEAVE_OUT,
-    TRAINING,
-    Lengths,
-    before_split_lengths,
-    last_day_lengths,
-    time_split_lengths,
-)
+from learn_spark.core.times import DAY
+from learn_spark.data.histories.protocols import LEAVE_OUT, TRAINING, VALIDATION, LeaveOut
 
 BLOCK_EVENTS = 131_072
 ROWS_OUT = 2_048
 _CONSTANTS = {"weight": np.float32(1), "chunk": np.int32(0), "n_events": np.int64(0)}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Columns train_end, train_length and validation_length of user_histories, each [rows]
+    (schemas/user_histories.yaml).
+    """
+
+    train_end: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def _rows(
     if plan.protocol == "last_day":
         ends = last_day_lengths(times, lengths)
     elif plan.split_time is None:
-        ends = LEAVE_OUT[plan.protocol].lengths(lengths, chunk)
+        ends = leave_out_lengths(LEAVE_OUT[plan.protocol], lengths, chunk)
     else:
         lengths_of = time_split_lengths if plan.train_after_split else before_split_lengths
         ends = lengths_of(history, lengths, block.first("role"))
@@ -246,3 +251,51 @@ def _padded(
         "n_events",
     ]
     return pa.RecordBatch.from_arrays(columns, names=names).select(schema.names)
+
+
+def leave_out_lengths(rule: LeaveOut, length: np.ndarray, chunk: np.ndarray) -> Lengths:
+    """Lengths of rows of ``length`` [rows] events; chunks above 0 are training only."""
+    enough = (length > rule.validation + rule.test) & (chunk == 0)
+    train = np.where(enough, length - rule.validation - rule.test, length)
+    return Lengths(np.zeros_like(length), train, np.where(enough, length - rule.test, length))
+
+
+def last_day_lengths(times: np.ndarray, length: np.ndarray) -> Lengths:
+    """Lengths of rows of ``length`` [rows] events with ``times`` (microseconds, row after row, ascending).
+
+    A row's test targets are all events of its last day (UTC), so that their order within the day does not matter. The
+    events of the day before are validation targets unless it is the first day. A row of one day is training only.
+    """
+    ends = np.cumsum(length)
+    row = np.repeat(np.arange(len(length)), length)
+    begins = np.ones(len(times), bool)  # where a row's day begins
+    begins[1:] = (np.diff(times // DAY) != 0) | (np.diff(row) != 0)
+    starts_of_days = np.flatnonzero(begins)
+    days = np.bincount(row[starts_of_days], minlength=len(length))
+    newest = np.cumsum(days) - 1
+    start = ends - length
+    last = starts_of_days[newest] - start
+    before = np.where(days > 2, starts_of_days[newest - (days > 2)] - start, last)
+    return Lengths(np.zeros_like(length), np.where(days > 1, before, length), np.where(days > 1, last, length))
+
+
+def before_split_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
+    """Lengths of rows whose first ``history`` [rows] events are before T, where users train on these only.
+
+    Events from T on are targets of users with role VALIDATION or TEST; rows of other users must have none.
+    """
+    return Lengths(np.zeros_like(length), history.copy(), np.where(role == VALIDATION, length, history))
+
+
+def time_split_lengths(history: np.ndarray, length: np.ndarray, role: np.ndarray) -> Lengths:
+    """Lengths of rows whose first ``history`` [rows] events are before T (LEARN section 4, industrial data set).
+
+    For training users, events before T are history and events from T on are targets. Held-out users (role VALIDATION
+    or TEST) do not train on events from T on: these are their targets.
+    """
+    train, validation, train_end = history.copy(), history.copy(), length.copy()
+    sample = (role == TRAINING) & (history > 0) & (history < length)
+    train_end[sample] = history[sample]
+    train[sample] = length[sample]
+    validation[(role == TRAINING) | (role == VALIDATION)] = length[(role == TRAINING) | (role == VALIDATION)]
+    return Lengths(train_end, train, validation)
