@@ -1,7 +1,7 @@
 """Which files does a day's merge into user_histories touch, by the order in which users are laid out in files?
 
     make bench-daily_bytes                                       200,000 users in 40 files, three days of 1 % of them
-    make bench-daily_bytes ARGS="--users 1e6 --returning 0.5"
+    make bench-daily_bytes ARGS="--users 3.125e6 --files 48 --count"   the same by counting alone, without tables
 
 Histories of generated users are written in several orders, and each day's users are replaced by the merge that the
 stage uses. ``--returning`` of a day's users were active in the week before, the others are anybody. What is printed is
@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--days", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.01)
     parser.add_argument("--returning", type=float, default=0.7)
+    parser.add_argument("--count", action="store_true", help="count the files with active users, without tables")
     chosen = parser.parse_args(arguments)
     figures: dict[str, Any] = {"benchmark": "daily_bytes", **vars(chosen), "width": WIDTH, "layouts": {}}
+    if chosen.count:
+        figures["layouts"] = {name: count(name, chosen) for name in LAYOUTS if "vectors" not in name}
+        print(json.dumps(figures))
+        return 0
     with tempfile.TemporaryDirectory(prefix="bench-daily-bytes-") as root:
         settings = SparkSettings(master="local[*]", driver_memory="2g", shuffle_partitions=8)
         session = start_session(settings, app="bench-daily-bytes", log_file=Path(root) / "spark.log")
@@ -60,15 +66,49 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+class Activity:
+    """Days since every user's last event, and whose events arrive on each day."""
+
+    def __init__(self, chosen: argparse.Namespace) -> None:
+        self.chance, self.users, self.chosen = np.random.default_rng(1), int(chosen.users), chosen
+        # Half of the users were not seen for two months.
+        self.last = self.chance.exponential(90.0, self.users)
+
+    def days(self) -> Iterator[np.ndarray]:
+        """The active users of each day [active]."""
+        for _ in range(self.chosen.days):
+            self.last += 1
+            n = int(self.chosen.share * self.users)
+            recent = np.flatnonzero(self.last <= 8)
+            returning = self.chance.choice(recent, min(len(recent), int(self.chosen.returning * n)), replace=False)
+            others = self.chance.choice(self.users, n - len(returning), replace=False)
+            active = np.unique(np.concatenate([returning, others]))
+            self.last[active] = 0
+            yield active
+
+
+def count(layout: str, chosen: argparse.Namespace) -> list[dict[str, int]]:
+    """Of each day the files with active users, of how many; a day's rows are together in a file of their own after."""
+    activity, (order, smaller) = Activity(chosen), LAYOUTS[layout]
+    files = chosen.files * smaller
+    place = np.argsort(-activity.last).argsort() if order == "last" else activity.chance.permutation(activity.users)
+    file, days = place * files // activity.users, []
+    for active in activity.days():
+        touched = np.unique(file[active])
+        days.append({"files": len(np.unique(file)), "touched": len(touched), "rows": int(np.isin(file, touched).sum())})
+        # Spark writes the rows of the touched files as so many new ones, by a hash of the user.
+        rewritten = np.isin(file, touched)
+        file[rewritten] = file.max() + 1 + activity.chance.integers(0, len(touched), int(rewritten.sum()))
+    return days
+
+
 def measure(session: SparkSession, folder: Path, layout: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """Figures of the table, and of every day's commit."""
     from pyspark.sql import functions as F
 
-    chance, users = np.random.default_rng(1), int(chosen.users)
-    # Days since the last event: half of the users were not seen for two months.
-    last = np.sort(chance.exponential(90.0, users))[chance.permutation(users)]
+    activity = Activity(chosen)
     order, smaller = LAYOUTS[layout]
-    frame = session.createDataFrame(pa.table({"id": np.arange(users), "last": -last}))
+    frame = session.createDataFrame(pa.table({"id": np.arange(activity.users), "last": -activity.last}))
     rows = histories(frame).repartitionByRange(chosen.files * smaller, F.expr(order)).drop("last")
     vectors = str("deletion vectors" in layout).lower()
     writer = rows.write.format("delta").option("delta.enableDeletionVectors", vectors)
@@ -76,14 +116,9 @@ def measure(session: SparkSession, folder: Path, layout: str, chosen: argparse.N
     files = list(folder.glob("*.parquet"))
     figures = {"files": len(files), "bytes": sum(file.stat().st_size for file in files), "key_bytes": key_bytes(files)}
     days = []
-    for _ in range(chosen.days):
-        last += 1
-        n = int(chosen.share * users)
-        recent = np.flatnonzero(last <= 8)
-        returning = chance.choice(recent, min(len(recent), int(chosen.returning * n)), replace=False)
-        active = np.unique(np.concatenate([returning, chance.choice(users, n - len(returning), replace=False)]))
-        last[active] = 0
-        days.append(merge(session, folder, session.createDataFrame(pa.table({"id": active, "last": last[active]}))))
+    for active in activity.days():
+        given = session.createDataFrame(pa.table({"id": active, "last": np.zeros(len(active))}))
+        days.append(merge(session, folder, given))
     return figures | {"days": days}
 
 
