@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
     from pyspark.sql import DataFrame
 
-# By chunk_rows auto a killed run loses at most so many texts, or this part of the run's texts.
+# Without the setting a killed run loses at most so many texts, or this part of the run's texts.
 LEAST_CHUNK, MOST_CHUNKS = 512, 200
 # If more texts than this kill a worker, the fault is in the machine or the settings, not in the texts.
 MAX_KILLERS = 20
@@ -43,9 +43,9 @@ _DEATHS = (
 )
 
 
-def number_of_chunks(total: int, chunk_rows: int | Literal["auto"]) -> int:
+def number_of_chunks(total: int, chunk_rows: int | None) -> int:
     """The number of chunks, with a commit each, of ``total`` texts by the setting ``encoder.chunk_rows``."""
-    rows = max(LEAST_CHUNK, math.ceil(total / MOST_CHUNKS)) if chunk_rows == "auto" else chunk_rows
+    rows = max(LEAST_CHUNK, math.ceil(total / MOST_CHUNKS)) if chunk_rows is None else chunk_rows
     return math.ceil(total / rows)
 
 

@@ -226,10 +226,10 @@ def test_a_driver_that_is_killed_loses_no_commit(
 
 
 def test_chunks_grow_with_the_work() -> None:
-    """By auto about 200 commits at most, and a kill loses at most 512 texts or a two-hundredth of them."""
+    """Without a number about 200 commits at most, and a kill loses at most 512 texts or a two-hundredth of them."""
     for total in (1, 512, 513, 20_000, 102_401, 10_000_000, 1_000_000_000):
-        chunks = number_of_chunks(total, "auto")
+        chunks = number_of_chunks(total, None)
         assert chunks <= 200
         assert math.ceil(total / chunks) <= max(512, math.ceil(total / 200))
-    assert [number_of_chunks(total, "auto") for total in (512, 513, 10_000_000)] == [1, 2, 200]
+    assert [number_of_chunks(total, None) for total in (512, 513, 10_000_000)] == [1, 2, 200]
     assert number_of_chunks(10_000_000, 512) == 19_532

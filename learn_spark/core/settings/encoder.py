@@ -40,11 +40,16 @@ class EncoderSettings(Section):
     """Texts that a worker sorts by length together. More texts mean less padding and more memory."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs that each task of this stage requests from Spark; for clusters (docs/cluster.md)."""
-    chunk_rows: Count | Literal["auto"] = "auto"
-    """Texts per commit. A killed run loses at most one chunk; small chunks mean more commits. auto: 512, and with more
-    than 102,400 texts a two-hundredth of them, so that a run makes about 200 commits at most."""
+    chunk_rows: Count | None = None
+    """Texts per commit. A killed run loses at most one chunk; small chunks mean more commits. null (or auto): 512, and
+    with more than 102,400 texts a two-hundredth of them, so that a run makes about 200 commits at most."""
     tasks: Count | None = None
     """Spark tasks per chunk; null: the number of Spark's cores or GPUs."""
+
+    @field_validator("chunk_rows", mode="before")
+    @classmethod
+    def _auto_is_null(cls, value: object) -> object:
+        return None if value == "auto" else value
 
     @field_validator("precision")
     @classmethod
