@@ -84,7 +84,7 @@ def _chunked(placed: DataFrame, settings: HistoriesSettings) -> DataFrame:
     older = (F.col("place") - settings.max_length - 1) / (settings.max_length - targets_at_the_end(settings))
     chunk = F.when(F.col("place") <= settings.max_length, 0).otherwise(F.floor(older) + 1).cast("int")
     counted = placed.withColumn("place", place).withColumn("n_events", F.count(F.lit(1)).over(user))
-    return counted.withColumn("chunk", chunk)
+    return counted.withColumn("chunk", chunk).sortWithinPartitions("user_hash", "user_id", "chunk")
 
 
 def _split_at_a_time(placed: DataFrame, settings: TimeSplitHistoriesSettings, weighted: bool) -> DataFrame:
