@@ -46,7 +46,11 @@ ranking:
   threads: 1
   bootstrap_samples: 20
   trees: {{rounds: 20}}
-quality: {{rules: {{exposures.refused_share: {{most: null}}, interactions.refused_share: {{most: null}}}}}}
+quality:
+  rules:
+    exposures.refused_share: {{most: null}}
+    interactions.refused_share: {{most: null}}
+    interactions.known_items: {{most: null}}
 """
 
 
@@ -68,6 +72,7 @@ def generate(workspace: Workspace, exposures: int) -> None:
         outputs[table] = str(current_version(workspace.table(table)))
     row = LedgerRow("r", "released", "m", "1", "e", {}, outputs, None, {}, as_of, "r", None, 1, as_of)
     append_rows(workspace.table("releases"), contract("releases"), [asdict(row)])
+    write(workspace, "items", {"item_id": [f"i{n:08}" for n in range(ITEMS)]})
     events = {
         "event_id": [f"e{n}" for n in range(10_000)],
         "user_id": [f"u{n % USERS:08}" for n in range(10_000)],
@@ -77,7 +82,6 @@ def generate(workspace: Workspace, exposures: int) -> None:
         "event_date": [as_of.date()] * 10_000,
     }
     write(workspace, "interactions", events)
-    write(workspace, "items", {"item_id": [f"i{n:08}" for n in range(ITEMS)]})
     for start in range(0, exposures, FILE_ROWS):
         n = min(FILE_ROWS, exposures - start)
         number = np.arange(start, start + n)
