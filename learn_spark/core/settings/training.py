@@ -107,6 +107,10 @@ class TrainingSettings(Section):
     """AdamW's decay of the mean squared gradient."""
     warmup_share: Share = 0.1
     """Share of all steps for the warm-up, in which the learning rate rises from zero."""
+    id_gradients: Literal["auto", "dense", "sparse"] = "auto"
+    """Gradients of the table of ID vectors. sparse: a step changes only the rows of its batch (lazy AdamW), in 12 bytes
+    a number of the table; dense: every row by its momentum and weight decay, in 16 bytes; auto: sparse above 300,000
+    items, where the loss does not compare with the whole catalogue and average is 0."""
     clip_norm: Rate = 1.0
     """Maximum norm of the gradient; larger ones are clipped."""
     accumulate: Count = 1

@@ -114,5 +114,10 @@ class IdTower(Tower):
         """Item vectors [..., width] of ``items`` [...]; zeros for padding."""
         return self._normalise(self.embedding(items))
 
+    @property
+    def id_table(self) -> nn.Embedding:
+        """The vectors of the items."""
+        return self.embedding
+
     def _normalise(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors

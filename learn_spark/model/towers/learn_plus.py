@@ -153,12 +153,16 @@ class LearnPlus(BoundTower):
         """Vectors [..., width] of ``items`` [...], not normalised."""
         # An item that occurs several times is projected once.
         distinct, occurrence = items.unique(return_inverse=True)
-        vectors = F.embedding(occurrence, self.adaptor(self.content(distinct)))
-        if self.identity is None:
-            return vectors
-        table = self.identity.weight
-        if self.training and self.id_dropout:
-            # Drawn per item: all occurrences of an item in this call keep its ID, or none.
-            table = table * (torch.rand(len(table), 1, device=table.device) >= self.id_dropout)
-        has_id = items < len(table)
-        return vectors + F.embedding(items * has_id, table, padding_idx=0)
+        vectors = self.adaptor(self.content(distinct))
+        if self.identity is not None:
+            ids = self.identity(distinct * (distinct < self.identity.num_embeddings))
+            if self.training and self.id_dropout:
+                # Drawn per item: all occurrences of an item in this call keep its ID, or none.
+                ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= self.id_dropout)
+            vectors = vectors + ids
+        return F.embedding(occurrence, vectors)
+
+    @property
+    def id_table(self) -> nn.Embedding | None:
+        """The vectors of the items' IDs, if the tower has them."""
+        return self.identity

@@ -49,6 +49,11 @@ class Tower(nn.Module, ABC):
     def to_dict(self) -> Shape:
         """The constructor's arguments as plain values that JSON can represent."""
 
+    @property
+    def id_table(self) -> nn.Embedding | None:
+        """The table with a row for each item's ID, which grows with the catalogue; None where the tower has none."""
+        return None
+
     def compile_blocks(self) -> None:
         """Compile the repeated blocks of every layer by torch.compile: one graph, for batches of any size.
 

@@ -24,6 +24,7 @@ from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.average import WeightAverage
 from learn_spark.model.training.batches import BatchMaker
 from learn_spark.model.training.checkpoint import Checkpoints, Progress
+from learn_spark.model.training.lazy_adamw import LazyAdamW, clip_gradients, has_sparse_ids
 from learn_spark.model.training.objective import Batch, ObjectiveLoss
 from learn_spark.model.training.precision import mixed, multiplies_bf16
 from learn_spark.model.training.process_group import ProcessGroup
@@ -84,6 +85,9 @@ class TrainingLoop:
             )
         elif training.precision == "auto":
             console.say(f"training.precision auto: {'bf16' if self.mixed else 'fp32'} on this device")
+        if (table := self.tower.id_table) is not None and has_sparse_ids(training, loss.settings, self.tower.n_items):
+            table.sparse = True
+            console.say("training.id_gradients: a step changes the ID vectors of its batch only")
         self.modules = nn.ModuleDict({"tower": self.tower, "loss": self.loss})
         self.average = WeightAverage(self.tower, training.average) if training.average else None
         if self.average is not None:
@@ -93,7 +97,7 @@ class TrainingLoop:
             {"params": [p for p in self.parameters if p.dim() >= 2], "weight_decay": training.weight_decay},
             {"params": [p for p in self.parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = LazyAdamW(
             [group for group in groups if group["params"]],
             lr=training.learning_rate,
             betas=(0.9, training.beta2),
@@ -226,7 +230,7 @@ class TrainingLoop:
             for parameter in self.parameters:
                 if parameter.grad is not None:
                     parameter.grad /= accumulated
-        nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm)
+        clip_gradients(self.parameters, self.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:

@@ -48,7 +48,14 @@ class ProcessGroup:
         return values[0]
 
     def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Replace every parameter's gradient by the sum over all processes; a missing gradient counts as zero."""
+        """Replace every parameter's gradient by the sum over all processes; a missing gradient counts as zero.
+
+        A parameter has sparse gradients in all processes, or in none. Sparse ones are coalesced afterwards.
+        """
+        for parameter in parameters:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = self._sum_rows(parameter.grad.coalesce())
+        parameters = [p for p in parameters if p.grad is None or not p.grad.is_sparse]
         if self.size == 1:
             return
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -56,6 +63,13 @@ class ProcessGroup:
         dist.all_reduce(flat)
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter).clone()
+
+    def _sum_rows(self, gradient: Tensor) -> Tensor:
+        """The sum over all processes of a sparse gradient [n, D] with values [rows, D]."""
+        if self.size == 1:
+            return gradient
+        rows, values = self.gather(gradient.indices()[0]), self.gather(gradient.values())
+        return torch.sparse_coo_tensor(rows[None], values, gradient.shape).coalesce()
 
     def _counts(self, rows: int, device: torch.device) -> list[int]:
         counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]

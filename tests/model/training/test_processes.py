@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "all actions": ("learn", {}),
     "all actions, corrected": ("learn", {"log_q": True, "learn_temperature": True}),
     "next item, in batch": ("sasrec", {"predicts": "next_item", "log_q": True}),
+    "next item, sparse ids": ("sasrec", {"predicts": "next_item", "log_q": True}),
     "next item, whole catalogue": ("hstu", {"predicts": "next_item", "negatives": "full", "learn_temperature": True}),
 }
 
@@ -63,6 +64,8 @@ def gradients(case: str, group: ProcessGroup, users: slice) -> dict[str, torch.T
         **{"history": 6, "targets": 3, "history_positions": 3, "target_positions": 2, "temperature": 0.5, **changes}
     )
     tower = make_tower(kind).eval()  # without dropout, which would differ
+    if "sparse" in case and tower.id_table is not None:
+        tower.id_table.sparse = True
     log_q = torch.log_softmax(torch.linspace(0, 3, ITEMS + 1), 0) if objective.log_q else None
     loss = ObjectiveLoss(objective, log_q=log_q, group=group)
     batch = BatchMaker(objective, n_items=ITEMS, seed=1, times=tower.needs_times).make(rows(), turn=0, step=0)
@@ -71,7 +74,8 @@ def gradients(case: str, group: ProcessGroup, users: slice) -> dict[str, torch.T
     (terms / pairs).backward()
     named = [*tower.named_parameters(), *loss.named_parameters()]
     group.sum_gradients([parameter for _, parameter in named])
-    gradients_by_name = {name: torch.zeros(()) if p.grad is None else p.grad for name, p in named}
+    gradients_by_name = {name: torch.zeros(()) if p.grad is None else p.grad.to_dense() for name, p in named}
+    assert any(p.grad is not None and p.grad.is_sparse for _, p in named) == ("sparse" in case)
     return {**gradients_by_name, "loss": total / pairs, "pairs": pairs}
 
 

@@ -50,13 +50,19 @@ def test_it_learns_a_planted_preference(tmp_path: Path, kind: str) -> None:
     assert parity_apart(loop.tower)["NDCG@10"] == pytest.approx(trained.best_value)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "gradients"), [*((kind, "dense") for kind in KINDS), ("sasrec", "sparse")])
 @pytest.mark.parametrize("breaks", [(3,), (8,), (11, 5, 1)])
 def test_a_run_killed_anywhere_and_resumed_ends_with_the_same_weights(
-    tmp_path: Path, kind: str, breaks: tuple[int, ...]
+    tmp_path: Path, kind: str, gradients: str, breaks: tuple[int, ...]
 ) -> None:
     """8 batches an epoch: killed in the middle of one, at its end, and several times."""
-    options: dict[str, Any] = {"kind": kind, "epochs": 3, "objective": NEXT_ITEM[kind], "accumulate": 2}
+    options: dict[str, Any] = {
+        "kind": kind,
+        "epochs": 3,
+        "objective": NEXT_ITEM[kind],
+        "accumulate": 2,
+        "id_gradients": gradients,
+    }
     unbroken_loop = make_loop(tmp_path / "whole", **options)
     unbroken = unbroken_loop.fit()
     for after in breaks:
