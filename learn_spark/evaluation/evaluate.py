@@ -20,9 +20,8 @@ from learn_spark.evaluation.lists import list_metrics
 from learn_spark.evaluation.measures import Measured
 from learn_spark.evaluation.results import MetricRow, ResultKey, SliceRow, protocol_of, written_by
 from learn_spark.evaluation.rows import LocalRows, SparkRows
-from learn_spark.evaluation.statistics import Statistics
 from learn_spark.evaluation.sums import SliceMetric
-from learn_spark.evaluation.tasks import Ranking, SplitTask, ranks_on_spark, split_tasks
+from learn_spark.evaluation.tasks import Ranking, SplitTask, ranks_on_spark, split_tasks, statistics_of
 from learn_spark.model.content import bind_content, fit_content
 from learn_spark.model.feed.item_matrix import item_matrix
 from learn_spark.model.store import Model, load_model
@@ -58,7 +57,7 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     model = load_model(context.workspace.place / "models" / key.model_id)
     item_ids = _item_ids(context, model)
     # The frozen baseline reads content in the model's embedding space, if it has one.
-    statistics = Statistics.of(TrainingView(histories).parts(), len(item_ids))
+    statistics = statistics_of(TrainingView(histories), len(item_ids), context.settings.evaluation)
     matrix = bind_content(context, model) or fit_content(context, statistics.counts)[0]
     unit = unit_rows(item_matrix(matrix))
     metrics: list[MetricRow] = []

@@ -71,8 +71,16 @@ def split_tasks(
     yield SplitTask("validation", validation_model, until, statistics, *ranked_users(histories, "validation", most))
     if model.refit:
         until = "validation_length"
-        statistics = Statistics.of(TrainingView(histories).parts(until=until), len(statistics.counts))
+        view, n_items = TrainingView(histories), len(statistics.counts)
+        statistics = statistics_of(view, n_items, context.settings.evaluation, until=until)
     yield SplitTask("test", model, until, statistics, *ranked_users(histories, "test", most))
+
+
+def statistics_of(
+    histories: TrainingView, n_items: int, settings: EvaluationSettings, *, until: Until = "train_length"
+) -> Statistics:
+    """The statistics of ``histories``; pairs are those of at most ``settings.pair_users`` users."""
+    return Statistics.of(histories.parts(until=until), n_items, histories.sample(settings.pair_users))
 
 
 def ranks_on_spark(settings: EvaluationSettings, tasks: Sequence[SplitTask]) -> bool:

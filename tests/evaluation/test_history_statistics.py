@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.ranked import ranked_rows, ranked_users
 from learn_spark.data.splits.split import SplitName, split_histories, trained_counts, training_events
+from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.evaluation.baselines.markov import PairCounts, markov, markov_of_pairs
 from learn_spark.evaluation.statistics import Statistics
 from tests.report.planted import history_row, plant
@@ -140,3 +142,24 @@ def test_neither_part_nor_table_is_read_whole(table: Snapshot) -> None:
     assert max(sizes) == 3
     assert sum(sizes) == 2 * table.rows  # once to choose the users, once to read them
     assert len(set(rows.filter(pa.compute.equal(rows["chunk"], 0))["user_id"].to_pylist())) >= 4
+
+
+def test_pairs_of_a_sample_and_counts_of_all(table: Snapshot) -> None:
+    view = TrainingView(table)
+    sample = view.sample(10)
+    parts = list(view.parts())
+    statistics, whole = Statistics.of(parts, N, sample), Statistics.of(parts, N)
+    assert np.array_equal(statistics.counts, whole.counts)
+    assert np.array_equal(statistics.trained, whole.trained)
+    keys, counts = statistics.pairs.merged()
+    pairs: Counter[int] = Counter()
+    for part in parts:
+        for row in part.to_pylist():
+            events = row["item_index"][: row["train_length"]] if row["chunk"] == 0 else row["item_index"]
+            if sample.contains([row["user_id"]])[0]:
+                items = [item - 1 for item in events if item]
+                pairs.update(N * before + after for before, after in pairwise(items))
+    assert dict(zip(keys.tolist(), counts.tolist(), strict=True)) == pairs
+    assert 0 < counts.sum() < whole.pairs.merged()[1].sum()
+    assert view.sample(40).highest is None
+    assert view.sample(None).highest is None

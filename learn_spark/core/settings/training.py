@@ -155,6 +155,9 @@ class EvaluationSettings(Section):
     users: Count | None = None
     """Maximum number of users that are ranked on each split: those with the lowest hashes, the same ones in every run.
     null: all. Statistics are of all users. Results of samples of different sizes are not compared."""
+    pair_users: Count = 1_000_000
+    """Maximum number of users whose pairs of consecutive items the Markov baseline counts, the same users in every run.
+    Memory: 32 bytes for each of their distinct pairs."""
     runner: Literal["auto", "driver", "spark"] = "auto"
     """Where users are ranked. driver: in this process; spark: in Spark's workers; auto: on the driver up to 200,000
     users of a split. Figures do not depend on it."""

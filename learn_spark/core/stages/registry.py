@@ -80,6 +80,7 @@ _STAGES = (
             "evaluation.mask_history",
             "evaluation.reranker",
             "evaluation.users",
+            "evaluation.pair_users",
             "evaluation.bootstrap_samples",
         ),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),

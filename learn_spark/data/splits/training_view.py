@@ -82,12 +82,16 @@ class TrainingView:
 
     def user_parts(self, users: int | None, *, until: Until = "train_length") -> Iterator[pa.Table]:
         """The ``parts`` with the rows of at most ``users`` users (None: all), the same ones in every run."""
-        sample = UserSample()
-        if users is not None and self.rows > users:
-            narrow = self._snapshot.batches(["user_id", "chunk"], PART_ROWS)
-            sample = UserSample.of((pa.Table.from_batches([batch]) for batch in narrow), users)
+        sample = self.sample(users)
         for part in self.parts(until=until):
             yield sample.rows(part)
+
+    def sample(self, users: int | None) -> UserSample:
+        """At most ``users`` users (None: all), the same ones in every run."""
+        if users is None or self.rows <= users:
+            return UserSample()
+        narrow = self._snapshot.batches(["user_id", "chunk"], PART_ROWS)
+        return UserSample.of((pa.Table.from_batches([batch]) for batch in narrow), users)
 
     def stream(
         self, open_stream: Callable[..., Stream], columns: list[str], *, until: Until = "train_length", **options: Any
