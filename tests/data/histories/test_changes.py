@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from learn_spark.core.settings import Settings
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
 from tests.world import USERS, event_lines, write_raw
 
@@ -38,6 +38,11 @@ def test_late_events_rebuild_their_users_alone(
     write_raw(tmp_path / "raw", events=[*event_lines(), *late])
     _, outcome = run(settings, "ingest", "histories")
     assert outcome.run.counts["users_rebuilt"] == 2
+    # The merge changes the rows of two users and nothing else, in the one file there is.
+    path = Workspace.open(settings.workspace).table("user_histories")
+    metrics = open_table(path).history(1)[0]["operationMetrics"]
+    names = ("RowsUpdated", "RowsInserted", "RowsDeleted", "FilesRemoved")
+    assert [int(metrics[f"numTarget{name}"]) for name in names] == [1, 1, 0, 1]
     after = {row["user_id"]: row for row in table(settings)}
     assert len(after) == USERS + 1
     assert {user for user in after if after[user] != before.get(user)} == {"3", "new"}
