@@ -89,9 +89,11 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
         files = _vacuum(workspace, table, keep, days * 24, dry_run=True)
         if files:
             place = workspace.table(table)
+            # An erasure of users deletes files that the log still names as removed.
             sizes = {entry.path: entry.size for entry in place.files()}
-            size = sum(sizes.get(place / file, 0) for file in files)
-            removable.append(Removable("files", table, f"{len(files):,} files of no kept version", size))
+            there = [sizes[place / file] for file in files if place / file in sizes]
+            if there:
+                removable.append(Removable("files", table, f"{len(there):,} files of no kept version", sum(there)))
     return Retention(tuple(removable), versions, days * 24)
 
 
