@@ -34,8 +34,7 @@ from learn_spark.features.worker import TowerSpec
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-# Up to so many users and items this process computes the vectors before a Python worker of Spark has started.
-FEW_ENTITIES = 20_000
+FEW_ENTITIES = 20_000  # up to so many, this process is done before a Python worker of Spark has started
 
 
 def other_inputs(settings: Settings, workspace: Workspace, model_id: str | None) -> dict[str, str]:

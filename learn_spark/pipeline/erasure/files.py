@@ -23,7 +23,15 @@ from learn_spark.core.tables.workspace import Workspace
 # Folders that may have rows of users and are made again: of the workspace's place, and of its scratch folder. Items,
 # models and texts have none.
 _AT_PLACE = ("staged", "staging", WORKER_FILES, "models/unfinished")
-_IN_SCRATCH = ("logs", "staging", "new", "models/unfinished", "cache/evaluation", "cache/index_vectors")
+_IN_SCRATCH = (
+    "logs",
+    "staging",
+    "new",
+    "models/unfinished",
+    "cache/evaluation",
+    "cache/rank_ads",
+    "cache/index_vectors",
+)
 _OF_ITEMS = frozenset({"to_encode"})
 # Texts that are written for people: pages, plots, tables of studies, logs of searches.
 _PAGES = ("reports", "studies", "searches")
