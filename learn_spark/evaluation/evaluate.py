@@ -16,6 +16,7 @@ from learn_spark.core.tables.log import append_rows, check_columns
 from learn_spark.core.tables.workspace_locks import only_one
 from learn_spark.data.splits.split import SplitName
 from learn_spark.data.splits.training_view import TrainingView
+from learn_spark.evaluation.inputs import unit_content
 from learn_spark.evaluation.lists import list_metrics
 from learn_spark.evaluation.measures import Measured
 from learn_spark.evaluation.results import MetricRow, ResultKey, SliceRow, protocol_of, written_by
@@ -25,7 +26,6 @@ from learn_spark.evaluation.tasks import Ranking, SplitTask, ranks_on_spark, spl
 from learn_spark.model.content import bind_content, fit_content
 from learn_spark.model.feed.item_matrix import item_matrix
 from learn_spark.model.store import Model, load_model
-from learn_spark.model.towers.vectors import unit_rows
 
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
 
@@ -59,7 +59,6 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     # The frozen baseline reads content in the model's embedding space, if it has one.
     statistics = statistics_of(TrainingView(histories), len(item_ids), context.settings.evaluation)
     matrix = bind_content(context, model) or fit_content(context, statistics.counts)[0]
-    unit = unit_rows(item_matrix(matrix))
     metrics: list[MetricRow] = []
     slices: list[SliceRow] = []
     notes: list[str] = []
@@ -67,6 +66,7 @@ def _run(context: StageContext, key: ResultKey, protocol: str) -> StageResult:
     tasks = list(split_tasks(context, histories, statistics, model))
     rows = SparkRows(context) if ranks_on_spark(context.settings.evaluation, tasks) else LocalRows(context)
     with rows:
+        unit = unit_content(item_matrix(matrix), rows.folder("content"))
         ranking = Ranking(context, histories, rows, unit, matrix, item_ids)
         for task in tasks:
             if not task.users:

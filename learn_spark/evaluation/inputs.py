@@ -15,9 +15,20 @@ from learn_spark.evaluation.contenders import Contender, counted, frozen, releas
 from learn_spark.evaluation.statistics import Statistics
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.store import Model
-from learn_spark.model.towers.vectors import item_vectors
+from learn_spark.model.towers.vectors import item_vectors, unit_rows
 
+UNIT_ROWS = 1 << 16  # normalised at once
 _CSR = ("data", "indices", "indptr")
+
+
+def unit_content(matrix: np.ndarray, folder: Path) -> np.ndarray:
+    """``unit_rows`` of the content ``matrix`` [N + 1, C], in a file in ``folder`` that is mapped into memory."""
+    file = folder / "unit.npy"
+    unit = np.lib.format.open_memmap(file, mode="w+", dtype=matrix.dtype, shape=matrix.shape)
+    for start in range(0, len(matrix), UNIT_ROWS):
+        unit[start : start + UNIT_ROWS] = unit_rows(matrix[start : start + UNIT_ROWS])
+    unit.flush()
+    return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,12 @@ class _Rows:
         parent = context.folder("cache", "evaluation")
         self._folder = Path(self._closing.enter_context(tempfile.TemporaryDirectory(dir=parent)))
 
+    def folder(self, name: str) -> Path:
+        """An empty folder for files that are needed until the end of the evaluation."""
+        folder = self._folder / name
+        folder.mkdir()
+        return folder
+
     def __enter__(self) -> None:
         return None
 
@@ -71,12 +77,6 @@ class SparkRows(_Rows):
     def __init__(self, context: StageContext) -> None:
         super().__init__(context)
         self._ranked: list[RankedOnSpark] = []
-
-    def folder(self, split: str) -> Path:
-        """An empty folder for the files of a split that workers read."""
-        folder = self._folder / split
-        folder.mkdir()
-        return folder
 
     def for_workers(self, folder: Path) -> StoragePath:
         """Where workers find the files of ``folder`` until the end of the evaluation."""

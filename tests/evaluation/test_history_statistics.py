@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,10 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.ranked import ranked_rows, ranked_users
 from learn_spark.data.splits.split import SplitName, split_histories, trained_counts, training_events
 from learn_spark.data.splits.training_view import TrainingView
+from learn_spark.evaluation import inputs
 from learn_spark.evaluation.baselines.markov import PairCounts, markov, markov_of_pairs
 from learn_spark.evaluation.statistics import Statistics
+from learn_spark.model.towers.vectors import unit_rows
 from tests.report.planted import history_row, plant
 
 NOTHING = np.zeros(0, np.int64)
@@ -163,3 +166,15 @@ def test_pairs_of_a_sample_and_counts_of_all(table: Snapshot) -> None:
     assert 0 < counts.sum() < whole.pairs.merged()[1].sum()
     assert view.sample(40).highest is None
     assert view.sample(None).highest is None
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_unit_content_in_a_file_is_that_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+    monkeypatch.setattr(inputs, "UNIT_ROWS", 7)
+    matrix = np.random.default_rng(0).normal(size=(23, 5)).astype(kind)
+    matrix[3] = 0
+    unit = inputs.unit_content(matrix, tmp_path)
+    assert isinstance(unit, np.memmap)
+    assert unit.dtype == kind
+    assert np.array_equal(unit, unit_rows(matrix))
+    assert np.allclose(np.linalg.norm(unit.astype(np.float64), axis=1), np.arange(23) != 3, atol=2e-3)

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from learn_spark.core.settings.histories import HistoriesSettings
-from learn_spark.data.histories.protocols import core
+from learn_spark.core.settings.histories import HistoriesSettings, TimeSplitHistoriesSettings
+from learn_spark.data.histories.protocols import TRAINING, core, role_of_user
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
 def usable_events(interactions: DataFrame, settings: HistoriesSettings) -> DataFrame:
-    """Interactions before ``as_of``, of ``event_types``, of at least ``min_value``, in the protocol's core."""
+    """Interactions before ``as_of``, of ``event_types``, of at least ``min_value``, in the protocol's core.
+
+    With ``train_after_split: false``, those of training users from the split on are not among them.
+    """
     events = interactions
     if (as_of := settings.as_of_micros()) is not None:
         events = events.where(F.unix_micros("event_time") < as_of)
@@ -25,6 +28,9 @@ def usable_events(interactions: DataFrame, settings: HistoriesSettings) -> DataF
         events = events.where(F.col("value") >= settings.min_value)
     if minimum := core(settings):
         events = _core(events, minimum)
+    if isinstance(settings, TimeSplitHistoriesSettings) and not settings.train_after_split:
+        before = F.unix_micros("event_time") < settings.split_micros()
+        events = events.where(before | (role_of_user(settings) != TRAINING))
     return events
 
 

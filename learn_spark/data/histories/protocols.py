@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from learn_spark.core.settings.histories import HistoriesSettings
+from learn_spark.core.settings.histories import HistoriesSettings, TimeSplitHistoriesSettings
 from learn_spark.core.times import DAY
 
 if TYPE_CHECKING:
@@ -83,6 +83,13 @@ def targets_at_the_end(settings: HistoriesSettings) -> int:
 
 
 TRAINING, VALIDATION, TEST = 0, 1, 2
+
+
+def role_of_user(settings: TimeSplitHistoriesSettings) -> Column:
+    """The role of each user by a hash of the id, so that it does not depend on the log."""
+    share = F.pmod(F.xxhash64("user_id", F.lit("held out")), F.lit(1_000_000)) / 1_000_000
+    chosen = F.when(share < settings.held_out, TEST).when(share < 2 * settings.held_out, VALIDATION)
+    return chosen.otherwise(TRAINING)
 
 
 def before_split_lengths(history: Column, length: Column, role: Column) -> Lengths:

@@ -14,11 +14,9 @@ from learn_spark.core.settings.histories import HistoriesSettings, TimeSplitHist
 from learn_spark.core.tables.contracts import contract
 from learn_spark.data.histories.protocols import (
     LEAVE_OUT,
-    TEST,
-    TRAINING,
-    VALIDATION,
     before_split_lengths,
     last_day_lengths,
+    role_of_user,
     targets_at_the_end,
     time_split_lengths,
 )
@@ -88,12 +86,11 @@ def _chunked(placed: DataFrame, settings: HistoriesSettings) -> DataFrame:
 
 
 def _split_at_a_time(placed: DataFrame, settings: TimeSplitHistoriesSettings, weighted: bool) -> DataFrame:
-    """Each user's events before T, as many as there is room for, and the first from T on; only users with such events.
+    """Each user's events before T, as many as there is room for, and the first from T on.
 
     A uniform sample has on both sides the events with the smallest random numbers, which are a hash of their id.
     """
     room, before = settings.max_length - settings.targets, F.col("time") < settings.split_micros()
-    from_split = ~before if settings.train_after_split else ~before & (_role(settings) != TRAINING)
     if settings.sample == "uniform":
         placed = placed.withColumn("draw", F.xxhash64("event_id", F.lit("stage 1")))
         drawn, names = _event(weighted, "draw"), ("time", "event_id", "item_index", *(("weight",) if weighted else ()))
@@ -103,23 +100,16 @@ def _split_at_a_time(placed: DataFrame, settings: TimeSplitHistoriesSettings, we
             # The queue is sorted by the random numbers.
             return F.sort_array(F.transform(most, lambda one: F.struct(*[one[name].alias(name) for name in names])))
 
-        history, targets = sampled(before, room), sampled(from_split, settings.targets)
+        history, targets = sampled(before, room), sampled(~before, settings.targets)
     else:
         event = _event(weighted)
         history = F.reverse(_most(F.when(before, event), room, greatest=True))
-        targets = _most(F.when(from_split, event), settings.targets, greatest=False)
+        targets = _most(F.when(~before, event), settings.targets, greatest=False)
     rows = placed.groupBy("user_hash", "user_id").agg(
         history.alias("before"), targets.alias("after"), F.count(F.lit(1)).alias("n_events")
     )
     rows = rows.withColumn("history", F.size("before")).withColumn("events", F.concat("before", "after"))
-    return rows.withColumn("length", F.size("events")).where("length > 0")
-
-
-def _role(settings: TimeSplitHistoriesSettings) -> Column:
-    """The role of each user by a hash of the id, so that it does not depend on the log."""
-    share = F.pmod(F.xxhash64("user_id", F.lit("held out")), F.lit(1_000_000)) / 1_000_000
-    chosen = F.when(share < settings.held_out, TEST).when(share < 2 * settings.held_out, VALIDATION)
-    return chosen.otherwise(TRAINING)
+    return rows.withColumn("length", F.size("events"))
 
 
 def _padded(rows: DataFrame, settings: HistoriesSettings, weighted: bool) -> DataFrame:
@@ -132,7 +122,7 @@ def _padded(rows: DataFrame, settings: HistoriesSettings, weighted: bool) -> Dat
 
     if isinstance(settings, TimeSplitHistoriesSettings):
         lengths_of = time_split_lengths if settings.train_after_split else before_split_lengths
-        lengths = lengths_of(F.col("history"), length, _role(settings))
+        lengths = lengths_of(F.col("history"), length, role_of_user(settings))
     elif settings.protocol == "last_day":
         lengths = last_day_lengths(times, length)
     else:

@@ -66,8 +66,11 @@ def item_vectors(tower: Tower, batch: int = 4096, *, positions: np.ndarray | Non
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """``vectors`` [n, C], L2-normalised; zero rows stay zero."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    """``vectors`` [n, C], L2-normalised in their type; zero rows stay zero."""
+    # In float16 neither the least length nor the squares of long vectors could be represented.
+    exact = np.promote_types(vectors.dtype, np.float32)
+    norms = np.linalg.norm(vectors.astype(exact, copy=False), axis=1, keepdims=True)
+    return (vectors / np.maximum(norms, 1e-12)).astype(vectors.dtype, copy=False)
 
 
 def mean_vectors(unit: np.ndarray, items: np.ndarray, lengths: np.ndarray, window: int) -> np.ndarray:

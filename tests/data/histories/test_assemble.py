@@ -16,10 +16,12 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.settings.histories import HistoriesSettings, LastEventsHistoriesSettings
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.core.times import from_micros
 from learn_spark.data.histories.assemble import Size, assemble
 from learn_spark.data.histories.events import indexed_events, usable_events
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
+FEWER_USERS = "quality.rules.user_histories.volume.least=0.5"
 Event = tuple[str, str, str, int, float]  # event_id, user_id, item_id, second, value
 
 
@@ -126,5 +128,19 @@ def test_the_stage_counts_every_event(
     assert table.agg(F.sum("n_events")).first()[0] == outcome.run.counts["rows_in"]  # type: ignore[index]
     assert {len(row.item_index) for row in table.collect()} == {8}
     assert outcome.run.counts["users_capped"] == table.where("n_events > 8").count() > 0
+    # Training users whose events are all from the split on have no row; nothing of them is read.
+    late = spark.read.format("delta").load(f"{settings.workspace}/tables/interactions")
+    cut = late.selectExpr("percentile_approx(unix_micros(event_time), 0.5)").collect()[0][0]
+    time = from_micros(cut).isoformat()
+    split = f"{{max_length: 8, protocol: time_split, split_time: '{time}', targets: 4, train_after_split: false}}"
+    (outcome,) = run(small_settings(f"histories={split}", "objective.history=4", FEWER_USERS), "histories")
+    used = outcome.run.counts["rows_in"]
+    assert 0 < used < ingest.counts["interactions"]
+    rows = spark.read.format("delta").load(f"{settings.workspace}/tables/user_histories")
+    assert rows.agg(F.sum("n_events")).collect()[0][0] == used
+    users = {row.user_id for row in rows.collect()}
+    firsts = late.groupBy("user_id").agg(F.min(F.unix_micros("event_time")).alias("first")).collect()
+    assert {row.user_id for row in firsts if row.first < cut} <= users
+    assert {row.user_id for row in firsts} - users
     with pytest.raises(LearnSparkError, match="no event is left"):
         run(small_settings("histories.as_of=1991-01-01"), "histories")
