@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
+from learn_spark.core.causes import cause_of
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 LARGEST_SHARE = 0.3
 # Merges add files; above this multiple, everything is rebuilt into few files.
 MOST_FILES = 4
+# Errors of deltalake where VACUUM removed files, or a clean-up of the log commits, that the feed needs. Any other may
+# not come again.
+_GONE = re.compile(r"Object at location .* not found|Invalid table version|No such file")
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,12 @@ def changed_users(context: StageContext) -> Changed | None:
     try:
         users = users_of_feed(context.path("interactions"), since, now)
     except Exception as error:
-        # The feed needs old files of the table, which VACUUM removes.
-        context.console.say(f"rebuilding all users, because the change feed cannot be read ({type(error).__name__})")
+        if not _GONE.search(str(error)):
+            raise LearnSparkError(
+                f"histories: the changes of interactions from version {since} to {now} cannot be read: "
+                f"{cause_of(error)}. Run histories again; --force rebuilds all users without them"
+            ) from error
+        context.console.say(f"rebuilding all users, because versions {since} to {now} of interactions are not all kept")
         return None
     if len(users) > LARGEST_SHARE * snapshot.rows:
         return None

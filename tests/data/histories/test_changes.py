@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
@@ -53,6 +55,36 @@ def test_late_events_rebuild_their_users_alone(
     (outcome,) = run(settings, "histories", force=True)
     assert outcome.run.counts["users_rebuilt"] == USERS + 1
     assert table(settings) == incremental
+
+
+def test_a_fault_of_reading_is_an_error_and_versions_that_are_gone_rebuild_all(
+    small_settings: Callable[..., Settings],
+    run: Callable[..., Any],
+    prepared: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    settings = small_settings()
+    prepared("ingest", "histories")
+    before = version(settings)
+    write_raw(tmp_path / "raw", events=[*event_lines(), "3\t1\t5\t700000000"])
+    run(settings, "ingest")
+    path = Workspace.open(settings.workspace).table("interactions")
+    added = Path(max(Snapshot.open(path).files, key=lambda file: Path(file).stat().st_mtime))
+    content = added.read_bytes()
+    added.write_bytes(content[:20])
+    with pytest.raises(LearnSparkError, match="changes of interactions from version") as raised:
+        run(settings, "histories")
+    assert added.name in str(raised.value)
+    assert version(settings) == before
+    added.write_bytes(content)
+    interactions = open_table(path)
+    interactions.optimize.compact()
+    interactions.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    assert not added.exists()
+    (outcome,) = run(settings, "histories")
+    assert outcome.run.counts["users_rebuilt"] == USERS
+    rows = {row["user_id"]: row for row in table(settings)}
+    assert rows["3"]["event_time"][0] == 700_000_000_000_000
 
 
 def test_a_user_without_usable_events_any_more_leaves(
