@@ -22,5 +22,5 @@ def test_every_command_that_prints_something_prints_json() -> None:
 
 def test_every_command_that_takes_locks_can_wait_for_them() -> None:
     locks = {stage.name for stage in all_stages()} | {"run", "check", "withdraw", "rollback", "restore"}
-    locks |= {"backfill", "retain", "forget-embeddings"}
+    locks |= {"backfill", "retain", "erase", "forget-embeddings"}
     assert {name for name, given in options().items() if "--wait" in given} == locks

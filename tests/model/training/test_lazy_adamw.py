@@ -84,7 +84,9 @@ def test_a_step_by_hand() -> None:
 def test_norms_of_sparse_and_dense_gradients_are_clipped_together() -> None:
     weights, table = nn.Parameter(torch.zeros(2)), nn.Embedding(4, 1, sparse=True)
     weights.grad = torch.tensor([3.0, 0.0])
-    table.weight.grad = torch.sparse_coo_tensor([[2, 2]], torch.tensor([[1.0], [3.0]]), (4, 1)).coalesce()
+    table.weight.grad = torch.sparse_coo_tensor(
+        [[2, 2]], torch.tensor([[1.0], [3.0]]), (4, 1), check_invariants=True
+    ).coalesce()
     clip_gradients([weights, table.weight], 1.0)
     assert weights.grad.tolist() == pytest.approx([0.6, 0.0], rel=1e-5)
     assert table.weight.grad.to_dense().ravel().tolist() == pytest.approx([0, 0, 0.8, 0], rel=1e-5)
