@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from learn_spark.core.settings.training import EvaluationSettings
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables.snapshot import Snapshot
-from learn_spark.data.splits.ranked import ranked_rows, ranked_users, target_days
+from learn_spark.data.splits.ranked import ranked_parts, ranked_rows, ranked_users, target_days
 from learn_spark.data.splits.sample import UserSample
 from learn_spark.data.splits.split import SplitName, training_events
 from learn_spark.data.splits.training_view import TrainingView, Until
@@ -113,24 +113,28 @@ class Ranking:
         settings = context.settings.evaluation
         training = None
         if model.reranker is not None and settings.reranker:
-            parts = TrainingView(histories).user_parts(model.reranker.pair_users, until=task.until)
-            training = map(training_events, parts)
+            counted = TrainingView(histories).user_parts(model.reranker.pair_users, until=task.until)
+            training = map(training_events, counted)
         inputs = ContenderInputs.of(model, task.statistics, self._unit, training, cross_fitted=task.cross_fitted)
         contenders = inputs.contenders(model, cross_fitted=task.cross_fitted)
         listed = task.sample if task.users <= LIST_USERS else ranked_users(histories, task.name, LIST_USERS)[1]
         plan = RankingPlan(task.name, settings.mask_history, max(settings.ks), listed)
+        parts: Iterable[pa.Table] = ranked_parts(histories, task.name, task.sample)
+        if isinstance(self._rows, LocalRows):
+            rows = ranked_rows(histories, task.name, task.sample, task.until)
+            parts = [rows]
         measuring = MeasuringPlan(
             context.run_id,
             task.name,
             {contender.method: contender.model_id for contender in contenders},
-            Quarters.of(target_days(histories, task.name, task.sample)),
+            Quarters.of(target_days(parts, task.name)),
             settings.ks,
             settings.bootstrap_samples,
             model.manifest.seed,
         )
         catalogue = CatalogueFacts(ItemSlices.of(task.statistics.trained, task.statistics.counts), self._item_ids)
         if isinstance(self._rows, LocalRows):
-            measured, rows = nothing_measured(measuring), ranked_rows(histories, task.name, task.sample, task.until)
+            measured = nothing_measured(measuring)
             with context.console.bar(f"{task.name} split", len(contenders) * task.users, "users") as bar:
                 blocks = rank_blocks(rows, task.users, plan, contenders, bar.advance)
                 self._rows.add(measure(blocks, measuring, catalogue, measured))

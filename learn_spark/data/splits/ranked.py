@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -44,27 +44,21 @@ def ranked_rows(histories: Snapshot, split: SplitName, sample: UserSample, until
     Besides them, PART_ROWS rows are in memory at a time. ``until`` validation_length: validation events count as
     training events.
     """
-    rows = [
-        sample.rows(with_target(pa.Table.from_batches([batch]), split))
-        for batch in histories.batches(COLUMNS, PART_ROWS)
-    ]
+    rows = list(ranked_parts(histories, split, sample))
     chosen = pa.concat_tables(rows) if rows else contract("user_histories").arrow_schema().empty_table()
     return chosen if until == "train_length" else with_validation(chosen)
 
 
-def target_days(histories: Snapshot, split: SplitName, sample: UserSample) -> Counter[int]:
-    """The number of targets of the users of ``sample`` by whole days (UTC) since 1970-01-01.
+def ranked_parts(histories: Snapshot, split: SplitName, sample: UserSample) -> Iterator[pa.Table]:
+    """The rows of the users of ``sample`` with a target on ``split``; PART_ROWS rows are in memory at a time."""
+    for batch in histories.batches(COLUMNS, PART_ROWS):
+        yield sample.rows(with_target(pa.Table.from_batches([batch]), split))
 
-    PART_ROWS rows are in memory at a time.
-    """
+
+def target_days(parts: Iterable[pa.Table], split: SplitName) -> Counter[int]:
+    """The number of targets in the rows of ``parts`` by whole days (UTC) since 1970-01-01."""
     days: Counter[int] = Counter()
-    columns = ["user_id", "chunk", *LENGTHS[split], "item_index", "event_time"]
-    for batch in histories.batches(columns, PART_ROWS):
-        part = sample.rows(with_target(pa.Table.from_batches([batch]), split))
-        days.update(dict(zip(*_counted(target_times(part, split) // DAY), strict=True)))
+    for part in parts:
+        distinct, counts = np.unique(target_times(part, split) // DAY, return_counts=True)
+        days.update(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
     return days
-
-
-def _counted(values: np.ndarray) -> tuple[list[int], list[int]]:
-    distinct, counts = np.unique(values, return_counts=True)
-    return distinct.tolist(), counts.tolist()
