@@ -1,4 +1,4 @@
-"""Cohorts of exposures, by the events of the item, or user, before the as-of time of the release that was read."""
+"""Events of an exposure's item and user before the as-of time of the release that it read, and cohorts by them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from learn_spark.ads.inputs.counts import KEYS
 from learn_spark.core.settings.ads import CohortsSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-KEYS = {"item": "item_id", "user": "user_id"}
 
+def with_events(frame: DataFrame, interactions: DataFrame, moments: np.ndarray, first: int) -> DataFrame:
+    """``frame`` with ``item_events`` and ``user_events``, the numbers of events of the item, and of the user.
 
-def with_cohorts(
-    test: DataFrame, interactions: DataFrame, moments: np.ndarray, first: int, settings: CohortsSettings
-) -> DataFrame:
-    """``test`` with ``item_cohort`` and ``user_cohort``, places in COHORTS (ads/cohorts.py).
-
-    A cohort depends on the events of the item (user) strictly before the as-of time of the exposure's ``release``,
-    which is one of ``moments`` [R]; without a release (-1), before ``first``. All are microseconds since 1970.
+    Events count that are strictly before the as-of time of the exposure's ``release``, which is one of ``moments`` [R];
+    without a release (-1), before ``first``. All are microseconds since 1970.
     """
     from pyspark.sql import functions as F
 
@@ -28,14 +25,24 @@ def with_cohorts(
     ascending = sorted(set(every))
     of_release = F.array(*[F.lit(ascending.index(moment)) for moment in every])
     at = F.when(F.col("release") < 0, len(moments)).otherwise(F.col("release"))
-    test = test.withColumn("_moment", F.get(of_release, at))
+    frame = frame.withColumn("_moment", F.get(of_release, at))
     for kind, key in KEYS.items():
-        events = events_before(interactions, test.select(key, "_moment"), key, ascending)
-        low, high = getattr(settings, kind)
+        events = events_before(interactions, frame.select(key, "_moment"), key, ascending)
         number = F.coalesce("_events", F.lit(0))
+        frame = frame.join(events, [key, "_moment"], "left").withColumn(f"{kind}_events", number).drop("_events")
+    return frame.drop("_moment")
+
+
+def with_cohorts(test: DataFrame, settings: CohortsSettings) -> DataFrame:
+    """``test`` with ``item_cohort`` and ``user_cohort``, places in COHORTS (ads/cohorts.py), by ``with_events``."""
+    from pyspark.sql import functions as F
+
+    for kind in KEYS:
+        low, high = getattr(settings, kind)
+        number = F.col(f"{kind}_events")
         cohort = F.when(number < low, 0).when(number < high, 1).otherwise(2).cast("tinyint")
-        test = test.join(events, [key, "_moment"], "left").withColumn(f"{kind}_cohort", cohort).drop("_events")
-    return test.drop("_moment")
+        test = test.withColumn(f"{kind}_cohort", cohort)
+    return test
 
 
 def events_before(interactions: DataFrame, asked: DataFrame, key: str, moments: list[int]) -> DataFrame:

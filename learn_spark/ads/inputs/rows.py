@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from learn_spark.ads.inputs.cohorts import with_cohorts
+from learn_spark.ads.inputs.cohorts import with_cohorts, with_events
+from learn_spark.ads.inputs.counts import COUNTS, EVENTS
 from learn_spark.ads.inputs.numbering import write_in_order, write_numbered
 from learn_spark.ads.inputs.shown import Shown
 from learn_spark.ads.inputs.vectors import MASKED, VectorFiles, check_releases, moments_of, with_release, with_vectors
@@ -19,7 +20,7 @@ from learn_spark.features.ledger import LedgerRow
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-NUMBERS = ("time", "label", "weight", "user_row", "item_row")  # of every part, beside row_0, row_1, ...
+NUMBERS = ("time", "label", "weight", "user_row", "item_row", *COUNTS)  # of every part, beside row_0, row_1, ...
 OF_TEST = ("event_id", "user_id", "item_id", "release", "user", "item", "item_cohort", "user_cohort")
 
 
@@ -78,13 +79,16 @@ def write_rows(
         frame, vectors = with_vectors(frame, workspace, releases, folder / "vectors", small=small)
     else:
         frame = frame.withColumns({name: F.lit(MASKED).cast("long") for name in ("user_row", "item_row")})
+    first = frame.where(parts["test"]).agg(F.min("time")).collect()[0][0]
+    frame = with_events(frame, interactions, moments_of(releases), first)
+    # Rankers read the events that a release counts, as they read its vectors: none without a release.
+    read = {name: F.when(F.col("release") < 0, 0).otherwise(F.col(name)).alias(name) for name in EVENTS}
     written, counts = {}, {"user": 0, "item": 0}
     columns = [*NUMBERS, *(f"row_{number}" for number in range(len(vocabularies)))]
     for name, condition in parts.items():
         rows, kept = frame.where(condition), [*columns, "event_id"]
         if name == "test":
-            first = rows.agg(F.min("time")).collect()[0][0]
-            rows = with_cohorts(rows, interactions, moments_of(releases), first, settings.cohorts)
+            rows = with_cohorts(rows, settings.cohorts)
             for kind in counts:
                 key = f"{kind}_id"
                 every = frame.where(condition).select(key).distinct()
@@ -92,5 +96,6 @@ def write_rows(
                 rows = rows.join(numbered.withColumnRenamed("number", kind), key)
             kept = [*columns, *OF_TEST]
         written[name] = folder / name
-        write_in_order(rows.select(*kept), ["time", "event_id"], written[name], small=small)
+        rows = rows.select(*(read.get(column, column) for column in kept))
+        write_in_order(rows, ["time", "event_id"], written[name], small=small)
     return RowFiles(written, len(vocabularies), vectors, releases, counts["user"], counts["item"])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from learn_spark.ads.inputs.counts import with_running_counts
 from learn_spark.core.errors import LearnSparkError
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ COLUMN_FIELDS = ("user_id", "item_id", "position")
 
 @dataclass(frozen=True)
 class Shown:
-    """``frame``: event_id, user_id, item_id, event_time, time (microseconds since 1970), label, weight, and each of
-    ``fields`` as text in ``column(field)``. ``rows`` are shown, ``others`` not; ``first`` and ``last`` are times.
+    """``frame``: event_id, user_id, item_id, event_time, time (microseconds since 1970), label, weight, each of
+    ``fields`` as text in ``column(field)``, and running counts (RUNNING). ``rows`` are shown, ``others`` not; ``first``
+    and ``last`` are times.
     """
 
     frame: DataFrame
@@ -32,10 +34,13 @@ class Shown:
         return f"field_{self.fields.index(field)}"
 
 
-def shown_exposures(exposures: DataFrame, table: str, context: Sequence[str], since: int | None = None) -> Shown:
+def shown_exposures(
+    exposures: DataFrame, table: str, context: Sequence[str], since: int | None = None, lag_hours: float | None = None
+) -> Shown:
     """The exposures at or after ``since`` (microseconds since 1970) of the ``exposures``; ``table`` is their name.
 
-    A row of weight 0 was not shown and is no exposure. Raises LearnSparkError if there is no exposure, or if no
+    A row of weight 0 was not shown and is no exposure. Running counts are of all exposures, also of those from before
+    ``since``, by ``with_running_counts`` with ``lag_hours``. Raises LearnSparkError if there is no exposure, or if no
     exposure has one of the ``context`` keys.
     """
     from pyspark.sql import functions as F
@@ -66,7 +71,7 @@ def shown_exposures(exposures: DataFrame, table: str, context: Sequence[str], si
             f"rank_ads: none of {others:,} rows of {table} is an exposure (weight above 0)"
             + ("" if since is None else " at or after the start (ranking.since, or where the test began)")
         )
-    shown = rows.where(kept)
+    shown = with_running_counts(rows.where("weight > 0"), lag_hours).where(kept)
     if missing := [key for key in context if not counted[f"n{fields.index(key)}"]]:
         keys = sorted(row[0] for row in shown.select(F.explode(F.map_keys("context"))).distinct().collect())
         raise LearnSparkError(

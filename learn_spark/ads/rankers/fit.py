@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from learn_spark.ads.rankers.inputs import Inputs, InputSource, shuffled, windows
 from learn_spark.ads.rankers.metrics import log_losses
 from learn_spark.ads.rankers.network import Batch, Network, Shape
+from learn_spark.ads.rankers.statistics import statistics_of
 from learn_spark.core.console import Bar
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.ads import RankingSettings
@@ -41,6 +42,8 @@ def shape_of(variant: str, sizes: list[int], dims: int, settings: RankingSetting
         cross_layers=settings.cross_layers,
         cross_rank=settings.cross_rank,
         adaptor_dim=settings.adaptor_dim,
+        counts=settings.counts,
+        gate=settings.id_gate,
     )
 
 
@@ -62,12 +65,12 @@ def train_network(
     """
     torch.manual_seed(seed)
     network = Network(shape)
-    network.fit_scales(train)
+    statistics = statistics_of(train)
+    network.fit_scales(train, statistics)
     optimizer = torch.optim.Adam(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
     order = np.random.default_rng(seed)
-    mean_weight = sum(float(each.weight.sum(dtype=np.float64)) for each in windows(train)) / len(train)
     epochs: list[Epoch] = []
     best = copy.deepcopy(network.state_dict())
     for number in range(1, settings.epochs + 1):
@@ -77,7 +80,7 @@ def train_network(
             for start in range(0, len(window), settings.batch_size):
                 at = slice(start, start + settings.batch_size)
                 label = torch.from_numpy(window.label[at])
-                weight = torch.from_numpy(window.weight[at] / mean_weight)
+                weight = torch.from_numpy(window.weight[at] / statistics.mean_weight)
                 logits, auxiliary = network(Batch.of(window, at))
                 loss = F.binary_cross_entropy_with_logits(logits, label, weight=weight)
                 total += loss.item() * len(label)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from learn_spark.ads.inputs.counts import COUNTS
 from learn_spark.ads.inputs.numbering import batches
 from learn_spark.ads.inputs.rows import RowFiles
 from learn_spark.ads.inputs.vectors import VectorFiles
@@ -43,6 +44,7 @@ class InputFile:
             self.vectors,
             records["label"].copy(),
             records["weight"].copy(),
+            records["counts"].copy(),
         )
 
 
@@ -57,6 +59,7 @@ def input_file(part: str, files: RowFiles, vectors: np.ndarray, path: Path) -> I
                 records[name] = batch[column]
             for name in ("time", "label", "weight"):
                 records[name] = batch[name]
+            records["counts"] = counts_of(batch)
             file.write(records.tobytes())
             count += len(records)
     return InputFile(path, count, files.fields, vectors)
@@ -72,7 +75,13 @@ def inputs_of(batch: pa.RecordBatch, fields: int, vectors: np.ndarray) -> Inputs
         vectors,
         np.asarray(batch["label"]).astype(np.float32),
         np.asarray(batch["weight"]).astype(np.float32),
+        counts_of(batch),
     )
+
+
+def counts_of(batch: pa.RecordBatch) -> np.ndarray:
+    """COUNTS of the rows, [n, 6] float32."""
+    return np.stack([np.asarray(batch[name]) for name in COUNTS], axis=1).astype(np.float32)
 
 
 def field_rows(batch: pa.RecordBatch, fields: int) -> np.ndarray:
@@ -109,5 +118,6 @@ def _record(fields: int) -> np.dtype[np.void]:
             ("label", np.float32),
             ("weight", np.float32),
             ("rows", np.int32, (fields,)),
+            ("counts", np.float32, (len(COUNTS),)),
         ]
     )

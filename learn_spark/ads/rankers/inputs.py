@@ -23,7 +23,7 @@ SCALED_BYTES = 1 << 25  # of vectors in memory at once
 class Inputs:
     """``rows`` [n, F] int32: the embedding row of each field; ``cyclic_time`` [n, 4] float32: hour and weekday, each as
     a point on a circle; ``user``, ``item`` [n]: rows of ``vectors`` [1 + R, D], MASKED for none; ``label``,
-    ``weight`` [n] float32.
+    ``weight`` [n] float32; ``counts`` [n, 6] float32: COUNTS (inputs/counts.py).
     """
 
     rows: np.ndarray
@@ -33,6 +33,7 @@ class Inputs:
     vectors: np.ndarray
     label: np.ndarray
     weight: np.ndarray
+    counts: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,6 +48,7 @@ class Inputs:
             self.vectors,
             self.label[at],
             self.weight[at],
+            self.counts[at],
         )
 
     def read(self, start: int, stop: int) -> Inputs:
@@ -122,8 +124,9 @@ def joined(parts: list[Inputs]) -> Inputs:
         return parts[0]
     columns = ("rows", "cyclic_time", "user", "item")
     rows, cyclic, user, item = (np.concatenate([getattr(part, name) for part in parts]) for name in columns)
-    label, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "weight"))
-    return Inputs(rows, cyclic, user, item, parts[0].vectors, label, weight)
+    names = ("label", "weight", "counts")
+    label, weight, counts = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    return Inputs(rows, cyclic, user, item, parts[0].vectors, label, weight, counts)
 
 
 def used_vectors(source: InputSource) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learn_spark.ads.rankers.inputs import CYCLIC_TIME_DIMS, Inputs, InputSource, used_vectors, vector_blocks
+from learn_spark.ads.rankers.count_features import COUNT_DIMS, CountScaler
+from learn_spark.ads.rankers.inputs import CYCLIC_TIME_DIMS, Inputs, InputSource, used_vectors, vector_blocks, windows
+from learn_spark.ads.rankers.statistics import TrainingStatistics
 
 INITIAL_STD = 0.01
 
@@ -20,7 +22,8 @@ class Shape:
     """Everything that a network is built from.
 
     ``sizes`` [F] rows of the fields' embedding tables; ``dims`` D of a released vector, for ``variant`` learn and
-    learn-adaptor.
+    learn-adaptor. ``counts``: whether it reads running counts. ``gate``: training exposures of an id whose embedding
+    counts half; 0: all count in full.
     """
 
     variant: str
@@ -32,6 +35,8 @@ class Shape:
     cross_layers: int
     cross_rank: int | None
     adaptor_dim: int
+    counts: bool = True
+    gate: float = 0.0
 
     @staticmethod
     def of_dict(shape: dict[str, object]) -> Shape:
@@ -45,10 +50,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Batch:
-    """``rows`` [B, F], ``cyclic_time`` [B, 4], ``user`` and ``item`` [B, D], ``has_vector`` [B, 2]: see ``Inputs``."""
+    """``rows`` [B, F], ``cyclic_time`` [B, 4], ``counts`` [B, 6], ``user`` and ``item`` [B, D], ``has_vector`` [B, 2]:
+    see ``Inputs``.
+    """
 
     rows: Tensor
     cyclic_time: Tensor
+    counts: Tensor
     user: Tensor
     item: Tensor
     has_vector: Tensor
@@ -56,7 +64,7 @@ class Batch:
     @staticmethod
     def of(inputs: Inputs, at: slice | np.ndarray) -> Batch:
         """The exposures ``at``, with their released vectors gathered."""
-        narrow = (inputs.rows[at], inputs.cyclic_time[at])
+        narrow = (inputs.rows[at], inputs.cyclic_time[at], inputs.counts[at])
         return Batch(*map(torch.from_numpy, (*narrow, *inputs.wide(at))))
 
 
@@ -75,6 +83,35 @@ class Cross(nn.Module):
         """The next x."""
         crossed: Tensor = x0 * self.outer(self.inner(x)) + x
         return crossed
+
+
+class GatedEmbedding(nn.Module):
+    """An embedding of each of ``size`` rows, times n / (n + ``gate``) for a row of n training exposures.
+
+    An id that training did not have gives nothing; null, as any value, counts its exposures. With ``gate`` 0 every row
+    counts in full.
+    """
+
+    factors: Tensor
+
+    def __init__(self, size: int, width: int, gate: float) -> None:
+        super().__init__()
+        self.table = nn.Embedding(size, width)
+        nn.init.normal_(self.table.weight, std=INITIAL_STD)
+        self.gate = gate
+        self.register_buffer("factors", torch.ones(size))
+
+    def fit(self, frequencies: np.ndarray) -> None:
+        """Set the factors by the number of training exposures of the first rows; the others have none."""
+        if self.gate:
+            n = torch.zeros(len(self.factors), dtype=torch.float64)
+            n[: len(frequencies)] = torch.from_numpy(frequencies).double()
+            self.factors.copy_(n / (n + self.gate))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The embeddings [B, width] of ``rows`` [B]."""
+        embedded: Tensor = self.table(rows)
+        return embedded * self.factors[rows.long(), None]
 
 
 class VectorScaler(nn.Module):
@@ -131,8 +168,9 @@ class Adaptor(nn.Module):
 
 
 class Network(nn.Module):
-    """Logits of conversion. base: embeddings of the fields and the time; learn: also both released vectors and their
-    dot product; learn-adaptor: [adapted, user, item] beside the rest. Whether a vector exists is always an input too.
+    """Logits of conversion. base: embeddings of the fields, the time and running counts; learn: also both released
+    vectors and their dot product; learn-adaptor: [adapted, user, item] beside the rest. Whether a vector exists is
+    always an input too.
 
     mlp: an MLP over all of it. dcn_v2: cross layers beside the MLP, both into one linear layer (its parallel form).
     """
@@ -140,11 +178,12 @@ class Network(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        tables = [nn.Embedding(size, shape.id_dim) for size in shape.sizes]
-        for table in tables:
-            nn.init.normal_(table.weight, std=INITIAL_STD)
-        self.embeddings = nn.ModuleList(tables)
+        self.embeddings = nn.ModuleList(GatedEmbedding(size, shape.id_dim, shape.gate) for size in shape.sizes)
         width = len(shape.sizes) * shape.id_dim + CYCLIC_TIME_DIMS
+        self.counts: CountScaler | None = None
+        if shape.counts:
+            self.counts = CountScaler()
+            width += COUNT_DIMS
         if shape.variant != "base":
             self.user, self.item = VectorScaler(shape.dims), VectorScaler(shape.dims)
             width += 2 * shape.dims + 2
@@ -159,8 +198,12 @@ class Network(nn.Module):
         self.deep = _mlp(width, shape.hidden)
         self.out = nn.Linear(shape.hidden[-1] + (width if layers else 0), 1)
 
-    def fit_scales(self, source: InputSource) -> None:
-        """Fit the scaling of released vectors to those of the training exposures."""
+    def fit_scales(self, source: InputSource, statistics: TrainingStatistics) -> None:
+        """Fit gates and the scaling of counts and released vectors to the training exposures and their statistics."""
+        for embedding, frequencies in zip(self.embeddings, statistics.frequencies, strict=True):
+            embedding.fit(frequencies)  # type: ignore[operator]
+        if self.counts is not None:
+            self.counts.fit(statistics.rate, lambda: (torch.from_numpy(each.counts) for each in windows(source)))
         if self.shape.variant != "base":
             for standard, used in zip((self.user, self.item), used_vectors(source), strict=True):
                 standard.fit_blocks(partial(vector_blocks, source.vectors, used))
@@ -169,6 +212,8 @@ class Network(nn.Module):
         """(logits [B], the adaptor's logits [B]; None without an adaptor)."""
         parts = [table(x.rows[:, at]) for at, table in enumerate(self.embeddings)]
         parts.append(x.cyclic_time)
+        if self.counts is not None:
+            parts.append(self.counts(x.counts))
         auxiliary = None
         if self.shape.variant != "base":
             user, item = self.user(x.user, x.has_vector[:, 0]), self.item(x.item, x.has_vector[:, 1])

@@ -86,7 +86,8 @@ def run(context: StageContext) -> StageResult:
 
 def _train(context: StageContext, folder: Path) -> ScoringTask:
     settings, small = context.settings.ranking, context.snapshot("exposures").is_small
-    shown = shown_exposures(context.read("exposures"), _name(context), settings.context)
+    lag_hours = settings.outcome_lag_hours if settings.counts else None
+    shown = shown_exposures(context.read("exposures"), _name(context), settings.context, lag_hours=lag_hours)
     split = split_by_time(shown.frame, shown.rows, shown.first, shown.last, settings)
     sizes = sizes_of(shown.frame, shown.rows, split)
     parts = split.conditions()
@@ -121,7 +122,7 @@ def _train(context: StageContext, folder: Path) -> ScoringTask:
     # check_releases refuses releases of more than one tower.
     model_id = files.model_ids[0] if with_features else None
     buckets = settings.buckets if settings.ids == "hashed" else None
-    rankings = Rankings(rankers, vocabularies, settings.context, buckets, split, model_id)
+    rankings = Rankings(rankers, vocabularies, settings.context, buckets, split, model_id, lag_hours)
     digest = save_rankings(context.workspace, context.run_id, rankings, context.settings)
     counts = {**sizes, "not_ranked": shown.others}
     note = (
@@ -136,7 +137,7 @@ def _load(context: StageContext, folder: Path) -> ScoringTask:
     run_id, _ = saved_by(context.workspace, settings.ranker)
     rankings = load_rankings(context.workspace, run_id, settings.variants, settings.seeds)
     since = _since(settings, rankings.split)
-    shown = shown_exposures(context.read("exposures"), _name(context), rankings.context, since)
+    shown = shown_exposures(context.read("exposures"), _name(context), rankings.context, since, rankings.lag_hours)
     with_features = any(ranker.reads_features for ranker in rankings.rankers)
     files = write_rows(
         shown,
@@ -194,9 +195,9 @@ def _fit(
     label = f"{variant}, seed {seed}"
     if variant.startswith("gbdt"):
         with context.console.bar(label, settings.trees.rounds, "rounds") as bar:
-            text, rounds = train_trees(variant, train, validation, settings, seed, bar)
+            trees, rounds = train_trees(variant, train, validation, settings, seed, bar)
         context.console.say(f"{label}: {rounds} rounds chosen by validation")
-        return Ranker(variant, TREES, seed, {"rounds": rounds}, trees=text)
+        return Ranker(variant, TREES, seed, {"rounds": rounds}, trees=trees)
     shape = shape_of(variant, [v.size for v in vocabularies.values()], train.vectors.shape[1], settings)
     with context.console.bar(label, settings.epochs * len(train), "exposures") as bar:
         network, epochs = train_network(shape, train, validation, settings, seed, bar)

@@ -1,7 +1,7 @@
 """Trained rankers on disk, without pickle: rankings/<run_id>/ has files shared by all rankers, and a folder for each.
 
 manifest.json: fields, split, the releases' tower; vocabularies.parquet; <variant>-<seed>/ with manifest.json and
-model.safetensors (networks) or model.txt (LightGBM's own text).
+model.safetensors (networks) or model.txt (LightGBM's own text) with frequencies.safetensors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load, save_file
 
 from learn_spark.ads.inputs.split import Split
@@ -21,7 +23,7 @@ from learn_spark.ads.inputs.vocabulary import Vocabulary, read_vocabularies, wri
 from learn_spark.ads.rankers.fit import score_network
 from learn_spark.ads.rankers.inputs import Inputs
 from learn_spark.ads.rankers.network import Network, Shape
-from learn_spark.ads.rankers.trees import score_trees
+from learn_spark.ads.rankers.trees import TreeInputs, Trees, score_trees
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.storage.files import give_usual_mode
@@ -30,9 +32,9 @@ from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
 
-FORMAT = 2
+FORMAT = 3
 FOLDER, MANIFEST, VOCABULARIES = "rankings", "manifest.json", "vocabularies.parquet"
-WEIGHTS, TREES = "model.safetensors", "model.txt"
+WEIGHTS, TREES, FREQUENCIES = "model.safetensors", "model.txt", "frequencies.safetensors"
 WITH_FEATURES = frozenset({"learn", "learn-adaptor", "gbdt-learn"})
 
 
@@ -42,14 +44,14 @@ class RankerError(LearnSparkError):
 
 @dataclass(frozen=True)
 class Ranker:
-    """One trained model: ``network``, or the text of ``trees``. ``training`` is the course of its training."""
+    """One trained model: ``network``, or ``trees``. ``training`` is the course of its training."""
 
     variant: str
     model: str
     seed: int
     training: Mapping[str, Any]
     network: Network | None = None
-    trees: str | None = None
+    trees: Trees | None = None
 
     @property
     def name(self) -> str:
@@ -71,18 +73,22 @@ class Ranker:
         if self.network is not None:
             return score_network(self.network, inputs)
         assert self.trees is not None
-        return score_trees(self.trees, self.variant, inputs)
+        return score_trees(self.trees, inputs)
 
     def _content(self) -> bytes:
         if self.trees is not None:
-            return self.trees.encode()
+            frequencies = sorted(self.trees.inputs.frequencies.items())
+            return self.trees.text.encode() + b"".join(seen.tobytes() for _, seen in frequencies)
         assert self.network is not None
         state = sorted(self.network.state_dict().items())
         return b"".join(name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in state)
 
     def _text(self) -> str:
         shape = None if self.network is None else self.network.shape.to_dict()
-        identity = {"variant": self.variant, "model": self.model, "seed": self.seed, "shape": shape}
+        identity: dict[str, Any] = {"variant": self.variant, "model": self.model, "seed": self.seed, "shape": shape}
+        if self.trees is not None:
+            made = self.trees.inputs
+            identity["trees"] = {"rate": made.rate, "without": list(made.without), "features": made.with_features}
         return json.dumps({**identity, "training": dict(self.training)}, indent=1, sort_keys=True)
 
     def write(self, folder: Path) -> None:
@@ -92,7 +98,9 @@ class Ranker:
             save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, folder / WEIGHTS)
             give_usual_mode(folder / WEIGHTS)
         elif self.trees is not None:
-            (folder / TREES).write_text(self.trees, encoding="utf-8")
+            (folder / TREES).write_text(self.trees.text, encoding="utf-8")
+            save_arrays({str(n): seen for n, seen in self.trees.inputs.frequencies.items()}, folder / FREQUENCIES)
+            give_usual_mode(folder / FREQUENCIES)
         manifest = {"ranker_id": self.ranker_id, **json.loads(self._text())}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
 
@@ -103,7 +111,10 @@ class Ranker:
         network, trees = None, None
         try:
             if manifest["shape"] is None:
-                trees = (folder / TREES).read_text()
+                frequencies = {int(n): seen for n, seen in load_arrays((folder / FREQUENCIES).read_bytes()).items()}
+                made = manifest["trees"]
+                inputs = TreeInputs(made["features"], made["rate"], frequencies, tuple(made["without"]))
+                trees = Trees((folder / TREES).read_text(), inputs)
             else:
                 network = Network(Shape.of_dict(manifest["shape"]))
                 network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
@@ -124,7 +135,8 @@ class Rankings:
     """The rankers of one training run, with what all of them share.
 
     ``vocabularies`` by field, in order; the ``context`` keys among the fields; ``buckets`` of hashed ids (None: looked
-    up); the ``split`` by time; ``model_id`` of the tower whose vectors they read (None: they read none).
+    up); the ``split`` by time; ``model_id`` of the tower whose vectors they read (None: they read none);
+    ``lag_hours`` of their running counts (None: they read none).
     """
 
     rankers: Sequence[Ranker]
@@ -133,6 +145,7 @@ class Rankings:
     buckets: int | None
     split: Split
     model_id: str | None
+    lag_hours: float | None
 
 
 def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, settings: Settings) -> str:
@@ -151,6 +164,7 @@ def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, setting
             "validation_from": rankings.split.validation_from,
             "test_from": rankings.split.test_from,
             "model_id": rankings.model_id,
+            "lag_hours": rankings.lag_hours,
             "rankers": {ranker.name: ranker.ranker_id for ranker in rankings.rankers},
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
@@ -183,7 +197,8 @@ def load_rankings(workspace: Workspace, run_id: str, variants: Sequence[str], se
     vocabularies = read_vocabularies(folder / VOCABULARIES, manifest["fields"], manifest["buckets"])
     split = Split(manifest["validation_from"], manifest["test_from"])
     rankers = [Ranker.read(folder / name) for name in names]
-    return Rankings(rankers, vocabularies, manifest["context"], manifest["buckets"], split, manifest["model_id"])
+    shared = (manifest[name] for name in ("model_id", "lag_hours"))
+    return Rankings(rankers, vocabularies, manifest["context"], manifest["buckets"], split, *shared)
 
 
 def saved_by(workspace: Workspace, run_id: str | None) -> tuple[str, str]:

@@ -2,17 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
 import numpy as np
+import torch
 
+from learn_spark.ads.inputs.vocabulary import FIRST
+from learn_spark.ads.rankers.count_features import count_features
 from learn_spark.ads.rankers.inputs import Inputs, InputSource, sampled
+from learn_spark.ads.rankers.statistics import statistics_of
 from learn_spark.core.console import Bar
 from learn_spark.core.settings.ads import RankingSettings
 
 SCORED_ROWS = 65_536
+IDS = 2  # the first fields are user_id and item_id, of which the running counts are
+
+
+@dataclass(frozen=True)
+class Trees:
+    """LightGBM's ``text``, and how its inputs are made: see ``TreeInputs``."""
+
+    text: str
+    inputs: TreeInputs
+
+
+@dataclass(frozen=True)
+class TreeInputs:
+    """Which numbers of an exposure trees read.
+
+    ``rate``: of the training exposures, for running counts; None: they read no counts. ``frequencies`` by field, for
+    fields of too many values to be categories: the number of training exposures of each embedding row, read in place
+    of the row. A field in ``without`` is not read, because its running counts are.
+    """
+
+    with_features: bool
+    rate: float | None
+    frequencies: Mapping[int, np.ndarray]
+    without: tuple[int, ...]
+
+    @staticmethod
+    def of(variant: str, train: InputSource, settings: RankingSettings) -> TreeInputs:
+        """The inputs of a variant by the settings, from all training exposures."""
+        statistics = statistics_of(train)
+        most = settings.trees.categories + FIRST
+        wide = {n: each for n, each in enumerate(statistics.frequencies) if len(each) > most}
+        without = tuple(n for n in wide if settings.counts and n < IDS)
+        frequencies = {n: each for n, each in wide.items() if n not in without}
+        rate = statistics.rate if settings.counts else None
+        return TreeInputs(variant == "gbdt-learn", rate, frequencies, without)
+
+    def categories(self, fields: int) -> list[int]:
+        """The columns that are categories, of exposures of so many fields."""
+        read = [n for n in range(fields) if n not in self.without]
+        return [column for column, n in enumerate(read) if n not in self.frequencies]
+
+    def of_rows(self, inputs: Inputs, rows: slice | np.ndarray) -> np.ndarray:
+        """The numbers [n, columns] float64 of the exposures ``rows``."""
+        parts: list[np.ndarray] = []
+        for n in range(inputs.rows.shape[1]):
+            values = inputs.rows[rows, n]
+            if n in self.frequencies:
+                seen = np.append(self.frequencies[n], 0)  # the last: of rows that training did not have
+                values = np.log1p(seen[np.minimum(values, len(seen) - 1)])
+            if n not in self.without:
+                parts.append(values[:, None])
+        parts.append(inputs.cyclic_time[rows])
+        if self.rate is not None:
+            parts.append(count_features(torch.from_numpy(inputs.counts[rows]), self.rate).numpy())
+        if self.with_features:
+            user, item, has_vector = inputs.wide(rows)
+            # NaN: LightGBM splits on whether a number is missing.
+            user, item = (np.where(has_vector[:, [n]] > 0, vectors, np.nan) for n, vectors in enumerate((user, item)))
+            parts += [user, item, (user * item).sum(axis=1, keepdims=True)]
+        return np.concatenate(parts, axis=1, dtype=np.float64)
 
 
 class _Rows(lightgbm.Sequence):
@@ -20,8 +85,8 @@ class _Rows(lightgbm.Sequence):
 
     batch_size = 16_384
 
-    def __init__(self, inputs: Inputs, with_features: bool) -> None:
-        self._inputs, self._with_features = inputs, with_features
+    def __init__(self, inputs: Inputs, made: TreeInputs) -> None:
+        self._inputs, self._made = inputs, made
 
     def __len__(self) -> int:
         return len(self._inputs)
@@ -29,14 +94,7 @@ class _Rows(lightgbm.Sequence):
     def __getitem__(self, at: Any) -> np.ndarray:
         one = np.isscalar(at)
         rows = np.array([at]) if one else at if isinstance(at, slice) else np.asarray(at)
-        inputs = self._inputs
-        parts: list[np.ndarray] = [inputs.rows[rows], inputs.cyclic_time[rows]]
-        if self._with_features:
-            user, item, has_vector = inputs.wide(rows)
-            # NaN: LightGBM splits on whether a number is missing.
-            user, item = (np.where(has_vector[:, [n]] > 0, vectors, np.nan) for n, vectors in enumerate((user, item)))
-            parts += [user, item, (user * item).sum(axis=1, keepdims=True)]
-        wide = np.concatenate(parts, axis=1, dtype=np.float64)
+        wide = self._made.of_rows(self._inputs, rows)
         return wide[0] if one else wide
 
 
@@ -47,16 +105,16 @@ def train_trees(
     settings: RankingSettings,
     seed: int,
     bar: Bar | None = None,
-) -> tuple[str, int]:
-    """(the model as LightGBM's text, the round that validation chose); weighted as ``train_network`` is.
+) -> tuple[Trees, int]:
+    """(the trees, the round that validation chose); weighted as ``train_network`` is.
 
-    Fields are categories by their embedding rows. The same seed and exposures give the same trees. LightGBM keeps its
-    rows in memory, a byte a number: at most ``trees.rows`` exposures of each part, one of each stretch of time.
+    Fields of few values are categories by their embedding rows; see ``TreeInputs``. The same seed and exposures
+    give the same trees. LightGBM keeps its rows in memory, a byte a number: at most ``trees.rows`` exposures of each
+    part, one of each stretch of time.
     """
-    with_features = variant == "gbdt-learn"
-    trees = settings.trees
+    made, trees = TreeInputs.of(variant, train, settings), settings.trees
     parts = [sampled(source, trees.rows, settings.seeds[0]) for source in (train, validation)]
-    fields = list(range(parts[0].rows.shape[1]))
+    categories = made.categories(parts[0].rows.shape[1])
     parameters = {
         "objective": "binary",
         "metric": "binary_logloss",
@@ -77,10 +135,10 @@ def train_trees(
     for inputs in parts:
         sets.append(
             lightgbm.Dataset(
-                _Rows(inputs, with_features),
+                _Rows(inputs, made),
                 label=inputs.label,
                 weight=inputs.weight,
-                categorical_feature=fields,
+                categorical_feature=categories,
                 reference=sets[0] if sets else None,
                 params=parameters,
             )
@@ -90,13 +148,14 @@ def train_trees(
     if bar is not None:
         callbacks.append(lambda _: bar.advance(1))
     booster = lightgbm.train(parameters, sets[0], trees.rounds, valid_sets=[sets[1]], callbacks=callbacks)
-    return booster.model_to_string(num_iteration=booster.best_iteration), int(booster.best_iteration)
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    return Trees(text, made), int(booster.best_iteration)
 
 
-def score_trees(model: str, variant: str, inputs: Inputs) -> np.ndarray:
+def score_trees(trees: Trees, inputs: Inputs) -> np.ndarray:
     """Predicted probabilities of conversion [n] float64."""
-    booster = lightgbm.Booster(model_str=model)
-    wide = _Rows(inputs, variant == "gbdt-learn")
+    booster = lightgbm.Booster(model_str=trees.text)
+    wide = _Rows(inputs, trees.inputs)
     parts = [
         np.asarray(booster.predict(wide[start : start + SCORED_ROWS])) for start in range(0, len(inputs), SCORED_ROWS)
     ]

@@ -139,6 +139,10 @@ class TreesSettings(Section):
     """Maximum number of exposures that trees are trained on, and that stop them: of more, one of each stretch of time
     is drawn. LightGBM has them in memory, a byte for each number of an exposure.
     """
+    categories: Count = 255
+    """Maximum number of values of a field that is a category. Of a field of more values trees read the number of a
+    value's training exposures, and of users and items their running counts (ranking.counts).
+    """
     patience: Count = 20
     """Rounds without a lower log loss on validation after which training stops."""
     learning_rate: Rate = 0.1
@@ -193,6 +197,18 @@ class RankingSettings(Section):
     """ids lookup: minimum number of training exposures of an id with a separate row."""
     context: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Keys of the exposures' context that are features."""
+    counts: bool = True
+    """Whether all variants read running counts of the item and of the user before an exposure (shown, converted,
+    smoothed rate), and the numbers of their events before the release.
+    """
+    outcome_lag_hours: Annotated[float, Field(ge=0.0)] = 24.0
+    """Hours after an exposure in which its outcome becomes known: running counts leave out later exposures. 0: at once,
+    for labels that are known at the exposure's time.
+    """
+    id_gate: Annotated[float, Field(ge=0.0)] = 10.0
+    """Training exposures of an id whose embedding counts half: of n exposures it counts n / (n + id_gate). An id that
+    training did not have gives nothing. 0: every embedding counts in full.
+    """
     id_dim: Count = 16
     """Width of a field's embedding."""
     hidden: list[Count] = Field(default_factory=lambda: [64, 32], min_length=1)

@@ -86,10 +86,10 @@ class AdsWorld:
         )
         delta.overwrite(frame, self.workspace.table("exposures"), table)
 
-    def shown(self, context: Sequence[str] = (), since: int | None = None) -> Shown:
+    def shown(self, context: Sequence[str] = (), since: int | None = None, lag_hours: float | None = None) -> Shown:
         """The exposures that were shown."""
         frame = delta.read(self.spark, self.workspace.table("exposures"))
-        return shown_exposures(frame, "exposures", context, since)
+        return shown_exposures(frame, "exposures", context, since, lag_hours)
 
     def lookups(self, shown: Shown, train: str = "true", least: int = 1) -> dict[str, Lookup]:
         """The vocabularies of the exposures that satisfy ``train``."""
@@ -104,9 +104,10 @@ class AdsWorld:
         with_features: bool = True,
         small: bool = True,
         where: str = "true",
+        lag_hours: float | None = None,
     ) -> Coded:
         """All exposures that satisfy ``where`` as rows of the test, with the vocabularies of all exposures."""
-        folder, shown = storage_path(tempfile.mkdtemp(dir=self.folder)), self.shown(context)
+        folder, shown = storage_path(tempfile.mkdtemp(dir=self.folder)), self.shown(context, lag_hours=lag_hours)
         shown = replace(shown, frame=shown.frame.where(where))
         vocabularies = self.lookups(shown) if vocabularies is None else vocabularies
         write_vocabularies(vocabularies, folder / "vocabularies.parquet")

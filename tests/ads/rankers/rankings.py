@@ -37,6 +37,7 @@ def inputs(
     user: np.ndarray | None = None,
     item: np.ndarray | None = None,
     vectors: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
 ) -> Inputs:
     """Inputs of n exposures at one time of the week."""
     n = len(rows)
@@ -49,4 +50,5 @@ def inputs(
         np.zeros((1, 2), np.float32) if vectors is None else vectors.astype(np.float32),
         label.astype(np.float32),
         np.ones(n, np.float32) if weight is None else weight.astype(np.float32),
+        np.zeros((n, 6), np.float32) if counts is None else counts.astype(np.float32),
     )

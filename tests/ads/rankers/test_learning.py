@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,23 +76,18 @@ def test_trees_too_and_by_the_dot_product() -> None:
     train, validation, test, cold = world_of_tastes()
     auc_of_cold = {}
     for variant in ("gbdt", "gbdt-learn"):
-        text, rounds = train_trees(variant, train, validation, ranking(), 1)
+        trees, rounds = train_trees(variant, train, validation, ranking(), 1)
         assert 1 <= rounds <= 60
-        scores = score_trees(text, variant, test)
+        scores = score_trees(trees, test)
         auc_of_cold[variant] = auc(scores[cold], test.label[cold], test.weight[cold])
-        assert np.array_equal(
-            scores, score_trees(train_trees(variant, train, validation, ranking(), 1)[0], variant, test)
-        )
+        assert np.array_equal(scores, score_trees(train_trees(variant, train, validation, ranking(), 1)[0], test))
     assert abs(auc_of_cold["gbdt"] - 0.5) < 0.06, auc_of_cold
     assert auc_of_cold["gbdt-learn"] > 0.85, auc_of_cold
 
 
 def test_where_vectors_are_masked_the_variants_know_no_more_than_base() -> None:
     train, validation, test, cold = world_of_tastes()
-    hidden = [
-        Inputs(x.rows, x.cyclic_time, 0 * x.user, 0 * x.item, x.vectors, x.label, x.weight)
-        for x in (train, validation, test)
-    ]
+    hidden = [replace(x, user=0 * x.user, item=0 * x.item) for x in (train, validation, test)]
     for variant in ("learn", "learn-adaptor"):
         scores = score_network(trained(variant, tuple(hidden), ranking())[0], hidden[2])
         assert abs(auc(scores[cold], test.label[cold], test.weight[cold]) - 0.5) < 0.06
@@ -138,8 +134,8 @@ def test_weights_restore_the_rate_of_what_was_sampled() -> None:
     # Without weights it believes the sample's rate.
     blind, _ = train_network(shape, part(train, weighted=False), part(validation, weighted=False), settings, 1)
     assert calibration(score_network(blind, whole), whole.label, whole.weight) > 4
-    text, _ = train_trees("gbdt", part(train), part(validation), settings, 1)
-    assert calibration(score_trees(text, "gbdt", whole), whole.label, whole.weight) == pytest.approx(1, abs=0.1)
+    trees, _ = train_trees("gbdt", part(train), part(validation), settings, 1)
+    assert calibration(score_trees(trees, whole), whole.label, whole.weight) == pytest.approx(1, abs=0.1)
 
 
 def test_no_leaf_steps_further_than_it_may() -> None:
@@ -153,9 +149,9 @@ def test_no_leaf_steps_further_than_it_may() -> None:
     furthest = {}
     for step in (0.5, 1e9):
         settings = ranking(trees=TreesSettings(leaves=7, rounds=10, min_leaf=20, learning_rate=0.1, max_step=step))
-        text, _ = train_trees("gbdt", train, validation, settings, 1)
+        trees, _ = train_trees("gbdt", train, validation, settings, 1)
         # The first tree's leaves hold the rate of all besides.
-        leaves = [np.array(line.split(), dtype=float) for line in re.findall(r"leaf_value=(.*)", text)][1:]
+        leaves = [np.array(line.split(), dtype=float) for line in re.findall(r"leaf_value=(.*)", trees.text)][1:]
         furthest[step] = max(float(np.abs(values).max()) for values in leaves)
     assert furthest[0.5] <= 0.5 * 0.1 + 1e-9
     assert furthest[1e9] > 0.1
@@ -170,10 +166,10 @@ def test_a_loss_that_is_no_number_stops_the_training() -> None:
 def test_a_ranker_read_back_scores_the_same(tmp_path: Any) -> None:
     train, validation, test, _ = world_of_tastes(2000)
     network, _ = trained("learn-adaptor", (train, validation), ranking(epochs=1))
-    text, _ = train_trees("gbdt-learn", train, validation, ranking(), 1)
+    trees, _ = train_trees("gbdt-learn", train, validation, ranking(), 1)
     for ranker in (
         Ranker("learn-adaptor", "dcn_v2", 1, {"best_epoch": 1}, network=network),
-        Ranker("gbdt-learn", "trees", 1, {"rounds": 3}, trees=text),
+        Ranker("gbdt-learn", "trees", 1, {"rounds": 3}, trees=trees),
     ):
         folder = tmp_path / ranker.name
         ranker.write(folder)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from learn_spark.ads.rankers.count_features import count_features
 from learn_spark.ads.rankers.network import Adaptor, Batch, Cross, Network, Shape, VectorScaler
+from learn_spark.ads.rankers.statistics import statistics_of
 from tests.ads.rankers.rankings import inputs
 
-SHAPE = Shape("learn", "dcn_v2", (5, 4), 3, 2, (8, 4), 2, None, 6)
+SHAPE = Shape("learn", "dcn_v2", (5, 4), 3, 2, (8, 4), 2, None, 6, gate=2.0)
 
 
 def vectors(rows: int = 7) -> np.ndarray:
@@ -25,7 +27,9 @@ def some(rows: int = 6) -> Batch:
     fields = np.stack([chance.integers(0, 5, rows), chance.integers(0, 4, rows)], axis=1)
     user, item = chance.integers(0, 7, (2, rows))
     user[0] = item[0] = item[1] = 0
-    return Batch.of(inputs(fields, np.zeros(rows), user=user, item=item, vectors=vectors()), slice(None))
+    counts = chance.integers(0, 9, (rows, 6)) + np.array([9, 0, 9, 0, 0, 0])
+    every = inputs(fields, np.zeros(rows), user=user, item=item, vectors=vectors(), counts=counts)
+    return Batch.of(every, slice(None))
 
 
 @torch.no_grad()
@@ -47,13 +51,22 @@ def test_a_cross_layer_is_x0_times_w_x_plus_b_plus_x(rank: int | None) -> None:
 def test_the_whole_of_dcn_v2_by_hand() -> None:
     torch.manual_seed(0)
     network, batch = Network(SHAPE).eval(), some()
-    network.fit_scales(
-        inputs(np.zeros((6, 2)), np.zeros(6), user=np.arange(6), item=np.arange(1, 7), vectors=vectors())
-    )
-    parts = [table(batch.rows[:, n]) for n, table in enumerate(network.embeddings)]
+    fields = np.array([[0, 3], [2, 3], [2, 3], [4, 3], [2, 1], [2, 1]])
+    counts = np.array([[4, 1, 0, 0, 2, 0], [9, 2, 7, 0, 0, 0], *np.zeros((4, 6))])
+    train = inputs(fields, np.arange(6) % 2, user=np.arange(6), item=np.arange(1, 7), vectors=vectors(), counts=counts)
+    network.fit_scales(train, statistics_of(train))
+    # n / (n + 2) of 0, 0, 4, 0, 1 and of 0, 2, 0, 4 exposures; the unknown row has none by definition.
+    factors = [torch.tensor([0, 0, 2 / 3, 0, 1 / 3]), torch.tensor([0, 1 / 2, 0, 2 / 3])]
+    tables = [embedding.table.weight for embedding in network.embeddings]
+    parts = [
+        table[rows] * factor[rows, None] for table, factor, rows in zip(tables, factors, batch.rows.T, strict=True)
+    ]
+    mean_square = torch.sqrt((count_features(torch.from_numpy(counts).float(), 0.5) ** 2).mean(dim=0))
+    scale = torch.where(mean_square > 0, mean_square, 1)
+    counted = (count_features(batch.counts, 0.5) / scale).clamp(-4, 4)
     user, item = network.user(batch.user, batch.has_vector[:, 0]), network.item(batch.item, batch.has_vector[:, 1])
     dot = torch.tensor([float(u @ i) for u, i in zip(batch.user, batch.item, strict=True)])
-    x0 = torch.cat([*parts, batch.cyclic_time, user, item, batch.has_vector, dot[:, None]], dim=1)
+    x0 = torch.cat([*parts, batch.cyclic_time, counted, user, item, batch.has_vector, dot[:, None]], dim=1)
     first = x0 * (x0 @ network.crosses[0].outer.weight.T + network.crosses[0].outer.bias) + x0
     second = x0 * (first @ network.crosses[1].outer.weight.T + network.crosses[1].outer.bias) + first
     deep = x0
@@ -63,6 +76,15 @@ def test_the_whole_of_dcn_v2_by_hand() -> None:
     logits, auxiliary = network(batch)
     assert auxiliary is None
     assert torch.allclose(logits, expected, atol=1e-6)
+
+
+def test_counts_are_logarithms_and_log_odds_that_are_0_where_nothing_is_known() -> None:
+    counts = torch.tensor([[0.0, 0, 0, 0, 0, 0], [30, 4, 8, 0, 2, 9]])
+    features = count_features(counts, 0.25)
+    assert features[0].tolist() == [0] * 8
+    # Two conversions in eight exposures are added to each.
+    expected = [np.log(31), np.log(5), np.log(6 / 32 * 3), np.log(9), 0, np.log(2 / 14 * 3), np.log(3), np.log(10)]
+    assert features[1].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_mlp_has_no_cross_layers_and_base_no_vectors() -> None:
@@ -88,8 +110,8 @@ def test_the_adaptor_hands_fused_user_and_item_on_and_is_supervised_by_itself() 
     batch = some()
     logits, auxiliary = network(batch)
     assert auxiliary is not None
-    # [fields, cyclic_time, user, item, has_vector, adapted] is what the MLP reads.
-    assert network.deep[0].in_features == 2 * 3 + 4 + 2 * 2 + 2 + 6
+    # [fields, cyclic_time, counts, user, item, has_vector, adapted] is what the MLP reads.
+    assert network.deep[0].in_features == 2 * 3 + 4 + 8 + 2 * 2 + 2 + 6
     auxiliary.sum().backward(retain_graph=True)
     assert network.adaptor is not None
     assert network.adaptor.layers[0].weight.grad is not None
