@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from learn_spark.ads.rankers.calibration import UNCHANGED, LogitHistogram
 from learn_spark.ads.rankers.inputs import Inputs, InputSource, shuffled, windows
 from learn_spark.ads.rankers.metrics import log_losses
 from learn_spark.ads.rankers.network import Batch, Network, Shape
@@ -19,15 +21,19 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.ads import RankingSettings
 
 SCORED_ROWS = 8192
+CHECKS_PER_EPOCH = 10
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """Weighted mean training loss of an epoch, and the weighted log loss on validation after it."""
+class Check:
+    """A validation after ``step`` batches: the weighted mean training ``loss`` since the one before, and the weighted
+    log loss on validation, of the probabilities as they are and with the temperature and bias that fit it best.
+    """
 
-    number: int
+    step: int
     loss: float
     validation: float
+    calibrated: float
 
 
 def shape_of(variant: str, sizes: list[int], dims: int, settings: RankingSettings) -> Shape:
@@ -54,11 +60,12 @@ def train_network(
     settings: RankingSettings,
     seed: int,
     bar: Bar | None = None,
-) -> tuple[Network, list[Epoch]]:
-    """(the network of the epoch with the least log loss on validation, all epochs).
+) -> tuple[Network, list[Check]]:
+    """(the network of the check that ``best_check`` chooses, all checks).
 
-    Training loss and validation are weighted by the exposures' weights. Where unconverted exposures were sampled, the
-    predicted probabilities are therefore those of all exposures. The same seed and exposures give the same network,
+    Validation is every ``validation_steps`` batches, and training stops after ``patience`` checks without a better
+    one. Training loss and validation are weighted by the exposures' weights. Where unconverted exposures were sampled,
+    the predicted probabilities are therefore those of all exposures. The same seed and exposures give the same network,
     whatever files they came from. Exposures are read a window at a time (``inputs.shuffled``).
 
     Raises LearnSparkError if the loss is not finite.
@@ -70,64 +77,85 @@ def train_network(
     optimizer = torch.optim.Adam(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
-    order = np.random.default_rng(seed)
-    epochs: list[Epoch] = []
+    every = settings.validation_steps or max(1, len(train) // settings.batch_size // CHECKS_PER_EPOCH)
+    checks: list[Check] = []
     best = copy.deepcopy(network.state_dict())
-    for number in range(1, settings.epochs + 1):
+    total, rows, step = 0.0, 0, 0
+    for window, at, last in _batches(train, np.random.default_rng(seed), settings):
         network.train()
-        total = 0.0
-        for window in shuffled(train, order):
-            for start in range(0, len(window), settings.batch_size):
-                at = slice(start, start + settings.batch_size)
-                label = torch.from_numpy(window.label[at])
-                weight = torch.from_numpy(window.weight[at] / statistics.mean_weight)
-                logits, auxiliary = network(Batch.of(window, at))
-                loss = F.binary_cross_entropy_with_logits(logits, label, weight=weight)
-                total += loss.item() * len(label)
-                if auxiliary is not None:
-                    auxiliary_loss = F.binary_cross_entropy_with_logits(auxiliary, label, weight=weight)
-                    loss = loss + settings.auxiliary_weight * auxiliary_loss
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-        validation_loss = loss_of(network, validation)
+        label = torch.from_numpy(window.label[at])
+        weight = torch.from_numpy(window.weight[at] / statistics.mean_weight)
+        logits, auxiliary = network(Batch.of(window, at))
+        loss = F.binary_cross_entropy_with_logits(logits, label, weight=weight)
+        step, rows, total = step + 1, rows + len(label), total + loss.item() * len(label)
+        if auxiliary is not None:
+            auxiliary_loss = F.binary_cross_entropy_with_logits(auxiliary, label, weight=weight)
+            loss = loss + settings.auxiliary_weight * auxiliary_loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if step % every and not last:
+            continue
+        validation_loss, calibrated = losses_of(network, validation)
         if not math.isfinite(total) or not math.isfinite(validation_loss):
             raise LearnSparkError(
-                f"rank_ads: the loss of {shape.variant}, seed {seed}, is {total} in epoch {number}; lower "
-                "ranking.learning_rate"
+                f"rank_ads: the loss of {shape.variant}, seed {seed}, is {total / rows} in training and "
+                f"{validation_loss} on validation after {step} steps; lower ranking.learning_rate"
             )
-        if not epochs or validation_loss < min(epoch.validation for epoch in epochs):
+        checks.append(Check(step, total / rows, validation_loss, calibrated if settings.calibrate else validation_loss))
+        if best_check(checks) is checks[-1]:
             best = copy.deepcopy(network.state_dict())
-        epochs.append(Epoch(number, total / len(train), validation_loss))
         if bar is not None:
-            bar.advance(len(train), f"log loss {validation_loss:.5f} on validation")
-        if number - best_epoch(epochs) >= settings.patience:
+            bar.advance(rows, f"log loss {checks[-1].calibrated:.5f} on validation")
+        total, rows = 0.0, 0
+        if len(checks) - checks.index(best_check(checks)) > settings.patience:
             break
     network.load_state_dict(best)
-    return network.eval(), epochs
+    return network.eval(), checks
 
 
-def best_epoch(epochs: list[Epoch]) -> int:
-    """The epoch that validation chose: the first with the least log loss."""
-    return min(epochs, key=lambda epoch: (epoch.validation, epoch.number)).number
+def _batches(
+    train: InputSource, order: np.random.Generator, settings: RankingSettings
+) -> Iterator[tuple[Inputs, slice, bool]]:
+    """(a window, the batch in it, whether it is the last of all) for every batch of every epoch."""
+    for epoch in range(settings.epochs):
+        rows = 0
+        for window in shuffled(train, order):
+            rows += len(window)
+            for start in range(0, len(window), settings.batch_size):
+                stop = start + settings.batch_size
+                ends = epoch + 1 == settings.epochs and rows == len(train) and stop >= len(window)
+                yield window, slice(start, stop), ends
 
 
-def loss_of(network: Network, source: InputSource) -> float:
-    """The weighted log loss of a network on exposures, read a window at a time."""
+def best_check(checks: list[Check]) -> Check:
+    """The check with the least calibrated log loss, of equal ones the first.
+
+    The rate of conversion drifts: an uncalibrated loss would stop a network that still learns to rank because its level
+    is off, which calibration corrects.
+    """
+    return min(checks, key=lambda check: (check.calibrated, check.step))
+
+
+def losses_of(network: Network, source: InputSource) -> tuple[float, float]:
+    """The weighted log loss of a network on exposures, read a window at a time: (as it is, calibrated on them)."""
+    histogram = LogitHistogram()
     above = below = 0.0
     for window in windows(source):
-        weight = window.weight.astype(np.float64)
-        above += float((log_losses(score_network(network, window), window.label) * weight).sum())
+        logits, weight = logits_of(network, window), window.weight.astype(np.float64)
+        above += float((log_losses(UNCHANGED.probabilities(logits), window.label) * weight).sum())
         below += float(weight.sum())
-    return above / below if below else math.nan
+        if np.isfinite(logits).all():
+            histogram.add(logits, window.label, weight)
+    return (above / below if below else math.nan), histogram.loss(histogram.fit())
 
 
 @torch.inference_mode()
-def score_network(network: Network, inputs: Inputs) -> np.ndarray:
-    """Predicted probabilities of conversion [n] float64."""
+def logits_of(network: Network, inputs: Inputs) -> np.ndarray:
+    """The network's logits of conversion [n] float64."""
     network.eval()
     parts = [
-        torch.sigmoid(network(Batch.of(inputs, slice(start, start + SCORED_ROWS)))[0].double()).numpy()
+        network(Batch.of(inputs, slice(start, start + SCORED_ROWS)))[0].double().numpy()
         for start in range(0, len(inputs), SCORED_ROWS)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)

@@ -45,6 +45,20 @@ def show_metrics(console: Reporter, values: Sequence[MetricValue]) -> None:
     variants = list(dict.fromkeys(value.variant for value in overall))
     lines = [[variant, *(_mean_text(means[variant, metric]) for metric in METRICS)] for variant in variants]
     console.table(title, ["variant", *METRICS], lines)
+    cohorts = list(dict.fromkeys((value.dimension, value.cohort) for value in values))
+    levels = {
+        (v.variant, v.dimension, v.cohort): v
+        for v in values
+        if v.seed is None and v.against is None and v.metric == "calibration"
+    }
+    console.table(
+        "Predicted / observed conversions; means over seeds",
+        ["cohort", *variants],
+        [
+            [_cohort_text(*cohort), *(_mean_text(levels[variant, *cohort]) for variant in variants)]
+            for cohort in cohorts
+        ],
+    )
     if lines := list(_difference_lines(values)):
         console.table(
             "What the features change (95 % interval, bootstrap over users)",
@@ -61,7 +75,7 @@ def _difference_lines(values: Sequence[MetricValue]) -> Iterator[list[str]]:
             pair = (value.variant, value.against, value.dimension, value.cohort)
             by_pair.setdefault(pair, {})[value.metric] = value
     for (variant, against, dimension, cohort), differences in by_pair.items():
-        name = f"{variant} - {against}, {cohort if dimension == WHOLE else f'{dimension} {cohort}'}"
+        name = f"{variant} - {against}, {_cohort_text(dimension, cohort)}"
         first, second = (differences[metric] for metric in COMPARED[:2])
         size = first.size
         yield [
@@ -71,6 +85,10 @@ def _difference_lines(values: Sequence[MetricValue]) -> Iterator[list[str]]:
             _difference_text(first),
             _difference_text(second),
         ]
+
+
+def _cohort_text(dimension: str, cohort: str) -> str:
+    return cohort if dimension == WHOLE else f"{dimension} {cohort}"
 
 
 def _mean_text(mean: MetricValue) -> str:

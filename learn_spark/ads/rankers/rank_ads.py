@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from learn_spark.ads.inputs.rows import RowFiles, write_rows
 from learn_spark.ads.inputs.shown import shown_exposures
 from learn_spark.ads.inputs.split import Split, sizes_of, split_by_time
 from learn_spark.ads.inputs.vocabulary import Hashed, Vocabulary, lookups_of, write_vocabularies
-from learn_spark.ads.rankers.fit import best_epoch, shape_of, train_network
+from learn_spark.ads.rankers.calibration import calibration_on
+from learn_spark.ads.rankers.fit import best_check, shape_of, train_network
 from learn_spark.ads.rankers.input_files import input_file, vector_file
 from learn_spark.ads.rankers.inputs import InputSource
 from learn_spark.ads.rankers.outputs import show_metrics, write_metrics
@@ -115,7 +116,7 @@ def _train(context: StageContext, folder: Path) -> ScoringTask:
     vectors = vector_file(files.vectors, folder / "vectors")
     train, validation = (input_file(part, files, vectors, folder / part) for part in ("train", "validation"))
     rankers = [
-        _fit(context, variant, seed, train, validation, vocabularies)
+        _calibrated(context, _fit(context, variant, seed, train, validation, vocabularies), validation)
         for variant in settings.variants
         for seed in settings.seeds
     ]
@@ -200,13 +201,24 @@ def _fit(
         return Ranker(variant, TREES, seed, {"rounds": rounds}, trees=trees)
     shape = shape_of(variant, [v.size for v in vocabularies.values()], train.vectors.shape[1], settings)
     with context.console.bar(label, settings.epochs * len(train), "exposures") as bar:
-        network, epochs = train_network(shape, train, validation, settings, seed, bar)
-    best = best_epoch(epochs)
+        network, checks = train_network(shape, train, validation, settings, seed, bar)
+    best = best_check(checks)
     context.console.say(
-        f"{label}: epoch {best} of {len(epochs)}, log loss {epochs[best - 1].validation:.5f} on validation"
+        f"{label}: step {best.step:,} of {checks[-1].step:,}, log loss {best.calibrated:.5f} on validation"
     )
-    training = {"best_epoch": best, "epochs": [asdict(epoch) for epoch in epochs]}
+    training = {"best_step": best.step, "checks": [asdict(check) for check in checks]}
     return Ranker(variant, shape.model, seed, training, network=network)
+
+
+def _calibrated(context: StageContext, ranker: Ranker, validation: InputSource) -> Ranker:
+    if not context.settings.ranking.calibrate:
+        return ranker
+    calibration = calibration_on(ranker.logits, validation)
+    context.console.say(
+        f"{ranker.variant}, seed {ranker.seed}: calibrated by the slope {calibration.slope:.3f} and the bias "
+        f"{calibration.bias:+.3f}"
+    )
+    return replace(ranker, calibration=calibration)
 
 
 def _score(context: StageContext, task: ScoringTask, folder: Path) -> StageResult:

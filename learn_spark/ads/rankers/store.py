@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from safetensors.torch import load, save_file
 
 from learn_spark.ads.inputs.split import Split
 from learn_spark.ads.inputs.vocabulary import Vocabulary, read_vocabularies, write_vocabularies
-from learn_spark.ads.rankers.fit import score_network
+from learn_spark.ads.rankers.calibration import UNCHANGED, Calibration
+from learn_spark.ads.rankers.fit import logits_of
 from learn_spark.ads.rankers.inputs import Inputs
 from learn_spark.ads.rankers.network import Network, Shape
-from learn_spark.ads.rankers.trees import TreeInputs, Trees, score_trees
+from learn_spark.ads.rankers.trees import TreeInputs, Trees, tree_logits
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.storage.files import give_usual_mode
@@ -44,7 +45,9 @@ class RankerError(LearnSparkError):
 
 @dataclass(frozen=True)
 class Ranker:
-    """One trained model: ``network``, or ``trees``. ``training`` is the course of its training."""
+    """One trained model: ``network``, or ``trees``. ``training`` is the course of its training,
+    ``calibration`` what its logits become probabilities by.
+    """
 
     variant: str
     model: str
@@ -52,6 +55,7 @@ class Ranker:
     training: Mapping[str, Any]
     network: Network | None = None
     trees: Trees | None = None
+    calibration: Calibration = UNCHANGED
 
     @property
     def name(self) -> str:
@@ -65,15 +69,19 @@ class Ranker:
 
     @property
     def ranker_id(self) -> str:
-        """A hash of weights, variant, model, seed, shape and training."""
+        """A hash of weights, variant, model, seed, shape, training and calibration."""
         return hashlib.sha256(self._content() + self._text().encode()).hexdigest()[:16]
 
     def score(self, inputs: Inputs) -> np.ndarray:
-        """Predicted probabilities of conversion [n] float64."""
+        """Predicted probabilities of conversion [n] float64, calibrated."""
+        return self.calibration.probabilities(self.logits(inputs))
+
+    def logits(self, inputs: Inputs) -> np.ndarray:
+        """The model's logits of conversion [n] float64, before calibration."""
         if self.network is not None:
-            return score_network(self.network, inputs)
+            return logits_of(self.network, inputs)
         assert self.trees is not None
-        return score_trees(self.trees, inputs)
+        return tree_logits(self.trees, inputs)
 
     def _content(self) -> bytes:
         if self.trees is not None:
@@ -86,6 +94,7 @@ class Ranker:
     def _text(self) -> str:
         shape = None if self.network is None else self.network.shape.to_dict()
         identity: dict[str, Any] = {"variant": self.variant, "model": self.model, "seed": self.seed, "shape": shape}
+        identity["calibration"] = asdict(self.calibration)
         if self.trees is not None:
             made = self.trees.inputs
             identity["trees"] = {"rate": made.rate, "without": list(made.without), "features": made.with_features}
@@ -121,7 +130,15 @@ class Ranker:
                 network.eval()
         except (OSError, RuntimeError, ValueError) as error:
             raise RankerError(f"the ranker in {folder} cannot be read: {' '.join(str(error).split())[:200]}") from None
-        ranker = Ranker(manifest["variant"], manifest["model"], manifest["seed"], manifest["training"], network, trees)
+        ranker = Ranker(
+            manifest["variant"],
+            manifest["model"],
+            manifest["seed"],
+            manifest["training"],
+            network,
+            trees,
+            Calibration(**manifest["calibration"]),
+        )
         if ranker.ranker_id != manifest["ranker_id"]:
             raise RankerError(
                 f"the ranker in {folder} is damaged: its id is {ranker.ranker_id}, it was saved as "

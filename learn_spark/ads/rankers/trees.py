@@ -152,11 +152,12 @@ def train_trees(
     return Trees(text, made), int(booster.best_iteration)
 
 
-def score_trees(trees: Trees, inputs: Inputs) -> np.ndarray:
-    """Predicted probabilities of conversion [n] float64."""
+def tree_logits(trees: Trees, inputs: Inputs) -> np.ndarray:
+    """The trees' logits of conversion [n] float64."""
     booster = lightgbm.Booster(model_str=trees.text)
     wide = _Rows(inputs, trees.inputs)
     parts = [
-        np.asarray(booster.predict(wide[start : start + SCORED_ROWS])) for start in range(0, len(inputs), SCORED_ROWS)
+        np.asarray(booster.predict(wide[start : start + SCORED_ROWS], raw_score=True))
+        for start in range(0, len(inputs), SCORED_ROWS)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)

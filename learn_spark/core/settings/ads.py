@@ -223,8 +223,14 @@ class RankingSettings(Section):
     """learn-adaptor: weight of the adaptor's auxiliary conversion loss."""
     epochs: Count = 10
     """Maximum number of passes over the training exposures."""
-    patience: Count = 1
-    """Epochs without a lower log loss on validation after which training stops."""
+    validation_steps: Count | None = None
+    """Batches between validations; null: a tenth of an epoch."""
+    patience: Count = 10
+    """Validations without a lower log loss after which training stops."""
+    calibrate: bool = True
+    """Whether each ranker's logits get a temperature and a bias, fitted on the exposures of validation. Early stopping
+    then goes by the log loss after such a fit.
+    """
     batch_size: Count = 1024
     """Exposures per step."""
     learning_rate: Rate = 1e-3

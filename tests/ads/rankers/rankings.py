@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from learn_spark.ads.rankers.calibration import UNCHANGED
+from learn_spark.ads.rankers.fit import logits_of
 from learn_spark.ads.rankers.inputs import Inputs
+from learn_spark.ads.rankers.network import Network
+from learn_spark.ads.rankers.trees import Trees, tree_logits
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.ads import RankingSettings, TreesSettings
 
@@ -18,7 +22,7 @@ SMALL = {
     "batch_size": 128,
     "learning_rate": 5e-3,
     "epochs": 8,
-    "patience": 3,
+    "patience": 15,
     "trees": TreesSettings(leaves=15, rounds=60, min_leaf=20),
 }
 QUIET = Reporter(quiet=True)
@@ -52,3 +56,13 @@ def inputs(
         np.ones(n, np.float32) if weight is None else weight.astype(np.float32),
         np.zeros((n, 6), np.float32) if counts is None else counts.astype(np.float32),
     )
+
+
+def score_network(network: Network, exposures: Inputs) -> np.ndarray:
+    """Uncalibrated probabilities of conversion [n]."""
+    return UNCHANGED.probabilities(logits_of(network, exposures))
+
+
+def score_trees(trees: Trees, exposures: Inputs) -> np.ndarray:
+    """Uncalibrated probabilities of conversion [n]."""
+    return UNCHANGED.probabilities(tree_logits(trees, exposures))

@@ -9,13 +9,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from learn_spark.ads.inputs.counts import COUNTS, RUNNING
-from learn_spark.ads.rankers.fit import score_network, shape_of, train_network
+from learn_spark.ads.rankers.fit import shape_of, train_network
 from learn_spark.ads.rankers.inputs import Inputs
 from learn_spark.ads.rankers.metrics import auc
-from learn_spark.ads.rankers.trees import TreeInputs, score_trees, train_trees
+from learn_spark.ads.rankers.trees import TreeInputs, train_trees
 from learn_spark.core.settings.ads import TreesSettings
 from tests.ads.rankers.ads_world import START, AdsWorld, exposure
-from tests.ads.rankers.rankings import inputs, ranking
+from tests.ads.rankers.rankings import inputs, ranking, score_network, score_trees
 
 HOUR = 3600
 MICROS = round(START.timestamp() * 1e6)
