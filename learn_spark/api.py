@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from learn_spark.core.settings import Settings
     from learn_spark.core.storage.path import StoragePath
     from learn_spark.core.tables.workspace import Workspace
+    from learn_spark.features.point_in_time import Clock
     from learn_spark.features.read import FeatureTable
     from learn_spark.pipeline.models import TrainedModel
     from learn_spark.pipeline.runner import Outcome
@@ -79,6 +80,26 @@ class OpenWorkspace:
         from learn_spark.features.read import released_arrow
 
         return released_arrow(self.workspace, table, release, as_of=as_of)
+
+    def features_at(self, events: pa.Table, *, clock: Clock = "published") -> pa.Table:
+        """``events`` (columns user_id, item_id, event_time and any others), each with the release_id, user_embedding
+        and item_embedding that were served at its time; null where there were none.
+
+        With the clock ``as_of``, the release with the latest as-of time at or before it: for logs of a time without
+        releases. Raises LearnSparkError for a missing column, and for events whose release is deleted.
+        """
+        from learn_spark.features.point_in_time_arrow import features_at_arrow
+
+        return features_at_arrow(self.workspace, events, clock=clock)
+
+    def changes(self, table: FeatureTable, since: str, *, until: str = "latest") -> pa.Table:
+        """What a store that has loaded the release ``since`` must change to have ``until``: rows of the table with a
+        column ``change`` (insert, update, delete). Raises NoReleaseError, and LearnSparkError for a release that
+        expired.
+        """
+        from learn_spark.features.change_feed_arrow import changes_arrow
+
+        return changes_arrow(self.workspace, table, since, until=until)
 
     def models(self) -> list[TrainedModel]:
         """The trained models, newest first."""

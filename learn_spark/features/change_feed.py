@@ -38,16 +38,7 @@ def changes(
 
     where, table = table_of(spark, table, workspace)
     key = key_of(table)
-    loaded = states(ledger(where)).get(since)
-    if loaded is None:
-        raise LearnSparkError(
-            f"changes since {since!r}: no such release was published; learn-spark releases lists all releases"
-        )
-    if loaded.status == "expired":
-        raise LearnSparkError(
-            f"changes since {since}: the release expired and its table versions are deleted; read {until} as a whole"
-        )
-    start, end = (row.version(table) for row in (loaded, read_release(where, release=until)))
+    start, end = versions_between(where, table, since, until)
     path, names = where.table(table), contract(table).names
     if start == end:
         empty = spark.createDataFrame([], contract(table).spark_schema())
@@ -71,6 +62,23 @@ def changes(
     return net.select(
         *(key if name == key else F.col(f"new.{name}").alias(name) for name in names), change.alias(CHANGE)
     )
+
+
+def versions_between(workspace: Workspace, table: str, since: str, until: str) -> tuple[int, int]:
+    """The versions of a feature table in the releases ``since``, which may be withdrawn, and ``until``.
+
+    Raises NoReleaseError if ``until`` is not readable; LearnSparkError if ``since`` was never released or has expired.
+    """
+    loaded = states(ledger(workspace)).get(since)
+    if loaded is None:
+        raise LearnSparkError(
+            f"changes since {since!r}: no such release was published; learn-spark releases lists all releases"
+        )
+    if loaded.status == "expired":
+        raise LearnSparkError(
+            f"changes since {since}: the release expired and its table versions are deleted; read {until} as a whole"
+        )
+    return loaded.version(table), read_release(workspace, release=until).version(table)
 
 
 def feed(spark: SparkSession, path: StoragePath, first: int, last: int) -> DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -51,11 +52,7 @@ def features_at(
     """
     from pyspark.sql import functions as F
 
-    missing = {"user_id", "item_id", "event_time"} - set(events.columns)
-    taken = {*ADDED, *_INTERNAL} & set(events.columns)
-    if missing or taken:
-        fault = f"lacks the columns {sorted(missing)}" if missing else f"already has the columns {sorted(taken)}"
-        raise LearnSparkError(f"features_at: the frame of events {fault}")
+    check_events(events.columns, _INTERNAL)
     where = workspace_of(spark, workspace, schema)
     intervals = intervals_of(ledger(where), clock)
     joined = with_interval(spark, events, intervals, clock)
@@ -73,6 +70,17 @@ def features_at(
         valid = (F.col(f"e.{key}") == F.col(f"v.{key}")) & (at >= F.col("v._from")) & (at < F.col("v._to"))
         joined = joined.alias("e").join(rows.alias("v"), valid, "left").select("e.*", f"v.{column}")
     return joined.select(*[F.col(f"`{name}`") for name in events.columns], *ADDED)
+
+
+def check_events(columns: Sequence[str], reserved: Sequence[str] = ()) -> None:
+    """Raise LearnSparkError unless events with these columns can be joined; ``reserved``: names that they cannot
+    have.
+    """
+    missing = {"user_id", "item_id", "event_time"} - set(columns)
+    taken = {*ADDED, *reserved} & set(columns)
+    if missing or taken:
+        fault = f"lacks the columns {sorted(missing)}" if missing else f"already has the columns {sorted(taken)}"
+        raise LearnSparkError(f"features_at: the frame of events {fault}")
 
 
 def with_interval(
@@ -120,7 +128,7 @@ def _micros(time: datetime) -> int:
 def releases_at(
     workspace: Workspace, micros: np.ndarray, clock: Clock = "published"
 ) -> tuple[list[LedgerRow], np.ndarray]:
-    """``features_at`` for times ``micros`` [n] (microseconds since 1970), without Spark.
+    """The releases of ``features_at`` for times ``micros`` [n] (microseconds since 1970), without Spark.
 
     Returns (rows of ``releases``, position [n] of each time's release in them, or -1 before every release).
     """

@@ -228,6 +228,24 @@ class Snapshot:
             )
         return table
 
+    def read_file(self, number: int, columns: list[str]) -> pa.Table:
+        """``columns`` of the rows of ``files[number]``. Raises SnapshotError if the file is gone or has other rows
+        than the log says.
+        """
+        try:
+            with pq.ParquetFile(self.files[number], filesystem=self.file_system) as file:
+                table = file.read(columns=columns).select(columns)
+        except FileNotFoundError:
+            raise SnapshotError(
+                f"{self.path} @ {self.version}: the file {self.files[number]} is gone; its version is no longer kept"
+            ) from None
+        if table.num_rows != self.file_rows[number]:
+            raise SnapshotError(
+                f"{self.files[number]}: {table.num_rows} rows were read, the log of {self.path} has "
+                f"{self.file_rows[number]}"
+            )
+        return table
+
     def batches(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """The rows in batches of at most ``rows``, file after file, in memory that does not grow with the table.
 
