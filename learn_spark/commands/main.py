@@ -6,7 +6,7 @@ Heavy libraries are imported where they are used, so that ``--help`` is fast.
 # ruff: noqa: I001  (the order of the imports is the order of --help)
 from __future__ import annotations
 
-from learn_spark.commands import own_data, stages, quarantine, releases, operating, research, experiments
+from learn_spark.commands import own_data, stages, quarantine, releases, operating, research, experiments, version
 from learn_spark.commands.app import app
 
 # Importing a group registers its commands.
@@ -21,6 +21,7 @@ __all__ = [
     "research",
     "run_job",
     "stages",
+    "version",
 ]
 
 

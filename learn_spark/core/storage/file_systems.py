@@ -57,9 +57,9 @@ def _hdfs(authority: str) -> pafs.FileSystem:
 
 
 def _through_fsspec(scheme: str, authority: str) -> pafs.FileSystem:
-    import fsspec
-
     try:
+        import fsspec
+
         account = authority.partition("@")[2].partition(".")[0]
         system = fsspec.filesystem(scheme, **({"account_name": account} if account else {}))
     except (ImportError, ValueError) as error:

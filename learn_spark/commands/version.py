@@ -1,0 +1,38 @@
+"""``learn-spark --version``: the version, and the installed parts with the versions of their packages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from learn_spark.commands.app import app
+
+
+def _show(asked: bool) -> None:
+    if not asked:
+        return
+    from learn_spark.core.parts import BASE, VERSION, parts
+
+    print(f"learn-spark {VERSION}")
+    for part in parts():
+        missing = [package for package, version in part.packages.items() if version is None]
+        there = ", ".join(f"{package} {version}" for package, version in part.packages.items() if version is not None)
+        if not missing:
+            print(f"  {part.name:<9}{there}")
+        elif part.name == BASE:
+            print(f"  {part.name:<9}{there}; not installed: {', '.join(missing)}")
+        else:
+            print(
+                f"  {part.name:<9}not installed (without {', '.join(missing)}): pip install 'learn-spark[{part.name}]'"
+            )
+    raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and the installed parts.", callback=_show, is_eager=True)
+    ] = False,
+) -> None:
+    """LEARN as a Spark feature platform: frozen-LLM item embeddings, a preference tower, released features."""
