@@ -19,7 +19,7 @@ from learn_spark.features import point_in_time_arrow
 from learn_spark.features.change_feed_arrow import changes_arrow
 from learn_spark.features.ledger import NoReleaseError
 from learn_spark.features.point_in_time_arrow import features_at_arrow
-from learn_spark.features.read import released_arrow
+from learn_spark.features.read import read_release, released_arrow
 from tests.features.many_releases import START, ManyReleases
 from tests.features.published import DAYS, Published
 from tests.features.test_reading import EVENTS
@@ -79,11 +79,10 @@ def test_times_of_other_types_and_events_that_cannot_be_joined(published: Publis
 
 
 def test_hundreds_of_releases_give_what_spark_gives(spark: SparkSession, tmp_path: Path) -> None:
-    many = ManyReleases(str(tmp_path), 120)
-    rows = [
-        (str(number), f"u{number % 7}", f"i{number % 5}", START + timedelta(hours=number * 0.37 - 2))
-        for number in range(350)
-    ]
+    many = ManyReleases(str(tmp_path), 120, backfilled=False)
+    # Published every hour, as of one day after the other.
+    times = [timedelta(hours=n * 0.37 - 2) for n in range(350)] + [timedelta(days=n * 0.36 - 62) for n in range(350)]
+    rows = [(str(n), f"u{n % 7}", f"i{n % 5}", START + after) for n, after in enumerate(times)]
     events = table_of(*rows)
     frame = spark.createDataFrame(events)
     for clock in ("published", "as_of"):
@@ -133,7 +132,7 @@ def test_a_vector_that_differs_in_one_bit_is_an_update_and_a_rewritten_row_is_no
     versions = []
     for bit in ([1.0, 2.0], [1.0, 2.0000002]):
         rows = [{**row, "user_id": "same"}, {**row, "user_id": "other", "embedding": bit}]
-        versions.append(plant(workspace, "user_features", rows))
+        versions.append(plant(workspace, "user_features", rows, mode="overwrite"))
     ledger_rows = [
         release_row(n, f"r{n}", "released", DAYS[n], outputs={"user_features": version}, written_at=DAYS[n])
         for n, version in enumerate(versions, 1)
@@ -141,7 +140,7 @@ def test_a_vector_that_differs_in_one_bit_is_an_update_and_a_rewritten_row_is_no
     plant(workspace, "releases", ledger_rows)
     rows = changes_arrow(workspace, "user_features", "r1").to_pylist()
     assert [(one["user_id"], one["change"]) for one in rows] == [("other", "update")]
-    assert rows[0]["embedding"] == pytest.approx([1.0, 2.0000002], abs=0)
+    assert rows[0]["embedding"] == [1.0, pytest.approx(2.0000002)] != [1.0, 2.0]
 
 
 def test_what_is_not_there_is_named(published_copy: Callable[[Path], Published], tmp_path: Path) -> None:
@@ -153,8 +152,8 @@ def test_what_is_not_there_is_named(published_copy: Callable[[Path], Published],
     with pytest.raises(LearnSparkError, match="'releases' is not a feature table"):
         changes_arrow(workspace, "releases", "r1")
     assert released_arrow(workspace, "user_features").num_rows == 4
-    first = Snapshot.open(workspace.table("user_features"), 0)
-    for file in first.files:
+    version = read_release(workspace, release="r1").version("user_features")
+    for file in Snapshot.open(workspace.table("user_features"), version).files:
         Path(file).unlink()
     with pytest.raises(LearnSparkError, match="is gone; its version is no longer kept"):
         changes_arrow(workspace, "user_features", "r1")
