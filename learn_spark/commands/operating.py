@@ -1,4 +1,4 @@
-"""Commands for operators: status, models, lineage, backfill, retain, erase, register, forget-embeddings, setup."""
+"""Commands for operators: status, models, runs, lineage, backfill, retain, erase, register and others."""
 
 from __future__ import annotations
 
@@ -39,17 +39,30 @@ def models(
     """List the trained models with their metrics and tags, and which one is released."""
 
     def work(opened: Opened) -> None:
-        import json
-        from dataclasses import asdict
+        from learn_spark.pipeline.models import show_models
 
-        from learn_spark.pipeline.models import list_models, show_models
+        show_models(opened.workspace, opened.console)
 
-        if as_json:
-            print(json.dumps([asdict(model) for model in list_models(opened.workspace)], default=str, indent=1))
-        else:
-            show_models(opened.workspace, opened.console)
+    in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
 
-    in_workspace(config, overrides, verbose, work, reads_only=True)
+
+@app.command(rich_help_panel="Operating")
+def runs(
+    stage: Annotated[str | None, typer.Option("--stage", help="Only runs of this stage, such as train.")] = None,
+    last: Annotated[int | None, typer.Option("--last", min=1, metavar="N", help="Only the newest N runs.")] = None,
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List the runs of stages, newest first: state, time, rows and what they wrote."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.pipeline.summary import show_runs
+
+        show_runs(opened.workspace, opened.console, stage=stage, last=last)
+
+    in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
 
 
 @app.command(rich_help_panel="Operating")
@@ -65,16 +78,11 @@ def lineage(
     """Show the inputs of a table version up to all raw files, and every run that read it."""
 
     def work(opened: Opened) -> None:
-        import json
+        from learn_spark.pipeline.lineage_tree import show_lineage
 
-        from learn_spark.pipeline.lineage_tree import lineage_as_json, show_lineage
+        show_lineage(opened.workspace, what, opened.console)
 
-        if as_json:
-            print(json.dumps(lineage_as_json(opened.workspace, what), indent=1, ensure_ascii=False))
-        else:
-            show_lineage(opened.workspace, what, opened.console)
-
-    in_workspace(config, overrides, verbose, work, reads_only=True)
+    in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
 
 
 @app.command(rich_help_panel="Operating")

@@ -37,8 +37,7 @@ def init(
     """Look at your files, guess what their columns mean, and write a settings file with the reasons."""
 
     def work() -> None:
-        import json
-
+        from learn_spark.core.console import strict_json
         from learn_spark.core.errors import SettingsError
         from learn_spark.data.guesses.guess import guess
         from learn_spark.data.guesses.look import look
@@ -59,7 +58,7 @@ def init(
         at = Path(workspace).expanduser() if workspace else path.parent / "var" / path.stem
         write_new(path, settings_text(found, path, at.absolute()))
         if as_json:
-            print(json.dumps({"settings": str(path), **described(found)}, ensure_ascii=False, indent=1))
+            print(strict_json({"settings": str(path), **described(found)}))
         else:
             _show(found, path)
 

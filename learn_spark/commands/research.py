@@ -38,19 +38,16 @@ def recommend(
     """Recommend items to a user from released features, each with the most similar items of the user's history."""
 
     def work(opened: Opened) -> None:
-        import json
         from dataclasses import asdict
 
         from learn_spark.report.explain import explain, moment, show
 
         moment_as_of = None if as_of is None else moment(as_of)
         explanation = explain(opened.workspace, user, k=k, as_of=moment_as_of, by_index=by_index)
-        if as_json:
-            print(json.dumps(asdict(explanation), default=str, indent=1, ensure_ascii=False))
-        else:
-            show(explanation, opened.console)
+        opened.console.answer(asdict(explanation))
+        show(explanation, opened.console)
 
-    in_workspace(config, overrides, verbose, work, reads_only=True)
+    in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
 
 
 @app.command()

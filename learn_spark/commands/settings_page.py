@@ -20,7 +20,7 @@ def settings_text(section: str | None = None) -> str:
 
 def settings_json(section: str | None = None) -> str:
     """All settings, or those of one section, as a JSON list. Raises SettingsError for an unknown section."""
-    return json.dumps([asdict(each) for each in describe(section)], indent=2, ensure_ascii=False)
+    return json.dumps([asdict(each) for each in describe(section)], indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _section_text(section: SectionKnobs) -> str:

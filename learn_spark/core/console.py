@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from learn_spark.core.table_text import Cell, Column, lay_out
+from learn_spark.core.table_text import Cell, Column, lay_out, wrapped
 from learn_spark.core.ticker import COMMAND, SECONDS_BETWEEN_LINES
 
 
@@ -52,7 +52,7 @@ class _Rate(ProgressColumn):
 class Reporter:
     """Prints to the terminal, or collects what it is given as one JSON value.
 
-    Lines are never cut: a terminal wraps them, a file or a pipe gets them as they are.
+    Lines are never cut: on a terminal prose wraps at blanks, a file or a pipe gets lines as they are.
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False, width: int | None = None) -> None:
@@ -61,7 +61,10 @@ class Reporter:
         """
         self.console = Console(highlight=False, soft_wrap=True, quiet=quiet or as_json)
         self._as_json = as_json
-        self._width = width or (self.console.width if self.console.is_terminal else None)
+        # Not rich's word for it: FORCE_COLOR makes any output a terminal for it.
+        terminal = self.console.is_terminal and sys.stdout.isatty()
+        self._width = width or (self.console.width if terminal else None)
+        self._answer: object = _NOTHING
         self._values: dict[str, object] = {}
         self._notes: list[str] = []
         self.ticker = COMMAND
@@ -71,7 +74,8 @@ class Reporter:
         self.ticker.at(step)
 
     def _print(self, text: str = "", style: str = "") -> None:
-        self.console.print(Text(text, style=style))
+        for line in wrapped(text, self._width):
+            self.console.print(Text(line, style=style))
         if not self.console.quiet:
             self.ticker.printed()
 
@@ -117,32 +121,47 @@ class Reporter:
         """Print a table. Cells are texts, numbers or times; ``name``: its key in JSON, default: the title."""
         described = [Column(one) if isinstance(one, str) else one for one in columns]
         names = [column.name for column in described]
-        self._values[name or title] = _finite([dict(zip(names, row, strict=True)) for row in rows])
+        self._values[name or title] = [dict(zip(names, row, strict=True)) for row in rows]
         texts = [[column.text(cell) for column, cell in zip(described, row, strict=True)] for row in rows]
         self._print()
         self._print(title, "bold")
         for number, text in enumerate(lay_out(names, texts, self._width)):
             self._print(text, "bold" if number == 0 else "")
 
+    def answer(self, value: object) -> None:
+        """In JSON, print this value, and neither tables nor notes."""
+        self._answer = value
+
     def record(self, name: str, value: object) -> None:
-        """Add a value to the JSON object; nothing is printed. Numbers that JSON lacks (NaN, infinity) are null."""
-        self._values[name] = _finite(value)
+        """Add a value to the JSON object; nothing is printed."""
+        self._values[name] = value
 
     def print_json(self) -> None:
-        """If the console is for JSON: print tables and values by name, and lines as ``notes``, as one JSON object."""
+        """If the console is for JSON: print the answer, else tables and values by name, and lines as ``notes``."""
         if self._as_json:
-            text = json.dumps({**self._values, "notes": self._notes}, default=_plain, indent=1, ensure_ascii=False)
-            sys.stdout.write(text + "\n")
+            value = {**self._values, "notes": self._notes} if self._answer is _NOTHING else self._answer
+            sys.stdout.write(strict_json(value) + "\n")
 
 
-def _finite(value: object) -> object:
-    """The value with None for each NaN and infinity in it, which JSON does not have."""
+_NOTHING = object()
+
+
+def strict_json(value: object) -> str:
+    """A value as JSON of any reader: null for NaN and infinity, ISO texts for times, numpy's numbers as numbers, and
+    the texts of what JSON has no type for.
+    """
+    return json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

@@ -140,7 +140,9 @@ def pyspark_folder() -> Path:
     """The folder of the installed pyspark package, without importing it. Raises InstallError if there is none."""
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
-        raise InstallError("pyspark is not installed in this environment: run `make setup`, or `pip install 'learn-spark[spark]'`")
+        raise InstallError(
+            "pyspark is not installed in this environment: run `make setup`, or `pip install 'learn-spark[spark]'`"
+        )
     return Path(spec.origin).parent
 
 

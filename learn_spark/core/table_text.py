@@ -54,6 +54,26 @@ def lay_out(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | No
     return [line for group in lines for line in group]
 
 
+def wrapped(text: str, width: int | None) -> list[str]:
+    """The lines of a text in ``width`` characters (None: as it is), broken at blanks, the later ones indented.
+
+    No word is cut, and a line with a command of learn-spark stays whole, so that it can be copied from a terminal.
+    """
+    if width is None or len(text) <= width or "learn-spark " in text:
+        return [text]
+    indent = text[: len(text) - len(text.lstrip())]
+    if len(indent) + LEAST_PROSE > width:
+        return [text]
+    return textwrap.wrap(
+        text.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def _is_of_figures(cells: Sequence[str]) -> bool:
     given = [cell for cell in cells if cell]
     return bool(given) and all(_FIGURE.fullmatch(cell) for cell in given)

@@ -42,6 +42,7 @@ def list_releases(workspace: Workspace, console: Reporter) -> None:
         lines,
         name="releases",
     )
+    console.record("in_force", in_force)
     console.line("* the release in force, which consumers read" if in_force else "no release is in force")
 
 
@@ -57,6 +58,9 @@ def show_release(workspace: Workspace, release: str, console: Reporter) -> None:
         # Raises NoReleaseError, which lists the newest releases.
         read_release(workspace, release=release_id)
     last = history[-1]
+    console.record("release", release_id)
+    for name in ("as_of", "model_id", "code_version", "encoder_key", "inputs", "outputs", "metrics"):
+        console.record(name, getattr(last, name))
     lines = [[r.status, r.written_at, r.run_id, r.note] for r in history]
     console.table(
         f"Release {release_id}",

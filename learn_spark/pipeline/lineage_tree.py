@@ -16,8 +16,12 @@ SHOWN_FILES = 5
 
 
 def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
-    """Print two trees: the sources up to the raw files, and all direct and indirect readers."""
+    """Print two trees: the sources up to the raw files, and all direct and indirect readers.
+
+    In JSON one object: ``made_from`` (a step a run), ``raw_files`` (all of them), ``read_by``.
+    """
     what, provenance = _found(workspace, text)
+    console.answer(_all_as_json(provenance, what))
     console.heading(f"{what}: made from")
     for depth, step, again in _upwards(provenance, what):
         indent = "  " * depth
@@ -47,9 +51,7 @@ def show_lineage(workspace: Workspace, text: str, console: Reporter) -> None:
         console.line(line)
 
 
-def lineage_as_json(workspace: Workspace, text: str) -> Mapping[str, Any]:
-    """The same as one object: ``made_from`` (a step a run), ``raw_files`` (all of them), ``read_by``."""
-    what, provenance = _found(workspace, text)
+def _all_as_json(provenance: Provenance, what: Artifact) -> Mapping[str, Any]:
     return {
         "artifact": str(what),
         "made_from": [_as_json(step) for _, step, again in _upwards(provenance, what) if not again],

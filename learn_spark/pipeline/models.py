@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import pyarrow.dataset as ds
@@ -71,10 +71,11 @@ def _test_figures(workspace: Workspace) -> dict[tuple[str, str], float]:
 
 
 def show_models(workspace: Workspace, console: Reporter) -> None:
-    """One line a model, newest first."""
+    """One line a model, newest first; in JSON the list of ``TrainedModel``s."""
+    models = list_models(workspace)
+    console.answer([asdict(model) for model in models])
     rows: list[list[Cell]] = [
-        [one.model_id, one.method, one.trained_at, one.validation, one.test, ", ".join(one.tags)]
-        for one in list_models(workspace)
+        [one.model_id, one.method, one.trained_at, one.validation, one.test, ", ".join(one.tags)] for one in models
     ]
     figures = [Column(f"{split} {METRIC}", ".4f") for split in ("validation", "test")]
     console.table(

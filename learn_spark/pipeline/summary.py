@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pyarrow.dataset as ds
@@ -10,7 +11,7 @@ import pyarrow.dataset as ds
 from learn_spark.core.console import Reporter
 from learn_spark.core.quality.results import StoredResult, stored_results
 from learn_spark.core.settings import Settings
-from learn_spark.core.stages.registry import all_stages
+from learn_spark.core.stages.registry import all_stages, find_stage
 from learn_spark.core.table_text import Cell, Column
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import Run, all_runs
@@ -92,24 +93,50 @@ def show_status(workspace: Workspace, console: Reporter) -> None:
     gates = _last_gates(workspace)
     now = datetime.now(UTC)
     tables: list[list[Cell]] = []
+    whole: list[dict[str, object]] = []
     for name in sorted({table for stage in all_stages() for table in stage.writes} | {"runs", "quality_results"}):
         path = workspace.table(name)
         version = current_version(path)
         if version is None:
             continue
-        written = open_table(path).history(1)[0]["timestamp"] / 1000
+        written = datetime.fromtimestamp(open_table(path).history(1)[0]["timestamp"] / 1000, UTC)
         last = next((run for run in reversed(runs) if name in run.outputs), None)
-        tables.append(
-            [
-                name,
-                version,
-                Snapshot.open(path).rows,
-                age(now - datetime.fromtimestamp(written, UTC)),
-                f"{last.job} {last.run_id} ({last.status})" if last else "",
-                gates.get((name, version), "not evaluated" if contract(name).rules else "no rules"),
-            ]
+        rows_now = Snapshot.open(path).rows
+        gate = gates.get((name, version), "not evaluated" if contract(name).rules else "no rules")
+        by = f"{last.job} {last.run_id} ({last.status})" if last else ""
+        tables.append([name, version, rows_now, age(now - written), by, gate])
+        of_run = {"run": last.run_id, "job": last.job, "status": last.status} if last else {"run": None}
+        whole.append(
+            {"table": name, "version": version, "rows": rows_now, "written_at": written, **of_run, "last gate": gate}
         )
     console.table("Tables", ["table", "version", "rows", "age", "last run", "last gate"], tables, name="tables")
+    console.record("tables", whole)
+
+
+def show_runs(workspace: Workspace, console: Reporter, *, stage: str | None = None, last: int | None = None) -> None:
+    """Print one row per run, newest first; in JSON with their inputs, outputs, counts and messages.
+
+    ``stage``: runs of this stage alone; ``last``: the newest so many. Raises SettingsError for an unknown stage.
+    """
+    if stage is not None:
+        find_stage(stage)
+    runs = [run for run in reversed(all_runs(workspace)) if stage in (None, run.job)][:last]
+    rows: list[list[Cell]] = [
+        [
+            run.run_id,
+            run.job,
+            run.status,
+            run.started_at,
+            run.seconds,
+            *(run.counts.get(name) for name in ("rows_in", "rows_out", "refused")),
+            ", ".join(f"{name} @ {version}" if "/" not in name else name for name, version in run.outputs.items()),
+        ]
+        for run in runs
+    ]
+    columns: list[str | Column] = ["run", "stage", "state", "started (UTC)", Column("seconds", ".1f")]
+    columns += ["rows in", "rows out", "refused", "wrote"]
+    console.table(f"Runs of {workspace.place}", columns, rows, name="runs")
+    console.record("runs", [asdict(run) for run in runs])
 
 
 def age(passed: timedelta) -> str:
