@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.versions import snapshots_of
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features.point_in_time import Clock, check_events, releases_at
 from learn_spark.features.read import KEYS
@@ -37,7 +38,7 @@ def features_at_arrow(workspace: Workspace, events: pa.Table, *, clock: Clock = 
         require_files(workspace, table, releases)
         versions = sorted({row.version(table) for row in releases})
         version_of = np.array([-1, *(versions.index(row.version(table)) for row in releases)])[release_of + 1]
-        snapshots = [Snapshot.open(workspace.table(table), version) for version in versions]
+        snapshots = snapshots_of(workspace.table(table), versions)
         vectors = _vectors(snapshots, version_of, events[key].cast(pa.string()), key)
         joined = joined.append_column(table.replace("features", "embedding"), vectors)
     return joined

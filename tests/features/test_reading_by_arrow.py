@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
@@ -14,6 +15,7 @@ from pyspark.sql import SparkSession
 import learn_spark.features
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.versions import snapshots_of
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.features import point_in_time_arrow
 from learn_spark.features.change_feed_arrow import changes_arrow
@@ -81,7 +83,7 @@ def test_times_of_other_types_and_events_that_cannot_be_joined(published: Publis
 def test_hundreds_of_releases_give_what_spark_gives(spark: SparkSession, tmp_path: Path) -> None:
     many = ManyReleases(str(tmp_path), 120, backfilled=False)
     # Published every hour, as of one day after the other.
-    times = [timedelta(hours=n * 0.37 - 2) for n in range(350)] + [timedelta(days=n * 0.36 - 62) for n in range(350)]
+    times = [timedelta(hours=n * 0.37 - 2) for n in range(350)] + [timedelta(days=n * 0.36 - 502) for n in range(350)]
     rows = [(str(n), f"u{n % 7}", f"i{n % 5}", START + after) for n, after in enumerate(times)]
     events = table_of(*rows)
     frame = spark.createDataFrame(events)
@@ -140,7 +142,7 @@ def test_a_vector_that_differs_in_one_bit_is_an_update_and_a_rewritten_row_is_no
     plant(workspace, "releases", ledger_rows)
     rows = changes_arrow(workspace, "user_features", "r1").to_pylist()
     assert [(one["user_id"], one["change"]) for one in rows] == [("other", "update")]
-    assert rows[0]["embedding"] == [1.0, pytest.approx(2.0000002)] != [1.0, 2.0]
+    assert rows[0]["embedding"] == np.array([1, 2.0000002], np.float32).tolist()
 
 
 def test_what_is_not_there_is_named(published_copy: Callable[[Path], Published], tmp_path: Path) -> None:
@@ -157,3 +159,23 @@ def test_what_is_not_there_is_named(published_copy: Callable[[Path], Published],
         Path(file).unlink()
     with pytest.raises(LearnSparkError, match="is gone; its version is no longer kept"):
         changes_arrow(workspace, "user_features", "r1")
+
+
+@pytest.mark.parametrize("fault", ["none", "the log was cleaned", "statistics are missing"])
+def test_snapshots_from_one_reading_of_the_log_are_those_of_each_version(tmp_path: Path, fault: str) -> None:
+    many = ManyReleases(str(tmp_path), 40, backfilled=False)
+    place = many.workspace.table("user_features")
+    newest = len(many.tables["user_features"].versions) - 1
+    log = place.local / "_delta_log"
+    versions = [1, newest] if fault == "the log was cleaned" else [1, 4, 5, 17, newest]
+    opened = [Snapshot.open(place, version) for version in versions]
+    if fault == "the log was cleaned":
+        (log / f"{10:020d}.json").unlink()  # the checkpoint of the newest version has its files
+    if fault == "statistics are missing":
+        commit = log / f"{17:020d}.json"
+        commit.write_text(commit.read_text().replace("numRecords", "nullCount"))
+        with pytest.raises(LearnSparkError, match="no number of rows"):
+            snapshots_of(place, versions)
+    else:
+        assert snapshots_of(place, versions) == opened
+    assert snapshots_of(place, []) == []

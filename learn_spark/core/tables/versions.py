@@ -1,0 +1,58 @@
+"""Snapshots of many versions of a table from one reading of its log, where each by itself would read it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from learn_spark.core.storage.path import StoragePath, storage_path
+from learn_spark.core.tables.snapshot import Snapshot, open_version
+
+# Opening a version costs about as much as reading so many commits.
+COMMITS_OF_AN_OPENING = 20
+Files = dict[str, tuple[int, int]]  # name -> rows, bytes
+
+
+def snapshots_of(path: str, versions: Sequence[int]) -> list[Snapshot]:
+    """The snapshots of ``versions``, which rise. Raises SnapshotError as ``Snapshot.open``.
+
+    The first is opened; the others follow from the commits after it. Where the log no longer has these commits, or
+    where they are too many for so few versions, each version is opened.
+    """
+    if len(versions) < 2 or versions[-1] - versions[0] > COMMITS_OF_AN_OPENING * len(versions):
+        return [Snapshot.open(path, version) for version in versions]
+    place, table = storage_path(path), open_version(path, versions[0])
+    found, wanted = [Snapshot.of(table, path)], set(versions)
+    actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    files: Files | None = {one["path"]: (int(one["num_records"]), int(one["size_bytes"])) for one in actions}
+    for version in range(versions[0] + 1, versions[-1] + 1):
+        files = None if files is None else _after(place, version, files)
+        if files is None:
+            return [*found, *(Snapshot.open(path, one) for one in versions[len(found) :])]
+        if version in wanted:
+            names = sorted(files)
+            rows, sizes = (tuple(files[name][which] for name in names) for which in (0, 1))
+            paths = tuple(f"{place.inner}/{unquote(name)}" for name in names)
+            found.append(Snapshot(place, version, paths, rows, sum(sizes)))
+    return found
+
+
+def _after(place: StoragePath, version: int, before: Files) -> Files | None:
+    """The files after a commit; None if the log does not have it, or if it says less than a snapshot needs."""
+    try:
+        text = (place / "_delta_log" / f"{version:020d}.json").read_text()
+    except FileNotFoundError:
+        return None
+    actions = [json.loads(line) for line in text.splitlines() if line.strip()]
+    files = dict(before)
+    for removed in (action["remove"] for action in actions if "remove" in action):
+        files.pop(removed["path"], None)
+    for added in (action["add"] for action in actions if "add" in action):
+        rows = json.loads(added.get("stats") or "{}").get("numRecords")
+        if rows is None or added.get("deletionVector"):
+            return None
+        files[added["path"]] = (int(rows), int(added["size"]))
+    return files
