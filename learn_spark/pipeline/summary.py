@@ -121,6 +121,10 @@ def show_runs(workspace: Workspace, console: Reporter, *, stage: str | None = No
     if stage is not None:
         find_stage(stage)
     runs = [run for run in reversed(all_runs(workspace)) if stage in (None, run.job)][:last]
+    if not runs:
+        console.record("runs", [])
+        console.line("no stage has run yet" if stage is None else f"{stage} has not run yet")
+        return
     rows: list[list[Cell]] = [
         [
             run.run_id,

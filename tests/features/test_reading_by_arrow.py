@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.versions import snapshots_of
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features import point_in_time_arrow
+from learn_spark.features import change_feed_arrow, point_in_time_arrow
 from learn_spark.features.change_feed_arrow import changes_arrow
 from learn_spark.features.ledger import NoReleaseError
 from learn_spark.features.point_in_time_arrow import features_at_arrow
@@ -96,35 +98,48 @@ def test_hundreds_of_releases_give_what_spark_gives(spark: SparkSession, tmp_pat
         assert len({release for release, _, _ in expected.values()}) > 50
 
 
+@pytest.fixture(scope="module")
+def without_feed(published_copy: Callable[[Path], Published], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The same releases, of which the files of the change data feed are gone."""
+    workspace = published_copy(tmp_path_factory.mktemp("without_feed")).workspace
+    for table in ("user_features", "item_features"):
+        shutil.rmtree(workspace.table(table).local / "_change_data")
+    return workspace
+
+
 @pytest.mark.parametrize("table", ["user_features", "item_features"])
 @pytest.mark.parametrize(
-    ("since", "until"), [("r1", "r2"), ("r1", "r4"), ("r3", "latest"), ("r3", "r1"), ("r2", "r2"), ("r4", "r1")]
+    ("since", "until"),
+    [("r1", "r2"), ("r1", "r4"), ("r3", "latest"), ("r3", "r1"), ("r2", "r1"), ("r2", "r2"), ("r4", "r1")],
 )
-def test_changes_are_those_of_spark(published: Published, table: str, since: str, until: str) -> None:
-    ours = changes_arrow(published.workspace, table, since, until=until)
+def test_changes_are_those_of_spark(
+    published: Published, without_feed: Workspace, table: str, since: str, until: str
+) -> None:
     frame = learn_spark.features.changes(published.spark, table, since, until=until, workspace=published.workspace)
-    assert ours.column_names == frame.columns
-    theirs = [tuple(row) for row in frame.toArrow().to_pylist() for row in [row.values()]]
-    assert sorted(map(str, (tuple(row.values()) for row in ours.to_pylist()))) == sorted(map(str, theirs))
+    expected = sorted(str(tuple(row.values())) for row in frame.toArrow().to_pylist())
+    for workspace in (published.workspace, without_feed):
+        ours = changes_arrow(workspace, table, since, until=until)
+        assert ours.column_names == frame.columns
+        assert sorted(str(tuple(row.values())) for row in ours.to_pylist()) == expected
 
 
-def test_changes_need_only_the_files_that_differ(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_feed_only_the_files_that_differ_are_read(
+    without_feed: Workspace, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
     read_file = Snapshot.read_file
 
     def noted(self: Snapshot, number: int, columns: list[str]) -> pa.Table:
-        read.append(self.files[number])
+        read.append(Path(self.files[number]).name)
         return read_file(self, number, columns)
 
     monkeypatch.setattr(Snapshot, "read_file", noted)
-    versions = {row.release_id: row.version("user_features") for row in published.rows}
-    one, other = (
-        set(Snapshot.open(published.workspace.table("user_features"), versions[r]).files) for r in ("r3", "r4")
-    )
-    changes_arrow(published.workspace, "user_features", "r3", until="r4")
-    assert sorted(read) == sorted(one ^ other)
+    path, versions = without_feed.table("user_features"), {row.release_id: row for row in published.rows}
+    one, other = (Snapshot.open(path, versions[r].version("user_features")).files for r in ("r1", "r2"))
+    changes_arrow(without_feed, "user_features", "r1", until="r2")
+    assert sorted(read) == sorted(Path(file).name for file in set(one) ^ set(other))
     read.clear()
-    assert changes_arrow(published.workspace, "user_features", "r4").num_rows == 0
+    changes_arrow(published.workspace, "user_features", "r1", until="r2")
     assert read == []
 
 
@@ -154,6 +169,7 @@ def test_what_is_not_there_is_named(published_copy: Callable[[Path], Published],
     with pytest.raises(LearnSparkError, match="'releases' is not a feature table"):
         changes_arrow(workspace, "releases", "r1")
     assert released_arrow(workspace, "user_features").num_rows == 4
+    shutil.rmtree(workspace.table("user_features").local / "_change_data")
     version = read_release(workspace, release="r1").version("user_features")
     for file in Snapshot.open(workspace.table("user_features"), version).files:
         Path(file).unlink()
@@ -179,3 +195,34 @@ def test_snapshots_from_one_reading_of_the_log_are_those_of_each_version(tmp_pat
     else:
         assert snapshots_of(place, versions) == opened
     assert snapshots_of(place, []) == []
+
+
+@pytest.mark.parametrize("by_feed", [True, False])
+def test_changes_between_any_two_of_many_releases(
+    tmp_path: Path, by_feed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merges, appended files, and versions written anew."""
+    many = ManyReleases(str(tmp_path), 105, backfilled=False)
+    if not by_feed:
+        monkeypatch.setattr(change_feed_arrow, "_ends_of_feed", lambda *_: None)
+    newest = {row.release_id: row for row in many.ledger}
+    readable = [name for name, row in newest.items() if row.status == "released"]
+    chance = random.Random(4)
+    kinds = set()
+    for _ in range(12):
+        since, until = chance.choice(list(newest)), chance.choice(readable)
+        for name, table in many.tables.items():
+            old, new = (table.versions[newest[release].version(name)] for release in (since, until))
+            expected = {
+                key: ("update" if key in old else "insert", new[key]) for key in new if old.get(key) != new[key]
+            }
+            expected |= {key: ("delete", None) for key in old if key not in new}
+            rows = changes_arrow(many.workspace, name, since, until=until).to_pylist()
+            found = {row[table.key]: (row["change"], row["embedding"]) for row in rows}
+            assert len(rows) == len(found)
+            assert found == {
+                key: (kind, None if value is None else [pytest.approx(value)])
+                for key, (kind, value) in expected.items()
+            }
+            kinds |= {kind for kind, _ in found.values()}
+    assert kinds == {"insert", "update", "delete"}

@@ -1,14 +1,15 @@
-"""Snapshots of many versions of a table from one reading of its log, where each by itself would read it again."""
+"""The commits of a table's log, and the snapshots of many versions from one reading of it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 
-from learn_spark.core.storage.path import StoragePath, storage_path
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.snapshot import Snapshot, open_version
 
 # Opening a version costs about as much as reading so many commits.
@@ -29,7 +30,7 @@ def snapshots_of(path: str, versions: Sequence[int]) -> list[Snapshot]:
     actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     files: Files | None = {one["path"]: (int(one["num_records"]), int(one["size_bytes"])) for one in actions}
     for version in range(versions[0] + 1, versions[-1] + 1):
-        files = None if files is None else _after(place, version, files)
+        files = None if files is None else _after(path, version, files)
         if files is None:
             return [*found, *(Snapshot.open(path, one) for one in versions[len(found) :])]
         if version in wanted:
@@ -40,13 +41,19 @@ def snapshots_of(path: str, versions: Sequence[int]) -> list[Snapshot]:
     return found
 
 
-def _after(place: StoragePath, version: int, before: Files) -> Files | None:
-    """The files after a commit; None if the log does not have it, or if it says less than a snapshot needs."""
+def commit_actions(path: str, version: int) -> list[dict[str, Any]] | None:
+    """The actions of a commit (add, remove, cdc, metaData, ...); None if the log does not have it any more."""
     try:
-        text = (place / "_delta_log" / f"{version:020d}.json").read_text()
+        text = (storage_path(path) / "_delta_log" / f"{version:020d}.json").read_text()
     except FileNotFoundError:
         return None
-    actions = [json.loads(line) for line in text.splitlines() if line.strip()]
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def _after(path: str, version: int, before: Files) -> Files | None:
+    """The files after a commit; None if the log does not have it, or if it says less than a snapshot needs."""
+    if (actions := commit_actions(path, version)) is None:
+        return None
     files = dict(before)
     for removed in (action["remove"] for action in actions if "remove" in action):
         files.pop(removed["path"], None)
