@@ -53,8 +53,12 @@ class MissingPartError(LearnSparkError, ModuleNotFoundError):
             f"{module} is not installed, which this needs: it is in the extra {part!r}, which "
             f"`pip install 'learn-spark[{part}]'` adds (learn-spark --version lists the parts)"
         )
-        self.name = module
+        self.name: str = module
         self.part = part
+
+    def __reduce__(self) -> tuple[type[MissingPartError], tuple[str, str]]:
+        """How it travels from a worker's process."""
+        return MissingPartError, (self.name, self.part)
 
 
 @dataclass(frozen=True)

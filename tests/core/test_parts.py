@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import pickle
 import re
 import subprocess
 import sys
@@ -98,6 +99,8 @@ def test_only_imports_of_this_package_name_the_extra(without_faiss: None) -> Non
     assert (error.value.name, error.value.part) == ("faiss", "index")
     assert isinstance(error.value, LearnSparkError)
     assert isinstance(error.value, ImportError)
+    copied = pickle.loads(pickle.dumps(error.value))
+    assert (str(copied), copied.name, copied.part) == (str(error.value), "faiss", "index")
     with pytest.raises(MissingPartError):
         run_as("learn_spark.features.faiss_index", "import importlib; importlib.import_module('faiss')")
     with pytest.raises(ModuleNotFoundError) as other:
