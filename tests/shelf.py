@@ -70,7 +70,7 @@ def role_of(user: int) -> int:
 
 
 class Shelf:
-    """The workspace, and its stages without their gates. ``protocol`` is time_split or leave_last_out."""
+    """The workspace, and its stages without their gates. ``protocol`` is time_split, leave_last_out or last_day."""
 
     def __init__(self, folder: Path, log: Sequence[Sequence[Event]], protocol: str = "leave_last_out") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +79,14 @@ class Shelf:
         (llm / "model.safetensors").write_bytes(b"weights that nobody loads")
         self.workspace = Workspace.open(str(folder / "workspace"))
         self.config = write_config(folder / "shelf.yaml", raw=folder, workspace=self.workspace.root, model=llm)
-        cut = [f"histories={{max_length: {WIDTH}, protocol: time_split, split_time: '{CUT:%Y-%m-%d}', targets: 4}}"]
-        self._settings = (*SETTINGS, *(cut if protocol == "time_split" else ()))
+        split = {
+            "leave_last_out": (),
+            "last_day": (f"histories={{max_length: {WIDTH}, protocol: last_day}}",),
+            "time_split": (
+                f"histories={{max_length: {WIDTH}, protocol: time_split, split_time: '{CUT:%Y-%m-%d}', targets: 4}}",
+            ),
+        }
+        self._settings = (*SETTINGS, *split[protocol])
         self.protocol = protocol
         self._clock = CUT
         self._plant_items()

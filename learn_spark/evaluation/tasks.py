@@ -50,8 +50,8 @@ class SplitTask:
 
     @property
     def cross_fitted(self) -> bool:
-        """Whether what was fitted on validation users must not rank them."""
-        return self.name == "validation"
+        """Whether what was fitted on validation targets must not rank them; rule strict fits on training events."""
+        return self.name == "validation" and self.model.manifest.rule != "strict"
 
 
 def split_tasks(
@@ -60,7 +60,7 @@ def split_tasks(
     """The validation task, then the test task; ``statistics`` are those of ``histories`` before a refit.
 
     After a refit, validation is ranked by the model that it chose. On test, the model and the baselines alike use the
-    validation events.
+    validation events. Under rule strict, one model ranks both splits, and nothing uses a validation event but as input.
     """
     validation_model: Model = model
     until: Until = "train_length"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -52,7 +52,11 @@ class RerankerFacts(_Part):
 
 
 class TrainingFacts(_Part):
-    """What a training knows of its model. Figures on validation are those of the weights before a refit."""
+    """What a training knows of its model.
+
+    Figures on validation are those of the first training, of its selection targets: under rule strict these are the
+    last training events, and not the validation split.
+    """
 
     encoder_key: str
     """Key of the frozen LLM and how it reads texts (table ``encoders``); named for towers without content too."""
@@ -79,13 +83,15 @@ class TrainingFacts(_Part):
     temperature_before_refit: float
     """The same of the weights before a refit; equal to ``temperature`` where there was none."""
     validation: dict[str, float]
-    """Metric -> value on validation, with blending and reranker where the model has them."""
+    """Metric -> value on the selection targets, with blending and reranker where the model has them."""
     validation_users: int | None = None
     """Number of users whose targets the figures on validation rank."""
     validation_margin: float | None = None
     """Half of the 95% interval of NDCG@10 on validation of the tower's vectors, over users."""
     validation_of_vectors: dict[str, float] | None = None
     """The same of the vectors alone, where the model has a reranker: vectors are released without it."""
+    rule: Literal["holdout", "strict", "refit"] = "holdout"
+    """``training.rule``: which events chose the epoch, and which were trained on."""
     trial: bool = False
     """Whether it is a trial of a search, which is not released by itself."""
     blending: BlendingFacts | None = None

@@ -21,7 +21,8 @@ METRIC = "NDCG@10"
 @dataclass(frozen=True)
 class TrainedModel:
     """A model and its figures. ``validation`` and ``test``: NDCG@10, with the reranker if the model has one; ``test``
-    is None before an evaluation. ``tags``: released, refit, reranker, blending, trial (of a search), and "as of TIME".
+    is None before an evaluation. ``tags``: released, strict or refit, reranker, blending, trial (of a search), and
+    "as of TIME".
     """
 
     model_id: str
@@ -40,10 +41,11 @@ def list_models(workspace: Workspace) -> list[TrainedModel]:
     rows = []
     for one in trained_models(workspace, trials=True):
         manifest = one.manifest
+        rule = "refit" if manifest.refit else manifest.rule  # models before version 0.3 lack the rule
         tags = {
             "released": released is not None and released.model_id == one.model_id,
             "trial": manifest.trial,
-            "refit": manifest.refit,
+            rule: rule != "holdout",
             "reranker": manifest.reranker is not None,
             "blending": manifest.blending is not None,
             f"as of {manifest.as_of}": manifest.as_of is not None,

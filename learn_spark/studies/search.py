@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 METRIC = "NDCG@10"
-OF_TRIALS = ("training.refit=false", "training.trial=true")
+OF_TRIALS = ("training.trial=true",)
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def search(
     validation.
 
     ``load`` gives the settings with more overrides. The first trial is the unchanged settings, where they lie within
-    the parameters' ranges. No trial is refitted on validation events, and none sees a test event. Results are stored in
-    <workspace>/searches/<key>: study.db (Optuna's), trials.json, and settings.yaml with the best settings. The key
-    depends on the code, the settings, the parameters and the versions of the tables: if one of them changes, the search
-    is another.
+    the parameters' ranges. No trial is trained on the targets that it is judged by, and none sees a test event. Results
+    are stored in <workspace>/searches/<key>: study.db (Optuna's), trials.json, and settings.yaml with the best
+    settings. The key depends on the code, the settings, the parameters and the versions of the tables: if one of them
+    changes, the search is another.
 
     A training that diverges, and contradictory values, are trials without a figure. Raises SettingsError where
     ``search.parameters`` is empty; LearnSparkError where no trial has a figure, and where the same search is running.

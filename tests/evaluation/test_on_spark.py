@@ -26,7 +26,7 @@ PLUS = ("tower.kind=learn-plus", "objective.predicts=next_item", "objective.nega
 TOWERS = {
     "learn": (),
     "sasrec": RIVAL,
-    "reranked": (*PLUS, "tower.reranker={hidden: 4, epochs: 2}", "training.refit=true"),
+    "reranked": (*PLUS, "tower.reranker={hidden: 4, epochs: 2}", "training.rule=refit"),
     "blended": (*PLUS, "tower.blending={}", "training.epochs=3"),
 }
 

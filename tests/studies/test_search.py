@@ -52,7 +52,7 @@ def trials_of(result: SearchResult) -> list[dict[str, Any]]:
 
 def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path, spark: object) -> None:
     whole = Shelf(tmp_path / "whole", reading())
-    result = searched(whole, SPACE, "training.refit=true")
+    result = searched(whole, SPACE, "training.rule=refit")
     trials = trials_of(result)
     assert len(trials) == result.trials == 3
     # As they stand first; then what Optuna proposes, inside the space.
@@ -70,14 +70,14 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
     assert (result.model_id, result.validation, result.values) == (best["model_id"], best["NDCG@10"], best["values"])
     chosen = load_settings(result.folder / "settings.yaml")
     assert chosen.training.learning_rate == best["values"]["training.learning_rate"]
-    assert (chosen.objective.history, chosen.training.refit) == (best["values"]["objective.history"], True)
+    assert (chosen.objective.history, chosen.training.rule) == (best["values"]["objective.history"], "refit")
 
     # The same, stopped as the second trial began, and again after it.
     broken = Shelf(tmp_path / "broken", reading())
     with pytest.raises(KeyboardInterrupt):
-        searched(broken, SPACE, "training.refit=true", console=Interrupting(2))
-    searched(broken, SPACE, "training.refit=true", trials=2)
-    again = trials_of(searched(broken, SPACE, "training.refit=true"))
+        searched(broken, SPACE, "training.rule=refit", console=Interrupting(2))
+    searched(broken, SPACE, "training.rule=refit", trials=2)
+    again = trials_of(searched(broken, SPACE, "training.rule=refit"))
     figures = [[(t["values"], t["NDCG@10"], t["model_id"]) for t in rows] for rows in (trials, again)]
     assert sorted(figures[0], key=str) == sorted(figures[1], key=str)
 
@@ -85,7 +85,7 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
     with pytest.raises(LearnSparkError, match="no trained model yet"):
         newest_model(broken.workspace)
     # Nothing is trained again where all trials are there.
-    assert searched(broken, SPACE, "training.refit=true").trials == 3
+    assert searched(broken, SPACE, "training.rule=refit").trials == 3
 
 
 def test_a_training_that_fails_is_a_trial_and_not_the_end(tmp_path: Path, spark: object) -> None:

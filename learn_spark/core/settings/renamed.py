@@ -16,6 +16,7 @@ RENAMED_KEYS = {
     "histories.cut": "histories.split_time",
     "histories.train_behind_cut": "histories.train_after_split",
     "ranking.fusion_dim": "ranking.adaptor_dim",
+    "training.refit": "training.rule",
 }
 RENAMED_VALUES = {("histories.protocol", "time_cut"): "time_split"}
 

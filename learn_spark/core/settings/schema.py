@@ -134,14 +134,11 @@ class Settings(Section):
                 f"objective.history {self.objective.history} is longer than histories.max_length "
                 f"{self.histories.max_length}, the longest history that is stored"
             )
-        if self.training.refit and self.histories.protocol not in (
-            "leave_last_out",
-            "last_day",
-            "books_hllm",
-        ):
+        rule, protocol = self.training.rule, self.histories.protocol
+        if (rule == "refit" and protocol == "books_meta") or (rule != "holdout" and protocol == "time_split"):
             raise ValueError(
-                f"training.refit is for protocols whose validation targets are events of users who train, not for "
-                f"{self.histories.protocol}"
+                f"training.rule {rule} is for protocols whose {'training' if rule == 'strict' else 'validation'} "
+                f"targets are events of users who train, not for {protocol}; use holdout"
             )
         if self.objective.recency and self.objective.recency.beta <= self.objective.recency.alpha:
             raise ValueError(

@@ -122,12 +122,14 @@ class TrainingSettings(Section):
     """bf16: matrix products in bf16, the rest in fp32; auto: bf16 where the device has instructions for it."""
     compile: bool = False
     """Whether torch.compile compiles the towers' blocks; the start is slower."""
-    refit: bool = False
-    """Whether the tower is trained again with the validation events, for the number of epochs that validation selected.
-    That tower ranks the test split; the first one ranks the validation split."""
+    rule: Literal["holdout", "strict", "refit"] = "holdout"
+    """Which events choose the epoch and fit blending and reranker, and which are trained on. holdout: the validation
+    targets choose and fit, and are not trained on. refit: the same, and the tower is trained again with the validation
+    events, for the number of epochs that they selected. strict: no validation event is read. Each user's last training
+    event (last_day: last training day) chooses and fits, and the tower is trained again with it."""
     trial: bool = False
-    """Whether the training is a trial of a search, which is neither ranked on the test split nor released. Set by
-    learn-spark search."""
+    """Whether the training is a trial of a search, which is neither trained again, ranked on the test split nor
+    released. Set by learn-spark search."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the training; auto: a GPU if PyTorch finds one, else the CPU."""
     resume: Literal["auto", "never"] = "auto"
@@ -141,6 +143,11 @@ class TrainingSettings(Section):
     """Where the processes run. local: on this machine; spark: in Spark's executors (TorchDistributor)."""
     threads: Count | None = None
     """Threads of PyTorch; null: all cores."""
+
+    @property
+    def trains_again(self) -> bool:
+        """Whether the tower is trained again with the targets that chose the epoch."""
+        return self.rule != "holdout" and not self.trial
 
 
 class EvaluationSettings(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow as pa
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.splits.counts import HistoryCounts
 from learn_spark.data.splits.sample import UserSample
+from learn_spark.data.splits.selection import Selection, columns_of, shifted, shifted_table
 from learn_spark.data.splits.split import with_target, with_validation, without_test
 
 Stream = TypeVar("Stream")
@@ -33,15 +35,17 @@ class TrainingView:
     """One version of user_histories from which no test event can be read.
 
     Training and the choice of an epoch get this view and no snapshot, so that neither batches nor weights nor the
-    choice can depend on a test event.
+    choice can depend on a test event. With a ``selection`` other than validation, no validation event can be read
+    either: the selection targets, which are training events, stand for the validation targets in all that follows.
     """
 
     _snapshot: Snapshot = field(repr=False)
+    selection: Selection = "validation"
 
     @staticmethod
-    def open(path: str, version: int) -> TrainingView:
+    def open(path: str, version: int, selection: Selection = "validation") -> TrainingView:
         """The view of one version of the table at ``path``. Raises SnapshotError as ``Snapshot.open``."""
-        return TrainingView(Snapshot.open(path, version))
+        return TrainingView(Snapshot.open(path, version), selection)
 
     @property
     def version(self) -> int:
@@ -60,7 +64,7 @@ class TrainingView:
         events are training events (``with_validation``).
         """
         for batch in self._snapshot.batches(COLUMNS, PART_ROWS):
-            part = without_test(pa.Table.from_batches([batch]))
+            part = without_test(shifted_table(pa.Table.from_batches([batch]), self.selection))
             yield part if until == "train_length" else with_validation(part)
 
     def counts(self, n_items: int, *, until: Until = "train_length") -> HistoryCounts:
@@ -73,10 +77,10 @@ class TrainingView:
         """
         sample = UserSample()
         if self.rows > users:
-            narrow = self._snapshot.batches(["user_id", "chunk", "train_length", "validation_length"], PART_ROWS)
-            sample = UserSample.of(
-                (with_target(pa.Table.from_batches([batch]), "validation") for batch in narrow), users
-            )
+            columns = ["user_id", "chunk", "train_length", "validation_length", *columns_of(self.selection)]
+            narrow = self._snapshot.batches(list(dict.fromkeys(columns)), PART_ROWS)
+            parts = (shifted_table(pa.Table.from_batches([batch]), self.selection) for batch in narrow)
+            sample = UserSample.of((with_target(part, "validation") for part in parts), users)
         chosen = [sample.rows(with_target(part, "validation")) for part in self.parts()]
         return pa.concat_tables(chosen)
 
@@ -99,4 +103,7 @@ class TrainingView:
         """``open_stream(snapshot, columns, until=..., length_column=..., **options)``, a HistoryStream in which every
         event from ``until`` on is padding. ``until``, train_length or validation_length, must be one of ``columns``.
         """
+        if self.selection != "validation":
+            columns = list(dict.fromkeys([*columns, *columns_of(self.selection)]))
+            options["transform"] = partial(shifted, selection=self.selection)
         return open_stream(self._snapshot, columns, until=until, length_column=until, **options)

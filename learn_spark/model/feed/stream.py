@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -37,7 +37,8 @@ class HistoryStream:
     have batches of similar length.
 
     ``until`` (one of ``columns``; None: no limit) is a column of lengths: lists are 0 from their row's value on, so
-    that events that a reader may not see are never passed on.
+    that events that a reader may not see are never passed on. ``transform`` (None: none) changes the columns of rows
+    as they are read, before ``until`` applies; it must treat each row by itself.
 
     Rows in memory: ``shuffle_rows``, one row group, and k batches. Raises ValueError for contradictory arguments and
     LearnSparkError for an empty snapshot.
@@ -55,6 +56,7 @@ class HistoryStream:
         bucket_batches: int = 1,
         length_column: str | None = None,
         until: str | None = None,
+        transform: Callable[[Rows], Rows] | None = None,
     ) -> None:
         if shuffle_rows < 1:
             raise ValueError(f"shuffle_rows {shuffle_rows} must be at least 1")
@@ -71,6 +73,7 @@ class HistoryStream:
         self.snapshot, self.columns, self.shuffle_rows, self.seed = snapshot, columns, shuffle_rows, seed
         self.rank, self.world = rank, world
         self.bucket_batches, self.length_column, self.until = bucket_batches, length_column, until
+        self.transform = transform
         self._group_rows: dict[int, tuple[int, ...]] = {}
 
     def steps(self, batch_size: int) -> int:
@@ -188,7 +191,9 @@ class HistoryStream:
                         f"column {name} of {group.file} has lists of {values.shape[1:]} values, other files of "
                         f"{shapes[name]}; histories of one table must have one padded length"
                     )
-            in_segment = {name: values[segment.start : segment.stop] for name, values in rows.items()}
+            in_segment: Rows = {name: values[segment.start : segment.stop] for name, values in rows.items()}
+            if self.transform is not None:
+                in_segment = self.transform(in_segment)
             yield in_segment if self.until is None else _truncate(in_segment, in_segment[self.until])
         if next(read, None) is not None:
             raise RowCountError(

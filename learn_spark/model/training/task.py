@@ -20,6 +20,7 @@ from learn_spark.core.ragged import take_rows
 from learn_spark.core.settings.schema import Settings
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.storage.worker_files import fetch_for_worker
+from learn_spark.data.splits.selection import selection_of
 from learn_spark.data.splits.split import Split, split_histories
 from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.model.feed.item_matrix import FILE, item_matrix
@@ -45,9 +46,10 @@ class TrainingTask:
     ``settings``: the dumped settings. ``histories`` and ``version``: the Delta table and its version. ``matrix``: the
     folder of the item matrix [n_items + 1, C], None for a tower without content. ``log_q``: the file of log shares
     [n_items + 1], or None. ``catalogue``: the file of the item_index of every item with a training event. ``folder``:
-    checkpoints and logs on this machine; None: a temporary folder. ``refit``: number of epochs to train on training and
-    validation events together, without validation; 0 means that validation chooses the epoch. ``copy``: the address
-    that gets every checkpoint too; None: ``folder`` is the only place. ``validation``: the Parquet file with the rows
+    checkpoints and logs on this machine; None: a temporary folder. ``refit``: number of epochs to train on training
+    events and selection targets (the validation events, or under rule strict the last training events) together,
+    without validation; 0 means that validation chooses the epoch. ``copy``: the address that gets every checkpoint too;
+    None: ``folder`` is the only place. ``validation``: the Parquet file with the rows
     of the users that validation ranks (TrainingView.validation_sample); None in a refit. All paths may be addresses
     except ``folder``.
     """
@@ -120,7 +122,7 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     torch.set_num_threads(training.threads or max(1, len(available_cores()) // group.size))
     # As text, which a task is between processes, a path has no server.
     s3 = settings.storage.s3()
-    histories = TrainingView.open(storage_path(task.histories, s3), task.version)
+    histories = TrainingView.open(storage_path(task.histories, s3), task.version, selection_of(settings))
     tower = build_tower(task)
     catalogue = _array(storage_path(task.catalogue, s3))
     until: Until = "validation_length" if task.refit else "train_length"

@@ -21,6 +21,7 @@ from learn_spark.core.storage.folders import upload
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import MODELS
 from learn_spark.core.tables.workspace_locks import only_one
+from learn_spark.data.splits.selection import selection_of
 from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
@@ -34,6 +35,10 @@ from learn_spark.model.training.prepare import prepare, save_catalogue, save_sha
 from learn_spark.model.training.task import MARGIN, TrainingTask, build_tower, read_validation
 
 STAGE = find_stage("train")
+_AGAIN = {
+    "strict": "with the last training events, which chose the epoch; no validation event is read",
+    "refit": "with the validation events, which chose the epoch",
+}
 
 
 def run(context: StageContext) -> StageResult:
@@ -56,7 +61,8 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     if settings.training.resume == "auto" and copy is not None:
         for part in ("", "refit/"):
             Checkpoints(folder / f"{part}checkpoints", copy / f"{part}checkpoints").fetch()
-    histories = TrainingView.open(context.path("user_histories"), int(context.inputs["user_histories"]))
+    version = int(context.inputs["user_histories"])
+    histories = TrainingView.open(context.path("user_histories"), version, selection_of(settings))
     resumed = settings.training.resume == "auto" and (folder / "checkpoints").is_dir()
     task, counts, space_key = prepare(context, histories, folder, copy)
     trained = _train(context, task)
@@ -64,8 +70,9 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     best_point = final_point = trained.curve[trained.best_epoch - 1]
     samples = sum(int(epoch["samples"]) for epoch in trained.curve)
     final_counts = counts
-    if settings.training.refit:
-        context.console.say(f"refitting for {trained.best_epoch} epochs on training and validation events")
+    trains_again = settings.training.trains_again
+    if trains_again:
+        context.console.say(f"training again for {trained.best_epoch} epochs, {_AGAIN[settings.training.rule]}")
         final_counts = histories.counts(task.n_items, until="validation_length")
         refit_task = replace(
             task,
@@ -102,7 +109,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         trained.curve,
         settings,
         logs=folder / "logs",
-        before_refit=chosen_weights if settings.training.refit else None,
+        before_refit=chosen_weights if trains_again and settings.training.rule == "refit" else None,
         blending=None if blending is None else blending.tensors(final_counts.events),
         heads=calibration.heads,
     )
@@ -124,7 +131,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
             f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
             f"sequences; best epoch {trained.best_epoch} with NDCG@10 {calibration.validation['NDCG@10']:.4f} on "
             f"validation{_of_sample(counts.users, settings.training.validation_users, margin)}"
-            f"{', refitted with the validation events' if settings.training.refit else ''}; model {model_id}",
+            f"{f', trained again {_AGAIN[settings.training.rule]}' if trains_again else ''}; model {model_id}",
         ),
     )
 
@@ -165,6 +172,7 @@ def _facts(
         validation_users=validation_users,
         validation_margin=validation_margin,
         validation_of_vectors=calibration.validation_of_vectors,
+        rule=settings.training.rule,
         trial=settings.training.trial,
         blending=None if calibration.blending is None or blending is None else BlendingFacts(reach=blending.reach),
         reranker=None

@@ -167,7 +167,7 @@ def test_a_file_extends_another_key_by_key() -> None:
 def test_a_file_extends_several_the_last_first(tmp_path: Path) -> None:
     """A data set's settings, a preset upon them, and the file's own upon both."""
     plus = load_settings("beauty-plus")
-    assert (plus.tower.kind, plus.source.format, plus.training.refit) == ("learn-plus", "files", True)
+    assert (plus.tower.kind, plus.source.format, plus.training.rule) == ("learn-plus", "files", "refit")
     (tmp_path / "preset.yaml").write_text("tower: {layers: 3, width: 64}\ntraining: {epochs: 7}\n")
     (tmp_path / "own.yaml").write_text(
         f"extends: [{resource_folder('conf') / 'learn.yaml'}, preset.yaml]\ntower: {{layers: 1}}\n"

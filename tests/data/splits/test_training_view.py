@@ -132,7 +132,7 @@ def test_the_training_room_has_no_other_way_to_histories() -> None:
 
 def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) -> None:
     log = reading()
-    refit = ("training.refit=true", "training.epochs=3", *RIVAL)
+    refit = ("training.rule=refit", "training.epochs=3", *RIVAL)
     models = []
     for name, planted in (("here", log), ("there", other_test_events(log, "leave_last_out"))):
         shelf = Shelf(tmp_path / name, planted)
@@ -177,7 +177,7 @@ def test_a_refit_weighs_items_by_the_events_it_learns(tmp_path: Path, monkeypatc
     shelf.run(
         "train",
         *RIVAL,
-        "training.refit=true",
+        "training.rule=refit",
         "training.epochs=1",
         "objective.negatives=in_batch",
         "objective.log_q=true",
@@ -196,7 +196,7 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
     tmp_path: Path, refit: bool, spark: SparkSession
 ) -> None:
     shelf = Shelf(tmp_path / "here", reading())
-    settings = (*PLUS, f"training.refit={str(refit).lower()}", "training.epochs=3")
+    settings = (*PLUS, f"training.rule={'refit' if refit else 'holdout'}", "training.epochs=3")
     run, _ = shelf.run("train", *settings)
     (folder,) = run.outputs
     model = load_model(shelf.workspace.root / folder)
@@ -247,7 +247,7 @@ def test_evidence_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(
 @pytest.mark.parametrize("refit", [True, False])
 def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_path: Path, refit: bool) -> None:
     shelf = Shelf(tmp_path / "here", reading())
-    settings = (*FUSED, f"training.refit={str(refit).lower()}")
+    settings = (*FUSED, f"training.rule={'refit' if refit else 'holdout'}")
     run, _ = shelf.run("train", *settings)
     (name,) = run.outputs
     folder = shelf.workspace.root / name
@@ -315,5 +315,5 @@ def test_a_damaged_head_or_level_is_refused(tmp_path: Path, settings: tuple[str,
 
 
 def test_a_refit_needs_a_validation_event_of_every_user(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"training\.refit is for protocols whose validation target"):
-        Shelf(tmp_path, reading(), "time_split").settings("training.refit=true")
+    with pytest.raises(SettingsError, match=r"training\.rule refit is for protocols"):
+        Shelf(tmp_path, reading(), "time_split").settings("training.rule=refit")
