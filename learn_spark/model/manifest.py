@@ -125,6 +125,11 @@ class ModelManifest(TrainingFacts):
         """Whether the weights were refitted on training and validation events."""
         return BEFORE_REFIT in self.files
 
+    @property
+    def training_rule(self) -> str:
+        """``training.rule`` of the training; older manifests do not name it."""
+        return "refit" if self.refit else self.rule
+
 
 def read_manifest(folder: StoragePath) -> ModelManifest:
     """The manifest of the model in ``folder``.

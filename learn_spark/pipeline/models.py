@@ -41,11 +41,10 @@ def list_models(workspace: Workspace) -> list[TrainedModel]:
     rows = []
     for one in trained_models(workspace, trials=True):
         manifest = one.manifest
-        rule = "refit" if manifest.refit else manifest.rule  # models before version 0.3 lack the rule
         tags = {
             "released": released is not None and released.model_id == one.model_id,
             "trial": manifest.trial,
-            rule: rule != "holdout",
+            manifest.training_rule: manifest.training_rule != "holdout",
             "reranker": manifest.reranker is not None,
             "blending": manifest.blending is not None,
             f"as of {manifest.as_of}": manifest.as_of is not None,

@@ -47,6 +47,7 @@ def versions_of(workspace: Workspace, road: Road, manifest: ModelManifest | None
                 detail = f"{row['pooling']} pooling, {row['max_tokens']} tokens at most, {row['precision']}"
                 found.append(("Read as", detail + (f", prefix {row['prefix']!r}" if row["prefix"] else "")))
         found.append(("Prompt template", manifest.template_version))
+        found.append(("Training rule", manifest.training_rule))
     found.append(("Python", platform.python_version()))
     return found + _installed(*LIBRARIES)
 

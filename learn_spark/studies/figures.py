@@ -53,12 +53,14 @@ class SliceFigure:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table. ``runs``: seed -> the evaluate run that wrote the figures. Baselines have one run, and no
+    """A row of the table. ``rule``: the training rule (``training.rule``); baselines have that of the first row, whose
+    events they count. ``runs``: seed -> the evaluate run that wrote the figures. Baselines have one run, and no
     ``validation`` (NDCG@10 by seed), ``costs`` and ``curve`` (validation NDCG@10 by epoch, first seed).
     """
 
     name: str
     method: str
+    rule: str
     runs: Mapping[int, str]
     figures: Figures
     validation: tuple[float, ...] = ()
@@ -119,8 +121,9 @@ def collect(
         return Study((), {}, dict(failures))
     evaluations = Evaluations(workspace, {one.run_id for one in trained})
     first = trained[0]
+    rule = read_manifest(workspace.place / "models" / first.model_id).training_rule
     rows = [
-        Row(name, method, {first.seed: first.run_id}, evaluations.figures({first.run_id: method}))
+        Row(name, method, rule, {first.seed: first.run_id}, evaluations.figures({first.run_id: method}))
         for method, name in BASELINES.items()
     ]
     for name in dict.fromkeys(one.row for one in trained):
@@ -144,6 +147,7 @@ def _rows(workspace: Workspace, evaluations: Evaluations, name: str, trained: Se
         Row(
             name=name,
             method=method,
+            rule=manifests[0].training_rule,
             runs=runs,
             figures=evaluations.figures(dict.fromkeys(runs.values(), method)),
             validation=tuple(manifest.validation[MAIN] for manifest in manifests),
@@ -162,7 +166,8 @@ def _rows(workspace: Workspace, evaluations: Evaluations, name: str, trained: Se
     if any(evaluations.has(run, vectors) for run in runs.values()):
         methods = {run: vectors if evaluations.has(run, vectors) else method for run in runs.values()}
         figures = evaluations.figures(methods)
-        rows.append(Row(f"{name}, vectors only", methods[next(iter(methods))], runs, figures, vectors_only=True))
+        method = methods[next(iter(methods))]
+        rows.append(Row(f"{name}, vectors only", method, rows[0].rule, runs, figures, vectors_only=True))
     return rows
 
 

@@ -83,11 +83,11 @@ def write(study: Study, folder: StoragePath) -> None:
 
 
 def _plain(study: Study) -> dict[str, object]:
-    """Figures by row and seed, validation and costs, and what failed; None for NaN, which JSON lacks."""
+    """Figures by row and seed, rules, validation and costs, and what failed; None for NaN, which JSON lacks."""
     rows: dict[str, dict[str, object]] = {}
     for row in study.rows:
         figures = {name: [_or_none(value) for value in values] for name, values in row.figures.items()}
-        rows[row.name] = {"method": row.method, "runs": row.runs, **figures}
+        rows[row.name] = {"method": row.method, "rule": row.rule, "runs": row.runs, **figures}
         if row.costs is not None:
             rows[row.name] |= {f"validation {MAIN}": row.validation, **row.costs.__dict__}
     return {"cores": len(available_cores()), "rows": rows, "failures": dict(study.failures)}
@@ -95,7 +95,9 @@ def _plain(study: Study) -> dict[str, object]:
 
 def _by_row(title: str, rows: Sequence[Row], figures: Sequence[str]) -> Table:
     return Table(
-        title, ("row", *figures), tuple((row.name, *(_interval(row.figures[name]) for name in figures)) for row in rows)
+        title,
+        ("row", "rule", *figures),
+        tuple((row.name, row.rule, *(_interval(row.figures[name]) for name in figures)) for row in rows),
     )
 
 

@@ -163,6 +163,7 @@ def test_the_written_tables_and_charts(world: World, study: Study, capsys: pytes
     printed = json.loads(capsys.readouterr().out)
     assert {name: printed[name] for name in written} == written
     assert [row["row"] for row in printed["Test split"]] == [row.name for row in study.rows]
+    assert {row["rule"] for row in printed["Test split"]} == {"holdout"}
     assert printed["notes"] == [f"study  {folder / 'study.md'}"]
     slices = study.slices["popularity"]
     assert slices["all"]["as SASRec"] == slices["all"]["SASRec"]
