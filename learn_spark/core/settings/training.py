@@ -57,6 +57,11 @@ class ObjectiveSettings(Section):
     popularity_correction: Annotated[float, Field(ge=0.0)] = 0.0
     """negatives full, or mixed with log_q: this factor times log(an item's share of the events) is added to the scores
     in training. Vectors then encode less popularity, and rare items rank higher; 1 removes it completely."""
+    prefixes: bool = False
+    """next_item: whether each prefix of a history is a sample of its own, whose last event alone predicts (the data of
+    BSARec and WEARec). Dropout is then drawn anew for each predicted item, and positions count as when items are
+    ranked. A batch has feed.batch_size users, and a sample for each of their events but the first: a training takes
+    about as many times as long as histories have events."""
     crop_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """next_item: share of the sequences that training replaces by a random contiguous part."""
     recency: RecencySettings | None = None
@@ -78,8 +83,9 @@ class ObjectiveSettings(Section):
             )
         if self.in_batch_negatives is not None and self.negatives not in ("mixed", "full"):
             raise ValueError(f"in_batch_negatives is for negatives mixed, not for {self.negatives}")
-        if self.crop_share and self.predicts != "next_item":
-            raise ValueError(f"crop_share is for next_item, not for {self.predicts}")
+        for name in ("crop_share", "prefixes"):
+            if getattr(self, name) and self.predicts != "next_item":
+                raise ValueError(f"{name} is for next_item, not for {self.predicts}")
         return self
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learn_spark.core.ragged import owners_of
 from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.data.splits.training_view import Until
 from learn_spark.model.feed.shuffle import Rows
@@ -46,8 +47,9 @@ class _Tensors:
 class NextItemBatch(_Tensors):
     """A batch for next-item prediction.
 
-    ``valid`` [B, L] is True at positions that predict, ``following`` [P] the items that come next there, in the order
-    of ``valid``'s true entries, and ``weight`` [P] the weight of each, or None.
+    ``valid`` [B, L] is True at positions that predict (with prefixes, the last event of a row alone), ``following`` [P]
+    the items that come next there, in the order of ``valid``'s true entries, and ``weight`` [P] the weight of each, or
+    None.
     """
 
     valid: Tensor
@@ -111,15 +113,23 @@ class BatchMaker:
         # A row without an event after its split is no training sample (the held-out users of protocol time_split).
         usable = np.flatnonzero((lengths > 1) & ((rows["train_end"] == 0) | (rows["train_end"] < lengths)))
         start, visible = self._crops(lengths[usable], generator)
-        inputs = np.minimum(visible - 1, self.objective.history)
-        # Of a history longer than the window, each turn takes another part.
-        start += generator.integers(0, visible - inputs)  # [B]
+        if self.objective.prefixes:
+            offsets = np.concatenate([[0], np.cumsum(visible - 1)])
+            owner = owners_of(offsets)
+            end = 1 + np.arange(len(owner)) - offsets[owner]
+            inputs = np.minimum(end, self.objective.history)
+            usable, start = usable[owner], start[owner] + end - inputs
+        else:
+            inputs = np.minimum(visible - 1, self.objective.history)
+            # Of a history longer than the window, each turn takes another part.
+            start += generator.integers(0, visible - inputs)  # [B]
         offsets = np.arange(int(inputs.max(initial=0)))
-        valid = offsets < inputs[:, None]  # [B, L]
-        columns = np.where(valid, start[:, None] + offsets, 0)
+        inside = offsets < inputs[:, None]  # [B, L]
+        valid = offsets == inputs[:, None] - 1 if self.objective.prefixes else inside
+        columns = np.where(inside, start[:, None] + offsets, 0)
 
         def window(name: str, shift: int = 0) -> np.ndarray:
-            return np.where(valid, rows[name][usable[:, None], columns + shift * valid], 0)
+            return np.where(inside, rows[name][usable[:, None], columns + shift * inside], 0)
 
         following = window("item_index", 1)[valid]
         return NextItemBatch(

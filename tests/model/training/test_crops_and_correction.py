@@ -1,4 +1,4 @@
-"""Crops of training sequences, and the popularity correction of the loss."""
+"""Crops and prefixes of training sequences, and the popularity correction of the loss."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from learn_spark.core.settings.training import ObjectiveSettings
+from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.training.batches import BatchMaker, NextItemBatch
 from learn_spark.model.training.objective import ObjectiveLoss, objective_for
 from learn_spark.model.training.process_group import ProcessGroup
@@ -50,6 +51,35 @@ def test_crops_are_windows_of_at_least_two_events_from_all_positions() -> None:
         for last in range(first + 1, min(length, first + 6) + 1)
     }
     assert seen == expected
+
+
+def test_each_prefix_is_a_sample_that_predicts_the_event_after_it() -> None:
+    made = batch(0, prefixes=True)
+    samples = [
+        ([item for item in row if item], following)
+        for row, following in zip(made.items.tolist(), made.following.tolist(), strict=True)
+    ]
+    # The user of two events has one, that of five four, that of nine eight; a window has six events.
+    ends = [(user, end) for user, length in ((0, 2), (1, 5), (2, 9)) for end in range(1, length)]
+    assert samples == [
+        (list(range(10 * user + max(1, end - 5), 10 * user + end + 1)), 10 * user + end + 1) for user, end in ends
+    ]
+    assert made.valid.sum(1).tolist() == [1] * len(ends)
+    assert made.valid.nonzero()[:, 1].tolist() == [len(inputs) - 1 for inputs, _ in samples]
+
+
+def test_prefixes_of_whole_histories_have_the_loss_of_sequences() -> None:
+    """A tower whose vectors depend on nothing after an event, without dropout, makes no difference."""
+    losses = []
+    for prefixes in (False, True):
+        objective = ObjectiveSettings(predicts="next_item", negatives="full", history=9, prefixes=prefixes)
+        torch.manual_seed(5)
+        tower = SASRec(n_items=99, max_length=9, width=8, layers=2, heads=2, ffn=8, dropout=0.0, positions="first")
+        loss = ObjectiveLoss(objective, log_q=None, group=ProcessGroup())
+        losses.append(loss(tower, batch(0, history=9, prefixes=prefixes)))
+    (total, count), (other_total, other_count) = losses
+    assert count == other_count == 1 + 4 + 8
+    assert total.item() == pytest.approx(other_total.item(), rel=1e-5)
 
 
 def test_a_share_of_the_sequences_is_cropped_and_without_it_none() -> None:
@@ -132,6 +162,7 @@ def test_many_mixed_negatives_have_nearly_the_gradient_of_the_full_softmax(stren
         ({"popularity_correction": 0.2}, "popularity_correction is for negatives full"),
         ({"in_batch_negatives": 9}, "in_batch_negatives is for negatives mixed"),
         ({"crop_share": 0.2}, "crop_share is for next_item"),
+        ({"prefixes": True}, "prefixes is for next_item"),
     ],
 )
 def test_settings_without_effect_are_an_error(given: dict[str, Any], message: str) -> None:
