@@ -96,7 +96,7 @@ def base(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), str(wheel)]
     done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
-        why = " / ".join(line.strip() for line in done.stderr.splitlines()[-3:])
+        why = " / ".join(line.strip() for line in done.stderr.splitlines()[:3])
         pytest.fail(f"the packages of the base cannot be installed; does the package index answer? uv: {why}", False)
     return folder / "bin"
 
