@@ -4,6 +4,9 @@ learn_spark.features.read(spark, "user_features", release="latest", as_of=None) 
 learn_spark.features.features_at(spark, events)                                   point-in-time training data
 learn_spark.features.changes(spark, "user_features", since=release_id)            changes for an online store
 
+Without Spark: read.released_arrow, point_in_time_arrow.features_at_arrow and change_feed_arrow.changes_arrow, which
+learn_spark.api's features, features_at and changes call.
+
 Tables of a catalog: read and changes take names (learn.user_features), features_at the schema (schema="learn").
 """
 
