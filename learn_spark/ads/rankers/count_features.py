@@ -8,23 +8,24 @@ import torch
 from torch import Tensor, nn
 
 COUNT_DIMS = 8
+COUNTS_OF_ONE = 4  # of the item, then of the user
 PRIOR_CONVERSIONS = 2.0  # an item without exposures has the rate of all, as if it had so many conversions at that rate
 FURTHEST = 4.0  # standard deviations: counts go on growing after training
 
 
 def count_features(counts: Tensor, rate: float | Tensor) -> Tensor:
     """[n, 8] of ``counts`` [n, 6] (COUNTS), of item and user each: log(1 + shown), log(1 + converted), the smoothed log
-    odds of conversion minus those of ``rate``, and last the two log(1 + events).
+    odds of conversion minus those of ``rate``, log(1 + events).
 
     An item, or user, of which nothing is known has 0 everywhere.
     """
     parts = []
-    for first in (0, 2):
+    for first, events in ((0, 4), (2, 5)):
         shown, converted = counts[:, first], counts[:, first + 1]
         won, lost = converted + PRIOR_CONVERSIONS, shown - converted + PRIOR_CONVERSIONS * (1 - rate) / rate
         odds = torch.log(won / lost) - torch.log(torch.as_tensor(rate / (1 - rate), dtype=counts.dtype))
-        parts += [torch.log1p(shown), torch.log1p(converted), odds]
-    return torch.stack([*parts, *torch.log1p(counts[:, 4:]).unbind(dim=1)], dim=1)
+        parts += [torch.log1p(shown), torch.log1p(converted), odds, torch.log1p(counts[:, events])]
+    return torch.stack(parts, dim=1)
 
 
 class CountScaler(nn.Module):

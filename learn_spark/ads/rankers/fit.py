@@ -50,6 +50,7 @@ def shape_of(variant: str, sizes: list[int], dims: int, settings: RankingSetting
         adaptor_dim=settings.adaptor_dim,
         counts=settings.counts,
         gate=settings.id_gate,
+        group_dropout=settings.group_dropout,
     )
 
 

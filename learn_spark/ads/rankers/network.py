@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learn_spark.ads.rankers.count_features import COUNT_DIMS, CountScaler
+from learn_spark.ads.rankers.count_features import COUNT_DIMS, COUNTS_OF_ONE, CountScaler
 from learn_spark.ads.rankers.inputs import CYCLIC_TIME_DIMS, Inputs, InputSource, used_vectors, vector_blocks, windows
 from learn_spark.ads.rankers.statistics import TrainingStatistics
 
 INITIAL_STD = 0.01
+SCORED_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Shape:
 
     ``sizes`` [F] rows of the fields' embedding tables; ``dims`` D of a released vector, for ``variant`` learn and
     learn-adaptor. ``counts``: whether it reads running counts. ``gate``: training exposures of an id whose embedding
-    counts half; 0: all count in full.
+    counts half; 0: all count in full. ``group_dropout``: chance of each group of inputs to be 0 in training.
     """
 
     variant: str
@@ -37,6 +38,7 @@ class Shape:
     adaptor_dim: int
     counts: bool = True
     gate: float = 0.0
+    group_dropout: float = 0.0
 
     @staticmethod
     def of_dict(shape: dict[str, object]) -> Shape:
@@ -150,6 +152,55 @@ class VectorScaler(nn.Module):
         return (vectors - self.mean) / self.scale * has_vector[:, None]
 
 
+class ScoreScaler(nn.Module):
+    """The product of user and item vector, centred and scaled by the training exposures that have both; else 0."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def fit(self, source: InputSource) -> None:
+        """Set mean and scale; they stay 0 and 1 if no exposure has both vectors."""
+        count, total, squares = 0, 0.0, 0.0
+        for window in windows(source):
+            for start in range(0, len(window), SCORED_ROWS):
+                user, item, has_vector = window.wide(slice(start, start + SCORED_ROWS))
+                scores = np.einsum("nd,nd->n", user, item)[has_vector.all(axis=1)].astype(np.float64)
+                count, total = count + len(scores), total + float(scores.sum())
+                squares += float(scores @ scores)
+        if count:
+            mean = total / count
+            self.mean.fill_(mean)
+            self.scale.fill_(float(np.sqrt(max(squares / count - mean * mean, 0.0))) or 1.0)
+
+    def forward(self, x: Batch) -> Tensor:
+        """[B, 1]. Of unit vectors it is their cosine, by which the tower ranks."""
+        score = (x.user * x.item).sum(dim=1, keepdim=True)
+        return (score - self.mean) / self.scale * x.has_vector.prod(dim=1, keepdim=True)
+
+
+class GroupDropout(nn.Module):
+    """In training, each group of inputs of each exposure is 0 with chance ``p``: no input is relied on alone.
+
+    Nothing is scaled up, as a group that is not known is 0 when rankers score too.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, groups: list[Tensor]) -> list[Tensor]:
+        """The groups, each [B, width]."""
+        if not self.training or not self.p:
+            return groups
+        kept = torch.rand(len(groups[0]), len(groups)) >= self.p
+        return [group * kept[:, [number]] for number, group in enumerate(groups)]
+
+
 class Adaptor(nn.Module):
     """LEARN's adaptor: two linear layers over user and item vector, and an MLP trained by a conversion loss of its own.
 
@@ -169,8 +220,8 @@ class Adaptor(nn.Module):
 
 class Network(nn.Module):
     """Logits of conversion. base: embeddings of the fields, the time and running counts; learn: also both released
-    vectors and their dot product; learn-adaptor: [adapted, user, item] beside the rest. Whether a vector exists is
-    always an input too.
+    vectors and their product, the score; learn-adaptor: the adapted vectors too. Whether a vector exists is always an
+    input.
 
     mlp: an MLP over all of it. dcn_v2: cross layers beside the MLP, both into one linear layer (its parallel form).
     """
@@ -185,21 +236,20 @@ class Network(nn.Module):
             self.counts = CountScaler()
             width += COUNT_DIMS
         if shape.variant != "base":
-            self.user, self.item = VectorScaler(shape.dims), VectorScaler(shape.dims)
-            width += 2 * shape.dims + 2
+            self.user, self.item, self.score = VectorScaler(shape.dims), VectorScaler(shape.dims), ScoreScaler()
+            width += 2 * shape.dims + 3
         self.adaptor: Adaptor | None = None
-        if shape.variant == "learn":
-            width += 1
-        elif shape.variant == "learn-adaptor":
+        if shape.variant == "learn-adaptor":
             self.adaptor = Adaptor(shape.dims, shape.adaptor_dim)
             width += shape.adaptor_dim
+        self.drop = GroupDropout(shape.group_dropout)
         layers = shape.cross_layers if shape.model == "dcn_v2" else 0
         self.crosses = nn.ModuleList(Cross(width, shape.cross_rank) for _ in range(layers))
         self.deep = _mlp(width, shape.hidden)
         self.out = nn.Linear(shape.hidden[-1] + (width if layers else 0), 1)
 
     def fit_scales(self, source: InputSource, statistics: TrainingStatistics) -> None:
-        """Fit gates and the scaling of counts and released vectors to the training exposures and their statistics."""
+        """Fit gates and the scaling of counts, vectors and scores to the training exposures and their statistics."""
         for embedding, frequencies in zip(self.embeddings, statistics.frequencies, strict=True):
             embedding.fit(frequencies)  # type: ignore[operator]
         if self.counts is not None:
@@ -207,24 +257,23 @@ class Network(nn.Module):
         if self.shape.variant != "base":
             for standard, used in zip((self.user, self.item), used_vectors(source), strict=True):
                 standard.fit_blocks(partial(vector_blocks, source.vectors, used))
+            self.score.fit(source)
 
     def forward(self, x: Batch) -> tuple[Tensor, Tensor | None]:
         """(logits [B], the adaptor's logits [B]; None without an adaptor)."""
-        parts = [table(x.rows[:, at]) for at, table in enumerate(self.embeddings)]
-        parts.append(x.cyclic_time)
+        groups = [table(x.rows[:, at]) for at, table in enumerate(self.embeddings)]
+        groups.append(x.cyclic_time)
         if self.counts is not None:
-            parts.append(self.counts(x.counts))
+            groups += self.counts(x.counts).split(COUNTS_OF_ONE, dim=1)
         auxiliary = None
         if self.shape.variant != "base":
             user, item = self.user(x.user, x.has_vector[:, 0]), self.item(x.item, x.has_vector[:, 1])
-            parts += [user, item, x.has_vector]
-            if self.adaptor is None:
-                # Of unit vectors: their cosine, what the tower was trained to rank by.
-                parts.append((x.user * x.item).sum(dim=1, keepdim=True))
-            else:
+            groups += [torch.cat([user, x.has_vector[:, :1]], dim=1), torch.cat([item, x.has_vector[:, 1:]], dim=1)]
+            groups.append(self.score(x))
+            if self.adaptor is not None:
                 adapted, auxiliary = self.adaptor(user, item)
-                parts.append(adapted)
-        x0 = torch.cat(parts, dim=1)
+                groups.append(adapted)
+        x0 = torch.cat(self.drop(groups), dim=1)
         last = self.deep(x0)
         if len(self.crosses):
             crossed = x0

@@ -209,6 +209,10 @@ class RankingSettings(Section):
     """Training exposures of an id whose embedding counts half: of n exposures it counts n / (n + id_gate). An id that
     training did not have gives nothing. 0: every embedding counts in full.
     """
+    group_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Chance of each group of inputs of an exposure to be 0 in training. Groups: an embedding, the time, the counts of
+    the item, those of the user, a vector, the score, the adaptor's output.
+    """
     id_dim: Count = 16
     """Width of a field's embedding."""
     hidden: list[Count] = Field(default_factory=lambda: [64, 32], min_length=1)

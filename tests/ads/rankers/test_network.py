@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from learn_spark.ads.rankers.count_features import count_features
-from learn_spark.ads.rankers.network import Adaptor, Batch, Cross, Network, Shape, VectorScaler
+from learn_spark.ads.rankers.network import Adaptor, Batch, Cross, GroupDropout, Network, Shape, VectorScaler
 from learn_spark.ads.rankers.statistics import statistics_of
 from tests.ads.rankers.rankings import inputs
 
@@ -66,7 +66,10 @@ def test_the_whole_of_dcn_v2_by_hand() -> None:
     counted = (count_features(batch.counts, 0.5) / scale).clamp(-4, 4)
     user, item = network.user(batch.user, batch.has_vector[:, 0]), network.item(batch.item, batch.has_vector[:, 1])
     dot = torch.tensor([float(u @ i) for u, i in zip(batch.user, batch.item, strict=True)])
-    x0 = torch.cat([*parts, batch.cyclic_time, counted, user, item, batch.has_vector, dot[:, None]], dim=1)
+    of_train = np.einsum("nd,nd->n", vectors()[1:6], vectors()[2:7])  # all but the first have both vectors
+    score = (dot - of_train.mean()) / of_train.std() * batch.has_vector.prod(dim=1)
+    has_user, has_item = batch.has_vector.split(1, dim=1)
+    x0 = torch.cat([*parts, batch.cyclic_time, counted, user, has_user, item, has_item, score[:, None]], dim=1)
     first = x0 * (x0 @ network.crosses[0].outer.weight.T + network.crosses[0].outer.bias) + x0
     second = x0 * (first @ network.crosses[1].outer.weight.T + network.crosses[1].outer.bias) + first
     deep = x0
@@ -83,7 +86,7 @@ def test_counts_are_logarithms_and_log_odds_that_are_0_where_nothing_is_known() 
     features = count_features(counts, 0.25)
     assert features[0].tolist() == [0] * 8
     # Two conversions in eight exposures are added to each.
-    expected = [np.log(31), np.log(5), np.log(6 / 32 * 3), np.log(9), 0, np.log(2 / 14 * 3), np.log(3), np.log(10)]
+    expected = [np.log(31), np.log(5), np.log(6 / 32 * 3), np.log(3), np.log(9), 0, np.log(2 / 14 * 3), np.log(10)]
     assert features[1].tolist() == pytest.approx(expected, abs=1e-6)
 
 
@@ -110,8 +113,8 @@ def test_the_adaptor_hands_fused_user_and_item_on_and_is_supervised_by_itself() 
     batch = some()
     logits, auxiliary = network(batch)
     assert auxiliary is not None
-    # [fields, cyclic_time, counts, user, item, has_vector, adapted] is what the MLP reads.
-    assert network.deep[0].in_features == 2 * 3 + 4 + 8 + 2 * 2 + 2 + 6
+    # [fields, cyclic_time, counts, user, item, has_vector, score, adapted] is what the MLP reads.
+    assert network.deep[0].in_features == 2 * 3 + 4 + 8 + 2 * 2 + 2 + 1 + 6
     auxiliary.sum().backward(retain_graph=True)
     assert network.adaptor is not None
     assert network.adaptor.layers[0].weight.grad is not None
@@ -138,6 +141,21 @@ def test_masked_vectors_are_zero_whatever_the_scale() -> None:
     unused = VectorScaler(2)
     unused.fit(np.zeros((0, 2)))
     assert (unused.mean.tolist(), float(unused.scale)) == ([0, 0], 1)
+
+
+def test_whole_groups_are_dropped_in_training_alone() -> None:
+    torch.manual_seed(0)
+    groups = [torch.ones(20_000, width) for width in (1, 3, 2)]
+    drop = GroupDropout(0.3)
+    dropped = drop(groups)
+    for group in dropped:
+        # All numbers of a group together, and those that are kept unchanged.
+        assert torch.equal(group.amin(dim=1), group.amax(dim=1))
+        assert float(group.mean()) == pytest.approx(0.7, abs=0.02)
+    both = (dropped[0][:, 0] * dropped[1][:, 0]).mean()
+    assert float(both) == pytest.approx(0.49, abs=0.02)
+    drop.eval()
+    assert all(torch.equal(a, b) for a, b in zip(drop(groups), groups, strict=True))
 
 
 def test_a_shape_survives_json() -> None:

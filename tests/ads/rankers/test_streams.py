@@ -92,7 +92,7 @@ def test_a_sample_has_one_exposure_of_each_stretch(tmp_path: Path, small_windows
 
 def test_a_network_of_windows_scores_as_one_of_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, validation = (stored(tmp_path / name, rows) for name, rows in _folders(tmp_path, train=1500, validation=300))
-    settings = ranking(epochs=4, patience=100)
+    settings = ranking(epochs=4, patience=100, batch_size=64)
     shape = shape_of("learn", [6, 6], 3, settings)
     whole = train_network(shape, train, validation, settings, 1)
     arrays = [each.file.read(0, len(each)) for each in (train, validation)]
@@ -105,9 +105,10 @@ def test_a_network_of_windows_scores_as_one_of_arrays(tmp_path: Path, monkeypatc
     parted, checks = train_network(shape, train, validation, settings, 1)
     # Another order of batches, the same task: the exposures are weighted by their number.
     best, expected = (min(check.validation for check in each) for each in (checks, whole[1]))
-    assert best == pytest.approx(expected, abs=0.04)
+    assert best == pytest.approx(expected, abs=0.03)
     assert max(train.reads + validation.reads) <= 64
-    assert sum(train.reads) == 1500 * (4 + 3)  # statistics, and the scales of counts and of vectors, are a pass each
+    # Four epochs; statistics, and the scales of counts, vectors and scores, are a pass each.
+    assert sum(train.reads) == 1500 * (4 + 4)
     full = validation.file.read(0, 300)
     expected = log_loss(score_network(parted, full), full.label, full.weight.astype(np.float64))
     assert losses_of(parted, validation)[0] == pytest.approx(expected, abs=1e-12)
