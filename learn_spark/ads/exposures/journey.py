@@ -104,6 +104,7 @@ def exposure_rows(
         F.lit(converted).alias("converted"),
         (F.col("revenue") if converted else F.lit(None).cast("double")).alias("revenue"),
         F.lit(weight).alias("weight"),
+        F.regexp_extract(event_id, "^(.*)/[^/]*$", 1).alias("request_id"),  # the event's id without the product
     )
 
 

@@ -68,7 +68,7 @@ def _make(context: StageContext, scratch: StoragePath) -> ExposuresResult:
         case JourneyExposuresSettings() as settings:
             return from_journey.make_exposures(context, settings, folder, scratch)
         case settings:
-            return from_interactions.make_exposures(context, settings)
+            return from_interactions.make_exposures(context, settings, scratch)
 
 
 def _files(settings: Settings, session: Session) -> list[RawFile]:

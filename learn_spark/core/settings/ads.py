@@ -42,12 +42,22 @@ class PeriodSettings(Section):
 
 
 class InteractionExposuresSettings(PeriodSettings):
-    """Every event of the workspace is an exposure."""
+    """Exposures from the events of the workspace: every event, or the converted ones among candidates."""
 
     origin: Literal["interactions"] = Field(default="interactions", alias="from")
     """Exposures from the table interactions."""
     positive_value: float = 4.0
     """An event with this value or more is a conversion."""
+    candidates: Annotated[int, Field(ge=0)] = 0
+    """Items drawn for each converted event, as if shown beside it, by their popularity at that time; 0: every event is
+    an exposure, and no other. With candidates, an event without a value is a conversion too.
+    """
+    event_types: list[str] | None = None
+    """Types of the events that are exposures, and that candidates are drawn from; null: all."""
+    pool: Count = 10_000
+    """Candidates are drawn from so many last events before a converted one."""
+    seed: Annotated[int, Field(ge=0)] = 2024
+    """Seed of the candidates."""
 
 
 class LogExposuresSettings(PeriodSettings):

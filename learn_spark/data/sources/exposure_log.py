@@ -217,6 +217,7 @@ def _typed(raw: DataFrame, log: LogSettings) -> DataFrame:
         F.expr("try_cast(regexp_replace(converted, '[.]0+$', '') as boolean)").alias("converted"),
         F.expr("try_cast(revenue as double)").alias("revenue"),
         F.expr("coalesce(try_cast(weight as double), if(weight is null, 1d, null))").alias("weight"),
+        "request_id",
         "raw",
         "malformed",
         "source_file",

@@ -51,6 +51,7 @@ def exposure(event: str, user: str, item: str, seconds: float, converted: bool =
         "converted": converted,
         "revenue": None,
         "weight": 1.0,
+        "request_id": None,
         **more,
     }
 
