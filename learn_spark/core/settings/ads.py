@@ -57,7 +57,7 @@ class InteractionExposuresSettings(PeriodSettings):
     pool: Count = 10_000
     """Candidates are drawn from so many last events before a converted one."""
     seed: Annotated[int, Field(ge=0)] = 2024
-    """Seed of the candidates."""
+    """Seed of the sample of unconverted exposures."""
 
 
 class LogExposuresSettings(PeriodSettings):
