@@ -21,6 +21,7 @@ BASELINES = {
 METHODS = {
     **BASELINES,
     "sasrec": "SASRec",
+    "bsarec": "BSARec",
     "hstu": "HSTU",
     "learn-plus": "LEARN+",
     "learn": "LEARN",

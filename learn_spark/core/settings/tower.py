@@ -120,7 +120,7 @@ class _IDTowerSettings(_TowerSettings):
     """Similarity of user and item vectors."""
     positions: Literal["first", "last"] | None = None
     """Whether positions are counted from the first or from the last event of the window; null: the authors' choice, the
-    last in SASRec and the first in HSTU."""
+    last in SASRec and BSARec, and the first in HSTU."""
 
 
 class SASRecTowerSettings(_IDTowerSettings):
@@ -137,8 +137,22 @@ class HSTUTowerSettings(_IDTowerSettings):
     """A baseline over item IDs."""
 
 
+class BSARecTowerSettings(_IDTowerSettings):
+    """BSARec over item IDs (arXiv 2312.10325); its vectors are as wide as the transformer. Train it with
+    objective.prefixes: without it, every prefix of a history is encoded, too, but no faster.
+    """
+
+    kind: Literal["bsarec"] = "bsarec"
+    """A baseline over item IDs: a low-pass filter beside attention."""
+    alpha: Share = 0.7
+    """Weight of the filter; attention has the rest."""
+    c: Count = 5
+    """The filter keeps the c // 2 + 1 lowest frequencies of the window."""
+
+
 TowerSettings = Annotated[
-    LearnTowerSettings | LearnPlusTowerSettings | SASRecTowerSettings | HSTUTowerSettings, Field(discriminator="kind")
+    LearnTowerSettings | LearnPlusTowerSettings | SASRecTowerSettings | HSTUTowerSettings | BSARecTowerSettings,
+    Field(discriminator="kind"),
 ]
 
 

@@ -1,1 +1,1 @@
-"""Every tower behind one interface: LEARN, LEARN+, SASRec and HSTU."""
+"""Every tower behind one interface: LEARN, LEARN+, SASRec, HSTU and BSARec."""

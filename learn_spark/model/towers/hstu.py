@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_spark.model.towers.dropout import Dropout
-from learn_spark.model.towers.id_based import IdTower, Positions, Similarity
+from learn_spark.model.towers.id_based import CausalIdTower, Positions, Similarity
 from learn_spark.model.towers.packing import Packing
 
 TIME_BUCKETS = 128
@@ -76,7 +76,7 @@ class HSTUBlock(nn.Module):
         return hidden + self.output(self.dropout(gate * attended))
 
 
-class HSTU(IdTower):
+class HSTU(CausalIdTower):
     """HSTU (Zhai et al. 2024, arXiv 2402.17152) in the usual setting of one item per event.
 
     As in Meta's public code for that setting, item embeddings are multiplied by sqrt(width) and learned positions are

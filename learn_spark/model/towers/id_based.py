@@ -67,13 +67,6 @@ class IdTower(Tower):
         nn.init.zeros_(self.embedding.weight[0].detach())
         nn.init.normal_(self.position.weight, std=EMBEDDING_STD)
 
-    @abstractmethod
-    def _encode(self, packing: Packing, items: Tensor, position_ids: Tensor, times: Tensor | None) -> Tensor:
-        """Vectors [G, C, width] of packed ``items`` and ``times`` [G, C], before the similarity's normalisation.
-
-        ``position_ids`` [G, C] are rows of the table of learned positions.
-        """
-
     def to_dict(self) -> Shape:
         """The constructor's arguments."""
         return {
@@ -82,6 +75,29 @@ class IdTower(Tower):
             "similarity": self.similarity,
             "positions": self.positions,
         }
+
+    def items(self, items: Tensor) -> Tensor:
+        """Item vectors [..., width] of ``items`` [...]; zeros for padding."""
+        return self._normalise(self.embedding(items))
+
+    @property
+    def id_table(self) -> nn.Embedding:
+        """The vectors of the items."""
+        return self.embedding
+
+    def _normalise(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors
+
+
+class CausalIdTower(IdTower):
+    """An IdTower whose vector after an event is one position of one pass over the row, packed without padding."""
+
+    @abstractmethod
+    def _encode(self, packing: Packing, items: Tensor, position_ids: Tensor, times: Tensor | None) -> Tensor:
+        """Vectors [G, C, width] of packed ``items`` and ``times`` [G, C], before the similarity's normalisation.
+
+        ``position_ids`` [G, C] are rows of the table of learned positions.
+        """
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
         """User vectors [B, L, width] after each event of ``items`` [B, L]. Padding costs no work (see Packing).
@@ -109,15 +125,3 @@ class IdTower(Tower):
         packed_times = packing.pack(times) if times is not None else None
         encoded = self._encode(packing, packing.pack(items), position_ids, packed_times)
         return packing.unpack(self._normalise(encoded))
-
-    def items(self, items: Tensor) -> Tensor:
-        """Item vectors [..., width] of ``items`` [...]; zeros for padding."""
-        return self._normalise(self.embedding(items))
-
-    @property
-    def id_table(self) -> nn.Embedding:
-        """The vectors of the items."""
-        return self.embedding
-
-    def _normalise(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors

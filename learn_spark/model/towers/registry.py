@@ -8,13 +8,14 @@ from typing import Any
 from learn_spark.core.settings.tower import TowerSettings
 from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.manifest import Shape
+from learn_spark.model.towers.bsarec import BSARec
 from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.towers.hstu import HSTU
 from learn_spark.model.towers.learn_plus import LearnPlus
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.tower import Tower
 
-TOWERS: dict[str, type[Tower]] = {tower.method: tower for tower in (ContentTower, LearnPlus, SASRec, HSTU)}
+TOWERS: dict[str, type[Tower]] = {tower.method: tower for tower in (ContentTower, LearnPlus, SASRec, HSTU, BSARec)}
 
 
 def tower_of_shape(shape: Mapping[str, Any]) -> Tower:
@@ -69,4 +70,6 @@ def tower_of_settings(tower: TowerSettings, objective: ObjectiveSettings, *, n_i
         arguments["positions"] = tower.positions
     if tower.kind == "sasrec":
         return SASRec(**arguments, ffn=tower.ffn)
+    if tower.kind == "bsarec":
+        return BSARec(**arguments, ffn=tower.ffn, alpha=tower.alpha, c=tower.c)
     return HSTU(**arguments, dqk=tower.width // tower.heads, dv=tower.width // tower.heads)

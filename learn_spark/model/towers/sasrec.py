@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.checks import check_heads
 from learn_spark.model.towers.dropout import Dropout, attend
-from learn_spark.model.towers.id_based import IdTower, Positions, Similarity
+from learn_spark.model.towers.id_based import CausalIdTower, Positions, Similarity
 from learn_spark.model.towers.packing import Packing
 
 Activation = Literal["relu", "gelu"]
@@ -57,7 +57,7 @@ class SASRecBlock(nn.Module):
         return normed + self.dropout(self.ffn_output(inner))
 
 
-class SASRec(IdTower):
+class SASRec(CausalIdTower):
     """SASRec (Kang & McAuley 2018, arXiv 1808.09781); input and output share the item embeddings.
 
     Items and positions are initialised as N(0, 0.02), matrices as Xavier normal, biases as 0. Dropout acts on the

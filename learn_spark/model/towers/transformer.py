@@ -40,6 +40,10 @@ class CausalBlock(nn.Module):
 
     def forward(self, hidden: Tensor, packing: Packing | None = None) -> Tensor:
         """Map ``hidden`` [B, L, width] to [B, L, width], or the blocks [G, C, width] of ``packing`` to the same."""
+        return self.feed_forward(self.attend(hidden, packing))
+
+    def attend(self, hidden: Tensor, packing: Packing | None = None) -> Tensor:
+        """The block's first half: attention, added to its input and normalised; shapes as in ``forward``."""
         width = hidden.shape[2]
         query, key_value = self.qkv(hidden).split([width, 2 * width], dim=2)
         query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, L, width / heads]
@@ -55,7 +59,10 @@ class CausalBlock(nn.Module):
             causal=dense,
         )
         attended = attended.transpose(1, 2).flatten(2)  # [B, L, width]
-        hidden = self.attention_norm(hidden + self.dropout(self.attention_output(attended)))
+        return self.attention_norm(hidden + self.dropout(self.attention_output(attended)))
+
+    def feed_forward(self, hidden: Tensor) -> Tensor:
+        """The block's second half: the feed-forward, added to its input and normalised."""
         return self.ffn_norm(hidden + self.dropout(self.ffn_output(F.gelu(self.ffn_input(hidden)))))
 
 

@@ -68,7 +68,12 @@ class ObjectiveLoss(nn.Module):
         """(sum over this process's pairs, number of pairs); negatives come from all processes."""
         if isinstance(batch, AllActionBatch):
             return self._all_action(tower, batch)
-        user = tower.user(batch.items, batch.times)[batch.valid]  # [P, D]
+        if self.settings.prefixes:
+            # Each row has one position that predicts, its last event.
+            lengths = batch.valid.int().argmax(dim=1) + 1
+            user = tower.user_last(batch.items, lengths, batch.times)  # [P, D]
+        else:
+            user = tower.user(batch.items, batch.times)[batch.valid]  # [P, D]
         if self.settings.negatives == "full":
             return self._full_softmax(tower, user, batch.following, batch.weight)
         return self._pairs(tower, user, tower.items(batch.following), batch.following, batch.negatives, batch.weight)

@@ -55,7 +55,7 @@ def test_a_tower_over_ids_has_neither_item_tower_nor_blending(kind: str) -> None
             "tower.item_tower: a setting of tower.kind learn, and tower.kind is sasrec",
         ),
         ("tower.ids=false", "tower.ids: a setting of tower.kind learn-plus, and tower.kind is learn"),
-        ("tower.similarity=dot", "a setting of tower.kind sasrec or hstu, and tower.kind is learn"),
+        ("tower.similarity=dot", "a setting of tower.kind sasrec, hstu or bsarec, and tower.kind is learn"),
         ("tower={kind: hstu, blending: {}}", "a setting of tower.kind learn or learn-plus, and tower.kind is hstu"),
         ("tower={layers: 1, similarity: dot}", "and tower.kind is learn"),  # the default kind
         (
@@ -68,9 +68,9 @@ def test_a_tower_over_ids_has_neither_item_tower_nor_blending(kind: str) -> None
             "a setting of histories.protocol time_split, and histories.protocol is leave_last_out",
         ),
         ("source.time_unit=s", "a setting of source.format files, and source.format is movielens-100k"),
-        ("tower.kind=gru", "tower.kind: must be one of learn, learn-plus, sasrec, hstu (got 'gru')"),
-        ("tower.kind=[a]", "tower.kind: must be one of learn, learn-plus, sasrec, hstu (got ['a'])"),
-        ("tower.kind=", "tower.kind: must be given, one of learn, learn-plus, sasrec, hstu"),
+        ("tower.kind=gru", "tower.kind: must be one of learn, learn-plus, sasrec, hstu, bsarec (got 'gru')"),
+        ("tower.kind=[a]", "tower.kind: must be one of learn, learn-plus, sasrec, hstu, bsarec (got ['a'])"),
+        ("tower.kind=", "tower.kind: must be given, one of learn, learn-plus, sasrec, hstu, bsarec"),
         ("histories.protocol=time_split", "histories.split_time: must be given"),
         ("source={path: x}", "source.format: must be given, one of movielens-100k"),
         ("tower={kind: learn-plus, reranker: {reech: 1}}", "did you mean tower.reranker.reach?"),
