@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from learn_spark.core.settings.describe import Knob, SectionKnobs, describe
+from learn_spark.core.settings.explain import either
 from learn_spark.report.settings_page import default_of, values_of
 
 WIDTH = 110
@@ -27,7 +28,7 @@ def _section_text(section: SectionKnobs) -> str:
     lines = [*textwrap.wrap(f"{section.name}: {section.effect}", WIDTH), ""]
     for kinds in dict.fromkeys(knob.kinds for knob in section.knobs):
         if kinds:
-            lines += [f"  {section.name}.{section.kind_key} {' or '.join(kinds)}:", ""]
+            lines += [f"  {section.name}.{section.kind_key} {either(kinds)}:", ""]
         lines += _knob_lines([knob for knob in section.knobs if knob.kinds == kinds])
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ def test_a_section_is_printed_by_kinds() -> None:
     place = {line.strip(): number for number, line in enumerate(lines)}
     assert place["tower.kind learn:"] < place["tower.item_tower  (a, b, c; default a)"]
     assert place["tower.item_tower  (a, b, c; default a)"] < place["tower.kind learn-plus:"]
-    assert place["tower.kind sasrec or hstu:"] < place["tower.similarity  (cosine, dot; default cosine)"]
+    assert place["tower.kind sasrec, hstu or bsarec:"] < place["tower.similarity  (cosine, dot; default cosine)"]
 
 
 def test_json_has_the_same() -> None:

@@ -66,11 +66,16 @@ def _sentence(item: Mapping[str, Any], key: str, section: _Section, model: type[
     return f"{key}: {reason} (got {item['input']!r})"
 
 
+def either(names: Sequence[str]) -> str:
+    """``names`` as alternatives: a; a or b; a, b or c."""
+    return " or ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])
+
+
 def _no_such_setting(key: str, section: _Section, model: type[BaseModel]) -> str:
     name = key.rpartition(".")[2]
     if section.kinds is not None and (having := section.kinds.having(name)):
         which = f"{section.name}.{section.kinds.key}"
-        return f"a setting of {which} {' or '.join(having)}, and {which} is {section.kind}"
+        return f"a setting of {which} {either(having)}, and {which} is {section.kind}"
     keys = list(all_keys(model))
     prefix = f"{section.name}." if section.name else ""
     siblings = [prefix + field for field in fields_of(section.model)] if section.model is not None else []

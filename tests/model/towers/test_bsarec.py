@@ -67,9 +67,7 @@ def test_a_whole_window_by_the_papers_formulas() -> None:
 
 def test_the_published_number_of_parameters() -> None:
     """The authors' log of Beauty: 12,101 items, 64 wide, 2 layers, feed-forward 256."""
-    made = BSARec(
-        n_items=12_101, max_length=50, width=64, layers=2, heads=1, ffn=256, dropout=0.5, alpha=0.7, c=5
-    )
+    made = BSARec(n_items=12_101, max_length=50, width=64, layers=2, heads=1, ffn=256, dropout=0.5, alpha=0.7, c=5)
     assert made.parameter_count() == 878_208
 
 
