@@ -20,46 +20,44 @@ def with_candidates(
     scratch: StoragePath,
     *,
     small: bool,
-) -> tuple[DataFrame, int, int]:
-    """(exposures: event_id, user_id, item_id, event_time, request_id, converted; the number of candidates that were
-    drawn; of those that were dropped).
+) -> tuple[DataFrame, int]:
+    """(exposures: event_id, user_id, item_id, event_time, request_id, converted; the number of candidates drawn).
 
-    The ``converted`` events of a user at one instant are one request. For each of its events ``settings.candidates``
-    events are drawn, with replacement and by a hash of its id, from the ``settings.pool`` last of all ``events``
-    (event_id, item_id, event_time) strictly before the instant. Their items are the candidates, hence drawn by
-    their popularity at the time; an item has none before its first event. Drawn twice in a request, or converted in
-    it, an item is dropped. The first events of all have no candidates.
+    The pool of an instant are the ``settings.pool`` last of all ``events`` (event_id, item_id, event_time) strictly
+    before it. The ``converted`` events of a user at one instant are one request, an item once. Those whose item is not
+    in the pool are left out: with them every item that is shown for the first time would have converted. For each of
+    the others ``settings.candidates`` events are drawn from the pool, with replacement and by a hash of its id. Their
+    items are the candidates, hence drawn by their popularity at the time; none before its first event. An item that
+    was drawn twice in a request, or converted in it, is dropped.
     """
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    request = F.concat_ws("/", "user_id", F.unix_micros("event_time").cast("string")).alias("request_id")
-    asked = converted.select("event_id", "user_id", "item_id", "event_time", request)
     pooled = events.select("event_time", "event_id", "item_id")
     order = ["event_time", "event_id"]
     numbered, _ = write_numbered(pooled, order, scratch / "numbered", first=0, small=small)
+    micros = F.unix_micros("event_time")
+    earlier = Window.partitionBy("item_id").orderBy(micros).rangeBetween(Window.unboundedPreceding, -1)
+    previous = numbered.select("event_id", F.max("number").over(earlier).alias("_previous"))  # event of the item
     before = numbered.groupBy("event_time").agg(F.min("number").alias("_before"))  # events before each instant
-    draws = F.explode(F.sequence(F.lit(1), F.lit(settings.candidates)))
-    drawn = asked.join(before, "event_time").where("_before > 0").withColumn("_draw", draws)
+    request = F.concat_ws("/", "user_id", micros.cast("string")).alias("request_id")
+    key = ("user_id", "item_id", "event_time")
+    asked = converted.select("event_id", *key, request).join(previous, "event_id").join(before, "event_time")
+    asked = asked.where(F.col("_previous") >= F.col("_before") - settings.pool)
+    asked = asked.groupBy(*key, "request_id", "_before").agg(F.min("event_id").alias("event_id"))
+    asked = landed(asked, scratch / "asked")
+    drawn = asked.withColumn("_draw", F.explode(F.sequence(F.lit(1), F.lit(settings.candidates))))
     pool = F.least(F.col("_before"), F.lit(settings.pool))
     drawn = drawn.withColumn("number", F.col("_before") - 1 - F.floor(_uniform(settings.seed) * pool).cast("long"))
-    items = numbered.select("number", F.col("item_id").alias("_item"))
-    candidates = drawn.join(items, "number").select(
-        F.concat_ws("/", "event_id", F.lit("candidate"), "_draw").alias("event_id"),
-        "user_id",
-        F.col("_item").alias("item_id"),
-        "event_time",
-        "request_id",
-    )
-    candidates = landed(candidates, scratch / "candidates")
-    number = candidates.count()
-    once = candidates.groupBy("user_id", "item_id", "event_time", "request_id").agg(F.min("event_id").alias("event_id"))
+    candidates = drawn.drop("item_id").join(numbered.select("number", "item_id"), "number")
+    candidates = candidates.withColumn("event_id", F.concat_ws("/", "event_id", F.lit("candidate"), "_draw"))
+    once = candidates.groupBy(*key, "request_id").agg(F.min("event_id").alias("event_id"))
     others = once.join(asked.select("request_id", "item_id"), ["request_id", "item_id"], "left_anti")
-    columns = ("event_id", "user_id", "item_id", "event_time", "request_id")
+    columns = ("event_id", *key, "request_id")
     rows = asked.select(*columns, F.lit(True).alias("converted")).unionByName(
         others.select(*columns, F.lit(False).alias("converted"))
     )
-    rows = landed(rows, scratch / "shown")
-    return rows, number, number - rows.where("not converted").count()
+    return landed(rows, scratch / "shown"), asked.count() * settings.candidates
 
 
 def _uniform(seed: int) -> Column:

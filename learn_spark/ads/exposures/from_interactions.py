@@ -38,15 +38,19 @@ def make_exposures(
         return ExposuresResult(read, written, outside=outside, not_sampled=read - outside - written)
     small = context.snapshot("interactions").is_small
     converted = inside.where(F.coalesce(high, F.lit(True)))
-    rows, drawn, dropped = with_candidates(events, converted, settings, scratch, small=small)
+    rows, drawn = with_candidates(events, converted, settings, scratch, small=small)
+    kept, shown = rows.where("converted").count(), rows.where("not converted").count()
     written = write_exposures(context, _rows(rows))
     return ExposuresResult(
         read + drawn,
         written,
-        duplicates=dropped,
+        duplicates=drawn - shown,
         outside=outside,
-        not_sampled=read - outside - converted.count(),
-        notes=(f"{drawn:,} candidates were drawn, {dropped:,} of them twice in a request or converted in it",),
+        not_sampled=read - outside - kept,
+        notes=(
+            f"{kept:,} converted events; {drawn:,} candidates were drawn, {drawn - shown:,} of them twice in a request "
+            "or converted in it",
+        ),
     )
 
 

@@ -36,6 +36,7 @@ def log() -> list[dict[str, Any]]:
         item = 0 if chance.random() < 0.5 else int(chance.integers(1, 20))
         rows.append(event(f"e{n:03}", f"u{chance.integers(9)}", f"i{item}", n))
     rows += [event("basket-1", "shopper", "i1", 250), event("basket-2", "shopper", "i2", 250)]
+    rows += [event("basket-3", "shopper", "i2", 250)]  # a second line of the same item
     rows += [event("back", "u1", "returned", 240, event_type="return")]
     rows += [event(f"new{n}", "u2", "new", 260 + n / 9) for n in range(5)]
     return rows
@@ -63,8 +64,16 @@ def test_candidates_are_items_of_the_pool_before_each_converted_event(
     bought = [each for each in log() if each["event_type"] == "purchase"]
     shown = [each for each in bought if each["event_time"] >= START + 200 * HOUR]
     converted = [row for row in rows if row["converted"]]
-    assert {row["event_id"] for row in converted} == {each["event_id"] for each in shown}
     ordered = sorted(bought, key=lambda each: (each["event_time"], each["event_id"]))
+    kept = []
+    for each in shown:
+        pool = [one["item_id"] for one in ordered if one["event_time"] < each["event_time"]][-100:]
+        # An item's first event is no exposure: no exposure without a conversion could have come before it.
+        if each["item_id"] in pool and each["event_id"] != "basket-3":
+            kept.append(each["event_id"])
+    assert {row["event_id"] for row in converted} == set(kept)
+    assert {"new0", "basket-3"}.isdisjoint(kept)
+    assert {"new1", "basket-1", "basket-2"} <= set(kept)
     for row in rows:
         # A planted future: an item whose first event is at the time, or later, is no candidate.
         pool = [each["item_id"] for each in ordered if each["event_time"] < row["event_time"]][-100:]
@@ -83,11 +92,11 @@ def test_candidates_are_items_of_the_pool_before_each_converted_event(
     # Half of the events are of i0, which is drawn nearly always where it did not convert.
     times = Counter(row["item_id"] for row in rows if not row["converted"])
     assert times["i0"] > 2 * max(count for item, count in times.items() if item != "i0")
-    assert counts["rows_in"] == len(log()) + 5 * len(shown)
+    assert counts["rows_in"] == len(log()) + 5 * len(kept)
     assert counts["rows_out"] == len(rows)
-    assert counts["not_sampled"] == 1
     assert counts["outside"] == 200
-    assert counts["duplicates"] == 5 * len(shown) - (len(rows) - len(shown))
+    assert counts["not_sampled"] == len(log()) - 200 - len(kept)
+    assert counts["duplicates"] == 5 * len(kept) - (len(rows) - len(kept))
 
 
 def test_the_future_changes_no_request(exposures: tuple[list[dict[str, Any]], Any], tmp_path: Path) -> None:
