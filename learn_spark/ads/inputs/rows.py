@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 NUMBERS = ("time", "label", "weight", "user_row", "item_row", *COUNTS)  # of every part, beside row_0, row_1, ...
-OF_TEST = ("event_id", "user_id", "item_id", "release", "user", "item", "item_cohort", "user_cohort")
+OF_TEST = ("event_id", "user_id", "item_id", "release", "user", "item", "request", "item_cohort", "user_cohort")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class RowFiles:
     """``parts``: the rows of train, validation, test (those that there are) in the order (time, event_id).
 
     They have the columns NUMBERS and row_0, row_1, ... (``fields`` of them); test rows also have OF_TEST, where
-    ``user`` and ``item`` number the ``test_users`` and ``test_items`` from 0 on. ``releases`` are those that rows name
+    ``user``, ``item`` and ``request`` number the ``test_users``, ``test_items`` and ``test_requests`` from 0 on
+    (request -1: none). ``releases`` are those that rows name
     by place.
     """
 
@@ -39,6 +40,7 @@ class RowFiles:
     releases: Sequence[LedgerRow]
     test_users: int
     test_items: int
+    test_requests: int
 
     @property
     def columns(self) -> list[str]:
@@ -83,7 +85,7 @@ def write_rows(
     frame = with_events(frame, interactions, moments_of(releases), first)
     # Rankers read the events that a release counts, as they read its vectors: none without a release.
     read = {name: F.when(F.col("release") < 0, 0).otherwise(F.col(name)).alias(name) for name in EVENTS}
-    written, counts = {}, {"user": 0, "item": 0}
+    written, counts = {}, {"user": 0, "item": 0, "request": 0}
     columns = [*NUMBERS, *(f"row_{number}" for number in range(len(vocabularies)))]
     for name, condition in parts.items():
         rows, kept = frame.where(condition), [*columns, "event_id"]
@@ -91,11 +93,11 @@ def write_rows(
             rows = with_cohorts(rows, settings.cohorts)
             for kind in counts:
                 key = f"{kind}_id"
-                every = frame.where(condition).select(key).distinct()
+                every = frame.where(condition).where(F.col(key).isNotNull()).select(key).distinct()
                 numbered, counts[kind] = write_numbered(every, [key], folder / f"{kind}s", first=0, small=small)
-                rows = rows.join(numbered.withColumnRenamed("number", kind), key)
+                rows = rows.join(numbered.withColumnRenamed("number", kind), key, "left").fillna(-1, [kind])
             kept = [*columns, *OF_TEST]
         written[name] = folder / name
         rows = rows.select(*(read.get(column, column) for column in kept))
         write_in_order(rows, ["time", "event_id"], written[name], small=small)
-    return RowFiles(written, len(vocabularies), vectors, releases, counts["user"], counts["item"])
+    return RowFiles(written, len(vocabularies), vectors, releases, counts["user"], counts["item"], counts["request"])

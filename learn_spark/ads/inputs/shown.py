@@ -17,9 +17,9 @@ COLUMN_FIELDS = ("user_id", "item_id", "position")
 
 @dataclass(frozen=True)
 class Shown:
-    """``frame``: event_id, user_id, item_id, event_time, time (microseconds since 1970), label, weight, each of
-    ``fields`` as text in ``column(field)``, and running counts (RUNNING). ``rows`` are shown, ``others`` not; ``first``
-    and ``last`` are times.
+    """``frame``: event_id, user_id, item_id, event_time, time (microseconds since 1970), label, weight, request_id,
+    each of ``fields`` as text in ``column(field)``, and running counts (RUNNING). ``rows`` are shown, ``others`` not;
+    ``first`` and ``last`` are times.
     """
 
     frame: DataFrame
@@ -53,6 +53,8 @@ def shown_exposures(
         F.unix_micros("event_time").alias("time"),
         F.col("converted").cast("int").alias("label"),
         "weight",
+        # A table that an earlier version wrote has no requests.
+        (F.col("request_id") if "request_id" in exposures.columns else F.lit(None).cast("string")).alias("request_id"),
         *(value.alias(f"field_{number}") for number, value in enumerate(values)),
     )
     kept = F.col("weight") > 0

@@ -13,7 +13,6 @@ from scipy import special
 from learn_spark.ads.cohorts import COHORTS
 from learn_spark.ads.rankers.metrics import (
     COMPARED,
-    METRICS,
     ResampledAuc,
     auc,
     calibration,
@@ -23,6 +22,7 @@ from learn_spark.ads.rankers.metrics import (
     log_losses,
     user_auc,
 )
+from learn_spark.ads.rankers.request_metrics import RequestMetrics
 from learn_spark.evaluation.bootstrap import Difference, interval
 
 WHOLE = "all"
@@ -32,13 +32,16 @@ CONTRASTS = (("learn", "base"), ("learn-adaptor", "base"), ("gbdt-learn", "gbdt"
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The test exposures [n]: label, weight, codes of users and items; for each kind of cohort the place in COHORTS."""
+    """The test exposures [n]: label, weight, codes of users and items; for each kind of cohort the place in COHORTS;
+    codes of requests (NO_REQUEST: none), or None where no exposure has one.
+    """
 
     label: np.ndarray
     weight: np.ndarray
     user: np.ndarray
     item: np.ndarray
     cohorts: Mapping[str, np.ndarray]
+    request: np.ndarray | None = None
 
     def masks(self) -> Iterator[tuple[str, str, np.ndarray]]:
         """(dimension, cohort, which exposures [n] bool): the whole, then every cohort that has some."""
@@ -51,7 +54,8 @@ class Outcomes:
     def take(self, mask: np.ndarray) -> Outcomes:
         """The exposures in ``mask`` [n] bool."""
         cohorts = {kind: places[mask] for kind, places in self.cohorts.items()}
-        return Outcomes(self.label[mask], self.weight[mask], self.user[mask], self.item[mask], cohorts)
+        request = None if self.request is None else self.request[mask]
+        return Outcomes(self.label[mask], self.weight[mask], self.user[mask], self.item[mask], cohorts, request)
 
     def size(self) -> dict[str, float]:
         """Numbers of exposures (rows, and their sum of weights), conversions, users and items."""
@@ -102,7 +106,7 @@ class ScoreSource(Protocol):
         ...
 
     def metrics(self, name: tuple[str, int], bins: int) -> dict[str, float]:
-        """Each of METRICS of one ranker."""
+        """Each of METRICS of one ranker, and of REQUEST_METRICS where there are requests."""
         ...
 
     def resampled(self, variant: str, samples: int, seed: int) -> np.ndarray:
@@ -159,7 +163,7 @@ def evaluate_rankers(source: ScoreSource, *, bins: int, samples: int, seed: int)
                     MetricValue(variant, seed_, None, dimension, cohort, metric, value, None, None, None, size)
                     for metric, value in row.items()
                 ]
-            for metric in METRICS:
+            for metric in metrics[seeds[0]]:
                 mean, low, high = over_seeds([row[metric] for row in metrics.values()])
                 values.append(MetricValue(variant, None, None, dimension, cohort, metric, mean, low, high, None, size))
         pairs = [pair for pair in CONTRASTS if set(pair) <= set(variants)]
@@ -177,8 +181,11 @@ def evaluate_rankers(source: ScoreSource, *, bins: int, samples: int, seed: int)
 
 
 def metrics_of(scores: np.ndarray, test: Outcomes, bins: int) -> dict[str, float]:
-    """Each of METRICS."""
+    """Each of METRICS, and of REQUEST_METRICS where there are requests."""
     aucs, weights = _by_user(scores, test)
+    of_requests = RequestMetrics()
+    if test.request is not None:
+        of_requests.add(scores, test.label, test.request)
     return {
         "AUC": auc(scores, test.label, test.weight),
         "UAUC": user_auc(aucs),
@@ -186,6 +193,7 @@ def metrics_of(scores: np.ndarray, test: Outcomes, bins: int) -> dict[str, float
         "log loss": log_loss(scores, test.label, test.weight),
         "calibration": calibration(scores, test.label, test.weight),
         "ECE": calibration_error(scores, test.label, test.weight, bins),
+        **of_requests.values(),
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from learn_spark.ads.rankers.evaluation import WHOLE, MetricValue
 from learn_spark.ads.rankers.metrics import COMPARED, METRICS, AdMetricRow
+from learn_spark.ads.rankers.request_metrics import REQUEST_METRICS
 from learn_spark.ads.rankers.store import FOLDER
 from learn_spark.core.console import Reporter
 from learn_spark.core.stages.context import StageContext
@@ -43,8 +44,9 @@ def show_metrics(console: Reporter, values: Sequence[MetricValue]) -> None:
     )
     means = {(v.variant, v.metric): v for v in overall if v.seed is None and v.against is None}
     variants = list(dict.fromkeys(value.variant for value in overall))
-    lines = [[variant, *(_mean_text(means[variant, metric]) for metric in METRICS)] for variant in variants]
-    console.table(title, ["variant", *METRICS], lines)
+    names = [*METRICS, *(name for name in REQUEST_METRICS if (variants[0], name) in means)]
+    lines = [[variant, *(_mean_text(means[variant, metric]) for metric in names)] for variant in variants]
+    console.table(title, ["variant", *names], lines)
     cohorts = list(dict.fromkeys((value.dimension, value.cohort) for value in values))
     levels = {
         (v.variant, v.dimension, v.cohort): v

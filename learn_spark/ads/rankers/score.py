@@ -35,7 +35,8 @@ def write_scores(
 
     Returns (the scores in ``folder``, counts: without_release, users_known, items_known).
     """
-    scored = ScoreFiles(folder, [(each.variant, each.seed) for each in rankers], files.test_users, files.test_items)
+    names = [(each.variant, each.seed) for each in rankers]
+    scored = ScoreFiles(folder, names, files.test_users, files.test_items, files.test_requests > 0)
     counts = Counter({"without_release": 0, "users_known": 0, "items_known": 0})
     parts = _score_tables(context.run_id, rankers, files, vectors, scored, counts)
     append_parts(context.path("ad_scores"), contract("ad_scores"), parts)

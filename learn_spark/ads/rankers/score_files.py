@@ -18,6 +18,7 @@ OUTCOME = np.dtype(
         ("weight", np.float64),
         ("user", np.int64),
         ("item", np.int64),
+        ("request", np.int64),
         ("label", np.int8),
         ("item_cohort", np.int8),
         ("user_cohort", np.int8),
@@ -29,12 +30,15 @@ KINDS = ("item", "user")
 
 @dataclass(frozen=True)
 class ScoreFiles:
-    """``rows`` test exposures of ``users`` and ``items`` (numbered from 0 on), and their scores by ``names``."""
+    """``rows`` test exposures of ``users`` and ``items`` (numbered from 0 on), and their scores by ``names``;
+    ``requests``: whether exposures have one.
+    """
 
     folder: Path
     names: Sequence[Name]
     users: int
     items: int
+    requests: bool = False
 
     def append(self, outcomes: np.ndarray) -> None:
         """Add exposures: records of OUTCOME."""
@@ -72,7 +76,8 @@ class ScoreFiles:
         cohorts = {kind: every[f"{kind}_cohort"].copy() for kind in KINDS}
         label, weight, user, item = (every[name].copy() for name in ("label", "weight", "user", "item"))
         scores = {name: np.fromfile(self._scores(name), np.float64) for name in self.names}
-        return scores, Outcomes(label, weight, user, item, cohorts)
+        request = every["request"].copy() if self.requests else None
+        return scores, Outcomes(label, weight, user, item, cohorts, request)
 
     def _scores(self, name: Name) -> Path:
         return self.folder / f"scores-{name[0]}-{name[1]}"

@@ -15,6 +15,7 @@ from learn_spark.ads.cohorts import COHORTS
 from learn_spark.ads.rankers.evaluation import WHOLE, UserFigures, UserMeans
 from learn_spark.ads.rankers.external_sort import read_records, sort_records
 from learn_spark.ads.rankers.metrics import COMPARED, log_losses, user_auc
+from learn_spark.ads.rankers.request_metrics import RequestMetrics, whole_requests
 from learn_spark.ads.rankers.score_files import KINDS, SCORED, Name, ScoreFiles
 from learn_spark.ads.rankers.sums import AucSums, CalibrationSums, GroupedAucSums
 
@@ -60,7 +61,7 @@ class StreamedScores:
         return {**sums, "users": int(users.sum()), "items": int(items.sum())}
 
     def metrics(self, name: Name, bins: int) -> dict[str, float]:
-        """Each of METRICS of one ranker."""
+        """Each of METRICS of one ranker, and of REQUEST_METRICS where there are requests."""
         of_users = self._figures(name)
         weight = float(of_users.weights.sum())
         overall, calibrated = AucSums(np.ones((1, self.files.users), np.uint8)), CalibrationSums(weight, bins)
@@ -74,7 +75,15 @@ class StreamedScores:
             "log loss": float(of_users.losses.sum() / weight),
             "calibration": calibrated.calibration(),
             "ECE": calibrated.error(),
+            **self._of_requests(name),
         }
+
+    def _of_requests(self, name: Name) -> dict[str, float]:
+        metrics = RequestMetrics()
+        if self.files.requests:
+            for records in whole_requests(self._kept(self._sorted(name, ("request",)))):
+                metrics.add(records["score"], records["label"], records["request"])
+        return metrics.values()
 
     def resampled(self, variant: str, samples: int, seed: int) -> np.ndarray:
         """COMPARED metrics [1 + samples, 4] of a variant, means over its seeds; see ``evaluation.resampled``."""

@@ -43,10 +43,10 @@ def test_in_the_order_of_time_and_id_without_what_was_not_shown(world: AdsWorld)
     world.release("r0", -5, {"u": [1.0]}, {"i": [1.0]})
     world.exposures(
         [
-            exposure("c", "u", "i", 20, True, position=3, context={"place": "top", "week": "1"}),
+            exposure("c", "u", "i", 20, True, position=3, context={"place": "top", "week": "1"}, request_id="r2"),
             exposure("b", "v", "i", 10, weight=20.0, context={"place": "end"}),
             exposure("not shown", "v", "i", 5, weight=0.0),
-            exposure("a", "u", "j", 10, context=None),
+            exposure("a", "u", "j", 10, context=None, request_id="r1"),
         ]
     )
     shown = world.shown(["place"])
@@ -69,6 +69,7 @@ def test_in_the_order_of_time_and_id_without_what_was_not_shown(world: AdsWorld)
         # Users and items of the test are numbered in the order of their ids.
         assert (rows["user"], rows["item"]) == ([0, 1, 0], [1, 0, 0])
         assert (coded.files.test_users, coded.files.test_items) == (2, 2)
+        assert (rows["request"], coded.files.test_requests) == ([0, -1, 1], 2)
     later = world.shown(since=MICROS + 20_000_000)
     assert ([row.event_id for row in later.frame.collect()], later.others) == (["c"], 3)
     with pytest.raises(LearnSparkError, match=r"no exposure has the context shelf that .* there are place, week"):

@@ -161,12 +161,13 @@ def test_metrics_of_sorted_files_are_those_of_arrays(tmp_path: Path, small_runs:
     chance = np.random.default_rng(levels)
     rows, users, items = 900, 40, 25
     names = [(variant, seed) for variant in ("base", "learn") for seed in (1, 2)]
-    files = ScoreFiles(tmp_path, names, users, items)
+    files = ScoreFiles(tmp_path, names, users, items, True)
     for _ in range(9):
         outcomes = np.empty(rows // 9, OUTCOME)
         # A third of the rows are of one user, whose ties are longer than a chunk.
         outcomes["user"] = np.where(chance.random(rows // 9) < 0.3, 7, chance.integers(0, users, rows // 9))
         outcomes["item"] = chance.integers(0, items, rows // 9)
+        outcomes["request"] = chance.integers(-1, 60, rows // 9)
         outcomes["label"] = chance.random(rows // 9) < 0.3
         outcomes["weight"] = chance.integers(1, 9, rows // 9) / 4
         outcomes["item_cohort"] = np.minimum(outcomes["item"] // 5, 2)
@@ -178,7 +179,7 @@ def test_metrics_of_sorted_files_are_those_of_arrays(tmp_path: Path, small_runs:
     assert files.rows == rows
     arrays = evaluate_rankers(ArrayScores(*files.arrays()), bins=5, samples=30, seed=3)
     passes = evaluate_rankers(StreamedScores(files), bins=5, samples=30, seed=3)
-    assert len(arrays) == len(passes) == 6 * (2 * 3 * 6 + 4)
+    assert len(arrays) == len(passes) == 6 * (2 * 3 * 8 + 4)
     for one, other in zip(arrays, passes, strict=True):
         for name in ("variant", "seed", "against", "dimension", "cohort", "metric", "size"):
             assert getattr(one, name) == getattr(other, name)
