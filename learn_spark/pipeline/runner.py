@@ -55,7 +55,7 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace, model_id:
     ``model_id``: the model of a stage that reads one; None: the newest that fits.
     """
     inputs: dict[str, str] = {}
-    for table in stage.reads:
+    for table in stage.under(settings).reads:
         version = current_version(workspace.table(table))
         if version is None:
             raise LearnSparkError(

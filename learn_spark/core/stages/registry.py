@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.stages.stage import Stage
 
+_HISTORIES = ("user_histories", "item_index")
+_TEXTS = ("item_text", "text_embeddings")
 _STAGES = (
     Stage(
         name="ingest",
@@ -63,6 +65,11 @@ _STAGES = (
             "evaluation.mask_history",
         ),
         reads=("user_histories", "item_index", "item_text", "text_embeddings"),
+        reads_under=lambda settings: (
+            "user_histories",
+            "item_index",
+            *(_TEXTS if settings.tower.reads_content else ()),
+        ),
         writes=("embedding_spaces",),
         appends=("embedding_spaces",),
         uses_spark=False,
