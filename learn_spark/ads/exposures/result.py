@@ -11,6 +11,7 @@ from learn_spark.core.stages.context import StageContext
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.erased import ErasedUsers
+from learn_spark.core.tables.log import add_new_columns
 from learn_spark.core.tables.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -49,8 +50,12 @@ class ExposuresResult:
 
 
 def write_exposures(context: StageContext, rows: DataFrame) -> int:
-    """Replace the rows of the table with ``rows``, in one commit; returns their number by the table's own log."""
+    """Replace the rows of the table with ``rows``, in one commit; returns their number by the table's own log.
+
+    A table that an earlier version wrote gets the columns that it lacks first.
+    """
     path = context.path("exposures")
+    add_new_columns(path, contract("exposures"))
     delta.overwrite(rows, path, contract("exposures"))
     return Snapshot.open(path).rows
 

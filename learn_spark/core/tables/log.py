@@ -198,6 +198,20 @@ def check_columns(table: DeltaTable | str, contract: Contract) -> None:
         )
 
 
+def add_new_columns(path: str, contract: Contract) -> None:
+    """Add the nullable columns to the table at ``path`` that it lacks; nothing where there is no table.
+
+    Raises ContractError if it has other columns than its contract.
+    """
+    check_columns(path, contract)
+    try:
+        table = open_table(path)
+    except TableNotFoundError:
+        return
+    if len(table.schema().fields) < len(contract.names):
+        append_table(path, contract, contract.arrow_schema().empty_table())
+
+
 def read_rows(
     path: str, columns: Sequence[str] | None = None, where: ds.Expression | None = None
 ) -> list[dict[str, Any]]:
