@@ -35,7 +35,7 @@ def code_of_the_project(folder: Path) -> Path:
     """The project as a zip file for --py-files: its wheel."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     copy = folder / "project"
-    for name in ("learn_spark", "conf", "schemas"):
+    for name in ("learn_spark", "conf", "schemas", "scripts"):
         shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, copy / name)
