@@ -54,8 +54,9 @@ def plan_stage(stage: Stage, settings: Settings, workspace: Workspace, model_id:
 
     ``model_id``: the model of a stage that reads one; None: the newest that fits.
     """
+    stage = stage.under(settings)
     inputs: dict[str, str] = {}
-    for table in stage.under(settings).reads:
+    for table in stage.reads:
         version = current_version(workspace.table(table))
         if version is None:
             raise LearnSparkError(

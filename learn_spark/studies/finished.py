@@ -66,7 +66,8 @@ def _newest(
     workspace: Workspace, stage: Stage, settings: Settings, others: Mapping[str, str] | None = None
 ) -> Run | None:
     """The newest finished run of the stage by these settings, its code as it is, and inputs; its model still exists."""
-    versions = {table: str(current_version(workspace.table(table))) for table in stage.under(settings).reads}
+    stage = stage.under(settings)
+    versions = {table: str(current_version(workspace.table(table))) for table in stage.reads}
     inputs = _inputs({**versions, **(others or {})})
     for run in reversed(all_runs(workspace)):
         if (
