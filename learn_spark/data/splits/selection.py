@@ -69,13 +69,13 @@ def shifted_table(histories: pa.Table, selection: Selection) -> pa.Table:
     """``shifted`` for a table of user_histories."""
     if selection == "validation":
         return histories
-    lists = {"event_time"}
     rows = {
-        name: fixed_lists(histories[name]) if name in lists else histories[name].to_numpy()
+        name: fixed_lists(histories[name]) if name == "event_time" else histories[name].to_numpy()
         for name in columns_of(selection)
     }
-    for name, values in shifted(rows, selection).items():
-        if name in ("train_length", "validation_length"):
-            field = histories.schema.field(name)
-            histories = histories.set_column(histories.column_names.index(name), field, pa.array(values, field.type))
+    lengths = shifted(rows, selection)
+    for name in ("train_length", "validation_length"):
+        field = histories.schema.field(name)
+        column = pa.array(lengths[name], field.type)
+        histories = histories.set_column(histories.column_names.index(name), field, column)
     return histories

@@ -119,8 +119,9 @@ class BSARec(IdTower):
 
         Raises ValueError for another number of dimensions, and for more than ``max_length`` events in a row.
         """
-        self._check(items)
+        self._check_dimensions(items)
         batch, longest = items.shape
+        self._check_length(longest)
         prefixes = items.unsqueeze(1) * torch.ones(longest, longest, dtype=items.dtype, device=items.device).tril()
         lengths = torch.arange(1, longest + 1, device=items.device).repeat(batch)
         # Rows end before their padding, so that a vector there is that of the whole row.
@@ -135,7 +136,7 @@ class BSARec(IdTower):
         check_lengths(lengths, batch, longest)
         longest = int(lengths.max()) if batch else 0
         items, place = items[:, :longest], torch.arange(longest, device=items.device)
-        self._check(items)
+        self._check_length(longest)
         real = place < lengths.unsqueeze(1)  # [B, L]
         position_ids = place.expand(batch, -1)
         if self.positions == "last":
@@ -149,12 +150,3 @@ class BSARec(IdTower):
     def to_dict(self) -> Shape:
         """The constructor's arguments."""
         return {**super().to_dict(), "alpha": self.alpha, "c": self.c}
-
-    def _check(self, items: Tensor) -> None:
-        if items.dim() != 2:
-            raise ValueError(f"expected items [B, L], got {list(items.shape)}")
-        if items.shape[1] > self.max_length:
-            raise ValueError(
-                f"a row has {items.shape[1]} events, but the tower has {self.max_length} positions; "
-                f"pass the last {self.max_length} events"
-            )

@@ -85,6 +85,20 @@ class IdTower(Tower):
         """The vectors of the items."""
         return self.embedding
 
+    @staticmethod
+    def _check_dimensions(items: Tensor) -> None:
+        """Raise ValueError unless ``items`` are [B, L]."""
+        if items.dim() != 2:
+            raise ValueError(f"expected items [B, L], got {list(items.shape)}")
+
+    def _check_length(self, longest: int) -> None:
+        """Raise ValueError for a row of more events than the tower has positions."""
+        if longest > self.max_length:
+            raise ValueError(
+                f"a row has {longest} events, but the tower has {self.max_length} positions; "
+                f"pass the last {self.max_length} events"
+            )
+
     def _normalise(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors
 
@@ -105,19 +119,14 @@ class CausalIdTower(IdTower):
         Raises ValueError for another number of dimensions, for more than ``max_length`` events in a row, and, where the
         tower needs them, for times that are missing or of another shape.
         """
-        if items.dim() != 2:
-            raise ValueError(f"expected items [B, L], got {list(items.shape)}")
+        self._check_dimensions(items)
         if self.needs_times and times is None:
             raise ValueError(f"{self.method} needs times [B, L] of the events; pass times")
         if times is not None and times.shape != items.shape:
             raise ValueError(f"expected times of the items' shape {list(items.shape)}, got {list(times.shape)}")
         real = items != 0
         packing = Packing.of(real)
-        if packing.longest > self.max_length:
-            raise ValueError(
-                f"a row has {packing.longest} events, but the tower has {self.max_length} positions; "
-                f"pass the last {self.max_length} events"
-            )
+        self._check_length(packing.longest)
         position_ids = packing.position
         if self.positions == "last":
             from_end = real.sum(dim=1, keepdim=True) - 1 - torch.arange(items.shape[1], device=items.device)  # [B, L]
