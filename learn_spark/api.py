@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from learn_spark.core.settings import Settings
     from learn_spark.core.storage.path import StoragePath
     from learn_spark.core.tables.workspace import Workspace
+    from learn_spark.features.online_store.reader import OnlineFeatures
     from learn_spark.features.point_in_time import Clock
     from learn_spark.features.read import FeatureTable
     from learn_spark.pipeline.models import TrainedModel
@@ -100,6 +101,18 @@ class OpenWorkspace:
         from learn_spark.features.change_feed_arrow import changes_arrow
 
         return changes_arrow(self.workspace, table, since, until=until)
+
+    def online(self, store: str | None = None) -> OnlineFeatures:
+        """The online store at a URL, by default ``online.store`` of the settings, in their namespace: its ``vectors``
+        of users and items are those of one release, in one round trip.
+
+        Raises SettingsError if there is no address, or an unknown one; MissingPartError for Redis without the extra
+        ``online``.
+        """
+        from learn_spark.features.online_store.address import chosen_store
+        from learn_spark.features.online_store.reader import OnlineFeatures
+
+        return OnlineFeatures(chosen_store(self.settings.online, store))
 
     def models(self) -> list[TrainedModel]:
         """The trained models, newest first."""

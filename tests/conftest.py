@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.places import empty_place
-from tests.servers import hdfs_server, kafka_broker, make_bucket, s3_server
+from tests.servers import hdfs_server, kafka_broker, make_bucket, redis_server, s3_server
 
 os.environ.update(
     GX_ANALYTICS_ENABLED="false",
@@ -59,6 +59,7 @@ HEAVY_FIXTURES = {
     "bucket",
     "hdfs",
     "brokers",
+    "redis_url",
     "place",
     "llm_folder",
     "tiny_llm",
@@ -307,6 +308,13 @@ def published_copy(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession
         return Published(spark, str(folder / "workspace"))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis; each test has a namespace of its own there."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -129,6 +130,28 @@ def hdfs_server(folder: Path) -> Iterator[str]:
         yield address
     finally:
         server.terminate()
+        server.wait(60)
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """The URL of a new Redis that writes nothing to disk, started here."""
+    program = shutil.which("redis-server")
+    assert program is not None, "redis-server is missing: Debian has it (apt-get install redis-server)"
+    port, log_file = free_port(), folder / "redis.log"
+    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with log_file.open("wb") as log:
+        server = subprocess.Popen([*command, "--dir", str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        for _ in range(600):
+            assert server.poll() is None, log_file.read_text(encoding="utf-8")
+            with socket.socket() as caller:
+                if caller.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.kill()
         server.wait(60)
 
 

@@ -6,7 +6,17 @@ Heavy libraries are imported where they are used, so that ``--help`` is fast.
 # ruff: noqa: I001  (the order of the imports is the order of --help)
 from __future__ import annotations
 
-from learn_spark.commands import own_data, stages, quarantine, releases, operating, research, experiments, version
+from learn_spark.commands import (
+    own_data,
+    stages,
+    quarantine,
+    releases,
+    online,
+    operating,
+    research,
+    experiments,
+    version,
+)
 from learn_spark.commands.app import app
 
 # Importing a group registers its commands.
@@ -14,6 +24,7 @@ __all__ = [
     "app",
     "experiments",
     "main",
+    "online",
     "operating",
     "own_data",
     "quarantine",

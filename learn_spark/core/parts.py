@@ -22,6 +22,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "quality": ("great-expectations", "pandas"),
     "ads": ("lightgbm", "torch", "safetensors", "scipy", "pandas"),
     "index": ("faiss-cpu",),
+    "online": ("redis",),
     "report": ("altair", "vl-convert-python", "jinja2", "scipy"),
 }
 # Modules whose names are not those of their packages.

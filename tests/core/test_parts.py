@@ -70,6 +70,7 @@ def test_every_import_of_the_package_is_of_the_base_or_of_an_extra() -> None:
         ("pandas", "learn_spark.core.tables.delta", "spark"),
         ("delta", "learn_spark.core.tables.delta", "spark"),
         ("faiss", "learn_spark.features.faiss_index", "index"),
+        ("redis", "learn_spark.features.online_store.redis_store", "online"),
         ("learn_spark.nothing", "learn_spark.api", None),
         ("numpy", "learn_spark.api", None),
     ],

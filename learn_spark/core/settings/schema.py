@@ -18,6 +18,7 @@ from learn_spark.core.settings.base import Section
 from learn_spark.core.settings.encoder import EmbeddingSpaceSettings, EncoderSettings, WhitenedSpaceSettings
 from learn_spark.core.settings.features import FlatIndexSettings, IndexSettings, ReleaseSettings
 from learn_spark.core.settings.histories import FeedSettings, HistoriesSettings, LastEventsHistoriesSettings
+from learn_spark.core.settings.online import OnlineSettings
 from learn_spark.core.settings.platform import (
     CatalogSettings,
     PipelineSettings,
@@ -77,6 +78,8 @@ class Settings(Section):
     """Publishing user and item features."""
     index: IndexSettings = FlatIndexSettings()
     """The FAISS index of the released items, by inner product."""
+    online: OnlineSettings = OnlineSettings()
+    """The online store of released vectors."""
     exposures: ExposuresSettings = InteractionExposuresSettings()
     """The exposures of the ads ranker (docs/exposures.md)."""
     ranking: RankingSettings = RankingSettings()
