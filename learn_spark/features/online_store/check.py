@@ -37,7 +37,7 @@ class OnlineCheck:
     erasure of users changed it (changed), and must not be served; its time to live is over (expired).
     ``behind_hours``: from the publication of the release online to that of the release in force, negative after a
     rollback. ``waiting_hours``: since the release in force could have been online; 0 if it is. ``compared`` is 0, with
-    the reason in ``why_not``, if the tables of the release are deleted.
+    the reason in ``why_not``, if the time to live is over or the tables of the release are deleted.
     """
 
     online: OnlineRelease
@@ -67,9 +67,10 @@ def check(
         behind = (in_force.written_at - datetime.fromisoformat(online.published_at)).total_seconds() / 3600
         current = in_force.release_id == online.release_id
         waiting = 0.0 if current else (now - in_force.written_at).total_seconds() / 3600
-    compared, differences, why_not = 0, [], None
+    compares = {} if online.expired else TABLES
+    compared, differences, why_not = 0, [], "its time to live is over" if online.expired else None
     try:
-        for kind, table in TABLES.items():
+        for kind, table in compares.items():
             vectors = _sampled(workspace.table(table), online.versions[table], KEYS[table], sample, seed, online.dtype)
             entities = [Entity(kind, one) for one in vectors]  # type: ignore[arg-type]
             found = store.read(entities)
