@@ -85,6 +85,7 @@ HEAVY_PLACES = (
     "evaluation/test_compare.py",
     "evaluation/test_evaluate.py",
     "features",
+    "hostile/test_hostile_models.py",
     "model/blending",
     "model/feed",
     "model/reranking",

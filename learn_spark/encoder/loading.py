@@ -6,11 +6,13 @@ import importlib.util
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.storage.files import give_usual_mode
 from learn_spark.encoder.identity import EncoderError, EncoderIdentity
+from learn_spark.encoder.model_files import check_model_files
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +42,12 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModel, AutoTokenizer
 
+    check_model_files(path)
     try:
         model = AutoModel.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"{path} cannot be read as GGUF: {error}") from None
+    except Exception as error:
+        raise EncoderError(f"{path} cannot be read as GGUF: {_one_line(error)}") from None
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     give_usual_mode(folder / "model.safetensors")
     config = model.config.to_dict()
@@ -74,13 +77,22 @@ def load(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     flash = device.type == "cuda" and precision == "bf16" and importlib.util.find_spec("flash_attn") is not None
     options = {"attn_implementation": "flash_attention_2"} if flash else {}
+    check_model_files(folder)
     try:
-        model = AutoModel.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, **options
+        model, report = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            output_loading_info=True,
+            **options,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"the model in {folder} cannot be loaded: {error}") from None
+    except Exception as error:
+        # Files of strangers make libraries raise anything.
+        raise EncoderError(f"the model in {folder} cannot be loaded: {_one_line(error)}") from None
+    _check_complete(folder, report["missing_keys"])
     if not tokenizer.is_fast:
         raise EncoderError(f"the model in {folder} has no fast tokenizer (tokenizer.json)")
     model.config.use_cache = False
@@ -88,6 +100,20 @@ def load(
     if precision == "int8":
         model = _int8(model)
     return model.to(device), tokenizer
+
+
+def _check_complete(folder: Path, missing: Collection[str]) -> None:
+    """Raise EncoderError where tensors of the model are not in the files: they would be random numbers. The pooler of
+    BERT is not used."""
+    if random := sorted(name for name in missing if "pooler" not in name.split(".")):
+        raise EncoderError(
+            f"the model in {folder} lacks {len(random):,} of its tensors ({', '.join(random[:3])}): config.json is not "
+            "that of these weights"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:400]
 
 
 def _int8(model: PreTrainedModel) -> PreTrainedModel:

@@ -138,7 +138,7 @@ def read_manifest(folder: StoragePath) -> ModelManifest:
     """
     try:
         content: Any = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{folder} is not a complete model folder: {error}; train again") from None
     written_format = content.get("format") if isinstance(content, dict) else None
     if written_format != FORMAT:

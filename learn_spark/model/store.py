@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 
 from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.storage.files import give_usual_mode
@@ -43,6 +43,7 @@ from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.registry import shape_of, tower_of_shape
 from learn_spark.model.towers.tower import Tower
+from learn_spark.model.weights import module_with, tensors_of
 
 
 @dataclass(frozen=True)
@@ -172,13 +173,16 @@ def save_model(
 def load_model(where: StoragePath | Path, *, before_refit: bool = False) -> Model:
     """The model in the folder ``where``; with ``before_refit``, the weights that validation chose before the refit.
 
-    Raises ModelFormatError for a model of another format, and ModelError where a file is missing or its hash differs
-    from the manifest's.
+    Raises ModelFormatError for a model of another format, and ModelError where a file is missing, its hash differs
+    from the manifest's, or the weights are not those of the manifest's shape.
     """
     folder = storage_path(where)
     manifest = read_manifest(folder)
-    tower = tower_of_shape(manifest.shape)
-    tower.load_state_dict(_tensors(folder, BEFORE_REFIT if before_refit and manifest.refit else WEIGHTS, manifest))
+    weights = _tensors(folder, BEFORE_REFIT if before_refit and manifest.refit else WEIGHTS, manifest)
+    try:
+        tower = module_with(lambda: tower_of_shape(manifest.shape), manifest.shape, weights)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise ModelError(f"{folder / MANIFEST} does not fit the weights: {error}; train again") from None
     return Model(
         folder.name,
         tower.eval(),
@@ -195,7 +199,10 @@ def _tensors(folder: StoragePath, name: str, manifest: ModelManifest) -> dict[st
         raise ModelError(f"{folder} is not a complete model folder: {error}; train again") from None
     if hashlib.sha256(content).hexdigest() != manifest.files.get(name):
         raise ModelError(f"{folder / name} is damaged: its hash differs from the manifest's; train again")
-    return load(content)
+    try:
+        return tensors_of(content)
+    except ValueError as error:
+        raise ModelError(f"{folder / name} is damaged: {error}; train again") from None
 
 
 def _temperature(manifest: ModelManifest, *, before_refit: bool) -> float:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import yaml
 
+from learn_spark.core.settings.yaml_text import parse_yaml
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.data.splits.ranked import ranked_rows, ranked_users
@@ -148,7 +148,8 @@ def examples_of(workspace: Workspace, model_id: str, inputs: Mapping[str, str]) 
 
 
 def _world(workspace: Workspace, model: Model, tables: Mapping[str, Snapshot]) -> _World:
-    saved = yaml.safe_load((workspace.place / "models" / model.model_id / "settings.yaml").read_text())
+    file = workspace.place / "models" / model.model_id / "settings.yaml"
+    saved = parse_yaml(file.read_text(), file)
 
     def matrix(space_key: str | None) -> np.ndarray:
         space = None if space_key is None else read_embedding_space(workspace, space_key)

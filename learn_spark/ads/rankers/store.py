@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 
 from learn_spark.ads.inputs.split import Split
 from learn_spark.ads.inputs.vocabulary import Vocabulary, read_vocabularies, write_vocabularies
@@ -32,6 +33,7 @@ from learn_spark.core.storage.folders import new_folder
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.model.weights import module_with, tensors_of
 
 FORMAT = 3
 FOLDER, MANIFEST, VOCABULARIES = "rankings", "manifest.json", "vocabularies.parquet"
@@ -125,10 +127,12 @@ class Ranker:
                 inputs = TreeInputs(made["features"], made["rate"], frequencies, tuple(made["without"]))
                 trees = Trees((folder / TREES).read_text(), inputs)
             else:
-                network = Network(Shape.of_dict(manifest["shape"]))
-                network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
+                shape = Shape.of_dict(manifest["shape"])
+                network = module_with(
+                    lambda: Network(shape), shape.to_dict(), tensors_of((folder / WEIGHTS).read_bytes())
+                )
                 network.eval()
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise RankerError(f"the ranker in {folder} cannot be read: {' '.join(str(error).split())[:200]}") from None
         ranker = Ranker(
             manifest["variant"],

@@ -10,6 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from learn_spark.core.settings.kinds import Kinds, all_keys, fields_of, kinds_of, models_of
+from learn_spark.core.settings.secrets import hidden
+
+LONGEST = 300  # characters of a wrong value that are quoted
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,21 @@ def _sentence(item: Mapping[str, Any], key: str, section: _Section, model: type[
         assert kinds is not None
         if item["type"] == "union_tag_not_found":
             return f"{key}.{kinds.key}: must be given, one of {', '.join(kinds.classes)}"
-        return f"{key}.{kinds.key}: must be one of {', '.join(kinds.classes)} (got {item['input'][kinds.key]!r})"
+        return (
+            f"{key}.{kinds.key}: must be one of {', '.join(kinds.classes)} (got {_got(item['input'][kinds.key], key)})"
+        )
     if item["type"] in ("model_type", "model_attributes_type") and item["input"] is None:
         return f"{key}: must be given" + ("; learn-spark init FOLDER describes your files" if key == "source" else "")
     if item["type"] in ("model_type", "model_attributes_type"):
-        return f"{key}: must be a section, settings as 'key: value' (got {item['input']!r})"
+        return f"{key}: must be a section, settings as 'key: value' (got {_got(item['input'], key)})"
     reason = item["msg"][0].lower() + item["msg"][1:]
-    return f"{key}: {reason} (got {item['input']!r})"
+    return f"{key}: {reason} (got {_got(item['input'], key)})"
+
+
+def _got(value: Any, key: str = "") -> str:
+    """A wrong value for a message: on one line of at most LONGEST characters, without secrets."""
+    text = repr(hidden(value, key.rpartition(".")[2]))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def either(names: Sequence[str]) -> str:

@@ -19,43 +19,12 @@ from learn_spark.core.settings.explain import explain
 from learn_spark.core.settings.kinds import drop_settings_of_other_kinds, parts_of, with_kinds_named
 from learn_spark.core.settings.renamed import as_tree, refuse_old_keys
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.settings.secrets import hidden
 from learn_spark.core.settings.study import StudySettings
+from learn_spark.core.settings.yaml_text import parse_yaml, read_yaml
 from learn_spark.core.storage.path import StoragePath, storage_path
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_SECRET = re.compile(r"(password|secret|token$|access[._]?key|credential)", re.IGNORECASE)
-
-
-class _Loader(yaml.SafeLoader):
-    """A YAML loader that reads ``1e-3`` as a number (YAML 1.1: a string) and refuses repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# Dates are read as text; settings that are times parse it.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def find_config(name: str) -> Path:
@@ -77,11 +46,7 @@ def find_config(name: str) -> Path:
 def _read_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise SettingsError(f"{path} extends itself; for the preset of this name write extends: conf/{path.name}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
-    tree = _parse(text, str(path))
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise SettingsError(f"{path} must contain settings as 'key: value', not {type(tree).__name__}")
     refuse_old_keys(tree, str(path))
@@ -120,7 +85,7 @@ def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w.-]+)*", key):
         raise SettingsError(f"--set {override!r} is not of the form key=value (for example training.epochs=5)")
-    value = _parse(text, f"--set {key}") if text else None
+    value = parse_yaml(text, f"--set {key}") if text else None
     if isinstance(value, str) and " #" in text and text[0] not in "'\"":
         value = text  # YAML would drop what follows " #" as a comment, such as the end of a folder's name
     refuse_old_keys(as_tree(key, value), f"--set {key}")
@@ -163,7 +128,7 @@ def load_study(plan: str | Path, overrides: Iterable[str] = ()) -> StudySettings
     path = Path(plan)
     if not path.is_file():
         raise SettingsError(f"there is no study plan {plan}; give the path of a YAML file (docs/studies.md)")
-    tree = _parse(path.read_text(encoding="utf-8"), str(path))
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise SettingsError(f"{path} must hold a study plan as 'key: value', not {type(tree).__name__}")
     return _validated(StudySettings, tree, overrides, str(path))
@@ -184,14 +149,8 @@ def _validated(model: type[_Model], tree: dict[str, Any], overrides: Iterable[st
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
-    """The settings as plain values; values of secret keys are replaced by ``***``."""
-
-    def clean(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {k: "***" if _SECRET.search(k) and isinstance(v, str) else clean(v) for k, v in node.items()}
-        return node
-
-    result: dict[str, Any] = clean(settings.model_dump())
+    """The settings as plain values, with ``***`` for secrets (``secrets.hidden``)."""
+    result: dict[str, Any] = hidden(settings.model_dump())
     return result
 
 

@@ -285,13 +285,15 @@ class StoragePath(str):
 def storage_path(text: str | Path, s3: S3Access | None = None) -> StoragePath:
     """The absolute form of a path or address, with ``s3`` (None: that of ``text``, if it is a StoragePath).
 
-    Raises StorageError for an unknown scheme.
+    Raises StorageError for an unknown scheme, and for an address with a password in it.
     """
     path = StoragePath(text if isinstance(text, str) else str(text), s3)
     if path.is_local:
         return StoragePath(str(Path(path.removeprefix("file:")).expanduser().resolve()), path.s3)
     if path.scheme not in SCHEMES:
         raise StorageError(f"{text} has the unknown scheme {path.scheme}; known are {', '.join(sorted(SCHEMES))}")
+    if ":" in (user := path.partition("://")[2].partition("/")[0].rpartition("@")[0]):
+        raise StorageError(f"{path.replace(f'{user}@', '', 1)} has a password in it: the environment gives the keys")
     if not urlsplit(path).netloc:
         raise StorageError(f"{text} names no {'host' if path.scheme == 'hdfs' else 'bucket'}")
     normal = "s3" if path.scheme == "s3a" else path.scheme

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from learn_spark.data.guesses.contents import SAMPLE_ROWS, Contents, FileFormat, UnusableFileError
 from learn_spark.data.guesses.text_files import as_text
 
+SAMPLE_BYTES = 64 << 20
+_ROWS_AT_ONCE = 128
+
 
 def read_parquet(path: Path, name: str, rows: int = SAMPLE_ROWS) -> Contents:
     """The contents of a Parquet file with its first ``rows``. Raises UnusableFileError where it cannot be read."""
     try:
         file = pq.ParquetFile(path)
-        batch = next(file.iter_batches(rows), None)
-        schema = file.schema_arrow
-    except (OSError, pa.ArrowException) as error:
+        table = _first(file.iter_batches(_ROWS_AT_ONCE), file.schema_arrow, rows)
+    except (OSError, pa.ArrowException, MemoryError) as error:
         raise UnusableFileError(f"it cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
-    table = pa.Table.from_batches([] if batch is None else [batch], schema=schema)
-    return _contents(path, name, "parquet", table)
+    return _contents(path, name, "parquet", table, complete=table.num_rows == file.metadata.num_rows)
 
 
 def read_delta(path: Path, name: str) -> Contents:
@@ -33,13 +35,30 @@ def read_delta(path: Path, name: str) -> Contents:
     try:
         table = DeltaTable(str(path))
         newest = SubTreeFileSystem(str(path.resolve()), LocalFileSystem())
-        rows = table.to_pyarrow_dataset(filesystem=newest).head(SAMPLE_ROWS)
-    except (OSError, DeltaError, pa.ArrowException) as error:
+        data = table.to_pyarrow_dataset(filesystem=newest)
+        # Without reading ahead: batches of which only the first are used may be of any size.
+        batches = data.to_batches(batch_size=_ROWS_AT_ONCE, batch_readahead=1, fragment_readahead=1, use_threads=False)
+        rows = _first(batches, data.schema, SAMPLE_ROWS)
+        complete = rows.num_rows == data.count_rows()
+    except (OSError, DeltaError, pa.ArrowException, MemoryError) as error:
         raise UnusableFileError(f"it cannot be read as a Delta table: {' '.join(str(error).split())[:200]}") from None
-    return _contents(path, name, "delta", rows)
+    return _contents(path, name, "delta", rows, complete=complete)
 
 
-def _contents(path: Path, name: str, kind: FileFormat, rows: pa.Table) -> Contents:
+def _first(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> pa.Table:
+    """The first ``rows``, or those that have SAMPLE_BYTES: by a dictionary a small file may have values of any size."""
+    chosen: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        chosen.append(batch.slice(0, rows))
+        rows -= batch.num_rows
+        size += batch.nbytes
+        if rows <= 0 or size > SAMPLE_BYTES:
+            break
+    return pa.Table.from_batches(chosen, schema=schema)
+
+
+def _contents(path: Path, name: str, kind: FileFormat, rows: pa.Table, *, complete: bool) -> Contents:
     columns: dict[str, list[str | None]] = {}
     lists, numbers, times = set(), set(), set()
     for field, column in zip(rows.schema, rows.columns, strict=True):
@@ -66,7 +85,7 @@ def _contents(path: Path, name: str, kind: FileFormat, rows: pa.Table) -> Conten
         kind,
         tuple(columns),
         tuple(dict(zip(columns, row, strict=True)) for row in values),
-        complete=rows.num_rows < SAMPLE_ROWS,
+        complete=complete,
         lists=frozenset(lists),
         numbers=frozenset(numbers),
         times=frozenset(times),

@@ -158,7 +158,7 @@ def _json_lines(path: Path, name: str, text: str, encoding: str, whole: bool) ->
     for line in lines[: SAMPLE_ROWS + 1]:
         try:
             record = json.loads(line, parse_int=str, parse_float=str)
-        except ValueError:
+        except (ValueError, RecursionError):  # nested thousands deep
             continue
         if isinstance(record, dict):
             flat = flattened(record, lists)

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -17,11 +18,13 @@ from learn_spark.data.sources.source import RawFile, UnreadableFileError
 from learn_spark.data.sources.wording import shown
 
 CHUNK_BYTES = 1 << 24
+LONGEST_LINE = 1 << 26  # bytes; Spark has each line in memory, several times
+_ROWS_AT_ONCE = 256  # small, because a dictionary gives a small file values of any size
 
 
 def first_corrupt_file(files: Iterable[RawFile], error: Exception | None = None) -> UnreadableFileError | None:
-    """The first corrupt file (a bad gzip stream or Parquet footer), else the one that Spark's ``error`` names; None
-    where all can be read.
+    """The first corrupt file (a bad gzip stream or Parquet footer, a line beyond LONGEST_LINE), else the one that
+    Spark's ``error`` names; None where all can be read.
     """
     files = list(files)
     for file in files:
@@ -54,6 +57,18 @@ def innermost_cause(trace: str) -> str:
     return causes[-1] if causes else next((line for line in trace.splitlines() if line.strip()), "")
 
 
+def _longest_line(stream: BinaryIO) -> int:
+    """Bytes of the longest line up to its end: the first one beyond LONGEST_LINE ends the reading."""
+    longest = length = 0
+    while block := stream.read(CHUNK_BYTES):
+        first, *others = re.split(rb"[\r\n]", block)
+        longest = max(longest, length + len(first), *map(len, others))
+        length = len(others[-1]) if others else length + len(first)
+        if longest > LONGEST_LINE:
+            break
+    return longest
+
+
 def _fault(file: RawFile) -> str | None:
     if file.is_table or file.is_partition:
         return None
@@ -63,13 +78,13 @@ def _fault(file: RawFile) -> str | None:
         with file.path.open(CHUNK_BYTES) as packed:
             if file.path.suffix == ".parquet" or packed.read(4) == b"PAR1":
                 table = pq.ParquetFile(file.path.inner, filesystem=file.path.file_system)
-                for group in range(table.num_row_groups):
-                    table.read_row_group(group)
+                for _ in table.iter_batches(_ROWS_AT_ONCE):
+                    pass
                 return None
             packed.seek(0)
             with unpacked(file.path.name, packed) as stream:
-                while stream.read(CHUNK_BYTES):
-                    pass
+                if _longest_line(stream) > LONGEST_LINE:
+                    return f"it has a line of more than {LONGEST_LINE >> 20} MiB, which is no row of a table: remove it"
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         return f"it cannot be read: {shown(error)}"
     return None

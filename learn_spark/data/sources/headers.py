@@ -26,6 +26,7 @@ from learn_spark.data.sources.text_head import check_width, csv_header, head_tex
 from learn_spark.data.sources.wording import shown_names
 
 COUNTED_BYTES = 1 << 28  # of files whose lines are counted: about a second
+_UNPACKED_BYTES = 1 << 31  # of packed files whose lines are counted: a megabyte may unpack to a gigabyte
 _LOOKED_AT = 100  # lines of a JSON file; a field may be missing from any of them
 # Words of Spark's SQL that are no columns where no parenthesis follows.
 _WORDS = """and or not is null true false case when then else end in like rlike ilike regexp between exists distinct as
@@ -38,8 +39,8 @@ _WORDS = """and or not is null true false case when then else end in like rlike 
 @dataclass(frozen=True)
 class Incoming:
     """The files of one table that a run would read, and their bytes. ``rows`` is the most that they can have: lines,
-    or the number in the metadata; None where the format does not give it, where counting would take long, or for lines
-    of files at an address."""
+    or the number in the metadata; None where the format does not give it, where counting would take long (packed files
+    may unpack to any size), or for lines of files at an address."""
 
     files: int
     size: int
@@ -110,7 +111,7 @@ def columns_of(file: RawFile, described: FilesSettings) -> tuple[str, ...]:
     for line in head_text(file, described.encoding, strict=True).splitlines()[:_LOOKED_AT]:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # nested thousands deep
             continue
         fields |= dict.fromkeys(record if isinstance(record, dict) else ())
     return (*fields, *partition_values(file.name))
@@ -157,7 +158,7 @@ def incoming(files: Sequence[RawFile], kind: FileKind, settings: SourceSettings)
         elif described.format == "parquet":
             rows = sum(_parquet_rows(file.path) for file in chosen)
         elif not far:
-            rows = sum(max(0, _lines(file.path) - (described.format == "csv")) for file in chosen)
+            rows = _rows(chosen, header=described.format == "csv")
     except (OSError, EOFError, zlib.error, pa.ArrowException, SnapshotError):
         pass  # a file that cannot be read is named elsewhere
     return Incoming(len(chosen), size, rows)
@@ -167,10 +168,16 @@ def _parquet_rows(path: StoragePath) -> int:
     return int(pq.read_metadata(path.inner, filesystem=path.file_system).num_rows)
 
 
-def _lines(path: StoragePath) -> int:
-    lines, last = 0, b"\n"
-    with path.open(1 << 22) as packed, unpacked(path.name, packed) as stream:
-        while block := stream.read(1 << 22):
-            lines += block.count(b"\n")
-            last = block[-1:]
-    return lines + (last != b"\n")
+def _rows(files: Sequence[RawFile], *, header: bool) -> int | None:
+    """Lines of the files, less a header each; None where they unpack to more than _UNPACKED_BYTES."""
+    rows, left = 0, _UNPACKED_BYTES
+    for file in files:
+        lines, last = 0, b"\n"
+        with file.path.open(1 << 22) as packed, unpacked(file.path.name, packed) as stream:
+            while block := stream.read(1 << 22):
+                lines += block.count(b"\n")
+                last = block[-1:]
+                if (left := left - len(block)) < 0:
+                    return None
+        rows += max(0, lines + (last != b"\n") - header)
+    return rows

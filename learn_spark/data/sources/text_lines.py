@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 # ISO-8859-1 differs from Windows-1252 in these, which it reads as control characters.
 _CP1252 = {n: bytes([n]).decode("cp1252", "ignore") for n in range(0x80, 0xA0)}
 _LINES_A_BATCH = 5_000
+_CHARACTERS = 1 << 24  # of a batch of decoded lines, and of the longest line
 _BYTES_A_REQUEST = 1 << 23
 
 
@@ -83,9 +83,18 @@ def _decoded_lines(batches: Iterable[pa.RecordBatch], encoding: str, folder: Sto
                 storage_path(path, getattr(folder, "s3", None)).open(_BYTES_A_REQUEST) as packed,
                 io.TextIOWrapper(unpacked(path, packed), encoding, "replace", newline=None) as stream,
             ):
-                lines = (line.rstrip("\n").removeprefix("\ufeff") for line in stream)
-                while some := list(islice(lines, _LINES_A_BATCH)):
+                while some := _next_lines(stream):
                     yield pa.RecordBatch.from_pydict({"value": some, "source_file": [name] * len(some)})
+
+
+def _next_lines(stream: io.TextIOBase) -> list[str]:
+    """The next lines, of at most some _CHARACTERS together. A longer line is several: each is refused as malformed."""
+    lines: list[str] = []
+    left = _CHARACTERS
+    while left > 0 and len(lines) < _LINES_A_BATCH and (line := stream.readline(_CHARACTERS)):
+        left -= len(line)
+        lines.append(line.rstrip("\n").removeprefix("\ufeff"))
+    return lines
 
 
 def read_json_lines(
