@@ -140,12 +140,12 @@ def test_spark_commits_nothing_after_its_process_lost_the_lease(
     reach(spark, [place])
     path = place / "tables" / "t"
     spark.range(1).write.format("delta").save(path.spark)
-    monkeypatch.setenv("LEARN_SPARK_LEASE_SECONDS", "2")
+    monkeypatch.setenv("LEARN_SPARK_LEASE_SECONDS", "8")
     with lease(place, [("t", "exclusive")], "the workspace", "a long job"):
         spark.range(1).write.format("delta").mode("append").save(path.spark)
         # The job goes on while its process cannot renew; only Spark's writer of commits can stop it.
         monkeypatch.setattr(StoragePath, "write_text", lambda self, text: (_ for _ in ()).throw(OSError("no answer")))
-        time.sleep(2.5)
+        time.sleep(6.5)
         with pytest.raises(Exception, match="were not renewed in time"):
             spark.range(1).write.format("delta").mode("append").save(path.spark)
         monkeypatch.undo()
