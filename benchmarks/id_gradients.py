@@ -37,7 +37,7 @@ def measure(gradients: str, items: int, steps: int) -> dict[str, object]:
     before = _peak()
     objective = ObjectiveSettings(predicts="next_item", negatives="uniform", history=LENGTH, temperature=1.0)
     tower = SASRec(n_items=items, max_length=LENGTH, width=64, layers=1, heads=1, ffn=64, dropout=0.2)
-    tower.id_table.sparse = gradients == "sparse"
+    tower.embedding.sparse = gradients == "sparse"
     parameters, group = list(tower.parameters()), ProcessGroup()
     optimizer = LazyAdamW(parameters, lr=1e-3, fused=True)
     loss, maker = ObjectiveLoss(objective, log_q=None, group=group), BatchMaker(objective, n_items=items, seed=1)

@@ -24,6 +24,7 @@ METHODS = {
     "bsarec": "BSARec",
     "hstu": "HSTU",
     "learn-plus": "LEARN+",
+    "learn-plus-members": "LEARN+, ensemble",
     "learn": "LEARN",
 }
 DIMENSIONS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -81,9 +81,9 @@ class IdTower(Tower):
         return self._normalise(self.embedding(items))
 
     @property
-    def id_table(self) -> nn.Embedding:
+    def id_tables(self) -> Sequence[nn.Embedding]:
         """The vectors of the items."""
-        return self.embedding
+        return (self.embedding,)
 
     @staticmethod
     def _check_dimensions(items: Tensor) -> None:

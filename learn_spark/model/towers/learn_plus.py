@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.bound import BoundTower
-from learn_spark.model.towers.checks import check_arguments
+from learn_spark.model.towers.checks import check_arguments, check_lengths
 from learn_spark.model.towers.dropout import Dropout, attend
 from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.time_gaps import GAPS, gap_buckets
@@ -40,16 +41,36 @@ class PlusBlock(nn.Module):
     def forward(self, hidden: Tensor, packing: Packing, distance: Tensor) -> Tensor:
         """Map ``hidden`` [G, C, width] to [G, C, width]; ``distance`` [.., C, K] is that to each event's K keys."""
         width = hidden.shape[2]
-        head_dim = width // self.heads
         query, key_value = self.qkv(self.attention_norm(hidden)).split([width, 2 * width], dim=2)
-        query = query.unflatten(2, (self.heads, head_dim)).transpose(1, 2)  # [G, heads, C, head_dim]
-        key, value = packing.spans(key_value).unflatten(2, (2, self.heads, head_dim)).permute(2, 0, 3, 1, 4)
-        bias = self.distance_bias[:, distance].movedim(0, -3)  # [.., heads, C, K]
+        return self._finish(hidden, query, packing.spans(key_value), distance, packing.visible)
+
+    def last(self, hidden: Tensor, packing: Packing, lengths: Tensor) -> Tensor:
+        """What ``forward`` gives after the last of ``lengths`` [B] events of each row: [B, width].
+
+        Only keys and values are computed for all events.
+        """
+        width, device = hidden.shape[2], lengths.device
+        (query_weight, weight), (query_bias, bias) = (p.split([width, 2 * width]) for p in self.qkv.parameters())
+        key_value = packing.unpack(F.linear(self.attention_norm(hidden), weight, bias))[:, : packing.longest]
+        last = packing.unpack(hidden)[torch.arange(len(lengths), device=device), lengths.long() - 1].unsqueeze(1)
+        query = F.linear(self.attention_norm(last), query_weight, query_bias)
+        age = (lengths.unsqueeze(1) - 1 - torch.arange(packing.longest, device=device)).unsqueeze(1)  # [B, 1, C]
+        return self._finish(last, query, key_value, age.clamp(min=0), age >= 0).squeeze(1)
+
+    def _finish(self, hidden: Tensor, query: Tensor, key_value: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
+        """The block's result for ``hidden`` [G, Q, width], whose ``query`` [G, Q, width] attends to K keys.
+
+        ``key_value`` [G, K, 2 width]; ``distance`` and ``visible`` [.., Q, K].
+        """
+        head_dim = hidden.shape[2] // self.heads
+        query = query.unflatten(2, (self.heads, head_dim)).transpose(1, 2)  # [G, heads, Q, head_dim]
+        key, value = key_value.unflatten(2, (2, self.heads, head_dim)).permute(2, 0, 3, 1, 4)
+        bias = self.distance_bias[:, distance].movedim(0, -3)  # [.., heads, Q, K]
         attended = attend(
             query,
             key,
             value,
-            mask=bias.masked_fill(~packing.visible.unsqueeze(-3), float("-inf")).expand(len(hidden), -1, -1, -1),
+            mask=bias.masked_fill(~visible.unsqueeze(-3), float("-inf")).expand(len(hidden), -1, -1, -1),
             p=self.dropout.p if self.training else 0.0,
         )
         hidden = hidden + self.dropout(self.attention_output(attended.transpose(1, 2).flatten(2)))
@@ -132,6 +153,25 @@ class LearnPlus(BoundTower):
 
         Raises ValueError for more than ``max_length`` events in a row, and where ``times`` are needed and missing.
         """
+        packing, hidden = self._through(items, times, len(self.blocks))
+        return packing.unpack(F.normalize(self.norm(hidden), dim=-1))
+
+    def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
+        """User vectors [B, width] after the last of ``lengths`` [B] events, L2-normalised: the last block's work is done
+        for these alone. Raises ValueError for lengths outside 1..L, and as ``user``.
+        """
+        batch, longest = items.shape
+        check_lengths(lengths, batch, longest)
+        if not batch:
+            return self.user(items, times)[:, 0]
+        real = torch.arange(longest, device=items.device) < lengths.unsqueeze(1)
+        packing, hidden = self._through(items * real, times, len(self.blocks) - 1)
+        block = self.blocks[-1]
+        assert isinstance(block, PlusBlock)
+        return F.normalize(self.norm(block.last(hidden, packing, lengths)), dim=-1)
+
+    def _through(self, items: Tensor, times: Tensor | None, blocks: int) -> tuple[Packing, Tensor]:
+        """(packing of ``items`` [B, L], their hidden states [G, C, width] after so many ``blocks``)."""
         if self.gap is not None and times is None:
             raise ValueError("learn-plus with time_gaps needs times [B, L] of the events; pass times")
         packing = Packing.of(items != 0)
@@ -145,9 +185,9 @@ class LearnPlus(BoundTower):
             hidden = hidden + self.gap(packing.pack(gap_buckets(times)))
         hidden = self.dropout(hidden)
         distance = packing.distance()
-        for block in self.blocks:
+        for block in self.blocks[:blocks]:
             hidden = block(hidden, packing, distance)
-        return packing.unpack(F.normalize(self.norm(hidden), dim=-1))
+        return packing, hidden
 
     def _embed(self, items: Tensor) -> Tensor:
         """Vectors [..., width] of ``items`` [...], not normalised."""
@@ -163,6 +203,6 @@ class LearnPlus(BoundTower):
         return F.embedding(occurrence, vectors)
 
     @property
-    def id_table(self) -> nn.Embedding | None:
+    def id_tables(self) -> Sequence[nn.Embedding]:
         """The vectors of the items' IDs, if the tower has them."""
-        return self.identity
+        return () if self.identity is None else (self.identity,)

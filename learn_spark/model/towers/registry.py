@@ -12,10 +12,13 @@ from learn_spark.model.towers.bsarec import BSARec
 from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.towers.hstu import HSTU
 from learn_spark.model.towers.learn_plus import LearnPlus
+from learn_spark.model.towers.learn_plus_members import LearnPlusMembers
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.tower import Tower
 
-TOWERS: dict[str, type[Tower]] = {tower.method: tower for tower in (ContentTower, LearnPlus, SASRec, HSTU, BSARec)}
+TOWERS: dict[str, type[Tower]] = {
+    tower.method: tower for tower in (ContentTower, LearnPlus, LearnPlusMembers, SASRec, HSTU, BSARec)
+}
 
 
 def tower_of_shape(shape: Mapping[str, Any]) -> Tower:
@@ -50,16 +53,17 @@ def tower_of_settings(tower: TowerSettings, objective: ObjectiveSettings, *, n_i
             item_tower=tower.item_tower,
         )
     if tower.kind == "learn-plus":
-        return LearnPlus(
+        plus: dict[str, Any] = {
             **sizes,
-            content_dim=content_dim,
-            max_length=objective.history,
-            ffn=tower.ffn,
-            dropout=tower.dropout,
-            ids=tower.ids,
-            id_dropout=tower.id_dropout,
-            time_gaps=tower.time_gaps,
-        )
+            "content_dim": content_dim,
+            "max_length": objective.history,
+            "ffn": tower.ffn,
+            "dropout": tower.dropout,
+            "ids": tower.ids,
+            "id_dropout": tower.id_dropout,
+            "time_gaps": tower.time_gaps,
+        }
+        return LearnPlus(**plus) if tower.members == 1 else LearnPlusMembers(members=tower.members, **plus)
     arguments: dict[str, Any] = {
         **sizes,
         "dropout": tower.dropout,

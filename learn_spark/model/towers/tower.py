@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -50,9 +51,9 @@ class Tower(nn.Module, ABC):
         """The constructor's arguments as plain values that JSON can represent."""
 
     @property
-    def id_table(self) -> nn.Embedding | None:
-        """The table with a row for each item's ID, which grows with the catalogue; None where the tower has none."""
-        return None
+    def id_tables(self) -> Sequence[nn.Embedding]:
+        """The tables with a row for each item's ID, which grow with the catalogue; none where the tower has no IDs."""
+        return ()
 
     def compile_blocks(self) -> None:
         """Compile the repeated blocks of every layer by torch.compile: one graph, for batches of any size.

@@ -85,8 +85,10 @@ class TrainingLoop:
             )
         elif training.precision == "auto":
             console.say(f"training.precision auto: {'bf16' if self.mixed else 'fp32'} on this device")
-        if (table := self.tower.id_table) is not None and has_sparse_ids(training, loss.settings, self.tower.n_items):
-            table.sparse = True
+        tables = self.tower.id_tables
+        if tables and has_sparse_ids(training, loss.settings, self.tower.n_items):
+            for table in tables:
+                table.sparse = True
             console.say("training.id_gradients: a step changes the ID vectors of its batch only")
         self.modules = nn.ModuleDict({"tower": self.tower, "loss": self.loss})
         self.average = WeightAverage(self.tower, training.average) if training.average else None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.model.objectives.dense_all_action import NegativePool, dense_all_action_loss
 from learn_spark.model.objectives.softmax import full_softmax_loss, sampled_softmax_loss
+from learn_spark.model.towers.learn_plus_members import LearnPlusMembers
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.training.batches import AllActionBatch, NextItemBatch
 from learn_spark.model.training.process_group import ProcessGroup
@@ -65,7 +66,13 @@ class ObjectiveLoss(nn.Module):
         return self.log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
 
     def forward(self, tower: Tower, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum over this process's pairs, number of pairs); negatives come from all processes."""
+        """(sum over this process's pairs, number of pairs); negatives come from all processes.
+
+        The members of an ensemble have a loss each: theirs are summed, and the pairs counted once.
+        """
+        if isinstance(tower, LearnPlusMembers):
+            losses = [self(member, batch) for member in tower.towers()]
+            return torch.stack([total for total, _ in losses]).sum(), losses[0][1]
         if isinstance(batch, AllActionBatch):
             return self._all_action(tower, batch)
         if self.settings.prefixes:

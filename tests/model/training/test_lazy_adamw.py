@@ -98,8 +98,7 @@ def test_learn_plus_has_the_same_gradients_either_way() -> None:
         torch.manual_seed(2)
         tower = LearnPlus(n_items=9, content_dim=4, max_length=6, width=8, layers=1, heads=2, ffn=16, dropout=0.0)
         tower.bind(torch.randn(10, 4).numpy())
-        table = tower.id_table
-        assert table is not None
+        (table,) = tower.id_tables
         nn.init.normal_(table.weight)
         table.sparse = sparse
         items = torch.tensor([[1, 2, 2, 0], [9, 1, 0, 0]])
@@ -125,9 +124,8 @@ def test_auto_is_sparse_where_it_pays(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(lazy_adamw, "MOST_DENSE_IDS", 3)
     chosen: dict[str, Any] = {"objective": {"predicts": "next_item", "negatives": "uniform"}}
     loop = make_loop(tmp_path / "run", kind="sasrec", **chosen)
-    assert loop.tower.id_table is not None
-    assert loop.tower.id_table.sparse
-    assert make_tower("learn").id_table is None
+    assert [table.sparse for table in loop.tower.id_tables] == [True]
+    assert not make_tower("learn").id_tables
     make_loop(tmp_path / "content", kind="learn", **chosen)
 
 

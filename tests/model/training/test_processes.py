@@ -64,8 +64,9 @@ def gradients(case: str, group: ProcessGroup, users: slice) -> dict[str, torch.T
         **{"history": 6, "targets": 3, "history_positions": 3, "target_positions": 2, "temperature": 0.5, **changes}
     )
     tower = make_tower(kind).eval()  # without dropout, which would differ
-    if "sparse" in case and tower.id_table is not None:
-        tower.id_table.sparse = True
+    if "sparse" in case:
+        for table in tower.id_tables:
+            table.sparse = True
     log_q = torch.log_softmax(torch.linspace(0, 3, ITEMS + 1), 0) if objective.log_q else None
     loss = ObjectiveLoss(objective, log_q=log_q, group=group)
     batch = BatchMaker(objective, n_items=ITEMS, seed=1, times=tower.needs_times).make(rows(), turn=0, step=0)
