@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,20 +15,23 @@ from learn_spark.model.towers.checks import check_arguments, check_lengths
 from learn_spark.model.towers.dropout import Dropout, attend
 from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.time_gaps import GAPS, gap_buckets
+from learn_spark.model.towers.transformer import bert_initialise
 
+Norm = Literal["pre", "post"]
 INIT_STD = 0.02
 
 
 class PlusBlock(nn.Module):
-    """x + Attention(LayerNorm(x)), then + FFN(LayerNorm(x)).
+    """norm pre: x + Attention(LayerNorm(x)), then + FFN(LayerNorm(x)); post: LayerNorm(x + Attention(x)), then
+    LayerNorm(x + FFN(x)), as in BERT.
 
     Attention scores have a learned bias per head and distance (Shaw et al. 2018; T5's form, without its buckets), so
     that the tower needs no position embeddings.
     """
 
-    def __init__(self, *, width: int, heads: int, ffn: int, max_length: int, dropout: float) -> None:
+    def __init__(self, *, width: int, heads: int, ffn: int, max_length: int, dropout: float, norm: Norm) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.post = heads, norm == "post"
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.attention_output = nn.Linear(width, width)
@@ -41,7 +44,7 @@ class PlusBlock(nn.Module):
     def forward(self, hidden: Tensor, packing: Packing, distance: Tensor) -> Tensor:
         """Map ``hidden`` [G, C, width] to [G, C, width]; ``distance`` [.., C, K] is that to each event's K keys."""
         width = hidden.shape[2]
-        query, key_value = self.qkv(self.attention_norm(hidden)).split([width, 2 * width], dim=2)
+        query, key_value = self.qkv(self._before(self.attention_norm, hidden)).split([width, 2 * width], dim=2)
         return self._finish(hidden, query, packing.spans(key_value), distance, packing.visible)
 
     def last(self, hidden: Tensor, packing: Packing, lengths: Tensor) -> Tensor:
@@ -51,11 +54,11 @@ class PlusBlock(nn.Module):
         """
         width, device = hidden.shape[2], lengths.device
         (query_weight, weight), (query_bias, bias) = (p.split([width, 2 * width]) for p in self.qkv.parameters())
-        key_value = packing.unpack(F.linear(self.attention_norm(hidden), weight, bias))[:, : packing.longest]
+        key_value = packing.unpack(F.linear(self._before(self.attention_norm, hidden), weight, bias))
         last = packing.unpack(hidden)[torch.arange(len(lengths), device=device), lengths.long() - 1].unsqueeze(1)
-        query = F.linear(self.attention_norm(last), query_weight, query_bias)
+        query = F.linear(self._before(self.attention_norm, last), query_weight, query_bias)
         age = (lengths.unsqueeze(1) - 1 - torch.arange(packing.longest, device=device)).unsqueeze(1)  # [B, 1, C]
-        return self._finish(last, query, key_value, age.clamp(min=0), age >= 0).squeeze(1)
+        return self._finish(last, query, key_value[:, : packing.longest], age.clamp(min=0), age >= 0).squeeze(1)
 
     def _finish(self, hidden: Tensor, query: Tensor, key_value: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
         """The block's result for ``hidden`` [G, Q, width], whose ``query`` [G, Q, width] attends to K keys.
@@ -74,8 +77,15 @@ class PlusBlock(nn.Module):
             p=self.dropout.p if self.training else 0.0,
         )
         hidden = hidden + self.dropout(self.attention_output(attended.transpose(1, 2).flatten(2)))
-        inner = F.gelu(self.ffn_input(self.ffn_norm(hidden)))
-        return hidden + self.dropout(self.ffn_output(inner))
+        hidden = self._after(self.attention_norm, hidden)
+        inner = F.gelu(self.ffn_input(self._before(self.ffn_norm, hidden)))
+        return self._after(self.ffn_norm, hidden + self.dropout(self.ffn_output(inner)))
+
+    def _before(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
+        return hidden if self.post else norm(hidden)
+
+    def _after(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
+        return norm(hidden) if self.post else hidden
 
 
 class LearnPlus(BoundTower):
@@ -87,7 +97,8 @@ class LearnPlus(BoundTower):
 
     ``id_dropout`` is the share of items whose ID is dropped in training, drawn anew for each call of either side, so
     that the tower also learns to rank by content. ``time_gaps`` adds an embedding of the time since the event before.
-    Vectors are L2-normalised.
+    ``norm`` is the blocks' (PlusBlock); with post, events are normalised before the first block, too. Vectors are
+    L2-normalised.
 
     Raises ValueError for sizes below 1, shares outside [0, 1), and a width that is no multiple of ``heads``.
     """
@@ -108,6 +119,7 @@ class LearnPlus(BoundTower):
         ids: bool = True,
         id_dropout: float = 0.0,
         time_gaps: bool = False,
+        norm: Norm = "pre",
     ) -> None:
         sizes = {
             "n_items": n_items,
@@ -119,8 +131,11 @@ class LearnPlus(BoundTower):
             "ffn": ffn,
         }
         check_arguments(sizes, dropout=dropout, id_dropout=id_dropout)
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm {norm!r} must be one of {', '.join(get_args(Norm))}")
         super().__init__()
-        self._shape = {**sizes, "dropout": dropout, "ids": ids, "id_dropout": id_dropout, "time_gaps": time_gaps}
+        options: Shape = {"ids": ids, "id_dropout": id_dropout, "time_gaps": time_gaps, "norm": norm}
+        self._shape = {**sizes, "dropout": dropout, **options}
         self.n_items, self.content_dim, self.output_dim, self.max_length = n_items, content_dim, width, max_length
         self.needs_times = time_gaps
         self.id_dropout = id_dropout
@@ -128,9 +143,15 @@ class LearnPlus(BoundTower):
         self.identity = nn.Embedding(n_items + 1, width, padding_idx=0) if ids else None
         self.gap = nn.Embedding(GAPS, width) if time_gaps else None
         self.blocks = nn.ModuleList(
-            PlusBlock(width=width, heads=heads, ffn=ffn, max_length=max_length, dropout=dropout) for _ in range(layers)
+            PlusBlock(width=width, heads=heads, ffn=ffn, max_length=max_length, dropout=dropout, norm=norm)
+            for _ in range(layers)
         )
-        self.norm = nn.LayerNorm(width)
+        self.input_norm: nn.Module = nn.Identity()
+        self.norm: nn.Module = nn.LayerNorm(width)
+        if norm == "post":
+            # The last block has normalised its result already.
+            self.input_norm, self.norm = self.norm, self.input_norm
+            bert_initialise(self.blocks)
         self.dropout = Dropout(dropout)
         nn.init.normal_(self.adaptor.weight, std=INIT_STD)
         nn.init.zeros_(self.adaptor.bias)
@@ -183,7 +204,7 @@ class LearnPlus(BoundTower):
         hidden = self._embed(packing.pack(items))
         if self.gap is not None and times is not None:
             hidden = hidden + self.gap(packing.pack(gap_buckets(times)))
-        hidden = self.dropout(hidden)
+        hidden = self.dropout(self.input_norm(hidden))
         distance = packing.distance()
         for block in self.blocks[:blocks]:
             hidden = block(hidden, packing, distance)

@@ -62,6 +62,7 @@ def tower_of_settings(tower: TowerSettings, objective: ObjectiveSettings, *, n_i
             "ids": tower.ids,
             "id_dropout": tower.id_dropout,
             "time_gaps": tower.time_gaps,
+            "norm": tower.norm,
         }
         return LearnPlus(**plus) if tower.members == 1 else LearnPlusMembers(members=tower.members, **plus)
     arguments: dict[str, Any] = {
