@@ -1,6 +1,6 @@
-"""moto's S3 server; two requests with If-None-Match for one key cannot both be the first. Python of .venv-servers runs it.
+"""moto's S3 server, in which two requests with If-None-Match for one key cannot both be the first.
 
-moto looks for the key and stores it in two steps; a real S3 does both in one.
+moto looks for the key and stores it in two steps; a real S3 does both in one. The Python of .venv-servers runs it.
 """
 
 from __future__ import annotations

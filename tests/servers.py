@@ -48,8 +48,9 @@ def s3_server(folder: Path) -> Iterator[str]:
     python = ROOT / ".venv-servers" / "bin" / "python"
     assert python.is_file(), f"{python} is missing: make servers installs it"
     port = free_port()
+    command = [python, ROOT / "tests" / "s3_server.py", "-H", "127.0.0.1", "-p", str(port)]
     with log_file.open("wb") as log:
-        server = subprocess.Popen([python, ROOT / "tests" / "s3_server.py", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+        server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}"
         _await(url, server, log_file)

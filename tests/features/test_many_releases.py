@@ -69,7 +69,8 @@ def joined_at_a_cost(
         try:
             read += store.lastStageAttempt(stage).inputRecords()
         except Py4JJavaError as error:  # Spark forgets a stage that it skipped, which read nothing, before all others
-            assert "NoSuchElement" in str(error)
+            if "NoSuchElement" not in str(error):
+                raise
             skipped += 1
     assert skipped <= sum(store.job(job).numSkippedStages() for job in jobs)
     leaves = frame._jdf.queryExecution().optimizedPlan().collectLeaves().size()  # type: ignore[operator]

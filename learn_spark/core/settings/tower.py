@@ -114,8 +114,8 @@ class LearnPlusTowerSettings(ContentTowerSettings):
     time_gaps: bool = False
     """Whether the time between events is an input."""
     norm: Literal["pre", "post"] = "pre"
-    """Where the blocks normalise. pre: what attention and feed-forward read; post: their sums with the input, as in BERT,
-    and the embedded events."""
+    """Where the blocks normalise. pre: what attention and feed-forward read; post: the embedded events, and the sums of
+    each block's input and result, as in BERT. post learns faster by objective.prefixes."""
     members: Count = 1
     """Number of towers that are trained side by side, each by its own loss. Their vectors are concatenated to members
     times width numbers, whose inner product is the mean of the members' similarities. Training takes members times as

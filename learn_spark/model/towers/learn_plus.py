@@ -178,8 +178,9 @@ class LearnPlus(BoundTower):
         return packing.unpack(F.normalize(self.norm(hidden), dim=-1))
 
     def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, width] after the last of ``lengths`` [B] events, L2-normalised: the last block's work is done
-        for these alone. Raises ValueError for lengths outside 1..L, and as ``user``.
+        """User vectors [B, width] after the last of ``lengths`` [B] events, L2-normalised.
+
+        The last block works for these events alone. Raises ValueError for lengths outside 1..L, and as ``user``.
         """
         batch, longest = items.shape
         check_lengths(lengths, batch, longest)

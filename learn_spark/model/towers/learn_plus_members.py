@@ -52,8 +52,15 @@ class LearnPlusMembers(BoundTower):
         return self._together([member.items(items) for member in self.towers()])
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, L, members * width] after each event, L2-normalised; zeros at padding. Raises as LearnPlus."""
+        """User vectors [B, L, members * width] after each event, L2-normalised; zeros at padding.
+
+        Raises ValueError as LearnPlus's.
+        """
         return self._together([member.user(items, times) for member in self.towers()])
+
+    def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
+        """User vectors [B, members * width] after the last of ``lengths`` [B] events. Raises ValueError as ``user``."""
+        return self._together([member.user_last(items, lengths, times) for member in self.towers()])
 
     @property
     def id_tables(self) -> Sequence[nn.Embedding]:

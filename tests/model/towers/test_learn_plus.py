@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,19 @@ def _norm(x: Tensor) -> Tensor:
     return (x - x.mean()) / torch.sqrt(((x - x.mean()) ** 2).mean() + 1e-5)
 
 
+def _affine(norm: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+    assert isinstance(norm, torch.nn.LayerNorm)
+    return lambda x: _norm(x) * norm.weight + norm.bias
+
+
 def slow_block(block: PlusBlock, hidden: Tensor) -> Tensor:
-    """One row [L, width], position by position and head by head."""
+    """One row [L, width], position by position and head by head; layers normalise before or after, as ``block``."""
     length, width = hidden.shape
     size = width // block.heads
     q_weight, k_weight, v_weight = block.qkv.weight.split(width)
     q_bias, k_bias, v_bias = block.qkv.bias.split(width)
-    normed = [_norm(x) * block.attention_norm.weight + block.attention_norm.bias for x in hidden]
+    attention_norm, ffn_norm = _affine(block.attention_norm), _affine(block.ffn_norm)
+    normed = list(hidden) if block.post else [attention_norm(x) for x in hidden]
     rows = []
     for i in range(length):
         heads = []
@@ -84,24 +91,29 @@ def slow_block(block: PlusBlock, hidden: Tensor) -> Tensor:
             values = [(v_weight @ normed[j] + v_bias)[part] for j in range(i + 1)]
             heads.append(sum(s / sum(scores) * v for s, v in zip(scores, values, strict=True)))
         x = hidden[i] + block.attention_output.weight @ torch.cat(heads) + block.attention_output.bias  # type: ignore[arg-type]
-        inner = block.ffn_input.weight @ (_norm(x) * block.ffn_norm.weight + block.ffn_norm.bias) + block.ffn_input.bias
-        rows.append(x + block.ffn_output.weight @ torch.nn.functional.gelu(inner) + block.ffn_output.bias)
+        x = attention_norm(x) if block.post else x
+        inner = block.ffn_input.weight @ (x if block.post else ffn_norm(x)) + block.ffn_input.bias
+        x = x + block.ffn_output.weight @ torch.nn.functional.gelu(inner) + block.ffn_output.bias
+        rows.append(ffn_norm(x) if block.post else x)
     return torch.stack(rows)
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("lengths", [MIXED, SHORT])
-def test_a_slow_tower_gives_the_same_vectors(lengths: tuple[int, ...]) -> None:
-    tower, items = _tower(), _histories(lengths)
+def test_a_slow_tower_gives_the_same_vectors(lengths: tuple[int, ...], norm: str) -> None:
+    tower, items = _tower(norm=norm), _histories(lengths)
     content = torch.from_numpy(_content())
     assert tower.identity is not None
     vectors = content @ tower.adaptor.weight.T + tower.adaptor.bias + tower.identity.weight  # [N + 1, width]
     actual = tower.user(items)
     for row, length in enumerate(lengths):
         hidden = vectors[items[row, :length]]
+        if norm == "post":
+            hidden = torch.stack([_affine(tower.input_norm)(x) for x in hidden])
         for block in tower.blocks:
             assert isinstance(block, PlusBlock)
             hidden = slow_block(block, hidden)
-        out = torch.stack([_norm(x) * tower.norm.weight + tower.norm.bias for x in hidden])
+        out = hidden if norm == "post" else torch.stack([_affine(tower.norm)(x) for x in hidden])
         expected = out / out.norm(dim=1, keepdim=True)
         assert torch.allclose(actual[row, :length], expected, atol=2e-5)
         assert torch.allclose(tower.user_last(items, torch.tensor(lengths))[row], expected[-1], atol=2e-5)
@@ -116,6 +128,8 @@ def test_nothing_ahead_and_no_padding_is_seen() -> None:
     changed = items.clone()
     changed[2, 4:] = torch.tensor([3, 9])
     assert torch.equal(tower.user(changed, times)[2, :4], before[2, :4])
+    last = tower.user_last(changed, torch.tensor([1, 3, 4]), times)
+    assert torch.allclose(last, torch.stack([before[0, 0], before[1, 2], before[2, 3]]), atol=1e-6)
     wide = torch.nn.functional.pad(items, (0, 2))
     assert torch.allclose(tower.user(wide, torch.nn.functional.pad(times, (0, 2)))[:, :6], before, atol=1e-6)
     for row, length in enumerate(MIXED):
