@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.visible import visible
 
 if TYPE_CHECKING:
     from learn_spark.core.console import Reporter
@@ -81,7 +82,7 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
         if verbose:
             traceback.print_exc()
         hint = ", or give --wait" if waits and isinstance(error, LockedError) else ""
-        print(f"error: {error}{hint}", file=sys.stderr)
+        print(f"error: {visible(str(error))}{hint}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of a pipe, such as head, has read enough. What is left to print, at the exit too, goes nowhere.
@@ -95,12 +96,13 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         from learn_spark.core.causes import explained
+        from learn_spark.core.settings.secrets import without_secrets
 
         if verbose:
             traceback.print_exc()
         known, sentence = explained(error)
         where = "" if known else f" ({_left_trace(opened) or '--verbose shows the stack trace'})"
-        print(f"error: {sentence}{where}", file=sys.stderr)
+        print(f"error: {visible(without_secrets(sentence))}{where}", file=sys.stderr)
         return 1
 
 
@@ -149,6 +151,8 @@ def run_in_workspace(
             settings, open_it(settings.place, settings.scratch), Reporter(as_json=as_json), reads_only or planned
         )
         opened_so_far.append(opened)
+        if opened.workspace.writable_by_all:
+            print(f"note: everybody may write into {opened.workspace.place}: chmod o-w", file=sys.stderr)
         try:
             with nullcontext() if lock is None or reads_only else lock(opened):
                 work(opened)

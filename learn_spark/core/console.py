@@ -16,6 +16,7 @@ from rich.text import Text
 
 from learn_spark.core.table_text import Cell, Column, lay_out, wrapped
 from learn_spark.core.ticker import COMMAND, SECONDS_BETWEEN_LINES
+from learn_spark.core.visible import visible, visible_json
 
 
 class Bar:
@@ -74,7 +75,7 @@ class Reporter:
         self.ticker.at(step)
 
     def _print(self, text: str = "", style: str = "") -> None:
-        for line in wrapped(text, self._width):
+        for line in wrapped(visible(text), self._width):
             self.console.print(Text(line, style=style))
         if not self.console.quiet:
             self.ticker.printed()
@@ -148,9 +149,9 @@ _NOTHING = object()
 
 def strict_json(value: object) -> str:
     """A value as JSON of any reader: null for NaN and infinity, ISO texts for times, numpy's numbers as numbers, and
-    the texts of what JSON has no type for.
+    the texts of what JSON has no type for. Characters that a terminal obeys are escaped.
     """
-    return json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return visible_json(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def _plain(value: object) -> object:

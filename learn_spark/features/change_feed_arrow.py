@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.inside import file_inside
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.versions import commit_actions
 from learn_spark.core.tables.workspace import Workspace
@@ -66,7 +66,7 @@ def _ends_of_feed(path: str, key: str, first: int, last: int, schema: pa.Schema)
         whole = [(action[kind], kind) for action in actions for kind in ("remove", "add") if kind in action]
         for file, kind in feed or [(file, kind) for file, kind in whole if file["dataChange"]]:
             try:
-                with pq.ParquetFile(f"{place.inner}/{unquote(file['path'])}", filesystem=place.file_system) as opened:
+                with pq.ParquetFile(file_inside(place, file["path"]), filesystem=place.file_system) as opened:
                     rows = opened.read()
             except FileNotFoundError:
                 return None

@@ -156,6 +156,8 @@ def releases_in_force(
         now = released[-1] if released else None
         if not changes or now != changes[-1][1]:
             changes.append((row.written_at, now))
+    if not changes:
+        return []
     ends = [*(when for when, _ in changes[1:]), None]
     return [
         (when, end, replace(row, outputs=newest[row.release_id].outputs))

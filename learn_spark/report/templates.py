@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jinja2
+from markupsafe import Markup
 
 from learn_spark.core.resources import package_folder
+from learn_spark.core.visible import visible
 from learn_spark.report.plots.style import DARK, KINDS, LIGHT, SHAPES
 from learn_spark.report.plots.text import number
 
@@ -21,7 +23,7 @@ class Fact:
 
 
 def environment() -> jinja2.Environment:
-    """The templates of this folder. Values are escaped, and an undefined name is an error.
+    """The templates of this folder. Values are escaped and ``visible``, and an undefined name is an error.
 
     Globals: shapes and colours of charts. Filters: ``number`` and ``when``.
     """
@@ -29,9 +31,16 @@ def environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(package_folder() / "report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     templates.globals |= {"shapes": SHAPES, "kinds": KINDS, "light": LIGHT, "dark": DARK}
     templates.filters |= {"number": number, "when": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}"}
     return templates
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, Markup):
+        return Markup(visible(value))
+    return visible(value) if isinstance(value, str) else value

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -19,6 +18,7 @@ from pyarrow.fs import FileSystem, SubTreeFileSystem
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.storage.path import storage_path
+from learn_spark.core.tables.inside import file_inside
 from learn_spark.core.tables.small import SMALL_BYTES, SMALL_ROWS
 
 READ_BUFFER_BYTES = 1 << 20
@@ -107,12 +107,14 @@ def rows_of(
     table: DeltaTable, path: str, columns: list[str] | None = None, where: ds.Expression | None = None
 ) -> pa.Table:
     """All rows of an open table, which is that at ``path``, or those that satisfy ``where``: files whose statistics
-    exclude it are not read.
+    exclude it are not read. Raises OutsideError for a table with files elsewhere.
 
     Read through Arrow's file system: that of deltalake calls Python from Arrow's threads, and a thread that is still
     busy at the end of the interpreter aborts the process.
     """
     place = storage_path(path)
+    for name in pa.table(table.get_add_actions())["path"].to_pylist():
+        file_inside(place, name)
     below = SubTreeFileSystem(place.inner, place.file_system)
     return table.to_pyarrow_table(columns=columns, filesystem=below, filters=where)
 
@@ -169,7 +171,7 @@ class Snapshot:
         """The snapshot of ``path`` at ``version`` (None: the newest).
 
         Raises SnapshotError if the table or version does not exist, if it has deletion vectors (whose deleted rows
-        would be read), or if the log lacks the number of rows of a file.
+        would be read), or if the log lacks the number of rows of a file; OutsideError for a table with files elsewhere.
         """
         return Snapshot.of(open_version(path, version), path)
 
@@ -190,7 +192,7 @@ class Snapshot:
                 raise SnapshotError(f"the log of {path} has no number of rows of {action['path']}")
             rows[action["path"]] = int(action["num_records"])
         ordered = sorted(rows)
-        files = tuple(f"{place.inner}/{unquote(name)}" for name in ordered)
+        files = tuple(file_inside(place, name) for name in ordered)
         size = sum(int(action["size_bytes"]) for action in actions)
         return Snapshot(place, table.version(), files, tuple(rows[name] for name in ordered), size)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 
 from learn_spark.core.storage.path import storage_path
+from learn_spark.core.tables.inside import file_inside
 from learn_spark.core.tables.snapshot import Snapshot, open_version
 
 # Opening a version costs about as much as reading so many commits.
@@ -36,7 +36,7 @@ def snapshots_of(path: str, versions: Sequence[int]) -> list[Snapshot]:
         if version in wanted:
             names = sorted(files)
             rows, sizes = (tuple(files[name][which] for name in names) for which in (0, 1))
-            paths = tuple(f"{place.inner}/{unquote(name)}" for name in names)
+            paths = tuple(file_inside(place, name) for name in names)
             found.append(Snapshot(place, version, paths, rows, sum(sizes)))
     return found
 

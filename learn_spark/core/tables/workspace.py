@@ -94,6 +94,14 @@ class Workspace:
         """The folder of a workspace on this machine. Raises StorageError for an address."""
         return self.place.local
 
+    @property
+    def writable_by_all(self) -> bool:
+        """Whether every account of this machine may write into the folder, and so decide what is released."""
+        try:
+            return self.place.is_local and bool(self.place.local.stat().st_mode & 0o002)
+        except OSError:
+            return False
+
     def table(self, name: str) -> StoragePath:
         """Path of a table; ContractError if no contract names it."""
         return self.place / "tables" / contract(name).table

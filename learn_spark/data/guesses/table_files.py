@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+from learn_spark.core.storage.path import storage_path
+from learn_spark.core.tables.inside import OutsideError, file_inside
 from learn_spark.data.guesses.contents import SAMPLE_ROWS, Contents, FileFormat, UnusableFileError
 from learn_spark.data.guesses.text_files import as_text
 
@@ -34,13 +36,15 @@ def read_delta(path: Path, name: str) -> Contents:
 
     try:
         table = DeltaTable(str(path))
+        for file in pa.table(table.get_add_actions())["path"].to_pylist():
+            file_inside(storage_path(path), file)
         newest = SubTreeFileSystem(str(path.resolve()), LocalFileSystem())
         data = table.to_pyarrow_dataset(filesystem=newest)
         # Without reading ahead: batches of which only the first are used may be of any size.
         batches = data.to_batches(batch_size=_ROWS_AT_ONCE, batch_readahead=1, fragment_readahead=1, use_threads=False)
         rows = _first(batches, data.schema, SAMPLE_ROWS)
         complete = rows.num_rows == data.count_rows()
-    except (OSError, DeltaError, pa.ArrowException, MemoryError) as error:
+    except (OSError, DeltaError, pa.ArrowException, MemoryError, OutsideError) as error:
         raise UnusableFileError(f"it cannot be read as a Delta table: {' '.join(str(error).split())[:200]}") from None
     return _contents(path, name, "delta", rows, complete=complete)
 
