@@ -29,10 +29,10 @@ def without_secrets(text: str) -> str:
 def hidden(node: Any, key: str = "") -> Any:
     """Plain values with ``***`` for those of secret keys, and texts ``without_secrets``. ``key`` is the name of
     ``node``."""
-    if isinstance(node, dict):
-        return {name: hidden(value, str(name)) for name, value in node.items()}
     if is_secret(key) and node is not None and not isinstance(node, bool):
         return HIDDEN
+    if isinstance(node, dict):
+        return {name: hidden(value, str(name)) for name, value in node.items()}
     if isinstance(node, list | tuple):
         return [hidden(value) for value in node]
     return without_secrets(node) if isinstance(node, str) else node
