@@ -4,9 +4,10 @@
 
 A first release of random vectors, then one in which a tenth of the users and items changed. Both are pushed to a new
 Redis (redis-server of this machine, no disk) and to a SQLite file. The peer is what one would write first: a SET for
-each vector of the release, one after the other, under a key. Reads are of one user and 99 items: by the store in one
-round trip, and by the peer as one MGET, which may mix two releases; and while the second push writes. The last line is
-JSON: vectors per second of pushes, milliseconds of reads.
+each vector of the release, one after the other, under a key. Reads are of one user and 99 items: from the store in one
+round trip, and from the peer's keys as one MGET, which may mix two releases, by turns; then from the store, by a thread
+of the same process, while the second push writes. The last line is JSON: vectors per second of pushes, milliseconds of
+reads, and time of the processor (of this process).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -85,20 +87,33 @@ class Releases:
         return self.chance.standard_normal((count, WIDTH), dtype=np.float32)
 
 
-def timed_reads(read: Callable[[str, list[str]], object], releases: Releases, count: int) -> dict[str, float]:
-    """p50 and p99 of ``count`` reads in ms, after ten that do not count."""
+Read = Callable[[str, list[str]], object]
+
+
+def timed_reads(readers: dict[str, Read], releases: Releases, count: int) -> dict[str, dict[str, float]]:
+    """By reader: p50 and p99 in ms of ``count`` reads, and ms of the processor a read. The readers take turns, after
+    ten reads that do not count.
+    """
     chance, users, items = random.Random(2), releases.ids("user_features"), releases.ids("item_features")
-    seconds = []
-    for _ in range(count + 10):
+    seconds: dict[str, list[float]] = {name: [] for name in readers}
+    busy = dict.fromkeys(readers, 0.0)
+    for number in range(count + 10):
         user, some = chance.choice(users), chance.sample(items, ITEMS_OF_A_READ)
-        start = time.perf_counter()
-        read(user, some)
-        seconds.append(time.perf_counter() - start)
-    ordered = sorted(seconds[10:])
-    return {f"p{share}_ms": round(1000 * ordered[int(share / 100 * count)], 3) for share in (50, 99)}
+        for name, read in readers.items():
+            start, worked = time.perf_counter(), time.process_time()
+            read(user, some)
+            if number >= 10:
+                seconds[name].append(time.perf_counter() - start)
+                busy[name] += time.process_time() - worked
+    return {name: _shares(each) | {"cpu_ms": round(1000 * busy[name] / count, 3)} for name, each in seconds.items()}
 
 
-def measure_ours(releases: Releases, url: str, dtype: str, reads: int) -> dict[str, object]:
+def _shares(seconds: list[float]) -> dict[str, float]:
+    ordered = sorted(seconds)
+    return {f"p{share}_ms": round(1000 * ordered[int(share / 100 * len(ordered))], 3) for share in (50, 99)}
+
+
+def measure_ours(releases: Releases, url: str, dtype: str, reads: int, peer: Read) -> dict[str, object]:
     """Push a release and the changes of another one, and read."""
     settings = OnlineSettings.model_validate({"dtype": dtype, "namespace": f"bench-{dtype}-{releases.count}"})
     store, reader = open_store(url, settings.namespace), OnlineFeatures(open_store(url, settings.namespace))
@@ -106,10 +121,14 @@ def measure_ours(releases: Releases, url: str, dtype: str, reads: int) -> dict[s
     def read(user: str, items: list[str]) -> None:
         reader.vectors([user], items)
 
+    worked = time.process_time()
     first = push(releases.workspace, store, settings)
+    worked = time.process_time() - worked
     result: dict[str, object] = {"first_rows": first.written, "first_s": round(first.seconds, 2)}
-    result["first_per_s"] = round(first.written / first.seconds)
-    result["reads"] = timed_reads(read, releases, reads)
+    result |= {"first_per_s": round(first.written / first.seconds), "first_cpu_s": round(worked, 2)}
+    result |= {
+        f"reads: {name}": each for name, each in timed_reads({"ours": read, "peer": peer}, releases, reads).items()
+    }
     drawn = releases.publish(0.1)
     during: list[float] = []
     ended = threading.Event()
@@ -127,37 +146,31 @@ def measure_ours(releases: Releases, url: str, dtype: str, reads: int) -> dict[s
     ended.set()
     thread.join()
     assert second.written == drawn
-    ordered = sorted(during)
     result |= {"changed_rows": second.written, "changed_s": round(second.seconds, 2)}
-    result["reads_during_push"] = {
-        f"p{share}_ms": round(1000 * ordered[int(share / 100 * len(ordered))], 3) for share in (50, 99)
-    }
+    result["reads_during_push"] = _shares(during)
     return result
 
 
-def measure_peer(releases: Releases, url: str, reads: int) -> dict[str, object]:
-    """A SET for each vector of the release, and MGET."""
+def measure_peer(releases: Releases, url: str) -> tuple[dict[str, object], Read]:
+    """A SET for each vector of the release; and a reader of them by MGET."""
     import redis
 
     client = redis.Redis.from_url(url)
-    start, count = time.perf_counter(), 0
+    start, worked, count = time.perf_counter(), time.process_time(), 0
     for table, key in KEYS.items():
         rows = released_arrow(releases.workspace, table)
         vectors = np.stack(rows["embedding"].to_numpy())
         for one, vector in zip(rows[key].to_pylist(), vectors, strict=True):
             client.set(f"peer:{one}", vector.tobytes())
             count += 1
-    seconds = time.perf_counter() - start
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
 
-    def read(user: str, items: list[str]) -> None:
-        np.frombuffer(b"".join(client.mget([f"peer:{one}" for one in (user, *items)])), np.float32).reshape(-1, WIDTH)  # type: ignore[arg-type]
+    def read(user: str, items: list[str]) -> np.ndarray:
+        found: Any = client.mget([f"peer:{one}" for one in (user, *items)])
+        return np.frombuffer(b"".join(found), np.float32).reshape(-1, WIDTH)
 
-    return {
-        "rows": count,
-        "seconds": round(seconds, 2),
-        "per_s": round(count / seconds),
-        "reads": timed_reads(read, releases, reads),
-    }
+    speed = {"rows": count, "s": round(seconds, 2), "per_s": round(count / seconds), "cpu_s": round(worked, 2)}
+    return dict(speed), read
 
 
 def main() -> None:
@@ -173,12 +186,12 @@ def main() -> None:
         sizes = {"user_features": given.users, "item_features": given.items}
         releases = Releases(folder / "workspace", sizes)
         releases.publish(1.0)
-        results["peer"] = measure_peer(releases, url, given.reads)
+        results["peer"], peer = measure_peer(releases, url)
         print("peer", results["peer"], flush=True)
         stores = {"redis float32": (url, "float32"), "redis float16": (url, "float16")}
         stores["sqlite float32"] = (f"sqlite:///{folder}/online.db", "float32")
         for store, (address, dtype) in stores.items():
-            results[store] = measure_ours(releases, address, dtype, given.reads)
+            results[store] = measure_ours(releases, address, dtype, given.reads, peer)
             print(store, results[store], flush=True)
     print(json.dumps(results))
 
