@@ -10,7 +10,7 @@ The import loads no heavy library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from learn_spark.core.storage.path import StoragePath
     from learn_spark.core.tables.workspace import Workspace
     from learn_spark.features.online_store.reader import OnlineFeatures
+    from learn_spark.features.export.served import ExportedTower
+    from learn_spark.features.new_items import NewItems
     from learn_spark.features.point_in_time import Clock
     from learn_spark.features.read import FeatureTable
     from learn_spark.pipeline.models import TrainedModel
@@ -114,6 +116,23 @@ class OpenWorkspace:
 
         return OnlineFeatures(chosen_store(self.settings.online, store))
 
+    def vector_of_text(self, text: str | Mapping[str, str | None], *, release: str = "latest") -> np.ndarray:
+        """The item vector [D] float32 of an item that is newer than the release, by its text: the prompt, or a mapping
+        of item columns (title, category, ...) to texts. For many texts, ``new_items`` loads the LLM once.
+
+        Raises NoReleaseError, EncoderError, and LearnSparkError if the released model knows items by IDs alone.
+        """
+        vector: np.ndarray = self.new_items(release=release).vectors([text])[0]
+        return vector
+
+    def new_items(self, *, release: str = "latest") -> NewItems:
+        """The LLM and the item side of a release's model, loaded: ``vectors(texts)``, and ``content(texts)`` for an
+        exported user tower. Errors as of ``vector_of_text``.
+        """
+        from learn_spark.features.new_items import NewItems
+
+        return NewItems(self.workspace, self.settings, release)
+
     def models(self) -> list[TrainedModel]:
         """The trained models, newest first."""
         from learn_spark.pipeline.models import list_models
@@ -171,6 +190,15 @@ def _settings_of_runs(workspace: Workspace) -> list[StoragePath]:
         # One request, and not one a run.
         return [one.path for one in (workspace.place / "runs").files() if one.path.name == "settings.yaml"]
     return [run / "settings.yaml" for run in (workspace.place / "runs").children() if (run / "settings.yaml").is_file()]
+
+
+def user_tower(folder: str | Path, *, threads: int = 1) -> ExportedTower:
+    """The user tower that ``learn-spark export --format onnx`` wrote into ``folder``: ``vectors(histories)`` of item
+    ids. It needs onnxruntime, and neither a workspace nor torch. Raises ExportError for a damaged folder.
+    """
+    from learn_spark.features.export.served import ExportedTower
+
+    return ExportedTower(folder, threads=threads)
 
 
 def encode(texts: Sequence[str], model: str, **settings: Any) -> np.ndarray:

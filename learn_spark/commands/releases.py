@@ -1,11 +1,11 @@
-"""Commands about releases: releases, show, withdraw, rollback, restore."""
+"""Commands about releases: releases, show, export, withdraw, rollback, restore."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -62,6 +62,43 @@ def show(
         show_release(opened.workspace, release, opened.console)
 
     in_workspace(config, overrides, verbose, work, reads_only=True, as_json=as_json)
+
+
+@app.command(rich_help_panel="Releases")
+def export(
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="A new folder, or one with an earlier export.")],
+    config: ConfigOption = "quickstart",
+    overrides: SetOption = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="ID", help="A trained model, or released: that of the release in force.")
+    ] = "released",
+    form: Annotated[
+        Literal["onnx", "torch"], typer.Option("--format", help="onnx, or torch: a program of torch.export.")
+    ] = "onnx",
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write the user tower for services: events in, the vector that a release has out; with items and a model card."""
+
+    def work(opened: Opened) -> None:
+        from learn_spark.core.storage.path import storage_path
+        from learn_spark.features.export.folder import export_user_tower
+        from learn_spark.features.pinned_model import PinnedModel
+
+        pinned = PinnedModel.open(opened.workspace, opened.settings, model)
+        where = storage_path(to, opened.settings.storage.s3())
+        written = export_user_tower(pinned, where, form, opened.console)
+        opened.console.answer({"folder": str(where), **written.model_dump(mode="json")})
+        opened.console.line(
+            f"{where}: {written.graph} of the {written.method} model {written.model_id}, {written.n_items:,} items, "
+            f"vectors of {written.output_dim}"
+        )
+        opened.console.line(
+            f"compared with the tower for {written.checked.users} users: largest difference "
+            f"{written.checked.largest_difference:.1e}"
+        )
+
+    in_workspace(config, overrides, verbose, work, existing=True, as_json=as_json)
 
 
 @app.command(rich_help_panel="Releases")

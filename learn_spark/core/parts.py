@@ -23,6 +23,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "ads": ("lightgbm", "torch", "safetensors", "scipy", "pandas"),
     "index": ("faiss-cpu",),
     "online": ("redis",),
+    "export": ("onnx", "onnxscript", "onnxruntime", "torch", "safetensors"),
     "report": ("altair", "vl-convert-python", "jinja2", "scipy"),
 }
 # Modules whose names are not those of their packages.

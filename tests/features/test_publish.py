@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,18 @@ import pytest
 import torch
 from pyspark.sql import SparkSession
 
+import learn_spark as ls
+from learn_spark.core.console import Reporter
 from learn_spark.core.errors import GateError, LearnSparkError
 from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.settings import Settings
+from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.embedding_space import read_embedding_space
+from learn_spark.features.export.folder import export_user_tower
+from learn_spark.features.new_items import NewItems
+from learn_spark.features.pinned_model import PinnedModel
 from learn_spark.features.read import NoReleaseError, current_release, read_release, released_arrow, released_features
 from learn_spark.features.withdrawal import roll_back
 from learn_spark.model.store import load_model
@@ -56,7 +63,11 @@ def test_the_current_release_follows_the_newest_rows() -> None:
 
 
 def test_publishing_a_real_model(
-    spark: SparkSession, small_settings: Callable[..., Settings], run: Callable[..., Any], prepared: Callable[..., None]
+    spark: SparkSession,
+    small_settings: Callable[..., Settings],
+    run: Callable[..., Any],
+    prepared: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     settings = small_settings(*SHORT)
     prepared("ingest", "histories")
@@ -97,6 +108,28 @@ def test_publishing_a_real_model(
             vector = model.tower.user(torch.tensor(window)[None])[0, -1].numpy()
         assert np.allclose(user.embedding, vector, atol=1e-5)
         assert user.as_of.replace(tzinfo=UTC) == release.as_of
+
+    # So are those of an exported tower, for every user, and of a new item with the text of an item.
+    exported = export_user_tower(
+        PinnedModel.open(workspace, settings), storage_path(tmp_path / "served"), "onnx", Reporter(quiet=True)
+    )
+    assert (exported.release_id, exported.checked.of_release is not None) == (release.release_id, True)
+    users = released_arrow(workspace, "user_features")
+    read = [histories[user] for user in users["user_id"].to_pylist()]
+    ids = {number: item for item, number in index.items()}
+    given = [[ids[number] for number in row["item_index"][: row["length"]]] for row in read]
+    served = ls.user_tower(tmp_path / "served")
+    assert np.allclose(served.vectors(given), fixed_lists(users["embedding"]), atol=1e-4)
+    texts = {r["item_id"]: r["text"] for r in Snapshot.open(workspace.table("item_text")).to_arrow().to_pylist()}
+    new = NewItems(workspace, settings)
+    named = items["item_id"].to_pylist()
+    by_text = new.vectors([texts[item] for item in named])
+    assert np.allclose(by_text, fixed_lists(items["embedding"]), atol=1e-5)
+    fields = {"title": "The Same Film", "category": "Animation Children's", "attributes": "1995"}
+    assert np.allclose(new.vectors([fields])[0], by_text[named.index("1")], atol=1e-5)
+    # A history with an item that is newer than the export.
+    newer = served.vectors([[*given[0][:-1], "new"]], new_items={"new": new.content([texts[given[0][-1]]])[0]})
+    assert np.allclose(newer, served.vectors(given[:1]), atol=1e-5)
 
     # The same release written again is the same release.
     run(settings, "publish", force=True)
