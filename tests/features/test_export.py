@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,14 @@ from learn_spark.features.export.folder import export_user_tower
 from learn_spark.features.export.manifest import ExportError
 from learn_spark.features.export.served import ExportedTower
 from learn_spark.features.pinned_model import PinnedModel
+from learn_spark.model.blending.frequency_weights import FrequencyWeights
+from learn_spark.model.store import ModelBlending
 from learn_spark.model.towers.vectors import user_vectors
 from tests.shelf import BOOKS, COLD, DAY, RIVAL, Shelf, reading
 
 QUIET = Reporter(quiet=True)
 SHORT = ("training.epochs=1",)
-PLUS = "tower={kind: learn-plus, width: 16, layers: 1, heads: 2, ffn: 16, dropout: 0.1, time_gaps: true, blending: {}}"
+PLUS = "tower={kind: learn-plus, width: 16, layers: 1, heads: 2, ffn: 16, dropout: 0.1, time_gaps: true}"
 KINDS: dict[str, tuple[str, ...]] = {
     "learn": (),
     "learn-plus": (PLUS,),
@@ -46,7 +49,13 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 def pinned_of(shelf: Shelf, kind: str) -> PinnedModel:
     run, _ = shelf.run("train", *KINDS[kind], *SHORT)
     assert run.model_id is not None
-    return PinnedModel.open(shelf.workspace, shelf.settings(*KINDS[kind]), run.model_id)
+    pinned = PinnedModel.open(shelf.workspace, shelf.settings(*KINDS[kind]), run.model_id)
+    if kind != "learn-plus":
+        return pinned
+    # Blended in any case, also where the fit of so few users improved nothing.
+    weights = FrequencyWeights(FrequencyWeights.start().weights + 0.2)
+    blending = ModelBlending(weights, (), np.arange(BOOKS), reach=3, temperature=0.1)
+    return replace(pinned, model=replace(pinned.model, blending=blending))
 
 
 @pytest.mark.parametrize("kind", KINDS)

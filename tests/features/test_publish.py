@@ -125,7 +125,8 @@ def test_publishing_a_real_model(
     named = items["item_id"].to_pylist()
     by_text = new.vectors([texts[item] for item in named])
     assert np.allclose(by_text, fixed_lists(items["embedding"]), atol=1e-5)
-    fields = {"title": "The Same Film", "category": "Animation Children's", "attributes": "1995"}
+    (film,) = (r for r in Snapshot.open(workspace.table("items")).to_arrow().to_pylist() if r["item_id"] == "1")
+    fields = {name: film[name] for name in ("title", "category", "attributes")}
     assert np.allclose(new.vectors([fields])[0], by_text[named.index("1")], atol=1e-5)
     # A history with an item that is newer than the export.
     newer = served.vectors([[*given[0][:-1], "new"]], new_items={"new": new.content([texts[given[0][-1]]])[0]})
