@@ -13,9 +13,11 @@ from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
 from learn_spark.model.export.buckets import ExactBuckets, first_seconds
 from learn_spark.model.export.graph import UserGraph
+from learn_spark.model.export.padded import padded_user
 from learn_spark.model.export.write import run
 from learn_spark.model.towers.hstu import TIME_BUCKETS, time_buckets
 from learn_spark.model.towers.registry import TOWERS, tower_of_shape
+from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.time_gaps import GAPS, gap_buckets
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import user_vectors
@@ -142,8 +144,13 @@ def test_borders_of_buckets_are_exact() -> None:
 def test_every_kind_of_tower_has_an_exported_form() -> None:
     assert {shape["kind"] for shape in SHAPES.values()} == set(TOWERS)
 
-    class Other(type(tower_of("sasrec", content())).__mro__[2]):  # type: ignore[misc]
+    class Other(SASRec):
         method = "other"
 
-    with pytest.raises(LearnSparkError, match="a other tower cannot be exported"):
-        UserGraph(Other.__new__(Other), WINDOW)
+    class Unrelated(Tower):
+        method = "unrelated"
+        user = items = to_dict = None  # type: ignore[assignment]
+
+    assert padded_user(Other(**SIZES, ffn=8, max_length=WINDOW)), "a kind of SASRec"
+    with pytest.raises(LearnSparkError, match="unrelated tower cannot be exported"):
+        padded_user(Unrelated())
