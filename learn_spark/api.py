@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from learn_spark.core.settings import Settings
     from learn_spark.core.storage.path import StoragePath
     from learn_spark.core.tables.workspace import Workspace
-    from learn_spark.features.online_store.reader import OnlineFeatures
     from learn_spark.features.export.served import ExportedTower
     from learn_spark.features.new_items import NewItems
+    from learn_spark.features.online_store.reader import OnlineFeatures
     from learn_spark.features.point_in_time import Clock
     from learn_spark.features.read import FeatureTable
     from learn_spark.pipeline.models import TrainedModel
