@@ -20,6 +20,7 @@ from learn_spark.model.towers.content import ContentTower
 from learn_spark.model.towers.hstu import BUCKET_WIDTH, HSTU, MICROSECONDS, TIME_BUCKETS, time_buckets
 from learn_spark.model.towers.id_based import IdTower
 from learn_spark.model.towers.learn_plus import LearnPlus, PlusBlock
+from learn_spark.model.towers.learn_plus_members import LearnPlusMembers
 from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.time_gaps import FIRST, GAPS, gap_buckets
@@ -51,7 +52,7 @@ class _Learn(PaddedUser):
 class _Plus(PaddedUser):
     def __init__(self, tower: LearnPlus) -> None:
         super().__init__()
-        self.blocks, self.norm, self.gap = tower.blocks, tower.norm, tower.gap
+        self.blocks, self.norm, self.gap, self.input_norm = tower.blocks, tower.norm, tower.gap, tower.input_norm
         self.buckets = ExactBuckets(_gap_bucket, GAPS) if tower.gap is not None else None
 
     def forward(self, embedded: Tensor, counts: Tensor, times: Tensor | None = None) -> Tensor:
@@ -62,7 +63,7 @@ class _Plus(PaddedUser):
             gaps = self.buckets(seconds, 2 + logarithm.long())
             embedded = embedded + self.gap(torch.where(place == 0, FIRST, gaps))
         packing = _padded_packing(embedded)
-        distance, hidden = packing.distance()[0], embedded
+        distance, hidden = packing.distance()[0], self.input_norm(embedded)
         for block in self.blocks:
             assert isinstance(block, PlusBlock)
             hidden = self._block(block, hidden, distance, packing.visible)
@@ -70,13 +71,28 @@ class _Plus(PaddedUser):
 
     @staticmethod
     def _block(block: PlusBlock, hidden: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
-        """PlusBlock.forward, which cannot be traced: there ``len`` makes the size of the batch a constant."""
-        heads = block.qkv(block.attention_norm(hidden)).unflatten(2, (3, block.heads, -1))
+        """PlusBlock.forward, which cannot be traced: there ``len`` makes the batch's size a constant."""
+        heads = block.qkv(block._before(block.attention_norm, hidden)).unflatten(2, (3, block.heads, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, K, head_dim]
         bias = block.distance_bias[:, distance].masked_fill(~visible, float("-inf"))  # [heads, K, K]
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         hidden = hidden + block.attention_output(attended.transpose(1, 2).flatten(2))
-        return hidden + block.ffn_output(F.gelu(block.ffn_input(block.ffn_norm(hidden))))
+        hidden = block._after(block.attention_norm, hidden)
+        inner = F.gelu(block.ffn_input(block._before(block.ffn_norm, hidden)))
+        return block._after(block.ffn_norm, hidden + block.ffn_output(inner))
+
+
+class _Members(PaddedUser):
+    """Several LEARN+ towers; what they read of an item lies side by side."""
+
+    def __init__(self, tower: LearnPlusMembers) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(_Plus(member) for member in tower.towers())
+
+    def forward(self, embedded: Tensor, counts: Tensor, times: Tensor | None = None) -> Tensor:
+        parts = embedded.chunk(len(self.members), dim=-1)
+        vectors = [member(part, counts, times) for member, part in zip(self.members, parts, strict=True)]
+        return torch.cat(vectors, dim=-1) / len(vectors) ** 0.5
 
 
 class _ByPosition(PaddedUser):
@@ -149,6 +165,8 @@ def padded_user(tower: Tower) -> PaddedUser:
             return _Learn(tower)
         case LearnPlus():
             return _Plus(tower)
+        case LearnPlusMembers():
+            return _Members(tower)
         case SASRec():
             return _SASRec(tower)
         case HSTU():
@@ -179,6 +197,8 @@ def embedded_content(tower: BoundTower, items: Tensor | None, content: Tensor) -
     """
     if isinstance(tower, ContentTower):
         return tower.learn.content(content)
+    if isinstance(tower, LearnPlusMembers):
+        return torch.cat([embedded_content(member, items, content) for member in tower.towers()], dim=-1)
     assert isinstance(tower, LearnPlus)
     embedded: Tensor = tower.adaptor(content)
     if tower.identity is not None and items is not None:

@@ -30,6 +30,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "learn-plus": {"kind": "learn-plus", "content_dim": CONTENT, "ffn": 8, "max_length": WINDOW},
     "gaps": {"kind": "learn-plus", "content_dim": CONTENT, "ffn": 8, "max_length": WINDOW, "time_gaps": True},
     "no ids": {"kind": "learn-plus", "content_dim": CONTENT, "ffn": 8, "max_length": WINDOW, "ids": False},
+    "members": {
+        "kind": "learn-plus-members",
+        "members": 2,
+        "content_dim": CONTENT,
+        "ffn": 8,
+        "max_length": WINDOW,
+        "norm": "post",
+        "time_gaps": True,
+    },
     "sasrec": {"kind": "sasrec", "ffn": 8, "max_length": WINDOW},
     "sasrec first": {"kind": "sasrec", "ffn": 8, "max_length": 9, "positions": "first", "similarity": "cosine"},
     "hstu": {"kind": "hstu", "dqk": 4, "dv": 3, "max_length": WINDOW},
@@ -43,9 +52,9 @@ def tower_of(name: str, matrix: np.ndarray) -> Tower:
     tower = tower_of_shape({**SIZES, **SHAPES[name]}).eval()
     for parameter in tower.parameters():
         torch.nn.init.normal_(parameter.detach(), std=0.4)
-    if tower.id_table is not None:
-        tower.id_table.weight.detach()[0] = 0.0
-    if name.startswith(("learn", "gaps", "no ids")):
+    for table in tower.id_tables:
+        table.weight.detach()[0] = 0.0
+    if name.startswith(("learn", "gaps", "members", "no ids")):
         tower.bind(matrix)  # type: ignore[operator]
     return tower
 
@@ -105,7 +114,7 @@ def test_vectors_are_those_of_the_tower(name: str) -> None:
     assert nothing["events"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("name", ["learn", "learn-plus", "gaps", "blended gaps"])
+@pytest.mark.parametrize("name", ["learn", "learn-plus", "members", "blended gaps"])
 def test_items_newer_than_the_graph_are_given_by_content(name: str) -> None:
     matrix = content()
     made = tower_of(name.replace("blended ", ""), matrix[: ITEMS + 1])
