@@ -11,9 +11,13 @@ from learn_spark.core.stages.registry import all_stages
 
 
 def options() -> dict[str, set[str]]:
-    """Command -> its options."""
+    """Command -> its options; a command of a group by both names."""
     group: Any = typer.main.get_command(app)
-    return {name: {option for one in command.params for option in one.opts} for name, command in group.commands.items()}
+    commands: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        below = getattr(command, "commands", None)
+        commands |= {name: command} if below is None else {f"{name} {one}": each for one, each in below.items()}
+    return {name: {option for one in command.params for option in one.opts} for name, command in commands.items()}
 
 
 def test_every_command_that_prints_something_prints_json() -> None:
