@@ -9,6 +9,7 @@ import pickle
 import random
 import resource
 import struct
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ from learn_spark.data.sources import corrupt_files, headers, text_lines
 from learn_spark.data.sources.corrupt_files import first_corrupt_file
 from learn_spark.data.sources.headers import columns_of
 from learn_spark.data.sources.location import LocationError, resolve
-from learn_spark.data.sources.source import RawFile, find_files
+from learn_spark.data.sources.source import RawFile, UnreadableFileError, find_files
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NESTED = '{"a":' * 10_000 + "1" + "}" * 10_000
@@ -196,3 +197,12 @@ def test_a_link_to_a_device_or_a_pipe_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("id,title\n1,Lamp\n2,Rug\n")
     assert [file.name for file in look(tmp_path).files] == ["items.csv"]
     assert [file.name for file in found(tmp_path, "*.csv")] == ["items.csv"]
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "items.csv", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("items.csv", b"0" * (1 << 24))
+    with memory(200):
+        assert "ZIP archive" in look(tmp_path).passed_over["items.csv"]
+        with pytest.raises(UnreadableFileError, match="ZIP archive"):
+            columns_of(found(tmp_path)[0], FilesSettings(files="*", format="csv", columns={"item_id": "id"}))
