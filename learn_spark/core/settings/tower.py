@@ -116,6 +116,9 @@ class LearnPlusTowerSettings(ContentTowerSettings):
     norm: Literal["pre", "post"] = "pre"
     """Where the blocks normalise. pre: what attention and feed-forward read; post: the embedded events, and the sums of
     each block's input and result, as in BERT. post learns faster by objective.prefixes."""
+    unit_content: bool = False
+    """Whether content is scaled to length 1 before its projection. Whitened content is longer by the root of its width,
+    and IDs learn slowly beside it."""
     members: Count = 1
     """Number of towers that are trained side by side, each by its own loss. Their vectors are concatenated to members
     times width numbers, whose inner product is the mean of the members' similarities. Training takes members times as

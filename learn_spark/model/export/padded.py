@@ -200,7 +200,7 @@ def embedded_content(tower: BoundTower, items: Tensor | None, content: Tensor) -
     if isinstance(tower, LearnPlusMembers):
         return torch.cat([embedded_content(member, items, content) for member in tower.towers()], dim=-1)
     assert isinstance(tower, LearnPlus)
-    embedded: Tensor = tower.adaptor(content)
+    embedded = tower.project(content)
     if tower.identity is not None and items is not None:
         embedded = embedded + tower.identity(items * (items < tower.identity.num_embeddings))
     return embedded

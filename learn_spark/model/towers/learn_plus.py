@@ -97,8 +97,9 @@ class LearnPlus(BoundTower):
 
     ``id_dropout`` is the share of items whose ID is dropped in training, drawn anew for each call of either side, so
     that the tower also learns to rank by content. ``time_gaps`` adds an embedding of the time since the event before.
-    ``norm`` is the blocks' (PlusBlock); with post, events are normalised before the first block, too. Vectors are
-    L2-normalised.
+    ``norm`` is the blocks' (PlusBlock); with post, events are normalised before the first block, too. ``unit_content``
+    scales content to length 1 before its projection: whitened content has about the length sqrt(content_dim), beside
+    which IDs learn slowly. Vectors are L2-normalised.
 
     Raises ValueError for sizes below 1, shares outside [0, 1), and a width that is no multiple of ``heads``.
     """
@@ -120,6 +121,7 @@ class LearnPlus(BoundTower):
         id_dropout: float = 0.0,
         time_gaps: bool = False,
         norm: Norm = "pre",
+        unit_content: bool = False,
     ) -> None:
         sizes = {
             "n_items": n_items,
@@ -135,9 +137,10 @@ class LearnPlus(BoundTower):
             raise ValueError(f"norm {norm!r} must be one of {', '.join(get_args(Norm))}")
         super().__init__()
         options: Shape = {"ids": ids, "id_dropout": id_dropout, "time_gaps": time_gaps, "norm": norm}
+        options["unit_content"] = unit_content
         self._shape = {**sizes, "dropout": dropout, **options}
         self.n_items, self.content_dim, self.output_dim, self.max_length = n_items, content_dim, width, max_length
-        self.needs_times = time_gaps
+        self.needs_times, self.unit_content = time_gaps, unit_content
         self.id_dropout = id_dropout
         self.adaptor = nn.Linear(content_dim, width)
         self.identity = nn.Embedding(n_items + 1, width, padding_idx=0) if ids else None
@@ -211,11 +214,16 @@ class LearnPlus(BoundTower):
             hidden = block(hidden, packing, distance)
         return packing, hidden
 
+    def project(self, content: Tensor) -> Tensor:
+        """The part [..., width] of items' vectors that comes from their ``content`` [..., content_dim]."""
+        projected: Tensor = self.adaptor(F.normalize(content, dim=-1) if self.unit_content else content)
+        return projected
+
     def _embed(self, items: Tensor) -> Tensor:
         """Vectors [..., width] of ``items`` [...], not normalised."""
         # An item that occurs several times is projected once.
         distinct, occurrence = items.unique(return_inverse=True)
-        vectors = self.adaptor(self.content(distinct))
+        vectors = self.project(self.content(distinct))
         if self.identity is not None:
             ids = self.identity(distinct * (distinct < self.identity.num_embeddings))
             if self.training and self.id_dropout:

@@ -37,6 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "ffn": 8,
         "max_length": WINDOW,
         "norm": "post",
+        "unit_content": True,
         "time_gaps": True,
     },
     "sasrec": {"kind": "sasrec", "ffn": 8, "max_length": WINDOW},

@@ -172,6 +172,20 @@ def test_items_without_an_id_are_their_content_only() -> None:
     assert not fresh.identity.weight.any()
 
 
+def test_unit_content_is_read_as_if_all_content_had_length_1() -> None:
+    tower, items = _tower(unit_content=True), _histories()
+    vectors = tower.user_last(items, torch.tensor(MIXED))
+    longer = _content()
+    longer[1:] *= np.random.default_rng(5).uniform(0.2, 30.0, size=(N, 1)).astype(np.float32)
+    tower.bind(longer)
+    torch.testing.assert_close(tower.user_last(items, torch.tensor(MIXED)), vectors)
+    plain = _tower()
+    plain.load_state_dict(tower.state_dict())
+    plain.bind(longer / np.maximum(np.linalg.norm(longer, axis=1, keepdims=True), 1e-9))
+    torch.testing.assert_close(plain.user_last(items, torch.tensor(MIXED)), vectors)
+    torch.testing.assert_close(plain.items(items), tower.items(items))
+
+
 def test_id_dropout_leaves_content() -> None:
     tower = _tower(id_dropout=0.5, dropout=0.0).train()
     torch.manual_seed(0)
