@@ -48,7 +48,7 @@ def s3_server(folder: Path) -> Iterator[str]:
     python = ROOT / ".venv-servers" / "bin" / "python"
     assert python.is_file(), f"{python} is missing: make servers installs it"
     port = free_port()
-    command = [python, ROOT / "tests" / "s3_server.py", "-H", "127.0.0.1", "-p", str(port)]
+    command = [str(python), str(ROOT / "tests" / "s3_server.py"), "-H", "127.0.0.1", "-p", str(port)]
     with log_file.open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -134,6 +134,16 @@ def hdfs_server(folder: Path) -> Iterator[str]:
         server.wait(60)
 
 
+def _await_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when somebody listens on ``port`` of this machine, or after two minutes."""
+    for _ in range(600):
+        assert server.poll() is None, log.read_text(encoding="utf-8")
+        with socket.socket() as caller:
+            if caller.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+
+
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
     """The URL of a new Redis that writes nothing to disk, started here."""
@@ -144,12 +154,7 @@ def redis_server(folder: Path) -> Iterator[str]:
     with log_file.open("wb") as log:
         server = subprocess.Popen([*command, "--dir", str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        for _ in range(600):
-            assert server.poll() is None, log_file.read_text(encoding="utf-8")
-            with socket.socket() as caller:
-                if caller.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        _await_port(port, server, log_file)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         server.kill()
@@ -187,12 +192,7 @@ def kafka_broker(folder: Path) -> Iterator[str]:
         subprocess.run([*java, *formatted], stdout=log, stderr=log, check=True)
         server = subprocess.Popen([*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, cwd=folder)
     try:
-        for _ in range(600):
-            assert server.poll() is None, log_file.read_text(encoding="utf-8")
-            with socket.socket() as caller:
-                if caller.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.2)
+        _await_port(port, server, log_file)
         yield f"127.0.0.1:{port}"
     finally:
         server.kill()
