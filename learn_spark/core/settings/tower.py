@@ -119,6 +119,8 @@ class LearnPlusTowerSettings(ContentTowerSettings):
     unit_content: bool = False
     """Whether content is scaled to length 1 before its projection. Whitened content is longer by the root of its width,
     and IDs learn slowly beside it."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """Similarity of user and item vectors. dot suits objective.temperature 1."""
     members: Count = 1
     """Number of towers that are trained side by side, each by its own loss. Their vectors are concatenated to members
     times width numbers, whose inner product is the mean of the members' similarities. Training takes members times as
@@ -127,7 +129,7 @@ class LearnPlusTowerSettings(ContentTowerSettings):
 
 class _IDTowerSettings(_TowerSettings):
     similarity: Literal["cosine", "dot"] = "cosine"
-    """Similarity of user and item vectors."""
+    """Similarity of user and item vectors. dot suits objective.temperature 1."""
     positions: Literal["first", "last"] | None = None
     """Whether positions are counted from the first or from the last event of the window; null: the authors' choice, the
     last in SASRec and BSARec, and the first in HSTU."""

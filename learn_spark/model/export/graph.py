@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.model.blending.tower import BlendedTower
+from learn_spark.model.blending.tower import BlendedTower, blend
 from learn_spark.model.export.padded import embedded_content, embedded_items, padded_user
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.id_based import IdTower
@@ -32,6 +32,7 @@ class UserGraph(nn.Module):
         super().__init__()
         self.reach, tower = (vectors.reach, vectors.tower) if isinstance(vectors, BlendedTower) else (0, vectors)
         self.needs_times, self.output_dim, self.n_items = vectors.needs_times, vectors.output_dim, tower.n_items
+        self.unit = vectors.normalised
         self.window = min(window, tower.max_length) if isinstance(tower, IdTower) else window
         self.user = padded_user(tower)
         self.table = nn.Embedding.from_pretrained(embedded_items(tower))
@@ -65,7 +66,7 @@ class UserGraph(nn.Module):
         if content is not None:
             age = counts.unsqueeze(1) - 1 - torch.arange(columns.shape[1])
             recent = ((age >= 0) & (age < self.reach)).unsqueeze(2)
-            vectors = BlendedTower._blend(vectors, (F.normalize(content, dim=-1) * recent).sum(dim=1))
+            vectors = blend(vectors, (F.normalize(content, dim=-1) * recent).sum(dim=1), unit=self.unit)
         return torch.where(counts.unsqueeze(1) > 0, vectors, torch.nan), counts, unknown
 
     def _last_events(self, items: Tensor, highest: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,6 +53,7 @@ class _Plus(PaddedUser):
     def __init__(self, tower: LearnPlus) -> None:
         super().__init__()
         self.blocks, self.norm, self.gap, self.input_norm = tower.blocks, tower.norm, tower.gap, tower.input_norm
+        self.compared = tower.compared
         self.buckets = ExactBuckets(_gap_bucket, GAPS) if tower.gap is not None else None
 
     def forward(self, embedded: Tensor, counts: Tensor, times: Tensor | None = None) -> Tensor:
@@ -67,7 +68,7 @@ class _Plus(PaddedUser):
         for block in self.blocks:
             assert isinstance(block, PlusBlock)
             hidden = self._block(block, hidden, distance, packing.visible)
-        return F.normalize(self.norm(_last(hidden, counts)), dim=-1)
+        return self.compared(self.norm(_last(hidden, counts)))
 
     @staticmethod
     def _block(block: PlusBlock, hidden: Tensor, distance: Tensor, visible: Tensor) -> Tensor:

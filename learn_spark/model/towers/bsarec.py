@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
-from learn_spark.model.towers.checks import check_heads, check_lengths, check_sizes
+from learn_spark.model.towers.checks import Similarity, check_heads, check_lengths, check_sizes
 from learn_spark.model.towers.dropout import Dropout
-from learn_spark.model.towers.id_based import IdTower, Positions, Similarity
+from learn_spark.model.towers.id_based import IdTower, Positions
 from learn_spark.model.towers.transformer import LAYER_NORM_EPS, CausalBlock, bert_initialise
 
 

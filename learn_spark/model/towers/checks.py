@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 from torch import Tensor
+
+Similarity = Literal["cosine", "dot"]
 
 
 def check_arguments(sizes: Mapping[str, int], **shares: float) -> None:
@@ -32,6 +35,12 @@ def check_shares(**shares: float) -> None:
     for name, share in shares.items():
         if not 0.0 <= share < 1.0:
             raise ValueError(f"{name} {share} must be in [0, 1)")
+
+
+def check_similarity(similarity: str) -> None:
+    """Raise ValueError for an unknown ``similarity``."""
+    if similarity not in get_args(Similarity):
+        raise ValueError(f"similarity {similarity!r} must be one of {get_args(Similarity)}")
 
 
 def check_lengths(lengths: Tensor, batch: int, longest: int) -> None:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_spark.model.towers.checks import Similarity
 from learn_spark.model.towers.dropout import Dropout
-from learn_spark.model.towers.id_based import CausalIdTower, Positions, Similarity
+from learn_spark.model.towers.id_based import CausalIdTower, Positions
 from learn_spark.model.towers.packing import Packing
 
 TIME_BUCKETS = 128

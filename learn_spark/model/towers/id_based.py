@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
-from learn_spark.model.towers.checks import check_shares, check_sizes
+from learn_spark.model.towers.checks import Similarity, check_shares, check_similarity, check_sizes
 from learn_spark.model.towers.dropout import Dropout
 from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.tower import Tower
 
-Similarity = Literal["dot", "cosine"]
 Positions = Literal["first", "last"]
 EMBEDDING_STD = 0.02
 
@@ -48,8 +47,7 @@ class IdTower(Tower):
         all_sizes = {"n_items": n_items, "max_length": max_length, "width": width, **sizes}
         check_sizes(all_sizes)
         check_shares(dropout=dropout)
-        if similarity not in get_args(Similarity):
-            raise ValueError(f"similarity {similarity!r} must be one of {get_args(Similarity)}")
+        check_similarity(similarity)
         if positions not in get_args(Positions):
             raise ValueError(f"positions {positions!r} must be one of {get_args(Positions)}")
         super().__init__()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.bound import BoundTower
-from learn_spark.model.towers.checks import check_arguments, check_lengths
+from learn_spark.model.towers.checks import Similarity, check_arguments, check_lengths, check_similarity
 from learn_spark.model.towers.dropout import Dropout, attend
 from learn_spark.model.towers.packing import Packing
 from learn_spark.model.towers.time_gaps import GAPS, gap_buckets
@@ -99,7 +99,7 @@ class LearnPlus(BoundTower):
     that the tower also learns to rank by content. ``time_gaps`` adds an embedding of the time since the event before.
     ``norm`` is the blocks' (PlusBlock); with post, events are normalised before the first block, too. ``unit_content``
     scales content to length 1 before its projection: whitened content has about the length sqrt(content_dim), beside
-    which IDs learn slowly. Vectors are L2-normalised.
+    which IDs learn slowly. ``similarity`` "cosine" L2-normalises vectors, "dot" compares them as they are.
 
     Raises ValueError for sizes below 1, shares outside [0, 1), and a width that is no multiple of ``heads``.
     """
@@ -122,6 +122,7 @@ class LearnPlus(BoundTower):
         time_gaps: bool = False,
         norm: Norm = "pre",
         unit_content: bool = False,
+        similarity: Similarity = "cosine",
     ) -> None:
         sizes = {
             "n_items": n_items,
@@ -135,13 +136,14 @@ class LearnPlus(BoundTower):
         check_arguments(sizes, dropout=dropout, id_dropout=id_dropout)
         if norm not in get_args(Norm):
             raise ValueError(f"norm {norm!r} must be one of {', '.join(get_args(Norm))}")
+        check_similarity(similarity)
         super().__init__()
         options: Shape = {"ids": ids, "id_dropout": id_dropout, "time_gaps": time_gaps, "norm": norm}
-        options["unit_content"] = unit_content
+        options |= {"unit_content": unit_content, "similarity": similarity}
         self._shape = {**sizes, "dropout": dropout, **options}
         self.n_items, self.content_dim, self.output_dim, self.max_length = n_items, content_dim, width, max_length
         self.needs_times, self.unit_content = time_gaps, unit_content
-        self.id_dropout = id_dropout
+        self.id_dropout, self.normalised = id_dropout, similarity == "cosine"
         self.adaptor = nn.Linear(content_dim, width)
         self.identity = nn.Embedding(n_items + 1, width, padding_idx=0) if ids else None
         self.gap = nn.Embedding(GAPS, width) if time_gaps else None
@@ -169,19 +171,19 @@ class LearnPlus(BoundTower):
         return dict(self._shape)
 
     def items(self, items: Tensor) -> Tensor:
-        """Item vectors [..., width], L2-normalised."""
-        return F.normalize(self._embed(items), dim=-1)
+        """Item vectors [..., width]."""
+        return self.compared(self._embed(items))
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, L, width] after each event of ``items`` [B, L], L2-normalised; zeros at padding.
+        """User vectors [B, L, width] after each event of ``items`` [B, L]; zeros at padding.
 
         Raises ValueError for more than ``max_length`` events in a row, and where ``times`` are needed and missing.
         """
         packing, hidden = self._through(items, times, len(self.blocks))
-        return packing.unpack(F.normalize(self.norm(hidden), dim=-1))
+        return packing.unpack(self.compared(self.norm(hidden)))
 
     def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, width] after the last of ``lengths`` [B] events, L2-normalised.
+        """User vectors [B, width] after the last of ``lengths`` [B] events.
 
         The last block works for these events alone. Raises ValueError for lengths outside 1..L, and as ``user``.
         """
@@ -193,7 +195,11 @@ class LearnPlus(BoundTower):
         packing, hidden = self._through(items * real, times, len(self.blocks) - 1)
         block = self.blocks[-1]
         assert isinstance(block, PlusBlock)
-        return F.normalize(self.norm(block.last(hidden, packing, lengths)), dim=-1)
+        return self.compared(self.norm(block.last(hidden, packing, lengths)))
+
+    def compared(self, vectors: Tensor) -> Tensor:
+        """``vectors`` [..., width] as the similarity compares them."""
+        return F.normalize(vectors, dim=-1) if self.normalised else vectors
 
     def _through(self, items: Tensor, times: Tensor | None, blocks: int) -> tuple[Packing, Tensor]:
         """(packing of ``items`` [B, L], their hidden states [G, C, width] after so many ``blocks``)."""

@@ -18,9 +18,10 @@ from learn_spark.model.towers.learn_plus import LearnPlus
 class LearnPlusMembers(BoundTower):
     """An ensemble of ``members`` LEARN+ towers of the same arguments, initialised and dropped out independently.
 
-    A vector is the members' vectors side by side, divided by the root of their number: members * width numbers of
-    length 1. So the inner product of a user and an item is the mean of the members' cosines, and the ensemble
-    (Lakshminarayanan et al. 2017, section 2.4) is read by one inner product. Training takes members times as long.
+    A vector is the members' vectors side by side, divided by the root of their number: members * width numbers, of
+    length 1 where the members' are. So the inner product of a user and an item is the mean of the members'
+    similarities, and the ensemble (Lakshminarayanan et al. 2017, section 2.4) is read by one inner product. Training
+    takes members times as long.
 
     Raises ValueError for fewer than one member, and as LearnPlus.
     """
@@ -34,6 +35,7 @@ class LearnPlusMembers(BoundTower):
         first = next(self.towers())
         self.n_items, self.content_dim = first.n_items, first.content_dim
         self.output_dim, self.needs_times = members * first.output_dim, first.needs_times
+        self.normalised = first.normalised
 
     def towers(self) -> Iterator[LearnPlus]:
         """The members."""
@@ -48,11 +50,11 @@ class LearnPlusMembers(BoundTower):
             member.bind(content)
 
     def items(self, items: Tensor) -> Tensor:
-        """Item vectors [..., members * width], L2-normalised."""
+        """Item vectors [..., members * width]."""
         return self._together([member.items(items) for member in self.towers()])
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, L, members * width] after each event, L2-normalised; zeros at padding.
+        """User vectors [B, L, members * width] after each event; zeros at padding.
 
         Raises ValueError as LearnPlus's.
         """

@@ -64,6 +64,7 @@ def tower_of_settings(tower: TowerSettings, objective: ObjectiveSettings, *, n_i
             "time_gaps": tower.time_gaps,
             "norm": tower.norm,
             "unit_content": tower.unit_content,
+            "similarity": tower.similarity,
         }
         return LearnPlus(**plus) if tower.members == 1 else LearnPlusMembers(members=tower.members, **plus)
     arguments: dict[str, Any] = {

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_spark.model.manifest import Shape
-from learn_spark.model.towers.checks import check_heads
+from learn_spark.model.towers.checks import Similarity, check_heads
 from learn_spark.model.towers.dropout import Dropout, attend
-from learn_spark.model.towers.id_based import CausalIdTower, Positions, Similarity
+from learn_spark.model.towers.id_based import CausalIdTower, Positions
 from learn_spark.model.towers.packing import Packing
 
 Activation = Literal["relu", "gelu"]

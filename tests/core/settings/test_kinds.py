@@ -55,7 +55,7 @@ def test_a_tower_over_ids_has_neither_item_tower_nor_blending(kind: str) -> None
             "tower.item_tower: a setting of tower.kind learn, and tower.kind is sasrec",
         ),
         ("tower.ids=false", "tower.ids: a setting of tower.kind learn-plus, and tower.kind is learn"),
-        ("tower.similarity=dot", "a setting of tower.kind sasrec, hstu or bsarec, and tower.kind is learn"),
+        ("tower.similarity=dot", "a setting of tower.kind learn-plus, sasrec, hstu or bsarec, and tower.kind is learn"),
         ("tower={kind: hstu, blending: {}}", "a setting of tower.kind learn or learn-plus, and tower.kind is hstu"),
         ("tower={layers: 1, similarity: dot}", "and tower.kind is learn"),  # the default kind
         (

@@ -5,7 +5,6 @@ on them.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,18 +19,17 @@ from learn_spark.model.blending.tower import BlendedTower
 from learn_spark.model.scoring.catalogue import sampled_positions
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, knot_weights
 from learn_spark.model.scoring.queries import QueryBatch
+from learn_spark.model.towers.checks import Similarity
 from learn_spark.model.towers.learn_plus import LearnPlus
-from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
 
 ITEMS, CONTENT = 30, 7
 
 
-def _tower(seed: int = 0, n_items: int = ITEMS) -> LearnPlus:
+def _tower(seed: int = 0, n_items: int = ITEMS, similarity: Similarity = "cosine") -> LearnPlus:
     torch.manual_seed(seed)
-    tower = LearnPlus(
-        n_items=n_items, content_dim=CONTENT, max_length=9, width=8, layers=1, heads=2, ffn=8, dropout=0.1
-    ).eval()
+    sizes = {"n_items": n_items, "content_dim": CONTENT, "max_length": 9, "width": 8, "layers": 1, "heads": 2, "ffn": 8}
+    tower = LearnPlus(**sizes, dropout=0.1, similarity=similarity).eval()
     torch.nn.init.normal_(tower.identity.weight)  # type: ignore[union-attr]
     content = np.random.default_rng(seed).normal(size=(n_items + 1, CONTENT)).astype(np.float32)
     content[0], content[4] = 0.0, 0.0  # padding, and an item without text
@@ -50,14 +48,15 @@ def _histories(seed: int = 2, users: int = 12) -> tuple[np.ndarray, np.ndarray]:
     return np.where(np.arange(8) < lengths[:, None], items, 0), lengths
 
 
-def test_inner_products_order_items_as_the_score_does() -> None:
-    tower, frequency_weights, reach, temperature = _tower(), _weights(), 3, 0.1
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_inner_products_order_items_as_the_score_does(similarity: Similarity) -> None:
+    tower, frequency_weights, reach, temperature = _tower(similarity=similarity), _weights(), 3, 0.1
     counts = np.random.default_rng(3).integers(0, 400, ITEMS)
     blended = BlendedTower(tower, frequency_weights, counts, temperature=temperature, reach=reach)
     items, lengths = _histories()
     users, catalogue = user_vectors(blended, items, lengths, 50), item_vectors(blended)
     assert users.shape[1] == catalogue.shape[1] == blended.output_dim == 8 + CONTENT + 2
-    for vectors in (users, catalogue):
+    for vectors in (users, catalogue) if similarity == "cosine" else ():
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-6)
     # Each pair of user and item, written out.
     plain, item_plain = user_vectors(tower, items, lengths, 50), item_vectors(tower)
@@ -72,9 +71,9 @@ def test_inner_products_order_items_as_the_score_does() -> None:
             cosine = float(mean @ text) / norms if norms > 0 else 0.0
             scores.append(a * float(plain[user] @ item_plain[item]) / temperature + b + c * LIKENESS_SCALE * cosine)
         products = catalogue @ users[user]
-        slope = np.polyfit(scores, products, 1)
+        slope = np.polyfit(scores, products, 1) if similarity == "cosine" else [1.0, 0.0]
         assert slope[0] > 0
-        assert products == pytest.approx(np.polyval(slope, scores), abs=1e-6)
+        assert products == pytest.approx(np.polyval(slope, scores), abs=1e-6 if similarity == "cosine" else 1e-4)
 
 
 def test_all_positions_and_the_last_agree() -> None:
@@ -100,12 +99,9 @@ def test_an_item_that_came_after_the_fit_has_no_events() -> None:
     assert not np.allclose(item_vectors(blended)[-5:], item_vectors(wrong)[-5:])
 
 
-def test_a_tower_without_unit_vectors_is_refused() -> None:
-    tower: Any = SASRec(
-        n_items=5, max_length=4, width=4, layers=1, heads=1, ffn=4, dropout=0.0, similarity="dot", positions="last"
-    )
-    with pytest.raises(ValueError, match="normalised vectors"):
-        BlendedTower(tower, FrequencyWeights.start(), np.ones(5), temperature=1.0, reach=2)
+def test_a_temperature_that_is_not_above_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperature 0"):
+        BlendedTower(_tower(), FrequencyWeights.start(), np.ones(5), temperature=0.0, reach=2)
 
 
 def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2) -> Candidates:

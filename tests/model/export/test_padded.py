@@ -40,6 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "unit_content": True,
         "time_gaps": True,
     },
+    "dot": {"kind": "learn-plus", "content_dim": CONTENT, "ffn": 8, "max_length": WINDOW, "similarity": "dot"},
     "sasrec": {"kind": "sasrec", "ffn": 8, "max_length": WINDOW},
     "sasrec first": {"kind": "sasrec", "ffn": 8, "max_length": 9, "positions": "first", "similarity": "cosine"},
     "hstu": {"kind": "hstu", "dqk": 4, "dv": 3, "max_length": WINDOW},
@@ -55,7 +56,7 @@ def tower_of(name: str, matrix: np.ndarray) -> Tower:
         torch.nn.init.normal_(parameter.detach(), std=0.4)
     for table in tower.id_tables:
         table.weight.detach()[0] = 0.0
-    if name.startswith(("learn", "gaps", "members", "no ids")):
+    if name.startswith(("learn", "gaps", "members", "no ids", "dot")):
         tower.bind(matrix)  # type: ignore[operator]
     return tower
 
@@ -88,7 +89,7 @@ def inputs(graph: UserGraph, items: np.ndarray, times: np.ndarray, new: np.ndarr
     return given
 
 
-@pytest.mark.parametrize("name", [*SHAPES, "blended", "blended gaps"])
+@pytest.mark.parametrize("name", [*SHAPES, "blended", "blended gaps", "blended dot"])
 def test_vectors_are_those_of_the_tower(name: str) -> None:
     made = tower_of(name.replace("blended ", "").replace("blended", "learn"), content()[: ITEMS + 1])
     tower = blended(made) if name.startswith("blended") else made

@@ -186,6 +186,23 @@ def test_unit_content_is_read_as_if_all_content_had_length_1() -> None:
     torch.testing.assert_close(plain.items(items), tower.items(items))
 
 
+def test_vectors_compared_by_dot_have_the_directions_of_those_compared_by_cosine() -> None:
+    dot, items, lengths = _tower(similarity="dot"), _histories(), torch.tensor(MIXED)
+    cosine = _tower()
+    assert not dot.normalised
+    every = torch.arange(1, N + 1)
+    assert dot.identity is not None
+    by_hand = dot.project(dot.content(every)) + dot.identity(every)
+    torch.testing.assert_close(dot.items(every), by_hand)
+    for ours, unit in (
+        (dot.items(every), cosine.items(every)),
+        (dot.user_last(items, lengths), cosine.user_last(items, lengths)),
+        (dot.user(items)[items != 0], cosine.user(items)[items != 0]),
+    ):
+        assert float((ours.norm(dim=-1) - 1).detach().abs().min()) > 0.01
+        torch.testing.assert_close(torch.nn.functional.normalize(ours, dim=-1), unit)
+
+
 def test_id_dropout_leaves_content() -> None:
     tower = _tower(id_dropout=0.5, dropout=0.0).train()
     torch.manual_seed(0)
@@ -210,6 +227,7 @@ def test_id_dropout_leaves_content() -> None:
         ({"heads": 5}, "not a multiple of heads 5"),
         ({"dropout": 1.0}, r"dropout 1.0 must be in \[0, 1\)"),
         ({"id_dropout": -0.1}, r"id_dropout -0.1 must be in \[0, 1\)"),
+        ({"similarity": "euclid"}, "similarity 'euclid'"),
     ],
 )
 def test_arguments_that_contradict_each_other_are_refused(change: dict[str, Any], message: str) -> None:

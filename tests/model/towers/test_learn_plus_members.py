@@ -39,10 +39,9 @@ def content() -> np.ndarray:
     return matrix
 
 
-@pytest.fixture
-def ensemble(content: np.ndarray) -> LearnPlusMembers:
+def _ensemble(content: np.ndarray, **change: Any) -> LearnPlusMembers:
     torch.manual_seed(4)
-    tower = LearnPlusMembers(members=MEMBERS, **SMALL)
+    tower = LearnPlusMembers(members=MEMBERS, **(SMALL | change))
     with torch.no_grad():
         for table in tower.id_tables:
             torch.nn.init.normal_(table.weight[1:])
@@ -50,14 +49,22 @@ def ensemble(content: np.ndarray) -> LearnPlusMembers:
     return tower
 
 
-def test_an_inner_product_is_the_mean_of_the_members_cosines(ensemble: LearnPlusMembers) -> None:
-    every = torch.arange(1, N + 1)
+@pytest.fixture
+def ensemble(content: np.ndarray) -> LearnPlusMembers:
+    return _ensemble(content)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_an_inner_product_is_the_mean_of_the_members_similarities(content: np.ndarray, similarity: str) -> None:
+    ensemble, every = _ensemble(content, similarity=similarity), torch.arange(1, N + 1)
+    assert ensemble.normalised == (similarity == "cosine")
     users, items = ensemble.user_last(ITEMS, LENGTHS), ensemble.items(every)
     assert users.shape == (3, MEMBERS * 8)
     assert items.shape == (N, MEMBERS * 8)
     assert ensemble.output_dim == MEMBERS * 8
-    torch.testing.assert_close(users.norm(dim=1), torch.ones(3))
-    torch.testing.assert_close(items.norm(dim=1), torch.ones(N))
+    if ensemble.normalised:
+        torch.testing.assert_close(users.norm(dim=1), torch.ones(3))
+        torch.testing.assert_close(items.norm(dim=1), torch.ones(N))
     each = torch.stack([m.user_last(ITEMS, LENGTHS) @ m.items(every).T for m in ensemble.towers()])
     assert float((each[0] - each[1]).detach().abs().max()) > 0.1  # the members differ
     torch.testing.assert_close(users @ items.T, each.mean(dim=0))
