@@ -64,11 +64,10 @@ def table_gates(workspace: Workspace, road: Road) -> list[Gate]:
     return gates
 
 
-def release_of(workspace: Workspace, road: Road) -> Release | None:
-    """The release of the publish run; None if there is no such run, or it staged no release."""
-    published = road.of("publish")
+def release_of(workspace: Workspace, run_id: str | None) -> Release | None:
+    """The release that a publish run staged; None if there is no such run, or it staged no release."""
     rows = ledger(workspace)
-    staged = [row for row in rows if published and row.run_id == published.run_id]
+    staged = [row for row in rows if row.run_id == run_id]
     if not staged:
         return None
     newest = [row for row in rows if row.release_id == staged[-1].release_id and row.status != "staged"]

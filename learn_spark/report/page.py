@@ -1,19 +1,26 @@
-"""The report page of a pipeline: metrics, examples, runs, gates and lineage as one HTML file without scripts."""
+"""The front page of a workspace and the page of one run, each one HTML file without scripts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.tables.runs import all_runs
+from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.evaluation.labels import BASELINES, FIRST_METRIC, method_label
+from learn_spark.evaluation.labels import method_label
 from learn_spark.features.ledger import READABLE
 from learn_spark.model.store import read_curve
 from learn_spark.report.ads import ads_ranker
 from learn_spark.report.examples import Examples, examples_of
 from learn_spark.report.figures import MetricTable, metric_tables, slice_plots
+from learn_spark.report.front.front import front_of, publish_run, released
+from learn_spark.report.front.graph import graph_of
+from learn_spark.report.front.steps import steps_of
+from learn_spark.report.front.worth import Measured, first_fact, measured, released_line, sentence
 from learn_spark.report.gates import Gate, Release, release_of, table_gates
 from learn_spark.report.plots.curve import draw_curve
 from learn_spark.report.plots.render import Plot
@@ -28,51 +35,105 @@ CURVES = {
 }
 
 
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: its key, by which its template is named and links lead to it, and its title."""
+
+    key: str
+    title: str
+
+
 def render(workspace: Workspace, run_id: str | None = None) -> str:
-    """The HTML page about ``run_id`` and the runs connected to it, or about the newest run of every stage.
+    """The HTML page about ``run_id`` and the runs connected to it, or the front page of the workspace.
 
-    A section without data is left out; missing examples are explained. Raises LearnSparkError if there is no run, or
-    no run of this id.
+    The front page is about the newest run of every stage, and about the model of the release in force; without a
+    release, about the newest model. A section without data is left out; missing examples are explained. Raises
+    LearnSparkError if there is no run, or no run of this id.
     """
-    road = road_of(all_runs(workspace), run_id)
-    model_id = road.model_id
+    runs = all_runs(workspace)
+    road = road_of(runs, run_id)
+    row = released(workspace) if run_id is None else None
+    published = publish_run(workspace, road, row)
+    model_id = road.model_id if row is None else row.model_id
     manifest = manifest_of(workspace, model_id)
-    evaluated, ranked = road.of("evaluate"), road.of("rank_ads")
-    metrics = metric_tables(workspace, evaluated) if evaluated else []
-    tables, release = table_gates(workspace, road), release_of(workspace, road)
+    measure = _measured(workspace, runs, road, model_id)
+    ranked = road.of("rank_ads")
+    tables, release = table_gates(workspace, road), release_of(workspace, published)
     gates = [*tables, *([release.gate] if release and release.gate else [])]
+    verdicts = {gate.name: gate.verdict for gate in tables}
     trained_method = method_label(manifest.method) if manifest else ""
-    examples, no_examples = _examples(workspace, road)
-    return (
-        environment()
-        .get_template("page.html.jinja")
-        .render(
-            workspace=str(workspace.place),
-            written=datetime.now(UTC),
-            road=road,
-            facts=_facts(road, metrics, gates, release, trained_method),
-            metrics=metrics,
-            slices=slice_plots(workspace, evaluated) if evaluated else [],
-            ads=ads_ranker(workspace, ranked) if ranked else None,
-            model_id=model_id,
-            trained_method=trained_method,
-            manifest=manifest,
-            curves=_curves(workspace, model_id) if manifest else [],
-            examples=examples,
-            no_examples=no_examples,
-            gates=tables,
-            release=release,
-            versions=versions_of(workspace, road, manifest),
-            settings=_settings(workspace, road),
-        )
-    )
+    examples, no_examples = _examples(workspace, road, runs, measure, model_id)
+    behind = road_of(runs, published) if row and any(run.run_id == published for run in runs) else road
+    parts: dict[str, Any] = {
+        "workspace": str(workspace.place),
+        "name": workspace.place.name,
+        "written": datetime.now(UTC),
+        "road": road,
+        "front": front_of(workspace, runs, verdicts, row) if run_id is None else None,
+        "worth": sentence(row, measure, manifest.method if manifest else None),
+        "facts": _facts(road, measure.tables, gates, release, trained_method),
+        "steps": steps_of(road.runs, verdicts),
+        "graph": graph_of(behind.runs, runs),
+        "behind": behind,
+        "metrics": measure.tables,
+        "slices": slice_plots(workspace, measure.evaluated) if measure.evaluated else [],
+        "ads": ads_ranker(workspace, ranked) if ranked else None,
+        "model_id": model_id,
+        "trained_method": trained_method,
+        "highlighted": released_line(trained_method, [label for table in measure.tables for label, _ in table.lines]),
+        "manifest": manifest,
+        "curves": _curves(workspace, model_id) if manifest else [],
+        "examples": examples,
+        "no_examples": no_examples,
+        "gates": tables,
+        "release": release,
+        "versions": versions_of(workspace, road, manifest),
+        "settings": _settings(workspace, road),
+    }
+    return environment().get_template("page.html.jinja").render(**parts, sections=_sections(parts))
 
 
-def _examples(workspace: Workspace, road: Road) -> tuple[Examples | None, str]:
-    """(examples of the model of these runs or None, the reason for None)."""
-    model_id, run = road.model_id, road.of("evaluate") or road.of("train")
+def _sections(parts: Mapping[str, Any]) -> list[Section]:
+    """The sections that have data, in the order of the page."""
+    front = parts["front"]
+    named = {
+        "recommendations": ("Recommendations", True),
+        "runs": ("The road", True),
+        "metrics": ("Metrics", parts["metrics"]),
+        "slices": ("Slices", parts["slices"]),
+        "models": ("Models side by side", front and front.models),
+        "tower": ("The tower", parts["manifest"]),
+        "examples": ("Items", parts["examples"]),
+        "tables": ("Tables", front and front.tables),
+        "gates": ("Gates", True),
+        "releases": ("Releases", front and front.releases),
+        "lineage": ("Lineage", True),
+        "ads": ("Ads rankers", parts["ads"]),
+        "experiments": ("Experiments", front and front.experiments),
+        "versions": ("Versions", True),
+        "settings": ("Settings", True),
+    }
+    return [Section(key, title) for key, (title, data) in named.items() if data]
+
+
+def _measured(workspace: Workspace, runs: Sequence[Run], road: Road, model_id: str | None) -> Measured:
+    """The figures of the page: of a run's page those of its road, of the front page the newest of its model."""
+    if road.chosen is None:
+        return measured(workspace, runs, model_id)
+    evaluated = road.of("evaluate")
+    return Measured(evaluated, tuple(metric_tables(workspace, evaluated)) if evaluated else ())
+
+
+def _examples(
+    workspace: Workspace, road: Road, runs: Sequence[Run], measure: Measured, model_id: str | None
+) -> tuple[Examples | None, str]:
+    """(examples of the model, by the tables that its evaluation or training read, or None; the reason for None)."""
+    trained = next((run for run in reversed(runs) if model_id is not None and run.model_id == model_id), None)
+    run = measure.evaluated or road.of("evaluate") or trained
     if model_id is None or run is None:
         return None, "no model was trained in these runs."
+    if run.inputs.get("model", model_id) != model_id:
+        run = trained or run
     try:
         examples = examples_of(workspace, model_id, run.inputs)
     except LearnSparkError as error:
@@ -92,28 +153,13 @@ def _curves(workspace: Workspace, model_id: str | None) -> list[Plot]:
 
 
 def _facts(
-    road: Road, metrics: list[MetricTable], gates: list[Gate], release: Release | None, trained_method: str
+    road: Road, metrics: Sequence[MetricTable], gates: list[Gate], release: Release | None, trained_method: str
 ) -> list[Fact]:
     """The key figures of the page's head. ``trained_method`` is the trained tower's label in the metric tables."""
     facts = []
     for table in metrics[:1]:
-        at = table.names.index(FIRST_METRIC) if FIRST_METRIC in table.names else 0
-        values = {name: cell.value for name, cells in table.lines if (cell := cells[at]) is not None}
-        # Released are the vectors: the figure without a reranker, which only this evaluation used.
-        vectors = f"{trained_method}, vectors only"
-        shown = vectors if vectors in values else trained_method
-        if shown in values:
-            best = max(
-                (label for label in BASELINES.values() if label in values), key=lambda name: values[name], default=None
-            )
-            note = "no baseline was evaluated"
-            if best is not None:
-                note = f"best baseline: {best}, {values[best]:.4f}"
-            if shown == vectors:
-                note += f"; with the reranker, which is not released: {values[trained_method]:.4f}"
-            what = "released vectors" if release is not None and release.status in READABLE else "vectors"
-            name = f"{trained_method}, {what}: {table.names[at]} on {table.split}"
-            facts.append(Fact(name, f"{values[shown]:.4f}", note))
+        first = first_fact(table, trained_method, released=release is not None and release.status in READABLE)
+        facts += [first] if first else []
         facts.append(Fact("Ranked", f"{table.users:,} users", f"against {table.catalogue:,} items"))
     rules = [rule for gate in gates for rule in gate.rules]
     if rules:

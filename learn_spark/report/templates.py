@@ -10,7 +10,7 @@ from markupsafe import Markup
 from learn_spark.core.resources import package_folder
 from learn_spark.core.visible import visible
 from learn_spark.report.plots.style import DARK, KINDS, LIGHT, SHAPES
-from learn_spark.report.plots.text import number
+from learn_spark.report.plots.text import in_bytes, in_seconds, number
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Fact:
 def environment() -> jinja2.Environment:
     """The templates of this folder. Values are escaped and ``visible``, and an undefined name is an error.
 
-    Globals: shapes and colours of charts. Filters: ``number`` and ``when``.
+    Globals: shapes and colours of charts. Filters: ``number``, ``when``, ``seconds`` and ``bytes``.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(package_folder() / "report"),
@@ -37,6 +37,7 @@ def environment() -> jinja2.Environment:
     )
     templates.globals |= {"shapes": SHAPES, "kinds": KINDS, "light": LIGHT, "dark": DARK}
     templates.filters |= {"number": number, "when": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}"}
+    templates.filters |= {"seconds": in_seconds, "bytes": in_bytes}
     return templates
 
 

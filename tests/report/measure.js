@@ -82,9 +82,16 @@ function look(frame) {
     };
   });
 
+  // Where the keyboard is: an outline of two pixels or more on whatever has the focus.
+  const reached = all("a[href], summary, [tabindex]").filter((one) => one.getClientRects().length);
+  const dim = reached.filter((one) => {
+    one.focus({ preventScroll: true });
+    const style = view.getComputedStyle(one);
+    return page.activeElement === one && (style.outlineStyle === "none" || parseFloat(style.outlineWidth) < 2);
+  });
   const ids = all("[id]").map((one) => one.id);
   const references = [
-    ...all("a[href]").map((one) => one.getAttribute("href").replace(/^#/, "")),
+    ...all('a[href^="#"]').map((one) => one.getAttribute("href").slice(1)),
     ...all("[aria-labelledby]").map((one) => one.getAttribute("aria-labelledby")),
   ];
   return {
@@ -104,6 +111,11 @@ function look(frame) {
     scopeless: all("th:not([scope])").length,
     repeated: ids.filter((id, at) => ids.indexOf(id) !== at),
     dangling: references.filter((id) => !ids.includes(id)),
+    nameless: [...all("a"), ...all("svg:not([aria-hidden])")].filter((one) =>
+      !(one.textContent.trim() || one.getAttribute("aria-label"))).map((one) => one.outerHTML.slice(0, 80)),
+    links: all('a:not([href^="#"])').map((one) => one.getAttribute("href")),
+    reached: reached.length,
+    dim: dim.map((one) => one.outerHTML.slice(0, 80)),
     trapped: all("*").filter((one) =>
       one.scrollWidth > one.clientWidth + 1 && view.getComputedStyle(one).overflowX === "auto" && one.tabIndex < 0
     ).length,

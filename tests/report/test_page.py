@@ -53,10 +53,13 @@ def test_every_chart_has_all_its_marks(seen: dict[str, Seen]) -> None:
             f"slice-{dimension}": {"mark": methods * len(names), "bar": methods * len(names)}
             for dimension, names in SLICES.items()
         },
-        "ads-auc": {"mark": 2 * len(ADS_COHORTS), "bar": 2 * len(ADS_COHORTS)},
+        "models-front": {"mark": 2},
+        "models-popularity": {"mark": 8, "bar": 8},
+        "models-curves": {"mark": 6, "line": 2},
         **{f"curve-{n}": {"mark": 3, "line": 1} for n in range(3)},
         # Items without an event, with 1-4 and 5-19; four shares of each.
         "popularity": {"mark": 12},
+        "ads-auc": {"mark": 2 * len(ADS_COHORTS), "bar": 2 * len(ADS_COHORTS)},
     }
     for view in views(seen):
         assert [plot["key"] for plot in view["plots"]] == list(expected)
@@ -101,12 +104,19 @@ def test_the_page_has_landmarks_headings_and_names_for_a_screen_reader(seen: dic
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     assert (view["captionless"], view["scopeless"], view["repeated"], view["dangling"]) == (0, 0, [], [])
+    assert view["nameless"] == []
     for plot in view["plots"]:
         assert plot["role"] == "img"
         assert plot["name"]
         assert re.search(r"\d", plot["words"]), plot["key"]
     (words,) = (plot["words"] for plot in view["plots"] if plot["key"] == "slice-same_day")
     assert "LEARN: another day 0.066 (0.033 to 0.132); same day 0.06 (0.03 to 0.12)" in words
+
+
+def test_the_keyboard_reaches_every_link_and_is_seen_there(seen: dict[str, Seen]) -> None:
+    for view in views(seen):
+        assert view["reached"] > 60
+        assert view["dim"] == []
 
 
 def test_the_ads_rankers_metrics_are_listed_by_variant_and_by_cohort(page: str, seen: dict[str, Seen]) -> None:
@@ -125,9 +135,10 @@ def test_the_ads_rankers_metrics_are_listed_by_variant_and_by_cohort(page: str, 
 
 
 def test_hostile_titles_are_text_and_the_page_makes_no_requests(page: str, seen: dict[str, Seen]) -> None:
-    assert not re.search(r'(?:src|href)\s*=\s*"(?!#)|https?://|@import|url\(|<script', page)
+    assert not re.search(r'(?:src|href)\s*=\s*"(?!#|coupon\.html")|https?://|@import|url\(|<script', page)
     for view in views(seen):
-        assert view["title"] == "learn-spark report"
+        assert view["title"] == "learn-spark: workspace"
+        assert view["links"] == ["coupon.html"]
         assert (view["scripts"], view["handlers"], view["requests"]) == (0, 0, [])
     assert re.search(r"LEARN\s+0\.2500\s+0\.5000\s+0\.7500\s+1\.00 bits", seen["light"][DESKTOP]["text"])
     # Cut to a line's length, but otherwise as it is.
@@ -138,12 +149,14 @@ def test_the_measurements_detect_planted_faults(page: str, tmp_path: Path) -> No
     """An empty chart, faint text, a wide element, and headings that skip levels."""
     spoilt = re.sub(r'd="M[^"]*"', 'd=""', page)
     spoilt = spoilt.replace("--soft: #57606a", "--soft: #b0b8c0")
+    spoilt = spoilt.replace("[tabindex]:focus-visible { outline: 3px", "[tabindex]:focus-visible { outline: 0px")
     spoilt = spoilt.replace("<h2 id=", "<h5 id=").replace("</nav>", '</nav><div style="width:2000px">wide</div>')
     view = measure(spoilt, tmp_path, widths=(PHONE,), dark=False)[PHONE]
     curve = next(plot for plot in view["plots"] if plot["key"] == "curve-0")
     assert min(shape["size"] for shape in curve["drawn"]) == 0
     assert min(text["contrast"] for text in view["texts"]) < 4.5
     assert view["overflow"] > 1000
+    assert len(view["dim"]) > 60
     assert any(after > before + 1 for before, after in pairwise(view["headings"]))
 
 
