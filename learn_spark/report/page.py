@@ -20,7 +20,7 @@ from learn_spark.report.figures import MetricTable, metric_tables, slice_plots
 from learn_spark.report.front.front import front_of, publish_run, released
 from learn_spark.report.front.graph import graph_of
 from learn_spark.report.front.steps import steps_of
-from learn_spark.report.front.worth import Measured, first_fact, measured, released_line, sentence
+from learn_spark.report.front.worth import NOTHING, Measured, first_fact, measured, released_line, sentence
 from learn_spark.report.gates import Gate, Release, release_of, table_gates
 from learn_spark.report.plots.curve import draw_curve
 from learn_spark.report.plots.render import Plot
@@ -54,7 +54,9 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
     road = road_of(runs, run_id)
     row = released(workspace) if run_id is None else None
     published = publish_run(workspace, road, row)
-    model_id = road.model_id if row is None else row.model_id
+    # A release of a model that is not in this workspace, or not any more, has no figures here.
+    own = row is not None and manifest_of(workspace, row.model_id) is not None
+    model_id = row.model_id if row and own else road.model_id
     manifest = manifest_of(workspace, model_id)
     measure = _measured(workspace, runs, road, model_id)
     ranked = road.of("rank_ads")
@@ -70,8 +72,9 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
         "written": datetime.now(UTC),
         "road": road,
         "front": front_of(workspace, runs, verdicts, row) if run_id is None else None,
-        "worth": sentence(row, measure, manifest.method if manifest else None),
-        "facts": _facts(road, measure.tables, gates, release, trained_method),
+        "worth": sentence(row, measure if own or not row else NOTHING, manifest.method if manifest else None),
+        "facts": _facts(road, measure.tables, gates, release, trained_method, own=own or run_id is not None),
+        "own": own,
         "steps": steps_of(road.runs, verdicts),
         "graph": graph_of(behind.runs, runs),
         "behind": behind,
@@ -153,12 +156,20 @@ def _curves(workspace: Workspace, model_id: str | None) -> list[Plot]:
 
 
 def _facts(
-    road: Road, metrics: Sequence[MetricTable], gates: list[Gate], release: Release | None, trained_method: str
+    road: Road,
+    metrics: Sequence[MetricTable],
+    gates: list[Gate],
+    release: Release | None,
+    trained_method: str,
+    *,
+    own: bool,
 ) -> list[Fact]:
-    """The key figures of the page's head. ``trained_method`` is the trained tower's label in the metric tables."""
+    """The key figures of the page's head. ``trained_method`` is the trained tower's label in the metric tables;
+    ``own``: whether the release is of that model.
+    """
     facts = []
     for table in metrics[:1]:
-        first = first_fact(table, trained_method, released=release is not None and release.status in READABLE)
+        first = first_fact(table, trained_method, released=own and release is not None and release.status in READABLE)
         facts += [first] if first else []
         facts.append(Fact("Ranked", f"{table.users:,} users", f"against {table.catalogue:,} items"))
     rules = [rule for gate in gates for rule in gate.rules]

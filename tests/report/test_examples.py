@@ -160,14 +160,14 @@ def test_gates_have_the_newest_results_and_a_release_its_newest_status(planted: 
         "no_title": "warning",
         "repeated_keys": "passed",
     }
-    release = release_of(planted.workspace, road)
+    release = release_of(planted.workspace, planted.runs["publish"])
     assert release is not None
     assert release.gate is not None
     assert (release.status, release.gate.verdict, release.gate.rules[0].observed) == ("released", "passed", 30.0)
     # A rollback is of another run, and of the same release.
     withdrawn = release_row(3, "r1", "withdrawn", FIRST_DAY + timedelta(days=30), run_id="rollback")
     plant(planted.workspace, "releases", [withdrawn])
-    later = release_of(planted.workspace, road)
+    later = release_of(planted.workspace, planted.runs["publish"])
     assert later is not None
     assert (later.status, later.gate) == ("withdrawn", release.gate)
 

@@ -24,15 +24,16 @@ from learn_spark.report.front.steps import steps_of
 from learn_spark.report.front.worth import Measured, first_fact, sentence
 from learn_spark.report.other_inputs import other_inputs
 from learn_spark.report.page import render
+from tests.report.front_world import FIRST_ITEMS, FrontWorld
 from tests.report.planted import FIRST_DAY, plant, release_row
-from tests.report.workspace import HOSTILE, N_ITEMS, Planted
+from tests.report.workspace import HOSTILE, N_ITEMS
 
 RELEASE = release_row(1, "r1", "released", FIRST_DAY)
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    return Planted(tmp_path_factory.mktemp("front"))
+def planted(tmp_path_factory: pytest.TempPathFactory) -> FrontWorld:
+    return FrontWorld(tmp_path_factory.mktemp("front"))
 
 
 def cut(values: Mapping[str, Mapping[str, float]], *, names: tuple[str, ...] = ("NDCG@10", "HR@10")) -> Measured:
@@ -88,27 +89,37 @@ def test_the_first_figure_is_of_the_vectors_and_names_the_reranker_that_is_not_r
 
 
 def test_the_page_is_about_the_model_that_is_released_and_not_about_the_newest(
-    planted: Planted, tmp_path: Path
+    planted: FrontWorld, tmp_path: Path
 ) -> None:
     """A rollback to a release of the older model changes the sentence, the figures and the examples."""
-    world = Planted(tmp_path)
+    world = FrontWorld(tmp_path)
     page = unescape(render(world.workspace))
     assert "the right item is among the first ten for 12 % of users; with the best simple method, item-to-item" in page
     assert f"model <code>{world.model_id}</code>, which is released," in page
-    row = release_row(9, "r0", "released", FIRST_DAY, model_id=world.older_id, run_id="none")
-    plant(world.workspace, "releases", [row])
+    plant(world.workspace, "releases", [release_row(9, "r0", "released", FIRST_DAY, model_id=world.newer_id)])
     page = unescape(render(world.workspace))
-    assert "the right item is among the first ten for 6.0 % of users" in page
-    assert f"model <code>{world.older_id}</code>, which is released," in page
+    assert "the right item is among the first ten for 18 % of users" in page
+    assert f"model <code>{world.newer_id}</code>, which is released," in page
+    # A model that is not in this workspace has no figures, and those of others are not taken for its.
+    plant(world.workspace, "releases", [release_row(10, "r00", "released", FIRST_DAY, model_id="elsewhere")])
+    page = unescape(render(world.workspace))
+    assert "Release r00 is in force; what it is worth has not been measured." in page
+    assert f"model <code>{world.newer_id}</code> on the test split" in page
+    assert "LEARN, vectors: NDCG@10 on test" in page
 
 
-def test_tables_grow_from_run_to_run(planted: Planted) -> None:
+def test_tables_grow_from_run_to_run(planted: FrontWorld) -> None:
     states = {
         one.name: one for one in table_states(planted.workspace, all_runs(planted.workspace), {"items @ 1": "failed"})
     }
     items = states["items"]
-    assert (items.version, items.rows, items.grew, items.points) == (1, N_ITEMS, 10, ((0, 20), (1, 30)))
-    assert items.line == "1.0,7.0 73.0,1.0"  # from two thirds of the height to all of it
+    assert (items.version, items.rows, items.grew, items.points) == (
+        1,
+        FIRST_ITEMS + N_ITEMS,
+        N_ITEMS,
+        ((0, 20), (1, 50)),
+    )
+    assert items.line == "1.0,11.8 73.0,1.0"  # from two fifths of the height to all of it
     assert (items.job, items.verdict) == ("ingest", "failed")
     assert items.bytes > 0
     index = states["item_index"]
@@ -116,58 +127,57 @@ def test_tables_grow_from_run_to_run(planted: Planted) -> None:
     assert "exposures" not in states
 
 
-def test_models_stand_side_by_side_and_only_the_same_data_is_compared(planted: Planted) -> None:
-    found = models_of(planted.workspace, planted.older_id)
+def test_models_stand_side_by_side_and_only_the_same_data_is_compared(planted: FrontWorld) -> None:
+    found = models_of(planted.workspace, planted.model_id)
     assert found is not None
+    # The released one is first, though the other is newer.
     assert [(one.model_id, one.validation, one.test, one.comparable) for one in found.lines] == [
-        (planted.older_id, 0.05, 0.03, True),
         (planted.model_id, 0.05, 0.06, True),
+        (planted.newer_id, 0.05, pytest.approx(0.09), True),
     ]
     front, slices, curves = found.plots
     assert [(name, y) for name, _, y in front.rows] == [
+        (f"LEARN {planted.newer_id[:8]}", "0.0900"),
         (f"LEARN {planted.model_id[:8]}", "0.0600"),
-        (f"LEARN {planted.older_id[:8]}", "0.0300"),
     ]
     assert len(slices.rows) == 4
     assert len(curves.rows) == 3
-    # Of other histories: its figure is listed and not drawn.
-    other = [
-        {
-            "run_id": planted.runs["publish"],
-            "model_id": planted.model_id,
-            "method": "learn",
-            "split": "test",
-            "metric": "NDCG@10",
-            "value": 0.9,
-            "users": 3,
-            "catalogue": N_ITEMS,
-            "protocol": "leave_last_out",
-            "settings_hash": "d" * 64,
-            "tables": {"user_histories": "7"},
-        }
-    ]
-    plant(planted.workspace, "evaluations", other)
-    found = models_of(planted.workspace, planted.older_id)
+    # On other histories: its figure is listed and not drawn.
+    other = {
+        "run_id": planted.runs["evaluate"],
+        "model_id": planted.newer_id,
+        "method": "learn-vectors",
+        "split": "test",
+        "metric": "NDCG@10",
+        "value": 0.9,
+        "users": 3,
+        "catalogue": N_ITEMS,
+        "protocol": "leave_last_out",
+        "settings_hash": "d" * 64,
+        "tables": {"user_histories": "7"},
+    }
+    plant(planted.workspace, "evaluations", [other])
+    found = models_of(planted.workspace, planted.model_id)
     assert found is not None
-    assert [(one.test, one.comparable) for one in found.lines] == [(0.03, True), (0.9, False)]
+    assert [(one.test, one.comparable) for one in found.lines] == [(0.06, True), (0.9, False)]
     assert [plot.key for plot in found.plots] == ["models-curves"]
 
 
-def test_refused_rows_are_counted_by_reason(planted: Planted) -> None:
+def test_refused_rows_are_counted_by_reason(planted: FrontWorld) -> None:
     found = refusals(planted.workspace)
     assert found is not None
     assert found.rows == 3
     assert found.reasons == (("interactions", "no user_id", 3), ("interactions", HOSTILE, 2))
 
 
-def test_releases_are_listed_with_the_one_in_force(planted: Planted) -> None:
+def test_releases_are_listed_with_the_one_in_force(planted: FrontWorld) -> None:
     refused, released = release_lines(planted.workspace, ledger(planted.workspace))
     assert (released.release_id, released.status, released.in_force) == ("r1", "released", True)
     assert (refused.release_id, refused.in_force, refused.sizes) == ("r2", False, (None, None))
     assert HOSTILE in refused.note
 
 
-def test_experiments_are_results_with_a_page(planted: Planted) -> None:
+def test_experiments_are_results_with_a_page(planted: FrontWorld) -> None:
     (line,) = experiments_of(planted.workspace)
     assert (line.name, line.page, line.treatment) == ("coupon", "coupon.html", f"{HOSTILE} against control")
     assert (line.lift, line.interval, line.p, line.users, line.verdict) == (
@@ -180,7 +190,7 @@ def test_experiments_are_results_with_a_page(planted: Planted) -> None:
 
 
 def test_the_report_is_out_of_date_when_a_command_changed_the_releases_or_an_experiment_came(tmp_path: Path) -> None:
-    world = Planted(tmp_path)
+    world = FrontWorld(tmp_path)
 
     def changed() -> set[str]:
         nonlocal before

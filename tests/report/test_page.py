@@ -12,19 +12,20 @@ import pytest
 
 from learn_spark.report.page import render
 from tests.report.browser import chromium, measure
-from tests.report.workspace import ADS_COHORTS, HOSTILE, METHODS, SLICES, Planted
+from tests.report.front_world import FrontWorld
+from tests.report.workspace import ADS_COHORTS, HOSTILE, METHODS, SLICES
 
 PHONE, DESKTOP = 390, 1280
 Seen = dict[int, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    return Planted(tmp_path_factory.mktemp("page"))
+def planted(tmp_path_factory: pytest.TempPathFactory) -> FrontWorld:
+    return FrontWorld(tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
-def page(planted: Planted) -> str:
+def page(planted: FrontWorld) -> str:
     return render(planted.workspace)
 
 

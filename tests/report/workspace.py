@@ -62,17 +62,16 @@ class Planted:
         self.runs: dict[str, str] = {}
         self._started = FIRST_DAY
         self.versions = self._tables()
-        self._run("ingest", {}, (), outputs={"items": "0"}, rows_in=20, rows_out=20)
-        read = {"files:/data/films": "hash"}
-        self._run("ingest", read, ("items", "item_index"), rows_in=90, rows_out=84, refused=6)
+        self._run("ingest", {}, ("items", "item_index"), rows_in=90, rows_out=84, refused=6)
         self._run("histories", self._of("item_index"), ("user_histories",), rows_in=80, rows_out=N_USERS)
-        self.older_id, self.model_id = self._trained(seed=8, better=0.5), self._trained(seed=7)
-        inputs = self._of("user_histories", "item_index", "item_text", "text_embeddings") | {"model": self.model_id}
+        self.model_id = self._model()
+        inputs = self._of("user_histories", "item_index", "item_text", "text_embeddings")
+        self._run("train", inputs, (), outputs={f"models/{self.model_id}": "hash"}, parameters=1234)
+        inputs["model"] = self.model_id
+        self._evaluation(self._run("evaluate", inputs, (), rows_in=N_USERS, rows_out=2 * N_USERS), self.model_id)
         self._release(self._run("publish", inputs, (), rows_out=N_USERS + N_ITEMS))
         self._ads(self._run("rank_ads", {}, (), rows_in=500, rows_out=100))
         self._gates()
-        self._refused()
-        self._experiment()
 
     def _of(self, *tables: str) -> dict[str, str]:
         return {table: self.versions[table] for table in tables}
@@ -107,20 +106,9 @@ class Planted:
                 }
             ],
         }
-        plant(self.workspace, "items", rows["items"][:20])
-        rows["items"] = rows["items"][20:]
         return {table: plant(self.workspace, table, found) for table, found in rows.items()}
 
-    def _trained(self, *, seed: int, better: float = 1.0) -> str:
-        """The id of a model of this seed, whose figures are ``better`` times those of METHODS."""
-        model_id = self._model(seed)
-        inputs = self._of("user_histories", "item_index", "item_text", "text_embeddings")
-        self._run("train", inputs, (), outputs={f"models/{model_id}": "hash"}, parameters=1234)
-        run_id = self._run("evaluate", inputs | {"model": model_id}, (), rows_in=N_USERS, rows_out=2 * N_USERS)
-        self._evaluation(run_id, model_id, better)
-        return model_id
-
-    def _model(self, seed: int) -> str:
+    def _model(self, seed: int = 7) -> str:
         torch.manual_seed(seed)
         tower = ContentTower(
             n_items=N_ITEMS,
@@ -180,7 +168,8 @@ class Planted:
         self.runs[job] = run_id
         return run_id
 
-    def _evaluation(self, run_id: str, model_id: str, better: float) -> None:
+    def _evaluation(self, run_id: str, model_id: str, better: float = 1.0) -> None:
+        """Figures of METHODS, the model's ``better`` times as high."""
         rows, slices = [], []
         tables = self._of("user_histories", "item_index", "item_text", "text_embeddings")
         told = {"protocol": "leave_last_out", "settings_hash": "c" * 64, "tables": tables, "catalogue": N_ITEMS}
@@ -234,9 +223,8 @@ class Planted:
         gate = json.dumps([{**rule, "observed": 30.0, "passed": True}])
         as_of = FIRST_DAY + timedelta(days=30)
         rows = [
-            release_row(1, "r1", "staged", as_of, run_id=run_id, model_id=self.model_id),
-            release_row(2, "r1", "released", as_of, run_id=run_id, model_id=self.model_id, gate_results=gate),
-            release_row(3, "r2", "refused", as_of, run_id="none", note=f"the audit refused it: {HOSTILE}"),
+            release_row(1, "r1", "staged", as_of, run_id=run_id),
+            release_row(2, "r1", "released", as_of, run_id=run_id, gate_results=gate),
         ]
         plant(self.workspace, "releases", rows)
 
@@ -267,40 +255,3 @@ class Planted:
             for rule, observed, passed, severity, at in judged
         ]
         plant(self.workspace, "quality_results", rows)
-
-    def _refused(self) -> None:
-        rows = [
-            {
-                "row_id": str(number),
-                "source_table": "interactions",
-                "raw": "{}",
-                "reasons": reasons,
-                "occurrences": 1 + number,
-                "source_file": "log.csv",
-                "parsed": None,
-                "run_id": self.runs["ingest"],
-            }
-            for number, reasons in enumerate((["no user_id"], [HOSTILE, "no user_id"]))
-        ]
-        plant(self.workspace, "quarantine", rows)
-
-    def _experiment(self) -> None:
-        effect = {"lift": 0.125, "lift_low": 0.05, "lift_high": 0.2}
-        result = {
-            "name": "coupon",
-            "control": "control",
-            "primary": "conversion_rate",
-            "users": {"control": 500, "treated": 510},
-            "checks": [{"verdict": "passed"}, {"verdict": "warning"}],
-            "whole": [
-                {"metric": name, "treatment": HOSTILE, "plain": effect, "reduced": None, "p_adjusted": 0.0125}
-                for name in ("revenue_per_user", "conversion_rate")
-            ],
-        }
-        reports = self.workspace.place / "reports"
-        (reports / "coupon.json").write_text(json.dumps(result))
-        (reports / "coupon.html").write_text("a page")
-        # Neither is an experiment: one has no page, the other no result.
-        (reports / "other.json").write_text(json.dumps(result))
-        (reports / "broken.json").write_text("[1")
-        (reports / "broken.html").write_text("a page")

@@ -67,8 +67,9 @@ class Source:
                 dump = _dump_of_settings(text) if name.startswith(SETTINGS) else _dump(text)
                 digest.update(name.encode() + b"\0" + dump.encode() + b"\0")
                 if path.name == "__init__.py":
-                    for template in sorted(path.parent.glob("*.jinja")):
-                        digest.update(template.name.encode() + b"\0" + template.read_bytes() + b"\0")
+                    for template in sorted(path.parent.rglob("*.jinja")):
+                        name_inside = template.relative_to(path.parent).as_posix()
+                        digest.update(name_inside.encode() + b"\0" + template.read_bytes() + b"\0")
         return digest.hexdigest()[:12]
 
     def _path(self, name: str) -> Path | None:

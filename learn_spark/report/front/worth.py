@@ -24,6 +24,9 @@ class Measured:
     tables: tuple[MetricTable, ...]
 
 
+NOTHING = Measured(None, ())
+
+
 @dataclass(frozen=True)
 class Compared:
     """A metric of what is released beside that of the best baseline, ``best``: (its label, its value), if any."""
@@ -40,7 +43,7 @@ def measured(workspace: Workspace, runs: Sequence[Run], model_id: str | None) ->
             tables = metric_tables(workspace, run)
             if tables:
                 return Measured(run, tuple(tables))
-    return Measured(None, ())
+    return NOTHING
 
 
 def released_line(trained: str, names: Sequence[str]) -> str:
