@@ -193,7 +193,7 @@ def report(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Write one HTML page: metrics, examples, runs, gates, lineage; with RUN, about that run and connected runs."""
+    """Write the front page of the workspace; with RUN, a page about that run and the runs connected to it."""
     if run_id is None:
         raise typer.Exit(
             run_stages_command(
