@@ -62,10 +62,11 @@ class ModelReranker:
 
 @dataclass(frozen=True)
 class ModelBlending:
-    """How content and popularity are blended into a model's vectors.
+    """How content, co-visits and popularity are blended into a model's vectors.
 
     ``frequency_weights`` were fitted on all validation users, ``folds[f]`` on those of other folds than f. ``counts``
     [N]: training events per item. ``temperature``: of the tower. ``reach``: number of recent events averaged.
+    ``co_visits`` [N, S]: the items' vectors of co-visits in the same events, None without them.
     """
 
     frequency_weights: FrequencyWeights
@@ -73,6 +74,7 @@ class ModelBlending:
     counts: np.ndarray
     reach: int
     temperature: float
+    co_visits: np.ndarray | None = None
 
     def upon(self, tower: Tower, fold: int | None = None) -> BlendedTower:
         """``tower``, with content bound, blended by the weights of all users, or by those that may rank the users of
@@ -80,15 +82,25 @@ class ModelBlending:
         """
         assert isinstance(tower, BoundTower)
         frequency_weights = self.frequency_weights if fold is None else self.folds[fold]
-        return BlendedTower(tower, frequency_weights, self.counts, temperature=self.temperature, reach=self.reach)
+        return BlendedTower(
+            tower,
+            frequency_weights,
+            self.counts,
+            temperature=self.temperature,
+            reach=self.reach,
+            co_visits=self.co_visits,
+        )
 
-    def tensors(self, counts: np.ndarray) -> dict[str, torch.Tensor]:
+    def tensors(self, counts: np.ndarray, co_visits: np.ndarray | None = None) -> dict[str, torch.Tensor]:
         """The content of blending.safetensors.
 
-        ``counts`` [N] are of the events that the saved tower was trained on; ``self.counts`` are those before a refit.
+        ``counts`` [N] and ``co_visits`` [N, S] are of the events that the saved tower was trained on; those of ``self``
+        are from before a refit.
         """
         weights = (self.frequency_weights, *self.folds)
+        both = {"co_visits": co_visits, "co_visits_before_refit": self.co_visits}
         return {
+            **{name: torch.tensor(vectors) for name, vectors in both.items() if vectors is not None},
             "frequency_weights": torch.from_numpy(np.stack([fold_weights.weights for fold_weights in weights])),
             # Copies, because safetensors rejects tensors that share memory.
             "counts": torch.tensor(counts),
@@ -214,12 +226,15 @@ def _blending(folder: StoragePath, manifest: ModelManifest, *, before_refit: boo
         return None
     tensors = _tensors(folder, BLENDING, manifest)
     frequency_weights, *folds = (FrequencyWeights(weights) for weights in tensors["frequency_weights"].numpy())
+    suffix = "_before_refit" if before_refit else ""
+    co_visits = tensors.get(f"co_visits{suffix}")
     return ModelBlending(
         frequency_weights,
         tuple(folds),
-        tensors["counts_before_refit" if before_refit else "counts"].numpy(),
+        tensors[f"counts{suffix}"].numpy(),
         manifest.blending.reach,
         _temperature(manifest, before_refit=before_refit),
+        None if co_visits is None else co_visits.numpy(),
     )
 
 

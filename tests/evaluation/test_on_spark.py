@@ -27,7 +27,7 @@ TOWERS = {
     "learn": (),
     "sasrec": RIVAL,
     "reranked": (*PLUS, "tower.reranker={hidden: 4, epochs: 2}", "training.rule=refit"),
-    "blended": (*PLUS, "tower.blending={}", "training.epochs=3"),
+    "blended": (*PLUS, "tower.blending={co_visits: 3}", "training.epochs=3"),
 }
 
 

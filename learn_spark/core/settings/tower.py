@@ -41,13 +41,20 @@ class RerankerSettings(Section):
 class BlendingSettings(Section):
     """Content and popularity as parts of the vectors (learn_spark/model/blending).
 
-    The parts are the similarity of an item's text to the texts of the user's last events, and the item's share of the
-    events. Their weights depend on the item's number of events; they are fitted on validation targets, and used if
-    they improve validation. Vectors become wider by the width of the content plus 2.
+    The parts are the similarity of an item's text to the texts of the user's last events, the item's share of the
+    events and, by setting, the similarity of its co-visits to theirs. Their weights depend on the item's number of
+    events; they are fitted on validation targets, and used if they improve validation. Vectors become wider by the
+    width of the content, plus co_visits, plus 2.
     """
 
     reach: Count = 10
     """Number of the user's last events whose texts are compared with an item's."""
+    co_visits: Annotated[int, Field(ge=0)] = 0
+    """Width of the items' vectors of co-visits: leading eigenvectors of the graph of items that users had within reach
+    events. 0: none."""
+    pair_users: Count = 500_000
+    """Maximum number of users whose co-visits are counted, the same users in every run. Memory grows with the distinct
+    pairs: at most 24 bytes times reach for each of their events."""
     users: Count = 10_000
     """Maximum number of validation users in the fit."""
     items: Count = 200_000

@@ -25,25 +25,38 @@ class BlendingError(LearnSparkError):
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """Unit vectors of ``items`` [N, C], and ``means`` [B, C], the unit means of those of each user's last events."""
+
+    means: np.ndarray
+    items: np.ndarray
+
+
+@dataclass(frozen=True)
 class Candidates:
     """The parts of the scores of B users in a catalogue of N items.
 
-    ``queries``: the users. ``means`` [B, C]: unit mean content of each user's last events. ``catalogue`` [N, D]: the
-    tower's vectors; ``content`` [N, C]: unit content; ``counts`` [N]: training events. ``temperature``: the tower's.
-    ``stands_for`` [N]: the number of items that each represents in the softmax, 1 for every target (None: 1 for all).
+    ``queries``: the users. ``likenesses``: content, and co-visits where these are blended, too. ``catalogue`` [N, D]:
+    the tower's vectors; ``counts`` [N]: training events. ``temperature``: the tower's. ``stands_for`` [N]: the number
+    of items that each represents in the softmax, 1 for every target (None: 1 for all).
     """
 
     queries: QueryBatch
-    means: np.ndarray
+    likenesses: tuple[Likeness, ...]
     catalogue: np.ndarray
-    content: np.ndarray
     counts: np.ndarray
     temperature: float
     stands_for: np.ndarray | None = None
 
+    @property
+    def users(self) -> int:
+        """B."""
+        return len(self.queries.users)
+
     def take(self, rows: np.ndarray) -> Candidates:
         """The candidates of the users ``rows`` [R]."""
-        return replace(self, queries=self.queries.take(rows), means=self.means[rows])
+        likenesses = tuple(replace(likeness, means=likeness.means[rows]) for likeness in self.likenesses)
+        return replace(self, queries=self.queries.take(rows), likenesses=likenesses)
 
 
 def fit_frequency_weights(
@@ -74,13 +87,14 @@ def fit_frequency_weights(
 
 def _fit(candidates: Candidates, rare: float) -> FrequencyWeights:
     # An eighth of the users brings the weights near the optimum at an eighth of the cost.
-    subset = candidates.take(np.arange(0, len(candidates.means), 8))
-    return _newton(candidates, _newton(subset, FrequencyWeights.start(), rare), rare)
+    subset = candidates.take(np.arange(0, candidates.users, 8))
+    return _newton(candidates, _newton(subset, FrequencyWeights.start(len(candidates.likenesses)), rare), rare)
 
 
 def _newton(candidates: Candidates, start: FrequencyWeights, rare: float) -> FrequencyWeights:
     """The weights that minimise the penalised loss, from ``start``, by Newton's method with Armijo's step rule."""
-    weights, origin = start.weights.reshape(-1), FrequencyWeights.start().weights.reshape(-1)
+    weights = start.weights.reshape(-1)
+    origin = FrequencyWeights.start(len(candidates.likenesses)).weights.reshape(-1)
     blocks = list(_blocks(candidates, rare))
     loss, gradient, curvature = _derivatives(blocks, weights, origin)
     step = np.linalg.solve(curvature, gradient)
@@ -94,7 +108,7 @@ def _newton(candidates: Candidates, start: FrequencyWeights, rare: float) -> Fre
             continue
         weights, (loss, gradient, curvature), step_size = candidate, derivatives, 1.0
         step = np.linalg.solve(curvature, gradient)
-    return FrequencyWeights(weights.reshape(3, len(KNOTS)))
+    return FrequencyWeights(weights.reshape(-1, len(KNOTS)))
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,7 @@ class _Block:
     """Some users of a fit, b of them.
 
     ``knots`` [N, K] are the items' interpolation weights, ``hidden`` the rows and positions that are not ranked,
-    ``target_sums`` [3, K] the weighted sums of the targets' measures, ``users`` [b] their weights, ``weight`` their
+    ``target_sums`` [P, K] the weighted sums of the targets' measures, ``users`` [b] their weights, ``weight`` their
     sum.
     """
 
@@ -113,26 +127,32 @@ class _Block:
     users: torch.Tensor
     weight: float
 
-    def measures(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tower's scores and the content similarities, both [b, N]."""
+    def measures(self) -> tuple[torch.Tensor | None, ...]:
+        """The P measures: the tower's scores [b, N], None for 1, and each similarity [b, N]."""
         parts = self.candidates
         score = torch.from_numpy(parts.queries.users) @ torch.from_numpy(parts.catalogue).T / parts.temperature
-        likeness = torch.from_numpy(parts.means) @ torch.from_numpy(parts.content).T * LIKENESS_SCALE
-        return score, likeness
+        likenesses = (
+            torch.from_numpy(likeness.means) @ torch.from_numpy(likeness.items).T * LIKENESS_SCALE
+            for likeness in parts.likenesses
+        )
+        return score, None, *likenesses
 
 
 def _blocks(candidates: Candidates, rare: float) -> Iterator[_Block]:
     """The users in blocks of about BLOCK_SCORES scores."""
     knots = knot_weights(candidates.counts)
     size = max(1, BLOCK_SCORES // len(candidates.catalogue))
-    for start in range(0, len(candidates.means), size):
-        part = candidates.take(np.arange(start, min(start + size, len(candidates.means))))
+    for start in range(0, candidates.users, size):
+        part = candidates.take(np.arange(start, min(start + size, candidates.users)))
         queries = part.queries
         owners, targets = queries.owners, queries.targets
         shares, users = queries.weights(candidates.counts, rare)
         score = np.einsum("td,td->t", queries.users[owners], candidates.catalogue[targets]) / candidates.temperature
-        likeness = np.einsum("tc,tc->t", part.means[owners], candidates.content[targets]) * LIKENESS_SCALE
-        measures = np.stack([score, np.ones(len(targets)), likeness]) * shares * users[owners]
+        likenesses = (
+            np.einsum("tc,tc->t", likeness.means[owners], likeness.items[targets]) * LIKENESS_SCALE
+            for likeness in part.likenesses
+        )
+        measures = np.stack([score, np.ones(len(targets)), *likenesses]) * shares * users[owners]
         yield _Block(
             part,
             torch.from_numpy(knots),
@@ -147,15 +167,18 @@ def _blocks(candidates: Candidates, rare: float) -> Iterator[_Block]:
 def _derivatives(
     blocks: Sequence[_Block], weights: np.ndarray, origin: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The penalised loss at ``weights`` [3 K], its gradient [3 K] and its curvature [3 K, 3 K]."""
+    """The penalised loss at ``weights`` [P K], its gradient [P K] and its curvature [P K, P K]."""
     size, knots = len(weights), len(KNOTS)
+    parts = size // knots
     deviation = weights - origin
     loss, gradient, curvature = RIDGE * float(deviation @ deviation) / 2, RIDGE * deviation, RIDGE * np.eye(size)
-    a, b, c = torch.from_numpy(weights.reshape(3, knots)).float()
+    by_part = torch.from_numpy(weights.reshape(parts, knots)).float()
     for block in blocks:
         item_knots = block.knots
-        score, likeness = block.measures()
-        utility = score * (item_knots @ a) + item_knots @ b + likeness * (item_knots @ c)
+        measures = block.measures()
+        utility = torch.zeros(len(block.users), len(item_knots))
+        for values, at_knots in zip(measures, by_part, strict=True):
+            utility += item_knots @ at_knots if values is None else values * (item_knots @ at_knots)
         if block.candidates.stands_for is not None:
             utility += torch.from_numpy(np.log(block.candidates.stands_for)).float()
         utility[block.hidden] = -torch.inf
@@ -166,16 +189,15 @@ def _derivatives(
             raise BlendingError(
                 "blending: the loss is not finite; check that the tower's vectors and the content are finite"
             )
-        measures = (score, None, likeness)
         # E[x] and E[x x'] over the ranked items, where x is a measure times its item's interpolation weights.
         weighted = [probability if measure is None else probability * measure for measure in measures]
         means = torch.cat([values @ item_knots for values in weighted], dim=1).double()
         user_means = means * block.users.double().unsqueeze(1)
         gradient = gradient + user_means.sum(dim=0).numpy() - block.target_sums.reshape(-1)
-        second = torch.empty(3, knots, 3, knots, dtype=torch.float64)
-        for i in range(3):
+        second = torch.empty(parts, knots, parts, knots, dtype=torch.float64)
+        for i in range(parts):
             user_weighted = weighted[i] * block.users.unsqueeze(1)
-            for j in range(i, 3):
+            for j in range(i, parts):
                 measure = measures[j]
                 item_weights = (user_weighted if measure is None else user_weighted * measure).sum(dim=0).double()
                 curvature_part = item_knots.double().T @ (item_knots.double() * item_weights.unsqueeze(1))

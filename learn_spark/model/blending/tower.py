@@ -1,6 +1,8 @@
-"""A tower whose vectors include content and popularity, so that one inner product combines all three."""
+"""A tower whose vectors include content, co-visits and popularity, so that one inner product combines them all."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,12 +22,13 @@ class BlendedTower(Tower):
     For any user, the inner product orders items as ``FrequencyWeights`` scores them.
 
     A user is (tower's vector, mean content of the last ``reach`` events, 1, 0); an item is (a(n) / temperature times
-    the tower's vector, c(n) times its content, b(n), filler): D + C + 2 numbers. Where the tower's vectors have length
-    1, the filler gives all items the same length, which changes no order (Bachrach et al. 2014, section 3.1), and all
-    vectors are then scaled to length 1; otherwise it is 0, and an inner product is the score itself. ``counts``
-    [<= n_items] are the items' events; items beyond them have none.
+    the tower's vector, c(n) times its content, b(n), filler): D + C + 2 numbers. With ``co_visits``
+    [<= n_items, S], items' vectors of length 1 or 0, both have S numbers more, after those of the content and made as
+    these. Where the tower's vectors have length 1, the filler gives all items the same length, which changes no order
+    (Bachrach et al. 2014, section 3.1), and all vectors are then scaled to length 1; otherwise it is 0, and an inner
+    product is the score itself. ``counts`` [<= n_items] are the items' events; items beyond them have none.
 
-    Raises ValueError for a temperature that is not above 0.
+    Raises ValueError for a temperature that is not above 0, and weights of other parts than are given.
     """
 
     def __init__(
@@ -36,59 +39,74 @@ class BlendedTower(Tower):
         *,
         temperature: float,
         reach: int,
+        co_visits: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature {temperature} must be above 0")
+        likenesses = 1 if co_visits is None else 2
+        if len(frequency_weights.weights) != 2 + likenesses:
+            raise ValueError(f"{len(frequency_weights.weights)} rows of weights do not fit {likenesses} similarities")
         self.tower, self.reach, self.needs_times = tower, reach, tower.needs_times
         self.method = tower.method  # type: ignore[misc]
         self.normalised = tower.normalised
         self.n_items, self.output_dim = tower.n_items, tower.output_dim + tower.content_dim + 2
         counts_by_index = np.zeros(tower.n_items + 1, np.int64)
         counts_by_index[1 : 1 + len(counts)] = counts[: tower.n_items]
-        scales = np.array([1.0 / temperature, 1.0, LIKENESS_SCALE])[:, None]
+        scales = np.array([1.0 / temperature, 1.0, *[LIKENESS_SCALE] * likenesses])[:, None]
         self._parts = torch.from_numpy((frequency_weights.of(counts_by_index) * scales).astype(np.float32))
         # Weights are linear between knots, so that the longest item is at a knot.
         self._longest = float(np.linalg.norm(frequency_weights.weights * scales, axis=0).max())
+        self.co_visits: Tensor | None = None  # [n_items + 1, S]
+        if co_visits is not None:
+            size = co_visits.shape[1]
+            self.co_visits = torch.zeros(tower.n_items + 1, size)
+            self.co_visits[1 : 1 + len(co_visits)] = torch.from_numpy(co_visits[: tower.n_items])
+            self.output_dim += size
 
     def items(self, items: Tensor) -> Tensor:
-        """Item vectors [..., D + C + 2]."""
-        score, popularity, likeness = self._parts.to(items.device)[:, items].unsqueeze(-1)
-        content = F.normalize(self.tower.content(items), dim=-1)
-        raw = torch.cat([self.tower.items(items) * score, content * likeness, popularity], dim=-1)
+        """Item vectors [..., D + C + S + 2]."""
+        score, popularity, *weights = self._parts.to(items.device)[:, items].unsqueeze(-1)
+        likenesses = (vectors * weight for vectors, weight in zip(self._likenesses(items), weights, strict=True))
+        raw = torch.cat([self.tower.items(items) * score, *likenesses, popularity], dim=-1)
         if not self.normalised:
             return F.pad(raw, (0, 1))
         filler = (self._longest**2 - raw.square().sum(dim=-1, keepdim=True)).clamp(min=0.0).sqrt()
         return F.normalize(torch.cat([raw, filler], dim=-1), dim=-1)
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, L, D + C + 2] after each event; meaningless at padding."""
-        sums = self._content(items).cumsum(dim=1)
-        older = F.pad(sums, (0, 0, self.reach, 0))[:, : sums.shape[1]]
-        return blend(self.tower.user(items, times), sums - older, unit=self.normalised)
+        """User vectors [B, L, D + C + S + 2] after each event; meaningless at padding."""
+        sums = []
+        for vectors in self._likenesses(items):
+            until = vectors.cumsum(dim=1)
+            sums.append(until - F.pad(until, (0, 0, self.reach, 0))[:, : until.shape[1]])
+        return blend(self.tower.user(items, times), sums, unit=self.normalised)
 
     def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
-        """User vectors [B, D + C + 2] after the last of ``lengths`` [B] events. Raises ValueError for lengths outside
-        1..L.
+        """User vectors [B, D + C + S + 2] after the last of ``lengths`` [B] events.
+
+        Raises ValueError for lengths outside 1..L.
         """
         vectors = self.tower.user_last(items, lengths, times)
         age = lengths.unsqueeze(1) - 1 - torch.arange(items.shape[1], device=items.device)
         recent = items * ((age >= 0) & (age < self.reach))
-        return blend(vectors, self._content(recent).sum(dim=1), unit=self.normalised)
+        sums = [of_events.sum(dim=1) for of_events in self._likenesses(recent)]
+        return blend(vectors, sums, unit=self.normalised)
 
     def to_dict(self) -> Shape:
         """The inner tower's arguments; weights and counts are saved in a file of their own."""
         return self.tower.to_dict()
 
-    def _content(self, items: Tensor) -> Tensor:
-        """Unit content [B, L, C] of events; zeros at padding."""
-        return F.normalize(self.tower.content(items), dim=-1) * (items != 0).unsqueeze(-1)
+    def _likenesses(self, items: Tensor) -> list[Tensor]:
+        """Unit content [..., C] of ``items`` [...], and co-visits [..., S] where they are blended; zeros at padding."""
+        content = F.normalize(self.tower.content(items), dim=-1) * (items != 0).unsqueeze(-1)
+        return [content] if self.co_visits is None else [content, self.co_visits.to(items.device)[items]]
 
 
-def blend(vectors: Tensor, sums: Tensor, *, unit: bool) -> Tensor:
-    """Users' blended vectors [..., D + C + 2] from the tower's ``vectors`` [..., D] and the ``sums`` [..., C] of their
-    recent events' unit content; of length 1 where ``unit``.
+def blend(vectors: Tensor, sums: Sequence[Tensor], *, unit: bool) -> Tensor:
+    """Users' blended vectors [..., D + C + S + 2] from the tower's ``vectors`` [..., D] and the ``sums`` [..., C] (and
+    [..., S]) over their recent events of what is compared; of length 1 where ``unit``.
     """
     ones = vectors.new_ones((*vectors.shape[:-1], 1))
-    blended = torch.cat([vectors, F.normalize(sums, dim=-1), ones, 0 * ones], dim=-1)
+    blended = torch.cat([vectors, *(F.normalize(one, dim=-1) for one in sums), ones, 0 * ones], dim=-1)
     return F.normalize(blended, dim=-1) if unit else blended

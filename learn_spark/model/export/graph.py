@@ -23,6 +23,7 @@ class UserGraph(nn.Module):
     """
 
     content: Tensor | None
+    co_visits: Tensor | None
 
     def __init__(self, vectors: Tower, window: int) -> None:
         """``vectors`` is the tower whose vectors are released (Model.vectors), with content bound.
@@ -41,6 +42,7 @@ class UserGraph(nn.Module):
         # In the type of the item matrix, of which the tower, too, makes float32.
         blended_content = torch.from_numpy(np.array(tower.bound)) if self.reach and self.tower is not None else None
         self.register_buffer("content", blended_content)
+        self.register_buffer("co_visits", vectors.co_visits if isinstance(vectors, BlendedTower) else None)
 
     def forward(
         self, items: Tensor, new_items: Tensor | None = None, times: Tensor | None = None
@@ -66,7 +68,10 @@ class UserGraph(nn.Module):
         if content is not None:
             age = counts.unsqueeze(1) - 1 - torch.arange(columns.shape[1])
             recent = ((age >= 0) & (age < self.reach)).unsqueeze(2)
-            vectors = blend(vectors, (F.normalize(content, dim=-1) * recent).sum(dim=1), unit=self.unit)
+            compared = [F.normalize(content, dim=-1)]
+            if self.co_visits is not None:
+                compared.append(self.co_visits[in_table])
+            vectors = blend(vectors, [(one * recent).sum(dim=1) for one in compared], unit=self.unit)
         return torch.where(counts.unsqueeze(1) > 0, vectors, torch.nan), counts, unknown
 
     def _last_events(self, items: Tensor, highest: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,8 +14,9 @@ from learn_spark.core.settings import Settings
 from learn_spark.core.settings.tower import BlendingSettings, RerankerSettings, blending_of
 from learn_spark.data.splits.folds import FOLDS
 from learn_spark.data.splits.split import Split, training_events
-from learn_spark.data.splits.training_view import TrainingView
-from learn_spark.model.blending.fit import Candidates, fit_frequency_weights
+from learn_spark.data.splits.training_view import TrainingView, Until
+from learn_spark.model.blending.co_visits import DECAY, co_visit_vectors
+from learn_spark.model.blending.fit import Candidates, Likeness, fit_frequency_weights
 from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.fit import fit_heads, passes
@@ -104,11 +105,15 @@ def fit_blending(
     hidden = split.hidden(settings.evaluation.mask_history)
     users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
     ranked, stands_for = sampled_positions(tower.n_items, blending_settings.items, split.every_target.positions)
+    reach, co_visits = blending_settings.reach, co_visits_of(held_out.histories, tower.n_items, blending_settings)
+    likenesses = [Likeness(_mean_content(tower, split, reach), unit_rows(tower.bound[ranked + 1].astype(np.float32)))]
+    if co_visits is not None:
+        padded = np.concatenate([np.zeros_like(co_visits[:1]), co_visits])
+        likenesses.append(Likeness(mean_vectors(padded, split.items, split.lengths, reach), co_visits[ranked]))
     candidates = Candidates(
-        query_batch(split, users, hidden, blending_settings.reach).within(ranked),
-        _mean_content(tower, split, blending_settings.reach),
+        query_batch(split, users, hidden, reach).within(ranked),
+        tuple(likenesses),
         item_vectors(tower, positions=ranked),
-        unit_rows(tower.bound[ranked + 1].astype(np.float32)),
         held_out.events[ranked],
         temperature,
         stands_for,
@@ -117,10 +122,21 @@ def fit_blending(
     frequency_weights, folds = fit_frequency_weights(
         candidates, split.user_ids, blending_settings, seed=settings.training.seed
     )
-    blending = ModelBlending(frequency_weights, folds, held_out.events, blending_settings.reach, temperature)
+    blending = ModelBlending(frequency_weights, folds, held_out.events, reach, temperature, co_visits)
     towers = [blending.upon(tower, fold) for fold in range(FOLDS)]
     ranks = FoldedVectors(split, towers, window).ranks(hidden, lambda count: None)
     return blending, summarise(ranks, _ks(settings), split.every_target.offsets)
+
+
+def co_visits_of(
+    histories: TrainingView, n_items: int, settings: BlendingSettings, *, until: Until = "train_length"
+) -> np.ndarray | None:
+    """The vectors [n_items, S] of co-visits in the events before ``until``; None where the settings want none."""
+    if not settings.co_visits:
+        return None
+    parts = map(training_events, histories.user_parts(settings.pair_users, until=until))
+    transitions = Transitions.of_parts(parts, n_items, reach=settings.reach, decay=DECAY)
+    return co_visit_vectors(transitions, settings.co_visits)
 
 
 def _mean_content(tower: BoundTower, split: Split, reach: int) -> np.ndarray:

@@ -22,12 +22,12 @@ from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import MODELS
 from learn_spark.core.tables.workspace_locks import only_one
 from learn_spark.data.splits.selection import selection_of
-from learn_spark.data.splits.training_view import TrainingView
+from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.model.manifest import BlendingFacts, Point, RerankerFacts, TrainingFacts
 from learn_spark.model.store import save_model
-from learn_spark.model.training.calibration import Calibration, HeldOut, calibrate
+from learn_spark.model.training.calibration import Calibration, HeldOut, calibrate, co_visits_of
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingError
@@ -101,7 +101,11 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         calibration = calibrate(chosen_tower.eval(), temperature, held_out, validation, settings, context.console)
     validated = min(counts.users, settings.training.validation_users)
     facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key, validated, margin)
-    blending = calibration.blending
+    blending, blending_settings, blended = calibration.blending, blending_of(settings.tower), None
+    if blending is not None and blending_settings is not None:
+        until: Until = "validation_length" if trains_again else "train_length"
+        co_visits = co_visits_of(histories, task.n_items, blending_settings, until=until)
+        blended = blending.tensors(final_counts.events, co_visits)
     model_id = save_model(
         context.workspace,
         tower,
@@ -110,7 +114,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         settings,
         logs=folder / "logs",
         before_refit=chosen_weights if trains_again and settings.training.rule == "refit" else None,
-        blending=None if blending is None else blending.tensors(final_counts.events),
+        blending=blended,
         heads=calibration.heads,
     )
     shutil.rmtree(folder, ignore_errors=True)

@@ -29,7 +29,7 @@ KNOBS = {knob.key: knob for section in describe() for knob in section.knobs}
         ("tower.width", "whole number", 128, (), "at least 1", ()),
         ("tower.item_tower", "text", "a", ("a", "b", "c"), "", ("learn",)),
         ("tower.blending.reach", "whole number", 10, (), "at least 1", ("learn", "learn-plus")),
-        ("tower.similarity", "text", "cosine", ("cosine", "dot"), "", ("sasrec", "hstu", "bsarec")),
+        ("tower.similarity", "text", "cosine", ("cosine", "dot"), "", ("learn-plus", "sasrec", "hstu", "bsarec")),
         ("histories.held_out", "number", 0.02, (), "above 0, at most 0.5", ("time_split",)),
     ],
 )

@@ -23,7 +23,7 @@ STRICT = "training.rule=strict"
 PARTS = (
     "tower.kind=learn-plus",
     "tower.reranker={hidden: 4, epochs: 2}",
-    "tower.blending={}",
+    "tower.blending={co_visits: 4}",
     "objective.predicts=next_item",
     "objective.negatives=full",
     "objective.learn_temperature=true",

@@ -25,9 +25,11 @@ from learn_spark.data.splits.split import split_histories
 from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.evaluation.compare import compare
 from learn_spark.evaluation.contenders import trained
+from learn_spark.model.blending.co_visits import DECAY, co_visit_vectors
 from learn_spark.model.content import bind_content
 from learn_spark.model.feed.stream import HistoryStream
 from learn_spark.model.manifest import ModelError, read_manifest
+from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import load_model, read_curve
 from learn_spark.model.training.loop import Trained
@@ -43,7 +45,7 @@ PLUS = (
     "objective.learn_temperature=true",
     "training.seed=4",
 )
-FUSED = (*PLUS, "tower.reranker=null", "tower.blending={}", "training.epochs=3")
+FUSED = (*PLUS, "tower.reranker=null", "tower.blending={co_visits: 4}", "training.epochs=3")
 COLUMNS = ["item_index", "event_time", "train_end", "train_length"]
 
 
@@ -259,6 +261,17 @@ def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_p
     assert chosen.blending.temperature == best["temperature"]
     # What the released tower has learnt from is counted: with refit each user's validation event, too.
     assert model.blending.counts.sum() - chosen.blending.counts.sum() == (len(reading()) if refit else 0)
+    # So are its co-visits: those that the weights were fitted with know no validation event.
+    table = Snapshot.open(shelf.workspace.table("user_histories")).to_arrow()
+    for blending, until in ((chosen.blending, "train_length"), (model.blending, "validation_length")):
+        until = until if refit else "train_length"
+        rows_ = zip(table["item_index"].to_pylist(), table[until].to_pylist(), strict=True)
+        events = [np.array(row[:length]) - 1 for row, length in rows_]
+        offsets = np.cumsum([0, *map(len, events)])
+        pairs = Transitions.of(np.concatenate(events), offsets, model.tower.n_items, reach=10, decay=DECAY)
+        products = (vectors := co_visit_vectors(pairs, 4)) @ vectors.T
+        assert blending.co_visits is not None
+        assert blending.co_visits @ blending.co_visits.T == pytest.approx(products, abs=1e-4)
     shelf.run("evaluate", *settings)
     metrics = {
         (r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))

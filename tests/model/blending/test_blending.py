@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.model.blending.fit import RIDGE, BlendingError, Candidates, fit_frequency_weights
+from learn_spark.model.blending.fit import RIDGE, BlendingError, Candidates, Likeness, fit_frequency_weights
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
 from learn_spark.model.scoring.catalogue import sampled_positions
@@ -37,8 +37,15 @@ def _tower(seed: int = 0, n_items: int = ITEMS, similarity: Similarity = "cosine
     return tower
 
 
-def _weights(seed: int = 1) -> FrequencyWeights:
-    return FrequencyWeights(np.random.default_rng(seed).normal(size=(3, len(KNOTS))))
+def _weights(seed: int = 1, *, likenesses: int = 1) -> FrequencyWeights:
+    return FrequencyWeights(np.random.default_rng(seed).normal(size=(2 + likenesses, len(KNOTS))))
+
+
+def _co_visits(seed: int = 8, items: int = 0, size: int = 3) -> np.ndarray:
+    """Unit vectors; those of two items are zeros, as of items without co-visits."""
+    vectors = unit_rows(np.random.default_rng(seed).normal(size=(items or ITEMS, size)).astype(np.float32))
+    vectors[[5, 6]] = 0.0
+    return vectors
 
 
 def _histories(seed: int = 2, users: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -48,28 +55,37 @@ def _histories(seed: int = 2, users: int = 12) -> tuple[np.ndarray, np.ndarray]:
     return np.where(np.arange(8) < lengths[:, None], items, 0), lengths
 
 
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b) / norms if norms > 0 else 0.0
+
+
+@pytest.mark.parametrize("co_visits", [None, _co_visits()], ids=["content", "co-visits"])
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_inner_products_order_items_as_the_score_does(similarity: Similarity) -> None:
-    tower, frequency_weights, reach, temperature = _tower(similarity=similarity), _weights(), 3, 0.1
+def test_inner_products_order_items_as_the_score_does(similarity: Similarity, co_visits: np.ndarray | None) -> None:
+    tower, reach, temperature = _tower(similarity=similarity), 3, 0.1
+    frequency_weights = _weights(likenesses=1 if co_visits is None else 2)
     counts = np.random.default_rng(3).integers(0, 400, ITEMS)
-    blended = BlendedTower(tower, frequency_weights, counts, temperature=temperature, reach=reach)
+    blended = BlendedTower(tower, frequency_weights, counts, temperature=temperature, reach=reach, co_visits=co_visits)
     items, lengths = _histories()
     users, catalogue = user_vectors(blended, items, lengths, 50), item_vectors(blended)
-    assert users.shape[1] == catalogue.shape[1] == blended.output_dim == 8 + CONTENT + 2
+    width = 8 + CONTENT + 2 + (0 if co_visits is None else 3)
+    assert users.shape[1] == catalogue.shape[1] == blended.output_dim == width
     for vectors in (users, catalogue) if similarity == "cosine" else ():
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-6)
     # Each pair of user and item, written out.
     plain, item_plain = user_vectors(tower, items, lengths, 50), item_vectors(tower)
     for user in range(len(items)):
-        last = tower.bound[items[user, max(0, lengths[user] - reach) : lengths[user]]].astype(np.float64)
-        mean = sum(v / max(np.linalg.norm(v), 1e-12) for v in last)
+        recent = items[user, max(0, lengths[user] - reach) : lengths[user]]
+        mean = sum(v / max(np.linalg.norm(v), 1e-12) for v in tower.bound[recent].astype(np.float64))
         scores = []
         for item in range(ITEMS):
-            a, b, c = (np.interp(np.log1p(counts[item]), np.log1p(KNOTS), row) for row in frequency_weights.weights)
-            text = tower.bound[item + 1].astype(np.float64)
-            norms = np.linalg.norm(mean) * np.linalg.norm(text)
-            cosine = float(mean @ text) / norms if norms > 0 else 0.0
-            scores.append(a * float(plain[user] @ item_plain[item]) / temperature + b + c * LIKENESS_SCALE * cosine)
+            rows = frequency_weights.weights
+            a, b, c, *more = (np.interp(np.log1p(counts[item]), np.log1p(KNOTS), row) for row in rows)
+            likeness = c * _cosine(mean, tower.bound[item + 1].astype(np.float64))
+            if co_visits is not None:
+                likeness += more[0] * _cosine(co_visits[recent - 1].sum(axis=0), co_visits[item])
+            scores.append(a * float(plain[user] @ item_plain[item]) / temperature + b + LIKENESS_SCALE * likeness)
         products = catalogue @ users[user]
         slope = np.polyfit(scores, products, 1) if similarity == "cosine" else [1.0, 0.0]
         assert slope[0] > 0
@@ -77,7 +93,8 @@ def test_inner_products_order_items_as_the_score_does(similarity: Similarity) ->
 
 
 def test_all_positions_and_the_last_agree() -> None:
-    blended = BlendedTower(_tower(), _weights(), np.arange(ITEMS), temperature=0.2, reach=3)
+    weights, co_visits = _weights(likenesses=2), _co_visits()
+    blended = BlendedTower(_tower(), weights, np.arange(ITEMS), temperature=0.2, reach=3, co_visits=co_visits)
     items, lengths = (torch.from_numpy(x) for x in _histories())
     with torch.inference_mode():
         every = blended.user(items)
@@ -97,14 +114,22 @@ def test_an_item_that_came_after_the_fit_has_no_events() -> None:
     assert np.array_equal(item_vectors(blended), item_vectors(padded))
     wrong = BlendedTower(_tower(), _weights(), np.append(counts, np.full(5, 9)), temperature=0.2, reach=3)
     assert not np.allclose(item_vectors(blended)[-5:], item_vectors(wrong)[-5:])
+    few = _co_visits(items=ITEMS - 5)
+    both = [
+        BlendedTower(_tower(), _weights(likenesses=2), counts, temperature=0.2, reach=3, co_visits=vectors)
+        for vectors in (few, np.concatenate([few, np.zeros((5, 3), np.float32)]))
+    ]
+    assert np.array_equal(item_vectors(both[0]), item_vectors(both[1]))
 
 
 def test_a_temperature_that_is_not_above_0_is_refused() -> None:
     with pytest.raises(ValueError, match="temperature 0"):
         BlendedTower(_tower(), FrequencyWeights.start(), np.ones(5), temperature=0.0, reach=2)
+    with pytest.raises(ValueError, match="4 rows of weights do not fit 1 similarities"):
+        BlendedTower(_tower(), FrequencyWeights.start(2), np.ones(5), temperature=1.0, reach=2)
 
 
-def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2) -> Candidates:
+def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2, co_visits: bool = False) -> Candidates:
     chance = np.random.default_rng(seed)
     tower = _tower(seed, ITEMS)
     counts = chance.integers(0, 300, ITEMS)
@@ -114,25 +139,33 @@ def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2) -> C
     vectors = user_vectors(tower, items, lengths, 50)
     unit = unit_rows(tower.bound)
     means = mean_vectors(unit, items, lengths, 3)
-    # Targets that depend on text and popularity, so that there is something to learn.
-    utility = means @ unit[1:].T * 5 + 0.7 * np.log1p(counts) + chance.gumbel(size=(users, ITEMS))
+    likenesses = [Likeness(means, unit[1:])]
+    if co_visits:
+        more = np.concatenate([np.zeros((1, 3), np.float32), _co_visits()])
+        likenesses.append(Likeness(mean_vectors(more, items, lengths, 3), more[1:]))
+    # Targets that depend on all but the tower, so that there is something to learn.
+    utility = sum(likeness.means @ likeness.items.T * 5 for likeness in likenesses)
+    utility = utility + 0.7 * np.log1p(counts) + chance.gumbel(size=(users, ITEMS))
     order = np.argsort(-utility, axis=1)
     sizes = chance.integers(1, targets + 1, users)
     targets = np.concatenate([row[:size] for row, size in zip(order, sizes, strict=True)])
     # Some hidden items are targets too.
     hidden = [np.unique(np.append(chance.integers(0, ITEMS, 4), row[0])) for row in order]
     queries = QueryBatch(vectors, items.astype(np.int64) - 1, lengths, targets, np.append(0, np.cumsum(sizes)), hidden)
-    return Candidates(queries, means, item_vectors(tower), unit[1:], counts, 0.2)
+    return Candidates(queries, tuple(likenesses), item_vectors(tower), counts, 0.2)
 
 
 def _loss(candidates: Candidates, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
     """The fit's objective, one user and target at a time."""
-    a, b, c = at.reshape(3, -1) @ knot_weights(candidates.counts).T.astype(np.float64)
-    total = RIDGE / 2 * float(((at - FrequencyWeights.start().weights.ravel()) ** 2).sum())
+    parts = 2 + len(candidates.likenesses)
+    a, b, *more = at.reshape(parts, -1) @ knot_weights(candidates.counts).T.astype(np.float64)
+    total = RIDGE / 2 * float(((at - FrequencyWeights.start(parts - 2).weights.ravel()) ** 2).sum())
     queries = candidates.queries
     for user in rows:
         utility = a * (candidates.catalogue @ queries.users[user]).astype(np.float64) / candidates.temperature
-        utility += b + c * LIKENESS_SCALE * (candidates.content @ candidates.means[user])
+        utility += b
+        for weight, likeness in zip(more, candidates.likenesses, strict=True):
+            utility += weight * LIKENESS_SCALE * (likeness.items @ likeness.means[user])
         targets = queries.targets[queries.offsets[user] : queries.offsets[user + 1]]
         free = np.ones(ITEMS, dtype=bool)
         free[queries.hidden[user]] = False
@@ -143,9 +176,10 @@ def _loss(candidates: Candidates, rows: np.ndarray, rare: float, at: np.ndarray)
     return total
 
 
-@pytest.mark.parametrize("rare", [0.0, 0.4])
-def test_weights_minimise_the_loss_written_out(rare: float) -> None:
-    candidates, users = _random_candidates(), [f"user {i}" for i in range(90)]
+@pytest.mark.parametrize(("rare", "co_visits"), [(0.0, False), (0.4, True)])
+def test_weights_minimise_the_loss_written_out(rare: float, co_visits: bool) -> None:
+    candidates, users = _random_candidates(co_visits=co_visits), [f"user {i}" for i in range(90)]
+    start = FrequencyWeights.start(len(candidates.likenesses)).weights.ravel()
     full, folds = fit_frequency_weights(candidates, users, BlendingSettings(rare=rare), seed=1)
     fold = fold_of(users)
     for frequency_weights, rows in (
@@ -153,15 +187,13 @@ def test_weights_minimise_the_loss_written_out(rare: float) -> None:
         (folds[0], np.flatnonzero(fold != 0)),
         (folds[1], np.flatnonzero(fold != 1)),
     ):
-        expected = minimize(
-            lambda at, rows=rows: _loss(candidates, rows, rare, at), FrequencyWeights.start().weights.ravel(), tol=1e-9
-        )
+        expected = minimize(lambda at, rows=rows: _loss(candidates, rows, rare, at), start, tol=1e-9)
         assert _loss(candidates, rows, rare, frequency_weights.weights.ravel()) == pytest.approx(expected.fun, rel=1e-5)
         assert frequency_weights.weights.ravel() == pytest.approx(expected.x, abs=0.02)
     assert not np.allclose(folds[0].weights, folds[1].weights, atol=0.05)
     # There was something to learn.
     assert _loss(candidates, np.arange(90), rare, full.weights.ravel()) < 0.8 * _loss(
-        candidates, np.arange(90), rare, FrequencyWeights.start().weights.ravel()
+        candidates, np.arange(90), rare, start
     )
 
 
@@ -182,9 +214,8 @@ def test_no_user_is_ranked_by_weights_fitted_on_them() -> None:
             candidates.queries.offsets,
             candidates.queries.hidden,
         ),
-        candidates.means,
+        candidates.likenesses,
         candidates.catalogue,
-        candidates.content,
         candidates.counts,
         candidates.temperature,
     )
@@ -208,8 +239,9 @@ def test_a_sampled_catalogue_gives_nearly_the_weights_of_the_whole_one(monkeypat
         assert positions[ours].tolist() == sorted(set(theirs) & set(positions.tolist()))
     with pytest.raises(ValueError, match="lack targets"):
         queries.within(np.setdiff1d(np.arange(ITEMS), queries.targets[:1]))
-    parts = (few.catalogue[positions], few.content[positions], few.counts[positions])
-    sampled = Candidates(within, few.means, *parts, few.temperature, stands_for)
+    likenesses = tuple(Likeness(one.means, one.items[positions]) for one in few.likenesses)
+    parts = (few.catalogue[positions], few.counts[positions])
+    sampled = Candidates(within, likenesses, *parts, few.temperature, stands_for)
     rows = np.arange(80)
     whole, _ = fit_frequency_weights(few, names, BlendingSettings(), seed=1)
     fitted, _ = fit_frequency_weights(sampled, names, BlendingSettings(), seed=1)

@@ -15,12 +15,13 @@ from learn_spark.model.export.buckets import ExactBuckets, first_seconds
 from learn_spark.model.export.graph import UserGraph
 from learn_spark.model.export.padded import padded_user
 from learn_spark.model.export.write import run
+from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.hstu import TIME_BUCKETS, time_buckets
 from learn_spark.model.towers.registry import TOWERS, tower_of_shape
 from learn_spark.model.towers.sasrec import SASRec
 from learn_spark.model.towers.time_gaps import GAPS, gap_buckets
 from learn_spark.model.towers.tower import Tower
-from learn_spark.model.towers.vectors import user_vectors
+from learn_spark.model.towers.vectors import unit_rows, user_vectors
 
 ITEMS, NEWER, CONTENT, WINDOW, LENGTH, USERS = 30, 3, 7, 5, 12, 24
 SIZES = {"n_items": ITEMS, "width": 8, "layers": 2, "heads": 2, "dropout": 0.1}
@@ -62,8 +63,11 @@ def tower_of(name: str, matrix: np.ndarray) -> Tower:
 
 
 def blended(tower: Tower) -> BlendedTower:
-    weights = FrequencyWeights.start().weights + 0.3
-    return BlendedTower(tower, FrequencyWeights(weights), np.arange(ITEMS), temperature=0.1, reach=2)  # type: ignore[arg-type]
+    """``tower`` blended with content; one over a dot product with co-visits, too."""
+    assert isinstance(tower, BoundTower)
+    co_visits = None if tower.normalised else unit_rows(np.random.default_rng(6).normal(size=(ITEMS, 3)))
+    weights = FrequencyWeights(FrequencyWeights.start(1 if co_visits is None else 2).weights + 0.3)
+    return BlendedTower(tower, weights, np.arange(ITEMS), temperature=0.1, reach=2, co_visits=co_visits)
 
 
 def content() -> np.ndarray:
@@ -116,7 +120,7 @@ def test_vectors_are_those_of_the_tower(name: str) -> None:
     assert nothing["events"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("name", ["learn", "learn-plus", "members", "blended gaps"])
+@pytest.mark.parametrize("name", ["learn", "learn-plus", "members", "blended gaps", "blended dot"])
 def test_items_newer_than_the_graph_are_given_by_content(name: str) -> None:
     matrix = content()
     made = tower_of(name.replace("blended ", ""), matrix[: ITEMS + 1])
