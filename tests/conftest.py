@@ -82,6 +82,7 @@ HEAVY_PLACES = (
     "data/splits/test_training_view.py",
     "docs",
     "encoder",
+    "examples",
     "evaluation/test_compare.py",
     "evaluation/test_evaluate.py",
     "features",
