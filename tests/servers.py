@@ -62,7 +62,7 @@ def s3_server(folder: Path) -> Iterator[str]:
 
 
 def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    for _ in range(1200):
         assert server.poll() is None, log.read_text(encoding="utf-8")
         try:
             with urlopen(url, timeout=5):
@@ -159,6 +159,28 @@ def redis_server(folder: Path) -> Iterator[str]:
     finally:
         server.kill()
         server.wait(60)
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """The URL of an MLflow server: that of LEARN_SPARK_TEST_MLFLOW, else one started here, with its database and
+    artifacts in ``folder``."""
+    if given := os.environ.get("LEARN_SPARK_TEST_MLFLOW"):
+        yield given
+        return
+    python, log_file = ROOT / ".venv-servers" / "bin" / "python", folder / "mlflow.log"
+    assert python.is_file(), f"{python} is missing: make servers installs it"
+    port = free_port()
+    with log_file.open("wb") as log:
+        command = [str(python), str(ROOT / "tests" / "mlflow_server.py"), str(port), str(folder)]
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _await(f"{url}/api/2.0/mlflow/experiments/search?max_results=1", server, log_file)
+        yield url
+    finally:
+        server.kill()
+        server.wait(30)
 
 
 KAFKA_LIST, KAFKA_FOLDER = Path(__file__).with_name("kafka_jars.txt"), ROOT / ".venv-servers" / "kafka"

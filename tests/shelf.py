@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.context import SparkHolder, StageContext
+from learn_spark.core.stages.observer import Observer
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
 from learn_spark.core.tables.contracts import contract
@@ -143,24 +145,30 @@ class Shelf:
             forced=forced,
         )
 
-    def run(self, name: str, *overrides: str, forced: bool = False) -> tuple[Run, StageResult]:
-        """Run a stage and record it."""
-        context = self.context(name, *overrides, forced=forced)
+    def run(
+        self, name: str, *overrides: str, forced: bool = False, observer: Observer | None = None
+    ) -> tuple[Run, StageResult]:
+        """Run a stage and record it; ``observer`` is told of it."""
+        observer = observer or Observer()
+        context = replace(self.context(name, *overrides, forced=forced), observer=observer)
         plan = plan_stage(find_stage(name), context.settings, self.workspace)
-        result: StageResult = find_stage(name).load().run(context)
-        done = Run(
+        begun = Run(
             run_id=context.run_id,
             job=name,
-            status="done",
+            status="running",
             config_hash=plan.config_hash,
             code_version=context.code_version,
             inputs=dict(context.inputs),
-            outputs=dict(result.outputs),
-            counts=dict(result.counts),
+            outputs={},
+            counts={},
             seconds=1.0,
             started_at=self._clock,
         )
+        observer.started(find_stage(name), begun)
+        result: StageResult = find_stage(name).load().run(context)
+        done = replace(begun, status="done", outputs=dict(result.outputs), counts=dict(result.counts))
         record(self.workspace, done)
+        observer.finished(find_stage(name), done)
         return done, result
 
 

@@ -220,6 +220,7 @@ def _change(
         from learn_spark.features.ledger import ledger
         from learn_spark.features.show import show_change, show_plan
         from learn_spark.features.withdrawal import apply
+        from learn_spark.pipeline.tracking.observers import tell_of_releases
 
         change = plan(ledger(opened.workspace))
         show_plan(change, does, opened.console, dry_run=dry_run)
@@ -229,6 +230,7 @@ def _change(
             return
         in_force = apply(opened.workspace, change)
         show_change(change, does, in_force, opened.console)
+        tell_of_releases(opened.settings, opened.workspace, opened.console)
         names = [row.release_id for row in change.changed]
         # Of several restored releases each is withdrawn by its own command.
         for ids in [names] if undone_by == "restore" else [[name] for name in names]:

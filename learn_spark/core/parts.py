@@ -25,6 +25,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "online": ("redis",),
     "export": ("onnx", "onnxscript", "onnxruntime", "torch", "safetensors"),
     "report": ("altair", "vl-convert-python", "jinja2", "scipy"),
+    "mlflow": ("mlflow-skinny",),
+    "openlineage": ("openlineage-python",),
 }
 # Modules whose names are not those of their packages.
 _MODULES = {
@@ -32,6 +34,8 @@ _MODULES = {
     "faiss": "faiss-cpu",
     "great_expectations": "great-expectations",
     "markupsafe": "jinja2",
+    "mlflow": "mlflow-skinny",
+    "openlineage": "openlineage-python",
     "vl_convert": "vl-convert-python",
     "huggingface_hub": "transformers",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from learn_spark.core.causes import cause_of
@@ -17,6 +17,7 @@ from learn_spark.core.settings import Settings, save_settings
 from learn_spark.core.settings.load import fingerprint
 from learn_spark.core.stages.code import stage_version
 from learn_spark.core.stages.context import SparkHolder, StageContext
+from learn_spark.core.stages.observer import Observer
 from learn_spark.core.stages.registry import find_stage, writers_of
 from learn_spark.core.stages.stage import Stage, StageResult
 from learn_spark.core.tables.runs import ROWS_OF_MANY_RUNS, Run, all_runs, new_run_id, record
@@ -28,6 +29,7 @@ from learn_spark.pipeline.gates import Gates
 from learn_spark.pipeline.locks import exclusively_written, writing
 from learn_spark.pipeline.preflight import Delivery, check_settings, delivery
 from learn_spark.pipeline.registration import register_after_run
+from learn_spark.pipeline.tracking.observers import observer_of
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def run_stages(
     if dry_run:
         _show_plans(stages, settings, workspace, console, model_id, force=force)
         return []
+    observer = observer_of(settings, workspace, console)
     holder = SparkHolder(settings, verbose=verbose, meanwhile=prepare, at=console.at)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     outcomes: list[Outcome] = []
@@ -123,7 +126,9 @@ def run_stages(
                 held.at(f"stage {stage.name}, {number} of {len(stages)}")
                 with versions_looked_up_once(known):
                     plan = plan_stage(stage, settings, workspace, model_id)
-                outcomes.append(_run_stage(stage, plan, settings, workspace, console, holder, gates, force=force))
+                outcomes.append(
+                    _run_stage(stage, plan, settings, workspace, console, holder, gates, observer, force=force)
+                )
                 if not outcomes[-1].up_to_date:
                     known.clear()
                 if stage.name == "train":
@@ -131,6 +136,7 @@ def run_stages(
         finally:
             holder.stop()
             gates.write_docs()
+            observer.close()
     # After the session of the stages: with a metastore from its start, a metastore that is away would end the run.
     if settings.catalog.after_run and not all(one.up_to_date for one in outcomes):
         register_after_run(settings, workspace, console, verbose=verbose)
@@ -145,6 +151,7 @@ def _run_stage(
     console: Reporter,
     holder: SparkHolder,
     gates: Gates,
+    observer: Observer,
     *,
     force: bool,
 ) -> Outcome:
@@ -154,10 +161,14 @@ def _run_stage(
     console.say(f"running: {'--force was given' if plan.done_by else plan.reason}")
     run_id = new_run_id()
     context = StageContext(
-        settings, workspace, run_id, plan.inputs, console, holder, stage_version(stage), forced=force
+        settings, workspace, run_id, plan.inputs, console, holder, stage_version(stage), force, observer
     )
     started, clock, jobs = datetime.now(UTC), time.monotonic(), started_jobs()
     save_settings(settings, workspace.place / "runs" / run_id)
+    begun = Run(
+        run_id, stage.name, "running", plan.config_hash, context.code_version, dict(plan.inputs), {}, {}, 0.0, started
+    )
+    observer.started(stage, begun)
 
     def finished(status: str, result: StageResult | None, message: str | None = None) -> Run:
         outputs = {}
@@ -172,20 +183,16 @@ def _run_stage(
             counts.update(result.counts)
         if stage.uses_spark:
             counts["spark_jobs"] = started_jobs() - jobs
-        run = Run(
-            run_id=run_id,
-            job=stage.name,
+        run = replace(
+            begun,
             status=status,
-            config_hash=plan.config_hash,
-            code_version=context.code_version,
-            inputs=dict(plan.inputs),
             outputs=outputs,
             counts=counts,
             seconds=time.monotonic() - clock,
-            started_at=started,
             message=message,
         )
         record(workspace, run)
+        observer.finished(stage, run)
         return run
 
     result: StageResult | None = None

@@ -71,6 +71,8 @@ def test_every_import_of_the_package_is_of_the_base_or_of_an_extra() -> None:
         ("delta", "learn_spark.core.tables.delta", "spark"),
         ("faiss", "learn_spark.features.faiss_index", "index"),
         ("redis", "learn_spark.features.online_store.redis_store", "online"),
+        ("mlflow", "learn_spark.pipeline.tracking.mlflow_server", "mlflow"),
+        ("openlineage", "learn_spark.pipeline.tracking.lineage_events", "openlineage"),
         ("learn_spark.nothing", "learn_spark.api", None),
         ("numpy", "learn_spark.api", None),
     ],

@@ -25,6 +25,8 @@ from learn_spark.core.settings.yaml_text import parse_yaml, read_yaml
 from learn_spark.core.storage.path import StoragePath, storage_path
 
 _Model = TypeVar("_Model", bound=BaseModel)
+# Settings inside sections that results depend on, on which no result depends: no stage runs again for them.
+WITHOUT_INFLUENCE = {"training": ("tracking",)}
 
 
 def find_config(name: str) -> Path:
@@ -167,8 +169,13 @@ def fingerprint(settings: Settings, sections: Iterable[str]) -> str:
 
 
 def section_values(settings: Settings, sections: Iterable[str]) -> dict[str, Any]:
-    """The values of the named sections, and of single keys such as ``evaluation.ks``, as plain values."""
+    """The values of the named sections, and of single keys such as ``evaluation.ks``, as plain values.
+
+    Without the settings on which no result depends (``WITHOUT_INFLUENCE``).
+    """
     tree = settings.model_dump()
+    for name, keys in WITHOUT_INFLUENCE.items():
+        tree[name] = {key: value for key, value in tree[name].items() if key not in keys}
     values: dict[str, Any] = {}
     for name in sorted(sections):
         section, _, key = name.partition(".")

@@ -30,6 +30,7 @@ from learn_spark.core.settings.platform import (
 from learn_spark.core.settings.search import SearchSettings
 from learn_spark.core.settings.source import TEMPLATE_OF_FORMAT, SourceSettings, TextSettings, described_files
 from learn_spark.core.settings.tower import LearnTowerSettings, TowerSettings
+from learn_spark.core.settings.tracking import MlflowSettings, OpenLineageSettings
 from learn_spark.core.settings.training import EvaluationSettings, ObjectiveSettings, TrainingSettings
 from learn_spark.core.storage.path import SCHEMES, StoragePath, storage_path
 
@@ -72,6 +73,10 @@ class Settings(Section):
     """The training objective: positions, targets and negatives."""
     training: TrainingSettings = TrainingSettings()
     """The training loop."""
+    mlflow: MlflowSettings = MlflowSettings()
+    """The MLflow server of training.tracking mlflow."""
+    openlineage: OpenLineageSettings = OpenLineageSettings()
+    """Events of OpenLineage."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Ranking of the whole catalogue."""
     release: ReleaseSettings = ReleaseSettings()

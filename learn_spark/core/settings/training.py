@@ -8,6 +8,12 @@ from pydantic import Field, model_validator
 
 from learn_spark.core.settings.base import Count, Rate, Section, Share
 
+Tracking = Literal["tensorboard", "mlflow"]
+
+
+def _tensorboard() -> list[Tracking]:
+    return ["tensorboard"]
+
 
 class RecencySettings(Section):
     """Sampling weights log(alpha + i (beta - alpha) / (N - 1)) of position i of N, so that recent positions are sampled
@@ -149,6 +155,10 @@ class TrainingSettings(Section):
     """Where the processes run. local: on this machine; spark: in Spark's executors (TorchDistributor)."""
     threads: Count | None = None
     """Threads of PyTorch; null: all cores."""
+    tracking: list[Tracking] = Field(default_factory=_tensorboard)
+    """Where the course of a training goes besides the JSON lines of its model folder. tensorboard: event files in the
+    model folder; mlflow: the server of the section mlflow, with the model, its evaluations and releases
+    (docs/tracking.md). No result depends on it, and no stage runs again for it."""
 
     @property
     def trains_again(self) -> bool:

@@ -25,6 +25,7 @@ IGNORED = (
     "learn_spark.core.console",  # prints
     "learn_spark.core.stages.registry",  # names stages; a run records its settings' hash and its inputs' versions
     "learn_spark.core.stages.code",  # this module
+    "learn_spark.core.stages.observer",  # is told of runs and changes none
     "learn_spark.core.settings.load",  # reads settings; a run records the hash of their values
 )
 # Of settings classes only methods that derive values are included; a run records the hash of the values themselves.

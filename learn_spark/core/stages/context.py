@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.stages.observer import Observer
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.storage.worker_files import put_for_workers
 from learn_spark.core.tables.workspace import Workspace
@@ -80,7 +81,8 @@ class StageContext:
     """The arguments of a running stage.
 
     ``inputs``: input name -> version or hash, with the pinned version of every table that the stage reads.
-    ``code_version``: the version of the stage's code. ``forced``: recompute results that exist already.
+    ``code_version``: the version of the stage's code. ``forced``: recompute results that exist already. ``observer``:
+    is told the course of a training.
     """
 
     settings: Settings
@@ -91,6 +93,7 @@ class StageContext:
     holder: SparkHolder
     code_version: str
     forced: bool = False
+    observer: Observer = field(default_factory=Observer)
 
     @property
     def spark(self) -> SparkSession:

@@ -122,7 +122,8 @@ class TrainingLoop:
         """
         progress = self._resume()
         resumed_at = progress.epoch
-        tracker = Tracker(self.folder / "logs", step=progress.step) if self.group.first else None
+        board = "tensorboard" in self.training.tracking
+        tracker = Tracker(self.folder / "logs", step=progress.step, tensorboard=board) if self.group.first else None
         epochs = self.training.epochs if epochs is None else epochs
         total = self.batches_per_epoch * epochs
         try:

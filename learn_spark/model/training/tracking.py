@@ -1,4 +1,4 @@
-"""The log of a training as JSON lines and TensorBoard events, both truncated to the checkpoint by a resume."""
+"""The log of a training as JSON lines and, if wanted, TensorBoard events, truncated to the checkpoint by a resume."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any
 
 
 class Tracker:
-    """Writes ``folder``/steps.jsonl and TensorBoard events.
+    """Writes ``folder``/steps.jsonl and, with ``tensorboard``, TensorBoard events.
 
     ``step`` is the optimizer step after which a run resumes. Points beyond it come from a killed run and are dropped,
     because they will be written again.
     """
 
-    def __init__(self, folder: Path, *, step: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, *, step: int = 0, tensorboard: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "steps.jsonl"
         kept = []
@@ -31,7 +29,11 @@ class Tracker:
                     break  # a line truncated by a kill is the last one
         self._path.write_text("".join(kept), encoding="utf-8")
         self._lines = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Write one point. Values that are not finite become null in the JSON lines and are not sent to TensorBoard."""
@@ -39,10 +41,11 @@ class Tracker:
         self._lines.write(json.dumps({"step": step, **numbers}) + "\n")
         self._lines.flush()
         for name, value in numbers.items():
-            if value is not None:
+            if value is not None and self._board is not None:
                 self._board.add_scalar(name.replace("@", "_at_"), value, step)
 
     def close(self) -> None:
-        """Flush and close both files."""
+        """Flush and close the files."""
         self._lines.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()

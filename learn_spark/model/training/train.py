@@ -210,6 +210,12 @@ def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:
 
 
 def _train(context: StageContext, task: TrainingTask) -> Trained:
+    assert task.folder is not None
+    with context.observer.training(_plan_key(context), Path(task.folder) / "logs", again=bool(task.refit)):
+        return _train_where_set(context, task)
+
+
+def _train_where_set(context: StageContext, task: TrainingTask) -> Trained:
     training = context.settings.training
     if training.launcher == "spark":
         elsewhere = None if context.workers_are_here else _elsewhere(context, task)

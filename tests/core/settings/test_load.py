@@ -14,6 +14,7 @@ from learn_spark.core.settings import load_settings, save_settings
 from learn_spark.core.settings.kinds import fields_of, models_of
 from learn_spark.core.settings.load import fingerprint, redacted
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.stages.registry import all_stages, find_stage
 
 FILES = (
     "{format: files, path: x, items: {files: i.csv, columns: {item_id: i}}, events: {files: e.csv, columns: "
@@ -226,3 +227,14 @@ def test_the_fingerprint_follows_its_sections_only() -> None:
     other = load_settings("learn", ["training.epochs=2"])
     assert fingerprint(base, ["tower", "text"]) == fingerprint(other, ["text", "tower"])
     assert fingerprint(base, ["training"]) != fingerprint(other, ["training"])
+
+
+@pytest.mark.parametrize("override", ["training.tracking=[mlflow]", "mlflow.uri=http://other:5000", "mlflow.model=x"])
+def test_no_stage_runs_again_for_a_setting_of_tracking(override: str) -> None:
+    plain, tracked = load_settings("quickstart"), load_settings("quickstart", [override])
+    assert plain != tracked
+    for stage in all_stages():
+        assert fingerprint(plain, stage.sections) == fingerprint(tracked, stage.sections), stage.name
+    # That of another setting of the same section is another one.
+    train = find_stage("train").sections
+    assert fingerprint(plain, train) != fingerprint(load_settings("quickstart", ["training.seed=1"]), train)

@@ -1,0 +1,204 @@
+"""Events of real runs reach a receiver and a file, and are what OpenLineage asks for; a receiver that is gone is a
+warning."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learn_spark.core.console import Reporter
+from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.runs import all_runs
+from learn_spark.pipeline.runner import run_stages
+from learn_spark.pipeline.tracking.lineage_events import name_of, run_uuid
+from learn_spark.pipeline.tracking.observers import observer_of
+from tests.pipeline.tracking.gate import Gate
+from tests.shelf import Shelf, reading
+
+Event = dict[str, Any]
+KEY = "a-key-that-only-the-header-has"
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps every event that is posted to /api/v1/lineage."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.events: list[Event] = []
+        self.keys: set[str | None] = set()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        there = self.path == "/api/v1/lineage"
+        if there:
+            self.server.events.append(json.loads(content))
+            self.server.keys.add(self.headers["Authorization"])
+        self.send_response(201 if there else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def check_valid(event: Event) -> None:
+    """What the specification 2-0-2 demands of a run event and of the facets in it, by the client's own classes: the
+    event read as them, and written again, is the same."""
+    from openlineage.client import event_v2, facet_v2
+    from openlineage.client.serde import Serde
+
+    kinds = {
+        "processing_engine": facet_v2.processing_engine_run.ProcessingEngineRunFacet,
+        "errorMessage": facet_v2.error_message_run.ErrorMessageRunFacet,
+        "jobType": facet_v2.job_type_job.JobTypeJobFacet,
+        "documentation": facet_v2.documentation_job.DocumentationJobFacet,
+        "version": facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet,
+    }
+
+    def facets(given: Event) -> Event:
+        made: Event = {}
+        for name, facet in given.items():
+            values = {key: value for key, value in facet.items() if not key.startswith("_")}
+            if name == "tags":
+                fields = [facet_v2.tags_run.TagsRunFacetFields(**one) for one in values["tags"]]
+                made[name] = facet_v2.tags_run.TagsRunFacet(fields, producer=facet["_producer"])
+            elif name == "schema":
+                columns = [facet_v2.schema_dataset.SchemaDatasetFacetFields(**one) for one in values["fields"]]
+                made[name] = facet_v2.schema_dataset.SchemaDatasetFacet(columns, producer=facet["_producer"])
+            else:
+                made[name] = kinds[name](**values, producer=facet["_producer"])
+        return made
+
+    def datasets(cls: Any, given: list[Event]) -> list[Any]:
+        return [cls(one["namespace"], one["name"], facets=facets(one["facets"])) for one in given]
+
+    read = event_v2.RunEvent(
+        eventTime=event["eventTime"],
+        producer=event["producer"],
+        run=event_v2.Run(event["run"]["runId"], facets(event["run"]["facets"])),
+        job=event_v2.Job(event["job"]["namespace"], event["job"]["name"], facets(event["job"]["facets"])),
+        eventType=event_v2.RunState[event["eventType"]],
+        inputs=datasets(event_v2.InputDataset, event["inputs"]),
+        outputs=datasets(event_v2.OutputDataset, event["outputs"]),
+    )
+    assert json.loads(Serde.to_json(read)) == event
+    assert event["schemaURL"] == "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
+    uuid.UUID(event["run"]["runId"])
+    assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
+
+
+def named(datasets: list[Event]) -> dict[str, str]:
+    """Last part of a dataset's name -> its version."""
+    return {one["name"].rpartition("/")[2]: one["facets"]["version"]["datasetVersion"] for one in datasets}
+
+
+def test_a_run_is_two_events_with_the_versions_of_its_datasets(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENLINEAGE_API_KEY", KEY)
+    shelf, file = Shelf(tmp_path / "here", reading()), tmp_path / "logs" / "events.jsonl"
+    to = (f"openlineage.url=http://127.0.0.1:{receiver.server_port}", f"openlineage.file={file}")
+    observer = observer_of(shelf.settings(*to, "openlineage.namespace=shop"), shelf.workspace, Reporter(quiet=True))
+    run, _ = shelf.run("train", "training.epochs=1", observer=observer)
+    start, complete = receiver.events
+    for event in (start, complete):
+        check_valid(event)
+        assert (event["job"]["namespace"], event["job"]["name"]) == ("shop", "train")
+        assert event["run"]["runId"] == run_uuid(shelf.workspace, run.run_id)
+        assert named(event["inputs"]) == run.inputs
+    assert [start["eventType"], complete["eventType"]] == ["START", "COMPLETE"]
+    assert start["outputs"] == []
+    assert named(complete["outputs"]) == {str(run.model_id): str(run.model_id)}
+    histories = next(one for one in complete["inputs"] if one["name"].endswith("user_histories"))
+    assert (histories["namespace"], histories["name"]) == ("file", str(shelf.workspace.table("user_histories")))
+    columns = [column["name"] for column in histories["facets"]["schema"]["fields"]]
+    assert columns == list(contract("user_histories").names)
+    tags = {tag["key"]: tag["value"] for tag in complete["run"]["facets"]["tags"]["tags"]}
+    assert (tags["run_id"], tags["count.epochs"]) == (run.run_id, "1")
+    assert [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] == receiver.events
+    assert receiver.keys == {f"Bearer {KEY}"}
+    assert KEY not in file.read_text(encoding="utf-8")
+
+
+def test_the_runner_tells_of_runs_that_end_fail_or_are_stopped_and_of_no_other(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf, gate = Shelf(tmp_path / "here", reading()), Gate(receiver.server_port)
+    monkeypatch.setattr("learn_spark.report.write.render", lambda workspace: "a page")  # to draw it takes seconds
+    file, reports = tmp_path / "events.jsonl", shelf.workspace.root / "reports"
+
+    def report(*more: str, force: bool = False) -> None:
+        to = (f"openlineage.url=http://127.0.0.1:{gate.port}", f"openlineage.file={file}", *more)
+        run_stages(["report"], shelf.settings(*to), console=Reporter(), force=force)
+
+    def types() -> list[str]:
+        return [event["eventType"] for event in receiver.events]
+
+    report()
+    report()  # up to date: no run, no event
+    assert types() == ["START", "COMPLETE"]
+    assert named(receiver.events[1]["outputs"]).keys() == {"index.html"}
+    reports.rename(tmp_path / "reports")
+    reports.write_text("a file where a folder must be")
+    with pytest.raises(OSError, match="reports"):
+        report(force=True)
+    assert types()[2:] == ["START", "FAIL"]
+    message = receiver.events[-1]["run"]["facets"]["errorMessage"]["message"]
+    assert message == all_runs(shelf.workspace)[-1].message
+    reports.unlink()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("learn_spark.report.write.render", stop)  # the user stops the run
+        with pytest.raises(KeyboardInterrupt):
+            report(force=True)
+    assert types()[4:] == ["START", "ABORT"]
+    for event in receiver.events:
+        check_valid(event)
+
+    # A receiver that is gone, or that answers nothing, costs a warning; the file gets the events all the same.
+    capsys.readouterr()
+    for state in ("gone", "silent"):
+        gate.be(state)
+        report("openlineage.timeout_seconds=1", force=True)
+        assert all_runs(shelf.workspace)[-1].status == "done"
+        assert capsys.readouterr().out.count("warning: OpenLineage at http") == 1, state
+    gate.close()
+    assert len(receiver.events) == 6
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("s3://bucket/shop/tables/items", ("s3://bucket", "shop/tables/items")),
+        ("hdfs://node:8020/shop", ("hdfs://node:8020", "shop")),
+        ("/data/shop", ("file", "/data/shop")),
+        ("package:recbole/data", ("learn-spark", "package:recbole/data")),
+        ("s3://bucket", ("s3://bucket", "/")),
+    ],
+)
+def test_datasets_are_named_by_store_and_path(place: str, name: tuple[str, str]) -> None:
+    assert name_of(StoragePath(place)) == name
