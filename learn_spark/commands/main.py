@@ -13,6 +13,7 @@ from learn_spark.commands import (
     releases,
     online,
     operating,
+    ui,
     research,
     experiments,
     version,
@@ -32,6 +33,7 @@ __all__ = [
     "research",
     "run_job",
     "stages",
+    "ui",
     "version",
 ]
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from learn_spark.core.console_log import ConsoleLog
 from learn_spark.core.table_text import Cell, Column, lay_out, wrapped
 from learn_spark.core.ticker import COMMAND, SECONDS_BETWEEN_LINES
 from learn_spark.core.visible import visible, visible_json
@@ -33,16 +34,16 @@ class Bar:
         self.done += count
         if self._rich is not None:
             self._rich.update(self._rich.task_ids[0], completed=self.done, note=note)
-            return
         now = time.monotonic()
-        if now - self._last >= SECONDS_BETWEEN_LINES and self.done < self._total:
-            self._last = now
-            rate = self.done / max(now - self._start, 1e-9)
-            left = (self._total - self.done) / max(rate, 1e-9)
-            self._console.say(
-                f"{self._label}: {self.done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left:,.0f} s left"
-                + (f", {note}" if note else "")
-            )
+        if now - self._last < SECONDS_BETWEEN_LINES or self.done >= self._total:
+            return
+        self._last = now
+        rate = self.done / max(now - self._start, 1e-9)
+        left = (self._total - self.done) / max(rate, 1e-9)
+        text = f"{self._label}: {self.done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left:,.0f} s left"
+        self._console.progress(
+            text + (f", {note}" if note else ""), self.done, self._total, drawn=self._rich is not None
+        )
 
 
 class _Rate(ProgressColumn):
@@ -68,13 +69,32 @@ class Reporter:
         self._answer: object = _NOTHING
         self._values: dict[str, object] = {}
         self._notes: list[str] = []
+        self._log: ConsoleLog | None = None
         self.ticker = COMMAND
 
     def at(self, step: str) -> None:
         """Note the present step, which the ticker names when the step takes long; nothing is printed."""
         self.ticker.at(step)
 
-    def _print(self, text: str = "", style: str = "") -> None:
+    @contextmanager
+    def kept_in(self, log: ConsoleLog) -> Iterator[None]:
+        """Inside the ``with`` block, append what is printed to ``log`` too, and progress that is only drawn."""
+        self._log = log
+        try:
+            yield
+        finally:
+            self._log = None
+
+    def progress(self, text: str, done: int, total: int, *, drawn: bool) -> None:
+        """Say how far a count is; ``drawn``: a bar shows it already."""
+        if self._log is not None:
+            self._log.write(text, done, total)
+        if not drawn:
+            self._print(f"  {text}", log=False)
+
+    def _print(self, text: str = "", style: str = "", *, log: bool = True) -> None:
+        if log and self._log is not None and text.strip():
+            self._log.write(text)
         for line in wrapped(visible(text), self._width):
             self.console.print(Text(line, style=style))
         if not self.console.quiet:

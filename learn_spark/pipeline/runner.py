@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from learn_spark.core.causes import cause_of
 from learn_spark.core.console import Reporter
+from learn_spark.core.console_log import CONSOLE_LOG, ConsoleLog
 from learn_spark.core.errors import GateError, LearnSparkError
 from learn_spark.core.quality.expectations import prepare
 from learn_spark.core.quality.table_gate import check_rule_names
@@ -119,7 +120,11 @@ def run_stages(
     outcomes: list[Outcome] = []
     known: dict[str, int | None] = {}
     job = f"a run of {', '.join(names)}"
-    with writing(workspace, exclusively_written(stages), job, wait=wait, say=console.say) as held:
+    log = ConsoleLog(workspace.folder("logs") / CONSOLE_LOG)
+    with (
+        writing(workspace, exclusively_written(stages), job, wait=wait, say=console.say) as held,
+        console.kept_in(log),
+    ):
         try:
             for number, stage in enumerate(stages, 1):
                 console.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")

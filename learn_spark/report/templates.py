@@ -13,6 +13,12 @@ from learn_spark.report.plots.style import DARK, KINDS, LIGHT, SHAPES
 from learn_spark.report.plots.text import in_bytes, in_seconds, number
 
 
+# A page runs no script and asks for nothing.
+POLICY = Markup(
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+)
+
+
 @dataclass(frozen=True)
 class Fact:
     """A key figure at the head of a page."""
@@ -35,7 +41,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals |= {"shapes": SHAPES, "kinds": KINDS, "light": LIGHT, "dark": DARK}
+    templates.globals |= {"shapes": SHAPES, "kinds": KINDS, "light": LIGHT, "dark": DARK, "policy": POLICY}
     templates.filters |= {"number": number, "when": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}"}
     templates.filters |= {"seconds": in_seconds, "bytes": in_bytes}
     return templates

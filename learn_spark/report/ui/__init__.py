@@ -1,0 +1,1 @@
+"""The front page served on this machine, with what works now."""
