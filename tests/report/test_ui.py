@@ -194,7 +194,7 @@ def test_while_a_run_works_its_stage_its_count_and_its_lines_are_shown(server: U
         console.say(f"reading {HOSTILE}")
         console.progress("encoding: 30 of 120 texts", 30, 120, drawn=True)
         found = now(server)
-        assert re.fullmatch(r"Stage ingest, 1 of 2: since [\d: -]+ UTC\.", found["sentence"])
+        assert re.fullmatch(r"Stage ingest, 1 of 2 \(the command began [\d: -]+ UTC\)\.", found["sentence"])
         assert '<progress max="120" value="30"></progress>' in found["html"]
         assert HOSTILE in unescape(found["html"])
         assert "<script" not in found["html"]

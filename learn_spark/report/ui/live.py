@@ -35,7 +35,9 @@ class Live:
         """What works now, in one sentence that changes with the stage only."""
         if not self.work:
             return "Nothing works on this workspace now."
-        return " ".join(f"{_upper(one.holder.at or one.holder.job)}: since {one.holder.since}." for one in self.work)
+        return " ".join(
+            f"{_upper(one.holder.at or one.holder.job)} (the command began {one.holder.since})." for one in self.work
+        )
 
 
 def live(workspace: Workspace) -> Live:
