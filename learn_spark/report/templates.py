@@ -12,7 +12,6 @@ from learn_spark.core.visible import visible
 from learn_spark.report.plots.style import DARK, KINDS, LIGHT, SHAPES
 from learn_spark.report.plots.text import in_bytes, in_seconds, number
 
-
 # A page runs no script and asks for nothing.
 POLICY = Markup(
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"

@@ -25,7 +25,7 @@ TYPES = {
 NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 # Pages have styles of their own and no scripts; the front page has one script, which asks this server alone.
 PAGE_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {NOTHING_ELSE}"
-LIVE_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; img-src data:; {NOTHING_ELSE}"
+LIVE_POLICY = f"{PAGE_POLICY}; script-src 'self'; connect-src 'self'"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
