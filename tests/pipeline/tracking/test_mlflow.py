@@ -22,7 +22,7 @@ from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.features.ledger import LedgerRow, add_rows, ledger
 from learn_spark.features.withdrawal import apply, plan_rollback
-from learn_spark.pipeline.tracking.observers import observer_of
+from learn_spark.pipeline.tracking.observers import observer_of, tell_of_releases
 from tests.pipeline.tracking.gate import Gate
 from tests.servers import mlflow_server
 from tests.shelf import RIVAL, Shelf, reading
@@ -193,11 +193,18 @@ def test_a_server_that_goes_away_costs_a_warning_and_gets_the_rest_later(
     assert there.info.status == "FINISHED"
 
 
-def test_a_training_goes_where_its_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_goes_where_its_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shelf = Shelf(tmp_path / "here", reading())
     with pytest.raises(SettingsError, match=r"neither mlflow\.uri nor MLFLOW_TRACKING_URI"):
         observer_of(shelf.settings("training.tracking=[mlflow]"), shelf.workspace, Reporter(quiet=True))
+    # A rollback is never refused for it.
+    tell_of_releases(shelf.settings("training.tracking=[mlflow]"), shelf.workspace, Reporter())
+    assert (
+        "warning: the release in force is not told elsewhere: training.tracking has mlflow" in capsys.readouterr().out
+    )
     without, _ = shelf.run("train", *RIVAL, "training.epochs=1", "training.tracking=[]")
     logs = shelf.workspace.root / "models" / str(without.model_id) / "logs"
     assert [file.name for file in logs.iterdir()] == ["steps.jsonl"]
