@@ -68,6 +68,7 @@ HEAVY_FIXTURES = {
     "small_world",
     "prepared",
     "published_copy",
+    "library",
     "shelf",
     "trained",
     "world",
@@ -310,6 +311,18 @@ def published_copy(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession
         return Published(spark, str(folder / "workspace"))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The folder of the notebooks' library after the whole road, made once; settings have paths relative to it."""
+    from tests.examples.library import make_library
+
+    def build(folder: Path) -> None:
+        request.getfixturevalue("spark")
+        make_library(folder, request.getfixturevalue("tiny_llm"))
+
+    return made_once(tmp_path_factory, "library", build)
 
 
 @pytest.fixture(scope="session")
