@@ -15,17 +15,17 @@ def _show(asked: bool) -> None:
     from learn_spark.core.parts import BASE, VERSION, parts
 
     print(f"learn-spark {VERSION}")
+    width = max(len(part.name) for part in parts()) + 2
     for part in parts():
         missing = [package for package, version in part.packages.items() if version is None]
         there = ", ".join(f"{package} {version}" for package, version in part.packages.items() if version is not None)
         if not missing:
-            print(f"  {part.name:<9}{there}")
+            print(f"  {part.name:<{width}}{there}")
         elif part.name == BASE:
-            print(f"  {part.name:<9}{there}; not installed: {', '.join(missing)}")
+            print(f"  {part.name:<{width}}{there}; not installed: {', '.join(missing)}")
         else:
-            print(
-                f"  {part.name:<9}not installed (without {', '.join(missing)}): pip install 'learn-spark[{part.name}]'"
-            )
+            how = f"pip install 'learn-spark[{part.name}]'"
+            print(f"  {part.name:<{width}}not installed (without {', '.join(missing)}): {how}")
     raise typer.Exit
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, OutputDataset, RunEvent
     from openlineage.client.facet_v2 import DatasetFacet
 
-PRODUCER = f"https://pypi.org/project/learn-spark/{VERSION}"
+PRODUCER = f"urn:learn-spark:{VERSION}"
 ENDS = {"done": "COMPLETE", "failed": "FAIL", "refused": "FAIL", "running": "START", "aborted": "ABORT"}
 
 
