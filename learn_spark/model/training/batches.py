@@ -117,6 +117,11 @@ class BatchMaker:
             offsets = np.concatenate([[0], np.cumsum(visible - 1)])
             owner = owners_of(offsets)
             end = 1 + np.arange(len(owner)) - offsets[owner]
+            if self.objective.prefix_share < 1.0 and len(owner):
+                chance = generator.random(len(owner))
+                # At least one, since the mean of no loss is no number.
+                kept = np.flatnonzero(chance < max(self.objective.prefix_share, chance.min() + 1e-12))
+                owner, end = owner[kept], end[kept]
             inputs = np.minimum(end, self.objective.history)
             usable, start = usable[owner], start[owner] + end - inputs
         else:

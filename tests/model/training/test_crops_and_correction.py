@@ -68,6 +68,23 @@ def test_each_prefix_is_a_sample_that_predicts_the_event_after_it() -> None:
     assert made.valid.nonzero()[:, 1].tolist() == [len(inputs) - 1 for inputs, _ in samples]
 
 
+def test_a_share_of_the_prefixes_is_drawn_anew_in_each_pass() -> None:
+    whole = set(map(tuple, batch(0, prefixes=True).items.tolist()))
+    assert len(whole) == 13
+    drawn: list[tuple[int, ...]] = []
+    for step in range(300):
+        made = batch(step, prefixes=True, prefix_share=0.25)
+        rows = [tuple(row + [0] * (6 - len(row))) for row in made.items.tolist()]
+        assert rows
+        assert len(set(rows)) == len(rows) == len(made.following) == len(made.valid)
+        drawn += rows
+    assert set(drawn) == whole
+    shares = np.array([drawn.count(row) for row in whole]) / 300
+    assert shares == pytest.approx(np.full(13, 0.25), abs=0.1)
+    # However small the share, a batch has a sample.
+    assert [len(batch(step, prefixes=True, prefix_share=1e-9).following) for step in range(20)] == [1] * 20
+
+
 def test_prefixes_of_whole_histories_have_the_loss_of_sequences() -> None:
     """A tower whose vectors depend on nothing after an event, without dropout, makes no difference."""
     losses = []
@@ -163,6 +180,7 @@ def test_many_mixed_negatives_have_nearly_the_gradient_of_the_full_softmax(stren
         ({"in_batch_negatives": 9}, "in_batch_negatives is for negatives mixed"),
         ({"crop_share": 0.2}, "crop_share is for next_item"),
         ({"prefixes": True}, "prefixes is for next_item"),
+        ({"prefix_share": 0.5}, "prefix_share is for prefixes"),
     ],
 )
 def test_settings_without_effect_are_an_error(given: dict[str, Any], message: str) -> None:
