@@ -105,9 +105,13 @@ class Reporter:
         self._print(text, "bold")
         self.ticker.at_stage(text.partition(":")[0])  # its summary is printed once
 
-    def say(self, text: str) -> None:
-        """Print one line of progress, indented below its heading."""
-        self._print(f"  {text}")
+    def say(self, text: str, *, kept: bool = True) -> None:
+        """Print one line of progress, indented below its heading.
+
+        ``kept``: append it to the log of ``kept_in``, too. A text that may quote rows is not kept, because rows of
+        users would outlive their erasure there.
+        """
+        self._print(f"  {text}", log=kept)
 
     def line(self, text: str = "") -> None:
         """Print one line without indentation: a result, which JSON has among its ``notes``."""

@@ -49,7 +49,7 @@ class Gates:
         warnings = evaluated.broken("warn")
         self._console.say(f"gate {evaluated.title}: {len(evaluated.results)} rules, {len(warnings)} warnings")
         for result in warnings:
-            self._console.say(f"warning: {result.sentence()}")
+            self._console.say(f"warning: {result.sentence()}", kept=False)
 
     def write_docs(self) -> None:
         """Write the Data Docs of all evaluations since the last call; a failed gate has written its page already."""

@@ -208,7 +208,7 @@ def _run_stage(
         console.at("working")
         result = stage.load().run(context)
         for note in result.notes:
-            console.say(note)
+            console.say(note, kept=False)
         versions = {table: current_version(workspace.table(table)) for table in stage.writes}
         written = {table: version for table, version in versions.items() if version is not None}
         for table, version in written.items():

@@ -125,6 +125,8 @@ def test_the_version_and_the_parts_are_told() -> None:
         text=True,
         check=True,
     ).stdout
-    assert told.startswith(f"learn-spark {VERSION}\n  base     deltalake ")
+    first, base, *_ = told.splitlines()
+    assert first == f"learn-spark {VERSION}"
+    assert base.split()[:2] == ["base", "deltalake"]
     assert f"pyarrow {pyarrow.__version__}" in told
     assert "not installed" not in told

@@ -15,7 +15,7 @@ from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.results import metric_rows
 from learn_spark.report.figures import OfferedLine, metric_tables, slice_plots, wilson
 from learn_spark.report.page import render
-from tests.report.planted import FIRST_DAY, plant
+from tests.report.planted import FIRST_DAY, plant, release_row
 from tests.report.workspace import Planted
 
 HELD = {"run_id": "1", "model_id": "m", "users": 100}
@@ -89,6 +89,7 @@ def test_the_first_card_compares_what_is_released_with_the_best_baseline(tmp_pat
     evaluated = metric_rows(planted.workspace)[0]
     again = {**asdict(evaluated), "model_id": planted.model_id, "method": "learn-vectors", "metric": "NDCG@10"}
     plant(planted.workspace, "evaluations", [{**again, "value": 0.055}])
+    plant(planted.workspace, "releases", [release_row(9, "r9", "released", FIRST_DAY, model_id=planted.model_id)])
     page = " ".join(re.sub("<[^>]*>", " ", render(planted.workspace)).split())
     card = page[page.index("LEARN, released vectors: NDCG@10 on test") :]
     # Markov is the best baseline; the model with its reranker is none.
