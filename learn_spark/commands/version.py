@@ -15,8 +15,9 @@ def _show(asked: bool) -> None:
     from learn_spark.core.parts import BASE, VERSION, parts
 
     print(f"learn-spark {VERSION}")
-    width = max(len(part.name) for part in parts()) + 2
-    for part in parts():
+    installed = parts()
+    width = max(len(part.name) for part in installed) + 2
+    for part in installed:
         missing = [package for package, version in part.packages.items() if version is None]
         there = ", ".join(f"{package} {version}" for package, version in part.packages.items() if version is not None)
         if not missing:
