@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from learn_spark.commands.termination import EXIT_CODE, SENTENCE, Terminated, ended_by_sigterm
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.visible import visible
 
@@ -74,7 +75,7 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
     from learn_spark.core.ticker import COMMAND
 
     try:
-        with COMMAND.running():
+        with ended_by_sigterm(), COMMAND.running():
             work()
         sys.stdout.flush()
         return 0
@@ -91,6 +92,9 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return 130
+    except Terminated:
+        print(SENTENCE, file=sys.stderr)
+        return EXIT_CODE
     except BaseException as error:
         # A panic of deltalake's Rust code is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
