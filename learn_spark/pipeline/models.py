@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -11,11 +12,14 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.table_text import Cell, Column
 from learn_spark.core.tables.runs import run_order
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.evaluation.results import metric_rows
-from learn_spark.features.ledger import ledger, release_in_force
-from learn_spark.model.trained import trained_models
+from learn_spark.evaluation.results import MetricRow, metric_rows
+from learn_spark.features.ledger import LedgerRow, ledger, release_in_force
+from learn_spark.model.trained import SavedModel, trained_models
 
-METRIC = "NDCG@10"
+METRIC, SPLIT = "NDCG@10", "test"
+
+# (model id, method) -> its newest row of METRIC on SPLIT.
+Figures = Mapping[tuple[str, str], MetricRow]
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,15 @@ class TrainedModel:
 
 def list_models(workspace: Workspace) -> list[TrainedModel]:
     """All models that train runs wrote and that still exist, newest first."""
-    released = release_in_force(ledger(workspace))
-    tests = _test_figures(workspace)
+    return describe_models(
+        trained_models(workspace, trials=True), newest_figures(workspace), release_in_force(ledger(workspace))
+    )
+
+
+def describe_models(saved: Sequence[SavedModel], figures: Figures, released: LedgerRow | None) -> list[TrainedModel]:
+    """The models ``saved``, in their order, with their figures and tags. ``released``: the release in force."""
     rows = []
-    for one in trained_models(workspace, trials=True):
+    for one in saved:
         manifest = one.manifest
         tags = {
             "released": released is not None and released.model_id == one.model_id,
@@ -56,19 +65,19 @@ def list_models(workspace: Workspace) -> list[TrainedModel]:
                 run_id=one.run.run_id,
                 trained_at=one.run.started_at,
                 validation=manifest.validation.get(METRIC),
-                test=tests.get((one.model_id, manifest.method)),
+                test=row.value if (row := figures.get((one.model_id, manifest.method))) else None,
                 tags=tuple(tag for tag, has_it in tags.items() if has_it),
             )
         )
     return rows
 
 
-def _test_figures(workspace: Workspace) -> dict[tuple[str, str], float]:
-    """(model id, method) -> NDCG@10 on the test split, of the newest evaluation."""
-    rows = metric_rows(workspace, (ds.field("split") == "test") & (ds.field("metric") == METRIC))
+def newest_figures(workspace: Workspace) -> Figures:
+    """NDCG@10 on the test split of every model and method, each of its newest evaluation."""
+    rows = metric_rows(workspace, (ds.field("split") == SPLIT) & (ds.field("metric") == METRIC))
     places = run_order(workspace)
     rows.sort(key=lambda row: (places.get(row.run_id, -1), row.run_id))
-    return {(row.model_id, row.method): row.value for row in rows}
+    return {(row.model_id, row.method): row for row in rows}
 
 
 def show_models(workspace: Workspace, console: Reporter) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from learn_spark.core.quality import gate
 from learn_spark.core.quality.results import StoredResult, stored_results
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import ledger
+from learn_spark.features.ledger import LedgerRow
 from learn_spark.report.road import Road
 
 
@@ -64,9 +64,8 @@ def table_gates(workspace: Workspace, road: Road) -> list[Gate]:
     return gates
 
 
-def release_of(workspace: Workspace, run_id: str | None) -> Release | None:
-    """The release that a publish run staged; None if there is no such run, or it staged no release."""
-    rows = ledger(workspace)
+def release_of(rows: Sequence[LedgerRow], run_id: str | None) -> Release | None:
+    """The release that a publish run staged, by the ledger ``rows``; None if there is no such run or release."""
     staged = [row for row in rows if row.run_id == run_id]
     if not staged:
         return None

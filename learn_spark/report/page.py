@@ -12,12 +12,12 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.labels import method_label
-from learn_spark.features.ledger import READABLE
+from learn_spark.features.ledger import READABLE, ledger, release_in_force
 from learn_spark.model.store import read_curve
 from learn_spark.report.ads import ads_ranker
 from learn_spark.report.examples import Examples, examples_of
 from learn_spark.report.figures import MetricTable, metric_tables, slice_plots
-from learn_spark.report.front.front import front_of, publish_run, released
+from learn_spark.report.front.front import front_of, publish_run
 from learn_spark.report.front.graph import graph_of
 from learn_spark.report.front.steps import steps_of
 from learn_spark.report.front.worth import NOTHING, Measured, first_fact, measured, released_line, sentence
@@ -52,15 +52,16 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
     """
     runs = all_runs(workspace)
     road = road_of(runs, run_id)
-    row = released(workspace) if run_id is None else None
-    published = publish_run(workspace, road, row)
+    releases = ledger(workspace)
+    row = release_in_force(releases) if run_id is None else None
+    published = publish_run(releases, road, row)
     # A release of a model that is not in this workspace, or not any more, has no figures here.
     own = row is not None and manifest_of(workspace, row.model_id) is not None
     model_id = row.model_id if row and own else road.model_id
     manifest = manifest_of(workspace, model_id)
     measure = _measured(workspace, runs, road, model_id)
     ranked = road.of("rank_ads")
-    tables, release = table_gates(workspace, road), release_of(workspace, published)
+    tables, release = table_gates(workspace, road), release_of(releases, published)
     gates = [*tables, *([release.gate] if release and release.gate else [])]
     verdicts = {gate.name: gate.verdict for gate in tables}
     trained_method = method_label(manifest.method) if manifest else ""
@@ -71,7 +72,7 @@ def render(workspace: Workspace, run_id: str | None = None) -> str:
         "name": workspace.place.name,
         "written": datetime.now(UTC),
         "road": road,
-        "front": front_of(workspace, runs, verdicts, row) if run_id is None else None,
+        "front": front_of(workspace, runs, verdicts, releases, row) if run_id is None else None,
         "worth": sentence(row, measure if own or not row else NOTHING, manifest.method if manifest else None),
         "facts": _facts(road, measure.tables, gates, release, trained_method, own=own or run_id is not None),
         "own": own,

@@ -15,6 +15,7 @@ from learn_spark.commands.main import app
 from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.snapshot import SnapshotError
 from learn_spark.encoder.embedding_space import read_embedding_space
+from learn_spark.features.ledger import ledger
 from learn_spark.model.store import load_model
 from learn_spark.report.examples import OFFERED, examples_of
 from learn_spark.report.gates import release_of, table_gates
@@ -160,14 +161,14 @@ def test_gates_have_the_newest_results_and_a_release_its_newest_status(planted: 
         "no_title": "warning",
         "repeated_keys": "passed",
     }
-    release = release_of(planted.workspace, planted.runs["publish"])
+    release = release_of(ledger(planted.workspace), planted.runs["publish"])
     assert release is not None
     assert release.gate is not None
     assert (release.status, release.gate.verdict, release.gate.rules[0].observed) == ("released", "passed", 30.0)
     # A rollback is of another run, and of the same release.
     withdrawn = release_row(3, "r1", "withdrawn", FIRST_DAY + timedelta(days=30), run_id="rollback")
     plant(planted.workspace, "releases", [withdrawn])
-    later = release_of(planted.workspace, planted.runs["publish"])
+    later = release_of(ledger(planted.workspace), planted.runs["publish"])
     assert later is not None
     assert (later.status, later.gate) == ("withdrawn", release.gate)
 

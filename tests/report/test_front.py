@@ -8,11 +8,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
+from learn_spark.core.storage.path import StoragePath
+from learn_spark.core.tables import log
 from learn_spark.core.tables.runs import Run, all_runs
-from learn_spark.features.ledger import ledger
+from learn_spark.features.ledger import ledger, release_in_force
 from learn_spark.report.figures import Cell, MetricTable
 from learn_spark.report.front.experiments import experiments_of
 from learn_spark.report.front.graph import BOX, Graph, graph_of
@@ -128,7 +133,8 @@ def test_tables_grow_from_run_to_run(planted: FrontWorld) -> None:
 
 
 def test_models_stand_side_by_side_and_only_the_same_data_is_compared(planted: FrontWorld) -> None:
-    found = models_of(planted.workspace, planted.model_id)
+    release = release_in_force(ledger(planted.workspace))
+    found = models_of(planted.workspace, release)
     assert found is not None
     # The released one is first, though the other is newer.
     assert [(one.model_id, one.validation, one.test, one.comparable) for one in found.lines] == [
@@ -157,10 +163,28 @@ def test_models_stand_side_by_side_and_only_the_same_data_is_compared(planted: F
         "tables": {"user_histories": "7"},
     }
     plant(planted.workspace, "evaluations", [other])
-    found = models_of(planted.workspace, planted.model_id)
+    found = models_of(planted.workspace, release)
     assert found is not None
     assert [(one.test, one.comparable) for one in found.lines] == [(0.06, True), (0.9, False)]
     assert [plot.key for plot in found.plots] == ["models-curves"]
+
+
+def test_the_ledger_and_the_figures_of_models_are_read_once(
+    planted: FrontWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    before = log.rows_of
+
+    def rows_of(table: DeltaTable, place: StoragePath, *more: Any) -> pa.Table:
+        reads.append(place.name)
+        return before(table, place, *more)
+
+    monkeypatch.setattr(log, "rows_of", rows_of)
+    render(planted.workspace)
+    assert reads.count("releases") == 1
+    reads.clear()
+    models_of(planted.workspace, None)
+    assert reads.count("evaluations") == 1
 
 
 def test_refused_rows_are_counted_by_reason(planted: FrontWorld) -> None:

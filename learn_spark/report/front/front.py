@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.features.ledger import LedgerRow, ledger, release_in_force
+from learn_spark.features.ledger import LedgerRow
 from learn_spark.report.front.experiments import ExperimentLine, experiments_of
 from learn_spark.report.front.growth import TableState, table_states
 from learn_spark.report.front.models import Models, models_of
@@ -27,28 +27,32 @@ class Front:
     experiments: tuple[ExperimentLine, ...]
 
 
-def released(workspace: Workspace) -> LedgerRow | None:
-    """The ledger's row of the release in force; None if there is none."""
-    return release_in_force(ledger(workspace))
+def publish_run(releases: Sequence[LedgerRow], road: Road, release: LedgerRow | None) -> str | None:
+    """The run that staged ``release``; without one, the publish run of ``road``; None if there is none.
 
-
-def publish_run(workspace: Workspace, road: Road, release: LedgerRow | None) -> str | None:
-    """The run that staged ``release``; without one, the publish run of ``road``; None if there is none."""
+    ``releases``: the ledger.
+    """
     if release is None:
         published = road.of("publish")
         return published.run_id if published else None
-    staged = [row for row in ledger(workspace) if row.release_id == release.release_id and row.status == "staged"]
+    staged = [row for row in releases if row.release_id == release.release_id and row.status == "staged"]
     return (staged[-1] if staged else release).run_id
 
 
 def front_of(
-    workspace: Workspace, runs: Sequence[Run], verdicts: Mapping[str, str], release: LedgerRow | None
+    workspace: Workspace,
+    runs: Sequence[Run],
+    verdicts: Mapping[str, str],
+    releases: Sequence[LedgerRow],
+    release: LedgerRow | None,
 ) -> Front:
-    """The parts of the front page. ``runs``: all, oldest first; ``verdicts``: of the gate of "table @ version"."""
+    """The parts of the front page. ``runs``: all, oldest first; ``verdicts``: of the gate of "table @ version";
+    ``releases``: the ledger; ``release``: the release in force.
+    """
     return Front(
-        models=models_of(workspace, None if release is None else release.model_id),
+        models=models_of(workspace, release),
         tables=tuple(table_states(workspace, runs, verdicts)),
         refusals=refusals(workspace),
-        releases=tuple(release_lines(workspace, ledger(workspace))),
+        releases=tuple(release_lines(workspace, releases)),
         experiments=tuple(experiments_of(workspace)),
     )

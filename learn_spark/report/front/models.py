@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import pyarrow.dataset as ds
 
-from learn_spark.core.tables.runs import Run, run_order
+from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.evaluation.labels import DIMENSIONS, FIRST_METRIC, WHOLE, method_label, place_of_slice
-from learn_spark.evaluation.results import VECTORS_ONLY, MetricRow, metric_rows, slice_rows
+from learn_spark.evaluation.results import VECTORS_ONLY, MetricRow, slice_rows
+from learn_spark.features.ledger import LedgerRow
 from learn_spark.model.manifest import ModelFormatError, ModelManifest
 from learn_spark.model.store import read_curve
 from learn_spark.model.trained import SavedModel, trained_models
-from learn_spark.pipeline.models import TrainedModel, list_models
+from learn_spark.pipeline.models import SPLIT, Figures, TrainedModel, describe_models, newest_figures
 from learn_spark.report.plots.dots import Group, Value, draw_dots
 from learn_spark.report.plots.render import Plot
 from learn_spark.report.plots.study import Point, draw_lines, draw_points
@@ -23,7 +24,6 @@ from learn_spark.report.plots.text import slug
 
 SHOWN, DRAWN = 12, 6
 SLICED = ("popularity", "history", "cold")
-SPLIT = "test"
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,18 @@ class Models:
     plots: tuple[Plot, ...]
 
 
-def models_of(workspace: Workspace, released: str | None) -> Models | None:
-    """All models side by side; None where there is none. ``released``: the id of the model that is released."""
+def models_of(workspace: Workspace, release: LedgerRow | None) -> Models | None:
+    """All models side by side; None where there is none. ``release``: the release in force."""
     try:
         saved = {one.model_id: one for one in trained_models(workspace, trials=True)}
-        listed = list_models(workspace)
     except ModelFormatError:
         return None
-    if not listed:
+    if not saved:
         return None
-    ordered = sorted(listed, key=lambda one: one.model_id != released)[:SHOWN]
-    figures = _newest_figures(workspace, {one.model_id: one.method for one in ordered})
+    newest = newest_figures(workspace)
+    listed = describe_models(list(saved.values()), newest, release)
+    ordered = sorted(listed, key=lambda one: release is None or one.model_id != release.model_id)[:SHOWN]
+    figures = {one.model_id: row for one in ordered if (row := _of_vectors(one, newest))}
     first = next((figures[one.model_id] for one in ordered if one.model_id in figures), None)
     lines = [_line(one, saved[one.model_id], figures.get(one.model_id), first) for one in ordered]
     drawn = [line for line in lines if line.comparable][:DRAWN]
@@ -87,18 +88,9 @@ def _measured_on(row: MetricRow) -> object:
     return row.protocol, row.users, row.catalogue, row.tables.get("user_histories")
 
 
-def _newest_figures(workspace: Workspace, methods: dict[str, str]) -> dict[str, MetricRow]:
-    """Model -> its newest figure on the test split, of its vectors alone where it has a reranker."""
-    where = (ds.field("split") == SPLIT) & (ds.field("metric") == FIRST_METRIC)
-    places = run_order(workspace)
-    found: dict[str, MetricRow] = {}
-    for row in sorted(metric_rows(workspace, where), key=lambda row: (places.get(row.run_id, -1), row.run_id)):
-        method, before = methods.get(row.model_id), found.get(row.model_id)
-        if method is None or row.method not in (method, method + VECTORS_ONLY):
-            continue
-        if before is None or before.run_id != row.run_id or row.method.endswith(VECTORS_ONLY):
-            found[row.model_id] = row
-    return found
+def _of_vectors(one: TrainedModel, figures: Figures) -> MetricRow | None:
+    """The newest figure of a model, of its vectors alone where it has a reranker."""
+    return figures.get((one.model_id, one.method + VECTORS_ONLY)) or figures.get((one.model_id, one.method))
 
 
 def _front(lines: Sequence[ModelLine]) -> list[Plot]:
