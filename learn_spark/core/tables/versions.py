@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -48,6 +49,31 @@ def commit_actions(path: str, version: int) -> list[dict[str, Any]] | None:
     except FileNotFoundError:
         return None
     return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What commits wrote into new files: rows, bytes and files. A row that a merge copied counts too."""
+
+    rows: int
+    bytes: int
+    files: int
+
+
+def written_between(path: str, before: int | None, version: int) -> Written | None:
+    """What the commits after ``before`` (None: all) up to ``version`` wrote; None where the log no longer says it."""
+    rows = size = files = 0
+    for commit in range(-1 if before is None else before, version):
+        if (actions := commit_actions(path, commit + 1)) is None:
+            return None
+        for added in (action["add"] for action in actions if "add" in action):
+            if not added.get("dataChange", True):
+                continue  # files that were only put together
+            count = json.loads(added.get("stats") or "{}").get("numRecords")
+            if count is None:
+                return None
+            rows, size, files = rows + int(count), size + int(added["size"]), files + 1
+    return Written(rows, size, files)
 
 
 def _after(path: str, version: int, before: Files) -> Files | None:

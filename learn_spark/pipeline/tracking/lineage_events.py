@@ -13,21 +13,25 @@ from learn_spark.core.stages.stage import Stage
 from learn_spark.core.storage.path import SCHEMES, StoragePath, storage_path
 from learn_spark.core.tables.contracts import all_tables, contract
 from learn_spark.core.tables.runs import Run
+from learn_spark.core.tables.versions import written_between
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.provenance import FILES
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, OutputDataset, RunEvent
-    from openlineage.client.facet_v2 import DatasetFacet
+    from openlineage.client.facet_v2 import DatasetFacet, OutputDatasetFacet
 
 PRODUCER = f"urn:learn-spark:{VERSION}"
+Versions = Mapping[str, int | None]  # table -> its newest version, None before its first
 ENDS = {"done": "COMPLETE", "failed": "FAIL", "refused": "FAIL", "running": "START", "aborted": "ABORT"}
 
 
-def event_of(stage: Stage, run: Run, workspace: Workspace, namespace: str) -> RunEvent:
+def event_of(stage: Stage, run: Run, workspace: Workspace, namespace: str, before: Versions | None = None) -> RunEvent:
     """The event of a run in its present state; ``run.status`` is one of ENDS. The job is named by the stage.
 
     Datasets are tables at Delta versions, folders of raw files, models and other folders of the workspace, at hashes.
+    ``before``: the tables that the stage writes, as they were when the run began; None: unknown, and then no output
+    says what the run wrote into it.
     """
     from openlineage.client import event_v2, facet_v2
 
@@ -53,7 +57,7 @@ def event_of(stage: Stage, run: Run, workspace: Workspace, namespace: str) -> Ru
         job=event_v2.Job(namespace, stage.name, of_job),
         eventType=event_v2.RunState[ENDS[run.status]],
         inputs=_inputs(run.inputs, workspace),
-        outputs=_outputs(run.outputs, workspace),
+        outputs=_outputs(run.outputs, workspace, before),
     )
 
 
@@ -71,13 +75,32 @@ def _inputs(versions: Mapping[str, str], workspace: Workspace) -> list[InputData
     ]
 
 
-def _outputs(versions: Mapping[str, str], workspace: Workspace) -> list[OutputDataset]:
+def _outputs(versions: Mapping[str, str], workspace: Workspace, before: Versions | None) -> list[OutputDataset]:
     from openlineage.client.event_v2 import OutputDataset
 
     return [
-        OutputDataset(*name_of(place), facets=_facets(table, version))
+        OutputDataset(
+            *name_of(place), facets=_facets(table, version), outputFacets=_statistics(place, table, version, before)
+        )
         for place, table, version in _datasets(versions, workspace)
     ]
+
+
+def _statistics(
+    place: StoragePath, table: str | None, version: str, before: Versions | None
+) -> dict[str, OutputDatasetFacet]:
+    """Rows, bytes and files that the run wrote into a table, by Delta's log; nothing where the log does not say it."""
+    from openlineage.client import facet_v2
+
+    if table is None or before is None or table not in before:
+        return {}
+    written = written_between(place, before[table], int(version))
+    if written is None:
+        return {}
+    facet = facet_v2.output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
+        written.rows, written.bytes, written.files
+    )
+    return {"outputStatistics": facet}
 
 
 def _datasets(versions: Mapping[str, str], workspace: Workspace) -> Iterable[tuple[StoragePath, str | None, str]]:

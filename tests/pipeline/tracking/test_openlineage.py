@@ -7,7 +7,8 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,23 @@ from typing import Any
 import pytest
 
 from learn_spark.core.console import Reporter
+from learn_spark.core.settings.tracking import OpenLineageSettings
+from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.runs import all_runs
+from learn_spark.core.tables.runs import Run, all_runs
+from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
 from learn_spark.pipeline.tracking.lineage_events import name_of, run_uuid
 from learn_spark.pipeline.tracking.observers import observer_of
+from learn_spark.pipeline.tracking.openlineage_observer import OpenLineageObserver
 from tests.pipeline.tracking.gate import Gate
+from tests.report.planted import plant
 from tests.shelf import Shelf, reading
 
 Event = dict[str, Any]
 KEY = "a-key-that-only-the-header-has"
+COUNTED = ("rowCount", "size", "fileCount")
 
 
 class Receiver(ThreadingHTTPServer):
@@ -73,6 +80,7 @@ def check_valid(event: Event) -> None:
         "jobType": facet_v2.job_type_job.JobTypeJobFacet,
         "documentation": facet_v2.documentation_job.DocumentationJobFacet,
         "version": facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet,
+        "outputStatistics": facet_v2.output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet,
     }
 
     def facets(given: Event) -> Event:
@@ -90,7 +98,11 @@ def check_valid(event: Event) -> None:
         return made
 
     def datasets(cls: Any, given: list[Event]) -> list[Any]:
-        return [cls(one["namespace"], one["name"], facets=facets(one["facets"])) for one in given]
+        more = [{"outputFacets": facets(one["outputFacets"])} if "outputFacets" in one else {} for one in given]
+        return [
+            cls(one["namespace"], one["name"], facets=facets(one["facets"]), **own)
+            for one, own in zip(given, more, strict=True)
+        ]
 
     read = event_v2.RunEvent(
         eventTime=event["eventTime"],
@@ -188,6 +200,48 @@ def test_the_runner_tells_of_runs_that_end_fail_or_are_stopped_and_of_no_other(
     gate.close()
     assert len(receiver.events) == 6
     assert len(file.read_text(encoding="utf-8").splitlines()) == 10
+    # So does a file for which no folder can be made.
+    (tmp_path / "taken").write_text("a file where a folder must be")
+    to = f"openlineage.file={tmp_path}/taken/logs/events.jsonl"
+    run_stages(["report"], shelf.settings(to), console=Reporter(), force=True)
+    assert all_runs(shelf.workspace)[-1].status == "done"
+    assert capsys.readouterr().out.count(f"warning: OpenLineage at {tmp_path}/taken/logs/events.jsonl failed") == 1
+
+
+def test_an_output_has_the_rows_that_the_run_wrote_into_it(tmp_path: Path) -> None:
+    workspace, stage = Workspace.open(str(tmp_path / "w")), find_stage("ingest")
+    file = tmp_path / "events.jsonl"
+    observer = OpenLineageObserver(OpenLineageSettings(file=str(file)), workspace, Reporter(quiet=True))
+    items = [{"item_id": f"i{number}", "title": "a lamp"} for number in range(5)]
+
+    def told(**outputs: str) -> dict[str, Event]:
+        """The statistics of the tables that a run which has just begun wrote."""
+        observer.finished(stage, replace(begun, status="done", outputs=outputs))
+        event = json.loads(file.read_text(encoding="utf-8").splitlines()[-1])
+        check_valid(event)
+        return {
+            one["name"].rpartition("/")[2]: {key: one["outputFacets"]["outputStatistics"][key] for key in COUNTED}
+            for one in event["outputs"]
+            if one["outputFacets"]
+        }
+
+    begun = Run("20240101T000000-a", "ingest", "running", "c", "v", {}, {}, {}, 1.0, datetime(2024, 1, 1, tzinfo=UTC))
+    observer.started(stage, begun)
+    plant(workspace, "items", items[:3])
+    (first,) = (workspace.root / "tables" / "items").glob("*.parquet")
+    assert told(items="0") == {"items": {"rowCount": 3, "size": first.stat().st_size, "fileCount": 1}}
+    observer.started(stage, begun)
+    plant(workspace, "items", items[3:])
+    plant(workspace, "item_index", [{"item_id": "i0", "item_index": 1}])
+    (second,) = set((workspace.root / "tables" / "items").glob("*.parquet")) - {first}
+    wrote = told(items="1", item_index="0")
+    assert wrote["items"] == {"rowCount": 2, "size": second.stat().st_size, "fileCount": 1}
+    assert wrote["item_index"]["rowCount"] == 1
+    # A table that the run left as it was, and one whose log no longer has the run's commit.
+    observer.started(stage, begun)
+    assert told(items="1")["items"] == {"rowCount": 0, "size": 0, "fileCount": 0}
+    observer.started(stage, begun)
+    assert told(items="2") == {}
 
 
 @pytest.mark.parametrize(
