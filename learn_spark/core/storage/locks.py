@@ -1,4 +1,6 @@
-"""Locks between the processes of one machine. A lock's file stays; the lock of a killed process is free again."""
+"""Locks between the processes of one machine. A lock's file stays; the lock of a killed process is free again, once
+its helpers, such as the Java process of its Spark session, have ended too.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,21 @@ class LockedError(LearnSparkError):
         self.holder = holder
 
 
+# (process, its start) of the helpers of this process, and the files of the locks that it holds.
+_helpers: list[tuple[int, str]] = []
+_holding: set[Path] = set()
+
+
+def helped_by(process: int) -> None:
+    """Let nobody take the locks of this process while ``process`` lives, which changes what they protect, should this
+    process be killed. Where the machine does not tell when a process started, nothing is recorded.
+    """
+    if started := _started(process):
+        _helpers.append((process, started))
+        for file in list(_holding):
+            _record(file, helpers=_helpers)
+
+
 class Held:
     """Locks that are held; ``at`` records for others what their holder does now."""
 
@@ -38,14 +55,13 @@ class Held:
     def at(self, what: str) -> None:
         """Record ``what`` the holder works on, such as ``stage train``. A file that cannot be written is left."""
         for file in self._files:
-            with suppress(OSError, ValueError):
-                entry = json.loads(file.read_text(encoding="utf-8"))
-                file.write_text(json.dumps({**entry, "at": what}), encoding="utf-8")
+            _record(file, at=what)
 
 
 @contextmanager
 def lock_or_refuse(path: Path, resource: str, job: str, *, remove: bool = False) -> Iterator[Held]:
-    """Take the lock ``path`` at once, in the name of ``job``; LockedError about ``resource`` if it is taken.
+    """Take the lock ``path`` at once, in the name of ``job``; LockedError about ``resource`` if it is taken, or if its
+    holder was killed and a helper of it still works.
 
     ``remove``: delete the lock's file in the end, where a name is used once. FileLock never takes a deleted file's lock
     for the lock of that name.
@@ -56,10 +72,19 @@ def lock_or_refuse(path: Path, resource: str, job: str, *, remove: bool = False)
         lock.acquire(timeout=0)
     except Timeout:
         raise LockedError(resource, _holder(path)) from None
+    file = _holder_file(path)
     try:
+        if survivor := _survivor(file):
+            remove = False
+            raise LockedError(resource, survivor)
         holder = {"job": job, "process": os.getpid(), "host": socket.gethostname(), "since": _now()}
-        _holder_file(path).write_text(json.dumps(holder), encoding="utf-8")
-        yield Held([_holder_file(path)])
+        file.write_text(json.dumps({**holder, "helpers": _helpers}), encoding="utf-8")
+        _holding.add(file)
+        try:
+            yield Held([file])
+        finally:
+            _holding.discard(file)
+            _record(file, helpers=[])
     finally:
         if remove:
             path.unlink(missing_ok=True)
@@ -111,6 +136,34 @@ def _holder(path: Path) -> str:
         return f"{holder['job']} (process {holder['process']} on {holder['host']}, since {holder['since']}{now})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _record(file: Path, **more: object) -> None:
+    """Write ``more`` into a holder's file. A file that cannot be written is left."""
+    with suppress(OSError, ValueError):
+        entry = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**entry, **more}), encoding="utf-8")
+
+
+def _survivor(file: Path) -> str | None:
+    """The helper that outlived the killed holder which wrote ``file``; None where there is none."""
+    try:
+        entry = json.loads(file.read_text(encoding="utf-8"))
+        if entry["host"] != socket.gethostname() or entry["process"] == os.getpid():
+            return None
+        alive = [process for process, started in entry.get("helpers", ()) if _started(process) == started]
+        return f"process {alive[0]}, which {entry['job']} left behind when it was killed" if alive else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _started(process: int) -> str | None:
+    """When a process started, as Linux writes it; None where it has ended, or the machine does not say."""
+    try:
+        status, _, fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")
+        return None if fields.startswith(("Z", "X")) or not status else fields.split()[19]
+    except (OSError, IndexError):
+        return None
 
 
 def _now() -> str:

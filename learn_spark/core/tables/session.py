@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from learn_spark.core.causes import first_line
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.storage.files import umask
+from learn_spark.core.storage.locks import helped_by
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.reach import jars_for, reach, settings_for
 
@@ -124,6 +125,10 @@ def start_session(
     except Exception as error:
         where = f"; the log of the JVM is {log_file}" if log_file else ""
         raise SessionError(f"Spark did not start: {first_line(error)}{where}") from error
+    # A killed driver's Java process may commit for seconds. In spark-submit it is this process's parent.
+    java_process = getattr(SparkContext._gateway, "proc", None)
+    if java_process is not None or in_spark_submit:
+        helped_by(os.getppid() if java_process is None else java_process.pid)
     reach(session, addresses)
     return session
 

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,63 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         with lock_or_refuse(path, "items", "mine", remove=True):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+HELPED = """
+import subprocess, sys
+from pathlib import Path
+from learn_spark.core.storage.locks import helped_by, lock_or_refuse
+path, when = Path(sys.argv[1]), sys.argv[2]
+helper = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+if when == "before":
+    helped_by(helper.pid)
+with lock_or_refuse(path, "items", "a run of ingest"):
+    if when == "after":
+        helped_by(helper.pid)
+    print(helper.pid, flush=True)
+    sys.stdin.readline()
+print("released", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_lock_is_free_when_the_java_process_of_a_killed_run_has_ended_too(
+    tmp_path: Path, when: str, killed: bool
+) -> None:
+    path = tmp_path / "items.lock"
+    command = [sys.executable, "-c", HELPED, str(path), when]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        helper = int(process.stdout.readline())
+        # It lives for as long as its pipe has a writer: this test, then.
+        pipe = os.open(f"/proc/{helper}/fd/0", os.O_WRONLY)
+        try:
+            if killed:
+                process.kill()
+                process.wait()
+                for remove in (False, True):
+                    with (
+                        pytest.raises(LockedError, match=f"process {helper}, which a run of ingest left behind"),
+                        lock_or_refuse(path, "items", "mine", remove=remove),
+                    ):
+                        pass
+            else:
+                process.stdin.write("\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == "released\n"
+                with lock_or_refuse(path, "items", "mine"):
+                    pass
+        finally:
+            os.close(pipe)
+            process.kill()
+        for _ in range(600):
+            with suppress(LockedError), lock_or_refuse(path, "items", "mine"):
+                return
+            time.sleep(0.1)
+        raise AssertionError("the helper has ended, and the lock is not free")
 
 
 def test_users_share_and_whoever_needs_all_waits_for_none(tmp_path: Path) -> None:
