@@ -29,7 +29,7 @@ the tables of [Results](results.md) on MovieLens-100K |
 `beauty-last-day`, `beauty-cold`, `beauty-cold-plus`, `beauty-cold-sasrec` | Amazon Beauty 2014 under three protocols |
 | `books-meta`, `books-hllm` | Amazon Books 2014 as two papers split it ([Protocols](protocols.md)) |
 | `online-retail`, `complete-journey` | purchases of a shop, and of households (simulated) |
-| `ads`, `complete-journey-ads` | the [ads ranker](ranking.md) on each |
+| `ads`, `online-retail-ads`, `beauty-ads`, `complete-journey-ads` | the [ads ranker](ranking.md) on each |
 | `cluster` | GPUs on a [cluster](cluster.md) |
 
 **Precedence.** `extends` names a base file or a list of base files (`extends: learn.yaml`). A base file is a file in

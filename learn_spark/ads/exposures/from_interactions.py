@@ -38,18 +38,20 @@ def make_exposures(
         return ExposuresResult(read, written, outside=outside, not_sampled=read - outside - written)
     small = context.snapshot("interactions").is_small
     converted = inside.where(F.coalesce(high, F.lit(True)))
-    rows, drawn = with_candidates(events, converted, settings, scratch, small=small)
-    kept, shown = rows.where("converted").count(), rows.where("not converted").count()
-    written = write_exposures(context, _rows(rows))
+    drawn = with_candidates(events, converted, settings, scratch, small=small)
+    kept, shown = drawn.rows.where("converted").count(), drawn.rows.where("not converted").count()
+    written, dropped = write_exposures(context, _rows(drawn.rows)), drawn.candidates - shown
     return ExposuresResult(
-        read + drawn,
+        read + drawn.candidates,
         written,
-        duplicates=drawn - shown,
+        duplicates=dropped,
         outside=outside,
         not_sampled=read - outside - kept,
+        of_written={"converted": kept, "bought_later": drawn.later},
         notes=(
-            f"{kept:,} converted events; {drawn:,} candidates were drawn, {drawn - shown:,} of them twice in a request "
-            "or converted in it",
+            f"{kept:,} converted events; {drawn.candidates:,} candidates were drawn, {drawn.similar:,} by co-visits, "
+            f"the others by popularity; {dropped:,} of them twice in a request or converted in it",
+            f"of {shown:,} unconverted exposures {drawn.later:,} are of an item that the user has an event of later",
         ),
     )
 

@@ -25,7 +25,7 @@ class ExposuresResult:
     ``outside`` are rows before ``since`` or from ``until`` on; ``not_sampled`` unconverted ones that were not drawn;
     ``erased`` those of erased users.
     ``nulled`` are fields of written or outside rows that became null, ``files_skipped`` files that could not be read.
-    ``measures`` are inputs of the table's quality gate.
+    ``of_written`` counts written rows of some kind. ``measures`` are inputs of the table's quality gate.
     """
 
     read: int
@@ -37,6 +37,7 @@ class ExposuresResult:
     erased: int = 0
     nulled: int = 0
     files_skipped: int = 0
+    of_written: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict)
 

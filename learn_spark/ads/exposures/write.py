@@ -51,7 +51,7 @@ def run(context: StageContext) -> StageResult:
         rows_in=result.read,
         rows_out=result.written,
         refused=result.refused,
-        counts={**others, "fields_nulled": result.nulled, "files_skipped": result.files_skipped},
+        counts={**others, "fields_nulled": result.nulled, "files_skipped": result.files_skipped, **result.of_written},
         measures=result.measures,
         notes=(
             f"{result.written:,} of {result.read:,} rows{f' ({others_text})' if others_text else ''}",

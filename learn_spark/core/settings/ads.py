@@ -52,6 +52,10 @@ class InteractionExposuresSettings(PeriodSettings):
     """Items drawn for each converted event, as if shown beside it, by their popularity at that time; 0: every event is
     an exposure, and no other. With candidates, an event without a value is a conversion too.
     """
+    similar: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Chance of a candidate to be drawn from what users of the converted item had before that time, next to it; an item
+    without such events gets one by popularity.
+    """
     event_types: list[str] | None = None
     """Types of the events that are exposures, and that candidates are drawn from; null: all."""
     pool: Count = 10_000

@@ -1,4 +1,4 @@
-"""Converted events among candidates: drawn from events strictly before them, by popularity, once a request."""
+"""Converted events among candidates: drawn from earlier events, by popularity or co-visits, once a request."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def log() -> list[dict[str, Any]]:
     return rows
 
 
-def made(folder: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Any]:
+def made(folder: Path, rows: list[dict[str, Any]], similar: float = 0.0) -> tuple[list[dict[str, Any]], Any]:
     origin = {"from": "interactions", "since": (START + 200 * HOUR).isoformat(), "candidates": 5, "pool": 100}
-    settings = exposure_settings(folder, {**origin, "event_types": ["purchase"]})
+    settings = exposure_settings(folder, {**origin, "event_types": ["purchase"], "similar": similar})
     workspace = Workspace.open(settings.workspace)
     plant(workspace, "items", [{"item_id": item} for item in sorted({row["item_id"] for row in rows})])
     plant(workspace, "interactions", rows)
@@ -97,17 +97,58 @@ def test_candidates_are_items_of_the_pool_before_each_converted_event(
     assert counts["outside"] == 200
     assert counts["not_sampled"] == len(log()) - 200 - len(kept)
     assert counts["duplicates"] == 5 * len(kept) - (len(rows) - len(kept))
+    # Items that the user bought after the request are candidates like others, and are counted.
+    later = sum(
+        any(each["user_id"] == row["user_id"] and each["item_id"] == row["item_id"] for each in ordered[place:])
+        for row in rows
+        if not row["converted"]
+        for place in [sum(each["event_time"] <= row["event_time"] for each in ordered)]
+    )
+    assert later > 10
+    assert counts["bought_later"] == later
 
 
-def test_the_future_changes_no_request(exposures: tuple[list[dict[str, Any]], Any], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def similar(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return made(tmp_path_factory.mktemp("similar"), log(), similar=0.7)[0]
+
+
+def test_similar_candidates_are_next_to_the_converted_item_in_a_history(similar: list[dict[str, Any]]) -> None:
+    bought = [each for each in log() if each["event_type"] == "purchase"]
+    ordered = sorted(bought, key=lambda each: (each["event_time"], each["event_id"]))
+    histories: dict[str, list[dict[str, Any]]] = {}
+    for each in ordered:
+        histories.setdefault(each["user_id"], []).append(each)
+    near = {"popular": 0, "co-visited": 0}
+    by_event = {each["event_id"]: each for each in ordered}
+    for row in (row for row in similar if not row["converted"]):
+        pool = [each for each in ordered if each["event_time"] < row["event_time"]][-100:]
+        assert row["item_id"] in {each["item_id"] for each in pool}
+        beside = by_event[row["event_id"].split("/")[0]]["item_id"]
+        names = {each["event_id"] for each in pool}
+        found = any(
+            one["item_id"] == beside and other["item_id"] == row["item_id"] and abs(at - place) <= 10
+            for history in histories.values()
+            for at, one in enumerate(history)
+            if one["event_id"] in names
+            for place, other in enumerate(history)
+            if place != at and other["event_id"] in names
+        )
+        near["co-visited" if found else "popular"] += 1
+    # Of an item with few events there are few neighbours: popular candidates are mostly none of them.
+    assert near["co-visited"] > 2 * near["popular"] > 0
+
+
+def test_the_future_changes_no_request(similar: list[dict[str, Any]], tmp_path: Path) -> None:
     """Later events, and some at the instants of requests, leave the candidates of earlier requests as they are."""
     future = [event(f"f{n}", "someone", "hot", 280 + n / 10) for n in range(100)]
-    after, _ = made(tmp_path, [*log(), *future])
+    future += [event(f"g{n}", f"u{n % 9}", "hot", 280 + n / 10) for n in range(100)]  # beside all users' events
+    after, *_ = made(tmp_path, [*log(), *future], similar=0.7)
     until = START + 280 * HOUR
 
     def before(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
         kept = [row for row in rows if row["event_time"] <= until and row["user_id"] != "someone"]
         return sorted((row["event_id"], row["item_id"], row["converted"]) for row in kept)
 
-    assert before(after) == before(exposures[0])
+    assert before(after) == before(similar)
     assert any(row["item_id"] == "hot" and not row["converted"] for row in after)
