@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside .venv: an S3 server, an HDFS, a broker of Kafka and MLflow in .venv-servers,
+# Installs what the tests need beside .venv: an S3 server, an HDFS, a broker of Kafka, MLflow and Feast in .venv-servers,
 # Spark's connectors of S3 and Kafka, and Python's client of HDFS.
 # Does nothing where all is there.
 set -euo pipefail
