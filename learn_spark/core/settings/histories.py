@@ -109,8 +109,9 @@ class FeedSettings(Section):
     """How training reads histories: Petastorm over one Delta snapshot."""
 
     batch_size: Annotated[int, Field(ge=2)] = 256
-    """Users per step. With in-batch negatives, each user's targets are the negatives of the others."""
+    """Users per step; with objective.prefixes, prefixes per step. With in-batch negatives, each user's targets are the
+    negatives of the others."""
     shuffle_rows: Count = 65536
-    """Rows in the shuffle buffer. More rows mix better and take more memory."""
+    """Rows in the shuffle buffer, of users or prefixes as batch_size. More rows mix better and take more memory."""
     bucket_batches: Count = 1
     """Batches that are sorted by length together. More batches mean less padding and less random batches."""

@@ -66,11 +66,8 @@ class ObjectiveSettings(Section):
     prefixes: bool = False
     """next_item: whether each prefix of a history is a sample of its own, whose last event alone predicts (the data of
     BSARec and WEARec). Dropout is then drawn anew for each predicted item, and positions count as when items are
-    ranked. A batch has feed.batch_size users, and a sample for each of their events but the first: a training takes
-    about as many times as long as histories have events."""
-    prefix_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """prefixes: share of a history's prefixes that one pass has, drawn anew in each. With 1/6, six times the batch_size
-    and six passes_per_epoch, a batch has as many samples as before, of six times as many users."""
+    ranked. feed.batch_size and feed.shuffle_rows then count samples, and a batch has those of many users. An epoch has
+    a sample for each event but a history's first, and takes about as many times as long as histories have events."""
     crop_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """next_item: share of the sequences that training replaces by a random contiguous part."""
     recency: RecencySettings | None = None
@@ -95,8 +92,6 @@ class ObjectiveSettings(Section):
         for name in ("crop_share", "prefixes"):
             if getattr(self, name) and self.predicts != "next_item":
                 raise ValueError(f"{name} is for next_item, not for {self.predicts}")
-        if self.prefix_share < 1.0 and not self.prefixes:
-            raise ValueError("prefix_share is for prefixes true")
         return self
 
 

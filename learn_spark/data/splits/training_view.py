@@ -106,4 +106,5 @@ class TrainingView:
         if self.selection != "validation":
             columns = list(dict.fromkeys([*columns, *columns_of(self.selection)]))
             options["transform"] = partial(shifted, selection=self.selection)
+            options["transform_columns"] = columns_of(self.selection)
         return open_stream(self._snapshot, columns, until=until, length_column=until, **options)

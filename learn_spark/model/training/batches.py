@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learn_spark.core.ragged import owners_of
 from learn_spark.core.settings.training import ObjectiveSettings
 from learn_spark.data.splits.training_view import Until
+from learn_spark.model.feed.prefixes import Prefixes
 from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.objectives.negatives import uniform_negatives
 from learn_spark.model.objectives.sampling import RecencyWeights, sample_positions, split_sequences
@@ -103,6 +103,13 @@ class BatchMaker:
         optional = {"event_time": self.times, "weight": self.weights}
         return ["item_index", "train_end", self.until, *(name for name, needed in optional.items() if needed)]
 
+    @property
+    def prefixes(self) -> Prefixes | None:
+        """What turns rows of histories into the rows of ``make``; None: it makes batches of histories."""
+        if not self.objective.prefixes:
+            return None
+        return Prefixes(until=self.until, history=self.objective.history)
+
     def make(self, rows: Rows, *, turn: int, step: int) -> NextItemBatch | AllActionBatch:
         """The batch of ``rows``; users with fewer than two usable events are left out."""
         generator = np.random.default_rng([self.seed, turn, self.rank, step, 1])
@@ -113,22 +120,10 @@ class BatchMaker:
         # A row without an event after its split is no training sample (the held-out users of protocol time_split).
         usable = np.flatnonzero((lengths > 1) & ((rows["train_end"] == 0) | (rows["train_end"] < lengths)))
         start, visible = self._crops(lengths[usable], generator)
-        if self.objective.prefixes:
-            offsets = np.concatenate([[0], np.cumsum(visible - 1)])
-            owner = owners_of(offsets)
-            end = 1 + np.arange(len(owner)) - offsets[owner]
-            if self.objective.prefix_share < 1.0 and len(owner):
-                chance = generator.random(len(owner))
-                # At least one, since the mean of no loss is no number.
-                kept = np.flatnonzero(chance < max(self.objective.prefix_share, chance.min() + 1e-12))
-                owner, end = owner[kept], end[kept]
-            inputs = np.minimum(end, self.objective.history)
-            usable, start = usable[owner], start[owner] + end - inputs
-        else:
-            inputs = np.minimum(visible - 1, self.objective.history)
-            # Of a history longer than the window, each turn takes another part.
-            start += generator.integers(0, visible - inputs)  # [B]
-        offsets = np.arange(int(inputs.max(initial=0)))
+        inputs = np.minimum(visible - 1, self.objective.history)
+        # Of a history longer than the window, each turn takes another part.
+        start += generator.integers(0, visible - inputs)  # [B]
+        offsets = np.arange(int(inputs.max(initial=1)))
         inside = offsets < inputs[:, None]  # [B, L]
         valid = offsets == inputs[:, None] - 1 if self.objective.prefixes else inside
         columns = np.where(inside, start[:, None] + offsets, 0)

@@ -155,6 +155,7 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
             rank=group.rank,
             world=group.size,
             bucket_batches=settings.feed.bucket_batches,
+            prefixes=maker.prefixes,
         ),
         maker=maker,
         feed=settings.feed,

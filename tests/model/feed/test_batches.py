@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from operator import mul
 from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learn_spark.model.feed.batches import form_batches
+from learn_spark.model.feed.batches import even_bound, form_batches
 from learn_spark.model.feed.order import generator_for
 from learn_spark.model.feed.shuffle import Rows
 from learn_spark.model.feed.stream import HistoryStream
@@ -57,7 +58,7 @@ def test_batches_are_those_of_the_slow_way_from_any_start(
     start = data.draw(st.integers(0, steps))
     batches = form_batches(
         blocks(lengths, sizes),
-        batch_size=batch_size,
+        bound=partial(mul, batch_size),
         steps=steps,
         start=start,
         bucket_batches=buckets,
@@ -71,6 +72,34 @@ def test_batches_are_those_of_the_slow_way_from_any_start(
     else:
         # A pool of one batch needs no sorting, so its rows may stand in another order.
         assert [sorted(batch) for batch in got] == [sorted(batch) for batch in expected[start:]]
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 4), st.data())
+def test_rows_are_spread_evenly_over_a_fixed_number_of_batches(
+    rows: int, steps: int, buckets: int, data: st.DataObject
+) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 5), min_size=rows, max_size=rows))
+    start = data.draw(st.integers(0, steps))
+
+    def batches(first: int) -> list[list[int]]:
+        formed = form_batches(
+            blocks(lengths, [7]),
+            bound=partial(even_bound, rows, steps),
+            steps=steps,
+            start=first,
+            bucket_batches=buckets,
+            length_column="length",
+            pool_generator=POOLS,
+        )
+        return [batch["row"].tolist() for batch in formed]
+
+    whole = batches(0)
+    sizes = [len(batch) for batch in whole]
+    assert len(whole) == steps
+    assert max(sizes) - min(sizes) <= 1
+    assert sorted(row for batch in whole for row in batch) == list(range(rows))
+    assert batches(start) == whole[start:]
 
 
 def padding(feed: HistoryStream, batch_size: int) -> float:

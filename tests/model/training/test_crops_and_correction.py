@@ -24,7 +24,9 @@ def batch(step: int, **objective: Any) -> NextItemBatch:
     settings = ObjectiveSettings(**{"predicts": "next_item", "negatives": "full", "history": 6, **objective})
     items = np.where(np.arange(9) < LENGTHS[:, None], 10 * np.arange(5)[:, None] + np.arange(1, 10), 0)
     rows = {"item_index": items, "train_length": LENGTHS, "train_end": np.zeros(5, np.int64)}
-    made = BatchMaker(settings, n_items=99, seed=1).make(rows, turn=0, step=step)
+    maker = BatchMaker(settings, n_items=99, seed=1)
+    (samples,) = [rows] if maker.prefixes is None else maker.prefixes.samples(rows)
+    made = maker.make(samples, turn=0, step=step)
     assert isinstance(made, NextItemBatch)
     return made
 
@@ -66,23 +68,6 @@ def test_each_prefix_is_a_sample_that_predicts_the_event_after_it() -> None:
     ]
     assert made.valid.sum(1).tolist() == [1] * len(ends)
     assert made.valid.nonzero()[:, 1].tolist() == [len(inputs) - 1 for inputs, _ in samples]
-
-
-def test_a_share_of_the_prefixes_is_drawn_anew_in_each_pass() -> None:
-    whole = set(map(tuple, batch(0, prefixes=True).items.tolist()))
-    assert len(whole) == 13
-    drawn: list[tuple[int, ...]] = []
-    for step in range(300):
-        made = batch(step, prefixes=True, prefix_share=0.25)
-        rows = [tuple(row + [0] * (6 - len(row))) for row in made.items.tolist()]
-        assert rows
-        assert len(set(rows)) == len(rows) == len(made.following) == len(made.valid)
-        drawn += rows
-    assert set(drawn) == whole
-    shares = np.array([drawn.count(row) for row in whole]) / 300
-    assert shares == pytest.approx(np.full(13, 0.25), abs=0.1)
-    # However small the share, a batch has a sample.
-    assert [len(batch(step, prefixes=True, prefix_share=1e-9).following) for step in range(20)] == [1] * 20
 
 
 def test_prefixes_of_whole_histories_have_the_loss_of_sequences() -> None:
@@ -180,7 +165,6 @@ def test_many_mixed_negatives_have_nearly_the_gradient_of_the_full_softmax(stren
         ({"in_batch_negatives": 9}, "in_batch_negatives is for negatives mixed"),
         ({"crop_share": 0.2}, "crop_share is for next_item"),
         ({"prefixes": True}, "prefixes is for next_item"),
-        ({"prefix_share": 0.5}, "prefix_share is for prefixes"),
     ],
 )
 def test_settings_without_effect_are_an_error(given: dict[str, Any], message: str) -> None:
