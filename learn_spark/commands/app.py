@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from learn_spark.commands.termination import EXIT_CODE, SENTENCE, Terminated, ended_by_sigterm
+from learn_spark.commands.termination import ended_by_sigterm, stopped
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.visible import visible
 
@@ -80,6 +80,9 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
         sys.stdout.flush()
         return 0
     except LearnSparkError as error:
+        if (end := stopped(error)) is not None:
+            print(end[0], file=sys.stderr)
+            return end[1]
         if verbose:
             traceback.print_exc()
         hint = ", or give --wait" if waits and isinstance(error, LockedError) else ""
@@ -89,13 +92,10 @@ def _guarded(work: Callable[[], None], verbose: bool, opened: list[Opened], *, w
         # The reader of a pipe, such as head, has read enough. What is left to print, at the exit too, goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
-        return 130
-    except Terminated:
-        print(SENTENCE, file=sys.stderr)
-        return EXIT_CODE
     except BaseException as error:
+        if (end := stopped(error)) is not None:
+            print(end[0], file=sys.stderr)
+            return end[1]
         # A panic of deltalake's Rust code is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise

@@ -16,8 +16,26 @@ SENTENCE = "stopped by SIGTERM; run the same command again to continue"
 SECONDS_TO_END = 8.0  # systemd, Docker and Kubernetes wait longer, Docker 10 s, before they kill
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived. No Exception, so that nothing takes it for a failure of what was being done."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. As at Ctrl-C, py4j drops the connection whose answer was not read, and nothing takes it for a
+    failure of what was being done.
+    """
+
+
+def stopped(error: BaseException) -> tuple[str, int] | None:
+    """(last line, exit code) of a command that SIGTERM or Ctrl-C stopped, also where ``error`` came of the cleaning up;
+    None where an error has another cause.
+    """
+    chain: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in chain:
+        chain.append(one)
+        one = one.__cause__ or one.__context__
+    if any(isinstance(one, Terminated) for one in chain):
+        return SENTENCE, EXIT_CODE
+    if any(isinstance(one, KeyboardInterrupt) for one in chain):
+        return "stopped; run the same command again to continue", 128 + signal.SIGINT
+    return None
 
 
 @contextmanager

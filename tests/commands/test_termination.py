@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from learn_spark.commands.termination import SENTENCE
+from learn_spark.commands.app import without_workspace
+from learn_spark.commands.termination import SENTENCE, Terminated
+from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import load_settings
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.tables.workspace import Workspace
@@ -77,3 +80,38 @@ def test_a_command_gives_its_locks_back(tmp_path: Path) -> None:
         assert rest.splitlines()[-1] == SENTENCE
     with writing(workspace, names, "the third"):
         pass
+
+
+class Breaks(Exception):
+    """What a connection to Java raises that the signal broke."""
+
+
+@pytest.mark.parametrize(("signal_", "code"), [(Terminated, 143), (KeyboardInterrupt, 130)])
+@pytest.mark.parametrize("cleaning", [Breaks, LearnSparkError])
+def test_an_error_of_the_cleaning_up_does_not_hide_the_signal(
+    signal_: type[BaseException], code: int, cleaning: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        try:
+            raise signal_
+        finally:
+            raise cleaning("the Java process has ended")
+
+    with pytest.raises(typer.Exit) as ended:
+        without_workspace(False, work)
+    assert ended.value.exit_code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stopped")
+
+
+def test_an_error_after_a_handled_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        try:
+            raise Breaks("first")
+        except Breaks:
+            raise LearnSparkError("second") from None
+
+    with pytest.raises(typer.Exit) as ended:
+        without_workspace(False, work)
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err == "error: second\n"

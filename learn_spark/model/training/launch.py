@@ -20,6 +20,7 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings import Settings
 from learn_spark.core.storage.folders import download, upload
+from learn_spark.core.storage.locks import helped_by
 from learn_spark.core.storage.path import storage_path
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.loop import Trained, TrainingError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 VALIDATION_TIMEOUT = timedelta(hours=2)  # a process waits for the slowest one to rank its part
+SECONDS_TO_STOP = 3.0
 
 
 def train_in_process(task: TrainingTask, console: Reporter) -> Trained:
@@ -44,21 +46,42 @@ def train_in_processes(task: TrainingTask, processes: int) -> Trained:
 
     Raises TrainingError, or LearnSparkError for other faults, with the last line of the failed process's error.
     """
-    import torch.multiprocessing as multiprocessing
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     try:
-        multiprocessing.start_processes(
-            _run_spawned, args=(json.dumps(asdict(task)), processes, port), nprocs=processes, start_method="spawn"
-        )
+        run_in_processes(_run_spawned, (json.dumps(asdict(task)), processes, port), processes)
     except (ProcessRaisedException, ProcessExitedException) as error:
         last_line = next((line for line in reversed(str(error).splitlines()) if line.strip()), str(error)).strip()
         error_type = TrainingError if "TrainingError" in last_line else LearnSparkError
         raise error_type(f"train: one of {processes} processes failed: {last_line}") from error
     return _trained_from_checkpoint(task)
+
+
+def run_in_processes(function: Callable[..., None], arguments: tuple[object, ...], count: int) -> None:
+    """Run ``function(rank, *arguments)`` in ``count`` new processes of this machine, until all have ended.
+
+    Where this process is stopped meanwhile, so are they: Python would wait for them at its exit, while others take the
+    locks. Where it is killed, nobody gets its locks before they have ended. Raises ProcessRaisedException or
+    ProcessExitedException of torch.multiprocessing.
+    """
+    import torch.multiprocessing as multiprocessing
+
+    context = multiprocessing.start_processes(function, args=arguments, nprocs=count, join=False, start_method="spawn")
+    for process in context.processes:
+        helped_by(process.pid)
+    try:
+        while not context.join():
+            pass
+    except BaseException:
+        for process in context.processes:
+            process.terminate()
+        for process in context.processes:
+            process.join(SECONDS_TO_STOP)
+            process.kill()
+        raise
 
 
 def train_on_spark(
