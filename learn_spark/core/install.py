@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -44,18 +45,32 @@ class Jar:
         return f"{self.artifact}-{self.version}.jar"
 
 
-# These two are enough. Their 33 transitive dependencies would add a second Hadoop and Parquet to Spark's.
-JARS = (
-    Jar(
-        "io.delta",
-        "delta-spark_4.0_2.13",
-        "4.4.0",
-        "49e899667168b9412f83cbe894ce264107d7b896d6c5e12edca4e216845c1104",
-    ),
-    Jar("io.delta", "delta-storage", "4.4.0", "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc"),
-)
+# Delta's own JAR for each Spark, and one that both need. These are enough: their 33 transitive dependencies would add a
+# second Hadoop and Parquet to Spark's.
+DELTA = "4.4.0"
+DELTA_OF = {
+    "4.0": "49e899667168b9412f83cbe894ce264107d7b896d6c5e12edca4e216845c1104",
+    "4.1": "75a9400986853c061f5109f012547de2545a5759e5e752e5ef633dabe16a4f10",
+}
+STORAGE = Jar("io.delta", "delta-storage", DELTA, "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc")
 
 Fetch = Callable[[Jar, Path], None]
+
+
+def spark_version() -> str:
+    """Major and minor version of the installed pyspark, such as 4.0. Raises InstallError if there is none."""
+    text = (pyspark_folder() / "version.py").read_text(encoding="utf-8")
+    found = re.search(r"""__version__[^"']*["'](\d+\.\d+)""", text)
+    return found[1] if found else "unknown"
+
+
+def delta_jars(spark: str) -> tuple[Jar, Jar]:
+    """The JARs that a version of Spark, such as 4.0, needs. Raises InstallError for a version without any."""
+    if spark not in DELTA_OF:
+        raise InstallError(
+            f"pyspark {spark} is installed, but learn-spark runs on Spark {' and '.join(DELTA_OF)}: install one of them"
+        )
+    return Jar("io.delta", f"delta-spark_{spark}_2.13", DELTA, DELTA_OF[spark]), STORAGE
 
 
 def jar_folder() -> Path:
@@ -64,8 +79,8 @@ def jar_folder() -> Path:
 
 
 def jar_paths(folder: Path | None = None) -> list[Path]:
-    """Paths of the installed JARs. Raises InstallError if one is missing."""
-    paths = [(folder or jar_folder()) / jar.file_name for jar in JARS]
+    """Paths of the installed JARs of this pyspark. Raises InstallError if one is missing."""
+    paths = [(folder or jar_folder()) / jar.file_name for jar in delta_jars(spark_version())]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise InstallError(f"{', '.join(missing)} is not in {paths[0].parent}: run `make setup` or `learn-spark setup`")
@@ -113,13 +128,13 @@ def fetch_with_ivy(jars: Sequence[Jar], folder: Path, java: str = "java") -> Non
 
 
 def install_jars(folder: Path, fetch: Fetch) -> list[str]:
-    """Install every JAR in ``folder``; returns the names of the fetched ones.
+    """Install the JARs of this pyspark in ``folder``; returns the names of the fetched ones.
 
     A file with a wrong checksum is removed and fetched again. Raises InstallError if a fetched file has a wrong one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fetched = []
-    for jar in JARS:
+    for jar in delta_jars(spark_version()):
         path = folder / jar.file_name
         if path.is_file() and sha256(path) == jar.sha256:
             continue

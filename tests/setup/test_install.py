@@ -12,16 +12,19 @@ import pytest
 
 from learn_spark.core.install import (
     HEADER,
-    JARS,
     InstallError,
     Jar,
+    delta_jars,
     install_jars,
     jar_folder,
     jar_paths,
     launcher_file,
     spark_files,
+    spark_version,
     write_spark_files,
 )
+
+JARS = delta_jars(spark_version())
 
 
 def _copy(jar: Jar, folder: Path) -> None:
@@ -77,6 +80,15 @@ def test_a_damaged_jar_is_gone_even_when_it_cannot_be_fetched(tmp_path: Path) ->
 def test_missing_jars_say_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match=r"make setup.*learn-spark setup"):
         jar_paths(tmp_path)
+
+
+def test_each_spark_has_its_own_delta(tmp_path: Path) -> None:
+    names = {spark: [jar.file_name for jar in delta_jars(spark)] for spark in ("4.0", "4.1")}
+    assert names == {
+        spark: [f"delta-spark_{spark}_2.13-4.4.0.jar", "delta-storage-4.4.0.jar"] for spark in ("4.0", "4.1")
+    }
+    with pytest.raises(InstallError, match=r"pyspark 3\.5 is installed.*Spark 4\.0 and 4\.1"):
+        delta_jars("3.5")
 
 
 def test_spark_files_name_the_jars_and_this_python(tmp_path: Path) -> None:

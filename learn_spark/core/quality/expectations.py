@@ -36,6 +36,10 @@ def validate(
         # COMPLETE and SUMMARY also compute lists of unexpected values, which one row of numbers does not need.
         result = batch.validate(suite, result_format="BASIC")
         result.meta["run_id"] = RunIdentifier(run_name=run_name)
+        for one in result.results:
+            # The page's renderer reads a number's repr, which numpy 2 writes as np.float64(0.0).
+            if isinstance(observed := one.result.get("observed_value"), float):
+                one.result["observed_value"] = float(observed)
     return result
 
 
