@@ -5,10 +5,10 @@ VENV := .venv
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup quickstart test servers check unit lint format docs site picture lock clean distclean
+.PHONY: help setup quickstart test servers spark-versions check unit lint format docs site picture lock clean distclean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Create .venv with everything, locked by hashes; fetch the two Delta JARs (again: does nothing)
 	@scripts/setup.sh
@@ -21,6 +21,9 @@ test: setup servers lint ## Set up, check style and types, run all tests, two fi
 
 servers: setup
 	@scripts/test_servers.sh
+
+spark-versions: setup ## Run the data stages on Spark 4.1 too, in .venv-spark41, and compare their tables with those of .venv
+	@scripts/spark_versions.sh
 
 check: ## Style, imports, types, and the unit tests, which start neither Spark nor a model; both at the same time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
@@ -65,4 +68,4 @@ clean: ## Remove build artefacts and caches; keep .venv and var/
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environment too; keep var/ (tables, models, reports)
-	@rm -rf $(VENV) .venv-servers .setup.log .setup.lock
+	@rm -rf $(VENV) .venv-servers .venv-spark41 examples/feast/.venv-feast .setup.log .setup.lock
