@@ -84,6 +84,19 @@ def test_prefixes_of_whole_histories_have_the_loss_of_sequences() -> None:
     assert total.item() == pytest.approx(other_total.item(), rel=1e-5)
 
 
+def test_a_process_without_a_prefix_adds_nothing_to_the_loss() -> None:
+    settings = ObjectiveSettings(predicts="next_item", negatives="full", history=6, prefixes=True)
+    maker = BatchMaker(settings, n_items=99, seed=1)
+    rows = {"item_index": np.ones((0, 7), np.int32), "train_length": LENGTHS[:0], "train_end": LENGTHS[:0]}
+    made = maker.make(rows, turn=0, step=0)
+    torch.manual_seed(5)
+    tower = SASRec(n_items=99, max_length=6, width=8, layers=1, heads=2, ffn=8, dropout=0.0)
+    total, count = ObjectiveLoss(settings, log_q=None, group=ProcessGroup())(tower, made)
+    assert (total.item(), int(count)) == (0.0, 0)
+    total.backward()
+    assert all(p.grad is None or not p.grad.any() for p in tower.parameters())
+
+
 def test_a_share_of_the_sequences_is_cropped_and_without_it_none() -> None:
     assert all(batch(step).valid[:2].sum() == 1 + 4 for step in range(50))
     uncropped = [int(batch(step, crop_share=0.5).valid[1].sum()) == 4 for step in range(400)]

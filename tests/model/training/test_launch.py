@@ -101,6 +101,19 @@ def test_two_processes_here_and_on_spark(spark: SparkSession, histories: Snapsho
     assert [point["samples"] for point in single.curve] == [45, 45]
 
 
+def test_two_processes_train_on_every_prefix_once(histories: Snapshot, tmp_path: Path) -> None:
+    overrides = ("objective.prefixes=true", "objective.negatives=full", "feed.bucket_batches=4", "feed.batch_size=3")
+    trained = train_in_processes(task(histories, tmp_path / "two", *overrides), 2)
+    # 45 users of six training events; each of the 2 x 38 batches has samples.
+    assert [point["samples"] for point in trained.curve] == [45 * 5, 45 * 5]
+    progress = Checkpoints(tmp_path / "two" / "checkpoints").progress()
+    assert progress is not None
+    assert progress.step == 2 * 38
+    alone = train_in_process(task(histories, tmp_path / "one", *overrides), Reporter(quiet=True))
+    assert [point["samples"] for point in alone.curve] == [45 * 5, 45 * 5]
+    assert trained.curve[1]["loss"] < trained.curve[0]["loss"]
+
+
 def test_a_failed_process_is_an_error(histories: Snapshot, tmp_path: Path) -> None:
     broken = task(histories, tmp_path / "broken")
     with pytest.raises(LearnSparkError, match=r"one of 2 processes failed: .*there is no Delta table"):
