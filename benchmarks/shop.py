@@ -36,7 +36,16 @@ def write_products(path: Path, first: int, count: int, changed: datetime, seed: 
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_orders(path: Path, first: int, count: int, start: datetime, hours: int, products: int, seed: int) -> None:
+def write_orders(
+    path: Path,
+    first: int,
+    count: int,
+    start: datetime,
+    hours: int,
+    products: int,
+    seed: int,
+    customers: int = CUSTOMERS,
+) -> None:
     """A file of order lines numbered from ``first``: ``count`` of them in ``hours`` hours from ``start``.
 
     A customer buys mostly of one department.
@@ -45,7 +54,7 @@ def write_orders(path: Path, first: int, count: int, start: datetime, hours: int
     moments = sorted(chance.uniform(0, hours) for _ in range(count))
     lines = ["order_id,customer,sku,quantity,ordered_at,updated_at"]
     for number, moment in enumerate(moments, first):
-        customer = chance.randrange(CUSTOMERS)
+        customer = chance.randrange(customers)
         sku = chance.randrange(products)
         if chance.random() < 0.7:
             sku = min(products - 1, sku // wide * wide + customer % wide)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 VOCABULARY = 49_152
 CONFIGS = {
     "qwen2": Qwen2Config(vocab_size=VOCABULARY, num_key_value_heads=2, **SMALL),
