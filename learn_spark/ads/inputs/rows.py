@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from learn_spark.ads.inputs.cohorts import with_cohorts, with_events
 from learn_spark.ads.inputs.counts import COUNTS, EVENTS
 from learn_spark.ads.inputs.numbering import write_in_order, write_numbered
+from learn_spark.ads.inputs.recent import recent_items
 from learn_spark.ads.inputs.shown import Shown
 from learn_spark.ads.inputs.vectors import MASKED, VectorFiles, check_releases, moments_of, with_release, with_vectors
 from learn_spark.ads.inputs.vocabulary import Vocabulary, with_rows
@@ -20,6 +21,7 @@ from learn_spark.features.ledger import LedgerRow
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+RECENT, SHOWN_LIST = "recent", "list"
 NUMBERS = ("time", "label", "weight", "user_row", "item_row", *COUNTS)  # of every part, beside row_0, row_1, ...
 OF_TEST = ("event_id", "user_id", "item_id", "release", "user", "item", "request", "item_cohort", "user_cohort")
 
@@ -30,8 +32,8 @@ class RowFiles:
 
     They have the columns NUMBERS and row_0, row_1, ... (``fields`` of them); test rows also have OF_TEST, where
     ``user``, ``item`` and ``request`` number the ``test_users``, ``test_items`` and ``test_requests`` from 0 on
-    (request -1: none). ``releases`` are those that rows name
-    by place.
+    (request -1: none). ``releases`` are those that rows name by place. ``more`` columns are RECENT, the numbers of the
+    vectors of the user's last events (null: none), and SHOWN_LIST, a hash of request_id (null: none).
     """
 
     parts: Mapping[str, StoragePath]
@@ -41,11 +43,12 @@ class RowFiles:
     test_users: int
     test_items: int
     test_requests: int
+    more: Sequence[str] = ()
 
     @property
     def columns(self) -> list[str]:
         """The columns of every part."""
-        return [*NUMBERS, *(f"row_{number}" for number in range(self.fields))]
+        return [*NUMBERS, *(f"row_{number}" for number in range(self.fields)), *self.more]
 
     @property
     def model_ids(self) -> list[str]:
@@ -75,10 +78,20 @@ def write_rows(
 
     frame = with_rows(shown, vocabularies, vocabulary_file).drop("position")
     frame, releases = with_release(frame, workspace, settings.clock, folder / "coded")
-    vectors = VectorFiles([], 0)
+    vectors, more = VectorFiles([], 0), []
     if with_features:
         check_releases(releases, shown.first, shown.last, settings.clock)
-        frame, vectors = with_vectors(frame, workspace, releases, folder / "vectors", small=small)
+        recent = None
+        if "nearest" in settings.inputs:
+            recent = recent_items(frame, interactions, settings.nearest_events, settings.outcome_lag_hours)
+            path = folder / "recent"
+            recent.write.mode("overwrite").parquet(path.spark)  # it is read twice
+            recent = frame.sparkSession.read.schema(recent.schema).parquet(path.spark)
+            more.append(RECENT)
+        frame, vectors = with_vectors(frame, workspace, releases, folder / "vectors", recent, small=small)
+        if "list" in settings.inputs:
+            frame = frame.withColumn(SHOWN_LIST, F.when(F.col("request_id").isNotNull(), F.xxhash64("request_id")))
+            more.append(SHOWN_LIST)
     else:
         frame = frame.withColumns({name: F.lit(MASKED).cast("long") for name in ("user_row", "item_row")})
     first = frame.where(parts["test"]).agg(F.min("time")).collect()[0][0]
@@ -86,7 +99,7 @@ def write_rows(
     # Rankers read the events that a release counts, as they read its vectors: none without a release.
     read = {name: F.when(F.col("release") < 0, 0).otherwise(F.col(name)).alias(name) for name in EVENTS}
     written, counts = {}, {"user": 0, "item": 0, "request": 0}
-    columns = [*NUMBERS, *(f"row_{number}" for number in range(len(vocabularies)))]
+    columns = [*NUMBERS, *(f"row_{number}" for number in range(len(vocabularies))), *more]
     for name, condition in parts.items():
         rows, kept = frame.where(condition), [*columns, "event_id"]
         if name == "test":
@@ -100,4 +113,5 @@ def write_rows(
         written[name] = folder / name
         rows = rows.select(*(read.get(column, column) for column in kept))
         write_in_order(rows, ["time", "event_id"], written[name], small=small)
-    return RowFiles(written, len(vocabularies), vectors, releases, counts["user"], counts["item"], counts["request"])
+    numbers = (counts["user"], counts["item"], counts["request"])
+    return RowFiles(written, len(vocabularies), vectors, releases, *numbers, more)

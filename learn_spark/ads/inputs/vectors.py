@@ -77,11 +77,19 @@ def check_releases(releases: Sequence[LedgerRow], first: int, last: int, clock: 
 
 
 def with_vectors(
-    frame: DataFrame, workspace: Workspace, releases: Sequence[LedgerRow], folder: StoragePath, *, small: bool
+    frame: DataFrame,
+    workspace: Workspace,
+    releases: Sequence[LedgerRow],
+    folder: StoragePath,
+    recent: DataFrame | None = None,
+    *,
+    small: bool,
 ) -> tuple[DataFrame, VectorFiles]:
     """``frame`` with ``user_row`` and ``item_row``, numbers in the vectors that Spark writes below ``folder``.
 
-    Only entities that exposures of a release name are written, once an entity and release. MASKED: no vector.
+    Only entities that exposures of a release name are written, once an entity and release. MASKED: no vector. With
+    ``recent`` (``recent_items``) also the column ``recent``: the numbers of its items that have a vector, the oldest
+    event first; null for none.
     """
     from pyspark.sql import functions as F
 
@@ -90,7 +98,11 @@ def with_vectors(
         require_files(workspace, table, releases)
         versions = [row.version(table) for row in releases]
         version = F.col(f"p._{table}")
-        asked = frame.where("release >= 0").select(key, "release", f"_{table}").distinct().alias("p")
+        versions_of = frame.where("release >= 0").select("release", f"_{table}").distinct()
+        named = frame.where("release >= 0").select(key, "release")
+        if recent is not None and key == "item_id":
+            named = named.unionByName(recent.select(key, "release"))
+        asked = named.distinct().join(F.broadcast(versions_of), "release").alias("p")
         valid = rows_with_validity(spark, workspace.table(table), key, min(versions), max(versions), "embedding")
         same = (F.col(f"p.{key}") == F.col(f"v.{key}")) & (version >= F.col("v._from")) & (version < F.col("v._to"))
         vectors = asked.join(valid.alias("v"), same).select("p.release", f"p.{key}", "v.embedding")
@@ -98,6 +110,11 @@ def with_vectors(
         numbered, count = write_numbered(vectors, ["release", key], path, first=rows, small=small)
         numbers = numbered.select("release", key, F.col("number").alias(f"{NAMES[table]}_row"))
         frame = frame.join(numbers, ["release", key], "left").fillna(MASKED, [f"{NAMES[table]}_row"])
+        if recent is not None and key == "item_id":
+            of = ["user_id", "time", "release"]
+            placed = recent.join(numbers, ["release", key]).select(*of, F.struct("place", "item_row").alias("_row"))
+            lists = placed.groupBy(*of).agg(F.sort_array(F.collect_list("_row"))["item_row"].alias("recent"))
+            frame = frame.join(lists, of, "left")
         rows += count
         paths.append(path)
     return frame, VectorFiles(paths, rows - 1)

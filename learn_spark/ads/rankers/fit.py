@@ -51,6 +51,7 @@ def shape_of(variant: str, sizes: list[int], dims: int, settings: RankingSetting
         counts=settings.counts,
         gate=settings.id_gate,
         group_dropout=settings.group_dropout,
+        inputs=tuple(settings.inputs),
     )
 
 

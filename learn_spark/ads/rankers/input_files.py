@@ -11,13 +11,15 @@ import pyarrow as pa
 
 from learn_spark.ads.inputs.counts import COUNTS
 from learn_spark.ads.inputs.numbering import batches
-from learn_spark.ads.inputs.rows import RowFiles
+from learn_spark.ads.inputs.rows import RECENT, SHOWN_LIST, RowFiles
 from learn_spark.ads.inputs.vectors import VectorFiles
 from learn_spark.ads.rankers.inputs import Inputs, cyclic_time
+from learn_spark.ads.rankers.similarity import NEAREST, SIMILARITIES, nearest_of, place_of, score_of
 from learn_spark.core.ragged import fixed_lists
 
 READ_ROWS = 65_536
 VECTOR_ROWS = 16_384
+NO_LIST = 0
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,12 @@ class InputFile:
             records["label"].copy(),
             records["weight"].copy(),
             records["counts"].copy(),
+            records["similarities"].copy(),
         )
 
 
 def input_file(part: str, files: RowFiles, vectors: np.ndarray, path: Path) -> InputFile:
-    """The rows of one part that Spark wrote, copied to a file at ``path``."""
+    """The rows of one part that Spark wrote, copied to a file at ``path``, with their similarities."""
     count = 0
     with path.open("wb") as file:
         for batch in batches(files.parts[part], files.columns, READ_ROWS):
@@ -60,23 +63,43 @@ def input_file(part: str, files: RowFiles, vectors: np.ndarray, path: Path) -> I
             for name in ("time", "label", "weight"):
                 records[name] = batch[name]
             records["counts"] = counts_of(batch)
+            records["similarities"] = np.nan
+            if RECENT in files.more:
+                records["similarities"][:, : len(NEAREST)] = nearest_of(records["item"], batch[RECENT], vectors)
             file.write(records.tobytes())
             count += len(records)
+    if SHOWN_LIST in files.more:
+        _add_places(path, part, files, vectors)
     return InputFile(path, count, files.fields, vectors)
 
 
-def inputs_of(batch: pa.RecordBatch, fields: int, vectors: np.ndarray) -> Inputs:
-    """The inputs of rows that Spark wrote."""
-    return Inputs(
-        field_rows(batch, fields),
-        cyclic_time(np.asarray(batch["time"])),
-        np.asarray(batch["user_row"]),
-        np.asarray(batch["item_row"]),
-        vectors,
-        np.asarray(batch["label"]).astype(np.float32),
-        np.asarray(batch["weight"]).astype(np.float32),
-        counts_of(batch),
-    )
+def _add_places(path: Path, part: str, files: RowFiles, vectors: np.ndarray) -> None:
+    """Add the places in the lists shown to the records at ``path``: those of one instant are ranked together."""
+    dtype, done = _record(files.fields), 0
+    left = (np.zeros(0, np.int64), np.zeros(0, np.int64))  # time and list of the rows from ``done`` on
+    with path.open("r+b") as file:
+
+        def close(count: int) -> None:
+            nonlocal done, left
+            if not count:
+                return
+            time, shown = left
+            file.seek(done * dtype.itemsize)
+            records = np.frombuffer(file.read(count * dtype.itemsize), dtype).copy()
+            score = score_of(records["user"], records["item"], vectors)
+            score[shown[:count] == NO_LIST] = np.nan
+            _, instant = np.unique(time[:count], return_inverse=True)
+            _, of = np.unique(np.stack([instant, shown[:count]], axis=1), axis=0, return_inverse=True)
+            records["similarities"][:, len(NEAREST) :] = place_of(score, of.reshape(-1))
+            file.seek(done * dtype.itemsize)
+            file.write(records.tobytes())
+            done, left = done + count, (time[count:], shown[count:])
+
+        for batch in batches(files.parts[part], ["time", SHOWN_LIST], READ_ROWS):
+            shown = np.asarray(batch[SHOWN_LIST].fill_null(NO_LIST))
+            left = (np.concatenate([left[0], np.asarray(batch["time"])]), np.concatenate([left[1], shown]))
+            close(int(np.searchsorted(left[0], left[0][-1])))  # the last instant may go on
+        close(len(left[0]))
 
 
 def counts_of(batch: pa.RecordBatch) -> np.ndarray:
@@ -119,5 +142,6 @@ def _record(fields: int) -> np.dtype[np.void]:
             ("weight", np.float32),
             ("rows", np.int32, (fields,)),
             ("counts", np.float32, (len(COUNTS),)),
+            ("similarities", np.float32, (len(SIMILARITIES),)),
         ]
     )

@@ -23,7 +23,8 @@ SCALED_BYTES = 1 << 25  # of vectors in memory at once
 class Inputs:
     """``rows`` [n, F] int32: the embedding row of each field; ``cyclic_time`` [n, 4] float32: hour and weekday, each as
     a point on a circle; ``user``, ``item`` [n]: rows of ``vectors`` [1 + R, D], MASKED for none; ``label``,
-    ``weight`` [n] float32; ``counts`` [n, 6] float32: COUNTS (inputs/counts.py).
+    ``weight`` [n] float32; ``counts`` [n, 6] float32: COUNTS (inputs/counts.py); ``similarities`` [n, 4] float32:
+    SIMILARITIES (similarity.py), NaN where not known or not asked for.
     """
 
     rows: np.ndarray
@@ -34,6 +35,7 @@ class Inputs:
     label: np.ndarray
     weight: np.ndarray
     counts: np.ndarray
+    similarities: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,6 +51,7 @@ class Inputs:
             self.label[at],
             self.weight[at],
             self.counts[at],
+            self.similarities[at],
         )
 
     def read(self, start: int, stop: int) -> Inputs:
@@ -124,9 +127,9 @@ def joined(parts: list[Inputs]) -> Inputs:
         return parts[0]
     columns = ("rows", "cyclic_time", "user", "item")
     rows, cyclic, user, item = (np.concatenate([getattr(part, name) for part in parts]) for name in columns)
-    names = ("label", "weight", "counts")
-    label, weight, counts = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    return Inputs(rows, cyclic, user, item, parts[0].vectors, label, weight, counts)
+    names = ("label", "weight", "counts", "similarities")
+    others = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+    return Inputs(rows, cyclic, user, item, parts[0].vectors, *others)
 
 
 def used_vectors(source: InputSource) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from learn_spark.ads.rankers.count_features import COUNT_DIMS, COUNTS_OF_ONE, CountScaler
 from learn_spark.ads.rankers.inputs import CYCLIC_TIME_DIMS, Inputs, InputSource, used_vectors, vector_blocks, windows
+from learn_spark.ads.rankers.scalers import ScoreScaler, SimilarityScaler, VectorScaler
+from learn_spark.ads.rankers.similarity import NEAREST, SIMILARITIES
 from learn_spark.ads.rankers.statistics import TrainingStatistics
 
 INITIAL_STD = 0.01
-SCORED_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Shape:
     """Everything that a network is built from.
 
     ``sizes`` [F] rows of the fields' embedding tables; ``dims`` D of a released vector, for ``variant`` learn and
-    learn-adaptor. ``counts``: whether it reads running counts. ``gate``: training exposures of an id whose embedding
-    counts half; 0: all count in full. ``group_dropout``: chance of each group of inputs to be 0 in training.
+    learn-adaptor, which read ``inputs`` (ranking.inputs). ``counts``: whether it reads running counts. ``gate``:
+    training exposures of an id whose embedding counts half; 0: all count in full. ``group_dropout``: chance of each
+    group of inputs to be 0 in training.
     """
 
     variant: str
@@ -39,6 +41,7 @@ class Shape:
     counts: bool = True
     gate: float = 0.0
     group_dropout: float = 0.0
+    inputs: tuple[str, ...] = ("vectors", "score")
 
     @staticmethod
     def of_dict(shape: dict[str, object]) -> Shape:
@@ -52,13 +55,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Batch:
-    """``rows`` [B, F], ``cyclic_time`` [B, 4], ``counts`` [B, 6], ``user`` and ``item`` [B, D], ``has_vector`` [B, 2]:
-    see ``Inputs``.
+    """``rows`` [B, F], ``cyclic_time`` [B, 4], ``counts`` [B, 6], ``similarities`` [B, 4], ``user`` and ``item``
+    [B, D], ``has_vector`` [B, 2]: see ``Inputs``.
     """
 
     rows: Tensor
     cyclic_time: Tensor
     counts: Tensor
+    similarities: Tensor
     user: Tensor
     item: Tensor
     has_vector: Tensor
@@ -66,7 +70,7 @@ class Batch:
     @staticmethod
     def of(inputs: Inputs, at: slice | np.ndarray) -> Batch:
         """The exposures ``at``, with their released vectors gathered."""
-        narrow = (inputs.rows[at], inputs.cyclic_time[at], inputs.counts[at])
+        narrow = (inputs.rows[at], inputs.cyclic_time[at], inputs.counts[at], inputs.similarities[at])
         return Batch(*map(torch.from_numpy, (*narrow, *inputs.wide(at))))
 
 
@@ -116,73 +120,6 @@ class GatedEmbedding(nn.Module):
         return embedded * self.factors[rows.long(), None]
 
 
-class VectorScaler(nn.Module):
-    """Centres released vectors and scales them by one number to variance one, by the training exposures' vectors.
-
-    A masked vector stays zero.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, dims: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dims))
-        self.register_buffer("scale", torch.ones(()))
-
-    def fit(self, vectors: np.ndarray) -> None:
-        """Set mean and scale from ``vectors`` [R, D]; they stay 0 and 1 if there are none."""
-        self.fit_blocks(lambda: iter([vectors] if len(vectors) else []))
-
-    def fit_blocks(self, blocks: Callable[[], Iterator[np.ndarray]]) -> None:
-        """``fit`` to vectors that are read twice, a block at a time."""
-        count, total = 0, np.zeros(0)
-        for block in blocks():
-            sums = np.add.reduce(block, axis=0, dtype=np.float64)
-            count, total = count + len(block), sums if not count else total + sums
-        if not count:
-            return
-        mean = total / count
-        squares = sum(float(np.sum((block - mean) ** 2)) for block in blocks())
-        self.mean.copy_(torch.from_numpy(mean))
-        self.scale.fill_(float(np.sqrt(squares / (count * len(mean)))) or 1.0)
-
-    def forward(self, vectors: Tensor, has_vector: Tensor) -> Tensor:
-        """Scaled ``vectors`` [B, D], zero where ``has_vector`` [B] is 0."""
-        return (vectors - self.mean) / self.scale * has_vector[:, None]
-
-
-class ScoreScaler(nn.Module):
-    """The product of user and item vector, centred and scaled by the training exposures that have both; else 0."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
-
-    def fit(self, source: InputSource) -> None:
-        """Set mean and scale; they stay 0 and 1 if no exposure has both vectors."""
-        count, total, squares = 0, 0.0, 0.0
-        for window in windows(source):
-            for start in range(0, len(window), SCORED_ROWS):
-                user, item, has_vector = window.wide(slice(start, start + SCORED_ROWS))
-                scores = np.einsum("nd,nd->n", user, item)[has_vector.all(axis=1)].astype(np.float64)
-                count, total = count + len(scores), total + float(scores.sum())
-                squares += float(scores @ scores)
-        if count:
-            mean = total / count
-            self.mean.fill_(mean)
-            self.scale.fill_(float(np.sqrt(max(squares / count - mean * mean, 0.0))) or 1.0)
-
-    def forward(self, x: Batch) -> Tensor:
-        """[B, 1]. Of unit vectors it is their cosine, by which the tower ranks."""
-        score = (x.user * x.item).sum(dim=1, keepdim=True)
-        return (score - self.mean) / self.scale * x.has_vector.prod(dim=1, keepdim=True)
-
-
 class GroupDropout(nn.Module):
     """In training, each group of inputs of each exposure is 0 with chance ``p``: no input is relied on alone.
 
@@ -219,9 +156,9 @@ class Adaptor(nn.Module):
 
 
 class Network(nn.Module):
-    """Logits of conversion. base: embeddings of the fields, the time and running counts; learn: also both released
-    vectors and their product, the score; learn-adaptor: the adapted vectors too. Whether a vector exists is always an
-    input.
+    """Logits of conversion. base: embeddings of the fields, the time and running counts; learn: also the
+    shape's ``inputs``: both released vectors, their product (the score), similarities; learn-adaptor: the adapted
+    vectors too. Whether a vector exists is always an input.
 
     mlp: an MLP over all of it. dcn_v2: cross layers beside the MLP, both into one linear layer (its parallel form).
     """
@@ -237,7 +174,10 @@ class Network(nn.Module):
             width += COUNT_DIMS
         if shape.variant != "base":
             self.user, self.item, self.score = VectorScaler(shape.dims), VectorScaler(shape.dims), ScoreScaler()
-            width += 2 * shape.dims + 3
+            width += 2 * shape.dims * ("vectors" in shape.inputs) + 2 + ("score" in shape.inputs)
+            ends = {"nearest": (0, len(NEAREST)), "list": (len(NEAREST), len(SIMILARITIES))}
+            self.similarities = nn.ModuleList(SimilarityScaler(*ends[each]) for each in ends if each in shape.inputs)
+            width += sum(scaler.width for scaler in self.similarities)  # type: ignore[misc]
         self.adaptor: Adaptor | None = None
         if shape.variant == "learn-adaptor":
             self.adaptor = Adaptor(shape.dims, shape.adaptor_dim)
@@ -258,6 +198,8 @@ class Network(nn.Module):
             for standard, used in zip((self.user, self.item), used_vectors(source), strict=True):
                 standard.fit_blocks(partial(vector_blocks, source.vectors, used))
             self.score.fit(source)
+            for scaler in self.similarities:
+                scaler.fit(source)  # type: ignore[operator]
 
     def forward(self, x: Batch) -> tuple[Tensor, Tensor | None]:
         """(logits [B], the adaptor's logits [B]; None without an adaptor)."""
@@ -268,8 +210,13 @@ class Network(nn.Module):
         auxiliary = None
         if self.shape.variant != "base":
             user, item = self.user(x.user, x.has_vector[:, 0]), self.item(x.item, x.has_vector[:, 1])
-            groups += [torch.cat([user, x.has_vector[:, :1]], dim=1), torch.cat([item, x.has_vector[:, 1:]], dim=1)]
-            groups.append(self.score(x))
+            if "vectors" in self.shape.inputs:
+                groups += [torch.cat([user, x.has_vector[:, :1]], dim=1), torch.cat([item, x.has_vector[:, 1:]], dim=1)]
+            else:
+                groups += x.has_vector.split(1, dim=1)
+            if "score" in self.shape.inputs:
+                groups.append(self.score(x.user, x.item, x.has_vector))
+            groups += [scaler(x.similarities) for scaler in self.similarities]
             if self.adaptor is not None:
                 adapted, auxiliary = self.adaptor(user, item)
                 groups.append(adapted)

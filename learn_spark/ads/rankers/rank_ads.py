@@ -44,6 +44,7 @@ from learn_spark.core.tables.log import check_columns
 from learn_spark.core.times import as_micros, from_micros
 
 TREES = "trees"
+FEATURE_SETTINGS = ("inputs", "nearest_events", "outcome_lag_hours")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def _train(context: StageContext, folder: Path) -> ScoringTask:
     # check_releases refuses releases of more than one tower.
     model_id = files.model_ids[0] if with_features else None
     buckets = settings.buckets if settings.ids == "hashed" else None
-    rankings = Rankings(rankers, vocabularies, settings.context, buckets, split, model_id, lag_hours)
+    features = {name: getattr(settings, name) for name in FEATURE_SETTINGS}
+    rankings = Rankings(rankers, vocabularies, settings.context, buckets, split, model_id, lag_hours, features)
     digest = save_rankings(context.workspace, context.run_id, rankings, context.settings)
     counts = {**sizes, "not_ranked": shown.others}
     note = (
@@ -148,7 +150,7 @@ def _load(context: StageContext, folder: Path) -> ScoringTask:
         context.read("interactions"),
         context.workspace,
         context.staging,
-        settings,
+        settings.model_copy(update=dict(rankings.features)),
         with_features=with_features,
         small=small,
     )

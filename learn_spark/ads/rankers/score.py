@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from learn_spark.ads.inputs.numbering import batches
-from learn_spark.ads.inputs.rows import OF_TEST, RowFiles
+from learn_spark.ads.inputs.rows import NUMBERS, OF_TEST, RowFiles
 from learn_spark.ads.inputs.vectors import MASKED
 from learn_spark.ads.rankers.evaluation import ArrayScores, MetricValue, ScoreSource, evaluate_rankers
-from learn_spark.ads.rankers.input_files import inputs_of
+from learn_spark.ads.rankers.input_files import input_file
 from learn_spark.ads.rankers.score_files import OUTCOME, ScoreFiles
 from learn_spark.ads.rankers.store import Ranker
 from learn_spark.ads.rankers.streamed import StreamedScores
@@ -61,8 +61,10 @@ def _score_tables(
 ) -> Iterator[pa.Table]:
     """The rows of ``ad_scores``, SCORED_ROWS at most at once."""
     ids = [ranker.ranker_id for ranker in rankers]
-    for batch in batches(files.parts["test"], [*files.columns, *OF_TEST], SCORED_ROWS):
-        inputs, shared = inputs_of(batch, files.fields, vectors), _shared_columns(batch, files.releases)
+    test, start = input_file("test", files, vectors, scored.folder / "test"), 0
+    for batch in batches(files.parts["test"], [*NUMBERS, *OF_TEST], SCORED_ROWS):
+        inputs, shared = test.read(start, start + batch.num_rows), _shared_columns(batch, files.releases)
+        start += batch.num_rows
         outcomes = np.empty(batch.num_rows, OUTCOME)
         for name in OUTCOME.names or ():
             outcomes[name] = batch[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.weights import module_with, tensors_of
 
-FORMAT = 3
+FORMAT = 4
 FOLDER, MANIFEST, VOCABULARIES = "rankings", "manifest.json", "vocabularies.parquet"
 WEIGHTS, TREES, FREQUENCIES = "model.safetensors", "model.txt", "frequencies.safetensors"
 WITH_FEATURES = frozenset({"learn", "learn-adaptor", "gbdt-learn"})
@@ -99,7 +99,7 @@ class Ranker:
         identity["calibration"] = asdict(self.calibration)
         if self.trees is not None:
             made = self.trees.inputs
-            identity["trees"] = {"rate": made.rate, "without": list(made.without), "features": made.with_features}
+            identity["trees"] = {"rate": made.rate, "without": list(made.without), "features": list(made.features)}
         return json.dumps({**identity, "training": dict(self.training)}, indent=1, sort_keys=True)
 
     def write(self, folder: Path) -> None:
@@ -124,7 +124,7 @@ class Ranker:
             if manifest["shape"] is None:
                 frequencies = {int(n): seen for n, seen in load_arrays((folder / FREQUENCIES).read_bytes()).items()}
                 made = manifest["trees"]
-                inputs = TreeInputs(made["features"], made["rate"], frequencies, tuple(made["without"]))
+                inputs = TreeInputs(tuple(made["features"]), made["rate"], frequencies, tuple(made["without"]))
                 trees = Trees((folder / TREES).read_text(), inputs)
             else:
                 shape = Shape.of_dict(manifest["shape"])
@@ -157,7 +157,8 @@ class Rankings:
 
     ``vocabularies`` by field, in order; the ``context`` keys among the fields; ``buckets`` of hashed ids (None: looked
     up); the ``split`` by time; ``model_id`` of the tower whose vectors they read (None: they read none);
-    ``lag_hours`` of their running counts (None: they read none).
+    ``lag_hours`` of their running counts (None: they read none); ``features``: ``ranking.inputs`` and the other
+    settings of how they are made.
     """
 
     rankers: Sequence[Ranker]
@@ -167,6 +168,7 @@ class Rankings:
     split: Split
     model_id: str | None
     lag_hours: float | None
+    features: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, settings: Settings) -> str:
@@ -186,6 +188,7 @@ def save_rankings(workspace: Workspace, run_id: str, rankings: Rankings, setting
             "test_from": rankings.split.test_from,
             "model_id": rankings.model_id,
             "lag_hours": rankings.lag_hours,
+            "features": dict(rankings.features),
             "rankers": {ranker.name: ranker.ranker_id for ranker in rankings.rankers},
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
@@ -218,7 +221,7 @@ def load_rankings(workspace: Workspace, run_id: str, variants: Sequence[str], se
     vocabularies = read_vocabularies(folder / VOCABULARIES, manifest["fields"], manifest["buckets"])
     split = Split(manifest["validation_from"], manifest["test_from"])
     rankers = [Ranker.read(folder / name) for name in names]
-    shared = (manifest[name] for name in ("model_id", "lag_hours"))
+    shared = (manifest[name] for name in ("model_id", "lag_hours", "features"))
     return Rankings(rankers, vocabularies, manifest["context"], manifest["buckets"], split, *shared)
 
 

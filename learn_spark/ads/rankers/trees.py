@@ -13,6 +13,7 @@ import torch
 from learn_spark.ads.inputs.vocabulary import FIRST
 from learn_spark.ads.rankers.count_features import count_features
 from learn_spark.ads.rankers.inputs import Inputs, InputSource, sampled
+from learn_spark.ads.rankers.similarity import NEAREST
 from learn_spark.ads.rankers.statistics import statistics_of
 from learn_spark.core.console import Bar
 from learn_spark.core.settings.ads import RankingSettings
@@ -31,14 +32,14 @@ class Trees:
 
 @dataclass(frozen=True)
 class TreeInputs:
-    """Which numbers of an exposure trees read.
+    """Which numbers of an exposure trees read. ``features`` are those of ranking.inputs, none for gbdt.
 
     ``rate``: of the training exposures, for running counts; None: they read no counts. ``frequencies`` by field, for
     fields of too many values to be categories: the number of training exposures of each embedding row, read in place
     of the row. A field in ``without`` is not read, because its running counts are.
     """
 
-    with_features: bool
+    features: tuple[str, ...]
     rate: float | None
     frequencies: Mapping[int, np.ndarray]
     without: tuple[int, ...]
@@ -52,7 +53,8 @@ class TreeInputs:
         without = tuple(n for n in wide if settings.counts and n < IDS)
         frequencies = {n: each for n, each in wide.items() if n not in without}
         rate = statistics.rate if settings.counts else None
-        return TreeInputs(variant == "gbdt-learn", rate, frequencies, without)
+        features = tuple(settings.inputs) if variant == "gbdt-learn" else ()
+        return TreeInputs(features, rate, frequencies, without)
 
     def categories(self, fields: int) -> list[int]:
         """The columns that are categories, of exposures of so many fields."""
@@ -72,11 +74,18 @@ class TreeInputs:
         parts.append(inputs.cyclic_time[rows])
         if self.rate is not None:
             parts.append(count_features(torch.from_numpy(inputs.counts[rows]), self.rate).numpy())
-        if self.with_features:
+        if self.features:
             user, item, has_vector = inputs.wide(rows)
             # NaN: LightGBM splits on whether a number is missing.
             user, item = (np.where(has_vector[:, [n]] > 0, vectors, np.nan) for n, vectors in enumerate((user, item)))
-            parts += [user, item, (user * item).sum(axis=1, keepdims=True)]
+            similarities = inputs.similarities[rows]
+            of = {
+                "vectors": [user, item],
+                "score": [(user * item).sum(axis=1, keepdims=True)],
+                "nearest": [similarities[:, : len(NEAREST)]],
+                "list": [similarities[:, len(NEAREST) :]],
+            }
+            parts += [part for name in self.features for part in of[name]]
         return np.concatenate(parts, axis=1, dtype=np.float64)
 
 

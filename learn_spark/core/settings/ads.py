@@ -121,6 +121,8 @@ def exposures_path(settings: ExposuresSettings) -> str | None:
 
 
 Variant = Literal["base", "learn", "learn-adaptor", "gbdt", "gbdt-learn"]
+FeatureInput = Literal["vectors", "score", "nearest", "list"]
+_DEFAULT_INPUTS: tuple[FeatureInput, ...] = ("vectors", "score")
 Thresholds = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
 
@@ -189,6 +191,13 @@ class RankingSettings(Section):
     """base: without features; learn: released user and item vector and their dot product; learn-adaptor: LEARN's
     adaptor over both vectors; gbdt, gbdt-learn: trees over the inputs of base and learn.
     """
+    inputs: list[FeatureInput] = Field(default_factory=lambda: list(_DEFAULT_INPUTS), min_length=1)
+    """What learn, learn-adaptor and gbdt-learn read of the released vectors. vectors: user and item vector; score:
+    their product; nearest: mean and largest product of the item's vector with those of the user's last events; list:
+    the score's place among the exposures of one request_id and time, and its distance to their mean.
+    """
+    nearest_events: Count = 10
+    """inputs nearest: so many last events of the user before an exposure, less ``outcome_lag_hours``."""
     model: Literal["mlp", "dcn_v2"] = "dcn_v2"
     """dcn_v2: cross layers in parallel with the MLP; mlp: only the MLP."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [2024, 2025, 2026], min_length=1)
@@ -273,7 +282,7 @@ class RankingSettings(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RankingSettings:
-        for name in ("variants", "seeds", "context"):
+        for name in ("variants", "seeds", "context", "inputs"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name} has a repeated value: {getattr(self, name)}")
         if self.train_share + self.validation_share >= 1:

@@ -42,6 +42,7 @@ def inputs(
     item: np.ndarray | None = None,
     vectors: np.ndarray | None = None,
     counts: np.ndarray | None = None,
+    similarities: np.ndarray | None = None,
 ) -> Inputs:
     """Inputs of n exposures at one time of the week."""
     n = len(rows)
@@ -55,6 +56,7 @@ def inputs(
         label.astype(np.float32),
         np.ones(n, np.float32) if weight is None else weight.astype(np.float32),
         np.zeros((n, 6), np.float32) if counts is None else counts.astype(np.float32),
+        np.full((n, 4), np.nan, np.float32) if similarities is None else similarities.astype(np.float32),
     )
 
 

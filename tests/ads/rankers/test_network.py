@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from learn_spark.ads.rankers.count_features import count_features
-from learn_spark.ads.rankers.network import Adaptor, Batch, Cross, GroupDropout, Network, Shape, VectorScaler
+from learn_spark.ads.rankers.network import Adaptor, Batch, Cross, GroupDropout, Network, Shape
+from learn_spark.ads.rankers.scalers import VectorScaler
 from learn_spark.ads.rankers.statistics import statistics_of
 from tests.ads.rankers.rankings import inputs
 

@@ -28,6 +28,7 @@ SMALL = (
     "ranking.variants=[base, learn, gbdt-learn]",
     "ranking.seeds=[1, 2]",
     "ranking.context=[place]",
+    "ranking.inputs=[vectors, score, nearest, list]",
     "ranking.hidden=[8]",
     "ranking.id_dim=4",
     "ranking.epochs=6",
