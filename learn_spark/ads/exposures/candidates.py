@@ -20,14 +20,16 @@ REACH = 10  # co-visited: so many events of one user before and after the other
 @dataclass(frozen=True)
 class Drawn:
     """``rows``: exposures (event_id, user_id, item_id, event_time, request_id, converted). Of the ``candidates`` that
-    were drawn ``similar`` are co-visited; ``later`` of the unconverted rows are items that the user has an event of
-    after the request.
+    were drawn ``similar`` are co-visited. ``later`` of the unconverted rows are of an item that the user has an event
+    of after the request, ``known`` of one that they have an event of before it; ``again`` of the converted rows are.
     """
 
     rows: DataFrame
     candidates: int
     similar: int
     later: int
+    known: int
+    again: int
 
 
 def with_candidates(
@@ -46,7 +48,8 @@ def with_candidates(
 
     A candidate is the item of an event of the pool, drawn by a hash of the converted event's id: hence by its
     popularity at the time, and none before its first event. With the chance ``settings.similar`` it is a co-visited
-    item instead (``_co_visited``). An item that was drawn twice in a request, or converted in it, is dropped.
+    item instead (``_co_visited``). An item that was drawn twice in a request, or converted in it, is dropped. Without
+    ``settings.repeats``, so is every row of an item that the user has an earlier event of.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -68,6 +71,12 @@ def with_candidates(
     key = ("user_id", "item_id", "event_time")
     asked = converted.select("event_id", *key, request).join(of_item, "event_id")
     asked = asked.where(F.col("_previous") >= F.col("_before") - settings.pool)
+    own = events.groupBy("user_id", "item_id").agg(
+        F.min("event_time").alias("_first"), F.max("event_time").alias("_last")
+    )
+    known = F.coalesce(F.col("_first") < F.col("event_time"), F.lit(False))
+    if not settings.repeats:
+        asked = asked.join(own, ["user_id", "item_id"]).where(~known).drop("_first", "_last")
     asked = asked.groupBy(*key, "request_id", "_before", "_earlier", "_recent").agg(F.min("event_id").alias("event_id"))
     asked = landed(asked, scratch / "asked")
     drawn = asked.withColumn("_draw", F.explode(F.sequence(F.lit(1), F.lit(settings.candidates))))
@@ -82,15 +91,22 @@ def with_candidates(
     named = candidates.withColumn("event_id", F.concat_ws("/", "event_id", F.lit("candidate"), "_draw"))
     once = named.groupBy(*key, "request_id").agg(F.min("event_id").alias("event_id"))
     others = once.join(asked.select("request_id", "item_id"), ["request_id", "item_id"], "left_anti")
+    if not settings.repeats:
+        others = others.join(own, ["user_id", "item_id"], "left").where(~known)
     columns = ("event_id", *key, "request_id")
     rows = asked.select(*columns, F.lit(True).alias("converted")).unionByName(
         others.select(*columns, F.lit(False).alias("converted"))
     )
     rows = landed(rows, scratch / "shown")
-    last = events.groupBy("user_id", "item_id").agg(F.max("event_time").alias("_last"))
-    later = rows.where("not converted").join(last, ["user_id", "item_id"]).where("_last > event_time").count()
+    later = ~F.col("converted") & F.coalesce(F.col("_last") > F.col("event_time"), F.lit(False))
+    of_own = rows.join(own, ["user_id", "item_id"], "left").agg(
+        F.count_if(later).alias("later"),
+        F.count_if(~F.col("converted") & known).alias("known"),
+        F.count_if(F.col("converted") & known).alias("again"),
+    )
     similar = candidates.where("_similar IS NOT NULL").count()
-    return Drawn(rows, asked.count() * settings.candidates, similar, later)
+    (counts,) = of_own.collect()
+    return Drawn(rows, asked.count() * settings.candidates, similar, **counts.asDict())
 
 
 def _co_visited(drawn: DataFrame, numbered: DataFrame, settings: InteractionExposuresSettings) -> DataFrame:

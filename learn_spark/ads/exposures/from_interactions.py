@@ -47,11 +47,18 @@ def make_exposures(
         duplicates=dropped,
         outside=outside,
         not_sampled=read - outside - kept,
-        of_written={"converted": kept, "bought_later": drawn.later},
+        of_written={
+            "converted": kept,
+            "bought_later": drawn.later,
+            "bought_before": drawn.known,
+            "bought_again": drawn.again,
+        },
         notes=(
             f"{kept:,} converted events; {drawn.candidates:,} candidates were drawn, {drawn.similar:,} by co-visits, "
-            f"the others by popularity; {dropped:,} of them twice in a request or converted in it",
-            f"of {shown:,} unconverted exposures {drawn.later:,} are of an item that the user has an event of later",
+            f"the others by popularity; {dropped:,} of them were dropped: twice in a request, converted in it"
+            f"{'' if settings.repeats else ', or of an item that the user has an earlier event of'}",
+            f"of {shown:,} unconverted exposures {drawn.known:,} are of an item that the user has an earlier event of, "
+            f"and {drawn.later:,} of one with a later event; {drawn.again:,} of {kept:,} converted are of the former",
         ),
     )
 

@@ -56,6 +56,11 @@ class InteractionExposuresSettings(PeriodSettings):
     """Chance of a candidate to be drawn from what users of the converted item had before that time, next to it; an item
     without such events gets one by popularity.
     """
+    repeats: bool = True
+    """Whether candidates, and the converted events beside them, may be of an item that the user has an earlier event
+    of. false where users take an item once, as films that are rated: then such a candidate never converts, and inputs
+    that tell known items would seem to help.
+    """
     event_types: list[str] | None = None
     """Types of the events that are exposures, and that candidates are drawn from; null: all."""
     pool: Count = 10_000

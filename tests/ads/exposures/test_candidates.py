@@ -42,9 +42,9 @@ def log() -> list[dict[str, Any]]:
     return rows
 
 
-def made(folder: Path, rows: list[dict[str, Any]], similar: float = 0.0) -> tuple[list[dict[str, Any]], Any]:
+def made(folder: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[list[dict[str, Any]], Any]:
     origin = {"from": "interactions", "since": (START + 200 * HOUR).isoformat(), "candidates": 5, "pool": 100}
-    settings = exposure_settings(folder, {**origin, "event_types": ["purchase"], "similar": similar})
+    settings = exposure_settings(folder, {**origin, "event_types": ["purchase"], **options})
     workspace = Workspace.open(settings.workspace)
     plant(workspace, "items", [{"item_id": item} for item in sorted({row["item_id"] for row in rows})])
     plant(workspace, "interactions", rows)
@@ -97,15 +97,40 @@ def test_candidates_are_items_of_the_pool_before_each_converted_event(
     assert counts["outside"] == 200
     assert counts["not_sampled"] == len(log()) - 200 - len(kept)
     assert counts["duplicates"] == 5 * len(kept) - (len(rows) - len(kept))
-    # Items that the user bought after the request are candidates like others, and are counted.
-    later = sum(
-        any(each["user_id"] == row["user_id"] and each["item_id"] == row["item_id"] for each in ordered[place:])
-        for row in rows
-        if not row["converted"]
-        for place in [sum(each["event_time"] <= row["event_time"] for each in ordered)]
+    # Items that the user bought before or after the request are candidates like others, and are counted.
+    candidates = [row for row in rows if not row["converted"]]
+    own = {name: counted(each, ordered) for name, each in (("candidates", candidates), ("converted", converted))}
+    assert min(*own["candidates"], own["converted"][0]) > 10
+    assert (counts["bought_before"], counts["bought_later"]) == own["candidates"]
+    assert counts["bought_again"] == own["converted"][0]
+
+
+def counted(rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> tuple[int, int]:
+    """How many of ``rows`` are of an item that their user has one of ``events`` of before the row's time, and after."""
+    times: dict[tuple[str, str], list[datetime]] = {}
+    for each in events:
+        times.setdefault((each["user_id"], each["item_id"]), []).append(each["event_time"])
+    own = [(row["event_time"], times.get((row["user_id"], row["item_id"]), [])) for row in rows]
+    return (
+        sum(any(other < time for other in others) for time, others in own),
+        sum(any(other > time for other in others) for time, others in own),
     )
-    assert later > 10
-    assert counts["bought_later"] == later
+
+
+def test_without_repeats_no_row_is_of_an_item_that_the_user_had(
+    exposures: tuple[list[dict[str, Any]], Any], tmp_path: Path, spark: SparkSession
+) -> None:
+    rows, counts = made(tmp_path, log(), repeats=False)
+    bought = [each for each in log() if each["event_type"] == "purchase"]
+    assert counted(rows, bought)[0] == counts["bought_before"] == counts["bought_again"] == 0
+    # Nothing else is left out, and candidates are those of before.
+    with_repeats, _ = exposures
+    fresh = [row for row in with_repeats if not counted([row], bought)[0]]
+    requests = {row["request_id"] for row in rows if row["converted"]}
+    events = {row["event_id"].split("/")[0] for row in rows if row["converted"]}
+    expected = [row for row in fresh if row["converted"] or row["event_id"].split("/")[0] in events]
+    assert {row["event_id"] for row in rows} == {row["event_id"] for row in expected}
+    assert 0 < len(requests) < len({row["request_id"] for row in with_repeats if row["converted"]})
 
 
 @pytest.fixture(scope="module")
