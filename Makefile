@@ -5,7 +5,7 @@ VENV := .venv
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup quickstart test servers spark-versions check unit lint format docs site picture lock clean distclean
+.PHONY: help setup quickstart test servers spark-versions check unit lint format docs site picture lock audit clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ lock: setup ## Resolve the dependencies anew into requirements/*.txt
 	@$(LOCK) requirements/tools.in -o requirements/tools.txt
 	@$(LOCK) --no-deps requirements/demo.in -o requirements/demo.txt
 	@$(LOCK) requirements/servers.in -o requirements/servers.txt
+
+# --strict: without it, packages that cannot be looked up are passed over, and "No known vulnerabilities found" is printed.
+audit: setup ## Look up known faults of the locked packages by pip-audit (asks pypi.org)
+	@$(VENV)/bin/uv tool run pip-audit --strict --disable-pip --require-hashes --requirement requirements/lock.txt
 
 clean: ## Remove build artefacts and caches; keep .venv and var/
 	@rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

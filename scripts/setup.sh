@@ -110,6 +110,8 @@ wanted=$(fingerprint "$PYTHON_FOUND" "$JAVA_FOUND")
 if [[ ${1:-} != --check && -f $STAMP && $(<"$STAMP") == "$wanted" ]]; then
   exit 0
 fi
+# What a link leads to belongs to another checkout, and would be cleared.
+[[ ! -L $VENV ]] || fail "$VENV is a link to $(readlink -f "$VENV"). Set up that environment where it lies, or remove the link and run make setup again."
 check_space
 if [[ ${1:-} == --check ]]; then
   echo "Python: $PYTHON_FOUND"

@@ -150,6 +150,15 @@ def test_no_space(checkout: Checkout) -> None:
     )
 
 
+def test_an_environment_behind_a_link_is_not_cleared(checkout: Checkout, tmp_path: Path) -> None:
+    """Such as that of another checkout: the set-up would take it away from there."""
+    java = _java(tmp_path / "java 21" / "bin" / "java", "21.0.4")
+    kept = _program(tmp_path / "other" / ".venv" / "bin" / "python", "exit 0")
+    (checkout.root / ".venv").symlink_to(kept.parents[1])
+    _refused(checkout, ".venv is a link to", str(kept.parents[1]), PYTHON=REAL_PYTHON, JAVA_HOME=str(java.parents[1]))
+    assert kept.is_file()
+
+
 def test_an_unknown_option_does_not_start_the_set_up(checkout: Checkout) -> None:
     before = checkout.files()
     said = checkout.run("--chek", PYTHON=REAL_PYTHON)
