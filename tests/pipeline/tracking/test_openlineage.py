@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import threading
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,16 +17,17 @@ import pytest
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings.tracking import OpenLineageSettings
-from learn_spark.core.stages.registry import find_stage
+from learn_spark.core.stages.registry import all_stages, find_stage
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.runner import run_stages
-from learn_spark.pipeline.tracking.lineage_events import name_of, run_uuid
+from learn_spark.pipeline.tracking.lineage_events import ENDS, event_of, name_of, run_uuid
 from learn_spark.pipeline.tracking.observers import observer_of
 from learn_spark.pipeline.tracking.openlineage_observer import OpenLineageObserver
 from tests.pipeline.tracking.gate import Gate
+from tests.pipeline.tracking.openlineage_schema import errors_of
 from tests.report.planted import plant
 from tests.shelf import Shelf, reading
 
@@ -69,54 +70,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 def check_valid(event: Event) -> None:
-    """What the specification 2-0-2 demands of a run event and of the facets in it, by the client's own classes: the
-    event read as them, and written again, is the same."""
-    from openlineage.client import event_v2, facet_v2
-    from openlineage.client.serde import Serde
-
-    kinds = {
-        "processing_engine": facet_v2.processing_engine_run.ProcessingEngineRunFacet,
-        "errorMessage": facet_v2.error_message_run.ErrorMessageRunFacet,
-        "jobType": facet_v2.job_type_job.JobTypeJobFacet,
-        "documentation": facet_v2.documentation_job.DocumentationJobFacet,
-        "version": facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet,
-        "outputStatistics": facet_v2.output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet,
-    }
-
-    def facets(given: Event) -> Event:
-        made: Event = {}
-        for name, facet in given.items():
-            values = {key: value for key, value in facet.items() if not key.startswith("_")}
-            if name == "tags":
-                fields = [facet_v2.tags_run.TagsRunFacetFields(**one) for one in values["tags"]]
-                made[name] = facet_v2.tags_run.TagsRunFacet(fields, producer=facet["_producer"])
-            elif name == "schema":
-                columns = [facet_v2.schema_dataset.SchemaDatasetFacetFields(**one) for one in values["fields"]]
-                made[name] = facet_v2.schema_dataset.SchemaDatasetFacet(columns, producer=facet["_producer"])
-            else:
-                made[name] = kinds[name](**values, producer=facet["_producer"])
-        return made
-
-    def datasets(cls: Any, given: list[Event]) -> list[Any]:
-        more = [{"outputFacets": facets(one["outputFacets"])} if "outputFacets" in one else {} for one in given]
-        return [
-            cls(one["namespace"], one["name"], facets=facets(one["facets"]), **own)
-            for one, own in zip(given, more, strict=True)
-        ]
-
-    read = event_v2.RunEvent(
-        eventTime=event["eventTime"],
-        producer=event["producer"],
-        run=event_v2.Run(event["run"]["runId"], facets(event["run"]["facets"])),
-        job=event_v2.Job(event["job"]["namespace"], event["job"]["name"], facets(event["job"]["facets"])),
-        eventType=event_v2.RunState[event["eventType"]],
-        inputs=datasets(event_v2.InputDataset, event["inputs"]),
-        outputs=datasets(event_v2.OutputDataset, event["outputs"]),
-    )
-    assert json.loads(Serde.to_json(read)) == event
-    assert event["schemaURL"] == "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
-    uuid.UUID(event["run"]["runId"])
-    assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
+    """The event and its facets are what the schema 2-0-2 of OpenLineage demands."""
+    assert errors_of(event) == []
 
 
 def named(datasets: list[Event]) -> dict[str, str]:
@@ -242,6 +197,63 @@ def test_an_output_has_the_rows_that_the_run_wrote_into_it(tmp_path: Path) -> No
     assert told(items="1")["items"] == {"rowCount": 0, "size": 0, "fileCount": 0}
     observer.started(stage, begun)
     assert told(items="2") == {}
+
+
+def every_event(workspace: Workspace) -> Iterator[Event]:
+    """An event of each stage in each state: it reads and writes what any stage may."""
+    from openlineage.client.serde import Serde
+
+    read = {"files:/data/raw": "c1", "run": "20240101T000000-b", "encoder": "e1", "model": "m1"}
+    wrote = {"models/m1": "m1", "indexes/r1": "h1", "reports/index.html": "h2"}
+    for stage in all_stages():
+        for status in ENDS:
+            run = Run(
+                run_id="20240101T000000-a",
+                job=stage.name,
+                status=status,
+                config_hash="c",
+                code_version="v",
+                inputs=read | dict.fromkeys(stage.reads, "3"),
+                outputs={} if status == "running" else wrote | dict.fromkeys(stage.writes, "4"),
+                counts={} if status == "running" else {"rows": 5, "texts": 2},
+                seconds=1.25,
+                started_at=datetime(2024, 1, 1, tzinfo=UTC),
+                message="it stopped at row 3" if status in ("failed", "refused", "aborted") else None,
+            )
+            yield json.loads(Serde.to_json(event_of(stage, run, workspace, "shop", {})))
+
+
+def test_events_of_every_stage_in_every_state_are_valid(tmp_path: Path) -> None:
+    events = list(every_event(Workspace.open(str(tmp_path / "w"))))
+    for event in events:
+        check_valid(event)
+    assert len(events) == len(all_stages()) * len(ENDS)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda one: one["run"].pop("runId"), "$.run: 'runId' is a required property"),
+        (lambda one: one["run"].update(runId="run 1"), "$.run.runId: 'run 1' is not a 'uuid'"),
+        (lambda one: one.update(eventTime="2024-01-01 00:00"), "$.eventTime: "),
+        (lambda one: one.update(eventType="DONE"), "$.eventType: 'DONE' is not one of"),
+        (lambda one: one.update(inputs={}), "$.inputs: {} is not of type 'array'"),
+        (lambda one: one["outputs"][0].update(version="3"), "$.outputs[0]: Additional properties are not allowed"),
+        (lambda one: one["inputs"][0]["facets"]["version"].update(datasetVersion=3), "3 is not of type 'string'"),
+        (lambda one: one["run"]["facets"]["tags"]["tags"][0].pop("value"), "'value' is a required property"),
+        (lambda one: one["job"]["facets"]["jobType"].pop("_producer"), "'_producer' is a required property"),
+        (lambda one: one["job"]["facets"].update(tags=one["run"]["facets"]["tags"]), "names no JobFacet"),
+    ],
+)
+def test_the_schema_of_the_tests_finds_what_is_wrong(
+    spoil: Callable[[Event], Any], reason: str, tmp_path: Path
+) -> None:
+    event = next(one for one in every_event(Workspace.open(str(tmp_path))) if one["eventType"] == "COMPLETE")
+    check_valid(event)
+    wrong = deepcopy(event)
+    spoil(wrong)
+    (found,) = errors_of(wrong)
+    assert reason in found
 
 
 @pytest.mark.parametrize(
