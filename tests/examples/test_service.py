@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +28,10 @@ from learn_spark.core.ragged import fixed_lists
 from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.features.export.folder import export_user_tower
-from learn_spark.features.ledger import add_row
+from learn_spark.features.ledger import add_row, ledger
 from learn_spark.features.online_store.push import push
 from learn_spark.features.pinned_model import PinnedModel
+from learn_spark.features.withdrawal import apply, plan_rollback
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
 from learn_spark.report.explain import explain
 from tests.report.planted import plant, release_row
@@ -37,15 +40,26 @@ from tests.shelf import BOOKS, COLD, Shelf, reading
 
 USERS = ("u00", "u03", "u50")
 TIMED = "tower={kind: learn-plus, width: 16, layers: 1, heads: 2, ffn: 16, dropout: 0.1, time_gaps: true}"
-RELEASE = "r1"
+RELEASE, NEXT = "r1", "r2"
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> ls.OpenWorkspace:
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """The workspace of the releases, without one."""
+    return Shelf(tmp_path_factory.mktemp("service") / "shelf", reading())
+
+
+@pytest.fixture(scope="module")
+def shop(shelf: Shelf) -> ls.OpenWorkspace:
     """A released LEARN+ that reads times: its features as the tower computes them, its index and its exported tower."""
-    shelf = Shelf(tmp_path_factory.mktemp("service") / "shelf", reading())
-    run, _ = shelf.run("train", TIMED, "training.epochs=1")
-    settings, workspace = shelf.settings(TIMED), shelf.workspace
+    return released(shelf, RELEASE)
+
+
+def released(shelf: Shelf, release: str, *overrides: str) -> ls.OpenWorkspace:
+    """Train, release, index and export a tower of these settings."""
+    own = (TIMED, *overrides)
+    run, _ = shelf.run("train", *own, "training.epochs=1")
+    settings, workspace = shelf.settings(*own), shelf.workspace
     pinned = PinnedModel.open(workspace, settings, str(run.model_id))
     pinned.bind()
     tower = pinned.model.vectors()
@@ -59,19 +73,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> ls.OpenWorkspace:
     }
     outputs = {}
     for kind, vectors in (("user", users), ("item", item_vectors(tower))):
-        common = {"release_id": RELEASE, "as_of": datetime.now(UTC), "fingerprint": 0}
+        common = {"release_id": release, "as_of": datetime.now(UTC), "fingerprint": 0}
         features = [
             common | {f"{kind}_id": one, "embedding": vector.tolist()}
             for one, vector in zip(ids[kind], vectors, strict=True)
         ]
-        outputs[f"{kind}_features"] = plant(workspace, f"{kind}_features", features)
+        outputs[f"{kind}_features"] = plant(workspace, f"{kind}_features", features, "overwrite")
     inputs = {table: str(version) for table, version in pinned.versions.items()}
     row = release_row(
-        0, RELEASE, "released", datetime.now(UTC), outputs=outputs, inputs=inputs, model_id=pinned.model.model_id
+        0, release, "released", datetime.now(UTC), outputs=outputs, inputs=inputs, model_id=pinned.model.model_id
     )
     add_row(workspace, row)
-    shelf.run("export_index", TIMED)
-    to = storage_path(shelf.config.parent / "towers" / RELEASE)
+    shelf.run("export_index", *own)
+    to = storage_path(shelf.config.parent / "towers" / release)
     export_user_tower(PinnedModel.open(workspace, settings), to, "onnx", Reporter(quiet=True))
     return ls.open(shelf.config)
 
@@ -194,3 +208,80 @@ def test_it_answers_as_the_workspace_from_one_release(
         status, answer = service.post(wrong)
         assert (status, [*answer]) == (422, ["detail"]), wrong
     assert service.get("/recommendations/u00", k=101)[0] == 422
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The best items of a user and of a history with their scores, by the tables and the tower of one release."""
+
+    known: dict[str, float]
+    fresh: dict[str, float]
+
+    @classmethod
+    def of(cls, shop: ls.OpenWorkspace, release: str, history: dict[str, Any]) -> Answers:
+        """The answers of a release, computed from its tables alone."""
+        users, items = shop.features("user_features", release), shop.features("item_features", release)
+        (user,) = fixed_lists(users.filter(pc.equal(users["user_id"], USERS[0]))["embedding"])
+        times = [round(1e6 * datetime.fromisoformat(one).timestamp()) for one in history["times"]]
+        tower = ls.user_tower(shop.config.parent / "towers" / release)
+        (fresh,) = tower.vectors([history["items"]], times=[times])
+        catalogue, vectors = items["item_id"].to_pylist(), fixed_lists(items["embedding"])
+
+        def best(vector: np.ndarray, hidden: list[str]) -> dict[str, float]:
+            order = [row for row in np.argsort(-(vectors @ vector)) if catalogue[row] not in hidden]
+            return {catalogue[row]: float(vectors[row] @ vector) for row in order[:6]}
+
+        return cls(best(user, []), best(fresh, history["items"]))
+
+
+@pytest.mark.parametrize("store", ["redis"], indirect=True)
+def test_a_push_switches_all_parts_under_requests_and_a_rollback_switches_them_back(
+    shelf: Shelf, shop: ls.OpenWorkspace, service: Service, store: str, tmp_path: Path
+) -> None:
+    (tmp_path / "towers").symlink_to(shop.config.parent / "towers")
+    online, days = shop.online(store).store, ["2024-03-01T00:00:00+00:00", "2024-03-02T00:00:00+00:00"]
+    history = {"items": ["b01", "b03"], "times": days}
+    given: list[tuple[str, int, Any]] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            given.append(("known", *service.get(f"/recommendations/{USERS[0]}", k=6)))
+            given.append(("fresh", *service.post(history | {"k": 6})))
+
+    def wait_for(release: str) -> None:
+        """Until both kinds of requests were answered from a release twice more."""
+        start = len(given)
+        for _ in range(1200):
+            told = [kind for kind, _, answer in given[start:] if answer.get("release") == release]
+            if min(told.count("known"), told.count("fresh")) >= 2:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"the service never answered from {release}; its last answer is {given[-1]}")
+
+    push(shelf.workspace, online, shop.settings.online)
+    with ThreadPoolExecutor(2) as askers:
+        asking = [askers.submit(ask) for _ in range(2)]
+        try:
+            wait_for(RELEASE)
+            expected = {RELEASE: Answers.of(shop, RELEASE, history)}
+            released(shelf, NEXT, "training.seed=4")
+            expected[NEXT] = Answers.of(shop, NEXT, history)
+            wait_for(RELEASE)  # nothing but a push changes what is served
+            for release in (NEXT, RELEASE):
+                push(shelf.workspace, online, shop.settings.online)
+                wait_for(release)
+                if release == NEXT:
+                    apply(shelf.workspace, plan_rollback(ledger(shelf.workspace)))
+        finally:
+            ended.set()
+        for one in asking:
+            one.result(60)
+
+    for kind in ("known", "fresh"):  # else a mixture would not be seen
+        assert getattr(expected[RELEASE], kind).keys() != getattr(expected[NEXT], kind).keys()
+    for kind, status, answer in given:
+        assert status == 200, answer
+        best = getattr(expected[answer["release"]], kind)
+        scores = {one["item"]: one["score"] for one in answer["recommendations"]}
+        assert scores == pytest.approx(best, abs=1e-4), (kind, answer["release"])
