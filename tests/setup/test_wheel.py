@@ -85,14 +85,27 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "dist"
 
 
+def _newest_python() -> str:
+    """The newest CPython from 3.11 on that runs here: on PATH, in pyenv, or that of the tests."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    named = [path for minor in range(11, 20) if (path := shutil.which(f"python3.{minor}"))]
+    asked = "import sys; print(*sys.version_info[:3], sys.version_info.releaselevel, sys._base_executable)"
+    found = []
+    for python in {sys.executable, *named, *map(str, pyenv.glob("3.*/bin/python"))}:
+        told = subprocess.run([python, "-I", "-c", asked], capture_output=True, text=True).stdout.split()
+        if len(told) == 5 and told[3] == "final":  # a shim of pyenv may name a Python that does not run
+            found.append((tuple(map(int, told[:3])), told[4]))
+    return max(found)[1]
+
+
 @pytest.fixture(scope="module")
 def base(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that has the wheel and the newest packages of its base alone."""
+    """The programs of an environment with the base alone: its newest packages, on the newest Python."""
     folder = tmp_path_factory.mktemp("base") / "environment"
     uv = str(Path(sys.executable).parent / "uv")
     (wheel,) = built.glob("*.whl")
-    # The lock's own Python, without the packages of .venv.
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+    # Without the packages of .venv.
+    subprocess.run([uv, "venv", "--quiet", "--python", _newest_python(), str(folder)], check=True)
     install = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), str(wheel)]
     done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
@@ -147,6 +160,8 @@ def test_the_base_alone_reads_joins_and_follows_releases(
     assert sentence.startswith("torch is not installed")
     assert "pip install 'learn-spark[encode]'" in sentence
     assert (part, is_import_error, found["others"]) == ("encode", True, "ModuleNotFoundError")
+    megabytes = sum(path.stat().st_size for path in base.parent.rglob("*") if path.is_file()) / 1e6
+    assert megabytes < 500  # 393 on 2026-11-30, docs/start/parts.md
     packages = {"petastorm", "pyspark", "delta", "torch", "pandas", "scipy", "faiss", "great_expectations", "jinja2"}
     assert not packages & set(found["loaded"])
 
