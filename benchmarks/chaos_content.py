@@ -1,8 +1,9 @@
 """What a workspace holds, by content: two roads over the same deliveries must agree on it.
 
-Left out is what differs between any two runs: ids of runs and of what is named after them, times of writing, and
-versions of tables. Of tables that keep the rows of every run (evaluations, scores), those of the newest finished run
-count, because readers of these tables begin at that run; rows of a killed run stay there unread.
+Left out is what differs between any two runs: ids of runs and of what is named after them (the fingerprint of a row has
+the model's), times of writing (the state of a raw file has one), and versions of tables. Of tables that keep rows of
+every run (evaluations, scores), those of the newest finished run count, because readers of these tables begin at that
+run; rows of a killed run stay there unread.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ NOT_COMPARED = frozenset(
         "refused_at",
         "first_used_at",
         "release_id",
+        "fingerprint",
+        "state",
         "ranker_id",
         "model_id",
         "tables",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 from contextlib import closing, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -21,8 +23,29 @@ class Hold:
         self.reached, self.ended = threading.Event(), threading.Event()
 
 
+class Faults:
+    """A fault at every ``every``-th request from now, of the ``kinds`` in turn. "500" and "503" are answers of a server
+    that did not do what was asked. At "cut" the connection ends before the server has the request, at "lost" after
+    that. At "silent" there is no answer for ``SILENCE`` seconds, and then it ends. ``count`` is how many there were.
+    """
+
+    SILENCE = 6.0
+    CODES: ClassVar = {"500": "InternalError", "503": "SlowDown"}
+
+    def __init__(self, kinds: list[str], every: int) -> None:
+        self.kinds, self.every, self.requests, self.count = kinds, every, 0, 0
+
+    def next(self) -> str:
+        """The fault of the next request; empty for none."""
+        self.requests += 1
+        if not self.every or self.requests % self.every:
+            return ""
+        self.count += 1
+        return self.kinds[self.count % len(self.kinds)]
+
+
 def main(host: str, part: str, lose: int) -> None:
-    lock, lost = threading.Lock(), [0]
+    lock, lost, faults = threading.Lock(), [0], [Faults([], 0)]
     uploads: list[str] = []
     holds: list[Hold] = []
 
@@ -37,6 +60,10 @@ def main(host: str, part: str, lose: int) -> None:
     def control(path: str) -> str:
         """The answer to a request of a test."""
         asked = {name: values[0] for name, values in parse_qs(urlsplit(path).query, keep_blank_values=True).items()}
+        if "faults" in asked:
+            faults.append(Faults(asked["faults"].split(","), int(asked["every"])))
+        if "faulty" in asked:
+            return str(sum(one.count for one in faults))
         if "hold" in asked:
             holds.append(Hold(asked["hold"], int(asked["number"]), asked["after"] == "True"))
         if "held" in asked:
@@ -56,6 +83,16 @@ def main(host: str, part: str, lose: int) -> None:
             if self.path.startswith("/?test&"):
                 self.answer(200, [], control(self.path).encode())
                 return
+            with lock:
+                fault = faults[-1].next()
+            if fault in Faults.CODES:
+                text = f"<Error><Code>{Faults.CODES[fault]}</Code><Message>a fault of the test</Message></Error>"
+                self.answer(int(fault), [("Content-Type", "application/xml")], text.encode())
+                return
+            if fault in ("cut", "silent"):
+                time.sleep(Faults.SILENCE if fault == "silent" else 0.0)
+                self.hang_up()
+                return
             hold = hold_at(self.path) if self.command == "PUT" else None
             if hold is not None and not hold.after:
                 self.hold(hold)
@@ -65,11 +102,13 @@ def main(host: str, part: str, lose: int) -> None:
                 answer = connection.getresponse()
                 content = answer.read()
             with lock:
-                loses = self.command == "PUT" and part in self.path and lost[0] < lose and answer.status == 200
+                loses = fault == "lost" or (
+                    self.command == "PUT" and part in self.path and lost[0] < lose and answer.status == 200
+                )
                 lost[0] += loses
             if hold is not None:
                 self.hold(hold)
-            elif loses:
+            elif loses or fault == "lost":
                 self.hang_up()
             else:
                 self.answer(answer.status, answer.getheaders(), content)
@@ -94,7 +133,8 @@ def main(host: str, part: str, lose: int) -> None:
                     self.send_header(name, value)
             self.send_header("Content-Length", length)
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             """Nothing: the server has its own log."""

@@ -291,6 +291,15 @@ class LostAnswers:
         """Let the sender go, without an answer; hold nobody from now on."""
         self._ask("drop")
 
+    def fail(self, *kinds: str, every: int) -> None:
+        """From now on, every ``every``-th request has a fault (0: none), of the kinds that tests/lossy_proxy.py names,
+        in turn."""
+        self._ask(f"faults={','.join(kinds)}&every={every}")
+
+    def faults(self) -> int:
+        """The number of requests that had a fault of ``fail``."""
+        return int(self._ask("faulty"))
+
     def uploads(self) -> list[str]:
         """Paths of all uploads so far."""
         return self._ask("uploads").splitlines()

@@ -38,6 +38,16 @@ _KNOWN = (
         "writing or reading is not permitted{file}: change its owner or mode, or choose another folder",
     ),
     _Known(
+        # deltalake, Arrow and Hadoop, each after retries of its own.
+        re.compile(
+            r"Generic \w+ error[\w\W]*after \d+ retries|AWS Error (?:NETWORK_CONNECTION|SLOW_DOWN|INTERNAL_FAILURE|"
+            r"SERVICE_UNAVAILABLE|UNKNOWN \(HTTP status 5)|Service: S3, Status Code: 5\d\d|AWSServiceIOException|"
+            r"AWSServiceThrottledException|AWSStatus500Exception|Unable to execute HTTP request"
+        ),
+        "the server of the workspace or of the source does not answer, or answers with errors: when it works again, "
+        "run the same command again, which goes on where this one stopped",
+    ),
+    _Known(
         re.compile(r"OutOfMemoryError|Java heap space|GC overhead limit"),
         "Spark has too little memory: give it more with --set spark.driver_memory=8g",
     ),
@@ -140,8 +150,8 @@ def _is_of_spark(text: str) -> bool:
 
 
 def is_storage_error(error: BaseException) -> bool:
-    """Whether a disk is full or a place may not be written, whatever library says so."""
+    """Whether a disk is full, a place may not be written or a store does not answer, whatever library says so."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         return True
     whole = "\n".join(text for one in _chain(error) for text in _texts(one))
-    return any(known.pattern.search(whole) for known in _KNOWN[:3])
+    return any(known.pattern.search(whole) for known in _KNOWN[:4])
