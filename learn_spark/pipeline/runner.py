@@ -29,6 +29,7 @@ from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
 from learn_spark.pipeline.locks import exclusively_written, writing
 from learn_spark.pipeline.preflight import Delivery, check_settings, delivery
+from learn_spark.pipeline.records import OF_A_RUN
 from learn_spark.pipeline.registration import register_after_run
 from learn_spark.pipeline.tracking.observers import observer_of
 
@@ -218,7 +219,11 @@ def _run_stage(
         raise
     except Exception as error:
         message = str(error) if isinstance(error, LearnSparkError) else cause_of(error)
-        # Where the disk is full, the error of the stage is the one to report, and not that of recording it.
+        # Where the disk is full, the error of the stage is the one to report, and not that of recording it. Without
+        # the removal each further try would fill what became free.
+        for name in OF_A_RUN:
+            with suppress(Exception):
+                (workspace.place / name.format(run=run_id)).remove()
         with suppress(Exception):
             finished("failed", result, message[:2000])
         raise

@@ -6,11 +6,17 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from learn_spark.core.console import Reporter
 from learn_spark.core.quality.data_docs import page_path
+from learn_spark.core.settings import load_settings
 from learn_spark.core.storage.path import StoragePath, storage_path
-from learn_spark.core.tables.runs import Run
+from learn_spark.core.tables.runs import Run, all_runs, record
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.records import Limits, old_records, runs_in_use
+from learn_spark.pipeline.runner import run_stages
+from tests.world import write_config
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -71,3 +77,23 @@ def test_old_records_are_found_in_a_folder_and_at_an_address(place: StoragePath,
     others = {"reports/button.html": 4, "reports/button.json": 4, page: 4, "studies/beauty": 2, "searches/k": 10}
     in_a_month = old(Limits(NOW + 30 * DAY, NOW + 30 * DAY))
     assert in_a_month == by_run | young | others | {"logs/spark.log": 10, "cache/item_matrix/a": 10}
+
+
+def test_a_failed_run_leaves_neither_its_page_nor_its_rankers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each further try on a full disk would fill what became free."""
+    config = write_config(tmp_path / "shop.yaml", raw=tmp_path / "raw", workspace=tmp_path / "w", model=tmp_path)
+    reports, rankers = tmp_path / "w" / "reports", tmp_path / "w" / "rankings"
+    for run in ("before", "this"):
+        (rankers / run).mkdir(parents=True)
+        (rankers / run / "manifest.json").write_text("{}")
+    # The stage writes its pages, and then fails: a folder is in the place of its last file.
+    (reports / "settings.yaml").mkdir(parents=True)
+    (reports / "before.html").write_text("page")
+    record(Workspace.open(str(tmp_path / "w")), RUNS[0])
+    monkeypatch.setattr("learn_spark.pipeline.runner.new_run_id", lambda: "this")
+    with pytest.raises(OSError, match=r"settings\.yaml"):
+        run_stages(["report"], load_settings(config), console=Reporter(quiet=True))
+    assert sorted(path.name for path in reports.iterdir()) == ["before.html", "index.html", "settings.yaml"]
+    assert [path.name for path in rankers.iterdir()] == ["before"]
+    last = all_runs(Workspace.open(str(tmp_path / "w")))[-1]
+    assert (last.run_id, last.status) == ("this", "failed")

@@ -1,0 +1,128 @@
+"""What does a road do on a disk that fills up, and on one that turns read-only? Needs the right to mount (root).
+
+    make bench-chaos_disks ARGS="--folder /tmp/chaos-disks"
+
+The shop of benchmarks.chaos has its workspace in a file system in memory (tmpfs). ``full``: that has few KiB at first,
+and ``STEP`` more each time that a run fails. ``read-only``: while a run works it is turned read-only, at a random time,
+and back when the run has ended. Each failed run must end with exit code 1 and the sentence about the disk; the last run
+must leave what an unbroken road leaves. Runs are forks of a warm process (benchmarks.chaos_warm), whose logs are
+elsewhere. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chaos import Road, reference
+from benchmarks.chaos_content import differences
+from benchmarks.chaos_kills import LONGEST_RUN
+from benchmarks.chaos_shop import DELIVERIES, deliver, run_arguments, write_chaos_settings, write_encoder
+from benchmarks.chaos_stores import open_store
+from benchmarks.chaos_warm import warm_process
+
+SENTENCES = {"full": "error: the disk is full", "read-only": "error: the file system is read-only"}
+MOST_RUNS, TURNED = 60, 6  # failed runs of a road; of a delivery on a disk that turns read-only
+STEP = 200  # KiB
+LATEST = 40.0  # seconds from the start of a run to the moment at which its disk turns read-only
+
+
+@contextmanager
+def memory_disk(folder: Path, kib: int) -> Iterator[None]:
+    """A file system in memory of so many KiB at ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "chaos", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> bool:
+    """Change the options of a file system; whether it did (it cannot turn read-only while a file is written)."""
+    done = subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], capture_output=True)
+    return done.returncode == 0
+
+
+def run_on(road: Road, disk: Path, due: float | None) -> tuple[int, str, str]:
+    """(exit code, stage, last line) of a run; ``disk`` turns read-only ``due`` seconds after its start, or never."""
+    assert road.warm is not None
+    log, began, turned = road.folder / "output.log", time.monotonic(), due is None
+    log.write_bytes(b"")
+    child = road.warm.start(run_arguments(road.settings, *road.store.overrides), log)
+    while child.poll() is None and time.monotonic() - began < LONGEST_RUN:
+        turned = turned or (time.monotonic() - began > (due or 0.0) and remount(disk, "ro"))
+        time.sleep(0.02)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    stages = re.findall(r"^\[\d+/\d+\] (\w+)", text, re.M)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return child.wait(), stages[-1] if stages else "start", lines[-1] if lines else ""
+
+
+def broken_road(kind: str, kib: int, folder: Path, encoder: Path, chance: random.Random) -> dict[str, Any]:
+    """The report of a road on a disk of ``kind`` that begins with ``kib`` KiB."""
+    begun_with, failed, faults = kib, Counter[str](), list[str]()
+    with open_store("folder", folder / "store") as store:
+        expected, _ = reference(folder, store, encoder)
+        disk = store.place.local.parent
+        settings = write_chaos_settings(folder / "warm.yaml", folder / "raw", str(store.place), encoder)
+        with memory_disk(disk, kib), warm_process(settings, store.overrides, folder / "warm.log") as warm:
+            road = Road(folder / "road", store, encoder, chance, warm)
+            for delivery in range(DELIVERIES):
+                deliver(road.folder / "raw", delivery)
+                while True:
+                    turns = kind == "read-only" and failed.total() < TURNED * (delivery + 1)
+                    began = time.monotonic()
+                    code, stage, last = run_on(road, disk, chance.uniform(0.2, LATEST) if turns else None)
+                    seconds = time.monotonic() - began
+                    print(f"  {kind}, {kib} KiB, {stage}, {seconds:.1f} s: {code} {last}", file=sys.stderr, flush=True)
+                    remount(disk, f"rw,size={kib}k")
+                    if code == 0:
+                        break
+                    failed[stage] += 1
+                    if code != 1 or not last.startswith(SENTENCES[kind]):
+                        faults.append(f"{stage}: exit code {code}: {last}")
+                    if failed.total() == MOST_RUNS:
+                        faults.append(f"the road has not ended after {MOST_RUNS} failed runs")
+                        return {"disk": kind, "failed runs": dict(failed), "faults": faults}
+                    if kind == "full":
+                        kib += STEP
+                        remount(disk, f"size={kib}k")
+            return {
+                "disk": kind,
+                "KiB": [begun_with, kib],
+                "failed runs": failed.total(),
+                "by stage": dict(failed),
+                "faults": faults,
+                "wrong": differences(expected, road.content()),
+            }
+
+
+def main(arguments: list[str]) -> int:
+    """1 where a run ended with anything but the sentence, or a road with anything but the right content."""
+    parser = argparse.ArgumentParser(prog="make bench-chaos_disks", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--kib", type=int, nargs="*", default=[200, 1000], help="sizes of the disks that fill up")
+    parser.add_argument("--read-only", type=int, default=1, help="roads on a disk that turns read-only")
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args(arguments)
+    folder = chosen.folder.resolve()
+    encoder, chance = write_encoder(folder / "encoder"), random.Random(chosen.seed)
+    reports = [broken_road("full", kib, folder, encoder, chance) for kib in chosen.kib]
+    reports += [broken_road("read-only", 400_000, folder, encoder, chance) for _ in range(chosen.read_only)]
+    print(json.dumps({"benchmark": "chaos_disks", "roads": reports}))
+    return 1 if any(report["faults"] or report.get("wrong") for report in reports) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
