@@ -22,7 +22,7 @@ test: setup servers lint ## Set up, check style and types, run all tests, two fi
 servers: setup
 	@scripts/test_servers.sh
 
-spark-versions: setup ## Run the data stages on Spark 4.1 too, in .venv-spark41, and compare their tables with those of .venv
+spark-versions: setup ## Run the stages but training on Spark 4.1 too, in .venv-spark41, and compare with those of .venv
 	@scripts/spark_versions.sh
 
 check: ## Style, imports, types, and the unit tests, which start neither Spark nor a model; both at the same time

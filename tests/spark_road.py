@@ -1,4 +1,4 @@
-"""Runs stages of the small world in a folder, on the Spark of this Python: python -m tests.spark_road FOLDER STAGE ...
+"""Runs stages of the small world on the Spark of this Python: python -m tests.spark_road FOLDER LLM STAGE ...
 
 Prints the versions that did it as JSON. Where the folder has no raw files yet, they are written.
 """
@@ -16,13 +16,10 @@ from learn_spark.pipeline.runner import run_stages
 from tests.world import write_config, write_raw
 
 
-def main(folder: Path, stages: list[str]) -> None:
-    """Run the stages with their gates. No LLM is there: stages before it need none, and later ones have its vectors."""
+def main(folder: Path, llm: Path, stages: list[str]) -> None:
+    """Run the stages with their gates."""
     if not (folder / "raw").is_dir():
         write_raw(folder / "raw")
-    llm = folder / "llm"
-    llm.mkdir(exist_ok=True)
-    (llm / "model.safetensors").touch()
     config = write_config(folder / "road.yaml", raw=folder / "raw", workspace=folder / "workspace", model=llm)
     run_stages(stages, load_settings(config), console=Reporter(quiet=True))
     versions = {name: version(name) for name in ("pyspark", "delta-spark", "pyarrow", "numpy", "pandas")}
@@ -30,4 +27,4 @@ def main(folder: Path, stages: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

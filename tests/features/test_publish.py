@@ -23,6 +23,7 @@ from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.embedding_space import read_embedding_space
 from learn_spark.features.export.folder import export_user_tower
+from learn_spark.features.ledger import LedgerRow
 from learn_spark.features.new_items import NewItems
 from learn_spark.features.pinned_model import PinnedModel
 from learn_spark.features.read import NoReleaseError, current_release, read_release, released_arrow, released_features
@@ -30,6 +31,7 @@ from learn_spark.features.withdrawal import roll_back
 from learn_spark.model.store import load_model
 from learn_spark.model.trained import newest_model
 from tests.report.planted import FIRST_DAY, release_row
+from tests.servers import mlflow_server
 
 SHORT = ("training.epochs=1", "training.passes_per_epoch=1")
 RANKED = (
@@ -62,6 +64,20 @@ def test_the_current_release_follows_the_newest_rows() -> None:
             current(*rows)
 
 
+def _check_registered(url: str, release: LedgerRow) -> None:
+    """The MLflow server has the release as the only version of the registered model, made of the model's run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(url, url)
+    (version,) = client.search_model_versions("name = 'learn-spark'")
+    aliases = client.get_registered_model("learn-spark").aliases
+    assert set(aliases) == {f"release-{release.release_id}", "in-force"}
+    assert version.tags["learn_spark.release_id"] == release.release_id
+    assert version.tags["learn_spark.status"] == "released"
+    tags = client.get_run(version.run_id).data.tags
+    assert tags["learn_spark.model_id"] == release.model_id
+
+
 def test_publishing_a_real_model(
     spark: SparkSession,
     small_settings: Callable[..., Settings],
@@ -80,9 +96,12 @@ def test_publishing_a_real_model(
         )
     with pytest.raises(NoReleaseError):
         read_release(workspace)
-    (outcome,) = run(settings, "publish")
+    with mlflow_server(tmp_path) as url:
+        tracked = small_settings(*SHORT, "training.tracking=[mlflow]", f"mlflow.uri={url}", "mlflow.timeout_seconds=30")
+        (outcome,) = run(tracked, "publish")
+        release = read_release(workspace)
+        _check_registered(url, release)
     assert not outcome.up_to_date
-    release = read_release(workspace)
     assert [r["passed"] for r in json.loads(release.gate_results)].count(False) == 0
 
     # The vectors that the workers wrote are those of the tower.

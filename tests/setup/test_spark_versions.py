@@ -1,30 +1,38 @@
-"""The data stages on Spark 4.1, in an environment of its own with the newest packages, beside the Spark of the lock."""
+"""All stages but training on Spark 4.1, in an environment with the newest packages, beside the Spark of the lock."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from learn_spark.core.quality.results import stored_results
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.features.read import read_release
 from tests.servers import ROOT
 
 PYTHON = ROOT / ".venv-spark41" / "bin" / "python"
-STAGES = ("ingest", "item_text", "histories")
+DATA = ("ingest", "item_text", "embed_items", "histories")
 TABLES = ("items", "item_index", "interactions", "item_text", "user_histories")
+TRAINED = (*DATA, "train")
+AFTER = ("evaluate", "publish", "export_index")
+pytestmark = pytest.mark.skipif(not PYTHON.is_file(), reason="make spark-versions makes .venv-spark41 and runs this")
 
 
-@pytest.mark.skipif(not PYTHON.is_file(), reason="make spark-versions makes .venv-spark41 and runs this")
-def test_the_data_stages_write_the_same_rows_on_spark_4_1(small_world: Callable[..., Path], tmp_path: Path) -> None:
+def _on_spark_41(folder: Path, llm: Path, *stages: str) -> None:
+    """Run stages in the workspace of ``folder`` on Spark 4.1 with numpy 2 and the newest Arrow."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SPARK"))}
-    command = [str(PYTHON), "-m", "tests.spark_road", str(tmp_path), *STAGES]
+    command = [str(PYTHON), "-m", "tests.spark_road", str(folder), str(llm), *stages]
     done = subprocess.run(
         command, cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=3600
     )
@@ -33,14 +41,49 @@ def test_the_data_stages_write_the_same_rows_on_spark_4_1(small_world: Callable[
     versions = json.loads(done.stdout.splitlines()[-1])
     assert versions["pyspark"].startswith("4.1."), versions
     assert (int(versions["numpy"].split(".")[0]) >= 2, int(versions["pyarrow"].split(".")[0]) > 20) == (True, True)
-    here, there = (Workspace.open(str(folder / "workspace")) for folder in (small_world(*STAGES), tmp_path))
+
+
+def _rows(workspace: Workspace, table: str) -> list[dict[str, Any]]:
+    order = [(name, "ascending") for name in contract(table).key]
+    return Snapshot.open(workspace.table(table)).to_arrow().sort_by(order).to_pylist()
+
+
+def test_the_data_stages_write_the_same_rows_on_spark_4_1(
+    small_world: Callable[..., Path], tiny_llm: Path, tmp_path: Path
+) -> None:
+    _on_spark_41(tmp_path, tiny_llm, *DATA)
+    here, there = (Workspace.open(str(folder / "workspace")) for folder in (small_world(*DATA), tmp_path))
     for table in TABLES:
-        order = [(name, "ascending") for name in contract(table).key]
-        rows = [Snapshot.open(one.table(table)).to_arrow().sort_by(order).to_pylist() for one in (here, there)]
+        rows = [_rows(one, table) for one in (here, there)]
         assert rows[0] == rows[1], table
         assert len(rows[0]) > 0
+    vectors = [[row["embedding"] for row in _rows(one, "text_embeddings")] for one in (here, there)]
+    assert np.allclose(vectors[0], vectors[1], atol=1e-5)
     verdicts = [
         sorted((row.judged_table, row.rule, row.passed) for row in stored_results(one) if row.judged_table in TABLES)
         for one in (here, there)
     ]
+    assert verdicts[0] == verdicts[1]
+
+
+def test_a_model_of_spark_4_0_is_evaluated_published_and_indexed_on_spark_4_1(
+    small_world: Callable[..., Path], tiny_llm: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_world(*TRAINED, *AFTER), tmp_path / "here")
+    shutil.copytree(small_world(*TRAINED), tmp_path / "there")
+    _on_spark_41(tmp_path / "there", tiny_llm, *AFTER)
+    here, there = (Workspace.open(str(tmp_path / name / "workspace")) for name in ("here", "there"))
+    figures = [
+        {(row["method"], row["split"], row["metric"]): row["value"] for row in read_rows(one.table("evaluations"))}
+        for one in (here, there)
+    ]
+    assert figures[1] == pytest.approx(figures[0], abs=1e-6)
+    for table in ("user_features", "item_features"):
+        ours, theirs = (_rows(one, table) for one in (here, there))
+        key = contract(table).key[0]
+        assert [row[key] for row in ours] == [row[key] for row in theirs]
+        assert np.allclose([row["embedding"] for row in ours], [row["embedding"] for row in theirs], atol=1e-6)
+    released = [read_release(one) for one in (here, there)]
+    assert released[0].model_id == released[1].model_id
+    verdicts = [[(one["measure"], one["passed"]) for one in json.loads(row.gate_results)] for row in released]
     assert verdicts[0] == verdicts[1]
