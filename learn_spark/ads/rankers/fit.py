@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from learn_spark.ads.rankers.calibration import UNCHANGED, LogitHistogram
+from learn_spark.ads.rankers.calibration import UNCHANGED, LogitHistogram, Thresholds
 from learn_spark.ads.rankers.inputs import Inputs, InputSource, shuffled, windows
 from learn_spark.ads.rankers.metrics import log_losses
 from learn_spark.ads.rankers.network import Batch, Network, Shape
@@ -27,7 +27,7 @@ CHECKS_PER_EPOCH = 10
 @dataclass(frozen=True)
 class Check:
     """A validation after ``step`` batches: the weighted mean training ``loss`` since the one before, and the weighted
-    log loss on validation, of the probabilities as they are and with the temperature and bias that fit it best.
+    log loss on validation, of the probabilities as they are and with the calibration that fits it best.
     """
 
     step: int
@@ -98,7 +98,7 @@ def train_network(
         optimizer.step()
         if step % every and not last:
             continue
-        validation_loss, calibrated = losses_of(network, validation)
+        validation_loss, calibrated = losses_of(network, validation, thresholds_of(settings))
         if not math.isfinite(total) or not math.isfinite(validation_loss):
             raise LearnSparkError(
                 f"rank_ads: the loss of {shape.variant}, seed {seed}, is {total / rows} in training and "
@@ -139,16 +139,21 @@ def best_check(checks: list[Check]) -> Check:
     return min(checks, key=lambda check: (check.calibrated, check.step))
 
 
-def losses_of(network: Network, source: InputSource) -> tuple[float, float]:
+def thresholds_of(settings: RankingSettings) -> Thresholds:
+    """The cohorts that probabilities are calibrated by."""
+    return (tuple(settings.cohorts.item), tuple(settings.cohorts.user))
+
+
+def losses_of(network: Network, source: InputSource, thresholds: Thresholds = ()) -> tuple[float, float]:
     """The weighted log loss of a network on exposures, read a window at a time: (as it is, calibrated on them)."""
-    histogram = LogitHistogram()
+    histogram = LogitHistogram(thresholds)
     above = below = 0.0
     for window in windows(source):
         logits, weight = logits_of(network, window), window.weight.astype(np.float64)
         above += float((log_losses(UNCHANGED.probabilities(logits), window.label) * weight).sum())
         below += float(weight.sum())
         if np.isfinite(logits).all():
-            histogram.add(logits, window.label, weight)
+            histogram.add(logits, window.label, weight, window.counts)
     return (above / below if below else math.nan), histogram.loss(histogram.fit())
 
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from learn_spark.ads.cohorts import COHORTS
+from learn_spark.ads.inputs.counts import KEYS
 from learn_spark.ads.inputs.rows import RowFiles, write_rows
 from learn_spark.ads.inputs.shown import shown_exposures
 from learn_spark.ads.inputs.split import Split, sizes_of, split_by_time
 from learn_spark.ads.inputs.vocabulary import Hashed, Vocabulary, lookups_of, write_vocabularies
 from learn_spark.ads.rankers.calibration import calibration_on
-from learn_spark.ads.rankers.fit import best_check, shape_of, train_network
+from learn_spark.ads.rankers.fit import best_check, shape_of, thresholds_of, train_network
 from learn_spark.ads.rankers.input_files import input_file, vector_file
 from learn_spark.ads.rankers.inputs import InputSource
 from learn_spark.ads.rankers.outputs import show_metrics, write_metrics
@@ -215,10 +217,14 @@ def _fit(
 def _calibrated(context: StageContext, ranker: Ranker, validation: InputSource) -> Ranker:
     if not context.settings.ranking.calibrate:
         return ranker
-    calibration = calibration_on(ranker.logits, validation)
+    calibration = calibration_on(ranker.logits, validation, thresholds_of(context.settings.ranking))
     context.console.say(
         f"{ranker.variant}, seed {ranker.seed}: calibrated by the slope {calibration.slope:.3f} and the bias "
         f"{calibration.bias:+.3f}"
+        + "".join(
+            f"; {kind}s " + ", ".join(f"{name} {offset:+.3f}" for name, offset in zip(COHORTS, offsets, strict=True))
+            for kind, offsets in zip(KEYS, calibration.offsets, strict=False)
+        )
     )
     return replace(ranker, calibration=calibration)
 

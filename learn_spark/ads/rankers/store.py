@@ -35,7 +35,7 @@ from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.weights import module_with, tensors_of
 
-FORMAT = 4
+FORMAT = 5
 FOLDER, MANIFEST, VOCABULARIES = "rankings", "manifest.json", "vocabularies.parquet"
 WEIGHTS, TREES, FREQUENCIES = "model.safetensors", "model.txt", "frequencies.safetensors"
 WITH_FEATURES = frozenset({"learn", "learn-adaptor", "gbdt-learn"})
@@ -76,7 +76,7 @@ class Ranker:
 
     def score(self, inputs: Inputs) -> np.ndarray:
         """Predicted probabilities of conversion [n] float64, calibrated."""
-        return self.calibration.probabilities(self.logits(inputs))
+        return self.calibration.probabilities(self.logits(inputs), inputs.counts)
 
     def logits(self, inputs: Inputs) -> np.ndarray:
         """The model's logits of conversion [n] float64, before calibration."""
@@ -141,7 +141,7 @@ class Ranker:
             manifest["training"],
             network,
             trees,
-            Calibration(**manifest["calibration"]),
+            Calibration.of_dict(manifest["calibration"]),
         )
         if ranker.ranker_id != manifest["ranker_id"]:
             raise RankerError(

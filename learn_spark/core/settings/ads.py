@@ -260,8 +260,8 @@ class RankingSettings(Section):
     patience: Count = 10
     """Validations without a lower log loss after which training stops."""
     calibrate: bool = True
-    """Whether each ranker's logits get a temperature and a bias, fitted on the exposures of validation. Early stopping
-    then goes by the log loss after such a fit.
+    """Whether each ranker's logits get a temperature, a bias, and an offset for each cohort of items and of users,
+    fitted on the exposures of validation. Early stopping then goes by the log loss after such a fit.
     """
     batch_size: Count = 1024
     """Exposures per step."""
@@ -274,7 +274,7 @@ class RankingSettings(Section):
     trees: TreesSettings = TreesSettings()
     """Trees of the variants gbdt and gbdt-learn."""
     cohorts: CohortsSettings = CohortsSettings()
-    """Thresholds of the cohorts that metrics are computed on."""
+    """Thresholds of the cohorts that metrics are computed on, and whose levels are calibrated."""
     calibration_bins: Count = 10
     """Bins of ECE, with equal shares of the exposures' weight."""
     bootstrap_samples: Count = 200

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from scipy import optimize, special
@@ -39,6 +42,46 @@ def test_slope_and_bias_are_those_of_the_least_log_loss() -> None:
     assert histogram.loss(UNCHANGED) == pytest.approx(loss(np.array([1.0, 0.0])), abs=1e-5)
     # The level is that of the outcomes, exactly.
     assert calibration(fitted.probabilities(logits), labels, weights) == pytest.approx(1, abs=1e-4)
+
+
+def test_offsets_of_cohorts_are_those_of_the_least_penalized_loss_and_survive_json() -> None:
+    chance = np.random.default_rng(3)
+    rows, thresholds = 6000, ((1, 20), (1, 20))
+    counts = np.zeros((rows, 6), np.float32)
+    counts[:, 4] = chance.choice([0, 1, 19, 20, 500], rows)
+    counts[:, 5] = np.where(np.arange(rows) < 3, 0, 50)  # three exposures of new users
+    item = np.searchsorted([1, 20], counts[:, 4], side="right")
+    logits = chance.normal(-1, 1, rows)
+    labels = chance.random(rows) < special.expit(0.8 * logits + np.array([-1.0, 0.5, 0.0])[item])
+    labels[:3] = True
+    weights = np.where(labels, 1.0, 3.0)
+    histogram = LogitHistogram(thresholds)
+    for at in (slice(0, 1000), slice(1000, rows)):
+        histogram.add(logits[at], labels[at], weights[at], counts[at])
+    fitted = histogram.fit()
+
+    def penalized(at: np.ndarray) -> float:
+        by_item, by_user = at[2:5], at[5:8]
+        z = at[0] * logits + at[1] + by_item[item] + by_user[np.where(np.arange(rows) < 3, 0, 2)]
+        losses = weights @ (np.logaddexp(0, z) - labels * z)
+        return float(losses + 2 * weights.mean() * (at[2:] ** 2).sum() / 2)
+
+    best = optimize.minimize(penalized, [1.0] + [0.0] * 7, tol=1e-9)
+    found = [fitted.slope, fitted.bias, *fitted.offsets[0], *fitted.offsets[1]]
+    assert found == pytest.approx(list(best.x), abs=5e-3)
+    p = fitted.probabilities(logits, counts)
+    for cohort in range(3):
+        assert calibration(p[item == cohort], labels[item == cohort], weights[item == cohort]) == pytest.approx(
+            1, abs=0.05
+        )
+    # Three outcomes are little evidence, and a cohort without any has no offset.
+    assert 0 < fitted.offsets[1][0] < 1
+    assert fitted.offsets[1][1] == 0
+    again = Calibration.of_dict(json.loads(json.dumps(asdict(fitted))))
+    assert again == fitted
+    assert np.array_equal(again.probabilities(logits, counts), p)
+    with pytest.raises(ValueError, match="counts"):
+        fitted.probabilities(logits)
 
 
 def test_logits_that_do_not_tell_outcomes_apart_get_a_bias_and_one_class_nothing() -> None:
