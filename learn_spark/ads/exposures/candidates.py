@@ -27,9 +27,9 @@ class Drawn:
     rows: DataFrame
     candidates: int
     similar: int
-    later: int
-    known: int
-    again: int
+    bought_later: int
+    bought_before: int
+    bought_again: int
 
 
 def with_candidates(
@@ -83,10 +83,12 @@ def with_candidates(
     pool = F.least(F.col("_before"), F.lit(settings.pool))
     drawn = drawn.withColumn("number", F.col("_before") - 1 - F.floor(_uniform(settings.seed) * pool).cast("long"))
     popular = numbered.select("number", F.col("item_id").alias("_popular"))
-    candidates = drawn.join(popular, "number").drop("number").withColumn("_similar", F.lit(None).cast("string"))
+    candidates = drawn.join(popular, "number").drop("number")
     if settings.similar:
-        candidates = _co_visited(candidates.drop("_similar"), numbered, settings)
-    candidates = candidates.drop("item_id").withColumn("item_id", F.coalesce("_similar", "_popular"))
+        candidates = _co_visited(candidates, numbered, settings)
+    else:
+        candidates = candidates.withColumn("_similar", F.lit(None).cast("string"))
+    candidates = candidates.withColumn("item_id", F.coalesce("_similar", "_popular"))
     candidates = landed(candidates, scratch / "drawn")
     named = candidates.withColumn("event_id", F.concat_ws("/", "event_id", F.lit("candidate"), "_draw"))
     once = named.groupBy(*key, "request_id").agg(F.min("event_id").alias("event_id"))
@@ -100,9 +102,9 @@ def with_candidates(
     rows = landed(rows, scratch / "shown")
     later = ~F.col("converted") & F.coalesce(F.col("_last") > F.col("event_time"), F.lit(False))
     of_own = rows.join(own, ["user_id", "item_id"], "left").agg(
-        F.count_if(later).alias("later"),
-        F.count_if(~F.col("converted") & known).alias("known"),
-        F.count_if(F.col("converted") & known).alias("again"),
+        F.count_if(later).alias("bought_later"),
+        F.count_if(~F.col("converted") & known).alias("bought_before"),
+        F.count_if(F.col("converted") & known).alias("bought_again"),
     )
     similar = candidates.where("_similar IS NOT NULL").count()
     (counts,) = of_own.collect()

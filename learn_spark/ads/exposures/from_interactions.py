@@ -49,16 +49,17 @@ def make_exposures(
         not_sampled=read - outside - kept,
         of_written={
             "converted": kept,
-            "bought_later": drawn.later,
-            "bought_before": drawn.known,
-            "bought_again": drawn.again,
+            "bought_later": drawn.bought_later,
+            "bought_before": drawn.bought_before,
+            "bought_again": drawn.bought_again,
         },
         notes=(
             f"{kept:,} converted events; {drawn.candidates:,} candidates were drawn, {drawn.similar:,} by co-visits, "
             f"the others by popularity; {dropped:,} of them were dropped: twice in a request, converted in it"
             f"{'' if settings.repeats else ', or of an item that the user has an earlier event of'}",
-            f"of {shown:,} unconverted exposures {drawn.known:,} are of an item that the user has an earlier event of, "
-            f"and {drawn.later:,} of one with a later event; {drawn.again:,} of {kept:,} converted are of the former",
+            f"of {shown:,} unconverted exposures {drawn.bought_before:,} are of an item that the user has an earlier "
+            f"event of, and {drawn.bought_later:,} of one with a later event; {drawn.bought_again:,} of {kept:,} "
+            "converted are of the former",
         ),
     )
 

@@ -176,8 +176,9 @@ class Network(nn.Module):
             self.user, self.item, self.score = VectorScaler(shape.dims), VectorScaler(shape.dims), ScoreScaler()
             width += 2 * shape.dims * ("vectors" in shape.inputs) + 2 + ("score" in shape.inputs)
             ends = {"nearest": (0, len(NEAREST)), "list": (len(NEAREST), len(SIMILARITIES))}
-            self.similarities = nn.ModuleList(SimilarityScaler(*ends[each]) for each in ends if each in shape.inputs)
-            width += sum(scaler.width for scaler in self.similarities)  # type: ignore[misc]
+            scalers = [SimilarityScaler(*ends[each]) for each in ends if each in shape.inputs]
+            width += sum(scaler.width for scaler in scalers)
+            self.similarities = nn.ModuleList(scalers)
         self.adaptor: Adaptor | None = None
         if shape.variant == "learn-adaptor":
             self.adaptor = Adaptor(shape.dims, shape.adaptor_dim)
