@@ -104,6 +104,7 @@ def _train(context: StageContext, folder: Path) -> ScoringTask:
     vocabulary_file = context.staging / VOCABULARIES
     write_vocabularies(vocabularies, vocabulary_file)
     with_features = _any_reads_features(settings.variants)
+    context.console.at("joining the inputs of the exposures")
     files = write_rows(
         shown,
         parts,
@@ -144,6 +145,7 @@ def _load(context: StageContext, folder: Path) -> ScoringTask:
     since = _since(settings, rankings.split)
     shown = shown_exposures(context.read("exposures"), _name(context), rankings.context, since, rankings.lag_hours)
     with_features = any(ranker.reads_features for ranker in rankings.rankers)
+    context.console.at("joining the inputs of the exposures")
     files = write_rows(
         shown,
         {"test": Split(since, since).conditions()["test"]},
@@ -239,6 +241,7 @@ def _score(context: StageContext, task: ScoringTask, folder: Path) -> StageResul
     scored, known = write_scores(context, task.rankers, task.files, task.vectors, folder)
     if scored.rows != task.counts["test"]:
         raise LearnSparkError(f"rank_ads: {scored.rows:,} exposures were scored, the test has {task.counts['test']:,}")
+    context.console.at("computing metrics and their intervals")
     values = evaluate_files(scored, settings)
     # Last: rows of ad_scores without rows here are those of a killed run.
     write_metrics(context, {ranker.variant: ranker.model for ranker in task.rankers}, values)

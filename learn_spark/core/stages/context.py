@@ -62,6 +62,7 @@ class SparkHolder:
                     addresses=self._settings.addresses,
                     topics=self._settings.reads_topics,
                 )
+            self._at("working")
         return self._session
 
     def stop(self) -> None:
