@@ -127,7 +127,7 @@ def exposures_path(settings: ExposuresSettings) -> str | None:
 
 Variant = Literal["base", "learn", "learn-adaptor", "gbdt", "gbdt-learn"]
 FeatureInput = Literal["vectors", "score", "nearest", "list"]
-_DEFAULT_INPUTS: tuple[FeatureInput, ...] = ("vectors", "score")
+_DEFAULT_INPUTS: tuple[FeatureInput, ...] = ("score", "nearest")
 Thresholds = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
 
@@ -233,7 +233,7 @@ class RankingSettings(Section):
     """Hours after an exposure in which its outcome becomes known: running counts leave out later exposures. 0: at once,
     for labels that are known at the exposure's time.
     """
-    id_gate: Annotated[float, Field(ge=0.0)] = 10.0
+    id_gate: Annotated[float, Field(ge=0.0)] = 1000.0
     """Training exposures of an id whose embedding counts half: of n exposures it counts n / (n + id_gate). An id that
     training did not have gives nothing. 0: every embedding counts in full.
     """
@@ -263,9 +263,9 @@ class RankingSettings(Section):
     """Whether each ranker's logits get a temperature, a bias, and an offset for each cohort of items and of users,
     fitted on the exposures of validation. Early stopping then goes by the log loss after such a fit.
     """
-    batch_size: Count = 1024
+    batch_size: Count = 256
     """Exposures per step."""
-    learning_rate: Rate = 1e-3
+    learning_rate: Rate = 3e-3
     """Adam's learning rate."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
     """Adam's L2 penalty; it shrinks embeddings of rare ids towards zero."""

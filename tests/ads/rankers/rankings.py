@@ -22,6 +22,8 @@ SMALL = {
     "batch_size": 128,
     "learning_rate": 5e-3,
     "epochs": 8,
+    "id_gate": 10.0,
+    "inputs": ["vectors", "score"],
     "patience": 15,
     "trees": TreesSettings(leaves=15, rounds=60, min_leaf=20),
 }
