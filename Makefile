@@ -64,7 +64,7 @@ lock: setup ## Resolve the dependencies anew into requirements/*.txt
 	@$(LOCK) requirements/servers.in -o requirements/servers.txt
 
 # --strict: without it, packages that cannot be looked up are passed over, and "No known vulnerabilities found" is printed.
-audit: setup ## Look up known faults of the locked packages by pip-audit (asks pypi.org)
+audit: setup ## Look up known faults of the locked packages by pip-audit (asks the package index)
 	@$(VENV)/bin/uv tool run pip-audit --strict --disable-pip --require-hashes --requirement requirements/lock.txt
 
 clean: ## Remove build artefacts and caches; keep .venv and var/

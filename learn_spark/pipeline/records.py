@@ -18,8 +18,6 @@ from learn_spark.core.tables.runs import Run
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.lineage import Lineage
 
-# What a run names after itself, and nothing reads when it has failed.
-OF_A_RUN = ("reports/{run}.html", "rankings/{run}")
 NEWEST_REPORT = frozenset({"index.html", "settings.yaml"})
 CACHES = "cache"
 

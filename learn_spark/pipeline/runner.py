@@ -29,9 +29,11 @@ from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
 from learn_spark.pipeline.locks import exclusively_written, writing
 from learn_spark.pipeline.preflight import Delivery, check_settings, delivery
-from learn_spark.pipeline.records import OF_A_RUN
 from learn_spark.pipeline.registration import register_after_run
 from learn_spark.pipeline.tracking.observers import observer_of
+
+# Nothing reads these when the run has failed.
+NAMED_AFTER_A_RUN = ("reports/{run}.html", "rankings/{run}")
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _run_stage(
         message = str(error) if isinstance(error, LearnSparkError) else cause_of(error)
         # Where the disk is full, the error of the stage is the one to report, and not that of recording it. Without
         # the removal each further try would fill what became free.
-        for name in OF_A_RUN:
+        for name in NAMED_AFTER_A_RUN:
             with suppress(Exception):
                 (workspace.place / name.format(run=run_id)).remove()
         with suppress(Exception):
