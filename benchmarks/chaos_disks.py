@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 from benchmarks.chaos import Road, reference
 from benchmarks.chaos_content import differences
-from benchmarks.chaos_kills import LONGEST_RUN
+from benchmarks.chaos_kills import LONGEST_RUN, where_it_ended
 from benchmarks.chaos_shop import DELIVERIES, deliver, run_arguments, write_chaos_settings, write_encoder
 from benchmarks.chaos_stores import open_store
 from benchmarks.chaos_warm import warm_process
@@ -126,10 +125,7 @@ def run_on(road: Road, disk: Disk, due: float | None) -> tuple[int, str, str]:
             disk.turn_read_only()
             turned = True
         time.sleep(0.02)
-    text = log.read_text(encoding="utf-8", errors="replace")
-    stages = re.findall(r"^\[\d+/\d+\] (\w+)", text, re.M)
-    lines = [line for line in text.splitlines() if line.strip()]
-    return child.wait(), stages[-1] if stages else "start", lines[-1] if lines else ""
+    return child.wait(), *where_it_ended(log.read_text(encoding="utf-8", errors="replace"))
 
 
 def broken_road(kind: str, kib: int, folder: Path, encoder: Path, chance: random.Random) -> dict[str, Any]:

@@ -108,18 +108,24 @@ def run_killed(
         strike(child.pid, "all")
     code = child.wait()
     text = log.read_bytes()[before:].decode(errors="replace")
-    stages = re.findall(r"^\[\d+/\d+\] (\w+)", text, re.M)
-    lines = [line for line in text.splitlines() if line.strip()]
+    stage, last = where_it_ended(text)
     return Attempt(
         None if kill is None else asdict(kill),
         killed,
-        stages[-1] if stages else "start",
+        stage,
         round(ended - began, 1),
         round(ended - struck_at, 1) if killed else None,
         code,
-        "hangs" if hangs else lines[-1][:300] if lines else "",
+        "hangs" if hangs else last[:300],
         child.pid,
     )
+
+
+def where_it_ended(text: str) -> tuple[str, str]:
+    """(stage, last line) of what a run printed; ``start`` where it came to no stage."""
+    stages = re.findall(r"^\[\d+/\d+\] (\w+)", text, re.M)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return stages[-1] if stages else "start", lines[-1] if lines else ""
 
 
 def strike(session: int, victim: str) -> bool:

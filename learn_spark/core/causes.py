@@ -18,24 +18,30 @@ _PYTHON = re.compile(r"^((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|NotFound
 
 @dataclass(frozen=True)
 class _Known:
-    """A cause that a person can mend: the pattern of its text, and the sentence. ``{file}`` is the file, if any."""
+    """A cause that a person can mend: the pattern of its text, and the sentence. ``{file}`` is the file, if any.
+    ``of_storage``: the place cannot be read or written.
+    """
 
     pattern: re.Pattern[str]
     sentence: str
+    of_storage: bool = False
 
 
 _KNOWN = (
     _Known(
         re.compile(r"No space left on device|Disk quota exceeded|StorageFull|os error 28\b"),
         "the disk is full{file}: free some space, or choose another folder, and run the same command again",
+        of_storage=True,
     ),
     _Known(
         re.compile(r"Read-only file system|os error 30\b"),
         "the file system is read-only{file}: make it writable, or choose another workspace (--set workspace=FOLDER)",
+        of_storage=True,
     ),
     _Known(
         re.compile(r"Permission denied|AccessDenied|Operation not permitted|os error 13\b"),
         "writing or reading is not permitted{file}: change its owner or mode, or choose another folder",
+        of_storage=True,
     ),
     _Known(
         # deltalake, Arrow and Hadoop, each after retries of its own.
@@ -46,6 +52,7 @@ _KNOWN = (
         ),
         "the server of the workspace or of the source does not answer, or answers with errors: when it works again, "
         "run the same command again, which goes on where this one stopped",
+        of_storage=True,
     ),
     _Known(
         re.compile(r"OutOfMemoryError|Java heap space|GC overhead limit"),
@@ -154,4 +161,4 @@ def is_storage_error(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         return True
     whole = "\n".join(text for one in _chain(error) for text in _texts(one))
-    return any(known.pattern.search(whole) for known in _KNOWN[:4])
+    return any(known.of_storage and known.pattern.search(whole) for known in _KNOWN)

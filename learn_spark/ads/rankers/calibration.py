@@ -153,9 +153,9 @@ class _Outcomes:
         self.converted = self.design.T @ histogram._converted[filled]
         self.converted[0] = histogram._converted_logit  # a bin's mean logit is not quite that of its conversions
         mean_weight = self.weight.sum() / max(1, histogram._rows)
-        self.penalty = np.full(len(columns), RIDGE * self.weight.sum())
+        self.penalty = np.zeros(len(columns))
         self.penalty[2:] = OFFSET_RIDGE * mean_weight
-        self.penalized = np.arange(len(columns)) >= 2
+        self.ridge = np.full(len(columns), RIDGE * self.weight.sum())  # of steps alone, not of the loss
 
     def loss(self, at: np.ndarray) -> float:
         """The sum of the weighted log losses."""
@@ -166,8 +166,9 @@ class _Outcomes:
         at, lowest = start, self._penalized(start)
         for _ in range(NEWTON_STEPS):
             p = special.expit(self.design @ at)
-            gradient = self.design.T @ (self.weight * p) - self.converted + self.penalty * self.penalized * at
-            hessian = (self.design * (self.weight * p * (1 - p))[:, None]).T @ self.design + np.diag(self.penalty)
+            gradient = self.design.T @ (self.weight * p) - self.converted + self.penalty * at
+            hessian = (self.design * (self.weight * p * (1 - p))[:, None]).T @ self.design
+            hessian += np.diag(self.penalty + self.ridge)
             step = np.zeros(len(start))
             step[free] = np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
             while (moved := self._penalized(at - step)) > lowest and np.abs(step).max() > SMALLEST_STEP:
@@ -178,7 +179,7 @@ class _Outcomes:
         return at
 
     def _penalized(self, at: np.ndarray) -> float:
-        return self.loss(at) + float(self.penalty @ (self.penalized * at**2)) / 2
+        return self.loss(at) + float(self.penalty @ at**2) / 2
 
 
 def calibration_on(

@@ -193,8 +193,8 @@ class RankingSettings(Section):
     an event at or after its time (for logs from before the first release).
     """
     variants: list[Variant] = Field(default_factory=lambda: list(get_args(Variant)), min_length=1)
-    """base: without features; learn: released user and item vector and their dot product; learn-adaptor: LEARN's
-    adaptor over both vectors; gbdt, gbdt-learn: trees over the inputs of base and learn.
+    """base: without features; learn: ``inputs`` of the released vectors; learn-adaptor: these and LEARN's adaptor over
+    both vectors; gbdt, gbdt-learn: trees over the inputs of base and learn.
     """
     inputs: list[FeatureInput] = Field(default_factory=lambda: list(_DEFAULT_INPUTS), min_length=1)
     """What learn, learn-adaptor and gbdt-learn read of the released vectors. vectors: user and item vector; score:
