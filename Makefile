@@ -22,8 +22,8 @@ test: setup servers lint ## Set up, check style and types, run all tests, two fi
 servers: setup
 	@scripts/test_servers.sh
 
-spark-versions: setup ## Run the stages but training on Spark 4.1 too, in .venv-spark41, and compare with those of .venv
-	@scripts/spark_versions.sh
+spark-versions: setup servers ## Run the stages but training on Spark 4.1 too, in .venv-spark41, and compare with those of .venv
+	@$(VENV)/bin/python -m pytest tests/setup/test_spark_versions.py $(ARGS)
 
 check: ## Style, imports, types, and the unit tests, which start neither Spark nor a model; both at the same time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
@@ -62,6 +62,8 @@ lock: setup ## Resolve the dependencies anew into requirements/*.txt
 	@$(LOCK) requirements/tools.in -o requirements/tools.txt
 	@$(LOCK) --no-deps requirements/demo.in -o requirements/demo.txt
 	@$(LOCK) requirements/servers.in -o requirements/servers.txt
+	@$(LOCK) --extra spark --extra quality --extra encode --extra index --extra ads pyproject.toml requirements/spark41.in \
+	  -o requirements/spark41.txt
 
 # --strict: without it, packages that cannot be looked up are passed over, and "No known vulnerabilities found" is printed.
 audit: setup ## Look up known faults of the locked packages by pip-audit (asks the package index)

@@ -87,7 +87,7 @@ check_space() {
 }
 
 fingerprint() { # of everything that the environment depends on
-  { cat requirements/*.txt pyproject.toml learn_spark/core/install.py scripts/setup.sh; echo "$1 $2 $PWD"; } | cksum
+  { cat requirements/{lock,tools,demo}.txt pyproject.toml learn_spark/core/install.py scripts/setup.sh; echo "$1 $2 $PWD"; } | cksum
 }
 
 logged() { # runs a step quietly; shows the end of its output if it fails
