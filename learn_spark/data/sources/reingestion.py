@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -37,7 +36,8 @@ class QuarantinedEvents:
         self._spark, self._path = spark, quarantine_path
         delta.create_if_missing(quarantine_path, contract("quarantine"))
         self.rows: DataFrame | None = None
-        self.good, self._others, self._ids = 0, 0, pa.array([], pa.string())
+        self.good, self._others = 0, 0
+        self._ids: list[str] | None = []
         if not _some_may_have_arrived(Snapshot.open(quarantine_path), items_path):
             return
         waiting = delta.read(spark, quarantine_path).where("source_table = 'interactions' and parsed is not null")
@@ -51,11 +51,8 @@ class QuarantinedEvents:
         path = (place / "arrived").spark
         arrived.write.mode("overwrite").parquet(path)
         written = spark.read.schema(arrived.schema).parquet(path)
-        found = _arrived(place / "arrived")
-        self._ids = found["old_row_id"]
-        self.good = pc.sum(pc.equal(pc.list_value_length(found["reasons"]), 0)).as_py() or 0
-        self._others = found.num_rows - self.good
-        self.rows = written if found.num_rows else None
+        self.good, self._others, self._ids = _arrived(place / "arrived")
+        self.rows = written if self.good or self._others else None
 
     def good_events(self) -> DataFrame | None:
         """The events that break no other rule, with the columns of interactions."""
@@ -77,8 +74,8 @@ class QuarantinedEvents:
             )
             keep(others.select(*contract("quarantine").names), self._path, most=self._others)
         table = delta.delta_table(self._spark, self._path)
-        if len(self._ids) <= _MOST_IDS:  # in a condition: fewer jobs than a merge
-            table.delete(F.col("row_id").isin(self._ids.to_pylist()))
+        if self._ids is not None:  # in a condition: fewer jobs than a merge
+            table.delete(F.col("row_id").isin(self._ids))
             return
         removed = self.rows.select(F.col("old_row_id").alias("row_id"))
         table.alias("t").merge(removed.alias("s"), "t.row_id = s.row_id").whenMatchedDelete().execute()
@@ -99,14 +96,20 @@ def _some_may_have_arrived(quarantined: Snapshot, items_path: str) -> bool:
     return not waited_for.isdisjoint(items.to_arrow(["item_id"])["item_id"].to_pylist())
 
 
-def _arrived(folder: StoragePath) -> pa.Table:
-    """The key in quarantine and the reasons of each row of a folder of Parquet files."""
-    schema = pa.schema({"old_row_id": pa.string(), "reasons": pa.list_(pa.string())})
-    files = (
-        pq.read_table(file, columns=schema.names, filesystem=folder.file_system).cast(schema)
-        for file in folder.parquet_files()
-    )
-    return pa.concat_tables([schema.empty_table(), *files])
+def _arrived(folder: StoragePath) -> tuple[int, int, list[str] | None]:
+    """Of a folder of Parquet files, read by batches: rows without reasons, with reasons, and the keys in quarantine,
+    or None where there are more than ``_MOST_IDS``.
+    """
+    good = others = 0
+    ids: list[str] = []
+    for file in folder.parquet_files():
+        with pq.ParquetFile(file, filesystem=folder.file_system) as parquet:
+            for batch in parquet.iter_batches(columns=["old_row_id", "reasons"]):
+                without = pc.sum(pc.equal(pc.list_value_length(batch["reasons"]), 0)).as_py() or 0
+                good, others = good + without, others + batch.num_rows - without
+                if good + others <= _MOST_IDS:
+                    ids += batch["old_row_id"].to_pylist()
+    return good, others, ids if good + others <= _MOST_IDS else None
 
 
 def _rows_of(folder: StoragePath) -> int:
