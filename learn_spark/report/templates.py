@@ -30,7 +30,7 @@ class Fact:
 def environment() -> jinja2.Environment:
     """The templates of this folder. Values are escaped and ``visible``, and an undefined name is an error.
 
-    Globals: shapes and colours of charts. Filters: ``number``, ``when``, ``seconds`` and ``bytes``.
+    Globals: shapes and colours of charts. Filters: ``number``, ``when``, ``seconds``, ``bytes`` and ``fact``.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(package_folder() / "report"),
@@ -42,8 +42,15 @@ def environment() -> jinja2.Environment:
     )
     templates.globals |= {"shapes": SHAPES, "kinds": KINDS, "light": LIGHT, "dark": DARK, "policy": POLICY}
     templates.filters |= {"number": number, "when": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}"}
-    templates.filters |= {"seconds": in_seconds, "bytes": in_bytes}
+    templates.filters |= {"seconds": in_seconds, "bytes": in_bytes, "fact": _fact}
     return templates
+
+
+def _fact(value: object) -> str:
+    """A value of a manifest in words of a reader: yes or no, and separators of thousands."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _shown(value: object) -> object:

@@ -35,6 +35,13 @@ function overlaps(texts) {
   ).map(([other]) => [name, other]));
 }
 
+// The boxes of the lines of an element's text.
+function texts_of(element) {
+  const range = element.ownerDocument.createRange();
+  range.selectNodeContents(element);
+  return [...range.getClientRects()].filter((box) => box.width > 0);
+}
+
 function look(frame) {
   const page = frame.contentDocument, view = frame.contentWindow;
   const all = (selector, within = page) => [...within.querySelectorAll(selector)];
@@ -116,6 +123,15 @@ function look(frame) {
     links: all('a:not([href^="#"])').map((one) => one.getAttribute("href")),
     reached: reached.length,
     dim: dim.map((one) => one.outerHTML.slice(0, 80)),
+    // Prose that one must scroll a table sideways to read, although it could wrap.
+    hidden: all(".scroll").filter((one) => [...one.querySelectorAll("caption, .note td")].some((prose) =>
+      Math.max(...texts_of(prose).map((line) => line.right)) > one.getBoundingClientRect().left + one.clientWidth + 1
+    )).map((one) => one.getAttribute("aria-labelledby")),
+    // Columns of words, whose edge is on the left as in the head.
+    ragged: all("tbody td").filter((cell) =>
+      /^[a-z_ ,]+$/i.test(cell.textContent.trim()) && cell.textContent.trim() !== "none" &&
+      view.getComputedStyle(cell).textAlign === "right"
+    ).map((cell) => cell.outerHTML.slice(0, 80)),
     trapped: all("*").filter((one) =>
       one.scrollWidth > one.clientWidth + 1 && view.getComputedStyle(one).overflowX === "auto" && one.tabIndex < 0
     ).length,

@@ -94,6 +94,7 @@ def test_nothing_is_wider_than_the_window_and_scrolling_parts_are_reachable_by_k
     for view in views(seen):
         assert view["overflow"] == 0
         assert view["trapped"] == 0
+        assert (view["hidden"], view["ragged"]) == ([], [])
 
 
 def test_the_page_has_landmarks_headings_and_names_for_a_screen_reader(seen: dict[str, Seen]) -> None:
