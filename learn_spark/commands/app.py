@@ -6,8 +6,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -122,6 +122,26 @@ def _left_trace(opened: list[Opened]) -> str | None:
     return f"the stack trace is in {trace}"
 
 
+@contextmanager
+def answered(console: Reporter) -> Iterator[None]:
+    """After the block, print what the console has for JSON; after an error too, such as the rules of a gate that
+    failed, with its sentence as ``error``, so that no program takes it for an empty answer.
+    """
+    try:
+        yield
+    except LearnSparkError as error:
+        console.record("error", str(error))
+        raise
+    except Exception as error:
+        from learn_spark.core.causes import explained
+        from learn_spark.core.settings.secrets import without_secrets
+
+        console.record("error", without_secrets(explained(error)[1]))
+        raise
+    finally:
+        console.print_json()
+
+
 def run_in_workspace(
     config: str,
     overrides: list[str] | None,
@@ -157,12 +177,8 @@ def run_in_workspace(
         opened_so_far.append(opened)
         if opened.workspace.writable_by_all:
             print(f"note: everybody may write into {opened.workspace.place}: chmod o-w", file=sys.stderr)
-        try:
-            with nullcontext() if lock is None or reads_only else lock(opened):
-                work(opened)
-        finally:
-            # What is known before an error too: the rules of a gate that failed.
-            opened.console.print_json()
+        with answered(opened.console), nullcontext() if lock is None or reads_only else lock(opened):
+            work(opened)
 
     return _guarded(open_and_work, verbose, opened_so_far, waits=waits)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from learn_spark.commands.app import app, without_workspace
+from learn_spark.commands.app import answered, app, without_workspace
 from learn_spark.commands.options import DryRunOption, JsonOption, SetOption, VerboseOption
 
 
@@ -34,12 +34,10 @@ def ab_report(
 
         settings = settings_of(experiment, [*(overrides or []), *([f"aa_splits={aa}"] if aa else [])])
         console = Reporter(as_json=as_json)
-        try:
+        with answered(console):
             if dry_run:
                 show_plan(settings, console)
             else:
                 show(report_experiment(settings, console, verbose=verbose), console)
-        finally:
-            console.print_json()
 
     without_workspace(verbose, work)

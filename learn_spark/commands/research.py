@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from learn_spark.commands.app import Opened, app, in_workspace, without_workspace
+from learn_spark.commands.app import Opened, answered, app, in_workspace, without_workspace
 from learn_spark.commands.options import (
     ConfigArgument,
     ConfigOption,
@@ -140,7 +140,7 @@ def study(
         given = {"seeds": seeds, "slices": slices}
         of_plan = [f"{key}={json.dumps(value)}" for key, value in given.items() if value]
         console = Reporter(as_json=as_json)
-        try:
+        with answered(console):
             run_study(
                 load_study(plan, of_plan),
                 Path(plan).stem,
@@ -150,7 +150,5 @@ def study(
                 dry_run=dry_run,
                 verbose=verbose,
             )
-        finally:
-            console.print_json()
 
     without_workspace(verbose, work)

@@ -6,7 +6,7 @@ Tables record the short names; a change here changes no result. The stages that 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from learn_spark.evaluation.results import VECTORS_ONLY
 
@@ -64,6 +64,18 @@ def in_order(methods: Iterable[str]) -> list[str]:
         return (known.index(plain) if plain in METHODS else len(known), method)
 
     return sorted(set(methods), key=place)
+
+
+def shown_metrics(values: Mapping[str, float]) -> dict[str, float]:
+    """Metrics by name and k, without what says the same twice: of users with one target each, recall@k is HR@k."""
+    recalls = [name for name in values if name.startswith("recall@")]
+    repeated = set(recalls) if all(values[n] == values.get(n.replace("recall", "HR")) for n in recalls) else set()
+
+    def place(name: str) -> tuple[str, int]:
+        kind, _, k = name.partition("@")
+        return kind, int(k) if k.isdecimal() else 0
+
+    return {name: values[name] for name in sorted(values, key=place) if name not in repeated}
 
 
 def variant_label(variant: str) -> str:

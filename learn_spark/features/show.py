@@ -9,6 +9,7 @@ from learn_spark.core.quality.gate import RuleResult
 from learn_spark.core.table_text import Cell, Column
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.evaluation.labels import shown_metrics
 from learn_spark.features.ledger import READABLE, LedgerRow, current_release, ledger, release_in_force
 from learn_spark.features.read import KEYS, read_release
 from learn_spark.features.withdrawal import Change
@@ -28,7 +29,7 @@ def list_releases(workspace: Workspace, console: Reporter) -> None:
         lines.append(
             [
                 release,
-                f"{row.status}{' *' if release == in_force else ''}",
+                row.status,
                 row.as_of,
                 row.written_at,
                 row.model_id,
@@ -36,12 +37,14 @@ def list_releases(workspace: Workspace, console: Reporter) -> None:
                 *(_rows(workspace, row, table) if _published(row) else None for table in KEYS),
             ]
         )
+    names = ["release", "state", "as of (UTC)", "since (UTC)", "model", "NDCG@10", "users", "items"]
     console.table(
         f"Releases of {workspace.place}",
-        ["release", "state", "as of (UTC)", "since (UTC)", "model", Column("NDCG@10", ".4f"), "users", "items"],
-        lines,
-        name="releases",
+        [Column(name, ".4f" if name == "NDCG@10" else "") for name in names],
+        [[release, f"{state} *" if release == in_force else state, *rest] for release, state, *rest in lines],
     )
+    # The mark is for people; a program compares the state.
+    console.record("releases", [dict(zip(names, line, strict=True)) for line in lines])
     console.record("in_force", in_force)
     console.line("* the release in force, which consumers read" if in_force else "no release is in force")
 
@@ -73,7 +76,7 @@ def show_release(workspace: Workspace, release: str, console: Reporter) -> None:
     console.line(f"model    {last.model_id}, code {last.code_version}, encoder {last.encoder_key}")
     for title, pairs in (("inputs", last.inputs), ("outputs", last.outputs)):
         console.line(f"{title:<8} {', '.join(f'{name} @ {version}' for name, version in sorted(pairs.items()))}")
-    console.line(f"metrics  {', '.join(f'{n} {v:.4f}' for n, v in sorted(last.metrics.items()))}")
+    console.line(f"metrics  {', '.join(f'{n} {v:.4f}' for n, v in shown_metrics(last.metrics).items())}")
     audited = next((row.gate_results for row in reversed(history) if row.gate_results), None)
     if audited:
         rules = [_rule(RuleResult(**result)) for result in json.loads(audited)]

@@ -14,6 +14,7 @@ from learn_spark.evaluation.labels import (
     method_label,
     place_of_dimension,
     place_of_slice,
+    shown_metrics,
 )
 from learn_spark.evaluation.slices import DIMENSIONS as SLICED
 from learn_spark.model.towers.registry import TOWERS
@@ -40,3 +41,11 @@ def test_slices_are_in_the_order_of_their_numbers() -> None:
     assert sorted(["365+", "1-6", "under 1", "30-89"], key=place_of_slice) == ["under 1", "1-6", "30-89", "365+"]
     assert sorted(["tail", "mid", "head"], key=place_of_slice) == ["head", "mid", "tail"]
     assert sorted(["other", "time", "mass"], key=place_of_dimension) == ["mass", "time", "other"]
+
+
+def test_recall_that_is_the_hit_rate_is_not_shown_twice() -> None:
+    one = {"recall@10": 0.2, "HR@100": 0.6, "HR@10": 0.2, "NDCG@10": 0.1, "recall@100": 0.6, "MRR": 0.1, "HR@50": 0.5}
+    assert list(shown_metrics(one)) == ["HR@10", "HR@50", "HR@100", "MRR", "NDCG@10"]
+    # Equal at one k alone: users have several targets.
+    several = {"HR@10": 0.0, "recall@10": 0.0, "HR@50": 0.5, "recall@50": 0.3}
+    assert list(shown_metrics(several)) == ["HR@10", "HR@50", "recall@10", "recall@50"]

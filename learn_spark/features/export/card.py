@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from learn_spark.core.parts import VERSION
+from learn_spark.evaluation.labels import shown_metrics
 from learn_spark.features.export.manifest import ITEMS_FILE, MANIFEST_FILE, TEST_FILE, ExportManifest
 from learn_spark.model.manifest import ModelManifest
 
@@ -43,8 +44,9 @@ facts and the SHA-256 of every file.
 
 ## Training
 
-Trained {f"on events before {export.trained_as_of}" if export.trained_as_of else "on all events"} by the rule
-{model.training_rule}, seed {model.seed}, {model.best_epoch} of {model.epochs} epochs, {model.parameters:,} parameters,
+Trained {f"on events before {export.trained_as_of}" if export.trained_as_of else "on all events"} by the
+rule {model.training_rule}, seed {model.seed},
+{model.best_epoch} of {model.epochs} epochs, {model.parameters:,} parameters,
 frozen LLM {model.encoder_key[:12]}, template {model.template_version}.
 
 {_figures(model)}
@@ -53,8 +55,7 @@ frozen LLM {model.encoder_key[:12]}, template {model.template_version}.
 
 The vectors of users without any event, and of events with items that are neither in the catalogue nor in new_items, do
 not exist. Item vectors are not in this folder: they are item_features of the release. A newly trained model needs a new
-export, because vectors
-of two models cannot be compared.
+export, because vectors of two models cannot be compared.
 """
 
 
@@ -88,6 +89,6 @@ def _inputs(export: ExportManifest) -> str:
 
 
 def _figures(model: ModelManifest) -> str:
-    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in model.released_validation.items())
+    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in shown_metrics(model.released_validation).items())
     users = "" if model.validation_users is None else f", {model.validation_users:,} users"
     return f"| validation targets of the selection{users} | |\n|---|---|\n{figures}"
