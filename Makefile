@@ -51,7 +51,7 @@ site: setup ## Build the documentation as a site in site/ (strict: a dead link f
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 	@echo "open site/index.html"
 
-picture: ## Draw the README's picture of the report, from var/quickstart (needs Chromium)
+picture: ## Draw the README's pictures of the front page, from var/quickstart (needs Chromium)
 	@scripts/picture.sh var/quickstart docs/images/report.png
 
 bench-%: setup ## Run benchmarks/%.py (bench-histories; bench-daily; bench-days ARGS="--folder DIR")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The first screen of a workspace's report page as a PNG file: scripts/picture.sh WORKSPACE PICTURE
+# A workspace's front page as two PNG files: scripts/picture.sh WORKSPACE PICTURE
+# PICTURE: the first screen. The other one, with "-parts" in its name: at the width of a phone, and lineage in the dark.
 set -euo pipefail
 page="$(realpath -m "$1")/reports/index.html"
 browser="${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}"
@@ -8,14 +9,27 @@ browser="${CHROMIUM:-$(command -v chromium || command -v chromium-browser || com
 profile="$(mktemp -d)"
 trap 'rm -rf "$profile"' EXIT
 mkdir -p "$(dirname "$2")"
-# The page without this machine's folders.
+python="$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python"
+# The page without this machine's folders, and the same page in its dark colours.
 sed "s#$(realpath "$1")#$1#g" "$page" > "$profile/page.html"
-"$browser" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$profile" \
-    --window-size=1280,1480 --screenshot="$(realpath -m "$2")" "file://$profile/page.html" 2> /dev/null
-# A page of few colours: 128 of them look the same and take a third of the bytes.
-"$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python" - "$2" << 'END'
+sed "s#prefers-color-scheme: dark#min-width: 0#; s#color-scheme: light dark#color-scheme: dark#; s#scroll-behavior: smooth##" "$profile/page.html" > "$profile/dark.html"
+cat > "$profile/parts.html" << 'END'
+<!doctype html><style>body { margin: 0; display: flex; } iframe { border: 0; height: 1000px; flex: none; }</style>
+<iframe src="page.html" style="width: 400px"></iframe><iframe src="dark.html#about-publish" style="width: 880px"></iframe>
+END
+
+# $1: page, $2: height, $3: picture
+draw() {
+    "$browser" --headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=3000 --user-data-dir="$profile/browser" \
+        --blink-settings=preferredColorScheme=1 --window-size="1280,$2" --screenshot="$(realpath -m "$3")" "file://$profile/$1" 2> /dev/null
+    # A page of few colours: 128 of them look the same and take a third of the bytes.
+    "$python" - "$3" << 'END'
 import sys
 from PIL import Image
 Image.open(sys.argv[1]).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(sys.argv[1], optimize=True)
 END
-echo "$2"
+    echo "$3"
+}
+
+draw page.html 1480 "$2"
+draw parts.html 1000 "${2%.png}-parts.png"

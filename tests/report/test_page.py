@@ -136,6 +136,11 @@ def test_the_ads_rankers_metrics_are_listed_by_variant_and_by_cohort(page: str, 
     ]
 
 
+def test_a_model_has_its_whole_id_where_commands_ask_for_it(planted: FrontWorld, seen: dict[str, Seen]) -> None:
+    table = seen["light"][PHONE]["text"].partition("models, the released one first")[2]
+    assert re.search(rf"LEARN {planted.model_id}\s", table)
+
+
 def test_hostile_titles_are_text_and_the_page_makes_no_requests(page: str, seen: dict[str, Seen]) -> None:
     assert not re.search(r'(?:src|href)\s*=\s*"(?!#|coupon\.html")|https?://|@import|url\(|<script', page)
     for view in views(seen):

@@ -33,13 +33,18 @@ class ModelLine:
     """
 
     model_id: str
-    name: str
+    label: str
     manifest: ModelManifest
     run: Run
     validation: float | None
     test: float | None
     comparable: bool
     tags: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The model in a legend: its method, and the first characters of its id."""
+        return f"{self.label} {self.model_id[:8]}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def models_of(workspace: Workspace, release: LedgerRow | None) -> Models | None:
 def _line(one: TrainedModel, saved: SavedModel, figure: MetricRow | None, first: MetricRow | None) -> ModelLine:
     return ModelLine(
         model_id=one.model_id,
-        name=f"{method_label(one.method)} {one.model_id[:8]}",
+        label=method_label(one.method),
         manifest=saved.manifest,
         run=saved.run,
         validation=saved.manifest.released_validation.get(FIRST_METRIC),
