@@ -42,8 +42,9 @@ def list_releases(workspace: Workspace, console: Reporter) -> None:
         f"Releases of {workspace.place}",
         [Column(name, ".4f" if name == "NDCG@10" else "") for name in names],
         [[release, f"{state} *" if release == in_force else state, *rest] for release, state, *rest in lines],
+        name="releases",
     )
-    # The mark is for people; a program compares the state.
+    # In place of the rows with the mark, which is for people: a program compares the state.
     console.record("releases", [dict(zip(names, line, strict=True)) for line in lines])
     console.record("in_force", in_force)
     console.line("* the release in force, which consumers read" if in_force else "no release is in force")
