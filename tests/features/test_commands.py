@@ -73,7 +73,8 @@ def test_the_list_and_one_release(command: Command) -> None:
     assert "item_missing 3 0 0 broken items gone" in lines(command("show", "r3"))
     listed = json.loads(command("releases", "--json").stdout)
     assert set(listed) == {"releases", "in_force", "notes"}
-    assert {row["release"]: row["state"] for row in listed["releases"]} == {"r1": "released", "r2": "released", "r3": "refused"}
+    states = {row["release"]: row["state"] for row in listed["releases"]}
+    assert states == {"r1": "released", "r2": "released", "r3": "refused"}
     failed = command("show", "r9", "--json")
     assert json.loads(failed.stdout) == {"error": failed.stderr.removeprefix("error: ").strip(), "notes": []}
     missing = command("show", "r9")
