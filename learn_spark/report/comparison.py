@@ -18,16 +18,14 @@ def _record(comparison: Comparison, console: Reporter) -> None:
         difference = one.pop("difference")
         one |= {"difference": difference.pop("value"), **difference}
     first = asdict(comparison.first) | {"tables": dict(comparison.first.tables)}
-    console.record("first", first)
-    for name in ("split", "users", "samples"):
-        console.record(name, getattr(comparison, name))
-    console.record("differences", differences)
+    of_split = {name: getattr(comparison, name) for name in ("split", "users", "samples")}
+    console.answer({"first": first, **of_split, "differences": differences})
 
 
 def show(comparison: Comparison, console: Reporter) -> None:
     """Print both metrics over all users of the split, then a table per contender with NDCG on every slice.
 
-    In JSON ``differences`` has both metrics on every slice.
+    In JSON ``differences`` has both metrics on every slice, in place of the tables.
     """
     _record(comparison, console)
     label = _label(comparison.first.method, comparison.first.model_id)

@@ -112,6 +112,8 @@ def values(tree: object) -> list[object]:
 def test_json_is_strict_and_has_ids_and_figures_whole(world: World, name: str) -> None:
     found = strictly(printed(world, [*listings(world)[name], "--json"]))
     whole = values(found)
+    # A program asks by names, in which there are no figures and no ids.
+    assert [key for key in (found if isinstance(found, dict) else found[0]) if not re.fullmatch("[a-z_]+", key)] == []
     expected: dict[str, list[object]] = {
         "status": [*(world.runs[stage] for stage in ("ingest", "histories"))],
         "show": ["r2", world.model_id, 0.123456789012, LONG],
