@@ -23,7 +23,7 @@ from learn_spark.core.stages.registry import find_stage, writers_of
 from learn_spark.core.stages.stage import Stage, StageResult
 from learn_spark.core.tables.runs import ROWS_OF_MANY_RUNS, Run, all_runs, new_run_id, record
 from learn_spark.core.tables.session import started_jobs
-from learn_spark.core.tables.snapshot import current_version, versions_looked_up_once
+from learn_spark.core.tables.snapshot import current_version, logs_listed_once
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.pipeline.forecast import forecast
 from learn_spark.pipeline.gates import Gates
@@ -121,7 +121,7 @@ def run_stages(
     holder = SparkHolder(settings, verbose=verbose, meanwhile=prepare, at=console.at)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     outcomes: list[Outcome] = []
-    known: dict[str, int | None] = {}
+    known: dict[str, dict[int, int]] = {}
     job = f"a run of {', '.join(names)}"
     log = ConsoleLog(workspace.folder("logs") / CONSOLE_LOG)
     with (
@@ -132,7 +132,7 @@ def run_stages(
             for number, stage in enumerate(stages, 1):
                 console.heading(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}")
                 held.at(f"stage {stage.name}, {number} of {len(stages)}")
-                with versions_looked_up_once(known):
+                with logs_listed_once(known):
                     plan = plan_stage(stage, settings, workspace, model_id)
                 outcomes.append(
                     _run_stage(stage, plan, settings, workspace, console, holder, gates, observer, force=force)

@@ -20,7 +20,7 @@ from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import GROWING, commented_schema, create_table
 from learn_spark.core.tables.leases import require_leases
-from learn_spark.core.tables.snapshot import current_version, open_table, rows_of
+from learn_spark.core.tables.snapshot import commits_at, open_table, rows_of
 
 _MOST_FILES = 8  # of a growing table; more are rewritten as one
 _MOST_KEYS = 2_000  # in the condition of a commit, which its log records
@@ -218,29 +218,30 @@ def read_rows(
     """All rows, or those that satisfy ``where``, with ``columns`` only, and with maps as dicts; an empty list if the
     table does not exist. ``where`` must not compare texts of more than 32 characters, after which statistics end.
 
-    At an address, all rows are kept in memory until the table has another version, which one request tells.
+    At an address, all rows are kept in memory until the table has another commit, which one request tells.
     """
     place = storage_path(path)
     if not place.is_local and columns is None and where is not None:
-        newest = current_version(place)
-        return [] if newest is None else as_dicts(rows_of_newest(place, newest, where)[1])
+        commits = commits_at(place)
+        return as_dicts(rows_of_newest(place, commits, where)[1]) if commits else []
     if place.is_local or columns is not None:
         try:
             return as_dicts(rows_of(open_table(place), place, None if columns is None else list(columns), where))
         except TableNotFoundError:
             return []
-    version = current_version(place)
-    if version is None:
+    commits = commits_at(place)
+    if not commits:
         forget_log(place)
         return []
-    known = _read_before.get(place)
-    if known is None or known[0] != version:
-        known = _read_before[place] = (version, as_dicts(rows_of_newest(place, version)[1]))
+    known, mark = _read_before.get(place), max(commits.items())
+    if known is None or known[0] != mark:
+        known = _read_before[place] = (mark, as_dicts(rows_of_newest(place, commits)[1]))
     return [dict(row) for row in known[1]]
 
 
-_read_before: dict[str, tuple[int, list[dict[str, Any]]]] = {}
-_opened: dict[str, DeltaTable] = {}
+_read_before: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+# With the time of the commit at which each is.
+_opened: dict[str, tuple[DeltaTable, int]] = {}
 
 
 def forget_log(path: str) -> None:
@@ -248,25 +249,30 @@ def forget_log(path: str) -> None:
     _opened.pop(path, None)
 
 
-def _at_version(path: StoragePath, version: int) -> DeltaTable:
-    """The table at its newest ``version``. Of a log that this process has read, only the commits since are read."""
+def _at_newest(path: StoragePath, commits: Mapping[int, int]) -> DeltaTable:
+    """The table at the newest of ``commits`` (commits_at). Of a log that this process has read, only the commits since
+    are read; a log whose commit of that version is another one, or gone, is read anew.
+    """
+    version = max(commits)
     # Taken out, so that no other thread moves it on meanwhile.
-    table = _opened.pop(path, None)
-    if table is None or table.version() > version:
+    table, changed_ns = _opened.pop(path, (None, 0))
+    if table is None or commits.get(table.version()) != changed_ns:
         table = open_table(path)
     elif table.version() < version:
         table.update_incremental()
     return table if table.version() == version else open_table(path, version)
 
 
-def rows_of_newest(path: StoragePath, version: int, where: ds.Expression | None = None) -> tuple[str, pa.Table]:
-    """(id of the table, its rows that satisfy ``where``) at its newest ``version``; at an address by the log that this
-    process has read before, and the commits since.
+def rows_of_newest(
+    path: StoragePath, commits: Mapping[int, int], where: ds.Expression | None = None
+) -> tuple[str, pa.Table]:
+    """(id of the table, its rows that satisfy ``where``) at the newest of ``commits`` (commits_at, not empty); at an
+    address by the log that this process has read before, and the commits since.
     """
-    table = open_table(path) if path.is_local else _at_version(path, version)
+    table = open_table(path) if path.is_local else _at_newest(path, commits)
     rows = rows_of(table, path, where=where)
     if not path.is_local:
-        _opened[path] = table
+        _opened[path] = (table, commits[max(commits)])
     return str(table.metadata().id), rows
 
 

@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import append_depending, as_dicts, forget_log, rows_of_newest
-from learn_spark.core.tables.snapshot import Snapshot, commit_mark
+from learn_spark.core.tables.snapshot import Snapshot, commits_at
 from learn_spark.core.tables.workspace import Workspace
 
 MODELS = "models/"  # prefix of an output that is a model; the rest is its id
@@ -68,13 +68,13 @@ def all_runs(workspace: Workspace) -> list[Run]:
     Rows of version 0.2, which have no sequence, come first, by their start times.
     """
     path = workspace.table("runs")
-    mark, read = commit_mark(path), _read.get(path)
-    if mark is None:
+    commits, read = commits_at(path), _read.get(path)
+    if not commits:
         _read.pop(path, None)
         forget_log(path)
         return []
-    if read is None or read.mark != mark:
-        read = _read[path] = _read_runs(path, mark, read)
+    if read is None or read.mark != max(commits.items()):
+        read = _read[path] = _read_runs(path, commits, read)
     return list(read.runs)
 
 
@@ -90,15 +90,16 @@ class _Read:
 _read: dict[str, _Read] = {}
 
 
-def _read_runs(path: StoragePath, mark: tuple[int, int], before: _Read | None) -> _Read:
+def _read_runs(path: StoragePath, commits: Mapping[int, int], before: _Read | None) -> _Read:
     """The runs, of which only those are read that were written since ``before``."""
+    mark = max(commits.items())
     if before is not None and before.runs and before.runs[-1].sequence:
         sequence = ds.field("sequence")
-        table_id, new = rows_of_newest(path, mark[0], (sequence > before.runs[-1].sequence) | sequence.is_null())
+        table_id, new = rows_of_newest(path, commits, (sequence > before.runs[-1].sequence) | sequence.is_null())
         runs = (*before.runs, *_sorted(new))
         if table_id == before.table_id and not new["sequence"].null_count and runs[-1].sequence == len(runs):
             return _Read(table_id, mark, runs)
-    table_id, rows = rows_of_newest(path, mark[0])
+    table_id, rows = rows_of_newest(path, commits)
     return _Read(table_id, mark, tuple(_sorted(rows)))
 
 

@@ -39,43 +39,59 @@ def open_table(path: str, version: int | None = None) -> DeltaTable:
 
 def current_version(path: str) -> int | None:
     """The newest version of the table at ``path``; None if there is no table. One request at an address."""
-    place = storage_path(path)
-    known = _known_versions.get()
-    if known is not None and place in known:
-        return known[place]
-    commits = (name.removesuffix(".json") for name in (place / "_delta_log").names() if name.endswith(".json"))
-    version = max((int(commit) for commit in commits if commit.isdecimal()), default=None)
-    if known is not None and not place.is_local:
-        known[place] = version
-    return version
-
-
-_known_versions: ContextVar[dict[str, int | None] | None] = ContextVar("known_versions", default=None)
-
-
-@contextmanager
-def versions_looked_up_once(known: dict[str, int | None]) -> Iterator[None]:
-    """In this block ``current_version`` asks the store once for each table; ``known`` has the answers.
-
-    For a block that changes no table: each answer costs a request.
-    """
-    token = _known_versions.set(known)
-    try:
-        yield
-    finally:
-        _known_versions.reset(token)
+    mark = commit_mark(path)
+    return None if mark is None else mark[0]
 
 
 def commit_mark(path: str) -> tuple[int, int] | None:
-    """A mark of the newest commit, which changes with every commit; None if there is no table.
+    """(version, time in ns) of the newest commit; None if there is no table. One request at an address.
 
-    Version, and on this machine the time of the file too: a folder that was put back may have the same version.
+    A folder that was put back, or a table that was deleted and made anew, may have the same version at another time.
     """
-    place, version = storage_path(path), current_version(path)
-    if version is None:
-        return None
-    commit = (place / "_delta_log" / f"{version:020d}.json").entry() if place.is_local else None
-    return version, 0 if commit is None else commit.changed_ns
+    commits = commits_at(path)
+    return max(commits.items(), default=None)
+
+
+def commits_at(path: str) -> dict[int, int]:
+    """Version -> time in ns of the last change of each commit in the log at ``path``; empty if there is no table. One
+    request at an address. Of a table in a folder, the newest commit alone.
+    """
+    place = storage_path(path)
+    known = _known_commits.get()
+    if known is not None and place in known:
+        return known[place]
+    log = place / "_delta_log"
+    if place.is_local:
+        version = max(filter(None, map(_commit_of, log.names())), default=None, key=lambda found: found[0])
+        commit = None if version is None else (log / version[1]).entry()
+        return {} if version is None or commit is None else {version[0]: commit.changed_ns}
+    files = ((_commit_of(entry.path.name), entry.changed_ns) for entry in log.files(recursive=False))
+    commits = {found[0]: changed_ns for found, changed_ns in files if found is not None}
+    if known is not None:
+        known[place] = commits
+    return commits
+
+
+def _commit_of(name: str) -> tuple[int, str] | None:
+    """(version, name) of a commit's file."""
+    number = name.removesuffix(".json")
+    return (int(number), name) if number != name and number.isdecimal() else None
+
+
+_known_commits: ContextVar[dict[str, dict[int, int]] | None] = ContextVar("known_commits", default=None)
+
+
+@contextmanager
+def logs_listed_once(known: dict[str, dict[int, int]]) -> Iterator[None]:
+    """In this block ``commits_at`` asks the store once for each table; ``known`` has the answers.
+
+    For a block that changes no table: each answer costs a request.
+    """
+    token = _known_commits.set(known)
+    try:
+        yield
+    finally:
+        _known_commits.reset(token)
 
 
 def commit_time(path: str, version: int) -> datetime:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
@@ -19,6 +20,7 @@ from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import ContractError, contract
 from learn_spark.core.tables.log import append_rows, check_columns, read_rows
 from learn_spark.core.tables.runs import Run, all_runs, last_done, new_run_id, record
+from learn_spark.core.tables.snapshot import Snapshot, commit_mark, current_version
 from learn_spark.core.tables.workspace import Workspace
 from tests.servers import requests_of
 
@@ -72,6 +74,34 @@ def test_of_a_log_in_s3_a_reader_reads_each_commit_once(bucket: StoragePath) -> 
     for minute in range(9):
         record(workspace, run("b", minute=minute))
     assert {one.job for one in all_runs(workspace)} == {"b"}
+
+
+def test_a_table_that_was_made_anew_behind_a_readers_back_is_read_anew(place: StoragePath) -> None:
+    """With as many commits, so that its version is the same: a service goes on while a workspace is built again."""
+    workspace, table = Workspace.open(place), contract("item_index")
+    index = workspace.table("item_index")
+
+    def build(name: str) -> None:
+        for number in (1, 2):
+            append_rows(index, table, [{"item_id": f"{name}{number}", "item_index": number}])
+            record(workspace, run(name, minute=number))
+
+    def seen() -> tuple[set[str], set[str], list[str], set[str]]:
+        every, some = read_rows(index), read_rows(index, where=ds.field("item_index") == 1)
+        runs, snapshot = all_runs(workspace), Snapshot.open(index).to_arrow(["item_id"])
+        ids = [{str(row["item_id"]) for row in rows} for rows in (every, some)]
+        return ids[0], ids[1], [one.run_id for one in runs], set(snapshot["item_id"].to_pylist())
+
+    build("a")
+    assert seen() == ({"a1", "a2"}, {"a1"}, ["a-1", "a-2"], {"a1", "a2"})
+    marks = [commit_mark(path) for path in (index, workspace.table("runs"))]
+    for _ in range(20):  # S3 has times of seconds
+        (place / "tables").remove()
+        build("b")
+        if all(commit_mark(path) not in marks for path in (index, workspace.table("runs"))):
+            break
+    assert {mark[0] for mark in marks if mark} == {current_version(index), current_version(workspace.table("runs"))}
+    assert seen() == ({"b1", "b2"}, {"b1"}, ["b-1", "b-2"], {"b1", "b2"})
 
 
 def test_writers_that_all_find_no_table_make_one_and_lose_no_row(place: StoragePath) -> None:
