@@ -48,7 +48,7 @@ def backfill(
     if dry_run:
         _show(workspace, days, console)
         return
-    holder = SparkHolder(settings, verbose=verbose)
+    holder = SparkHolder(settings, verbose=verbose, at=console.at)
     # One session for all days.
     holder.get(workspace)
     try:

@@ -34,7 +34,7 @@ def check_table(
     if not rules_of(table, settings.quality):
         raise SettingsError(f"the contract of {table} has no rules to check")
     workspace = Workspace.open(settings.place, settings.scratch)
-    holder = SparkHolder(settings, verbose=verbose)
+    holder = SparkHolder(settings, verbose=verbose, at=console.at)
     gate = TableGate(workspace, settings.quality, lambda: holder.get(workspace))
     chosen = Snapshot.open(workspace.table(table), version if version is not None else gate.newest(table)).version
     with writing(workspace, (), f"a check of {table}", wait=wait, say=console.say):

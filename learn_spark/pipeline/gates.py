@@ -73,7 +73,7 @@ def require_gates(
             "writes it"
         )
     newest = {table: version for table, version in versions.items() if version is not None}
-    holder = SparkHolder(settings, verbose=verbose)
+    holder = SparkHolder(settings, verbose=verbose, at=console.at)
     gates = Gates(workspace, settings.quality, lambda: holder.get(workspace), console)
     try:
         with writing(workspace, (), "a run of gates"):

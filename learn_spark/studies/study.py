@@ -170,7 +170,7 @@ def _evaluate(
     trainings: Sequence[_Training], workspace: Workspace, tables: Settings, console: Reporter, *, verbose: bool
 ) -> None:
     """Evaluate the models that are not evaluated, each on all cores, their gates in one Spark session."""
-    holder = SparkHolder(tables, verbose=verbose)
+    holder = SparkHolder(tables, verbose=verbose, at=console.at)
     try:
         for training in trainings:
             settings = training.settings()
