@@ -7,6 +7,7 @@ It reads what ``base`` of the newest ``rank_ads`` reads, computed here a second 
 embedding for each with two training exposures or more), hour and weekday, and running counts. Training, validation
 and test are those of that run. FuxiCTR has its own environment, --peers: its embedding of all fields, cross layers,
 MLP, loop, early stopping by AUC on validation, and metrics. Other options go to benchmarks/ranker_witness_peer.py.
+It fits settings with an outcome lag of 0 and a release as of the first exposure.
 Prints a line of JSON: AUC and log loss of each seed, beside those of ``base``.
 """
 
@@ -17,7 +18,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from benchmarks.peers import make_environment
 from learn_spark.ads.rankers.count_features import CountScaler
 from learn_spark.ads.rankers.inputs import cyclic_time
 from learn_spark.ads.rankers.metrics import ad_metric_rows
@@ -35,18 +36,7 @@ from learn_spark.core.tables.workspace import Workspace
 
 PEERS = ("fuxictr==2.3.10",)
 PARTS = ("train", "validation", "test")
-LEAST = 2  # training exposures that an id needs for an embedding
-
-
-def install_peers(place: Path) -> Path:
-    """Make the peers' environment where it is not there; returns its Python."""
-    python = place.resolve() / "bin" / "python"
-    if not python.exists():
-        uv = str(Path(sys.executable).parent / "uv")
-        subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(place)], check=True)
-        same = f"torch=={version('torch')}"
-        subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *PEERS, same], check=True)
-    return python
+LEAST = 2  # training exposures that an id needs for an embedding: the default of ranking.min_count
 
 
 def before(keys: np.ndarray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -117,7 +107,7 @@ def main(arguments: list[str]) -> int:
     run_id, _ = saved_by(workspace, None)
     split = load_rankings(workspace, run_id, ["base"], settings.ranking.seeds).split
     data = rows_of(workspace, split.validation_from, split.test_from)
-    python = install_peers(chosen.peers)
+    python = make_environment(chosen.peers, PEERS, ("torch",))
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ import numpy as np
 import torch
 
 from benchmarks import train_peers
+from benchmarks.peers import make_environment
 from benchmarks.train_peers import BATCH, DROPOUT, LEARN_SHAPE, NEGATIVES, RATE, WIDTH, WINDOW
 
 IN_PEERS = (
@@ -239,15 +239,8 @@ def ours(name: str, histories: list[np.ndarray], content: np.ndarray) -> dict[st
 
 def install_peers(place: Path) -> Path:
     """Make the peers' environment where it is not there, with our versions of what both use; returns its Python."""
-    python = place.resolve() / "bin" / "python"
-    if not python.exists():
-        uv = str(Path(sys.executable).parent / "uv")
-        subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(place)], check=True)
-        install = [uv, "pip", "install", "-q", "--python", str(python)]
-        same = [f"{package}=={version(package)}" for package in ("torch", "numpy", "pandas")]
-        subprocess.run([*install, *train_peers.PEERS, *train_peers.PEERS_MORE, *same], check=True)
-        subprocess.run([*install, "--no-deps", *train_peers.WITHOUT_DEPENDENCIES], check=True)
-    return python
+    packages = (*train_peers.PEERS, *train_peers.PEERS_MORE)
+    return make_environment(place, packages, ("torch", "numpy", "pandas"), train_peers.WITHOUT_DEPENDENCIES)
 
 
 if __name__ == "__main__":

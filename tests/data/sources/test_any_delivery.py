@@ -153,9 +153,8 @@ def tables(workspace: str) -> dict[str, Any]:
     quarantine = {}
     for row in stored_rows(workspace, "quarantine"):
         fields = {name: value or "" for name, value in json.loads(row.raw).items()}
-        line = (Product if row.source_table == "items" else Order)(
-            **{name: fields.get(name, "") for name in (Product if row.source_table == "items" else Order)._fields}
-        )
+        kind = Product if row.source_table == "items" else Order
+        line = kind(*(fields.get(name, "") for name in kind._fields))
         quarantine[row.source_table, tuple(row.reasons), line] = (row.occurrences, row.source_file)
     numbers = {row.item_id: row.item_index for row in stored_rows(workspace, "item_index")}
     assert sorted(numbers) == sorted(items)
@@ -174,8 +173,8 @@ def write(folder: Path, name: str, rows: list[Any], seconds: int) -> None:
 class Shop:
     """A workspace that is made anew for each example."""
 
-    def __init__(self, folder: Path, spark: SparkSession) -> None:
-        self.folder, self.spark, self.numbers = folder, spark, count()
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.numbers = folder, count()
 
     def settings(self) -> Settings:
         """Those of an empty workspace."""
@@ -208,7 +207,7 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Shop:
     """A shop of this file's tests."""
-    return Shop(tmp_path_factory.mktemp("shop") / "any", spark)
+    return Shop(tmp_path_factory.mktemp("shop") / "any")
 
 
 @settings(
