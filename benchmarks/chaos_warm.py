@@ -23,6 +23,8 @@ from typing import Any
 
 from benchmarks.chaos_shop import environment
 
+ENDED = "-9"  # in place of a line of a process that has ended: the exit code of a run that it forked
+
 
 class WarmChild:
     """A run that a Warm process forked; as subprocess.Popen, as far as run_killed needs it."""
@@ -60,12 +62,14 @@ class Warm:
             )
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
-        self._lines.get()  # it is ready
+        if self._lines.get() == ENDED:
+            raise SystemExit(f"the process that forks runs has ended before the first; see {log}")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line)
+        self._lines.put(ENDED)
 
     def start(self, arguments: list[str], output: Path) -> WarmChild:
         """Fork a run of learn-spark with these arguments, whose output is appended to a file."""

@@ -2,12 +2,14 @@
 
     make bench-load ARGS="--what ranks --items 1000000 --users 2000 --mib 700"
     make bench-load ARGS="--what push --users 1000000 --items 100000 --mib 900"
+    make bench-load ARGS="--what publish --users 1000000 --items 100000 --mib 4000"
 
 ``ranks``: exact ranks of a target of each user among all items; vectors are files that are mapped into memory.
 ``push``: a release of so many vectors is pushed to an empty online store, a SQLite file and a Redis; the Redis is no
-part of the limit. What is measured is a process of its own in a control group (benchmarks.limited); making its data is
-not. The last line is JSON: exit codes (-9: the kernel killed it), seconds, peak memory of the group in MiB, and the
-MiB of the data itself.
+part of the limit. ``publish``: a SASRec of 64 dimensions that was trained on ``TRAINED_ON`` users releases the vectors
+of all, by the command that a user gives, with its Java process and workers. What is measured is a process of its own in
+a control group (benchmarks.limited); making its data is not. The last line is JSON: exit codes (-9: the kernel killed
+it), seconds, peak memory of the group in MiB, and the MiB of the data itself.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +27,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.limited import run_limited
+from benchmarks.scale import add_histories, generate, write_scale_settings
+from learn_spark.core.settings import load_settings
+from learn_spark.core.tables.workspace import Workspace
 
 WIDTH, HISTORY = 64, 50
+HERE = (sys.executable, "-m", "benchmarks.load", "--what")
+TRAINED_ON = 2_000  # users of the model that publishes
 
 
 def make_vectors(folder: Path, users: int, items: int) -> int:
@@ -62,7 +70,6 @@ def rank_here(folder: Path) -> dict[str, Any]:
 def push_here(place: str, url: str) -> dict[str, Any]:
     """Push the release of a workspace in this process."""
     from learn_spark.core.settings.online import OnlineSettings
-    from learn_spark.core.tables.workspace import Workspace
     from learn_spark.features.online_store.address import open_store
     from learn_spark.features.online_store.push import push
 
@@ -71,18 +78,36 @@ def push_here(place: str, url: str) -> dict[str, Any]:
     return {"seconds": round(done.seconds, 1), "vectors": done.written}
 
 
-def measure(arguments: list[str], mib: int) -> dict[str, Any]:
-    """The report of a process with these arguments and a limit."""
-    command = [sys.executable, "-m", "benchmarks.load", *arguments]
+def publish(folder: Path, users: int, items: int, mib: int) -> dict[str, Any]:
+    """The report of a publication of so many users and items."""
+    from learn_spark.features.read import released_arrow
+
+    config, workspace = write_scale_settings(folder), Workspace.open(f"{folder}/workspace")
+    generate(workspace, min(TRAINED_ON, users), items, load_settings(config))
+    program = str(Path(sys.executable).parent / "learn-spark")
+    subprocess.run([program, "train", "--config", str(config)], check=True, stdout=sys.stderr)
+    add_histories(workspace, TRAINED_ON, users - TRAINED_ON, items)
+    began = time.monotonic()
+    report = measure([program, "publish", "--config", str(config)], mib)
+    if report["code"] == 0:
+        report["seconds"] = round(time.monotonic() - began, 1)
+        found = [released_arrow(workspace, table).num_rows for table in ("user_features", "item_features")]
+        assert found == [users, items], found
+    return report
+
+
+def measure(command: list[str], mib: int) -> dict[str, Any]:
+    """The report of a process with a limit; the last line of its output where that is JSON."""
     done = run_limited(command, mib, {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
     report = {"code": done.code, "limit MiB": mib, "peak MiB": done.peak}
-    return report | (json.loads(done.output.splitlines()[-1]) if done.code == 0 else {})
+    last = done.output.splitlines()[-1] if done.output else ""
+    return report | (json.loads(last) if done.code == 0 and last.startswith("{") else {})
 
 
 def main(arguments: list[str]) -> int:
     """1 where a process did not end by itself."""
     parser = argparse.ArgumentParser(prog="make bench-load", description=__doc__)
-    parser.add_argument("--what", choices=("ranks", "push"), required=True)
+    parser.add_argument("--what", choices=("ranks", "push", "publish"), required=True)
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--mib", type=int, default=700)
@@ -96,7 +121,9 @@ def main(arguments: list[str]) -> int:
         folder = Path(name)
         if chosen.what == "ranks":
             reports["data MiB"] = make_vectors(folder, chosen.users, chosen.items)
-            reports["ranks"] = measure(["--what", "ranks", "--here", name], chosen.mib)
+            reports["ranks"] = measure([*HERE, "ranks", "--here", name], chosen.mib)
+        elif chosen.what == "publish":
+            reports["publish"] = publish(folder, chosen.users, chosen.items, chosen.mib)
         else:
             from benchmarks.online import Releases
             from tests.servers import redis_server
@@ -107,7 +134,7 @@ def main(arguments: list[str]) -> int:
             releases.vectors.clear()
             with redis_server(folder) as redis:
                 for store, url in (("sqlite", f"sqlite:///{folder}/online.db"), ("redis", redis)):
-                    where = ["--what", "push", "--here", str(folder / "workspace"), url]
+                    where = [*HERE, "push", "--here", str(folder / "workspace"), url]
                     reports[store] = measure(where, chosen.mib)
                     print(store, reports[store], file=sys.stderr, flush=True)
     print(

@@ -52,11 +52,25 @@ evaluation: {{ks: [10], bootstrap_samples: 100}}
 """
 
 
+def write_scale_settings(folder: Path, preset: str = "learn") -> Path:
+    """Write the settings of a shop in ``folder``, and an encoder that is never loaded; the settings' path."""
+    (folder / "llm").mkdir()
+    (folder / "llm" / "model.safetensors").write_bytes(b"weights that no stage here loads")
+    config = folder / "scale.yaml"
+    config.write_text(SETTINGS.format(preset=preset, folder=folder, width=WIDTH), encoding="utf-8")
+    return config
+
+
 def generate(workspace: Workspace, users: int, items: int, settings: Settings) -> None:
     """The tables that the stages read, a file of 65,536 rows at a time."""
     for start in range(0, items, FILE_ROWS):
         _catalogue(workspace, np.arange(start + 1, min(start + FILE_ROWS, items) + 1), settings)
-    chance = np.random.default_rng(0)
+    add_histories(workspace, 0, users, items)
+
+
+def add_histories(workspace: Workspace, first: int, users: int, items: int) -> None:
+    """Add ``users`` rows to user_histories, whose users are numbered from ``first`` on."""
+    chance = np.random.default_rng(first)
     schema = contract("user_histories").arrow_schema()
     weights = 1.0 / np.arange(1, items + 1) ** 1.05
     shares = np.cumsum(weights) / weights.sum()
@@ -66,7 +80,7 @@ def generate(workspace: Workspace, users: int, items: int, settings: Settings) -
         inside = np.arange(WIDTH) < lengths[:, None]
         drawn = np.searchsorted(shares, chance.random((n, WIDTH))).astype(np.int32)
         columns: dict[str, Any] = {
-            "user_id": pa.array([f"user{start + i:09}" for i in range(n)]),
+            "user_id": pa.array([f"user{first + start + i:09}" for i in range(n)]),
             "chunk": np.zeros(n, np.int32),
             "item_index": np.where(inside, np.minimum(drawn, items - 1) + 1, 0),
             "event_time": np.where(inside, FIRST_DAY + np.arange(WIDTH) * DAY, 0),
@@ -184,10 +198,7 @@ def main(arguments: list[str]) -> int:
     for users in map(int, options.users):
         with tempfile.TemporaryDirectory(dir="var" if Path("var").is_dir() else None) as folder:
             workspace = Workspace.open(f"{folder}/workspace")
-            (Path(folder) / "llm").mkdir()
-            (Path(folder) / "llm" / "model.safetensors").write_bytes(b"weights that no stage here loads")
-            config = Path(folder) / "scale.yaml"
-            config.write_text(SETTINGS.format(preset=options.preset, folder=folder, width=WIDTH), encoding="utf-8")
+            config = write_scale_settings(Path(folder), options.preset)
             generate(workspace, users, int(options.items), load_settings(config))
             for stage in options.stages:
                 command = [str(Path(sys.executable).parent / "learn-spark"), stage, "--config", str(config)]

@@ -41,9 +41,11 @@ from learn_spark.features.read import read_release, released_arrow
 DAILY = "ingest,item_text,embed_items,histories,publish,export_index"
 WEEKLY = "ingest,item_text,embed_items,histories,train,evaluate,publish,export_index"
 FIRST_ORDERS, ORDERS_A_DAY, PRODUCTS = 240, 12, 20
+# A model of two epochs on 24 users is sometimes a third worse than last week's, which the audit would refuse.
+TOLERANT = {"max_validation_lost": 1.0, "min_cosine": -1.0}
 KEPT = 400  # releases; more than a year has
 AROUND = 3  # days on each side of a day that its median has
-RENEWED = 50  # days
+RENEWED = 20  # days: what forks leave in Java fills its memory in 30
 LATER = 400  # days; what `retention` keeps by age is older then
 LOOKED_AT = (1, 10, 50, 100, 150, 200, 250, 300, 350, 365)
 
@@ -178,10 +180,8 @@ def main(arguments: list[str]) -> int:
     folder, began = chosen.folder.resolve(), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     results, encoder = folder / "days.jsonl", write_encoder(folder / "encoder")
-    histories = {"max_length": 16, "rows_per_file": 16}
-    config = write_chaos_settings(
-        folder / "shop.yaml", folder / "raw", str(folder / "workspace"), encoder, histories=histories
-    )
+    more = {"histories": {"max_length": 16, "rows_per_file": 16}, "release": TOLERANT}
+    config = write_chaos_settings(folder / "shop.yaml", folder / "raw", str(folder / "workspace"), encoder, **more)
     days = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
     warm: Warm | None = None
     while len(days) <= chosen.days and time.monotonic() - began < 60 * chosen.minutes:

@@ -68,7 +68,7 @@ def main(host: str, part: str, lose: int) -> None:
             holds.append(Hold(asked["hold"], int(asked["number"]), asked["after"] == "True"))
         if "held" in asked:
             return str(holds[-1].reached.wait(0.5))
-        if "drop" in asked:
+        if "drop" in asked and holds:
             holds[-1].left = 0
             holds[-1].ended.set()
         if "uploads" in asked:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.runs import Run, all_runs, run_order
-from learn_spark.core.tables.scan import scan
 from learn_spark.core.tables.workspace import Workspace
+from learn_spark.data.splits.sample import user_hashes
 from learn_spark.data.splits.split import SplitName
-from learn_spark.evaluation.bootstrap import Difference, paired_differences
+from learn_spark.evaluation.bootstrap import Difference
+from learn_spark.evaluation.common_targets import CommonTargets, Evaluated, TargetDifference, Targets
 from learn_spark.evaluation.labels import BASELINES
 from learn_spark.evaluation.results import VECTORS_ONLY, ResultKey, metric_rows, written_by
-from learn_spark.evaluation.slices import DIMENSIONS, slices
-from learn_spark.model.scoring.metrics import per_user
+from learn_spark.evaluation.sums import MetricDifference, SplitSums
 
 NAMED_IN_ERRORS = 5
-RANK_COLUMNS = ["run_id", "method", "user_id", "item_id", "rank"]
+BLOCK_USERS = 1 << 14  # users of whom metrics are added at once
 
 
 @dataclass(frozen=True)
@@ -103,23 +103,17 @@ def compare(
         if result.method not in kinds and (result.protocol, result.tables) == (first.protocol, first.tables)
     }
     others = [*named[1:], *(rivals[kind] for kind in sorted(rivals))]
-    ranked = _ranks(workspace, [first, *others], split)
-    for one in (first, *others):
-        if (one.run_id, one.method) not in ranked:
-            raise LearnSparkError(
-                f"compare: no user had a target on the {split} split when {one.method} {one.model_id} was evaluated "
-                f"(run {one.run_id}); compare on the other split by --split"
-            )
-    first_rows = ranked[first.run_id, first.method]
-    opponents = [(method, method, ranked[first.run_id, method]) for method in BASELINES]
-    vectors_only = f"{first.method}{VECTORS_ONLY}"
-    if (first.run_id, vectors_only) in ranked and vectors_only not in {other.method for other in others}:
-        opponents.append((vectors_only, first.model_id, ranked[first.run_id, vectors_only]))
-    opponents += [(other.method, other.model_id, ranked[other.run_id, other.method]) for other in others]
-    for method, model_id, rows in opponents:
-        _check_same_targets(first, first_rows, method if model_id == method else f"{method} {model_id}", rows)
-    differences = _differences(first_rows, _labels(workspace, first, split), opponents, k, samples, seed)
-    return Comparison(first, split, len(pc.unique(first_rows["user_id"])), samples, tuple(differences))
+    opponents = _opponents(first, others, _methods(workspace, split))
+    targets = CommonTargets(workspace, (first.run_id, first.method), [one for one, _ in opponents], split)
+    sums, users = SplitSums([k], samples=samples, seed=seed), 0
+    for part in targets.parts():
+        _add(sums, part)
+        users += len(part.user_ids)
+    _check_same_targets(first, [(shown, targets.differences[one]) for one, shown in opponents], split)
+    numbers = {str(number): shown for number, (_, shown) in enumerate(opponents, 1)}
+    return Comparison(
+        first, split, users, samples, tuple(_named(one, *numbers[one.method]) for one in sums.differences("0"))
+    )
 
 
 def _evaluated(workspace: Workspace) -> list[EvaluatedModel]:
@@ -167,72 +161,69 @@ def _check_comparable(first: EvaluatedModel, other: EvaluatedModel) -> None:
             )
 
 
-def _ranks(
-    workspace: Workspace, results: Iterable[EvaluatedModel], split: SplitName
-) -> dict[tuple[str, str], pa.Table]:
-    """RANK_COLUMNS of evaluation_users by (run, method), ordered by user and target."""
-    runs = sorted({result.run_id for result in results})
-    where = pc.field("run_id").isin(runs) & (pc.field("split") == split)
-    rows = scan(workspace, "evaluation_users", where=where, columns=RANK_COLUMNS)
-    rows = rows.sort_by([(name, "ascending") for name in ("run_id", "method", "user_id", "item_id")])
-    keys = pc.binary_join_element_wise(rows["run_id"], rows["method"], "\n").dictionary_encode().combine_chunks()
-    starts = np.flatnonzero(np.diff(keys.indices.to_numpy(), prepend=-1))
-    ends = [*starts[1:], len(rows)] if len(rows) else []
-    ranks = {}
-    for start, end in zip(starts.tolist(), ends, strict=True):
-        run_id, _, method = keys[start].as_py().partition("\n")
-        ranks[run_id, method] = rows.slice(start, end - start)
-    return ranks
+def _methods(workspace: Workspace, split: SplitName) -> set[Evaluated]:
+    """What has results on a split."""
+    return {(row.run_id, row.method) for row in metric_rows(workspace, pc.field("split") == split)}
 
 
-def _labels(workspace: Workspace, result: EvaluatedModel, split: SplitName) -> dict[str, np.ndarray]:
-    """The slices of each target of a result by dimension, ordered as ``_ranks``."""
-    where = (pc.field("run_id") == result.run_id) & (pc.field("method") == result.method) & (pc.field("split") == split)
-    rows = scan(workspace, "evaluation_users", where=where, columns=["user_id", "item_id", *DIMENSIONS])
-    rows = rows.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
-    return {dimension: rows[dimension].to_numpy().astype(str) for dimension in DIMENSIONS}
+def _opponents(
+    first: EvaluatedModel, others: Sequence[EvaluatedModel], there: set[Evaluated]
+) -> list[tuple[Evaluated, tuple[str, str]]]:
+    """What ``first`` is compared with, each with its method and its model id."""
+    baselines = [(first.run_id, method) for method in BASELINES]
+    opponents = [(one, (one[1], one[1])) for one in baselines]
+    vectors_only = f"{first.method}{VECTORS_ONLY}"
+    if (first.run_id, vectors_only) in there and vectors_only not in {other.method for other in others}:
+        opponents.append(((first.run_id, vectors_only), (vectors_only, first.model_id)))
+    return opponents + [((other.run_id, other.method), (other.method, other.model_id)) for other in others]
 
 
-def _check_same_targets(first: EvaluatedModel, first_rows: pa.Table, name: str, other_rows: pa.Table) -> None:
-    if all(first_rows[column].equals(other_rows[column]) for column in ("user_id", "item_id")):
-        return
-    first_users, other_users = (set(rows["user_id"].to_pylist()) for rows in (first_rows, other_rows))
-    raise LearnSparkError(
-        f"compare: {first.method} {first.model_id} has {len(first_rows):,} targets of {len(first_users):,} users, "
-        f"{name} has {len(other_rows):,} of {len(other_users):,}, and they differ ({len(first_users ^ other_users):,} "
-        "users are in only one of them); evaluation_users was changed: move the three tables of evaluations away and "
-        "evaluate again"
-    )
-
-
-def _differences(
-    first_rows: pa.Table,
-    labels: Mapping[str, np.ndarray],
-    opponents: Sequence[tuple[str, str, pa.Table]],
-    k: int,
-    samples: int,
-    seed: int,
-) -> Iterator[SliceDifference]:
-    owners = np.unique(first_rows["user_id"].to_numpy(), return_inverse=True)[1]
-    items = first_rows["item_id"].to_numpy()
-    ranks = [rows["rank"].to_numpy() for rows in (first_rows, *(rows for _, _, rows in opponents))]
-    for part in slices(labels, owners):
-        names = (f"HR@{k}", f"NDCG@{k}")
-        values = [per_user(method_ranks[part.mask], [k], part.offsets) for method_ranks in ranks]
-        first_values = np.stack([values[0][name] for _ in opponents for name in names], axis=1)
-        other_values = np.stack([metrics[name] for metrics in values[1:] for name in names], axis=1)
-        differences = paired_differences(first_values, other_values, samples=samples, seed=seed)
-        distinct = len(np.unique(items[part.mask]))
-        for column, difference in enumerate(differences):
-            method, model_id, _ = opponents[column // len(names)]
-            yield SliceDifference(
-                against=method,
-                model_id=model_id,
-                dimension=part.dimension,
-                slice=part.name,
-                metric=names[column % len(names)],
-                first=float(first_values[:, column].mean()),
-                other=float(other_values[:, column].mean()),
-                difference=difference,
-                items=distinct,
+def _add(sums: SplitSums, part: Targets) -> None:
+    """Add the users of ``part`` by blocks; results are named by their number, as a method may be there twice."""
+    seeds, items = user_hashes(part.user_ids), user_hashes(part.item_ids).view(np.int64)
+    starts = np.arange(0, len(seeds) + BLOCK_USERS, BLOCK_USERS)
+    ends = np.searchsorted(part.owners, starts)
+    for number, (start, end) in enumerate(pairwise(ends)):
+        if start < end:
+            inside = slice(start, end)
+            sums.add(
+                seeds[starts[number] : starts[number + 1]],
+                items[inside],
+                part.owners[inside] - starts[number],
+                {dimension: names[inside].to_numpy().astype(str) for dimension, names in part.labels.items()},
+                {str(place): ranks[inside] for place, ranks in enumerate(part.ranks.values())},
             )
+
+
+def _check_same_targets(
+    first: EvaluatedModel, opponents: Sequence[tuple[tuple[str, str], TargetDifference]], split: SplitName
+) -> None:
+    for (method, model_id), found in opponents:
+        name = method if model_id == method else f"{method} {model_id}"
+        for targets, one in zip(found.targets, (f"{first.method} {first.model_id}", name), strict=True):
+            if not targets:
+                raise LearnSparkError(
+                    f"compare: no user had a target on the {split} split when {one} was evaluated; compare on the "
+                    "other split by --split"
+                )
+        if found.differ:
+            raise LearnSparkError(
+                f"compare: {first.method} {first.model_id} has {found.targets[0]:,} targets of {found.users[0]:,} "
+                f"users, {name} has {found.targets[1]:,} of {found.users[1]:,}, and they differ ({found.in_one:,} "
+                "users are in only one of them); evaluation_users was changed: move the three tables of evaluations "
+                "away and evaluate again"
+            )
+
+
+def _named(found: MetricDifference, method: str, model_id: str) -> SliceDifference:
+    return SliceDifference(
+        against=method,
+        model_id=model_id,
+        dimension=found.dimension,
+        slice=found.slice,
+        metric=found.metric,
+        first=found.first,
+        other=found.value,
+        difference=found.difference,
+        items=found.items,
+    )

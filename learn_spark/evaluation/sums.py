@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from learn_spark.evaluation.bootstrap import interval
+from learn_spark.evaluation.bootstrap import Difference, interval, paired_difference
 from learn_spark.evaluation.resampling import Resamples
 from learn_spark.evaluation.slices import DIMENSIONS, slices
 from learn_spark.model.scoring.metrics import per_user
@@ -38,6 +38,23 @@ class SliceMetric:
     items: int
 
 
+@dataclass(frozen=True)
+class MetricDifference:
+    """One metric of two methods on the users of one slice, which has ``items`` distinct target items.
+
+    ``first`` and ``value`` are the means of the first method and of ``method``.
+    """
+
+    dimension: str
+    slice: str
+    method: str
+    metric: str
+    first: float
+    value: float
+    difference: Difference
+    items: int
+
+
 @dataclass
 class _Sums:
     """``users`` of a slice, its distinct target ``items`` in order, and sums by (method, metric), in 1 / _UNIT."""
@@ -51,6 +68,9 @@ class _Sums:
         self.items = np.union1d(self.items, items)
         for name, value in values.items():
             self.values[name] = self.values.get(name, 0) + value
+
+    def mean(self, name: tuple[str, str]) -> Fraction:
+        return Fraction(self.values[name], _UNIT * self.users)
 
 
 class SplitSums:
@@ -104,16 +124,37 @@ class SplitSums:
         for dimension, name in self._in_order():
             sums = self._slices[dimension, name]
             low, high = self._interval((dimension, name))
-            for column, ((method, metric), value) in enumerate(sums.values.items()):
+            for column, (method, metric) in enumerate(sums.values):
                 yield SliceMetric(
                     dimension=dimension,
                     slice=name,
                     method=method,
                     metric=metric,
-                    value=float(Fraction(value, _UNIT * sums.users)),
+                    value=float(sums.mean((method, metric))),
                     low=float(low[column]),
                     high=float(high[column]),
                     users=sums.users,
+                    items=len(sums.items),
+                )
+
+    def differences(self, first: str) -> Iterator[MetricDifference]:
+        """``first`` minus each other method in HR and NDCG at the smallest k: the whole split, then its slices."""
+        for dimension, name in self._in_order():
+            sums = self._slices[dimension, name]
+            columns, means = list(sums.values), self._resamples.means((dimension, name)) / _RESAMPLED_UNIT
+            for column, (method, metric) in enumerate(columns):
+                if method == first or metric not in self._of_parts:
+                    continue
+                ours, theirs = sums.mean((first, metric)), sums.mean((method, metric))
+                resampled = means[:, columns.index((first, metric))] - means[:, column]
+                yield MetricDifference(
+                    dimension=dimension,
+                    slice=name,
+                    method=method,
+                    metric=metric,
+                    first=float(ours),
+                    value=float(theirs),
+                    difference=paired_difference(float(ours - theirs), resampled, sums.users, unit=1 / _RESAMPLED_UNIT),
                     items=len(sums.items),
                 )
 

@@ -1,34 +1,24 @@
-"""The bootstrap: against a slow version, coverage of intervals, calibration of p, and pairing."""
+"""The bootstrap over users: intervals by hand, their coverage, calibration of p, and pairing."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from learn_spark.evaluation import bootstrap as module
-from learn_spark.evaluation.bootstrap import Difference, interval, paired_differences, resampled_means
+from learn_spark.evaluation.bootstrap import Difference, interval, paired_difference
+from learn_spark.evaluation.resampling import Resamples
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, *, samples: int, seed: int) -> Difference:
-    (difference,) = paired_differences(first[:, None], second[:, None], samples=samples, seed=seed)
-    return difference
+def resampled_means(values: np.ndarray, *, samples: int, seed: int) -> np.ndarray:
+    """Means [samples, M] of ``values`` [n, M] under resamples of n users."""
+    resamples = Resamples(samples, seed)
+    resamples.add(np.arange(len(values), dtype=np.uint64), [("all", np.arange(len(values)), values)])
+    return resamples.means("all")
 
 
-def test_means_are_those_of_rows_drawn_one_by_one() -> None:
-    values = np.random.default_rng(0).normal(size=(13, 3))
-    means = resampled_means(values, samples=40, seed=5)
-    drawn = np.random.default_rng(5).integers(0, 13, size=(40, 13))
-    for sample, rows in enumerate(drawn):
-        for column in range(3):
-            assert means[sample, column] == pytest.approx(sum(values[row, column] for row in rows) / 13)
-
-
-def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(1).random((50, 2))
-    at_once = resampled_means(values, samples=31, seed=2)
-    monkeypatch.setattr(module, "BLOCK_DRAWS", 3 * 50)
-    assert np.allclose(resampled_means(values, samples=31, seed=2), at_once)
-    assert not np.allclose(resampled_means(values, samples=31, seed=3), at_once)
+def difference_of(first: np.ndarray, second: np.ndarray, *, samples: int, seed: int) -> Difference:
+    means = resampled_means(np.stack([first, second], axis=1), samples=samples, seed=seed)
+    return paired_difference(float((first - second).mean()), means[:, 0] - means[:, 1], len(first))
 
 
 def test_interval_by_hand() -> None:
@@ -51,7 +41,7 @@ def test_an_interval_covers_the_true_mean_at_its_level() -> None:
 
 def test_p_below_a_level_is_as_rare_as_the_level() -> None:
     generator = np.random.default_rng(7)
-    p = [paired_difference(generator.random(80), generator.random(80), samples=199, seed=seed).p for seed in range(300)]
+    p = [difference_of(generator.random(80), generator.random(80), samples=199, seed=seed).p for seed in range(300)]
     assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.10
     assert 0.40 <= np.mean(np.array(p) <= 0.5) <= 0.60
 
@@ -60,38 +50,30 @@ def test_pairing_detects_a_difference_smaller_than_the_spread_of_users() -> None
     generator = np.random.default_rng(9)
     ability = generator.random(500)
     better = np.clip(ability + 0.01 + generator.normal(scale=0.02, size=500), 0, 1.2)
-    difference = paired_difference(better, ability, samples=999, seed=0)
+    difference = difference_of(better, ability, samples=999, seed=0)
     assert difference.value == pytest.approx(float((better - ability).mean()))
     assert difference.low < difference.value < difference.high
     assert difference.low > 0
     assert difference.p == pytest.approx(2 / 1000)
     assert difference.users == 500
-    back = paired_difference(ability, better, samples=999, seed=0)
+    back = difference_of(ability, better, samples=999, seed=0)
     assert (back.value, back.low, back.high, back.p) == pytest.approx(
         (-difference.value, -difference.high, -difference.low, difference.p)
     )
 
 
-def test_columns_are_compared_independently() -> None:
-    first, second = np.random.default_rng(1).random((2, 60, 3))
-    together = paired_differences(first, second, samples=199, seed=4)
-    for column, difference in enumerate(together):
-        single = paired_difference(first[:, column], second[:, column], samples=199, seed=4)
-        assert (difference.value, difference.low, difference.high, difference.p) == pytest.approx(
-            (single.value, single.low, single.high, single.p)
-        )
-
-
 def test_no_difference_at_all() -> None:
     same = np.random.default_rng(0).random(20)
-    difference = paired_difference(same, same, samples=99, seed=0)
+    difference = difference_of(same, same, samples=99, seed=0)
     assert (difference.value, difference.low, difference.high, difference.p) == (0.0, 0.0, 0.0, 1.0)
 
 
-def test_refuses() -> None:
-    with pytest.raises(ValueError, match=r"got \(0, 2\)"):
-        resampled_means(np.zeros((0, 2)), samples=10, seed=0)
-    with pytest.raises(ValueError, match="got 0"):
-        resampled_means(np.zeros((3, 2)), samples=0, seed=0)
-    with pytest.raises(ValueError, match=r"got \(3, 1\) and \(4, 1\)"):
-        paired_differences(np.zeros((3, 1)), np.zeros((4, 1)), samples=9, seed=0)
+def test_a_difference_by_hand() -> None:
+    """Of 9 resamples that drew a user, 2 are on the other side of zero: p is 2 (1 + 2) / (1 + 9)."""
+    resampled = np.array([0.3, -0.1, np.nan, 0.1, 0.2, -0.2, 0.4, 0.5, 0.6, 0.7])
+    difference = paired_difference(0.25, resampled, 12)
+    low, high = np.quantile(np.delete(resampled, 2), [0.025, 0.975])
+    assert difference == Difference(0.25, pytest.approx(low), pytest.approx(high), pytest.approx(0.6), 12)
+    wider = paired_difference(0.25, resampled, 12, unit=0.01)
+    assert (wider.low, wider.high) == (pytest.approx(low - 0.01), pytest.approx(high + 0.01))
+    assert paired_difference(0.25, np.full(3, np.nan), 1) == Difference(0.25, -1.0, 1.0, 1.0, 1)

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import learn_spark.evaluation.compare as compare_module
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.runs import Run
+from learn_spark.evaluation import common_targets
+from learn_spark.evaluation.common_targets import CommonTargets
 from learn_spark.evaluation.compare import Comparison, SliceDifference, compare
 from tests.report.planted import plant
 from tests.shelf import RIVAL, Shelf, reading
@@ -89,6 +92,22 @@ def test_baselines_and_rivals_on_the_same_users_are_always_there(world: World) -
     forth, back = (of(both, world.models[0]), of(world.compare(world.models[0], world.models[2]), world.models[2]))
     assert forth["HR@10"].difference.value == -back["HR@10"].difference.value
     assert forth["HR@10"].difference.p == back["HR@10"].difference.p
+
+
+def test_users_are_compared_some_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same figures, intervals and counts, whatever fits into memory and however users are put together."""
+    expected = world.compare(world.models[0], world.models[2])
+    targets = CommonTargets(world.shelf.workspace, (world.evaluated[0].run_id, "learn"), [], "test")
+    (whole,) = targets.parts()
+    monkeypatch.setattr(common_targets, "PART_ROWS", 20)
+    monkeypatch.setattr(common_targets, "BATCH_ROWS", 7)
+    parts = list(targets.parts())
+    assert len(parts) == -(-len(whole.item_ids) // 20)
+    assert sorted(user for part in parts for user in part.user_ids.to_pylist()) == whole.user_ids.to_pylist()
+    assert sum(len(part.item_ids) for part in parts) == len(whole.item_ids)
+    assert world.compare(world.models[0], world.models[2]) == expected
+    monkeypatch.setattr(compare_module, "BLOCK_USERS", 3)
+    assert world.compare(world.models[0], world.models[2]) == expected
 
 
 def test_a_model_is_named_by_its_id_or_by_its_train_and_evaluate_runs(world: World) -> None:
