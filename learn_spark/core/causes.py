@@ -55,8 +55,26 @@ _KNOWN = (
         of_storage=True,
     ),
     _Known(
+        re.compile(r"(?:CUDA|HIP) out of memory"),
+        "the GPU has too little memory: use smaller batches (feed.batch_size in training, with training.accumulate for "
+        "steps of the same size; release.batch_rows in publish; encoder.token_budget in embed_items), or end what else "
+        "is on it",
+    ),
+    _Known(
         re.compile(r"OutOfMemoryError|Java heap space|GC overhead limit"),
         "Spark has too little memory: give it more with --set spark.driver_memory=8g",
+    ),
+    _Known(
+        # Of Python, numpy and Arrow; PyTorch; C++ and the system.
+        re.compile(r"MemoryError|DefaultCPUAllocator: (?:can't|not enough)|std::bad_alloc|Cannot allocate memory"),
+        "a process of Python has too little memory: run fewer tasks at once (--set spark.master=local[1]; on a "
+        "cluster, executors with fewer cores or more memory), or use a machine with more",
+    ),
+    _Known(
+        re.compile(r"Python worker exited unexpectedly|ExecutorLostFailure|OutOfMemoryKill"),
+        "a worker of Spark was killed or crashed; too little memory is the usual reason: run fewer tasks at once "
+        "(--set spark.master=local[1]), or give each executor of a cluster more (--set "
+        "spark.conf.spark.executor.memoryOverhead=4g), and run the same command again",
     ),
     _Known(
         re.compile(r"UnsatisfiedLinkError|failed to map segment|Operation not permitted.*\.so"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -30,9 +34,21 @@ def raised_by(spark: SparkSession, folder: Path, case: str) -> Exception:
     def fails(rows: object) -> list[int]:
         raise KeyError("the tower has no layer 7")
 
+    def is_killed(rows: object) -> list[int]:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory runs out
+        return []
+
+    def takes_too_much(rows: object) -> list[int]:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        return [len(np.ones(1 << 30))]
+
     try:
         if case == "worker":
             spark.range(2).rdd.mapPartitions(fails).collect()
+        elif case == "killed worker":
+            spark.range(2).rdd.mapPartitions(is_killed).collect()
+        elif case == "worker without memory":
+            spark.range(1).rdd.mapPartitions(takes_too_much).collect()
         elif case == "udf":
             spark.range(2).select(F.udf(fails, "int")("id")).collect()
         elif case == "broken file":
@@ -53,6 +69,8 @@ def raised_by(spark: SparkSession, folder: Path, case: str) -> Exception:
     [
         ("worker", "KeyError: 'the tower has no layer 7'"),
         ("udf", "KeyError: 'the tower has no layer 7'"),
+        ("killed worker", "a worker of Spark was killed"),
+        ("worker without memory", "a process of Python has too little memory"),
         ("broken file", "broken.parquet"),
         ("vanished file", "good.parquet"),
         ("division", "Division by zero"),
@@ -119,6 +137,12 @@ def test_where_the_stack_trace_cannot_be_written_the_error_is_one_line_all_the_s
     assert said.endswith("last-error.txt)\n")
     assert said.count("\n") == 1
     assert "the tower fell" in (tmp_path / "w" / "logs" / "last-error.txt").read_text()
+
+
+def test_a_full_gpu_is_not_taken_for_spark() -> None:
+    known, sentence = explained(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."))
+    assert known
+    assert "GPU" in sentence
 
 
 def test_a_message_of_thousands_of_characters_is_bounded() -> None:

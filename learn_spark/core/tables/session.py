@@ -44,8 +44,9 @@ def check_java() -> str:
         raise SessionError(f"no Java found. {advice}")
     try:
         said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
-    except (OSError, subprocess.SubprocessError):
-        raise SessionError(f"{java} does not run. {advice}") from None
+    except (OSError, subprocess.SubprocessError) as error:
+        # CalledProcessError and TimeoutExpired say what became of the command.
+        raise SessionError(f"{java} does not run ({first_line(error)}). {advice}") from None
     match = re.search(r'version "(\d+)', said)
     if not match or int(match[1]) not in JAVA_VERSIONS:
         raise SessionError(f"{java} is Java {match[1] if match else 'of unknown version'}. {advice}")
