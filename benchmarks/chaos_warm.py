@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,13 +123,31 @@ _of_parent: list[object] = []
 
 
 def _leave_connections() -> None:
-    """Let this fork make connections of its own to Java; those of its parent stay open, and unused."""
+    """Let this fork make connections of its own to Java; those of its parent stay open, and unused.
+
+    A thread that tells Java what Python no longer needs is the fork's own too: without it, plans fill Java's memory.
+    """
+    from py4j.clientserver import FinalizerWorker
     from pyspark import SparkContext
 
     if SparkContext._gateway is not None:
         client = SparkContext._gateway._gateway_client
         _of_parent.extend([client.thread_connection, client.deque, list(client.deque)])
         client.thread_connection, client.deque = threading.local(), deque()
+        worker = FinalizerWorker(client.finalizer_deque)
+        worker.daemon = True
+        worker.start()
+
+
+def _let_go() -> None:
+    """Tell Java that nothing of this fork is needed any more."""
+    from pyspark import SparkContext
+
+    gc.collect()
+    if SparkContext._gateway is not None:
+        left, until = SparkContext._gateway._gateway_client.finalizer_deque, time.monotonic() + 5
+        while left and time.monotonic() < until:
+            time.sleep(0.01)
 
 
 def serve(settings: str, overrides: list[str], log: Path) -> None:
@@ -156,6 +175,7 @@ def serve(settings: str, overrides: list[str], log: Path) -> None:
         except SystemExit as ended:
             code = int(ended.code or 0)
         finally:
+            _let_go()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

@@ -45,7 +45,7 @@ FIRST_ORDERS, ORDERS_A_DAY, PRODUCTS = 240, 12, 20
 TOLERANT = {"max_validation_lost": 1.0, "min_cosine": -1.0}
 KEPT = 400  # releases; more than a year has
 AROUND = 3  # days on each side of a day that its median has
-RENEWED = 20  # days: what forks leave in Java fills its memory in 30
+RENEWED = 50  # days
 LATER = 400  # days; what `retention` keeps by age is older then
 LOOKED_AT = (1, 10, 50, 100, 150, 200, 250, 300, 350, 365)
 
