@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,14 +15,14 @@ from learn_spark.core.console import Reporter
 from learn_spark.core.quality.table_gate import gate_title
 from learn_spark.core.settings import Settings
 from learn_spark.core.stages.context import SparkHolder
-from learn_spark.core.storage.path import storage_path
+from learn_spark.core.storage.path import Entry, storage_path
 from learn_spark.core.storage.worker_files import FOLDER as WORKER_FILES
 from learn_spark.core.table_text import Cell
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables
-from learn_spark.core.tables.create import GROWING
+from learn_spark.core.tables.create import APPENDED, GROWING
 from learn_spark.core.tables.erased import Erasures
-from learn_spark.core.tables.log import maintain
+from learn_spark.core.tables.log import compact, maintain
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.core.tables.workspace import Workspace
@@ -31,6 +32,7 @@ from learn_spark.features.read import KEYS
 from learn_spark.pipeline.locks import whole_workspace
 from learn_spark.pipeline.records import Limits, old_records, runs_in_use
 
+DELETED_AT_ONCE = 16  # files of a table
 _OF_ROWS = ("embeddings", "quarantine")
 
 
@@ -86,14 +88,9 @@ def plan_retention(workspace: Workspace, settings: Settings, *, releases: int, d
     removable += _records(workspace, settings, rows, kept, models, versions, now)
     removable += _refused(workspace, settings, now)
     for table, keep in versions.items():
-        files = _vacuum(workspace, table, keep, days * 24, dry_run=True)
-        if files:
-            place = workspace.table(table)
-            # An erasure of users deletes files that the log still names as removed.
-            sizes = {entry.path: entry.size for entry in place.files()}
-            there = [sizes[place / file] for file in files if place / file in sizes]
-            if there:
-                removable.append(Removable("files", table, f"{len(there):,} files of no kept version", sum(there)))
+        sizes = [file.size for file in _unused(workspace, table, keep, days * 24)]
+        if sizes:
+            removable.append(Removable("files", table, f"{len(sizes):,} files of no kept version", sum(sizes)))
     return Retention(tuple(removable), versions, days * 24)
 
 
@@ -127,7 +124,7 @@ def apply_retention(workspace: Workspace, settings: Settings, plan: Retention) -
     """Delete the objects of ``plan``. The caller must have taken the workspace's lock before planning.
 
     Releases are marked as expired first, so that no consumer reads a partly deleted one; files of tables come last.
-    Then the log tables are written as few files, and their logs get a checkpoint.
+    Then tables of many small files are written as few, and the logs of log tables end with a checkpoint.
     """
     by_kind: dict[str, list[str]] = {}
     for one in plan.removable:
@@ -143,7 +140,9 @@ def apply_retention(workspace: Workspace, settings: Settings, plan: Retention) -
     if by_kind.get("embeddings"):
         forget(workspace, by_kind["embeddings"])
     for table in by_kind.get("files", []):
-        _vacuum(workspace, table, plan.keep_versions[table], plan.hours, dry_run=False)
+        _delete_unused(workspace, table, plan.keep_versions[table], plan.hours)
+    for table in sorted(APPENDED):
+        compact(workspace.table(table))
     # Of ad_metrics the newest run of rank_ads names the version, which it would not find any more.
     for table in sorted(GROWING - {"ad_metrics"}):
         maintain(workspace.table(table))
@@ -245,7 +244,21 @@ def _versions(workspace: Workspace, kept: Iterable[LedgerRow], last: Iterable[Ru
     return versions
 
 
-def _vacuum(workspace: Workspace, table: str, keep: Sequence[int], hours: int, *, dry_run: bool) -> list[str]:
-    return open_table(workspace.table(table)).vacuum(
-        retention_hours=hours, dry_run=dry_run, enforce_retention_duration=False, keep_versions=list(keep)
+def _unused(workspace: Workspace, table: str, keep: Sequence[int], hours: int) -> list[Entry]:
+    """The files of a table that no version of ``keep`` has, and that left it more than ``hours`` ago."""
+    place = workspace.table(table)
+    names = open_table(place).vacuum(
+        retention_hours=hours, dry_run=True, enforce_retention_duration=False, keep_versions=list(keep)
     )
+    if not names:
+        return []
+    # An erasure of users deletes files that the log still names as removed.
+    there = {entry.path: entry for entry in place.files()}
+    return [there[place / name] for name in names if place / name in there]
+
+
+def _delete_unused(workspace: Workspace, table: str, keep: Sequence[int], hours: int) -> None:
+    """A VACUUM would be two commits: versions without other rows, after which the stages that read them run again."""
+    files = _unused(workspace, table, keep, hours)
+    with ThreadPoolExecutor(DELETED_AT_ONCE) as threads:
+        list(threads.map(lambda file: file.path.remove(), files))

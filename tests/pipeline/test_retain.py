@@ -18,7 +18,7 @@ from learn_spark.core.storage.locks import LockedError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import Run, new_run_id, record
-from learn_spark.core.tables.snapshot import Snapshot
+from learn_spark.core.tables.snapshot import Snapshot, current_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
 from learn_spark.features.ledger import NoReleaseError
@@ -82,6 +82,7 @@ def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
     )
     path = workspace.table("user_features")
     of_r1 = {Path(file).name for file in Snapshot.open(path, published.rows[0].version("user_features")).files}
+    versions = {name: current_version(workspace.table(name)) for name in ("user_features", "item_features")}
     before, vectors = files(path), {name: published.read(release=name) for name in ("r2", "r4")}
 
     def run(*, delete: bool) -> set[tuple[str, str]]:
@@ -113,6 +114,8 @@ def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
     assert not any(one.exists() for one in removable)
     assert all(one.is_dir() for one in kept)
     assert set(Snapshot.open(workspace.table("text_embeddings")).to_arrow()["encoder_key"].to_pylist()) == set(keys[:2])
+    # Stages that read a table run again at a new version, which a table whose rows stayed does not have.
+    assert {name: current_version(workspace.table(name)) for name in versions} == versions
     # r1's file is deleted; kept releases are read as before, and so are their changes.
     assert of_r1 & before
     assert not of_r1 & files(path)
@@ -124,6 +127,26 @@ def test_retention_deletes_the_listed_objects_and_nothing_that_is_read(
     with pytest.raises(LearnSparkError, match="changes since r1: the release expired"):
         learn_spark.features.changes(spark, "user_features", "r1", workspace=workspace)
     assert run(delete=False) == set()
+
+
+def test_retention_writes_many_small_files_of_deliveries_as_few(tmp_path: Path) -> None:
+    """A file a day, as daily deliveries leave them; the version before stays readable."""
+    workspace = Workspace.open(str(tmp_path / "workspace"))
+    config = write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=workspace.root, model=tmp_path)
+    path = workspace.table("item_index")
+
+    def deliver(days: range) -> list[dict[str, object]]:
+        for day in days:
+            plant(workspace, "item_index", [{"item_id": f"i{day}", "item_index": day + 1}])
+        retain(load_settings(config), releases=2, days=7, delete=True, console=Reporter(quiet=True))
+        return Snapshot.open(path).to_arrow().sort_by("item_index").to_pylist()
+
+    expected = [{"item_id": f"i{day}", "item_index": day + 1} for day in range(33)]
+    assert deliver(range(32)) == expected[:32]
+    assert (len(Snapshot.open(path).files), current_version(path)) == (32, 31)  # too few to read them all again
+    assert deliver(range(32, 33)) == expected
+    assert (len(Snapshot.open(path).files), current_version(path)) == (1, 33)
+    assert Snapshot.open(path, 32).to_arrow().num_rows == 33
 
 
 def test_retention_compacts_the_log_tables(tmp_path: Path) -> None:
@@ -149,3 +172,9 @@ def test_retention_compacts_the_log_tables(tmp_path: Path) -> None:
     assert (log / "_last_checkpoint").exists()
     run(delete=True)
     assert Snapshot.open(path).version == after.version
+    # Commits of 40 days ago: what the checkpoint has in it goes, and the table is read as before.
+    for file in log.glob("*.json"):
+        os.utime(file, (time.time() - 40 * 86_400, time.time() - 40 * 86_400))
+    run(delete=True)
+    assert {int(file.stem) for file in log.glob("*.json")} <= {after.version}
+    assert Snapshot.open(path).to_arrow().equals(after.to_arrow())

@@ -24,6 +24,8 @@ GROWING = frozenset(
         "ad_metrics",
     }
 )
+# Tables to which a stage adds a file or more at each delivery, and that it seldom changes otherwise.
+APPENDED = frozenset({"items", "item_index", "item_text", "text_embeddings", "evaluation_users", "quarantine"})
 FOR_GOOD = "interval 36500 days"
 # Protocol of writers that know CHECK constraints, and of those that know the feed of changes too
 # (github.com/delta-io/delta/blob/master/PROTOCOL.md). deltalake would choose one that does not have checkConstraints.

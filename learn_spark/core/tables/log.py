@@ -22,6 +22,7 @@ from learn_spark.core.tables.create import GROWING, commented_schema, create_tab
 from learn_spark.core.tables.leases import require_leases
 from learn_spark.core.tables.snapshot import commits_at, open_table, rows_of
 
+_MOST_SMALL_FILES, _SMALL_FILE, _LARGE_FILE = 32, 16 << 20, 128 << 20  # of an appended table; bytes
 _MOST_FILES = 8  # of a growing table; more are rewritten as one
 _MOST_KEYS = 2_000  # in the condition of a commit, which its log records
 _COMMIT = "learn-spark-commit"  # name of a commit, in its metadata
@@ -137,7 +138,8 @@ def _append(
 def maintain(path: str) -> None:
     """Write a table of many files as few, and a checkpoint of its log; nothing if there is no table.
 
-    Only for tables of ``GROWING``, which nothing but this module writes, and of which no older version is read.
+    Commits before the checkpoint are deleted when they are 30 days old (``delta.logRetentionDuration``). Only for
+    tables of ``GROWING``, which nothing but this module writes, and of which no older version is read.
     """
     try:
         table = open_table(path)
@@ -146,6 +148,21 @@ def maintain(path: str) -> None:
     if len(table.file_uris()) > _MOST_FILES:
         table.optimize.compact()
     table.create_checkpoint()
+    table.cleanup_metadata()
+
+
+def compact(path: str) -> None:
+    """Write the small files of a table as few, where there are many; nothing if there is no table.
+
+    The new version has the same rows. Stages that read it run again, so that this is not done for a few files.
+    """
+    try:
+        table = open_table(path)
+    except TableNotFoundError:
+        return
+    sizes = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
+    if sum(size < _SMALL_FILE for size in sizes) > _MOST_SMALL_FILES:
+        table.optimize.compact(target_size=_LARGE_FILE)
 
 
 @contextmanager
