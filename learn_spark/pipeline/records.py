@@ -45,8 +45,14 @@ def runs_in_use(runs: Sequence[Run], named: Iterable[str], models: Iterable[str]
     """
     lineage, wanted, written = Lineage(runs), set(named), set(models)
     wanted |= {run.run_id for run in {run.job: run for run in runs if run.status == "done"}.values()}
-    chosen = [run for run in runs if run.run_id in wanted or run.model_id in written]
-    return wanted | {one.run_id for run in chosen for one in (run, *lineage.above(run).values())}
+    left = [run for run in runs if run.run_id in wanted or run.model_id in written]
+    used: set[str] = set()
+    while left:  # a source may be of the same stage: rankers that another run of rank_ads saved
+        run = left.pop()
+        if run.run_id not in used:
+            used.add(run.run_id)
+            left.extend(lineage.sources(run))
+    return wanted | used
 
 
 def old_records(

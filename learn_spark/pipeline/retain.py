@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from learn_spark.ads.rankers.store import FOLDER as RANKINGS
 from learn_spark.core.console import Reporter
 from learn_spark.core.quality.table_gate import gate_title
 from learn_spark.core.settings import Settings
@@ -159,7 +160,10 @@ def _records(
 ) -> list[Removable]:
     runs = all_runs(workspace)
     named = {row.run_id for row in rows if row.release_id in kept}
-    named |= {value for run in _newest_runs(runs) for side in (run.inputs, run.outputs) for value in side.values()}
+    last = _newest_runs(runs)
+    named |= {value for run in last for side in (run.inputs, run.outputs) for value in side.values()}
+    # An erasure of users changes the rankers' hash, by which the lineage knows them.
+    named |= {name.partition("/")[2] for run in last for name in run.inputs if name.startswith(f"{RANKINGS}/")}
     ranker = getattr(settings.ranking, "ranker", None)
     in_use = runs_in_use(runs, {*named, *({ranker} if ranker else ())}, models)
     pages = {table: [gate_title(table, version) for version in keep] for table, keep in versions.items()}

@@ -160,10 +160,14 @@ def _enqueue_interrupted(study: Study) -> None:
     from optuna.trial import TrialState
 
     for trial in study.trials:
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.FAIL)
-            if "seconds" not in trial.user_attrs and trial.params:
-                study.enqueue_trial(trial.params)
+        if trial.state != TrialState.RUNNING:
+            continue
+        if "seconds" in trial.user_attrs and METRIC in (figures := trial.user_attrs.get("validation", {})):
+            study.tell(trial.number, figures[METRIC])  # it had ended, and the study did not know it
+            continue
+        study.tell(trial.number, state=TrialState.FAIL)
+        if "seconds" not in trial.user_attrs and trial.params:
+            study.enqueue_trial(trial.params)
 
 
 def _unchanged_values(settings: Settings, parameters: dict[str, ParameterSettings]) -> dict[str, Any] | None:

@@ -304,6 +304,29 @@ def test_vectors_in_redis_expire_with_their_release(in_redis: tuple[OnlineWorld,
     assert {client.ttl(key) for key in keys} == {-1}
 
 
+def test_a_push_without_end_leaves_no_time_to_live(in_redis: tuple[OnlineWorld, Any]) -> None:
+    """Of a push that was killed, of another after it, and of one whose release is never served."""
+    world, client = in_redis
+
+    def lives() -> set[int]:
+        return {client.ttl(key) for key in client.scan_iter(match=f"{{{world.namespace}}}:[ui]*")}
+
+    world.publish("r1", *R1)
+    for hours, calls in ((1.0, 3), (None, 3)):
+        with pytest.raises(Stopped):
+            world.push(StoppingStore(world.store(), calls), batch_rows=1, ttl_hours=hours)
+    assert lives() != {-1}
+    assert world.push().resumed_at == 3
+    assert (world.read(), world.versions(), lives()) == ("r1", entities_of(world, "r1"), {-1})
+    world.publish("r2", *R2)
+    with pytest.raises(Stopped):
+        world.push(StoppingStore(world.store(), 3), batch_rows=1, ttl_hours=1.0)
+    assert lives() != {-1}
+    world.publish("r3", *R1)
+    world.push()
+    assert (world.read(), world.versions(), lives()) == ("r3", entities_of(world, "r3"), {-1})
+
+
 def test_vectors_that_redis_lost_are_noticed(in_redis: tuple[OnlineWorld, Any]) -> None:
     world, client = in_redis
     world.publish("r1", *R1)

@@ -143,15 +143,21 @@ def test_a_killed_erasure_is_completed_by_the_same_command(
             erase(settings, tmp_path, ANNA)
         newest = max(read_rows(workspace.table("erasures")), key=lambda row: row["written_at"])
         assert newest["status"] == "started"
-    monkeypatch.setattr(erasure, "purge", purge)
-    assert traces_at(workspace.place / "tables", tmp_path / "copy", [ANNA]) != []
+    # A run that was killed before it said that it began has remembered its users all the same.
+    monkeypatch.setattr(erasure._Work, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        erase(settings, tmp_path, ANNA, CARLA)
     with pytest.raises(LearnSparkError, match="1 of its users are not in the file"):
+        erase(settings, tmp_path, ANNA)
+    monkeypatch.undo()
+    assert traces_at(workspace.place / "tables", tmp_path / "copy", [ANNA]) != []
+    with pytest.raises(LearnSparkError, match="2 of its users are not in the file"):
         erase(settings, tmp_path, BOB)
-    done = erase(settings, tmp_path, ANNA)
+    done = erase(settings, tmp_path, ANNA, CARLA)
     assert done.unfinished is not None
     assert traces_at(workspace.place, tmp_path / "copy", [ANNA]) == traces(tmp_path / "scratch", [ANNA]) == []
-    assert {row["user_id"] for row in rows(workspace, "user_histories")} == {BOB, CARLA}
+    assert {row["user_id"] for row in rows(workspace, "user_histories")} == {BOB}
     _, histories = run(settings, "ingest", "histories")
-    assert histories.run.counts["users_rebuilt"] == 2
+    assert histories.run.counts["users_rebuilt"] == 1
     again = erase(settings, tmp_path, ANNA)
     assert (again.unknown, again.found.tables, again.unfinished) == (1, [], None)

@@ -44,6 +44,14 @@ def test_runs_in_use_are_the_newest_ones_those_of_kept_models_and_what_they_came
     assert runs_in_use(RUNS, ["forgotten", "of no table"], ()) == newest | {"forgotten", "of no table"}
 
 
+def test_rankers_that_the_newest_run_scores_with_are_in_use() -> None:
+    """A source of the same stage: rank_ads saved the rankers with which a later rank_ads scored."""
+    saved = run_of("saved", "rank_ads", 300, {"exposures": "1"}, {"rankings/saved": "h"})
+    logged = run_of("logged", "exposures", 301, {}, {"exposures": "1"})
+    scored = run_of("scored", "rank_ads", 2, {"exposures": "9", "rankings/saved": "h"}, {"ad_scores": "3"})
+    assert runs_in_use([logged, saved, scored], (), ()) == {"logged", "saved", "scored"}
+
+
 def test_old_records_are_found_in_a_folder_and_at_an_address(place: StoragePath, tmp_path: Path) -> None:
     workspace, quality = Workspace(place, tmp_path / "scratch"), place / "reports" / "quality"
     for run in ("assembled", "forgotten", "young"):

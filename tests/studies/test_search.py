@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from learn_spark.core.console import Reporter
@@ -15,7 +16,7 @@ from learn_spark.core.settings import Settings, load_settings
 from learn_spark.core.storage.locks import LockedError, lock_or_refuse
 from learn_spark.model.manifest import read_manifest
 from learn_spark.model.trained import newest_model
-from learn_spark.studies.search import SearchResult, search
+from learn_spark.studies.search import METRIC, SearchResult, _enqueue_interrupted, search
 from tests.shelf import RIVAL, Shelf, reading
 
 SPACE = (
@@ -86,6 +87,20 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
         newest_model(broken.workspace)
     # Nothing is trained again where all trials are there.
     assert searched(broken, SPACE, "training.rule=refit").trials == 3
+
+
+def test_a_trial_that_ended_as_the_search_was_killed_keeps_its_figure() -> None:
+    study = optuna.create_study(direction="maximize")
+    trials = [study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}) for _ in range(3)]
+    trials[0].set_user_attr("validation", {METRIC: 0.9})
+    trials[0].set_user_attr("seconds", 12.0)
+    trials[1].set_user_attr("failure", "too wide")
+    trials[1].set_user_attr("seconds", 1.0)
+    _enqueue_interrupted(study)
+    states = [(trial.state.name, trial.value) for trial in study.trials]
+    assert states == [("COMPLETE", 0.9), ("FAIL", None), ("FAIL", None), ("WAITING", None)]
+    assert study.ask().params == {}  # what the third one proposed is asked again
+    assert study.trials[3].system_attrs["fixed_params"] == trials[2].params
 
 
 def test_a_training_that_fails_is_a_trial_and_not_the_end(tmp_path: Path, spark: object) -> None:

@@ -50,7 +50,8 @@ def checks_of(
             )
         )
     if with_history:
-        checks.append(_balance(moments, [name for name in shares if name != settings.control], settings))
+        balance = _balance(moments, [name for name in shares if name != settings.control], settings)
+        checks += [] if balance is None else [balance]
     return checks
 
 
@@ -92,8 +93,11 @@ def _ratios_by_cohort(
     return checks
 
 
-def _balance(moments: Mapping[Key, Moments], treatments: Sequence[str], settings: ExperimentSettings) -> Check:
-    """The metrics of the time before the start, compared as the experiment's are: there is no effect to find."""
+def _balance(moments: Mapping[Key, Moments], treatments: Sequence[str], settings: ExperimentSettings) -> Check | None:
+    """The metrics of the time before the start, compared as the experiment's are: there is no effect to find.
+
+    None where no metric of that time can be compared, as where an arm had no exposures then.
+    """
     swapped = [*range(len(SUMS), WIDTH), *range(len(SUMS))]
     tests: list[tuple[float, str]] = []
     for treatment in treatments:
@@ -102,6 +106,8 @@ def _balance(moments: Mapping[Key, Moments], treatments: Sequence[str], settings
             raw = float(contrast(pair[0], pair[1], METRICS[name], np.zeros(WIDTH)).p())
             if np.isfinite(raw):
                 tests.append((raw, f"{METRICS[name].label.lower()} ({treatment})"))
+    if not tests:
+        return None
     p = corrected([raw for raw, _ in tests], "holm")
     worst = int(np.argmin(p))
     return Check(

@@ -31,6 +31,7 @@ _OF_ROWS = ("WRITE", "APPEND", "MERGE", "UPDATE", "DELETE", "STREAMING UPDATE")
 _OF_FILES = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS")
 # VACUUM removes the files of changes after a week, unless the table says otherwise.
 _CHANGES_LIVE = timedelta(days=6)
+_FEED_COLUMNS = ("_change_type", "_commit_version", "_commit_timestamp")
 _FEED = "delta.enableChangeDataFeed"
 
 
@@ -112,12 +113,22 @@ def _is_on(table: DeltaTable) -> bool:
 
 
 def read_table(spark: SparkSession, table: RawFile) -> DataFrame:
-    """All rows of the table's version; with ``since``, those that were added or changed after that version."""
+    """All rows of the table's version; with ``since``, those of them that were added or changed after that version.
+
+    What a later version changed or deleted again is left out, as where all rows are read.
+    """
+    from pyspark.sql import functions as F
+
     reader, version = spark.read.format("delta"), version_of(table.state)
     if table.since is None:
         return reader.option("versionAsOf", version).load(table.path.spark)
     changes = reader.options(
         readChangeFeed="true", startingVersion=version_of(table.since) + 1, endingVersion=version
     ).load(table.path.spark)
-    new = changes.where("_change_type in ('insert', 'update_postimage')")
-    return new.drop("_change_type", "_commit_version", "_commit_timestamp")
+    columns = [name for name in changes.columns if name not in _FEED_COLUMNS]
+    content = F.to_json(F.struct(*columns), {"ignoreNullFields": "false"})
+    came = F.when(F.col("_change_type").isin("insert", "update_postimage"), 1).otherwise(-1)
+    rows = changes.groupBy(content).agg(
+        F.sum(came).cast("int").alias("times"), F.first(F.struct(*columns)).alias("row")
+    )
+    return rows.where("times > 0").select(F.explode(F.array_repeat("row", F.col("times"))).alias("row")).select("row.*")

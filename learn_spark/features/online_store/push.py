@@ -83,7 +83,8 @@ class _Pusher:
                 self._drop()
         served, unfinished = self.record.release, self.record.push
         live = served is not None and not served.expired
-        if not whole and unfinished is None and live and target.same_vectors(served) and not self._renews(served):
+        renews = self._renews(served, unfinished)
+        if not whole and unfinished is None and live and target.same_vectors(served) and not renews:
             return Pushed(row.release_id, row.release_id, 0, 0, 0, 0.0, up_to_date=True)
         changed = None if whole or not live else self._changes(row)
         since = None if changed is None or served is None else served.release_id
@@ -99,12 +100,12 @@ class _Pusher:
             target = replace(target, generation=number, floor=served.floor if served and changed else number)
         self._change(
             generation=target.generation,
-            push=Push(secrets.token_hex(8), target, since, resumed_at),
+            push=Push(secrets.token_hex(8), target, since, resumed_at, renews=renews),
         )
         rows = changed or AllRows(self.workspace, row, target.dtype)
         written = self._write(rows, resumed_at)
         kept = 0
-        if (changed is not None or resumed_at) and self._renews(served):
+        if (changed is not None or resumed_at) and renews:
             kept = self._keep(row)
         first = served is None and self.record.generation == 1
         self._change(release=target, push=replace(self._push, switched=True))
@@ -144,9 +145,12 @@ class _Pusher:
                 "workspace never published: set online.namespace to another name, or replace it by --whole"
             )
 
-    def _renews(self, served: OnlineRelease | None) -> bool:
-        """Whether the vectors that stay need another time to live."""
-        return self.settings.ttl_hours is not None or (served is not None and served.expires_at is not None)
+    def _renews(self, served: OnlineRelease | None, unfinished: Push | None) -> bool:
+        """Whether the vectors that stay need another time to live: that of now, or none any more."""
+        before = [served, None if unfinished is None else unfinished.target]
+        if self.settings.ttl_hours is not None or any(one is not None and one.expires_at is not None for one in before):
+            return True
+        return unfinished is not None and unfinished.renews
 
     def _changes(self, row: LedgerRow) -> ChangedRows | None:
         """The changes since the release that the store has; None if all rows must be written."""

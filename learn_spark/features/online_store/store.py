@@ -80,7 +80,8 @@ class OnlineRelease:
 @dataclass(frozen=True)
 class Push:
     """A push that has not ended. ``since``: the release that it changes, None for all rows; ``done``: rows written, in
-    the push's order; ``switched``: its release is served, and older versions are being dropped.
+    the push's order; ``switched``: its release is served, and older versions are being dropped. ``renews``: vectors
+    that stay may have another time to live than the release, from a push before it that did not end.
     """
 
     token: str
@@ -88,6 +89,7 @@ class Push:
     since: str | None
     done: int = 0
     switched: bool = False
+    renews: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,6 +65,14 @@ def erase(
 
 
 @dataclass(frozen=True)
+class _Unfinished:
+    """Erasures that were interrupted: the id of the newest, and the tables that they may have changed."""
+
+    erasure_id: str
+    tables: set[str]
+
+
+@dataclass(frozen=True)
 class _Work:
     settings: Settings
     workspace: Workspace
@@ -97,13 +105,13 @@ class _Work:
         """What the workspace has of the users."""
         found, unfinished = self._tables().find(), self._unfinished()
         if unfinished is not None:  # what it has deleted may have left no trace but old files
-            older = {*found.older, *unfinished["before"]} - set(found.rows)
+            older = {*found.older, *unfinished.tables} - set(found.rows)
             found = replace(found, older=tuple(sorted(older)))
         named = names_of(self.written)
         files = [*vocabularies_with(self.workspace, self.written), *files_to_delete(self.workspace, named)]
         files = [one for one in files if not one.path.startswith(self.scratch)]
         expiring = self._expiring() if FEATURES in found.tables else []
-        name = None if unfinished is None else str(unfinished["erasure_id"])
+        name = None if unfinished is None else unfinished.erasure_id
         return Erasure(len(self.written), found, tuple(expiring), tuple(files), self._texts(named), name)
 
     def apply(self, plan: Erasure, erasure_id: str, console: Reporter) -> None:
@@ -118,8 +126,8 @@ class _Work:
         }
         changed = plan.found.tables
         pairs = {table: before[table] for table in changed}
-        self._record(row | {"status": "started", "before": pairs, "after": {}})
         self._remember(key, erasure_id)
+        self._record(row | {"status": "started", "before": pairs, "after": {}})
         tables = self._tables()
         for table in changed:
             console.at(f"deleting from {table}")
@@ -149,25 +157,29 @@ class _Work:
             "stores and copies of consumers"
         )
 
-    def _unfinished(self) -> Mapping[str, Any] | None:
-        """The first row of an erasure that was not done, the newest. LearnSparkError if the file lacks users of it."""
+    def _unfinished(self) -> _Unfinished | None:
+        """What was begun since the last erasure that was done. LearnSparkError if the file lacks users of it."""
         from pyspark.sql import functions as F
 
         rows = sorted(read_rows(self.workspace.table("erasures")), key=lambda row: row["written_at"])
-        if not rows or rows[-1]["status"] == "done":
-            return None
-        name, path = rows[-1]["erasure_id"], self.workspace.table("erased_users")
-        if current_version(path) is None:
-            return rows[-1]
-        key = key_of(self.workspace)
-        given = self.ids.select(hashed(key, F.col(COLUMN)).alias("user_hash"))
-        started = delta.read(self.spark, path).where(F.col("erasure_id") == name)
-        if missing := started.join(given, "user_hash", "left_anti").count():
-            raise LearnSparkError(
-                f"erase: the erasure {name} was interrupted, and {missing:,} of its users are not in the file: give a "
-                "file that has them too, so that it is completed"
-            )
-        return rows[-1]
+        done = max(
+            (row["written_at"] for row in rows if row["status"] == "done"), default=datetime.min.replace(tzinfo=UTC)
+        )
+        begun = [row for row in rows if row["written_at"] > done]
+        names = [str(row["erasure_id"]) for row in begun]
+        path = self.workspace.table("erased_users")
+        if current_version(path) is not None:
+            # A killed run may have remembered its users, and not yet that it began.
+            users = delta.read(self.spark, path).where(F.col("erased_at") > F.lit(done))
+            names += [row.erasure_id for row in users.select("erasure_id").distinct().collect()]
+            given = self.ids.select(hashed(key_of(self.workspace), F.col(COLUMN)).alias("user_hash"))
+            missing = users.select("user_hash").distinct().join(given, "user_hash", "left_anti").count() if names else 0
+            if missing:
+                raise LearnSparkError(
+                    f"erase: the erasure {max(names)} was interrupted, and {missing:,} of its users are not in the "
+                    "file: give a file that has them too, so that it is completed"
+                )
+        return _Unfinished(max(names), {table for row in begun for table in row["before"]}) if names else None
 
     def _tables(self) -> UsersInTables:
         newest = release_in_force(ledger(self.workspace))

@@ -41,6 +41,7 @@ _VALUE = re.compile(r"""[^\s,;|:=()<>{}\[\]"']+""")
 # A short number is a user's where it is called one: it may be any number elsewhere.
 _CALLED_USER = re.compile(r"\buser(?:_id)?[^\w]{1,6}(\d{1,7})\b", re.IGNORECASE)
 _SHORT = re.compile(SHORT_NUMBER)
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def names_of(ids: pa.ChunkedArray) -> Callable[[str], bool]:
     odd = [one for one in long if not _VALUE.fullmatch(one)]
 
     def named(text: str) -> bool:
-        for form in {text, html.unescape(text)}:
+        for form in _forms(text):
             if not long.isdisjoint(_WORD.findall(form)) or not long.isdisjoint(_VALUE.findall(form)):
                 return True
             if any(one in form for one in odd) or not short.isdisjoint(_CALLED_USER.findall(form)):
@@ -73,6 +74,16 @@ def names_of(ids: pa.ChunkedArray) -> Callable[[str], bool]:
         return False
 
     return named
+
+
+def _forms(text: str) -> set[str]:
+    """A text as it stands, without HTML's escapes, and without those of JSON, which may be in a text of JSON itself."""
+    forms = {text, html.unescape(text)}
+    plain = text
+    for _ in range(2):
+        plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], plain)
+        forms.add(plain)
+    return forms
 
 
 def files_to_delete(workspace: Workspace, named: Callable[[str], bool]) -> Iterator[Left]:
@@ -86,6 +97,9 @@ def files_to_delete(workspace: Workspace, named: Callable[[str], bool]) -> Itera
             sizes[name] = sizes.get(name, 0) + entry.size
         for name in sorted(name for name, size in sizes.items() if size and name not in _OF_ITEMS):
             yield Left(folder / name, "cache", sizes[name], "temporary rows or a log, which may have users")
+    for folder in (workspace.place / RANKINGS).children():
+        if not (folder / MANIFEST).is_file():  # a killed run left it, and nobody reads it
+            yield Left(folder, "cache", sum(one.size for one in folder.files()), "rankers that were not saved")
     for place in dict.fromkeys((workspace.place, scratch)):
         for name in _PAGES:
             for entry in (place / name).files():
@@ -97,7 +111,11 @@ def vocabularies_with(workspace: Workspace, ids: pa.ChunkedArray) -> Iterator[Le
     """The vocabularies of saved ads rankers that have one of the users."""
     for folder in (workspace.place / RANKINGS).children():
         file = folder / VOCABULARIES
-        if file.is_file() and (number := pc.sum(_is_user(_vocabulary(file), ids)).as_py()):
+        if (
+            (folder / MANIFEST).is_file()
+            and file.is_file()
+            and (number := pc.sum(_is_user(_vocabulary(file), ids)).as_py())
+        ):
             yield Left(file, "vocabulary", number, "values of the field user_id")
 
 

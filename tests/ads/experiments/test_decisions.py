@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from learn_spark.ads.experiments.checks import _balance
 from learn_spark.ads.experiments.corrections import corrected
+from learn_spark.ads.experiments.moments import SUMS, WIDTH, Moments
 from learn_spark.ads.experiments.power import detectable, power, users_needed
 from learn_spark.ads.experiments.sample_ratio import sample_ratio_p
+from learn_spark.ads.experiments.user_table import WHOLE
+from learn_spark.core.settings.experiment import ExperimentSettings
 from learn_spark.evaluation.resampling import Resamples
 
 
@@ -97,3 +101,16 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 def test_what_cannot_be_answered_is_refused(ask: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask()
+
+
+def test_ratios_of_an_arm_without_a_past_are_not_compared() -> None:
+    """Without exposures before the start, conversions an exposure are no number there."""
+    given = {"name": "e", "path": "logs", "logs": [{"files": "*"}], "metrics": ["conversion_rate"]}
+    experiment = ExperimentSettings.model_validate(given)
+    chance = np.random.default_rng(0)
+    with_past, without = chance.random((2, 50, WIDTH))
+    without[:, len(SUMS) :] = 0.0
+    moments = {(*WHOLE, "control"): Moments.of(with_past), (*WHOLE, "treatment"): Moments.of(without)}
+    assert _balance(moments, ["treatment"], experiment) is None
+    moments[*WHOLE, "treatment"] = Moments.of(with_past)
+    assert _balance(moments, ["treatment"], experiment).verdict == "passed"

@@ -97,8 +97,9 @@ def test_rows_are_those_that_the_table_shows(
     assert events_of(settings) == first
     assert (counts["rows_in"], counts["interactions"], counts["refused"]) == (5, 2, 1)
 
-    # With a change feed only what is new is read: an update, an insert, and no deleted row.
+    # With a change feed only what is new is read: the newest of two updates, an insert, and no deleted row.
     log = f"delta.`{(lake / 'log').spark}`"
+    spark.sql(f"update {log} set pieces = 9 where id = 'o1'")
     spark.sql(f"update {log} set pieces = 5 where id = 'o1'")
     spark.sql(f"insert into {log} values ('o5', 'zoe', 'A2', 1, date'2024-03-03')")
     spark.sql(f"delete from {log} where id = 'o3'")
