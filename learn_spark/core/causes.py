@@ -71,7 +71,9 @@ _KNOWN = (
         "cluster, executors with fewer cores or more memory), or use a machine with more",
     ),
     _Known(
-        re.compile(r"Python worker exited unexpectedly|ExecutorLostFailure|OutOfMemoryKill"),
+        re.compile(
+            r"Python worker exited unexpectedly|reading the port number from|ExecutorLostFailure|OutOfMemoryKill"
+        ),
         "a worker of Spark was killed or crashed; too little memory is the usual reason: run fewer tasks at once "
         "(--set spark.master=local[1]), or give each executor of a cluster more (--set "
         "spark.conf.spark.executor.memoryOverhead=4g), and run the same command again",
