@@ -123,6 +123,7 @@ def main(arguments: list[str]) -> int:
             reports["data MiB"] = make_vectors(folder, chosen.users, chosen.items)
             reports["ranks"] = measure([*HERE, "ranks", "--here", name], chosen.mib)
         elif chosen.what == "publish":
+            reports["data MiB"] = (chosen.users + chosen.items) * WIDTH * 4 >> 20
             reports["publish"] = publish(folder, chosen.users, chosen.items, chosen.mib)
         else:
             from benchmarks.online import Releases

@@ -10,7 +10,7 @@ LEVEL = 0.95
 
 
 def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The percentile interval at LEVEL: lower and upper ends [M] of resampled means [samples, M]."""
+    """The percentile interval at LEVEL: lower and upper ends of resampled means [samples, M] or [samples]."""
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return low, high
 
@@ -36,7 +36,7 @@ def paired_difference(value: float, resampled: np.ndarray, users: int, *, unit: 
     known = resampled[np.isfinite(resampled)]
     if not len(known):
         return Difference(value, -1.0, 1.0, 1.0, users)
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = interval(known)
     slack = unit if known.any() else 0.0
     beyond = min((known <= 0).sum(), (known >= 0).sum())
     p = min(1.0, 2 * (1 + float(beyond)) / (1 + len(known)))
