@@ -36,6 +36,8 @@ class BlendingFacts(_Part):
 
     reach: int
     """The user's last events whose texts are averaged."""
+    decay: float = 1.0
+    """The weight of each is decay ^ (number of later events)."""
 
 
 class RerankerFacts(_Part):

@@ -65,8 +65,9 @@ class ModelBlending:
     """How content, co-visits and popularity are blended into a model's vectors.
 
     ``frequency_weights`` were fitted on all validation users, ``folds[f]`` on those of other folds than f. ``counts``
-    [N]: training events per item. ``temperature``: of the tower. ``reach``: number of recent events averaged.
-    ``co_visits`` [N, S]: the items' vectors of co-visits in the same events, None without them.
+    [N]: training events per item. ``temperature``: of the tower. ``reach``: number of recent events averaged, each
+    weighed by ``decay`` ^ (number of later events). ``co_visits`` [N, S]: the items' vectors of co-visits in the same
+    events, None without them.
     """
 
     frequency_weights: FrequencyWeights
@@ -75,6 +76,7 @@ class ModelBlending:
     reach: int
     temperature: float
     co_visits: np.ndarray | None = None
+    decay: float = 1.0
 
     def upon(self, tower: Tower, fold: int | None = None) -> BlendedTower:
         """``tower``, with content bound, blended by the weights of all users, or by those that may rank the users of
@@ -88,6 +90,7 @@ class ModelBlending:
             self.counts,
             temperature=self.temperature,
             reach=self.reach,
+            decay=self.decay,
             co_visits=self.co_visits,
         )
 
@@ -235,6 +238,7 @@ def _blending(folder: StoragePath, manifest: ModelManifest, *, before_refit: boo
         manifest.blending.reach,
         _temperature(manifest, before_refit=before_refit),
         None if co_visits is None else co_visits.numpy(),
+        manifest.blending.decay,
     )
 
 

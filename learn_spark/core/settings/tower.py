@@ -49,6 +49,8 @@ class BlendingSettings(Section):
 
     reach: Count = 10
     """Number of the user's last events whose texts are compared with an item's."""
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """The weight of an event among these is decay ^ (number of later events). 1: all alike."""
     co_visits: Annotated[int, Field(ge=0)] = 0
     """Width of the items' vectors of co-visits: leading eigenvectors of the graph of items that users had within reach
     events. 0: none."""

@@ -21,7 +21,8 @@ class BlendedTower(Tower):
 
     For any user, the inner product orders items as ``FrequencyWeights`` scores them.
 
-    A user is (tower's vector, mean content of the last ``reach`` events, 1, 0); an item is (a(n) / temperature times
+    A user is (tower's vector, content of the last ``reach`` events, 1, 0), where an event's content is weighed by
+    ``decay`` ^ (number of later events) and their sum has length 1; an item is (a(n) / temperature times
     the tower's vector, c(n) times its content, b(n), filler): D + C + 2 numbers. With ``co_visits``
     [<= n_items, S], items' vectors of length 1 or 0, both have S numbers more, after those of the content and made as
     these. Where the tower's vectors have length 1, the filler gives all items the same length, which changes no order
@@ -39,6 +40,7 @@ class BlendedTower(Tower):
         *,
         temperature: float,
         reach: int,
+        decay: float = 1.0,
         co_visits: np.ndarray | None = None,
     ) -> None:
         super().__init__()
@@ -47,7 +49,8 @@ class BlendedTower(Tower):
         likenesses = 1 if co_visits is None else 2
         if len(frequency_weights.weights) != 2 + likenesses:
             raise ValueError(f"{len(frequency_weights.weights)} rows of weights do not fit {likenesses} similarities")
-        self.tower, self.reach, self.needs_times = tower, reach, tower.needs_times
+        self.tower, self.needs_times = tower, tower.needs_times
+        self.reach, self.decay = reach, decay
         self.method = tower.method  # type: ignore[misc]
         self.normalised = tower.normalised
         self.n_items, self.output_dim = tower.n_items, tower.output_dim + tower.content_dim + 2
@@ -78,8 +81,10 @@ class BlendedTower(Tower):
         """User vectors [B, L, D + C + S + 2] after each event; meaningless at padding."""
         sums = []
         for vectors in self._likenesses(items):
-            until = vectors.cumsum(dim=1)
-            sums.append(until - F.pad(until, (0, 0, self.reach, 0))[:, : until.shape[1]])
+            total = vectors.clone()
+            for age in range(1, min(self.reach, vectors.shape[1])):
+                total[:, age:] += vectors[:, :-age] * self.decay**age
+            sums.append(total)
         return blend(self.tower.user(items, times), sums, unit=self.normalised)
 
     def user_last(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
@@ -88,9 +93,9 @@ class BlendedTower(Tower):
         Raises ValueError for lengths outside 1..L.
         """
         vectors = self.tower.user_last(items, lengths, times)
-        age = lengths.unsqueeze(1) - 1 - torch.arange(items.shape[1], device=items.device)
-        recent = items * ((age >= 0) & (age < self.reach))
-        sums = [of_events.sum(dim=1) for of_events in self._likenesses(recent)]
+        weights = recency_weights(lengths, items.shape[1], self.reach, self.decay)
+        recent = items * (weights > 0)  # no other content is read
+        sums = [(of_events * weights.unsqueeze(2)).sum(dim=1) for of_events in self._likenesses(recent)]
         return blend(vectors, sums, unit=self.normalised)
 
     def to_dict(self) -> Shape:
@@ -101,6 +106,14 @@ class BlendedTower(Tower):
         """Unit content [..., C] of ``items`` [...], and co-visits [..., S] where they are blended; zeros at padding."""
         content = F.normalize(self.tower.content(items), dim=-1) * (items != 0).unsqueeze(-1)
         return [content] if self.co_visits is None else [content, self.co_visits.to(items.device)[items]]
+
+
+def recency_weights(lengths: Tensor, length: int, reach: int, decay: float) -> Tensor:
+    """The weights [B, length] of events in a mean: decay ^ (number of later events) for the last ``reach`` of each of
+    ``lengths`` [B] events, else 0.
+    """
+    age = lengths.unsqueeze(1) - 1 - torch.arange(length, device=lengths.device)
+    return torch.where((age >= 0) & (age < reach), decay ** age.clamp(min=0), 0.0)
 
 
 def blend(vectors: Tensor, sums: Sequence[Tensor], *, unit: bool) -> Tensor:

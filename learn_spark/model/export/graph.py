@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.model.blending.tower import BlendedTower, blend
+from learn_spark.model.blending.tower import BlendedTower, blend, recency_weights
 from learn_spark.model.export.padded import embedded_content, embedded_items, padded_user
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.id_based import IdTower
@@ -31,7 +31,9 @@ class UserGraph(nn.Module):
         Raises LearnSparkError for a kind of tower that has no padded form.
         """
         super().__init__()
-        self.reach, tower = (vectors.reach, vectors.tower) if isinstance(vectors, BlendedTower) else (0, vectors)
+        blended = vectors if isinstance(vectors, BlendedTower) else None
+        self.reach, self.decay = (0, 1.0) if blended is None else (blended.reach, blended.decay)
+        tower = vectors if blended is None else blended.tower
         self.needs_times, self.output_dim, self.n_items = vectors.needs_times, vectors.output_dim, tower.n_items
         self.unit = vectors.normalised
         self.window = min(window, tower.max_length) if isinstance(tower, IdTower) else window
@@ -42,7 +44,7 @@ class UserGraph(nn.Module):
         # In the type of the item matrix, of which the tower, too, makes float32.
         blended_content = torch.from_numpy(np.array(tower.bound)) if self.reach and self.tower is not None else None
         self.register_buffer("content", blended_content)
-        self.register_buffer("co_visits", vectors.co_visits if isinstance(vectors, BlendedTower) else None)
+        self.register_buffer("co_visits", None if blended is None else blended.co_visits)
 
     def forward(
         self, items: Tensor, new_items: Tensor | None = None, times: Tensor | None = None
@@ -66,12 +68,11 @@ class UserGraph(nn.Module):
             content = None if content is None else torch.where(is_new, rows, content)
         vectors = self.user(embedded, counts, None if times is None else _take(times, columns))
         if content is not None:
-            age = counts.unsqueeze(1) - 1 - torch.arange(columns.shape[1])
-            recent = ((age >= 0) & (age < self.reach)).unsqueeze(2)
+            weights = recency_weights(counts, columns.shape[1], self.reach, self.decay).unsqueeze(2)
             compared = [F.normalize(content, dim=-1)]
             if self.co_visits is not None:
                 compared.append(self.co_visits[in_table])
-            vectors = blend(vectors, [(one * recent).sum(dim=1) for one in compared], unit=self.unit)
+            vectors = blend(vectors, [(one * weights).sum(dim=1) for one in compared], unit=self.unit)
         return torch.where(counts.unsqueeze(1) > 0, vectors, torch.nan), counts, unknown
 
     def _last_events(self, items: Tensor, highest: int) -> tuple[Tensor, Tensor, Tensor]:

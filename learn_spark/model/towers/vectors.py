@@ -73,9 +73,16 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.maximum(norms, 1e-12)).astype(vectors.dtype, copy=False)
 
 
-def mean_vectors(unit: np.ndarray, items: np.ndarray, lengths: np.ndarray, window: int) -> np.ndarray:
-    """The untrained user: the L2-normalised mean [B, C] of unit vectors [N + 1, C], of the last ``window`` events."""
+def mean_vectors(
+    unit: np.ndarray, items: np.ndarray, lengths: np.ndarray, window: int, *, decay: float = 1.0
+) -> np.ndarray:
+    """The untrained user: the L2-normalised mean [B, C] of unit vectors [N + 1, C], of the last ``window`` events.
+
+    An event weighs ``decay`` ^ (number of later events).
+    """
     sums = np.zeros((len(items), unit.shape[1]), dtype=np.float32)
+    weights = np.float32(decay) ** np.arange(window, dtype=np.float32)[::-1]
     for row, (history, length) in enumerate(zip(items, lengths, strict=True)):
-        sums[row] = unit[history[max(0, length - window) : length]].sum(axis=0)
+        recent = history[max(0, length - window) : length]
+        sums[row] = weights[window - len(recent) :] @ unit[recent]
     return unit_rows(sums)

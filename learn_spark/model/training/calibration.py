@@ -105,11 +105,14 @@ def fit_blending(
     hidden = split.hidden(settings.evaluation.mask_history)
     users = user_vectors(tower, split.items, split.lengths, window, times=split.times)
     ranked, stands_for = sampled_positions(tower.n_items, blending_settings.items, split.every_target.positions)
-    reach, co_visits = blending_settings.reach, co_visits_of(held_out.histories, tower.n_items, blending_settings)
-    likenesses = [Likeness(_mean_content(tower, split, reach), unit_rows(tower.bound[ranked + 1].astype(np.float32)))]
+    reach, decay = blending_settings.reach, blending_settings.decay
+    co_visits = co_visits_of(held_out.histories, tower.n_items, blending_settings)
+    content = unit_rows(tower.bound[ranked + 1].astype(np.float32))
+    likenesses = [Likeness(_mean_content(tower, split, reach, decay), content)]
     if co_visits is not None:
         padded = np.concatenate([np.zeros_like(co_visits[:1]), co_visits])
-        likenesses.append(Likeness(mean_vectors(padded, split.items, split.lengths, reach), co_visits[ranked]))
+        means = mean_vectors(padded, split.items, split.lengths, reach, decay=decay)
+        likenesses.append(Likeness(means, co_visits[ranked]))
     candidates = Candidates(
         query_batch(split, users, hidden, reach).within(ranked),
         tuple(likenesses),
@@ -122,7 +125,7 @@ def fit_blending(
     frequency_weights, folds = fit_frequency_weights(
         candidates, split.user_ids, blending_settings, seed=settings.training.seed
     )
-    blending = ModelBlending(frequency_weights, folds, held_out.events, reach, temperature, co_visits)
+    blending = ModelBlending(frequency_weights, folds, held_out.events, reach, temperature, co_visits, decay)
     towers = [blending.upon(tower, fold) for fold in range(FOLDS)]
     ranks = FoldedVectors(split, towers, window).ranks(hidden, lambda count: None)
     return blending, summarise(ranks, _ks(settings), split.every_target.offsets)
@@ -139,12 +142,12 @@ def co_visits_of(
     return co_visit_vectors(transitions, settings.co_visits)
 
 
-def _mean_content(tower: BoundTower, split: Split, reach: int) -> np.ndarray:
-    """Unit mean content [B, C] of each user's last ``reach`` events; only the content of these is read."""
+def _mean_content(tower: BoundTower, split: Split, reach: int, decay: float) -> np.ndarray:
+    """Unit mean content [B, C] of each user's last ``reach`` events, weighed by ``decay``; only theirs is read."""
     counts, recent = windows(split.lengths, reach, split.items)
     distinct, place = np.unique(recent, return_inverse=True)
     unit = unit_rows(tower.bound[distinct].astype(np.float32))
-    return mean_vectors(unit, place.reshape(recent.shape), counts, reach)
+    return mean_vectors(unit, place.reshape(recent.shape), counts, reach, decay=decay)
 
 
 def fit_reranker(

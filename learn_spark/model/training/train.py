@@ -178,7 +178,9 @@ def _facts(
         validation_of_vectors=calibration.validation_of_vectors,
         rule=settings.training.rule,
         trial=settings.training.trial,
-        blending=None if calibration.blending is None or blending is None else BlendingFacts(reach=blending.reach),
+        blending=None
+        if calibration.blending is None or blending is None
+        else BlendingFacts(reach=blending.reach, decay=blending.decay),
         reranker=None
         if calibration.heads is None or reranker is None
         else RerankerFacts(

@@ -63,10 +63,12 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("co_visits", [None, _co_visits()], ids=["content", "co-visits"])
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_inner_products_order_items_as_the_score_does(similarity: Similarity, co_visits: np.ndarray | None) -> None:
-    tower, reach, temperature = _tower(similarity=similarity), 3, 0.1
+    tower, reach, decay, temperature = _tower(similarity=similarity), 3, 0.7, 0.1
     frequency_weights = _weights(likenesses=1 if co_visits is None else 2)
     counts = np.random.default_rng(3).integers(0, 400, ITEMS)
-    blended = BlendedTower(tower, frequency_weights, counts, temperature=temperature, reach=reach, co_visits=co_visits)
+    blended = BlendedTower(
+        tower, frequency_weights, counts, temperature=temperature, reach=reach, decay=decay, co_visits=co_visits
+    )
     items, lengths = _histories()
     users, catalogue = user_vectors(blended, items, lengths, 50), item_vectors(blended)
     width = 8 + CONTENT + 2 + (0 if co_visits is None else 3)
@@ -77,14 +79,16 @@ def test_inner_products_order_items_as_the_score_does(similarity: Similarity, co
     plain, item_plain = user_vectors(tower, items, lengths, 50), item_vectors(tower)
     for user in range(len(items)):
         recent = items[user, max(0, lengths[user] - reach) : lengths[user]]
-        mean = sum(v / max(np.linalg.norm(v), 1e-12) for v in tower.bound[recent].astype(np.float64))
+        ages = decay ** np.arange(len(recent))[::-1]
+        content = tower.bound[recent].astype(np.float64)
+        mean = sum(v * weight / max(np.linalg.norm(v), 1e-12) for v, weight in zip(content, ages, strict=True))
         scores = []
         for item in range(ITEMS):
             rows = frequency_weights.weights
             a, b, c, *more = (np.interp(np.log1p(counts[item]), np.log1p(KNOTS), row) for row in rows)
             likeness = c * _cosine(mean, tower.bound[item + 1].astype(np.float64))
             if co_visits is not None:
-                likeness += more[0] * _cosine(co_visits[recent - 1].sum(axis=0), co_visits[item])
+                likeness += more[0] * _cosine(ages @ co_visits[recent - 1], co_visits[item])
             scores.append(a * float(plain[user] @ item_plain[item]) / temperature + b + LIKENESS_SCALE * likeness)
         products = catalogue @ users[user]
         slope = np.polyfit(scores, products, 1) if similarity == "cosine" else [1.0, 0.0]
@@ -94,7 +98,9 @@ def test_inner_products_order_items_as_the_score_does(similarity: Similarity, co
 
 def test_all_positions_and_the_last_agree() -> None:
     weights, co_visits = _weights(likenesses=2), _co_visits()
-    blended = BlendedTower(_tower(), weights, np.arange(ITEMS), temperature=0.2, reach=3, co_visits=co_visits)
+    blended = BlendedTower(
+        _tower(), weights, np.arange(ITEMS), temperature=0.2, reach=3, decay=0.6, co_visits=co_visits
+    )
     items, lengths = (torch.from_numpy(x) for x in _histories())
     with torch.inference_mode():
         every = blended.user(items)

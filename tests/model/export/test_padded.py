@@ -67,7 +67,7 @@ def blended(tower: Tower) -> BlendedTower:
     assert isinstance(tower, BoundTower)
     co_visits = None if tower.normalised else unit_rows(np.random.default_rng(6).normal(size=(ITEMS, 3)))
     weights = FrequencyWeights(FrequencyWeights.start(1 if co_visits is None else 2).weights + 0.3)
-    return BlendedTower(tower, weights, np.arange(ITEMS), temperature=0.1, reach=2, co_visits=co_visits)
+    return BlendedTower(tower, weights, np.arange(ITEMS), temperature=0.1, reach=2, decay=0.5, co_visits=co_visits)
 
 
 def content() -> np.ndarray:
