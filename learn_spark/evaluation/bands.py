@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from learn_spark.core.times import DAY
+from learn_spark.model.scoring.frequency import LEVELS
 
-POPULARITY = {0: "unseen", 1: "1-4", 5: "5-19", 20: "20-99", 100: "100+"}
+POPULARITY = dict(zip(LEVELS, ("unseen", "1-4", "5-19", "20-99", "100+"), strict=True))
 MASS = {0.0: "head", 0.5: "mid", 0.8: "tail"}
 HISTORY = {0: "1-4", 5: "5-9", 10: "10-19", 20: "20-49", 50: "50+"}
 RECENCY = {0: "under 1", 1: "1-6", 7: "7-29", 30: "30-89", 90: "90-364", 365: "365+"}

@@ -38,6 +38,8 @@ class BlendingFacts(_Part):
     """The user's last events whose texts are averaged."""
     decay: float = 1.0
     """The weight of each is decay ^ (number of later events)."""
+    profile: bool = False
+    """Whether the popularity of the user's last items and the number of the user's events are blended."""
 
 
 class RerankerFacts(_Part):

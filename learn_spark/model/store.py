@@ -67,7 +67,8 @@ class ModelBlending:
     ``frequency_weights`` were fitted on all validation users, ``folds[f]`` on those of other folds than f. ``counts``
     [N]: training events per item. ``temperature``: of the tower. ``reach``: number of recent events averaged, each
     weighed by ``decay`` ^ (number of later events). ``co_visits`` [N, S]: the items' vectors of co-visits in the same
-    events, None without them.
+    events, None without them. ``recent`` [N]: their events in the last days of training, None where the trend is not
+    blended. ``profile``: whether users' profiles are.
     """
 
     frequency_weights: FrequencyWeights
@@ -77,6 +78,8 @@ class ModelBlending:
     temperature: float
     co_visits: np.ndarray | None = None
     decay: float = 1.0
+    recent: np.ndarray | None = None
+    profile: bool = False
 
     def upon(self, tower: Tower, fold: int | None = None) -> BlendedTower:
         """``tower``, with content bound, blended by the weights of all users, or by those that may rank the users of
@@ -92,18 +95,27 @@ class ModelBlending:
             reach=self.reach,
             decay=self.decay,
             co_visits=self.co_visits,
+            recent=self.recent,
+            profile=self.profile,
         )
 
-    def tensors(self, counts: np.ndarray, co_visits: np.ndarray | None = None) -> dict[str, torch.Tensor]:
+    def tensors(
+        self, counts: np.ndarray, co_visits: np.ndarray | None = None, recent: np.ndarray | None = None
+    ) -> dict[str, torch.Tensor]:
         """The content of blending.safetensors.
 
-        ``counts`` [N] and ``co_visits`` [N, S] are of the events that the saved tower was trained on; those of ``self``
-        are from before a refit.
+        ``counts`` [N], ``co_visits`` [N, S] and ``recent`` [N] are of the events that the saved tower was trained on;
+        those of ``self`` are from before a refit.
         """
         weights = (self.frequency_weights, *self.folds)
-        both = {"co_visits": co_visits, "co_visits_before_refit": self.co_visits}
+        by_setting = {
+            "co_visits": co_visits,
+            "co_visits_before_refit": self.co_visits,
+            "recent": recent,
+            "recent_before_refit": self.recent,
+        }
         return {
-            **{name: torch.tensor(vectors) for name, vectors in both.items() if vectors is not None},
+            **{name: torch.tensor(values) for name, values in by_setting.items() if values is not None},
             "frequency_weights": torch.from_numpy(np.stack([fold_weights.weights for fold_weights in weights])),
             # Copies, because safetensors rejects tensors that share memory.
             "counts": torch.tensor(counts),
@@ -230,15 +242,20 @@ def _blending(folder: StoragePath, manifest: ModelManifest, *, before_refit: boo
     tensors = _tensors(folder, BLENDING, manifest)
     frequency_weights, *folds = (FrequencyWeights(weights) for weights in tensors["frequency_weights"].numpy())
     suffix = "_before_refit" if before_refit else ""
-    co_visits = tensors.get(f"co_visits{suffix}")
+    co_visits, recent = (
+        None if (values := tensors.get(f"{name}{suffix}")) is None else values.numpy()
+        for name in ("co_visits", "recent")
+    )
     return ModelBlending(
         frequency_weights,
         tuple(folds),
         tensors[f"counts{suffix}"].numpy(),
         manifest.blending.reach,
         _temperature(manifest, before_refit=before_refit),
-        None if co_visits is None else co_visits.numpy(),
+        co_visits,
         manifest.blending.decay,
+        recent,
+        manifest.blending.profile,
     )
 
 

@@ -29,7 +29,7 @@ from learn_spark.core.settings.platform import (
 )
 from learn_spark.core.settings.search import SearchSettings
 from learn_spark.core.settings.source import TEMPLATE_OF_FORMAT, SourceSettings, TextSettings, described_files
-from learn_spark.core.settings.tower import LearnTowerSettings, TowerSettings
+from learn_spark.core.settings.tower import LearnTowerSettings, TowerSettings, blending_of
 from learn_spark.core.settings.tracking import MlflowSettings, OpenLineageSettings
 from learn_spark.core.settings.training import EvaluationSettings, ObjectiveSettings, TrainingSettings
 from learn_spark.core.storage.path import SCHEMES, StoragePath, storage_path
@@ -136,6 +136,12 @@ class Settings(Section):
             raise ValueError(
                 f"objective.target_positions {self.objective.target_positions} cannot be sampled from "
                 f"objective.targets {self.objective.targets}"
+            )
+        blending = blending_of(self.tower)
+        if blending is not None and blending.trend_days and self.histories.split_micros() is None:
+            raise ValueError(
+                f"tower.blending.trend_days {blending.trend_days} needs histories.protocol time_split: under "
+                f"{self.histories.protocol} the last days of training are after many of the targets"
             )
         if self.objective.history > self.histories.max_length:
             raise ValueError(

@@ -65,6 +65,17 @@ class BlendingSettings(Section):
     rare: Annotated[float, Field(ge=0.0)] = 0.0
     """The weight of a target in the fit is (1 + n) ^ -rare for an item with n events; above 0, rare items weigh
     more."""
+    profile: bool = False
+    """Whether an item's weight depends on how popular the user's last items are and on how many events the user has.
+    Two more numbers of a vector."""
+    trend_days: Annotated[int, Field(ge=0)] = 0
+    """An item's events in the last so many days of training count besides all its events; 0: they do not. For
+    histories.protocol time_split: elsewhere these days would be after many of the targets."""
+    text_floor: Annotated[float, Field(ge=0.0)] = 0.0
+    """The share of the NDCG@10 of texts alone that each level of items must keep: unseen items, and those with 1-4,
+    5-19, 20-99 and more events. The fit weighs the targets of levels that lose. 0: no level must keep any."""
+    tower_floor: Annotated[float, Field(ge=0.0)] = 0.0
+    """The share of the NDCG@10 of the tower alone that each level of items must keep."""
 
 
 class _TowerSettings(Section):

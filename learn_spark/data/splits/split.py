@@ -167,8 +167,10 @@ def with_validation(histories: pa.Table) -> pa.Table:
     return histories.set_column(column, histories.schema.field("train_length"), histories["validation_length"])
 
 
-def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def training_events(histories: pa.Table, *, since: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """All training events: positions one row after the other, and the offsets [rows + 1] of each row's.
+
+    ``since``: only those at this time (microseconds) or after it.
 
     A long user's chunks follow each other, oldest first. Where training samples are split at a fixed time, only
     events before it count, so that statistics contain nothing from the time of the targets.
@@ -177,7 +179,9 @@ def training_events(histories: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     items = fixed_lists(histories["item_index"])[order]
     lengths = _counted(histories)[order]
     inside = np.arange(items.shape[1]) < lengths[:, None]
-    return items[inside].astype(np.int64) - 1, np.concatenate([[0], np.cumsum(lengths)])
+    if since is not None:
+        inside &= fixed_lists(histories["event_time"])[order] >= since
+    return items[inside].astype(np.int64) - 1, np.concatenate([[0], np.cumsum(inside.sum(axis=1))])
 
 
 def _counted(histories: pa.Table) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,9 +11,11 @@ import torch
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
+from learn_spark.model.blending.candidates import Candidates
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
-from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, knot_weights
-from learn_spark.model.scoring.queries import BLOCK_SCORES, QueryBatch
+from learn_spark.model.blending.levels import with_weighted_levels
+from learn_spark.model.scoring.frequency import KNOTS, knot_weights
+from learn_spark.model.scoring.queries import BLOCK_SCORES, rarity
 
 RIDGE = 1.0  # penalty on the distance from the start weights: as much as one user
 MIN_STEP = 1e-3
@@ -22,41 +24,6 @@ TOLERANCE = 1e-6  # Newton stops when the predicted decrease per user falls belo
 
 class BlendingError(LearnSparkError):
     """A fit whose loss is not finite."""
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """Unit vectors of ``items`` [N, C], and ``means`` [B, C], the unit means of those of each user's last events."""
-
-    means: np.ndarray
-    items: np.ndarray
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The parts of the scores of B users in a catalogue of N items.
-
-    ``queries``: the users. ``likenesses``: content, and co-visits where these are blended, too. ``catalogue`` [N, D]:
-    the tower's vectors; ``counts`` [N]: training events. ``temperature``: the tower's. ``stands_for`` [N]: the number
-    of items that each represents in the softmax, 1 for every target (None: 1 for all).
-    """
-
-    queries: QueryBatch
-    likenesses: tuple[Likeness, ...]
-    catalogue: np.ndarray
-    counts: np.ndarray
-    temperature: float
-    stands_for: np.ndarray | None = None
-
-    @property
-    def users(self) -> int:
-        """B."""
-        return len(self.queries.users)
-
-    def take(self, rows: np.ndarray) -> Candidates:
-        """The candidates of the users ``rows`` [R]."""
-        likenesses = tuple(replace(likeness, means=likeness.means[rows]) for likeness in self.likenesses)
-        return replace(self, queries=self.queries.take(rows), likenesses=likenesses)
 
 
 def fit_frequency_weights(
@@ -69,8 +36,9 @@ def fit_frequency_weights(
     """(weights fitted on all users' targets, and for each fold weights fitted on the other folds' users).
 
     A user's loss is -log softmax over the user's candidates, averaged over their targets. A target of an item with n
-    events weighs (1 + n) ^ -``settings.rare``, among the user's targets, and by their mean the user among all users. If
-    there are more than ``settings.users`` users, that many are drawn. The tower must not be trained on the targets, and
+    events weighs (1 + n) ^ -``settings.rare``, among the user's targets, and by their mean the user among all users;
+    with ``settings.text_floor`` or ``tower_floor``, times the factor of its level (levels.py). If there are more than
+    ``settings.users`` users, that many are drawn. The tower must not be trained on the targets, and
     ``candidates.counts`` must not count them. Deterministic in ``seed``. Raises BlendingError where a score is not
     finite.
     """
@@ -81,21 +49,33 @@ def fit_frequency_weights(
     fold = fold_of([user_ids[row] for row in chosen])
     others = (np.flatnonzero(fold != f) for f in range(FOLDS))
     # A fold's fit does not start from the weights of all users, which depend on the fold's users.
-    full, *folds = (_fit(candidates.take(rows), settings.rare) for rows in (np.arange(len(chosen)), *others))
+    full, *folds = (_fit(candidates.take(rows), settings) for rows in (np.arange(len(chosen)), *others))
     return full, tuple(folds)
 
 
-def _fit(candidates: Candidates, rare: float) -> FrequencyWeights:
+def _fit(candidates: Candidates, settings: BlendingSettings) -> FrequencyWeights:
     # An eighth of the users brings the weights near the optimum at an eighth of the cost.
     subset = candidates.take(np.arange(0, candidates.users, 8))
-    return _newton(candidates, _newton(subset, FrequencyWeights.start(len(candidates.likenesses)), rare), rare)
+    importance = rarity(candidates.counts, settings.rare)
+    weights = newton(subset, FrequencyWeights.start(candidates.parts), importance)
+    if settings.text_floor or settings.tower_floor:
+        few = candidates.take(np.arange(0, candidates.users, 4))
+
+        def fit(start: FrequencyWeights, importance: np.ndarray) -> FrequencyWeights:
+            return newton(few, start, importance)
+
+        weights, importance = with_weighted_levels(candidates, weights, importance, settings, fit)
+    return newton(candidates, weights, importance)
 
 
-def _newton(candidates: Candidates, start: FrequencyWeights, rare: float) -> FrequencyWeights:
-    """The weights that minimise the penalised loss, from ``start``, by Newton's method with Armijo's step rule."""
+def newton(candidates: Candidates, start: FrequencyWeights, importance: np.ndarray) -> FrequencyWeights:
+    """The weights that minimise the penalised loss, from ``start``, by Newton's method with Armijo's step rule.
+
+    ``importance`` [N] weighs the targets by item. Raises BlendingError where a score is not finite.
+    """
     weights = start.weights.reshape(-1)
-    origin = FrequencyWeights.start(len(candidates.likenesses)).weights.reshape(-1)
-    blocks = list(_blocks(candidates, rare))
+    origin = FrequencyWeights.start(candidates.parts).weights.reshape(-1)
+    blocks = list(_blocks(candidates, importance))
     loss, gradient, curvature = _derivatives(blocks, weights, origin)
     step = np.linalg.solve(curvature, gradient)
     step_size, least_decrease = 1.0, TOLERANCE * sum(block.weight for block in blocks)
@@ -127,37 +107,21 @@ class _Block:
     users: torch.Tensor
     weight: float
 
-    def measures(self) -> tuple[torch.Tensor | None, ...]:
-        """The P measures: the tower's scores [b, N], None for 1, and each similarity [b, N]."""
-        parts = self.candidates
-        score = torch.from_numpy(parts.queries.users) @ torch.from_numpy(parts.catalogue).T / parts.temperature
-        likenesses = (
-            torch.from_numpy(likeness.means) @ torch.from_numpy(likeness.items).T * LIKENESS_SCALE
-            for likeness in parts.likenesses
-        )
-        return score, None, *likenesses
 
-
-def _blocks(candidates: Candidates, rare: float) -> Iterator[_Block]:
+def _blocks(candidates: Candidates, importance: np.ndarray) -> Iterator[_Block]:
     """The users in blocks of about BLOCK_SCORES scores."""
     knots = knot_weights(candidates.counts)
     size = max(1, BLOCK_SCORES // len(candidates.catalogue))
     for start in range(0, candidates.users, size):
         part = candidates.take(np.arange(start, min(start + size, candidates.users)))
         queries = part.queries
-        owners, targets = queries.owners, queries.targets
-        shares, users = queries.weights(candidates.counts, rare)
-        score = np.einsum("td,td->t", queries.users[owners], candidates.catalogue[targets]) / candidates.temperature
-        likenesses = (
-            np.einsum("tc,tc->t", likeness.means[owners], likeness.items[targets]) * LIKENESS_SCALE
-            for likeness in part.likenesses
-        )
-        measures = np.stack([score, np.ones(len(targets)), *likenesses]) * shares * users[owners]
+        shares, users = queries.weights(importance)
+        measures = part.measures_of_targets() * shares * users[queries.owners]
         yield _Block(
             part,
             torch.from_numpy(knots),
             queries.unranked(len(candidates.catalogue)),
-            measures @ knots[targets].astype(np.float64),
+            measures @ knots[queries.targets].astype(np.float64),
             torch.from_numpy(users).float(),
             float(users.sum()),
         )
@@ -175,7 +139,7 @@ def _derivatives(
     by_part = torch.from_numpy(weights.reshape(parts, knots)).float()
     for block in blocks:
         item_knots = block.knots
-        measures = block.measures()
+        measures = block.candidates.measures()
         utility = torch.zeros(len(block.users), len(item_knots))
         for values, at_knots in zip(measures, by_part, strict=True):
             utility += item_knots @ at_knots if values is None else values * (item_knots @ at_knots)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_spark.model.blending.tower import BlendedTower, blend, recency_weights
+from learn_spark.model.blending.tower import BlendedTower, blend, profile_of, recency_weights
 from learn_spark.model.export.padded import embedded_content, embedded_items, padded_user
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.id_based import IdTower
@@ -24,6 +24,7 @@ class UserGraph(nn.Module):
 
     content: Tensor | None
     co_visits: Tensor | None
+    log_counts: Tensor | None
 
     def __init__(self, vectors: Tower, window: int) -> None:
         """``vectors`` is the tower whose vectors are released (Model.vectors), with content bound.
@@ -45,6 +46,7 @@ class UserGraph(nn.Module):
         blended_content = torch.from_numpy(np.array(tower.bound)) if self.reach and self.tower is not None else None
         self.register_buffer("content", blended_content)
         self.register_buffer("co_visits", None if blended is None else blended.co_visits)
+        self.register_buffer("log_counts", None if blended is None else blended.log_counts)
 
     def forward(
         self, items: Tensor, new_items: Tensor | None = None, times: Tensor | None = None
@@ -68,11 +70,13 @@ class UserGraph(nn.Module):
             content = None if content is None else torch.where(is_new, rows, content)
         vectors = self.user(embedded, counts, None if times is None else _take(times, columns))
         if content is not None:
-            weights = recency_weights(counts, columns.shape[1], self.reach, self.decay).unsqueeze(2)
+            weights = recency_weights(counts, columns.shape[1], self.reach, self.decay)
             compared = [F.normalize(content, dim=-1)]
             if self.co_visits is not None:
                 compared.append(self.co_visits[in_table])
-            vectors = blend(vectors, [(one * weights).sum(dim=1) for one in compared], unit=self.unit)
+            profile = None if self.log_counts is None else profile_of(self.log_counts[in_table], weights, counts)
+            sums = [(one * weights.unsqueeze(2)).sum(dim=1) for one in compared]
+            vectors = blend(vectors, sums, profile, unit=self.unit)
         return torch.where(counts.unsqueeze(1) > 0, vectors, torch.nan), counts, unknown
 
     def _last_events(self, items: Tensor, highest: int) -> tuple[Tensor, Tensor, Tensor]:

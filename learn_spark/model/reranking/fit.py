@@ -13,7 +13,7 @@ from learn_spark.core.settings.tower import RerankerSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
 from learn_spark.model.reranking.head import CrossFittedHeads, RerankerHead
 from learn_spark.model.reranking.reranker import Reranker, ScoredBatch
-from learn_spark.model.scoring.queries import QueryBatch
+from learn_spark.model.scoring.queries import QueryBatch, rarity
 
 WEIGHT_DECAY = 1e-4
 FREQUENCY_RATE = 10.0  # factor on the learning rate of the few, well-determined weights per knot
@@ -111,13 +111,14 @@ def train_step(
     Raises RerankerError where the loss is not finite.
     """
     # In a large catalogue few users fit in memory at once; their gradients add up to the batch's.
-    total_weight = float(queries.take(batch).weights(reranker.transitions.counts, rare)[1].sum())
+    importance = rarity(reranker.transitions.counts, rare)
+    total_weight = float(queries.take(batch).weights(importance)[1].sum())
     for begin in range(0, len(batch), reranker.block):
         rows = batch[begin : begin + reranker.block]
         part = queries.take(rows)
         scored = reranker.prepare(part) if prepared is None else prepared.take(rows)
         owners, targets = torch.from_numpy(part.owners), torch.from_numpy(part.targets)
-        shares, users = (torch.from_numpy(values).float() for values in part.weights(reranker.transitions.counts, rare))
+        shares, users = (torch.from_numpy(values).float() for values in part.weights(importance))
         for trainer in trainers:
             scores = reranker.apply(trainer.head, scored)
             # log of the sum of the probabilities of each user's targets

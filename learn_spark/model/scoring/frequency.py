@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 KNOTS = (0, 2, 10, 50, 250)  # training events of an item
+LEVELS = (0, 1, 5, 20, 100)  # the least training events of the items of each level
 LIKENESS_SCALE = 10.0  # a temperature of 0.1
+PROFILE_SCALE = 10.0  # what users' profiles are divided by, so that they are about as long as unit vectors
 
 
 def knot_weights(counts: np.ndarray) -> np.ndarray:

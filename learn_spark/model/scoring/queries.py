@@ -70,14 +70,19 @@ class QueryBatch:
         is_unranked = ~np.isin(row * np.int64(n_items) + position, self.owners * np.int64(n_items) + self.targets)
         return torch.from_numpy(row[is_unranked]), torch.from_numpy(position[is_unranked])
 
-    def weights(self, counts: np.ndarray, rare: float) -> tuple[np.ndarray, np.ndarray]:
-        """(each target's share [T] of its user's weight, each user's weight [B], the mean over their targets).
-
-        A target of an item with n of ``counts`` [N] events weighs (1 + n) ^ -``rare``.
+    def weights(self, importance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(each target's share [T] of its user's weight, each user's weight [B], the mean over their targets) by the
+        ``importance`` [N] of their items.
         """
-        rarity = (1.0 + counts[self.targets]) ** -rare
-        totals = np.bincount(self.owners, weights=rarity, minlength=len(self.users))
-        return rarity / totals[self.owners], totals / np.diff(self.offsets)
+        by_target = importance[self.targets]
+        totals = np.bincount(self.owners, weights=by_target, minlength=len(self.users))
+        return by_target / totals[self.owners], totals / np.diff(self.offsets)
+
+
+def rarity(counts: np.ndarray, rare: float) -> np.ndarray:
+    """The importance [N] of targets of items with ``counts`` [N] events: (1 + n) ^ -``rare``."""
+    importance: np.ndarray = (1.0 + counts) ** -rare
+    return importance
 
 
 def query_batch(split: Split, users: np.ndarray, hidden: Sequence[np.ndarray], window: int) -> QueryBatch:

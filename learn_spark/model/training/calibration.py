@@ -8,16 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
 from learn_spark.core.settings.tower import BlendingSettings, RerankerSettings, blending_of
+from learn_spark.core.times import DAY
 from learn_spark.data.splits.folds import FOLDS
 from learn_spark.data.splits.split import Split, training_events
 from learn_spark.data.splits.training_view import TrainingView, Until
+from learn_spark.model.blending.candidates import Candidates, Likeness
 from learn_spark.model.blending.co_visits import DECAY, co_visit_vectors
-from learn_spark.model.blending.fit import Candidates, Likeness, fit_frequency_weights
+from learn_spark.model.blending.fit import fit_frequency_weights
 from learn_spark.model.blending.folded import FoldedVectors
+from learn_spark.model.blending.tower import profile_of, recency_weights
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.fit import fit_heads, passes
 from learn_spark.model.reranking.head import CrossFittedHeads
@@ -107,6 +111,7 @@ def fit_blending(
     ranked, stands_for = sampled_positions(tower.n_items, blending_settings.items, split.every_target.positions)
     reach, decay = blending_settings.reach, blending_settings.decay
     co_visits = co_visits_of(held_out.histories, tower.n_items, blending_settings)
+    recent = recent_of(held_out.histories, tower.n_items, blending_settings, settings)
     content = unit_rows(tower.bound[ranked + 1].astype(np.float32))
     likenesses = [Likeness(_mean_content(tower, split, reach, decay), content)]
     if co_visits is not None:
@@ -120,12 +125,24 @@ def fit_blending(
         held_out.events[ranked],
         temperature,
         stands_for,
+        None if recent is None else np.log1p(recent[ranked]).astype(np.float32),
+        _profiles(split, held_out.events, window, blending_settings) if blending_settings.profile else None,
     )
     console.say("fitting the blending weights")
     frequency_weights, folds = fit_frequency_weights(
         candidates, split.user_ids, blending_settings, seed=settings.training.seed
     )
-    blending = ModelBlending(frequency_weights, folds, held_out.events, reach, temperature, co_visits, decay)
+    blending = ModelBlending(
+        frequency_weights,
+        folds,
+        held_out.events,
+        reach,
+        temperature,
+        co_visits,
+        decay,
+        recent,
+        blending_settings.profile,
+    )
     towers = [blending.upon(tower, fold) for fold in range(FOLDS)]
     ranks = FoldedVectors(split, towers, window).ranks(hidden, lambda count: None)
     return blending, summarise(ranks, _ks(settings), split.every_target.offsets)
@@ -140,6 +157,33 @@ def co_visits_of(
     parts = map(training_events, histories.user_parts(settings.pair_users, until=until))
     transitions = Transitions.of_parts(parts, n_items, reach=settings.reach, decay=DECAY)
     return co_visit_vectors(transitions, settings.co_visits)
+
+
+def recent_of(
+    histories: TrainingView,
+    n_items: int,
+    blending_settings: BlendingSettings,
+    settings: Settings,
+    *,
+    until: Until = "train_length",
+) -> np.ndarray | None:
+    """Each item's training events [n_items] in the last trend_days before the split time; None without a trend."""
+    if not blending_settings.trend_days:
+        return None
+    split = settings.histories.split_micros()
+    assert split is not None  # the settings are checked
+    recent = np.zeros(n_items, np.int64)
+    for part in histories.parts(until=until):
+        np.add.at(recent, training_events(part, since=split - blending_settings.trend_days * DAY)[0], 1)
+    return recent
+
+
+def _profiles(split: Split, events: np.ndarray, window: int, settings: BlendingSettings) -> np.ndarray:
+    """The users' profiles [B, 2] float32 (``profile_of``), by the ``events`` [N] of each item in training."""
+    lengths, items = windows(split.lengths, window, split.items)
+    log_counts = torch.from_numpy(np.log1p(np.append(0, events)).astype(np.float32))
+    weights = recency_weights(torch.from_numpy(lengths), items.shape[1], settings.reach, settings.decay)
+    return profile_of(log_counts[torch.from_numpy(items.astype(np.int64))], weights, torch.from_numpy(lengths)).numpy()
 
 
 def _mean_content(tower: BoundTower, split: Split, reach: int, decay: float) -> np.ndarray:

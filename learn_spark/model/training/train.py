@@ -27,7 +27,7 @@ from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.model.manifest import BlendingFacts, Point, RerankerFacts, TrainingFacts
 from learn_spark.model.store import save_model
-from learn_spark.model.training.calibration import Calibration, HeldOut, calibrate, co_visits_of
+from learn_spark.model.training.calibration import Calibration, HeldOut, calibrate, co_visits_of, recent_of
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingError
@@ -105,7 +105,8 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     if blending is not None and blending_settings is not None:
         until: Until = "validation_length" if trains_again else "train_length"
         co_visits = co_visits_of(histories, task.n_items, blending_settings, until=until)
-        blended = blending.tensors(final_counts.events, co_visits)
+        recent = recent_of(histories, task.n_items, blending_settings, settings, until=until)
+        blended = blending.tensors(final_counts.events, co_visits, recent)
     model_id = save_model(
         context.workspace,
         tower,
@@ -180,7 +181,7 @@ def _facts(
         trial=settings.training.trial,
         blending=None
         if calibration.blending is None or blending is None
-        else BlendingFacts(reach=blending.reach, decay=blending.decay),
+        else BlendingFacts(reach=blending.reach, decay=blending.decay, profile=blending.profile),
         reranker=None
         if calibration.heads is None or reranker is None
         else RerankerFacts(

@@ -13,12 +13,15 @@ from scipy.optimize import minimize
 
 from learn_spark.core.settings.tower import BlendingSettings
 from learn_spark.data.splits.folds import fold_of
-from learn_spark.model.blending.fit import RIDGE, BlendingError, Candidates, Likeness, fit_frequency_weights
+from learn_spark.model.blending.candidates import Candidates, Likeness
+from learn_spark.model.blending.fit import RIDGE, BlendingError, fit_frequency_weights
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.blending.tower import BlendedTower
 from learn_spark.model.scoring.catalogue import sampled_positions
-from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, knot_weights
+from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE, PROFILE_SCALE, knot_weights
+from learn_spark.model.scoring.metrics import ndcg
 from learn_spark.model.scoring.queries import QueryBatch
+from learn_spark.model.scoring.ranks import ranks_in
 from learn_spark.model.towers.checks import Similarity
 from learn_spark.model.towers.learn_plus import LearnPlus
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors
@@ -37,8 +40,8 @@ def _tower(seed: int = 0, n_items: int = ITEMS, similarity: Similarity = "cosine
     return tower
 
 
-def _weights(seed: int = 1, *, likenesses: int = 1) -> FrequencyWeights:
-    return FrequencyWeights(np.random.default_rng(seed).normal(size=(2 + likenesses, len(KNOTS))))
+def _weights(seed: int = 1, *, parts: int = 3) -> FrequencyWeights:
+    return FrequencyWeights(np.random.default_rng(seed).normal(size=(parts, len(KNOTS))))
 
 
 def _co_visits(seed: int = 8, items: int = 0, size: int = 3) -> np.ndarray:
@@ -60,35 +63,47 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b) / norms if norms > 0 else 0.0
 
 
-@pytest.mark.parametrize("co_visits", [None, _co_visits()], ids=["content", "co-visits"])
+@pytest.mark.parametrize("every", [False, True], ids=["content", "all parts"])
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_inner_products_order_items_as_the_score_does(similarity: Similarity, co_visits: np.ndarray | None) -> None:
+def test_inner_products_order_items_as_the_score_does(similarity: Similarity, every: bool) -> None:
     tower, reach, decay, temperature = _tower(similarity=similarity), 3, 0.7, 0.1
-    frequency_weights = _weights(likenesses=1 if co_visits is None else 2)
+    frequency_weights = _weights(parts=7 if every else 3)
     counts = np.random.default_rng(3).integers(0, 400, ITEMS)
+    recent = np.random.default_rng(4).integers(0, counts + 1) if every else None
+    co_visits = _co_visits() if every else None
     blended = BlendedTower(
-        tower, frequency_weights, counts, temperature=temperature, reach=reach, decay=decay, co_visits=co_visits
+        tower,
+        frequency_weights,
+        counts,
+        temperature=temperature,
+        reach=reach,
+        decay=decay,
+        co_visits=co_visits,
+        recent=recent,
+        profile=every,
     )
     items, lengths = _histories()
     users, catalogue = user_vectors(blended, items, lengths, 50), item_vectors(blended)
-    width = 8 + CONTENT + 2 + (0 if co_visits is None else 3)
+    width = 8 + CONTENT + 2 + (3 + 2 if every else 0)
     assert users.shape[1] == catalogue.shape[1] == blended.output_dim == width
     for vectors in (users, catalogue) if similarity == "cosine" else ():
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-6)
     # Each pair of user and item, written out.
     plain, item_plain = user_vectors(tower, items, lengths, 50), item_vectors(tower)
     for user in range(len(items)):
-        recent = items[user, max(0, lengths[user] - reach) : lengths[user]]
-        ages = decay ** np.arange(len(recent))[::-1]
-        content = tower.bound[recent].astype(np.float64)
+        events = items[user, max(0, lengths[user] - reach) : lengths[user]]
+        ages = decay ** np.arange(len(events))[::-1]
+        content = tower.bound[events].astype(np.float64)
         mean = sum(v * weight / max(np.linalg.norm(v), 1e-12) for v, weight in zip(content, ages, strict=True))
         scores = []
         for item in range(ITEMS):
             rows = frequency_weights.weights
             a, b, c, *more = (np.interp(np.log1p(counts[item]), np.log1p(KNOTS), row) for row in rows)
             likeness = c * _cosine(mean, tower.bound[item + 1].astype(np.float64))
-            if co_visits is not None:
-                likeness += more[0] * _cosine(ages @ co_visits[recent - 1], co_visits[item])
+            if co_visits is not None and recent is not None:
+                likeness += more[0] * _cosine(ages @ co_visits[events - 1], co_visits[item])
+                b += more[1] * np.log1p(recent[item])
+                b += more[2] * (ages @ np.log1p(counts[events - 1])) / ages.sum() + more[3] * np.log1p(lengths[user])
             scores.append(a * float(plain[user] @ item_plain[item]) / temperature + b + LIKENESS_SCALE * likeness)
         products = catalogue @ users[user]
         slope = np.polyfit(scores, products, 1) if similarity == "cosine" else [1.0, 0.0]
@@ -97,10 +112,8 @@ def test_inner_products_order_items_as_the_score_does(similarity: Similarity, co
 
 
 def test_all_positions_and_the_last_agree() -> None:
-    weights, co_visits = _weights(likenesses=2), _co_visits()
-    blended = BlendedTower(
-        _tower(), weights, np.arange(ITEMS), temperature=0.2, reach=3, decay=0.6, co_visits=co_visits
-    )
+    weights, options = _weights(parts=6), {"co_visits": _co_visits(), "profile": True}
+    blended = BlendedTower(_tower(), weights, np.arange(ITEMS), temperature=0.2, reach=3, decay=0.6, **options)
     items, lengths = (torch.from_numpy(x) for x in _histories())
     with torch.inference_mode():
         every = blended.user(items)
@@ -122,8 +135,11 @@ def test_an_item_that_came_after_the_fit_has_no_events() -> None:
     assert not np.allclose(item_vectors(blended)[-5:], item_vectors(wrong)[-5:])
     few = _co_visits(items=ITEMS - 5)
     both = [
-        BlendedTower(_tower(), _weights(likenesses=2), counts, temperature=0.2, reach=3, co_visits=vectors)
-        for vectors in (few, np.concatenate([few, np.zeros((5, 3), np.float32)]))
+        BlendedTower(_tower(), _weights(parts=5), counts, temperature=0.2, reach=3, co_visits=vectors, recent=recent)
+        for vectors, recent in (
+            (few, counts // 2),
+            (np.concatenate([few, np.zeros((5, 3), np.float32)]), np.append(counts // 2, np.zeros(5, int))),
+        )
     ]
     assert np.array_equal(item_vectors(both[0]), item_vectors(both[1]))
 
@@ -131,11 +147,11 @@ def test_an_item_that_came_after_the_fit_has_no_events() -> None:
 def test_a_temperature_that_is_not_above_0_is_refused() -> None:
     with pytest.raises(ValueError, match="temperature 0"):
         BlendedTower(_tower(), FrequencyWeights.start(), np.ones(5), temperature=0.0, reach=2)
-    with pytest.raises(ValueError, match="4 rows of weights do not fit 1 similarities"):
-        BlendedTower(_tower(), FrequencyWeights.start(2), np.ones(5), temperature=1.0, reach=2)
+    with pytest.raises(ValueError, match="4 rows of weights do not fit 3 parts"):
+        BlendedTower(_tower(), FrequencyWeights.start(4), np.ones(5), temperature=1.0, reach=2)
 
 
-def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2, co_visits: bool = False) -> Candidates:
+def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2, every: bool = False) -> Candidates:
     chance = np.random.default_rng(seed)
     tower = _tower(seed, ITEMS)
     counts = chance.integers(0, 300, ITEMS)
@@ -146,32 +162,38 @@ def _random_candidates(seed: int = 5, users: int = 90, *, targets: int = 2, co_v
     unit = unit_rows(tower.bound)
     means = mean_vectors(unit, items, lengths, 3)
     likenesses = [Likeness(means, unit[1:])]
-    if co_visits:
+    if every:
         more = np.concatenate([np.zeros((1, 3), np.float32), _co_visits()])
         likenesses.append(Likeness(mean_vectors(more, items, lengths, 3), more[1:]))
     # Targets that depend on all but the tower, so that there is something to learn.
     utility = sum(likeness.means @ likeness.items.T * 5 for likeness in likenesses)
     utility = utility + 0.7 * np.log1p(counts) + chance.gumbel(size=(users, ITEMS))
+    trend = np.log1p(counts // 3).astype(np.float32) if every else None
+    profiles = chance.normal(size=(users, 2)).astype(np.float32) if every else None
+    if profiles is not None:
+        utility += profiles[:, :1] * np.log1p(counts)
     order = np.argsort(-utility, axis=1)
     sizes = chance.integers(1, targets + 1, users)
     targets = np.concatenate([row[:size] for row, size in zip(order, sizes, strict=True)])
     # Some hidden items are targets too.
     hidden = [np.unique(np.append(chance.integers(0, ITEMS, 4), row[0])) for row in order]
     queries = QueryBatch(vectors, items.astype(np.int64) - 1, lengths, targets, np.append(0, np.cumsum(sizes)), hidden)
-    return Candidates(queries, tuple(likenesses), item_vectors(tower), counts, 0.2)
+    return Candidates(queries, tuple(likenesses), item_vectors(tower), counts, 0.2, None, trend, profiles)
 
 
 def _loss(candidates: Candidates, rows: np.ndarray, rare: float, at: np.ndarray) -> float:
     """The fit's objective, one user and target at a time."""
-    parts = 2 + len(candidates.likenesses)
-    a, b, *more = at.reshape(parts, -1) @ knot_weights(candidates.counts).T.astype(np.float64)
-    total = RIDGE / 2 * float(((at - FrequencyWeights.start(parts - 2).weights.ravel()) ** 2).sum())
+    a, b, *more = at.reshape(-1, len(KNOTS)) @ knot_weights(candidates.counts).T.astype(np.float64)
+    total = RIDGE / 2 * float(((at - FrequencyWeights.start(2 + len(more)).weights.ravel()) ** 2).sum())
     queries = candidates.queries
     for user in rows:
         utility = a * (candidates.catalogue @ queries.users[user]).astype(np.float64) / candidates.temperature
         utility += b
-        for weight, likeness in zip(more, candidates.likenesses, strict=True):
+        for weight, likeness in zip(more, candidates.likenesses, strict=False):
             utility += weight * LIKENESS_SCALE * (likeness.items @ likeness.means[user])
+        if candidates.trend is not None and candidates.profiles is not None:
+            taste, activity = candidates.profiles[user] * PROFILE_SCALE
+            utility += more[2] * candidates.trend + more[3] * taste + more[4] * activity
         targets = queries.targets[queries.offsets[user] : queries.offsets[user + 1]]
         free = np.ones(ITEMS, dtype=bool)
         free[queries.hidden[user]] = False
@@ -182,10 +204,10 @@ def _loss(candidates: Candidates, rows: np.ndarray, rare: float, at: np.ndarray)
     return total
 
 
-@pytest.mark.parametrize(("rare", "co_visits"), [(0.0, False), (0.4, True)])
-def test_weights_minimise_the_loss_written_out(rare: float, co_visits: bool) -> None:
-    candidates, users = _random_candidates(co_visits=co_visits), [f"user {i}" for i in range(90)]
-    start = FrequencyWeights.start(len(candidates.likenesses)).weights.ravel()
+@pytest.mark.parametrize(("rare", "every"), [(0.0, False), (0.4, True)])
+def test_weights_minimise_the_loss_written_out(rare: float, every: bool) -> None:
+    candidates, users = _random_candidates(every=every), [f"user {i}" for i in range(90)]
+    start = FrequencyWeights.start(7 if every else 3).weights.ravel()
     full, folds = fit_frequency_weights(candidates, users, BlendingSettings(rare=rare), seed=1)
     fold = fold_of(users)
     for frequency_weights, rows in (
@@ -201,6 +223,67 @@ def test_weights_minimise_the_loss_written_out(rare: float, co_visits: bool) -> 
     assert _loss(candidates, np.arange(90), rare, full.weights.ravel()) < 0.8 * _loss(
         candidates, np.arange(90), rare, start
     )
+
+
+def test_vectors_have_the_scores_of_the_parts() -> None:
+    candidates, weights = _random_candidates(every=True), _weights(parts=7)
+    products = candidates.user_vectors @ candidates.item_vectors(weights).T
+    at_items = weights.of(candidates.counts)
+    parts = [1.0 if part is None else part.numpy() for part in candidates.measures()]
+    scores = sum(part * weight for part, weight in zip(parts, at_items, strict=True))
+    assert products == pytest.approx(scores, abs=1e-3)
+    owners, targets = candidates.queries.owners, candidates.queries.targets
+    every = [np.broadcast_to(part, scores.shape)[owners, targets] for part in parts]
+    assert candidates.measures_of_targets() == pytest.approx(np.stack(every), abs=1e-4)
+
+
+def _two_levels(users: int = 400) -> Candidates:
+    """Users of whom four of five want the popular item that their vectors name, and one the rare item that their texts
+    name. There are more popular items than places in a list.
+    """
+    chance = np.random.default_rng(11)
+    popular, rare = 12, 60
+    counts = np.concatenate([np.full(popular, 300), np.full(rare, 2)])
+    content = unit_rows(chance.normal(size=(popular + rare, 16)).astype(np.float32))
+    catalogue = unit_rows(chance.normal(size=(popular + rare, 8)).astype(np.float32))
+    likes_rare = (np.arange(users) % 5 == 0)[:, None]
+    wanted = np.where(likes_rare[:, 0], popular + np.arange(users) % rare, np.arange(users) % popular)
+    means, vectors = (chance.normal(size=(users, size)) * noise for size, noise in ((16, 0.6), (8, 0.8)))
+    means = unit_rows((content[wanted] * likes_rare + means).astype(np.float32))
+    vectors = unit_rows((catalogue[wanted] * ~likes_rare + vectors).astype(np.float32))
+    hidden = [np.zeros(0, np.int64)] * users
+    items, lengths = np.zeros((users, 1), np.int64), np.ones(users, np.int64)
+    queries = QueryBatch(vectors, items, lengths, wanted, np.arange(users + 1), hidden)
+    return Candidates(queries, (Likeness(means, content),), catalogue, counts, 0.5)
+
+
+def test_no_level_falls_below_its_floor() -> None:
+    candidates, users = _two_levels(), [f"user {i}" for i in range(400)]
+    is_rare = candidates.counts[candidates.queries.targets] == 2
+
+    def found(weights: FrequencyWeights) -> tuple[float, float]:
+        scores = candidates.user_vectors @ candidates.item_vectors(weights).T
+        ranks = ranks_in(scores, candidates.queries.targets)
+        return float(ndcg(ranks[is_rare], 10).mean()), float(ndcg(ranks[~is_rare], 10).mean())
+
+    rows = np.zeros((3, len(KNOTS)))
+    text, tower = rows.copy(), rows.copy()
+    text[2], tower[0] = 1.0, 1.0
+    by_text, by_tower = found(FrequencyWeights(text)), found(FrequencyWeights(tower))
+    free, _ = fit_frequency_weights(candidates, users, BlendingSettings(), seed=1)
+    kept, folds = fit_frequency_weights(candidates, users, BlendingSettings(text_floor=0.7), seed=1)
+    assert found(free)[0] < 0.5 * by_text[0]
+    assert found(kept)[0] > 0.9 * 0.7 * by_text[0]
+    assert found(kept)[1] < found(free)[1]
+    assert not np.allclose(folds[0].weights, folds[1].weights, atol=0.01)
+    # A floor by the tower keeps the popular items.
+    both, _ = fit_frequency_weights(candidates, users, BlendingSettings(text_floor=0.7, tower_floor=2.2), seed=1)
+    assert found(kept)[1] < found(both)[1]
+    assert found(kept)[0] > found(both)[0]
+    # Where each level keeps its floor, nothing changes.
+    low, _ = fit_frequency_weights(candidates, users, BlendingSettings(text_floor=0.01), seed=1)
+    assert low.weights == pytest.approx(free.weights, abs=1e-3)
+    assert by_tower[1] > by_text[1]
 
 
 def test_no_user_is_ranked_by_weights_fitted_on_them() -> None:

@@ -63,11 +63,12 @@ def tower_of(name: str, matrix: np.ndarray) -> Tower:
 
 
 def blended(tower: Tower) -> BlendedTower:
-    """``tower`` blended with content; one over a dot product with co-visits, too."""
+    """``tower`` blended with content; one over a dot product with co-visits and profiles, too."""
     assert isinstance(tower, BoundTower)
     co_visits = None if tower.normalised else unit_rows(np.random.default_rng(6).normal(size=(ITEMS, 3)))
-    weights = FrequencyWeights(FrequencyWeights.start(1 if co_visits is None else 2).weights + 0.3)
-    return BlendedTower(tower, weights, np.arange(ITEMS), temperature=0.1, reach=2, decay=0.5, co_visits=co_visits)
+    weights = FrequencyWeights(FrequencyWeights.start(3 if co_visits is None else 6).weights + 0.3)
+    options = {} if co_visits is None else {"co_visits": co_visits, "profile": True}
+    return BlendedTower(tower, weights, np.arange(ITEMS), temperature=0.1, reach=2, decay=0.5, **options)
 
 
 def content() -> np.ndarray:
