@@ -72,6 +72,7 @@ def test_a_tower_over_ids_has_neither_item_tower_nor_blending(kind: str) -> None
         ("tower.kind=[a]", "tower.kind: must be one of learn, learn-plus, sasrec, hstu, bsarec (got ['a'])"),
         ("tower.kind=", "tower.kind: must be given, one of learn, learn-plus, sasrec, hstu, bsarec"),
         ("histories.protocol=time_split", "histories.split_time: must be given"),
+        ("tower={kind: learn-plus, blending: {trend_days: 30}}", "needs histories.protocol time_split"),
         ("source={path: x}", "source.format: must be given, one of movielens-100k"),
         ("tower={kind: learn-plus, reranker: {reech: 1}}", "did you mean tower.reranker.reach?"),
         (

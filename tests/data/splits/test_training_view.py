@@ -34,7 +34,7 @@ from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import load_model, read_curve
 from learn_spark.model.training.loop import Trained
 from learn_spark.model.training.task import TrainingTask
-from tests.shelf import RIVAL, Event, Shelf, reading, role_of
+from tests.shelf import BOOKS, COLD, RIVAL, Event, Shelf, reading, role_of
 
 TIMING = {"samples_per_second", "waiting_share"}
 PLUS = (
@@ -45,7 +45,8 @@ PLUS = (
     "objective.learn_temperature=true",
     "training.seed=4",
 )
-FUSED = (*PLUS, "tower.reranker=null", "tower.blending={co_visits: 4}", "training.epochs=3")
+FUSED = (*PLUS, "tower.reranker=null", "tower.blending={co_visits: 4, decay: 0.8, profile: true}", "training.epochs=3")
+TREND = ("tower.blending={profile: true, trend_days: 10, text_floor: 0.5, tower_floor: 0.5}", "training.rule=holdout")
 COLUMNS = ["item_index", "event_time", "train_end", "train_length"]
 
 
@@ -83,7 +84,8 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
         behind = np.arange(ours["item_index"].shape[1]) >= ours["train_length"][:, None]
         assert not ours["item_index"][behind].any()
         assert not ours["event_time"][behind].any()
-    for overrides in ((), RIVAL, PLUS, FUSED):
+    blended = (*FUSED, *TREND) if protocol == "time_split" else FUSED
+    for overrides in ((), RIVAL, PLUS, blended):
         models = []
         for shelf in (here, there):
             run, _ = shelf.run("train", *overrides)
@@ -295,6 +297,21 @@ def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_p
     row, place = np.nonzero(top == firsts[:, None])
     assert len(row) > 10
     assert ranks[split.every_target.offsets[rows[row]]].tolist() == (place + 1).tolist()
+
+
+def test_the_trend_counts_the_last_days_before_the_split(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "here", log := reading(), "time_split")
+    run, _ = shelf.run("train", *FUSED, *TREND, "training.epochs=1")
+    model = load_model(shelf.workspace.root / next(iter(run.outputs)))
+    assert model.blending is not None
+    assert model.blending.recent is not None
+    assert model.blending.profile
+    books = [book for events in log for day, book in events if -10 <= day < 0]
+    assert model.blending.recent.tolist() == np.bincount(books, minlength=BOOKS + COLD + 1)[1:].tolist()
+    assert 0 < len(books) < model.blending.counts.sum()
+    bind_content(shelf.context("train", *FUSED, *TREND), model)
+    # tower 16, content 8, popularity and filler, and the profile
+    assert model.vectors().output_dim == 16 + 8 + 2 + 2
 
 
 @pytest.mark.parametrize("negatives", ["negatives=full", "negatives=uniform", "negatives=mixed"])
