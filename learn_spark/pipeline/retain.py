@@ -26,6 +26,7 @@ from learn_spark.core.tables.erased import Erasures
 from learn_spark.core.tables.log import compact, maintain
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
+from learn_spark.core.tables.versions import oldest_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use
 from learn_spark.features.ledger import LedgerRow, expire, ledger, states
@@ -240,7 +241,9 @@ def _versions(workspace: Workspace, kept: Iterable[LedgerRow], last: Iterable[Ru
         named = [side.get(table) for row in kept for side in (row.inputs, row.outputs)]
         named += [side.get(table) for run in last for side in (run.inputs, run.outputs)]
         needed = {int(version) for version in named if version is not None and version.isdecimal()} | {newest}
-        needed = {version for version in needed if version >= erasures.oldest_version(table)}
+        # Spark deletes old commits of a log, and maintain does; files of versions before are lost to every reader.
+        oldest = max(erasures.oldest_version(table), oldest_version(workspace.table(table)) or 0)
+        needed = {version for version in needed if version >= oldest}
         if table in KEYS:
             # The change feed between two releases needs the versions between them.
             needed = set(range(min(needed), newest + 1))

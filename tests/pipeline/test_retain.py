@@ -18,7 +18,8 @@ from learn_spark.core.storage.locks import LockedError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.runs import Run, new_run_id, record
-from learn_spark.core.tables.snapshot import Snapshot, current_version
+from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version, open_table
+from learn_spark.core.tables.versions import oldest_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
 from learn_spark.features.ledger import NoReleaseError
@@ -178,3 +179,42 @@ def test_retention_compacts_the_log_tables(tmp_path: Path) -> None:
     run(delete=True)
     assert {int(file.stem) for file in log.glob("*.json")} <= {after.version}
     assert Snapshot.open(path).to_arrow().equals(after.to_arrow())
+
+
+def test_versions_whose_commits_are_gone_are_not_kept(tmp_path: Path) -> None:
+    """The newest run of a stage, and a release, may be older than the log of what they read."""
+    workspace = Workspace.open(str(tmp_path / "workspace"))
+    config = write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=workspace.root, model=tmp_path)
+    path = workspace.table("item_index")
+    for number in range(6):
+        plant(workspace, "item_index", [{"item_id": f"i{number}", "item_index": number + 1}])
+        if number in (2, 4):
+            open_table(path).create_checkpoint()
+    removed = Snapshot.open(path, 0).files[0]
+    open_table(path).delete("item_id = 'i0'")
+    log = Path(path) / "_delta_log"
+    for inputs in ({"item_index": "1"}, {"item_index": "4"}):
+        record(workspace, Run(f"t{inputs}", "train", "done", "c", "v", inputs, {}, {}, 1.0, DAYS[0]))
+    assert oldest_version(path) == 0
+    for version in (0, 1):
+        (log / f"{version:020}.json").unlink()
+    assert oldest_version(path) == 2
+    with pytest.raises(SnapshotError):
+        Snapshot.open(path, 1)
+    assert Snapshot.open(path, 2).rows == 3
+    (log / f"{2:020}.json").unlink()
+    (log / f"{3:020}.json").unlink()
+    assert oldest_version(path) == 4
+    assert Snapshot.open(path, 4).rows == 5
+    assert oldest_version(workspace.table("items")) is None
+
+    def run() -> None:
+        retain(load_settings(config), releases=2, days=0, delete=True, console=Reporter(quiet=True))
+
+    run()
+    assert Snapshot.open(path, 4).to_arrow().num_rows == 5  # the newest run's
+    assert Path(removed).name in files(path)
+    record(workspace, Run("u", "train", "done", "c", "v", {"item_index": "1"}, {}, {}, 1.0, DAYS[1]))
+    run()
+    assert Path(removed).name not in files(path)
+    assert Snapshot.open(path).to_arrow().num_rows == 5

@@ -42,6 +42,26 @@ def snapshots_of(path: str, versions: Sequence[int]) -> list[Snapshot]:
     return found
 
 
+def oldest_version(path: str) -> int | None:
+    """The oldest version that the log can still build; None if there is no table. One request at an address.
+
+    Writers delete commits that are older than ``delta.logRetentionDuration`` once a checkpoint has what is in them.
+    """
+    names = (storage_path(path) / "_delta_log").names()
+    commits, checkpoints = set(), set()
+    for number, _, kind in (name.partition(".") for name in names):
+        if number.isdecimal() and kind == "json":
+            commits.add(int(number))
+        elif number.isdecimal() and kind.startswith("checkpoint."):
+            checkpoints.add(int(number))
+    if not commits:
+        return None
+    first = max(commits)
+    while first - 1 in commits:
+        first -= 1
+    return 0 if first == 0 else min((one for one in checkpoints if one >= first), default=max(commits))
+
+
 def commit_actions(path: str, version: int) -> list[dict[str, Any]] | None:
     """The actions of a commit (add, remove, cdc, metaData, ...); None if the log does not have it any more."""
     try:
