@@ -23,7 +23,7 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.create import APPENDED, GROWING
 from learn_spark.core.tables.erased import Erasures
-from learn_spark.core.tables.log import compact, maintain
+from learn_spark.core.tables.maintenance import checkpoint, compact, maintain
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
 from learn_spark.core.tables.versions import oldest_version
@@ -126,7 +126,7 @@ def apply_retention(workspace: Workspace, settings: Settings, plan: Retention) -
     """Delete the objects of ``plan``. The caller must have taken the workspace's lock before planning.
 
     Releases are marked as expired first, so that no consumer reads a partly deleted one; files of tables come last.
-    Then tables of many small files are written as few, and the logs of log tables end with a checkpoint.
+    Then tables of many small files are written as few, and logs end with a checkpoint.
     """
     by_kind: dict[str, list[str]] = {}
     for one in plan.removable:
@@ -145,6 +145,8 @@ def apply_retention(workspace: Workspace, settings: Settings, plan: Retention) -
         _delete_unused(workspace, table, plan.keep_versions[table], plan.hours)
     for table in sorted(APPENDED):
         compact(workspace.table(table))
+    for table in sorted(set(all_tables()) - GROWING):
+        checkpoint(workspace.table(table))
     # Of ad_metrics the newest run of rank_ads names the version, which it would not find any more.
     for table in sorted(GROWING - {"ad_metrics"}):
         maintain(workspace.table(table))

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 import learn_spark.features
@@ -17,9 +19,10 @@ from learn_spark.core.settings import load_settings
 from learn_spark.core.storage.locks import LockedError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
+from learn_spark.core.tables.create import create_table
 from learn_spark.core.tables.runs import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version, open_table
-from learn_spark.core.tables.versions import oldest_version
+from learn_spark.core.tables.versions import commits_to_read, oldest_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
 from learn_spark.features.ledger import NoReleaseError
@@ -179,6 +182,34 @@ def test_retention_compacts_the_log_tables(tmp_path: Path) -> None:
     run(delete=True)
     assert {int(file.stem) for file in log.glob("*.json")} <= {after.version}
     assert Snapshot.open(path).to_arrow().equals(after.to_arrow())
+
+
+def test_retention_ends_a_long_log_with_a_checkpoint(tmp_path: Path) -> None:
+    """A table of an earlier version of learn-spark, of which deltalake writes a checkpoint every 100 commits."""
+    workspace = Workspace.open(str(tmp_path / "workspace"))
+    config = write_config(tmp_path / "c.yaml", raw=tmp_path, workspace=workspace.root, model=tmp_path)
+    path = workspace.table("items")
+    schema = pa.schema([("item_id", pa.string()), ("title", pa.string())])
+
+    def append(name: str) -> None:
+        write_deltalake(path, pa.table({"item_id": [name], "title": ["t"]}, schema), mode="append")
+
+    for number in range(10):
+        append(f"i{number}")
+    settings = load_settings(config)
+    retain(settings, releases=2, days=7, delete=True, console=Reporter(quiet=True))
+    assert commits_to_read(path) == 10  # too few
+    append("i10")
+    retain(settings, releases=2, days=7, delete=False, console=Reporter(quiet=True))
+    assert commits_to_read(path) == 11
+    retain(settings, releases=2, days=7, delete=True, console=Reporter(quiet=True))
+    assert (commits_to_read(path), current_version(path)) == (0, 10)
+    assert Snapshot.open(path).to_arrow().num_rows == 11
+    # Tables of today have one every 10 commits.
+    create_table(workspace.table("item_index"), contract("item_index"))
+    for number in range(25):
+        plant(workspace, "item_index", [{"item_id": f"i{number}", "item_index": number + 1}])
+    assert commits_to_read(workspace.table("item_index")) < 10
 
 
 def test_versions_whose_commits_are_gone_are_not_kept(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ GROWING = frozenset(
 # Tables to which a stage adds a file or more at each delivery, and that it seldom changes otherwise.
 APPENDED = frozenset({"items", "item_index", "item_text", "text_embeddings", "evaluation_users", "quarantine"})
 FOR_GOOD = "interval 36500 days"
+COMMITS_OF_A_CHECKPOINT = 10
 # Protocol of writers that know CHECK constraints, and of those that know the feed of changes too
 # (github.com/delta-io/delta/blob/master/PROTOCOL.md). deltalake would choose one that does not have checkConstraints.
 WRITER_OF_CONSTRAINTS, WRITER_OF_CHANGES = "3", "4"
@@ -63,13 +64,12 @@ def commented_schema(contract: Contract) -> pa.Schema:
 
 def table_properties(contract: Contract) -> dict[str, str]:
     """The properties of a table of this contract; its CHECK constraints are among them."""
-    properties = {"delta.enableDeletionVectors": "false"}
+    # Of the log only what came after the last checkpoint is read, a file a commit: Spark writes one every 10 commits,
+    # deltalake every 100 unless the table says so.
+    properties = {"delta.enableDeletionVectors": "false", "delta.checkpointInterval": str(COMMITS_OF_A_CHECKPOINT)}
     properties |= {f"delta.constraints.{name}": condition for name, condition in contract.constraints.items()}
     if contract.change_data_feed:
         properties["delta.enableChangeDataFeed"] = "true"
-    if contract.table in GROWING:
-        # Of the log only what came after the last checkpoint is read, a file a commit.
-        properties["delta.checkpointInterval"] = "10"
     if contract.keeps_versions:
         # 30 and 7 days by default: after a checkpoint, or a VACUUM, older versions could not be read any more.
         properties["delta.logRetentionDuration"] = FOR_GOOD

@@ -19,11 +19,11 @@ from learn_spark.core.causes import is_storage_error
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.contracts import Contract, ContractError
 from learn_spark.core.tables.create import GROWING, commented_schema, create_table
+from learn_spark.core.tables.dicts import as_dicts
 from learn_spark.core.tables.leases import require_leases
 from learn_spark.core.tables.snapshot import commits_at, open_table, rows_of
 
-_MOST_SMALL_FILES, _SMALL_FILE, _LARGE_FILE = 32, 16 << 20, 128 << 20  # of an appended table; bytes
-_MOST_FILES = 8  # of a growing table; more are rewritten as one
+MOST_FILES = 8  # of a growing table; more are rewritten as one
 _MOST_KEYS = 2_000  # in the condition of a commit, which its log records
 _COMMIT = "learn-spark-commit"  # name of a commit, in its metadata
 _LOOK_BACK = 50  # commits
@@ -128,41 +128,11 @@ def _append(
         batches = (batch for part in data for batch in part.cast(schema).to_batches())
         rows = pa.RecordBatchReader.from_batches(schema, batches)
     write_deltalake(table, rows, mode="append", schema_mode=mode, commit_properties=commit)
-    if contract.table in GROWING and len(table.file_uris()) > _MOST_FILES:
+    if contract.table in GROWING and len(table.file_uris()) > MOST_FILES:
         # A file a commit: read one by one, they would take longer every day. Another writer's commit goes first.
         with suppress(CommitFailedError):
             table.optimize.compact()
     return table.version()
-
-
-def maintain(path: str) -> None:
-    """Write a table of many files as few, and a checkpoint of its log; nothing if there is no table.
-
-    Commits before the checkpoint are deleted when they are 30 days old (``delta.logRetentionDuration``). Only for
-    tables of ``GROWING``, which nothing but this module writes, and of which no older version is read.
-    """
-    try:
-        table = open_table(path)
-    except TableNotFoundError:
-        return
-    if len(table.file_uris()) > _MOST_FILES:
-        table.optimize.compact()
-    table.create_checkpoint()
-    table.cleanup_metadata()
-
-
-def compact(path: str) -> None:
-    """Write the small files of a table as few, where there are many; nothing if there is no table.
-
-    The new version has the same rows. Stages that read it run again, so that this is not done for a few files.
-    """
-    try:
-        table = open_table(path)
-    except TableNotFoundError:
-        return
-    sizes = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
-    if sum(size < _SMALL_FILE for size in sizes) > _MOST_SMALL_FILES:
-        table.optimize.compact(target_size=_LARGE_FILE)
 
 
 @contextmanager
@@ -291,9 +261,3 @@ def rows_of_newest(
     if not path.is_local:
         _opened[path] = (table, commits[max(commits)])
     return str(table.metadata().id), rows
-
-
-def as_dicts(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of an Arrow table, with maps as dicts."""
-    maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
-    return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in table.to_pylist()]

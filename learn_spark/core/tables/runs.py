@@ -12,7 +12,8 @@ import pyarrow.dataset as ds
 
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.contracts import contract
-from learn_spark.core.tables.log import append_depending, as_dicts, forget_log, rows_of_newest
+from learn_spark.core.tables.dicts import as_dicts
+from learn_spark.core.tables.log import append_depending, forget_log, rows_of_newest
 from learn_spark.core.tables.snapshot import Snapshot, commits_at
 from learn_spark.core.tables.workspace import Workspace
 
