@@ -23,10 +23,10 @@ from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import all_tables
 from learn_spark.core.tables.create import APPENDED, GROWING
 from learn_spark.core.tables.erased import Erasures
+from learn_spark.core.tables.log_files import oldest_version
 from learn_spark.core.tables.maintenance import checkpoint, compact, maintain
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.snapshot import Snapshot, current_version, open_table
-from learn_spark.core.tables.versions import oldest_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.retention import forget, keys_in_use
 from learn_spark.features.ledger import LedgerRow, expire, ledger, states

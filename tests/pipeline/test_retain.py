@@ -20,9 +20,9 @@ from learn_spark.core.storage.locks import LockedError
 from learn_spark.core.tables import delta
 from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.create import create_table
+from learn_spark.core.tables.log_files import commits_to_read, oldest_version
 from learn_spark.core.tables.runs import Run, new_run_id, record
 from learn_spark.core.tables.snapshot import Snapshot, SnapshotError, current_version, open_table
-from learn_spark.core.tables.versions import commits_to_read, oldest_version
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.encoder.identity import identify
 from learn_spark.features.ledger import NoReleaseError

@@ -72,10 +72,10 @@ class BlendingSettings(Section):
     """An item's events in the last so many days of training count besides all its events; 0: they do not. For
     histories.protocol time_split: elsewhere these days would be after many of the targets."""
     text_floor: Annotated[float, Field(ge=0.0)] = 0.0
-    """The share of the NDCG@10 of texts alone that each level of items must keep: unseen items, and those with 1-4,
-    5-19, 20-99 and more events. The fit weighs the targets of levels that lose. 0: no level must keep any."""
+    """The share of the NDCG@10 of texts alone that each level of items should keep: unseen items, and those with 1-4,
+    5-19, 20-99 and more events. The fit weighs targets of levels below it more; a small shortfall may stay. 0: none."""
     tower_floor: Annotated[float, Field(ge=0.0)] = 0.0
-    """The share of the NDCG@10 of the tower alone that each level of items must keep."""
+    """The share of the NDCG@10 of the tower alone that each level of items should keep."""
 
 
 class _TowerSettings(Section):

@@ -8,8 +8,8 @@ from deltalake.exceptions import TableNotFoundError
 
 from learn_spark.core.tables.create import COMMITS_OF_A_CHECKPOINT
 from learn_spark.core.tables.log import MOST_FILES
+from learn_spark.core.tables.log_files import commits_to_read
 from learn_spark.core.tables.snapshot import open_table
-from learn_spark.core.tables.versions import commits_to_read
 
 _MOST_SMALL_FILES, _SMALL_FILE, _LARGE_FILE = 32, 16 << 20, 128 << 20  # of an appended table; bytes
 
@@ -45,8 +45,8 @@ def checkpoint(path: str) -> None:
 
     That is no new version. Tables of earlier versions of learn-spark have one every 100 commits.
     """
-    if (table := _existing(path)) is not None and commits_to_read(path) > COMMITS_OF_A_CHECKPOINT:
-        table.create_checkpoint()
+    if commits_to_read(path) > COMMITS_OF_A_CHECKPOINT:
+        open_table(path).create_checkpoint()
 
 
 def _existing(path: str) -> DeltaTable | None:

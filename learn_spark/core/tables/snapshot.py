@@ -19,6 +19,7 @@ from pyarrow.fs import FileSystem, SubTreeFileSystem
 from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.storage.path import storage_path
 from learn_spark.core.tables.inside import file_inside
+from learn_spark.core.tables.log_files import oldest_version
 from learn_spark.core.tables.small import SMALL_BYTES, SMALL_ROWS
 
 READ_BUFFER_BYTES = 1 << 20
@@ -140,7 +141,7 @@ def open_version(path: str, version: int | None = None) -> DeltaTable:
     try:
         return open_table(path, version)
     except (TableNotFoundError, DeltaError) as error:
-        oldest = _oldest_commit(path)
+        oldest = oldest_version(path)
         if version is not None and version < (oldest or 0) and current_version(_erasures(path)) is not None:
             raise SnapshotError(
                 f"version {version} of {path} was deleted when users were erased (learn-spark erase); versions from "
@@ -149,11 +150,6 @@ def open_version(path: str, version: int | None = None) -> DeltaTable:
         if oldest is None:
             raise SnapshotError(f"there is no Delta table at {path}; run the stage that writes it first") from None
         raise SnapshotError(f"version {version} of {path} cannot be read: {error}") from None
-
-
-def _oldest_commit(path: str) -> int | None:
-    commits = (name.removesuffix(".json") for name in (storage_path(path) / "_delta_log").names())
-    return min((int(commit) for commit in commits if commit.isdecimal()), default=None)
 
 
 def _erasures(path: str) -> str:

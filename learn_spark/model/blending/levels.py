@@ -1,4 +1,4 @@
-"""Weights of targets by their item's level of events, so that blending leaves no level behind its single parts."""
+"""Weights of targets by their item's level of events: levels that blending leaves behind its single parts gain."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ Fit = Callable[[FrequencyWeights, np.ndarray], FrequencyWeights]
 def with_weighted_levels(
     candidates: Candidates, weights: FrequencyWeights, importance: np.ndarray, settings: BlendingSettings, fit: Fit
 ) -> tuple[FrequencyWeights, np.ndarray]:
-    """(weights near the fit's, importance [N] of targets by item) for which each of LEVELS keeps its floor.
+    """(weights, importance [N] of targets by item) after ROUNDS of a fit that bring LEVELS towards their floors.
 
     A level's floor is the larger of ``text_floor`` times its NDCG@10 by texts alone and ``tower_floor`` times that by
     the tower alone. ``fit`` minimises the loss from given weights under a given importance, which begins as
     ``importance``. A level below its floor gets a larger factor, in proportion to its shortfall, one above it a smaller
     one, at least 1: the multipliers of a constrained problem whose constraints are measured by the metric itself while
-    the loss stands for it (Cotter et al. 2019, section 4). Where not all floors can be kept, the shortfalls are shared.
+    the loss stands for it (Cotter et al. 2019, section 4). The importance is the mean of the last rounds; a final fit
+    starts from the weights. Floors are aims, on these users: some shortfall stays, and more where not all can be kept.
     """
     level = np.searchsorted(LEVELS, candidates.counts, side="right") - 1
     text, tower = (_only(candidates, part) for part in (2, 0))

@@ -77,10 +77,10 @@ class BlendedTower(Tower):
         if recent is not None:
             trend, row = np.log1p(by_index(recent, tower.n_items)), 2 + likenesses
             parts[1] += parts[row] * trend
-            parts = np.delete(parts, row, axis=0)
-            most = np.delete(scaled, row, axis=0)
+            parts, none = (np.delete(rows, row, axis=0) for rows in (parts, scaled))
+            most = none.copy()
             most[1] += scaled[row] * trend.max()
-            lengths = np.concatenate([np.delete(scaled, row, axis=0), most], axis=1)
+            lengths = np.concatenate([none, most], axis=1)
         self._parts = torch.from_numpy(parts.astype(np.float32))
         # Weights are linear between knots and in the trend, so that the longest item is at one of these ends.
         self._longest = float(np.linalg.norm(lengths, axis=0).max())

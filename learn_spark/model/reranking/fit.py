@@ -54,6 +54,7 @@ def fit_heads(
     generator = np.random.default_rng([seed, len(fold)])
     # Every pass needs the same inputs of a user; where all fit in memory, they are computed once.
     prepared = reranker.prepare(queries) if len(fold) <= reranker.block else None
+    importance = rarity(reranker.transitions.counts, settings.rare)
     for _ in range(every):
         batches: list[tuple[int, np.ndarray]] = []
         for fold_number in range(FOLDS):
@@ -62,7 +63,7 @@ def fit_heads(
         for number in generator.permutation(len(batches)):
             fold_number, batch = batches[number]
             trainers = [full, *(trainer for other_number, trainer in enumerate(folds) if other_number != fold_number)]
-            train_step(trainers, reranker, queries, batch, settings.rare, prepared)
+            train_step(trainers, reranker, queries, batch, importance, prepared)
             advance(len(batch))
     return CrossFittedHeads(full.head.eval(), tuple(trainer.head.eval() for trainer in folds))
 
@@ -101,17 +102,17 @@ def train_step(
     reranker: Reranker,
     queries: QueryBatch,
     batch: np.ndarray,
-    rare: float,
+    importance: np.ndarray,
     prepared: ScoredBatch | None = None,
 ) -> None:
     """One step of all ``trainers`` on the users ``batch`` of ``queries``.
 
-    ``prepared`` is ``reranker.prepare(queries)``; without it, the batch's part is computed.
+    ``importance`` [N] weighs the targets by item. ``prepared`` is ``reranker.prepare(queries)``; without it, the part
+    of the batch is computed.
 
     Raises RerankerError where the loss is not finite.
     """
     # In a large catalogue few users fit in memory at once; their gradients add up to the batch's.
-    importance = rarity(reranker.transitions.counts, rare)
     total_weight = float(queries.take(batch).weights(importance)[1].sum())
     for begin in range(0, len(batch), reranker.block):
         rows = batch[begin : begin + reranker.block]

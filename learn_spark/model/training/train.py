@@ -103,9 +103,11 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key, validated, margin)
     blending, blending_settings, blended = calibration.blending, blending_of(settings.tower), None
     if blending is not None and blending_settings is not None:
-        until: Until = "validation_length" if trains_again else "train_length"
-        co_visits = co_visits_of(histories, task.n_items, blending_settings, until=until)
-        recent = recent_of(histories, task.n_items, blending_settings, settings, until=until)
+        co_visits, recent = blending.co_visits, blending.recent
+        if trains_again:
+            until: Until = "validation_length"
+            co_visits = co_visits_of(histories, task.n_items, blending_settings, until=until)
+            recent = recent_of(histories, task.n_items, blending_settings, settings, until=until)
         blended = blending.tensors(final_counts.events, co_visits, recent)
     model_id = save_model(
         context.workspace,

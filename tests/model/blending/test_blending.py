@@ -257,7 +257,7 @@ def _two_levels(users: int = 400) -> Candidates:
     return Candidates(queries, (Likeness(means, content),), catalogue, counts, 0.5)
 
 
-def test_no_level_falls_below_its_floor() -> None:
+def test_a_level_below_its_floor_comes_near_it() -> None:
     candidates, users = _two_levels(), [f"user {i}" for i in range(400)]
     is_rare = candidates.counts[candidates.queries.targets] == 2
 
