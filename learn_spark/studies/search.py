@@ -99,7 +99,7 @@ def _search(
     verbose: bool,
 ) -> SearchResult:
     parameters = settings.search.parameters
-    _enqueue_interrupted(study)
+    _enqueue_interrupted(study, settings.search.judged_by)
     if not study.trials and (unchanged := _unchanged_values(settings, parameters)) is not None:
         study.enqueue_trial(unchanged)
     while len(_finished(study)) < target:
@@ -156,13 +156,13 @@ def _finished(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.trials if "seconds" in trial.user_attrs]
 
 
-def _enqueue_interrupted(study: Study) -> None:
+def _enqueue_interrupted(study: Study, judged_by: str) -> None:
     from optuna.trial import TrialState
 
     for trial in study.trials:
         if trial.state != TrialState.RUNNING:
             continue
-        if "seconds" in trial.user_attrs and METRIC in (figures := trial.user_attrs.get("validation", {})):
+        if "seconds" in trial.user_attrs and (figures := trial.user_attrs.get(judged_by)):
             study.tell(trial.number, figures[METRIC])  # it had ended, and the study did not know it
             continue
         study.tell(trial.number, state=TrialState.FAIL)
@@ -226,11 +226,12 @@ def _train(study: Study, trial: Trial, load: Callable[[], Settings], console: Re
         "epochs": manifest.epochs,
         "best_epoch": manifest.best_epoch,
         "parameters": manifest.parameters,
-        "validation": manifest.validation,
+        "model": manifest.validation,
+        "vectors": manifest.released_validation,
         "seconds": time.monotonic() - clock,
     }.items():
         trial.set_user_attr(name, value)
-    study.tell(trial, manifest.validation[METRIC])
+    study.tell(trial, trial.user_attrs[settings.search.judged_by][METRIC])
 
 
 def _best(study: Study, folder: Path) -> SearchResult:

@@ -25,6 +25,9 @@ SPACE = (
 )
 
 
+TOWERS = "search.parameters={training.learning_rate: {low: 1e-4, high: 0.1, log: true}}"
+
+
 class Interrupting(Reporter):
     """Stops the run, as Ctrl-C does, when the heading of a trial is shown."""
 
@@ -89,14 +92,31 @@ def test_validation_chooses_and_a_search_that_was_cut_off_goes_on(tmp_path: Path
     assert searched(broken, SPACE, "training.rule=refit").trials == 3
 
 
+@pytest.mark.parametrize("judged_by", ["vectors", "model"])
+def test_the_vectors_choose_or_the_model_with_its_reranker(tmp_path: Path, spark: object, judged_by: str) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    plus = ("tower.kind=learn-plus", "tower.similarity=cosine", "tower.reranker={hidden: 4, batch_size: 16}")
+    result = searched(shelf, *plus, TOWERS, f"search.judged_by={judged_by}", trials=3)
+    trials = trials_of(result)
+    for trial in trials:
+        manifest = read_manifest(shelf.workspace.root / "models" / trial["model_id"])
+        assert trial["model"] == manifest.validation
+        assert trial["vectors"] == (manifest.validation_of_vectors or manifest.validation)
+        assert trial[METRIC] == trial[judged_by][METRIC]
+    # Otherwise both figures are one, and the test says nothing.
+    assert any(trial["model"][METRIC] > trial["vectors"][METRIC] for trial in trials)
+    assert result.validation == max(trial[judged_by][METRIC] for trial in trials)
+
+
 def test_a_trial_that_ended_as_the_search_was_killed_keeps_its_figure() -> None:
     study = optuna.create_study(direction="maximize")
     trials = [study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}) for _ in range(3)]
-    trials[0].set_user_attr("validation", {METRIC: 0.9})
+    trials[0].set_user_attr("vectors", {METRIC: 0.9})
+    trials[0].set_user_attr("model", {METRIC: 0.95})
     trials[0].set_user_attr("seconds", 12.0)
     trials[1].set_user_attr("failure", "too wide")
     trials[1].set_user_attr("seconds", 1.0)
-    _enqueue_interrupted(study)
+    _enqueue_interrupted(study, "vectors")
     states = [(trial.state.name, trial.value) for trial in study.trials]
     assert states == [("COMPLETE", 0.9), ("FAIL", None), ("FAIL", None), ("WAITING", None)]
     assert study.ask().params == {}  # what the third one proposed is asked again

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -42,6 +42,8 @@ class SearchSettings(Section):
     """Number of trainings; the first uses the settings unchanged."""
     seed: Annotated[int, Field(ge=0)] = 2024
     """Seed of the sampler that proposes values."""
+    judged_by: Literal["vectors", "model"] = "vectors"
+    """Whose NDCG@10 on validation chooses: vectors, what publish releases; model, with its reranker, which hides a weak tower."""
     parameters: dict[str, ParameterSettings] = Field(default_factory=dict)
     """The settings to vary, of sections that training reads: {tower.dropout: {low: 0.1, high: 0.5}}."""
 
