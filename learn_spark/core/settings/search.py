@@ -43,7 +43,7 @@ class SearchSettings(Section):
     seed: Annotated[int, Field(ge=0)] = 2024
     """Seed of the sampler that proposes values."""
     judged_by: Literal["vectors", "model"] = "vectors"
-    """Whose NDCG@10 on validation chooses: vectors, what publish releases; model, with its reranker, which hides a weak tower."""
+    """Whose NDCG@10 on validation chooses: vectors, as publish releases them; model, with the reranker."""
     parameters: dict[str, ParameterSettings] = Field(default_factory=dict)
     """The settings to vary, of sections that training reads: {tower.dropout: {low: 0.1, high: 0.5}}."""
 
