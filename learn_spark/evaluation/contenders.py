@@ -107,13 +107,11 @@ def frozen(unit: np.ndarray, window: int) -> Contender:
 
 
 def released_towers(model: Model, *, cross_fitted: bool = False) -> list[Tower]:
-    """The towers of the model's released vectors: one, or with ``cross_fitted`` one of each fold where it has blending.
+    """The towers of the model's released vectors: one, or with ``cross_fitted`` one of each fold where they differ.
 
-    With ``cross_fitted``, no user is ranked with blending weights that were fitted on them, as validation needs.
+    With ``cross_fitted``, no user is ranked with weights of blending that were fitted on them, as validation needs.
     """
-    if model.blending is not None and cross_fitted:
-        return [model.blending.upon(model.tower, fold) for fold in range(FOLDS)]
-    return [model.vectors()]
+    return [model.vectors(fold) for fold in range(FOLDS)] if model.folded and cross_fitted else [model.vectors()]
 
 
 def trained(model: Model, *, cross_fitted: bool = False, catalogues: Sequence[np.ndarray] | None = None) -> Contender:

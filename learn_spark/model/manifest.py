@@ -13,7 +13,7 @@ from learn_spark.core.storage.path import StoragePath
 FORMAT = 3
 MANIFEST = "manifest.json"
 WEIGHTS, BEFORE_REFIT = "model.safetensors", "before_refit.safetensors"
-BLENDING, RERANKER = "blending.safetensors", "reranker.safetensors"
+BLENDING, RERANKER, NARROWING = "blending.safetensors", "reranker.safetensors", "narrowing.safetensors"
 Shape = dict[str, bool | int | float | str | None]
 # One point of a learning curve by epoch: epoch, loss, samples, "validation NDCG@10", ...
 Point = dict[str, float]
@@ -53,6 +53,17 @@ class RerankerFacts(_Part):
     """Width of the heads."""
     pair_users: int | None = None
     """Maximum number of users whose pairs are counted; None: all."""
+
+
+class NarrowingFacts(_Part):
+    """How wide the released vectors are, and what they had before; the projections are in narrowing.safetensors."""
+
+    width: int
+    """Numbers of a released vector."""
+    wide: int
+    """Numbers of a vector of the tower, with blending where the model has it."""
+    validation_of_wide: dict[str, float]
+    """Metric -> value on the selection targets of the wide vectors."""
 
 
 class TrainingFacts(_Part):
@@ -102,6 +113,8 @@ class TrainingFacts(_Part):
     """None: the tower's vectors as they are."""
     reranker: RerankerFacts | None = None
     """None: no reranker."""
+    narrowing: NarrowingFacts | None = None
+    """None: the vectors are released as wide as they are."""
 
     @property
     def released_validation(self) -> dict[str, float]:

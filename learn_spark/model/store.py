@@ -2,8 +2,8 @@
 
 model.safetensors has the tower's weights. before_refit.safetensors has the weights that validation chose, where the
 tower was refitted with the validation events (training.refit); validation is ranked with these. blending.safetensors
-has the weights by item frequency and the items' counts. reranker.safetensors has the reranker's heads; co-visits are
-counted in the histories that are ranked.
+has the weights by item frequency and the items' counts. narrowing.safetensors has the projections to fewer numbers.
+reranker.safetensors has the reranker's heads; co-visits are counted in the histories that are ranked.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from learn_spark.model.manifest import (
     BLENDING,
     FORMAT,
     MANIFEST,
+    NARROWING,
     RERANKER,
     WEIGHTS,
     ModelError,
@@ -39,6 +40,7 @@ from learn_spark.model.manifest import (
     TrainingFacts,
     read_manifest,
 )
+from learn_spark.model.narrowing.projections import NarrowedTower, Projections
 from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.registry import shape_of, tower_of_shape
@@ -124,6 +126,25 @@ class ModelBlending:
 
 
 @dataclass(frozen=True)
+class ModelNarrowing:
+    """How a model's vectors are made narrower.
+
+    ``released`` belongs to the weights that are released, ``folds[f]`` to those that validation chose, blended by
+    weights that may rank the users of fold f. ``released`` is None where other weights were loaded (``load_model``).
+    """
+
+    released: Projections | None
+    folds: tuple[Projections, ...]
+
+    def upon(self, vectors: Tower, fold: int | None = None) -> NarrowedTower:
+        """``vectors``, blended where the model has blending (for ``fold``), made narrower."""
+        projections = self.released if fold is None else self.folds[fold]
+        if projections is None:
+            raise ValueError("the weights of before a refit have projections by fold alone")
+        return NarrowedTower(vectors, projections)
+
+
+@dataclass(frozen=True)
 class Model:
     """A tower ready for inference (with content: once it is bound, see model.content) and its manifest."""
 
@@ -132,10 +153,19 @@ class Model:
     manifest: ModelManifest
     blending: ModelBlending | None = None
     reranker: ModelReranker | None = None
+    narrowing: ModelNarrowing | None = None
 
-    def vectors(self) -> Tower:
-        """The tower whose vectors are released and searched: the tower itself, or blended, once content is bound."""
-        return self.tower if self.blending is None else self.blending.upon(self.tower)
+    def vectors(self, fold: int | None = None) -> Tower:
+        """The tower whose vectors are released and searched: the tower itself, or blended and made narrower, once
+        content is bound. With ``fold``, what was fitted on the users of that fold has no part in them.
+        """
+        vectors = self.tower if self.blending is None else self.blending.upon(self.tower, fold)
+        return vectors if self.narrowing is None else self.narrowing.upon(vectors, fold)
+
+    @property
+    def folded(self) -> bool:
+        """Whether ``vectors`` of a fold differ from those of all users."""
+        return self.blending is not None or self.narrowing is not None
 
     @property
     def method(self) -> str:
@@ -164,16 +194,19 @@ def save_model(
     before_refit: Mapping[str, torch.Tensor] | None = None,
     blending: Mapping[str, torch.Tensor] | None = None,
     heads: CrossFittedHeads | None = None,
+    narrowing: Sequence[Projections] | None = None,
 ) -> str:
     """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id.
 
     The id is a hash of the manifest, which has the hashes of all weights. ``before_refit`` are the weights that
-    validation chose, where ``tower`` was refitted; ``blending`` is the result of ModelBlending.tensors.
+    validation chose, where ``tower`` was refitted; ``blending`` is the result of ModelBlending.tensors;
+    ``narrowing`` are the projections that are released, and those of each fold.
     """
     weights: dict[str, Mapping[str, torch.Tensor] | None] = {
         WEIGHTS: tower.state_dict(),
         BEFORE_REFIT: before_refit,
         BLENDING: blending,
+        NARROWING: None if narrowing is None else Projections.tensors(narrowing),
         RERANKER: None if heads is None else heads.tensors(),
     }
     with new_folder(workspace.place / "models", workspace.scratch) as folder:
@@ -216,6 +249,7 @@ def load_model(where: StoragePath | Path, *, before_refit: bool = False) -> Mode
         manifest,
         _blending(folder, manifest, before_refit=before_refit),
         _reranker(folder, manifest, before_refit=before_refit),
+        _narrowing(folder, manifest, before_refit=before_refit),
     )
 
 
@@ -257,6 +291,13 @@ def _blending(folder: StoragePath, manifest: ModelManifest, *, before_refit: boo
         recent,
         manifest.blending.profile,
     )
+
+
+def _narrowing(folder: StoragePath, manifest: ModelManifest, *, before_refit: bool) -> ModelNarrowing | None:
+    if manifest.narrowing is None:
+        return None
+    released, *folds = Projections.of_tensors(_tensors(folder, NARROWING, manifest))
+    return ModelNarrowing(None if before_refit and manifest.refit else released, tuple(folds))
 
 
 def _reranker(folder: StoragePath, manifest: ModelManifest, *, before_refit: bool) -> ModelReranker | None:

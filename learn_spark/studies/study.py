@@ -146,6 +146,8 @@ def _search(
         if row.search:
             arguments = ["search", row.config, "--trials", str(row.search), *_sets([*shared, *row.overrides])]
             jobs.append(Job(name, tuple(arguments), folder / "logs" / f"search-{_file_name(name)}.log"))
+    if jobs:
+        console.heading(f"{len(jobs)} rows are searched")
     threads = [load_settings(row.config, [*shared, *row.overrides]).training.threads for row in plan.rows.values()]
     return _run(jobs, "search", at_once or _at_once(threads), console)
 

@@ -23,11 +23,12 @@ from tests.report.planted import history_row, plant
 from tests.shelf import RIVAL, Shelf, reading
 
 PLUS = ("tower.kind=learn-plus", "objective.predicts=next_item", "objective.negatives=full", "training.seed=4")
+NARROW = "tower.narrowing={width: 9, steps: 5}"
 TOWERS = {
     "learn": (),
     "sasrec": RIVAL,
-    "reranked": (*PLUS, "tower.reranker={hidden: 4, epochs: 2}", "training.rule=refit"),
-    "blended": (*PLUS, "tower.blending={co_visits: 3}", "training.epochs=3"),
+    "reranked": (*PLUS, "tower.reranker={hidden: 4, epochs: 2}", NARROW, "training.rule=refit"),
+    "blended": (*PLUS, "tower.blending={co_visits: 3}", NARROW, "training.epochs=3"),
 }
 
 

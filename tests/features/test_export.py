@@ -21,7 +21,9 @@ from learn_spark.features.export.manifest import ExportError
 from learn_spark.features.export.served import ExportedTower
 from learn_spark.features.pinned_model import PinnedModel
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
-from learn_spark.model.store import ModelBlending
+from learn_spark.model.narrowing.projections import Projections
+from learn_spark.model.store import ModelBlending, ModelNarrowing
+from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.vectors import user_vectors
 from tests.shelf import BOOKS, COLD, DAY, RIVAL, Shelf, reading
 
@@ -52,10 +54,15 @@ def pinned_of(shelf: Shelf, kind: str) -> PinnedModel:
     pinned = PinnedModel.open(shelf.workspace, shelf.settings(*KINDS[kind]), run.model_id)
     if kind != "learn-plus":
         return pinned
-    # Blended in any case, also where the fit of so few users improved nothing.
+    # Blended and narrow in any case, also where the fit of so few users improved nothing.
     weights = FrequencyWeights(FrequencyWeights.start().weights + 0.2)
     blending = ModelBlending(weights, (), np.arange(BOOKS), reach=3, temperature=0.1)
-    return replace(pinned, model=replace(pinned.model, blending=blending))
+    tower = pinned.model.tower
+    assert isinstance(tower, BoundTower)
+    chance, wide = np.random.default_rng(3), tower.output_dim + tower.content_dim + 2
+    maps = [np.float32(chance.normal(size=size)) for size in ((wide, 6), (wide, 6), wide)]
+    narrowing = ModelNarrowing(Projections(*maps, longest=9.0, unit=True), ())
+    return replace(pinned, model=replace(pinned.model, blending=blending, narrowing=narrowing))
 
 
 @pytest.mark.parametrize("kind", KINDS)

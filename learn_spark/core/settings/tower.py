@@ -1,4 +1,4 @@
-"""Settings of the preference tower, of its reranker and of its blending."""
+"""Settings of the preference tower, of its reranker, of its blending and of narrower vectors."""
 
 from __future__ import annotations
 
@@ -78,6 +78,25 @@ class BlendingSettings(Section):
     """The share of the NDCG@10 of the tower alone that each level of items should keep."""
 
 
+class NarrowingSettings(Section):
+    """Released vectors of fewer numbers (learn_spark/model/narrowing).
+
+    A linear map of users and one of items are fitted, without any target, so that each user's best items are those of
+    the wide vectors. Index, features and service get smaller; ``train`` prints what it costs on validation. Scores then
+    compare the items of one user, and not users.
+    """
+
+    width: Annotated[int, Field(ge=2)] = 64
+    """Numbers of a released vector. A model whose vectors have no more keeps them as they are."""
+    steps: Annotated[int, Field(ge=0)] = 400
+    """Steps of Adam in the fit; 0: the singular value decomposition of the scores alone. It is done three times: two
+    are for the figures on validation."""
+    batch_size: Count = 256
+    """Users a step."""
+    items: Count = 16_384
+    """Items that a step's users are scored against, drawn anew for every step; all where there are fewer."""
+
+
 class _TowerSettings(Section):
     width: Count = 128
     """Width of the transformer (the paper: 768)."""
@@ -91,6 +110,8 @@ class _TowerSettings(Section):
     """Share of activations dropped in training. More dropout reduces overfitting and slows learning."""
     reranker: RerankerSettings | None = None
     """Reranking by co-visitation; {}: with defaults, null: none."""
+    narrowing: NarrowingSettings | None = None
+    """Released vectors of fewer numbers; {}: of 64, null: as wide as the tower and blending make them."""
 
     @property
     def reads_content(self) -> bool:

@@ -92,6 +92,14 @@ class BlendedTower(Tower):
             self.output_dim += size
         self.log_counts = torch.from_numpy(np.log1p(counts_by_index).astype(np.float32)) if profile else None
 
+    @property
+    def temperature(self) -> float:
+        """By which an inner product is divided to give the score that the weights were fitted for; without the lengths
+        of profiles.
+        """
+        unit_parts = 3 if self.co_visits is None else 4  # the tower's vector, the number 1, content, co-visits
+        return 1.0 / (self._longest * unit_parts**0.5) if self.normalised else 1.0
+
     def items(self, items: Tensor) -> Tensor:
         """Item vectors [..., D + C + S + 2]."""
         score, popularity, *weights = self._parts.to(items.device)[:, items].unsqueeze(-1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from learn_spark.model.blending.tower import BlendedTower, blend, profile_of, recency_weights
 from learn_spark.model.export.padded import embedded_content, embedded_items, padded_user
+from learn_spark.model.narrowing.projections import NarrowedTower, narrow_users
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.id_based import IdTower
 from learn_spark.model.towers.tower import Tower
@@ -25,6 +26,7 @@ class UserGraph(nn.Module):
     content: Tensor | None
     co_visits: Tensor | None
     log_counts: Tensor | None
+    of_users: Tensor | None
 
     def __init__(self, vectors: Tower, window: int) -> None:
         """``vectors`` is the tower whose vectors are released (Model.vectors), with content bound.
@@ -32,9 +34,11 @@ class UserGraph(nn.Module):
         Raises LearnSparkError for a kind of tower that has no padded form.
         """
         super().__init__()
-        blended = vectors if isinstance(vectors, BlendedTower) else None
+        narrowed = vectors if isinstance(vectors, NarrowedTower) else None
+        wide = vectors if narrowed is None else narrowed.tower
+        blended = wide if isinstance(wide, BlendedTower) else None
         self.reach, self.decay = (0, 1.0) if blended is None else (blended.reach, blended.decay)
-        tower = vectors if blended is None else blended.tower
+        tower = wide if blended is None else blended.tower
         self.needs_times, self.output_dim, self.n_items = vectors.needs_times, vectors.output_dim, tower.n_items
         self.unit = vectors.normalised
         self.window = min(window, tower.max_length) if isinstance(tower, IdTower) else window
@@ -47,6 +51,7 @@ class UserGraph(nn.Module):
         self.register_buffer("content", blended_content)
         self.register_buffer("co_visits", None if blended is None else blended.co_visits)
         self.register_buffer("log_counts", None if blended is None else blended.log_counts)
+        self.register_buffer("of_users", None if narrowed is None else narrowed.of_users)
 
     def forward(
         self, items: Tensor, new_items: Tensor | None = None, times: Tensor | None = None
@@ -77,6 +82,8 @@ class UserGraph(nn.Module):
             profile = None if self.log_counts is None else profile_of(self.log_counts[in_table], weights, counts)
             sums = [(one * weights.unsqueeze(2)).sum(dim=1) for one in compared]
             vectors = blend(vectors, sums, profile, unit=self.unit)
+        if self.of_users is not None:
+            vectors = narrow_users(vectors, self.of_users, unit=self.unit)
         return torch.where(counts.unsqueeze(1) > 0, vectors, torch.nan), counts, unknown
 
     def _last_events(self, items: Tensor, highest: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,11 +1,12 @@
 """Fitting blending and a reranker on the validation targets, for the tower that validation chose.
 
-Each is kept where it improves NDCG@10 on validation. No user is scored by weights that were fitted on them.
+Each is kept where it improves NDCG@10 on validation. No user is scored by weights that were fitted on them. Vectors are
+made narrower where the settings want it, whatever it costs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from learn_spark.model.blending.co_visits import DECAY, co_visit_vectors
 from learn_spark.model.blending.fit import fit_frequency_weights
 from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.blending.tower import profile_of, recency_weights
+from learn_spark.model.narrowing.projections import Projections
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.fit import fit_heads, passes
 from learn_spark.model.reranking.head import CrossFittedHeads
@@ -33,6 +35,7 @@ from learn_spark.model.store import ModelBlending
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors, windows
+from learn_spark.model.training.narrowing import narrow_by_fold, narrowing_of
 
 Metrics = dict[str, float]
 
@@ -42,13 +45,16 @@ class Calibration:
     """The fitted parts of a model besides its tower.
 
     ``validation`` are the metrics of all parts together; ``validation_of_vectors`` those without the reranker, None
-    where there is no reranker.
+    where there is no reranker. ``narrowing`` are the projections of each fold, ``validation_of_wide`` the metrics of
+    the wide vectors; both None where vectors are not made narrower.
     """
 
     validation: Metrics
     blending: ModelBlending | None = None
     heads: CrossFittedHeads | None = None
     validation_of_vectors: Metrics | None = None
+    narrowing: tuple[Projections, ...] | None = None
+    validation_of_wide: Metrics | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,17 @@ class HeldOut:
     events: np.ndarray
 
 
+def is_calibrated(settings: Settings) -> bool:
+    """Whether something is fitted upon the trained tower."""
+    tower = settings.tower
+    return blending_of(tower) is not None or tower.narrowing is not None or tower.reranker is not None
+
+
 def calibrate(
     tower: Tower, temperature: float, held_out: HeldOut, validation: Metrics, settings: Settings, console: Reporter
 ) -> Calibration:
-    """Fit blending and reranker as the settings define them; each is kept where it improves validation NDCG@10.
+    """Fit blending, narrowing and reranker as the settings define them; blending and reranker are kept where they
+    improve validation NDCG@10.
 
     ``tower`` is the one that validation chose, with its ``validation`` metrics and its content bound; it must not be
     trained on the validation events.
@@ -76,11 +89,21 @@ def calibrate(
         blending, metrics = fit_blending(tower, temperature, held_out, blending_settings, settings, console)
         if _is_better("blending", metrics, calibration.validation, console):
             calibration = Calibration(metrics, blending)
+    if (narrowing := narrowing_of(tower, calibration.blending, settings)) is not None:
+        folds, ranks = narrow_by_fold(
+            tower, temperature, calibration.blending, held_out.split, narrowing, settings, console
+        )
+        wide, metrics = calibration.validation, summarise(ranks, _ks(settings), held_out.split.every_target.offsets)
+        console.say(
+            f"vectors of {narrowing.width} numbers: NDCG@10 on validation is {metrics['NDCG@10']:.4f}, of the wide "
+            f"ones {wide['NDCG@10']:.4f}"
+        )
+        calibration = replace(calibration, validation=metrics, narrowing=folds, validation_of_wide=wide)
     if settings.tower.reranker is not None:
         heads, metrics = fit_reranker(tower, temperature, held_out, settings.tower.reranker, settings, console)
         if _is_better("reranker", metrics, calibration.validation, console):
-            calibration = Calibration(
-                metrics, calibration.blending, heads, validation_of_vectors=calibration.validation
+            calibration = replace(
+                calibration, validation=metrics, heads=heads, validation_of_vectors=calibration.validation
             )
     return calibration
 

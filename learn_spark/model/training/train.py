@@ -25,12 +25,20 @@ from learn_spark.data.splits.selection import selection_of
 from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
-from learn_spark.model.manifest import BlendingFacts, Point, RerankerFacts, TrainingFacts
+from learn_spark.model.manifest import BlendingFacts, NarrowingFacts, Point, RerankerFacts, TrainingFacts
 from learn_spark.model.store import save_model
-from learn_spark.model.training.calibration import Calibration, HeldOut, calibrate, co_visits_of, recent_of
+from learn_spark.model.training.calibration import (
+    Calibration,
+    HeldOut,
+    calibrate,
+    co_visits_of,
+    is_calibrated,
+    recent_of,
+)
 from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
 from learn_spark.model.training.loop import Trained, TrainingError
+from learn_spark.model.training.narrowing import narrow
 from learn_spark.model.training.prepare import prepare, save_catalogue, save_shares
 from learn_spark.model.training.task import MARGIN, TrainingTask, build_tower, read_validation
 
@@ -92,7 +100,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     validation = {k.removeprefix("validation "): v for k, v in best_point.items() if k.startswith("validation ")}
     margin = validation.pop(MARGIN)
     calibration = Calibration(validation)
-    if blending_of(settings.tower) is not None or settings.tower.reranker is not None:
+    if is_calibrated(settings):
         chosen_tower = build_tower(task)
         chosen_tower.load_state_dict(chosen_weights)
         temperature = best_point.get("temperature", settings.objective.temperature)
@@ -101,7 +109,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         calibration = calibrate(chosen_tower.eval(), temperature, held_out, validation, settings, context.console)
     validated = min(counts.users, settings.training.validation_users)
     facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key, validated, margin)
-    blending, blending_settings, blended = calibration.blending, blending_of(settings.tower), None
+    blending, blending_settings, blended, narrowing = calibration.blending, blending_of(settings.tower), None, None
     if blending is not None and blending_settings is not None:
         co_visits, recent = blending.co_visits, blending.recent
         if trains_again:
@@ -109,6 +117,15 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
             co_visits = co_visits_of(histories, task.n_items, blending_settings, until=until)
             recent = recent_of(histories, task.n_items, blending_settings, settings, until=until)
         blended = blending.tensors(final_counts.events, co_visits, recent)
+        blending = replace(
+            blending, counts=final_counts.events, co_visits=co_visits, recent=recent, temperature=facts.temperature
+        )
+    if calibration.narrowing is not None and settings.tower.narrowing is not None:
+        assert task.validation is not None
+        vectors = tower.eval() if blending is None else blending.upon(tower.eval())
+        split = read_validation(storage_path(task.validation))
+        released = narrow(vectors, facts.temperature, split, settings.tower.narrowing, settings, context.console)
+        narrowing = (released, *calibration.narrowing)
     model_id = save_model(
         context.workspace,
         tower,
@@ -119,6 +136,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         before_refit=chosen_weights if trains_again and settings.training.rule == "refit" else None,
         blending=blended,
         heads=calibration.heads,
+        narrowing=narrowing,
     )
     shutil.rmtree(folder, ignore_errors=True)
     if copy is not None:
@@ -189,7 +207,15 @@ def _facts(
         else RerankerFacts(
             reach=reranker.reach, decay=reranker.decay, hidden=reranker.hidden, pair_users=reranker.pair_users
         ),
+        narrowing=_narrowing(calibration),
     )
+
+
+def _narrowing(calibration: Calibration) -> NarrowingFacts | None:
+    if calibration.narrowing is None or calibration.validation_of_wide is None:
+        return None
+    one = calibration.narrowing[0]
+    return NarrowingFacts(width=one.width, wide=one.wide, validation_of_wide=calibration.validation_of_wide)
 
 
 def _plan_key(context: StageContext) -> str:

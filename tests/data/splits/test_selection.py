@@ -24,6 +24,7 @@ PARTS = (
     "tower.kind=learn-plus",
     "tower.reranker={hidden: 4, epochs: 2}",
     "tower.blending={co_visits: 4}",
+    "tower.narrowing={width: 8, steps: 5}",
     "objective.predicts=next_item",
     "objective.negatives=full",
     "objective.learn_temperature=true",
@@ -80,7 +81,7 @@ def test_a_shifted_table_hides_the_validation_events() -> None:
 
 @pytest.mark.parametrize("protocol", ["leave_last_out", "last_day"])
 def test_another_validation_event_changes_no_bit_of_a_strict_training(tmp_path: Path, protocol: str) -> None:
-    """Counts, batches, the epoch, blending and reranker; and it does change the figures of the validation split."""
+    """Counts, batches, the epoch and all that is fitted; and it does change the figures of the validation split."""
     log = reading()
     moved = [
         [*events[:-2], (events[-2][0], 41 + user % 4), (events[-1][0], 45 + user % 4)]

@@ -32,6 +32,7 @@ from learn_spark.model.manifest import ModelError, read_manifest
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import load_model, read_curve
+from learn_spark.model.towers.vectors import item_vectors, user_vectors
 from learn_spark.model.training.loop import Trained
 from learn_spark.model.training.task import TrainingTask
 from tests.shelf import BOOKS, COLD, RIVAL, Event, Shelf, reading, role_of
@@ -46,6 +47,7 @@ PLUS = (
     "training.seed=4",
 )
 FUSED = (*PLUS, "tower.reranker=null", "tower.blending={co_visits: 4, decay: 0.8, profile: true}", "training.epochs=3")
+NARROW = (*FUSED, "tower.narrowing={width: 12, steps: 20}")
 TREND = (
     *FUSED,
     "tower.blending={profile: true, trend_days: 10, text_floor: 0.5, tower_floor: 0.5}",
@@ -89,7 +91,7 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
         behind = np.arange(ours["item_index"].shape[1]) >= ours["train_length"][:, None]
         assert not ours["item_index"][behind].any()
         assert not ours["event_time"][behind].any()
-    for overrides in ((), RIVAL, PLUS, FUSED, *([TREND] if protocol == "time_split" else [])):
+    for overrides in ((), RIVAL, PLUS, FUSED, NARROW, *([TREND] if protocol == "time_split" else [])):
         models = []
         for shelf in (here, there):
             run, _ = shelf.run("train", *overrides)
@@ -103,7 +105,7 @@ def test_another_test_target_changes_no_bit_of_training(tmp_path: Path, protocol
         if protocol == "leave_last_out":
             assert (manifest.reranker is not None, manifest.blending is not None) == (
                 overrides == PLUS,
-                overrides == FUSED,
+                overrides in (FUSED, NARROW),
             )
         assert "validation NDCG@10" in models[0][1][0]
 
@@ -302,6 +304,36 @@ def test_fusion_is_fitted_on_validation_and_judges_nobody_it_was_fitted_on(tmp_p
     row, place = np.nonzero(top == firsts[:, None])
     assert len(row) > 10
     assert ranks[split.every_target.offsets[rows[row]]].tolist() == (place + 1).tolist()
+
+
+@pytest.mark.parametrize("rule", ["refit", "strict", "holdout"])
+def test_narrow_vectors_belong_to_the_weights_that_rank(tmp_path: Path, rule: str) -> None:
+    """The projections of another tower than the ranked one would give figures of chance."""
+    shelf = Shelf(tmp_path / "here", reading())
+    settings = (*NARROW, f"training.rule={rule}")
+    run, _ = shelf.run("train", *settings)
+    model = load_model(shelf.workspace.root / next(iter(run.outputs)))
+    facts = model.manifest.narrowing
+    assert facts is not None
+    bind_content(shelf.context("evaluate", *settings), model)
+    assert model.blending is not None
+    wide = model.blending.upon(model.tower)
+    assert (facts.width, facts.wide, model.vectors().output_dim) == (12, wide.output_dim, 12)
+    shelf.run("evaluate", *settings)
+    metrics = {
+        (r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))
+    }
+    validation = model.manifest.validation["NDCG@10"]
+    assert validation != facts.validation_of_wide["NDCG@10"]
+    if rule != "strict":  # there validation is not what the parts were fitted on
+        assert metrics["learn-plus", "validation", "NDCG@10"] == pytest.approx(validation, abs=1e-6)
+    # On test the narrow vectors order the catalogue nearly as the wide ones do.
+    split = split_histories(Snapshot.open(shelf.workspace.table("user_histories")).to_arrow(), "test")
+    scores = []
+    for vectors in (wide, model.vectors()):
+        users = user_vectors(vectors, split.items, split.lengths, model.window)
+        scores.append(users @ item_vectors(vectors).T)
+    assert min(np.corrcoef(*pair)[0, 1] for pair in zip(*scores, strict=True)) > 0.9
 
 
 def test_the_trend_counts_the_last_days_before_the_split(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from learn_spark.model.export.buckets import ExactBuckets, first_seconds
 from learn_spark.model.export.graph import UserGraph
 from learn_spark.model.export.padded import padded_user
 from learn_spark.model.export.write import run
+from learn_spark.model.narrowing.projections import NarrowedTower, Projections
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.hstu import TIME_BUCKETS, time_buckets
 from learn_spark.model.towers.registry import TOWERS, tower_of_shape
@@ -94,10 +95,19 @@ def inputs(graph: UserGraph, items: np.ndarray, times: np.ndarray, new: np.ndarr
     return given
 
 
+def narrowed(tower: Tower) -> NarrowedTower:
+    """``tower`` with vectors of five numbers."""
+    chance, wide = np.random.default_rng(7), tower.output_dim
+    maps = [np.float32(chance.normal(size=size)) for size in ((wide, 4), (wide, 4), wide)]
+    return NarrowedTower(tower, Projections(*maps, longest=3.0, unit=tower.normalised))
+
+
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("name", [*SHAPES, "blended", "blended gaps", "blended dot"])
-def test_vectors_are_those_of_the_tower(name: str) -> None:
+def test_vectors_are_those_of_the_tower(name: str, narrow: bool) -> None:
     made = tower_of(name.replace("blended ", "").replace("blended", "learn"), content()[: ITEMS + 1])
-    tower = blended(made) if name.startswith("blended") else made
+    tower: Tower = blended(made) if name.startswith("blended") else made
+    tower = narrowed(tower) if narrow else tower
     graph = UserGraph(tower, WINDOW).eval()
     items, times, lengths = histories(ITEMS)
     expected = user_vectors(tower, items, lengths, WINDOW, times=times)

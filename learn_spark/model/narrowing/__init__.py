@@ -1,0 +1,1 @@
+"""Released vectors of fewer numbers."""
