@@ -29,7 +29,8 @@ from learn_spark.encoder.embedding_space import fit_embedding_space, register_em
 from learn_spark.encoder.identity import identify
 from learn_spark.features.publish import release_id, run
 from learn_spark.features.read import KEYS
-from learn_spark.model.manifest import BlendingFacts
+from learn_spark.model.manifest import BlendingFacts, NarrowingFacts
+from learn_spark.model.narrowing.projections import Projections
 from learn_spark.model.store import ModelBlending, save_model
 from learn_spark.model.towers.content import ContentTower
 from tests.model.facts import training_facts
@@ -101,9 +102,16 @@ class FeatureWorld:
         self.put("user_histories", [history_row(user, items) for user, items in self.histories.items()])
 
     def train(
-        self, seed: int = 1, ndcg: float = 0.1, encoder_key: str | None = None, blending: ModelBlending | None = None
+        self,
+        seed: int = 1,
+        ndcg: float = 0.1,
+        encoder_key: str | None = None,
+        blending: ModelBlending | None = None,
+        narrowing: Projections | None = None,
     ) -> None:
-        """A model of weights drawn by ``seed``, over the settings' encoder or another; ``blending`` upon it."""
+        """A model of weights drawn by ``seed``, over the settings' encoder or another; ``blending`` and ``narrowing``
+        upon it.
+        """
         encoder_key = encoder_key or self.encoder_key
         torch.manual_seed(seed)
         shape: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "ffn": 16, "dropout": 0.0, "item_tower": "a"}
@@ -116,10 +124,21 @@ class FeatureWorld:
             validation={"NDCG@10": ndcg},
             seed=seed,
             blending=None if blending is None else BlendingFacts(reach=blending.reach),
+            narrowing=None
+            if narrowing is None
+            else NarrowingFacts(width=narrowing.width, wide=narrowing.wide, validation_of_wide={"NDCG@10": ndcg}),
             temperature=0.05 if blending is None else blending.temperature,
         )
         tensors = None if blending is None else blending.tensors(blending.counts)
-        self.model_id = save_model(self.workspace, tower.eval(), facts, [], self.settings(), blending=tensors)
+        self.model_id = save_model(
+            self.workspace,
+            tower.eval(),
+            facts,
+            [],
+            self.settings(),
+            blending=tensors,
+            narrowing=None if narrowing is None else [narrowing] * 3,
+        )
         record(
             self.workspace,
             Run(

@@ -28,6 +28,7 @@ from learn_spark.features.read import read_release, released_arrow
 from learn_spark.features.withdrawal import NothingLeftError, roll_back, withdraw
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.content import bind_content
+from learn_spark.model.narrowing.projections import Projections
 from learn_spark.model.store import ModelBlending, load_model
 from learn_spark.model.towers.vectors import unit_rows
 from tests.features.feature_world import DIMS, HIDDEN, FeatureWorld
@@ -163,6 +164,29 @@ def test_fused_vectors_are_released_whole(world: FeatureWorld) -> None:
         mean = unit_rows(unit[history[-2:]].sum(axis=0)[None])[0]
         scores = a * (tower_items @ vector) / 0.1 + b + 10 * c * (unit[1:] @ mean)
         assert np.argsort(expected @ users[user]).tolist() == np.argsort(scores).tolist()
+
+
+def test_narrow_vectors_are_released_after_wide_ones(world: FeatureWorld) -> None:
+    chance = np.random.default_rng(4)
+    maps = [np.float32(chance.normal(size=size)) for size in ((DIMS, 5), (DIMS, 5), DIMS)]
+    world.train(seed=1, narrowing=Projections(*maps, longest=20.0, unit=True))
+    release, _ = world.publish()
+    assert read_release(world.workspace).release_id == release
+    model = load_model(world.workspace.root / "models" / world.model_id)
+    bind_content(world.context(), model)
+    users, items = world.vectors("user_features"), world.vectors("item_features")
+    of_users, of_items, centre = maps
+    with torch.inference_mode():
+        tower_items = model.tower.items(torch.arange(1, 9)).numpy()
+        user = model.tower.user(torch.tensor(world.histories["u41"])[None])[0, -1].numpy()
+    narrow = (tower_items - centre) @ of_items
+    # By hand: the order is that of the narrow products, and all vectors have length 1.
+    scores = narrow @ (user @ of_users)
+    released = np.array([items[f"i{n}"] for n in range(1, 9)])
+    assert released.shape == (8, 6)
+    assert np.linalg.norm([*released, *users.values()], axis=1) == pytest.approx(np.ones(108), abs=1e-5)
+    assert np.argsort(released @ users["u41"]).tolist() == np.argsort(scores).tolist()
+    assert released[:, :5] * 20.0 == pytest.approx(narrow, abs=1e-4)
 
 
 def test_models_of_another_tower_or_encoder_are_not_released(world: FeatureWorld) -> None:
