@@ -14,9 +14,10 @@ from learn_spark.data.splits.split import Split
 from learn_spark.evaluation.counts import CountScores
 from learn_spark.evaluation.results import VECTORS_ONLY
 from learn_spark.model.blending.folded import FoldedVectors
+from learn_spark.model.blending.tower import temperature_of
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.head import CrossFittedHeads
-from learn_spark.model.reranking.reranker import Reranker
+from learn_spark.model.reranking.reranker import Reranker, ranks_of_users
 from learn_spark.model.scoring.queries import query_batch
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k
@@ -137,7 +138,7 @@ class _RerankedScorer:
     """Scores by a model's vectors and reranker."""
 
     split: Split
-    reranker: Reranker
+    rerankers: Sequence[Reranker]
     users: np.ndarray
     heads: CrossFittedHeads
     cross_fitted: bool
@@ -145,9 +146,8 @@ class _RerankedScorer:
 
     def ranks(self, hidden: Sequence[np.ndarray], advance: Advance) -> np.ndarray:
         queries = query_batch(self.split, self.users, hidden, self.reach)
-        return self.reranker.cross_fitted_ranks(
-            self.heads.heads_of_users(self.split.user_ids, folded=self.cross_fitted), queries, advance
-        )
+        heads = self.heads.heads_of_users(self.split.user_ids, folded=self.cross_fitted)
+        return ranks_of_users(self.rerankers, heads, queries, advance)
 
     def top(self, rows: np.ndarray, k: int, hidden: Sequence[np.ndarray]) -> np.ndarray:
         hidden_of_users: list[np.ndarray] = [np.zeros(0, np.int64)] * len(self.users)
@@ -155,27 +155,44 @@ class _RerankedScorer:
             hidden_of_users[row] = positions
         queries = query_batch(self.split, self.users, hidden_of_users, self.reach)
         top = np.empty((len(rows), k), dtype=np.int64)
-        for places, head in self.heads.heads_of_users(
-            [self.split.user_ids[row] for row in rows], folded=self.cross_fitted
-        ):
-            top[places] = self.reranker.top(head, queries.take(rows[places]), k)
+        heads = self.heads.heads_of_users([self.split.user_ids[row] for row in rows], folded=self.cross_fitted)
+        for reranker, (places, head) in zip(self.rerankers, heads, strict=True):
+            top[places] = reranker.top(head, queries.take(rows[places]), k)
         return top
 
 
-def reranked(model: Model, transitions: Transitions, catalogue: np.ndarray, *, cross_fitted: bool) -> Contender:
+def reranked_towers(model: Model, *, cross_fitted: bool = False) -> list[Tower]:
+    """The towers whose vectors the model's reranker reads: one, or with ``cross_fitted`` one of each fold where they
+    differ.
+    """
+    if cross_fitted and model.reranker is not None and model.reranker.blended:
+        return [model.reranked_vectors(fold) for fold in range(FOLDS)]
+    return [model.reranked_vectors()]
+
+
+def reranked(
+    model: Model, transitions: Transitions, catalogues: Sequence[np.ndarray], *, cross_fitted: bool
+) -> Contender:
     """The model's vectors with its reranker.
 
-    ``transitions`` count the training events of the histories that the splits come from; ``catalogue`` [N, D] are the
-    vectors of the model's tower. With ``cross_fitted``, no user is ranked by a head that was fitted on them, as
-    validation needs.
+    ``transitions`` count the training events of the histories that the splits come from; ``catalogues`` are the item
+    vectors [N, D] of each of ``reranked_towers``. With ``cross_fitted``, no user is ranked by a head that was fitted on
+    them, as validation needs.
     """
     fitted = model.reranker
     assert fitted is not None
     content = model.tower.bound[1:] if isinstance(model.tower, BoundTower) else None
-    reranker = Reranker(catalogue, fitted.temperature, transitions, content)
+    towers = reranked_towers(model, cross_fitted=cross_fitted)
+    rerankers = [
+        Reranker(catalogue, temperature_of(tower, fitted.temperature), transitions, content)
+        for tower, catalogue in zip(towers, catalogues, strict=True)
+    ]
+    if cross_fitted and len(rerankers) == 1:
+        rerankers *= FOLDS  # a head of each fold upon the same vectors
 
     def scorer(split: Split) -> Scorer:
-        users = user_vectors(model.tower, split.items, split.lengths, model.window, times=split.times)
-        return _RerankedScorer(split, reranker, users, fitted.heads, cross_fitted, fitted.reach)
+        # The weights of blending are the items': a user's vector is the same for every fold.
+        users = user_vectors(towers[0], split.items, split.lengths, model.window, times=split.times)
+        return _RerankedScorer(split, rerankers, users, fitted.heads, cross_fitted, fitted.reach)
 
     return Contender(model.method, model.model_id, scorer)

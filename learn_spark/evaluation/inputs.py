@@ -11,7 +11,15 @@ from scipy import sparse
 
 from learn_spark.evaluation.baselines.markov import markov_of_pairs
 from learn_spark.evaluation.baselines.popularity import popularity_of_counts
-from learn_spark.evaluation.contenders import Contender, counted, frozen, released_towers, reranked, trained
+from learn_spark.evaluation.contenders import (
+    Contender,
+    counted,
+    frozen,
+    released_towers,
+    reranked,
+    reranked_towers,
+    trained,
+)
 from learn_spark.evaluation.statistics import Statistics
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.store import Model
@@ -37,7 +45,7 @@ class ContenderInputs:
 
     ``counts`` [N] training events; ``pairs`` and ``pair_counts`` [P] as of ``PairCounts.merged``; ``unit`` [N + 1, C]
     unit content; ``catalogues``: item vectors [N, D] of each of the model's ``released_towers``; ``transitions`` and
-    ``plain``, the vectors of the tower alone, where the model has a reranker that is evaluated.
+    ``reranked``, item vectors of each of its ``reranked_towers``, where the model has a reranker that is evaluated.
     """
 
     counts: np.ndarray
@@ -46,7 +54,7 @@ class ContenderInputs:
     unit: np.ndarray
     catalogues: tuple[np.ndarray, ...]
     transitions: Transitions | None = None
-    plain: np.ndarray | None = None
+    reranked: tuple[np.ndarray, ...] = ()
 
     @staticmethod
     def of(
@@ -60,20 +68,21 @@ class ContenderInputs:
         """The inputs for a model with its content bound; ``training`` are the ``training_events`` in which co-visits
         are counted, None without the reranker.
         """
-        transitions, plain = None, None
+        transitions: Transitions | None = None
+        vectors: tuple[np.ndarray, ...] = ()
         if training is not None and model.reranker is not None:
             reach, decay = model.reranker.reach, model.reranker.decay
             transitions = Transitions.of_parts(training, model.tower.n_items, reach=reach, decay=decay)
-            plain = item_vectors(model.tower)
+            vectors = tuple(item_vectors(tower) for tower in reranked_towers(model, cross_fitted=cross_fitted))
         towers = released_towers(model, cross_fitted=cross_fitted)
         catalogues = tuple(item_vectors(tower) for tower in towers)
-        return ContenderInputs(statistics.counts, *statistics.pairs.merged(), unit, catalogues, transitions, plain)
+        return ContenderInputs(statistics.counts, *statistics.pairs.merged(), unit, catalogues, transitions, vectors)
 
     def contenders(self, model: Model, *, cross_fitted: bool) -> tuple[Contender, ...]:
         """Popularity, Markov, the untrained content, the model with its reranker if it is evaluated, and without."""
         by_model = [trained(model, cross_fitted=cross_fitted, catalogues=self.catalogues)]
-        if self.transitions is not None and self.plain is not None:
-            by_model.insert(0, reranked(model, self.transitions, self.plain, cross_fitted=cross_fitted))
+        if self.transitions is not None:
+            by_model.insert(0, reranked(model, self.transitions, self.reranked, cross_fitted=cross_fitted))
         return (
             counted("popularity", popularity_of_counts(self.counts)),
             counted("markov", markov_of_pairs(self.pairs, self.pair_counts, self.counts)),
@@ -85,8 +94,9 @@ class ContenderInputs:
         """Write the arrays into ``folder``, one file each."""
         arrays = {name: getattr(self, name) for name in ("counts", "pairs", "pair_counts", "unit")}
         arrays |= {f"catalogue-{number}": vectors for number, vectors in enumerate(self.catalogues)}
-        if self.transitions is not None and self.plain is not None:
-            arrays |= {"plain": self.plain, "transitions-counts": self.transitions.counts}
+        arrays |= {f"reranked-{number}": vectors for number, vectors in enumerate(self.reranked)}
+        if self.transitions is not None:
+            arrays["transitions-counts"] = self.transitions.counts
             arrays["transitions-scale"] = np.array([self.transitions.reach, self.transitions.decay])
             for number, matrix in enumerate(self.transitions.channels):
                 arrays |= {f"transitions-{number}-{part}": getattr(matrix, part) for part in _CSR}
@@ -100,10 +110,13 @@ class ContenderInputs:
         def read(name: str) -> np.ndarray:
             return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
-        catalogues = tuple(read(file.stem) for file in sorted(folder.glob("catalogue-*.npy")))
-        transitions, plain = None, None
-        if (folder / "plain.npy").is_file():
-            plain, counts = read("plain"), read("transitions-counts")
+        catalogues, vectors = (
+            tuple(read(file.stem) for file in sorted(folder.glob(f"{name}-*.npy")))
+            for name in ("catalogue", "reranked")
+        )
+        transitions = None
+        if vectors:
+            counts = read("transitions-counts")
             reach, decay = read("transitions-scale").tolist()
             channels = tuple(
                 sparse.csr_matrix(
@@ -113,5 +126,5 @@ class ContenderInputs:
             )
             transitions = Transitions(channels, counts, int(reach), decay)
         return ContenderInputs(
-            read("counts"), read("pairs"), read("pair_counts"), read("unit"), catalogues, transitions, plain
+            read("counts"), read("pairs"), read("pair_counts"), read("unit"), catalogues, transitions, vectors
         )

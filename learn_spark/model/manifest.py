@@ -53,6 +53,8 @@ class RerankerFacts(_Part):
     """Width of the heads."""
     pair_users: int | None = None
     """Maximum number of users whose pairs are counted; None: all."""
+    blended: bool = False
+    """Whether the heads read the blended vectors, and not the tower's."""
 
 
 class NarrowingFacts(_Part):

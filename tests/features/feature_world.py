@@ -31,7 +31,8 @@ from learn_spark.features.publish import release_id, run
 from learn_spark.features.read import KEYS
 from learn_spark.model.manifest import BlendingFacts, NarrowingFacts
 from learn_spark.model.narrowing.projections import Projections
-from learn_spark.model.store import ModelBlending, save_model
+from learn_spark.model.parts import ModelBlending
+from learn_spark.model.store import save_model
 from learn_spark.model.towers.content import ContentTower
 from tests.model.facts import training_facts
 from tests.report.planted import FIRST_DAY, history_row

@@ -22,7 +22,7 @@ from learn_spark.features.export.served import ExportedTower
 from learn_spark.features.pinned_model import PinnedModel
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.narrowing.projections import Projections
-from learn_spark.model.store import ModelBlending, ModelNarrowing
+from learn_spark.model.parts import ModelBlending, ModelNarrowing
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.vectors import user_vectors
 from tests.shelf import BOOKS, COLD, DAY, RIVAL, Shelf, reading

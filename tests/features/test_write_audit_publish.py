@@ -29,7 +29,8 @@ from learn_spark.features.withdrawal import NothingLeftError, roll_back, withdra
 from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.content import bind_content
 from learn_spark.model.narrowing.projections import Projections
-from learn_spark.model.store import ModelBlending, load_model
+from learn_spark.model.parts import ModelBlending
+from learn_spark.model.store import load_model
 from learn_spark.model.towers.vectors import unit_rows
 from tests.features.feature_world import DIMS, HIDDEN, FeatureWorld
 from tests.report.planted import FIRST_DAY, release_row

@@ -186,3 +186,10 @@ def by_index(counts: np.ndarray, n_items: int) -> np.ndarray:
     padded = np.zeros(n_items + 1, np.int64)
     padded[1 : 1 + len(counts)] = counts[:n_items]
     return padded
+
+
+def temperature_of(vectors: Tower, temperature: float) -> float:
+    """By which an inner product of ``vectors`` is divided to give a logit: ``temperature`` for a tower without
+    blending.
+    """
+    return vectors.temperature if isinstance(vectors, BlendedTower) else temperature

@@ -26,7 +26,7 @@ class RerankerError(LearnSparkError):
 
 
 def fit_heads(
-    reranker: Reranker,
+    rerankers: Sequence[Reranker],
     queries: QueryBatch,
     user_ids: Sequence[str],
     settings: RerankerSettings,
@@ -41,8 +41,9 @@ def fit_heads(
     the user's targets, and by their mean the user among all users. A batch has users of one fold and trains all heads
     but that fold's. ``advance`` receives numbers of finished users, ``passes`` times all users in total.
 
-    The tower must not be trained on the targets, and ``reranker.transitions`` must not count them. Deterministic in
-    ``seed``. Raises RerankerError where the loss is not finite.
+    ``rerankers[f]`` scores the users of fold f; where these differ, they have vectors blended by weights that were not
+    fitted on those users. The tower must not be trained on the targets, and ``transitions`` must not count them.
+    Deterministic in ``seed``. Raises RerankerError where the loss is not finite.
     """
     fold = fold_of(user_ids)
     size = settings.batch_size
@@ -53,8 +54,9 @@ def fit_heads(
     folds = [HeadTrainer(settings, seed, sum(steps) - fold_steps) for fold_steps in steps]
     generator = np.random.default_rng([seed, len(fold)])
     # Every pass needs the same inputs of a user; where all fit in memory, they are computed once.
-    prepared = reranker.prepare(queries) if len(fold) <= reranker.block else None
-    importance = rarity(reranker.transitions.counts, settings.rare)
+    few = len(fold) <= rerankers[0].block
+    prepared = [reranker.prepare(queries) for reranker in rerankers] if few else [None] * FOLDS
+    importance = rarity(rerankers[0].transitions.counts, settings.rare)
     for _ in range(every):
         batches: list[tuple[int, np.ndarray]] = []
         for fold_number in range(FOLDS):
@@ -63,7 +65,7 @@ def fit_heads(
         for number in generator.permutation(len(batches)):
             fold_number, batch = batches[number]
             trainers = [full, *(trainer for other_number, trainer in enumerate(folds) if other_number != fold_number)]
-            train_step(trainers, reranker, queries, batch, importance, prepared)
+            train_step(trainers, rerankers[fold_number], queries, batch, importance, prepared[fold_number])
             advance(len(batch))
     return CrossFittedHeads(full.head.eval(), tuple(trainer.head.eval() for trainer in folds))
 

@@ -1,4 +1,4 @@
-"""A tower with co-visits: scores, ranks and top lists of whole catalogues, some users at a time."""
+"""Vectors with co-visits: scores, ranks and top lists of whole catalogues, some users at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from learn_spark.model.scoring.catalogue import check_positions
 from learn_spark.model.scoring.frequency import knot_weights
 from learn_spark.model.scoring.queries import BLOCK_SCORES, QueryBatch
 from learn_spark.model.scoring.ranks import ranks_in
-from learn_spark.model.towers.bound import BoundTower
-from learn_spark.model.towers.tower import Tower
-from learn_spark.model.towers.vectors import item_vectors, unit_rows
+from learn_spark.model.towers.vectors import unit_rows
 
 HIDDEN = -1e4  # the score of items that are not ranked: finite, because gradients pass through it
 
@@ -26,7 +24,7 @@ HIDDEN = -1e4  # the score of items that are not ranked: finite, because gradien
 class ScoredBatch:
     """The inputs of a head for some users.
 
-    ``logits`` [B, N] are the tower's log-probabilities, ``co_visits`` the candidates, ``similarity`` [M] each
+    ``logits`` [B, N] are log-probabilities by the vectors, ``co_visits`` the candidates, ``similarity`` [M] each
     candidate's similarity to the user's last item, ``likeness`` [B, N] the cosine of contents where there is content,
     and ``hidden`` the rows and positions [H] that are not ranked.
     """
@@ -59,7 +57,7 @@ def _values_of_rows(row: np.ndarray, n_rows: int, rows: np.ndarray) -> tuple[np.
 
 
 class Reranker:
-    """Scores users by the tower's ``catalogue`` [N, D], its ``temperature``, ``transitions`` and ``content`` [N, C].
+    """Scores users by a ``catalogue`` [N, D] of item vectors, ``temperature``, ``transitions`` and ``content`` [N, C].
 
     A user's content is the mean of that of their last events; ``content`` is None where the tower reads none. Users are
     processed in blocks of about BLOCK_SCORES scores, so that memory does not grow with their number. Raises ValueError
@@ -83,12 +81,6 @@ class Reranker:
         self._events = torch.from_numpy(knot_weights(transitions.counts))
         self._unit = torch.from_numpy(unit_rows(catalogue))
         self._content = None if content is None else torch.from_numpy(unit_rows(content.astype(np.float32)))
-
-    @classmethod
-    def of(cls, tower: Tower, temperature: float, transitions: Transitions) -> Reranker:
-        """The reranker of a tower's item vectors and, where it reads any, its content."""
-        content = tower.bound[1:] if isinstance(tower, BoundTower) else None
-        return cls(item_vectors(tower), temperature, transitions, content)
 
     @property
     def block(self) -> int:
@@ -146,18 +138,6 @@ class Reranker:
             advance(len(rows))
         return ranks
 
-    def cross_fitted_ranks(
-        self,
-        heads_of_users: Sequence[tuple[np.ndarray, RerankerHead]],
-        queries: QueryBatch,
-        advance: Callable[[int], object] = lambda count: None,
-    ) -> np.ndarray:
-        """``ranks`` with the users of each head given by ``heads_of_users`` (CrossFittedHeads.heads_of_users)."""
-        ranks = np.empty(len(queries.targets))
-        for rows, head in heads_of_users:
-            ranks[np.isin(queries.owners, rows)] = self.ranks(head, queries.take(rows), advance)
-        return ranks
-
     def top(self, head: RerankerHead, queries: QueryBatch, k: int) -> np.ndarray:
         """Positions [B, k] of the best items that are not hidden, best first; -1 where there are fewer.
 
@@ -182,3 +162,18 @@ class Reranker:
         for start in range(0, len(queries.users), self.block):
             rows = np.arange(start, min(start + self.block, len(queries.users)))
             yield rows, self.score(head, queries.take(rows)).numpy()
+
+
+def ranks_of_users(
+    rerankers: Sequence[Reranker],
+    heads_of_users: Sequence[tuple[np.ndarray, RerankerHead]],
+    queries: QueryBatch,
+    advance: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """``Reranker.ranks`` [T] with the users of each head given by ``heads_of_users``
+    (CrossFittedHeads.heads_of_users), and a reranker of each head.
+    """
+    ranks = np.empty(len(queries.targets))
+    for reranker, (rows, head) in zip(rerankers, heads_of_users, strict=True):
+        ranks[np.isin(queries.owners, rows)] = reranker.ranks(head, queries.take(rows), advance)
+    return ranks

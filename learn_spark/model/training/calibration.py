@@ -6,6 +6,7 @@ made narrower where the settings want it, whatever it costs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from learn_spark.core.console import Reporter
 from learn_spark.core.settings import Settings
-from learn_spark.core.settings.tower import BlendingSettings, RerankerSettings, blending_of
+from learn_spark.core.settings.tower import BlendingSettings, blending_of
 from learn_spark.core.times import DAY
 from learn_spark.data.splits.folds import FOLDS
 from learn_spark.data.splits.split import Split, training_events
@@ -22,16 +23,16 @@ from learn_spark.model.blending.candidates import Candidates, Likeness
 from learn_spark.model.blending.co_visits import DECAY, co_visit_vectors
 from learn_spark.model.blending.fit import fit_frequency_weights
 from learn_spark.model.blending.folded import FoldedVectors
-from learn_spark.model.blending.tower import profile_of, recency_weights
+from learn_spark.model.blending.tower import profile_of, recency_weights, temperature_of
 from learn_spark.model.narrowing.projections import Projections
+from learn_spark.model.parts import ModelBlending
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.fit import fit_heads, passes
 from learn_spark.model.reranking.head import CrossFittedHeads
-from learn_spark.model.reranking.reranker import Reranker
+from learn_spark.model.reranking.reranker import Reranker, ranks_of_users
 from learn_spark.model.scoring.catalogue import sampled_positions
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.scoring.queries import query_batch
-from learn_spark.model.store import ModelBlending
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, unit_rows, user_vectors, windows
@@ -100,7 +101,8 @@ def calibrate(
         )
         calibration = replace(calibration, validation=metrics, narrowing=folds, validation_of_wide=wide)
     if settings.tower.reranker is not None:
-        heads, metrics = fit_reranker(tower, temperature, held_out, settings.tower.reranker, settings, console)
+        vectors = [_wide(tower, calibration.blending, fold) for fold in range(FOLDS)]
+        heads, metrics = fit_reranker(tower, vectors, temperature, held_out, settings, console)
         if _is_better("reranker", metrics, calibration.validation, console):
             calibration = replace(
                 calibration, validation=metrics, heads=heads, validation_of_vectors=calibration.validation
@@ -217,31 +219,44 @@ def _mean_content(tower: BoundTower, split: Split, reach: int, decay: float) -> 
     return mean_vectors(unit, place.reshape(recent.shape), counts, reach, decay=decay)
 
 
+def _wide(tower: Tower, blending: ModelBlending | None, fold: int) -> Tower:
+    return tower if blending is None else blending.upon(tower, fold)
+
+
 def fit_reranker(
     tower: Tower,
+    vectors: Sequence[Tower],
     temperature: float,
     held_out: HeldOut,
-    reranker_settings: RerankerSettings,
     settings: Settings,
     console: Reporter,
 ) -> tuple[CrossFittedHeads, Metrics]:
-    """(heads for ``tower``, metrics on validation); no user is ranked by a head that was fitted on them.
+    """(heads upon ``vectors``, metrics on validation); no user is ranked by a head that was fitted on them.
 
-    Neither the training of ``tower`` nor the counted co-visits may include the validation events.
+    ``vectors[f]`` score the users of fold f: those of ``tower``, or blended by weights that were not fitted on these
+    users. (A head of fold f learns from other users' scores, by weights that were fitted on the users of f: their
+    targets reach it through these few numbers alone.) Neither the training of ``tower`` nor the counted co-visits may
+    include the validation events.
     """
+    reranker_settings, split = settings.tower.reranker, held_out.split
+    assert reranker_settings is not None
     parts = held_out.histories.user_parts(reranker_settings.pair_users)
     transitions = Transitions.of_parts(
         map(training_events, parts), tower.n_items, reach=reranker_settings.reach, decay=reranker_settings.decay
     )
-    split = held_out.split
-    users = user_vectors(tower, split.items, split.lengths, settings.objective.history, times=split.times)
+    # The weights of blending are the items': a user's vector is the same for every fold.
+    users = user_vectors(vectors[0], split.items, split.lengths, settings.objective.history, times=split.times)
     queries = query_batch(split, users, split.hidden(settings.evaluation.mask_history), reranker_settings.reach)
-    reranker = Reranker.of(tower, temperature, transitions)
+    content = tower.bound[1:] if isinstance(tower, BoundTower) else None
+    distinct = {
+        id(one): Reranker(item_vectors(one), temperature_of(one, temperature), transitions, content) for one in vectors
+    }
+    rerankers = [distinct[id(one)] for one in vectors]
     with console.bar("fitting the reranker", passes(len(users), reranker_settings) * len(users), "users") as bar:
         heads = fit_heads(
-            reranker, queries, split.user_ids, reranker_settings, seed=settings.training.seed, advance=bar.advance
+            rerankers, queries, split.user_ids, reranker_settings, seed=settings.training.seed, advance=bar.advance
         )
-    ranks = reranker.cross_fitted_ranks(heads.heads_of_users(split.user_ids, folded=True), queries)
+    ranks = ranks_of_users(rerankers, heads.heads_of_users(split.user_ids, folded=True), queries)
     return heads, summarise(ranks, _ks(settings), split.every_target.offsets)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -188,6 +190,12 @@ def _run_spawned(rank: int, task: str, size: int, port: int) -> None:
         "MASTER_PORT": str(port),
     }
     run_process(task)
+    # All results are in files by now. The interpreter's own end stops threads of libraries inside C++, which aborts the
+    # process now and then ("terminate called without an active exception").
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _trained_from_checkpoint(task: TrainingTask) -> Trained:

@@ -12,11 +12,11 @@ from learn_spark.core.settings.tower import NarrowingSettings
 from learn_spark.data.splits.folds import FOLDS
 from learn_spark.data.splits.split import Split
 from learn_spark.model.blending.folded import FoldedVectors
-from learn_spark.model.blending.tower import BlendedTower
+from learn_spark.model.blending.tower import temperature_of
 from learn_spark.model.narrowing.fit import WideVectors, fit_projections
 from learn_spark.model.narrowing.projections import NarrowedTower, Projections
+from learn_spark.model.parts import ModelBlending
 from learn_spark.model.scoring.catalogue import sampled_positions
-from learn_spark.model.store import ModelBlending
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
 
@@ -74,7 +74,7 @@ def narrow(
         item_vectors(vectors, positions=positions),
         positions,
         split.hidden(settings.evaluation.mask_history),
-        vectors.temperature if isinstance(vectors, BlendedTower) else temperature,
+        temperature_of(vectors, temperature),
         vectors.normalised,
     )
     with console.bar(f"fitting vectors of {narrowing.width} numbers", narrowing.steps, "steps") as bar:

@@ -205,7 +205,11 @@ def _facts(
         reranker=None
         if calibration.heads is None or reranker is None
         else RerankerFacts(
-            reach=reranker.reach, decay=reranker.decay, hidden=reranker.hidden, pair_users=reranker.pair_users
+            reach=reranker.reach,
+            decay=reranker.decay,
+            hidden=reranker.hidden,
+            pair_users=reranker.pair_users,
+            blended=calibration.blending is not None,
         ),
         narrowing=_narrowing(calibration),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -334,6 +335,31 @@ def test_narrow_vectors_belong_to_the_weights_that_rank(tmp_path: Path, rule: st
         users = user_vectors(vectors, split.items, split.lengths, model.window)
         scores.append(users @ item_vectors(vectors).T)
     assert min(np.corrcoef(*pair)[0, 1] for pair in zip(*scores, strict=True)) > 0.9
+
+
+@pytest.mark.parametrize("rule", ["refit", "holdout"])
+def test_the_reranker_reads_the_blended_vectors_of_each_users_fold(tmp_path: Path, rule: str) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    parts = ("tower.blending={}", "tower.reranker={hidden: 8, epochs: 10}", "training.epochs=1")
+    settings = (*PLUS, *parts, f"training.rule={rule}")
+    run, _ = shelf.run("train", *settings)
+    model = load_model(shelf.workspace.root / next(iter(run.outputs)))
+    assert model.blending is not None
+    assert model.reranker is not None
+    assert model.reranker.blended
+    shelf.run("evaluate", *settings)
+    metrics = {
+        (r["method"], r["split"], r["metric"]): r["value"] for r in read_rows(shelf.workspace.table("evaluations"))
+    }
+    vectors = model.manifest.validation_of_vectors
+    assert vectors is not None
+    for method, expected in (("learn-plus", model.manifest.validation), ("learn-plus-vectors", vectors)):
+        assert metrics[method, "validation", "NDCG@10"] == pytest.approx(expected["NDCG@10"], abs=1e-6)
+    # The heads that were fitted upon the tower's vectors, of models of before, read those.
+    bind_content(shelf.context("evaluate", *settings), model)
+    before = replace(model, reranker=replace(model.reranker, blended=False))
+    assert before.reranked_vectors(0) is model.tower
+    assert model.reranked_vectors(0).output_dim == model.tower.output_dim + 8 + 2
 
 
 def test_the_trend_counts_the_last_days_before_the_split(tmp_path: Path) -> None:

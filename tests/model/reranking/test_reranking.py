@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from learn_spark.core.settings.tower import RerankerSettings
-from learn_spark.data.splits.folds import fold_of
+from learn_spark.data.splits.folds import FOLDS, fold_of
 from learn_spark.model.reranking.co_visitation import CHANNELS, FEATURES, Transitions
 from learn_spark.model.reranking.fit import RerankerError, fit_heads, passes
 from learn_spark.model.reranking.head import CrossFittedHeads, RerankerHead
@@ -267,7 +267,7 @@ def _followers(users: int = 400) -> tuple[Reranker, QueryBatch, list[str]]:
 
 def _fit(reranker: Reranker, queries: QueryBatch, users: list[str], **change: Any) -> CrossFittedHeads:
     settings = RerankerSettings(**({"hidden": 8, "epochs": 6, "batch_size": 32, "learning_rate": 0.02} | change))
-    return fit_heads(reranker, queries, users, settings, seed=1)
+    return fit_heads([reranker] * FOLDS, queries, users, settings, seed=1)
 
 
 def test_a_head_learns_the_weight_of_co_visits_for_unseen_users() -> None:
@@ -328,7 +328,7 @@ def test_a_step_goes_down_the_loss_of_any_target_that_is_written_out(
     reranker = Reranker(_catalogue(5), 0.3, counts)
     same_fold = [name for name in (f"u{i}" for i in range(200)) if fold_of([name])[0] == 0][:40]
     settings = RerankerSettings(hidden=3, epochs=1, batch_size=64, learning_rate=0.02, rare=rare)
-    heads = fit_heads(reranker, queries, same_fold, settings, seed=3)
+    heads = fit_heads([reranker] * FOLDS, queries, same_fold, settings, seed=3)
     head = _fresh(3, 3)
     losses = []
     probabilities = torch.softmax(reranker.score(head, queries), dim=1)
