@@ -46,7 +46,17 @@ class EmbeddingSpace:
     def key(self, encoder_key: str) -> str:
         """space_key of embedding_spaces: SHA-256 over the encoder, the transformation and the fitted vectors."""
         parts = [encoder_key, self.kind, self.ridge, self.dims, self.fitted_on]
+        if self.kind == "whitened" and self.dims == len(self.mean) and not self._is_zca:
+            parts.append("principal")  # as wide as the vectors, by ``dims``
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def _is_zca(self) -> bool:
+        """Whether the matrix is symmetric with positive eigenvalues: of all that whiten, ZCA's alone is."""
+        matrix = self.matrix
+        assert matrix is not None
+        symmetric = np.abs(matrix - matrix.T).max() <= 1e-6 * np.abs(matrix).max()
+        return bool(symmetric and np.linalg.eigvalsh(matrix)[0] > 0.0)
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
         """Transform ``vectors`` [..., hidden] to [..., dims] float32. Raises ValueError for another width."""

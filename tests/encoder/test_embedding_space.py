@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -189,3 +191,14 @@ def test_refuses_vectors_of_another_width() -> None:
     space: EmbeddingSpace = fit_embedding_space(np.eye(3), "centred")
     with pytest.raises(ValueError, match=r"vectors \[..., 3\], got \[2, 4\]"):
         space.apply(np.zeros((2, 4)))
+
+
+def test_principal_directions_of_full_width_are_another_space_than_zca() -> None:
+    rows = cone(60, 5)
+    zca, principal = (fit_embedding_space(rows, "whitened", ridge=0.1, dims=dims) for dims in (None, 5))
+    assert zca.matrix is not None
+    assert not np.allclose(zca.matrix, principal.matrix)  # type: ignore[arg-type]
+    assert zca.key("a") != principal.key("a")
+    # Keys of before: a space without dims keeps its key.
+    parts = ["a", "whitened", 0.1, 5, zca.fitted_on]
+    assert zca.key("a") == hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -105,7 +106,7 @@ def stem_of(name: str) -> str:
 
 def _pattern(folder: Path, names: list[str], others: set[str]) -> tuple[str, set[str]]:
     """(a pattern, the names that it covers): all names where a pattern fits exactly, else those of one stem or one."""
-    for pattern in _candidates(names):
+    for pattern in _candidates([glob.escape(name) for name in names]):
         if _matched(folder, pattern) & others == set(names):
             return pattern, set(names)
     stems = Counter(stem_of(name) for name in names)
@@ -114,7 +115,7 @@ def _pattern(folder: Path, names: list[str], others: set[str]) -> tuple[str, set
         return _pattern(folder, [name for name in names if stem_of(name) == stem], others)
     if len(names) > 1:
         return _pattern(folder, names[-1:], others)
-    return names[0], {names[0]}
+    return glob.escape(names[0]), {names[0]}
 
 
 def _matched(folder: Path, pattern: str) -> set[str]:

@@ -56,7 +56,8 @@ def number(field: str, name: str, form: NumberForm, contents: Contents, basis: B
     if form == "plain":
         return column(field, name, contents, basis)
     source = reference(name, contents)
-    kept = {"comma": None, "currency": "[^0-9.-]", "currency comma": "[^0-9,-]"}[form]
+    # The dot of Fr. 12.50 is none of the number. It is a class, because a backslash is an escape in Spark's SQL.
+    kept = {"comma": None, "currency": "(?i)(kr|fr)[.]|[^0-9.-]", "currency comma": "[^0-9,-]"}[form]
     text = f"replace({source}, '.', '')" if kept is None else f"regexp_replace({source}, '{kept}', '')"
     sql = f"replace({text}, ',', '.')" if form != "currency" else text
 
@@ -77,7 +78,10 @@ def time(field: str, name: str, form: TimeColumn, unit: str, contents: Contents,
     Text in another form than ISO is the column itself: ``source.time_formats`` has its form.
     """
     source = reference(name, contents)
-    number_of = f"try_cast({source} as bigint)"
+    # Not straight to bigint: Spark takes no decimals there, and pandas writes whole numbers with .0.
+    number_of = (
+        f"cast(try_cast({source} as double) as bigint)" if form.form != "ns" else f"try_cast({source} as bigint)"
+    )
     sql = {
         "s": f"timestamp_seconds({number_of})",
         "ms": f"timestamp_millis({number_of})",

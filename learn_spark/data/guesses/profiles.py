@@ -18,7 +18,10 @@ NumberForm = Literal["plain", "comma", "currency", "currency comma"]
 _MONEY = r"\s*([€$£¥₹]|EUR|USD|GBP|CHF|JPY|CAD|AUD|SEK|NOK|DKK|PLN|CZK|INR|CNY|BRL|kr\.?|zł|Fr\.?)?\s*"
 _NUMBERS: tuple[tuple[NumberForm, str], ...] = (
     ("plain", r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
+    # Groups of three digits alone are thousands: a decimal comma would be followed by one or two digits somewhere.
+    ("currency", r"[+-]?(\d{1,3}(,\d{3})+|\d{1,3})"),
     ("comma", r"[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+|[+-]?\d+"),
+    ("currency comma", rf"{_MONEY}[+-]?(\d{{1,3}}([. ]\d{{3}})+|\d{{1,3}}){_MONEY}"),
     ("currency", rf"{_MONEY}[+-]?(\d{{1,3}}(,\d{{3}})+|\d+)(\.\d+)?{_MONEY}"),
     ("currency comma", rf"{_MONEY}[+-]?(\d{{1,3}}([. ]\d{{3}})+|\d+)(,\d+)?{_MONEY}"),
 )

@@ -125,9 +125,12 @@ def _loss(
     unranked: tuple[Tensor, Tensor],
     temperature: float,
 ) -> Tensor:
-    """The mean cross-entropy of the narrow softmax against the wide one."""
-    wanted = (users @ items.T / temperature).index_put(unranked, torch.tensor(-torch.inf)).softmax(dim=1)
+    """The mean cross-entropy of the narrow softmax against the wide one, of users for whom an item is left to rank."""
+    logits = (users @ items.T / temperature).index_put(unranked, torch.tensor(-torch.inf))
+    left = logits.amax(dim=1) > -torch.inf
+    wanted = logits[left].softmax(dim=1)
     of_users, of_items = maps
     narrow = (users @ of_users) @ (items @ of_items).T / temperature
     # Where an item is not ranked its probability is 0, and so must its log be finite.
-    return -(wanted * narrow.index_put(unranked, torch.tensor(-1e9)).log_softmax(dim=1)).sum(dim=1).mean()
+    narrow = narrow.index_put(unranked, torch.tensor(-1e9))[left]
+    return -(wanted * narrow.log_softmax(dim=1)).sum() / max(1, len(wanted))

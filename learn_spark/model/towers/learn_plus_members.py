@@ -45,8 +45,10 @@ class LearnPlusMembers(BoundTower):
 
     def bind(self, content: np.ndarray) -> None:
         """Use ``content`` [>= n_items + 1, content_dim] in every member. Raises ValueError for another shape."""
+        known = self.n_items
         super().bind(content)
         for member in self.towers():
+            member.n_items = known
             member.bind(content)
 
     def items(self, items: Tensor) -> Tensor:

@@ -12,27 +12,30 @@ Point = tuple[int, dict[str, float]]
 class Curve:
     """Reads ``folder``/steps.jsonl from where it was read before; a line that is not complete is read later.
 
-    A file that became shorter, because a training was resumed at its checkpoint, is read from its beginning.
+    A file that no longer has the last line that was read at its place, because a training was resumed at its
+    checkpoint, is read from its beginning.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
-        self._position = 0
+        self._position, self._last = 0, b""
 
     def new_points(self) -> list[Point]:
         """(step, value by name) of the points since the last call; none where there is no file. Values that are not
         finite are left out."""
         try:
             with self._path.open("rb") as file:
-                if file.seek(0, 2) < self._position:
-                    self._position = 0
-                file.seek(self._position)
+                file.seek(self._position - len(self._last))
+                if file.read(len(self._last)) != self._last:
+                    self._position = file.seek(0)
                 content = file.read()
         except OSError:
             return []
         complete = content[: content.rfind(b"\n") + 1]
         self._position += len(complete)
-        return [_point(line) for line in complete.splitlines()]
+        lines = complete.splitlines(keepends=True)
+        self._last = lines[-1] if lines else self._last if self._position else b""
+        return [_point(line) for line in lines]
 
 
 def _point(line: bytes) -> Point:

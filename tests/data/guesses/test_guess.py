@@ -20,6 +20,8 @@ from learn_spark.core.errors import SettingsError
 from learn_spark.data.guesses import preview
 from learn_spark.data.guesses.guess import Guess, guess
 from learn_spark.data.guesses.look import look
+from learn_spark.data.guesses.mapping import number
+from learn_spark.data.guesses.profiles import Profile
 
 Files = Mapping[str, str | bytes]
 
@@ -269,7 +271,11 @@ CASES = {
                 "user_id,item_id,rating,timestamp", [(n % 4, n, 4.5, f"2024-01-01T10:{n:02}:00Z") for n in N]
             ),
         },
-        {"item_id": "item_id", "title": "title", "updated_at": "timestamp_seconds(try_cast(updated_at as bigint))"},
+        {
+            "item_id": "item_id",
+            "title": "title",
+            "updated_at": "timestamp_seconds(cast(try_cast(updated_at as double) as bigint))",
+        },
         {"user_id": "user_id", "item_id": "item_id", "value": "rating", "event_time": "timestamp"},
         more={"event_type": "rating"},
     ),
@@ -332,7 +338,7 @@ CASES = {
             "item_id": "id",
             "title": "name",
             "brand": "brand",
-            "price": "try_cast(regexp_replace(price, '[^0-9.-]', '') as double)",
+            "price": "try_cast(regexp_replace(price, '(?i)(kr|fr)[.]|[^0-9.-]', '') as double)",
             "attributes": "concat_ws(', ', colour, size)",
         },
         {"user_id": "user", "item_id": "item", "event_time": "clicked_at"},
@@ -492,3 +498,34 @@ def test_a_missing_folder_and_one_file(tmp_path: Path) -> None:
         look(tmp_path / "none")
     write(tmp_path, CASES["one file of both"].files)
     assert guess(look(tmp_path / "online.csv")).folder == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        (("1,299", "899", "12,499"), ["1299", "899", "12499"]),
+        (("12 €", "1.299 €"), ["12", "1299"]),
+        (("12,5", "1299,90", "7"), ["12.5", "1299.90", "7"]),
+        (("$1,299", "$12.50"), ["1299", "12.50"]),
+        (("Fr. 12.50", "Fr. 9.90"), ["12.50", "9.90"]),
+        (("12.50 kr.", "1,299.00 kr."), ["12.50", "1299.00"]),
+        (("1299", "12.5"), ["1299", "12.5"]),
+    ],
+)
+def test_numbers_in_the_forms_of_shops(values: tuple[str, ...], numbers: list[str], tmp_path: Path) -> None:
+    form = Profile("price", len(values), values).number_form
+    assert form is not None
+    lines = [f'{n},name {n},"{value}"' for n, value in enumerate(values)]
+    (contents,) = look(write(tmp_path, {"items.csv": "\n".join(["id,title,price", *lines]) + "\n"})).files
+    mapped = number("price", "price", form, contents, "by name")
+    assert [mapped.read({"price": value}) for value in values] == numbers
+
+
+def test_names_with_brackets_are_read_as_they_are(tmp_path: Path) -> None:
+    files = CASES["plain"].files
+    renamed = {f"shop [EN]/{name.replace('.', ' [2024].')}": content for name, content in files.items()}
+    found = guess(look(write(tmp_path, renamed)))
+    for one in (found.items, found.events):
+        matched = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(one.files.pattern)}
+        assert matched == {file.name for file in one.files.files}
+        assert "[[]" in one.files.pattern

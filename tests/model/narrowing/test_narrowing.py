@@ -153,6 +153,15 @@ def test_the_loss_written_out() -> None:
     assert float(_loss(given[0], given[1], given[2:], unranked, 0.5)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_user_who_had_every_item_does_not_end_the_fit() -> None:
+    given = wide()
+    hidden = [np.arange(ITEMS), *given.hidden[1:]]
+    made = fit_projections(replace(given, hidden=hidden), settings(7, steps=5), seed=0)
+    assert np.isfinite(made.users).all()
+    alone = fit_projections(replace(given, hidden=[np.arange(ITEMS)] * USERS), settings(7, steps=5), seed=0)
+    assert np.isfinite(alone.users).all()
+
+
 def test_what_cannot_be_fitted_is_an_error() -> None:
     given = wide(directions=4)
     with pytest.raises(NarrowingError, match="4 directions, fewer than 6"):

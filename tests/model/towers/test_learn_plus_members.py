@@ -70,6 +70,17 @@ def test_an_inner_product_is_the_mean_of_the_members_similarities(content: np.nd
     torch.testing.assert_close(users @ items.T, each.mean(dim=0))
 
 
+def test_newer_items_are_bound_in_turns_of_any_size(ensemble: LearnPlusMembers, content: np.ndarray) -> None:
+    """As new_items does it: known items, and another number of newer ones each time."""
+    chance, vectors = np.random.default_rng(3), []
+    newer = chance.normal(size=(3, content.shape[1])).astype(content.dtype)
+    for rows in (newer, newer[:1]):
+        ensemble.n_items = N
+        ensemble.bind(np.concatenate([content, rows]))
+        vectors.append(ensemble.items(torch.arange(N + 1, N + 1 + len(rows))))
+    torch.testing.assert_close(vectors[1], vectors[0][:1])
+
+
 def test_it_is_made_again_from_its_shape_and_from_settings(ensemble: LearnPlusMembers, content: np.ndarray) -> None:
     again = tower_of_shape(shape_of(ensemble))
     assert isinstance(again, LearnPlusMembers)

@@ -77,3 +77,10 @@ def test_a_curve_is_read_as_far_as_its_lines_are_complete(tmp_path: Path) -> Non
     # A resumed training cuts its log to the checkpoint.
     file.write_text('{"step": 20, "loss": 2.5}\n', encoding="utf-8")
     assert curve.new_points() == [(20, {"loss": 2.5})]
+    # Cut, and written on beyond what was read before: no line begins at that place.
+    lines = [f'{{"step": {step}, "loss": {step / 7}}}\n' for step in range(1, 40)]
+    file.write_text("".join(lines[:30]), encoding="utf-8")
+    curve.new_points()
+    file.write_text("".join([*lines[:20], '{"step": 21, "loss": 0.123456789012}\n', *lines[21:]]), encoding="utf-8")
+    assert [step for step, _ in curve.new_points()] == list(range(1, 40))
+    assert curve.new_points() == []
