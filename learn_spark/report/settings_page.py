@@ -25,8 +25,9 @@ prints a section of this page in the terminal, `--json` gives it as data. The re
 | `learn-plus` | LEARN+ for any data set: extends the settings of the data set |
 | `movielens`, `movielens-learn`, `movielens-plus`, `movielens-sasrec`, `movielens-hstu` | \
 the tables of [MovieLens-100K](results/movielens.md) |
-| `beauty`, `beauty-plus`, `beauty-plus-prefixes`, `beauty-sasrec`, `beauty-hstu`, `beauty-bsarec`, \
-`beauty-last-day`, `beauty-cold`, `beauty-cold-plus`, `beauty-cold-plus-prefixes`, `beauty-cold-sasrec` | \
+| `beauty`, `beauty-plus`, `beauty-plus-prefixes`, `beauty-sasrec`, `beauty-sasrec-prefixes`, \
+`beauty-hstu`, `beauty-bsarec`, `beauty-last-day`, `beauty-last-day-plus-prefixes`, `beauty-cold`, `beauty-cold-plus`, \
+`beauty-cold-plus-prefixes`, `beauty-cold-sasrec` | \
 Amazon Beauty 2014 under three protocols |
 | `books-meta`, `books-hllm` | Amazon Books 2014 as two papers split it ([Protocols](protocols.md)) |
 | `online-retail`, `complete-journey` | purchases of a shop, and of households (simulated) |
