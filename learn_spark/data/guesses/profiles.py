@@ -18,12 +18,14 @@ NumberForm = Literal["plain", "comma", "currency", "currency comma"]
 _MONEY = r"\s*([€$£¥₹]|EUR|USD|GBP|CHF|JPY|CAD|AUD|SEK|NOK|DKK|PLN|CZK|INR|CNY|BRL|kr\.?|zł|Fr\.?)?\s*"
 _NUMBERS: tuple[tuple[NumberForm, str], ...] = (
     ("plain", r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
-    # Groups of three digits alone are thousands: a decimal comma would be followed by one or two digits somewhere.
-    ("currency", r"[+-]?(\d{1,3}(,\d{3})+|\d{1,3})"),
     ("comma", r"[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+|[+-]?\d+"),
-    ("currency comma", rf"{_MONEY}[+-]?(\d{{1,3}}([. ]\d{{3}})+|\d{{1,3}}){_MONEY}"),
     ("currency", rf"{_MONEY}[+-]?(\d{{1,3}}(,\d{{3}})+|\d+)(\.\d+)?{_MONEY}"),
     ("currency comma", rf"{_MONEY}[+-]?(\d{{1,3}}([. ]\d{{3}})+|\d+)(,\d+)?{_MONEY}"),
+)
+# Whole numbers with a separator of thousands, which one of them has: (form, separator, what every value is).
+_THOUSANDS: tuple[tuple[NumberForm, str, str], ...] = (
+    ("currency", ",", r"[+-]?\d{1,3}(,\d{3})*"),
+    ("currency comma", ".", rf"{_MONEY}[+-]?\d{{1,3}}(\.\d{{3}})*{_MONEY}"),
 )
 _LEAST_SHARE = 0.95
 
@@ -59,11 +61,18 @@ class Profile:
     @cached_property
     def number_form(self) -> NumberForm | None:
         """The form in which nearly all values are numbers; None where they are not."""
+        if not self._all_fit(_NUMBERS[0][1]):
+            for form, separator, pattern in _THOUSANDS:
+                if any(separator in value for value in self.values) and self._all_fit(pattern):
+                    return form
         for form, pattern in _NUMBERS:
             fits = re.compile(pattern)
             if self.values and sum(bool(fits.fullmatch(v)) for v in self.values) >= _LEAST_SHARE * len(self.values):
                 return form
         return None
+
+    def _all_fit(self, pattern: str) -> bool:
+        return all(map(re.compile(pattern).fullmatch, self.values))
 
     @cached_property
     def is_text(self) -> bool:

@@ -510,6 +510,11 @@ def test_a_missing_folder_and_one_file(tmp_path: Path) -> None:
         (("Fr. 12.50", "Fr. 9.90"), ["12.50", "9.90"]),
         (("12.50 kr.", "1,299.00 kr."), ["12.50", "1299.00"]),
         (("1299", "12.5"), ["1299", "12.5"]),
+        (("1.299", "899"), ["1.299", "899"]),
+        # Whole prices say nothing of the mark of decimals, and a few with decimals say it.
+        (("$12", "$15", "$899"), ["12", "15", "899"]),
+        (("$12",) * 99 + ("$12.50",), ["12"] * 99 + ["12.50"]),
+        (("$1,299", "$12"), ["1299", "12"]),
     ],
 )
 def test_numbers_in_the_forms_of_shops(values: tuple[str, ...], numbers: list[str], tmp_path: Path) -> None:
