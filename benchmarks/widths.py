@@ -27,6 +27,7 @@ from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.evaluation.bands import POPULARITY, popularity_band
 from learn_spark.features.pinned_model import PinnedModel
 from learn_spark.model.narrowing.projections import NarrowedTower
+from learn_spark.model.parts import wide_vectors
 from learn_spark.model.scoring.metrics import ndcg
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.store import Model
@@ -59,11 +60,10 @@ def measure(settings: Settings, model_id: str | None, widths: list[int]) -> dict
     pinned = PinnedModel.open(workspace, settings, model_id or newest_model(workspace).model_id)
     pinned.bind()
     model = pinned.model
-    wide = model.tower if model.blending is None else model.blending.upon(model.tower)
+    wide = wide_vectors(model.tower, model.blending)
     histories = pinned.snapshot("user_histories")
     until: Until = "validation_length" if model.manifest.refit else "train_length"
     counts = TrainingView(histories).counts(model.tower.n_items, until=until).events
-
     split = split_histories(histories.to_arrow(), "test")
     if len(split.every_target.positions) != len(split.user_ids):
         raise SystemExit("benchmarks/widths.py is for protocols with one target a user")

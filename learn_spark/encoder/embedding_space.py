@@ -52,11 +52,16 @@ class EmbeddingSpace:
 
     @property
     def _is_zca(self) -> bool:
-        """Whether the matrix is symmetric with positive eigenvalues: of all that whiten, ZCA's alone is."""
+        """Whether the matrix is symmetric and positive definite: of all that whiten, ZCA's alone is."""
         matrix = self.matrix
         assert matrix is not None
-        symmetric = np.abs(matrix - matrix.T).max() <= 1e-6 * np.abs(matrix).max()
-        return bool(symmetric and np.linalg.eigvalsh(matrix)[0] > 0.0)
+        if np.abs(matrix - matrix.T).max() > 1e-6 * np.abs(matrix).max():
+            return False
+        try:
+            np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            return False
+        return True
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
         """Transform ``vectors`` [..., hidden] to [..., dims] float32. Raises ValueError for another width."""

@@ -22,7 +22,6 @@ from learn_spark.model.scoring.queries import query_batch
 from learn_spark.model.scoring.ranks import ranks_from_vectors
 from learn_spark.model.scoring.top_k import top_k
 from learn_spark.model.store import Model
-from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, mean_vectors, user_vectors
 
@@ -181,10 +180,9 @@ def reranked(
     """
     fitted = model.reranker
     assert fitted is not None
-    content = model.tower.bound[1:] if isinstance(model.tower, BoundTower) else None
     towers = reranked_towers(model, cross_fitted=cross_fitted)
     rerankers = [
-        Reranker(catalogue, temperature_of(tower, fitted.temperature), transitions, content)
+        Reranker.of(model.tower, tower, temperature_of(tower, fitted.temperature), transitions, catalogue)
         for tower, catalogue in zip(towers, catalogues, strict=True)
     ]
     if cross_fitted and len(rerankers) == 1:

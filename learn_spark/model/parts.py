@@ -111,3 +111,8 @@ class ModelNarrowing:
         if projections is None:
             raise ValueError("the weights of before a refit have projections by fold alone")
         return NarrowedTower(vectors, projections)
+
+
+def wide_vectors(tower: Tower, blending: ModelBlending | None, fold: int | None = None) -> Tower:
+    """``tower``, blended where there is ``blending`` (for the users of ``fold``), before it is made narrower."""
+    return tower if blending is None else blending.upon(tower, fold)

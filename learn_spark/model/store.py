@@ -39,7 +39,7 @@ from learn_spark.model.manifest import (
     read_manifest,
 )
 from learn_spark.model.narrowing.projections import Projections
-from learn_spark.model.parts import ModelBlending, ModelNarrowing, ModelReranker
+from learn_spark.model.parts import ModelBlending, ModelNarrowing, ModelReranker, wide_vectors
 from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.towers.registry import shape_of, tower_of_shape
 from learn_spark.model.towers.tower import Tower
@@ -61,15 +61,13 @@ class Model:
         """The tower whose vectors are released and searched: the tower itself, or blended and made narrower, once
         content is bound. With ``fold``, what was fitted on the users of that fold has no part in them.
         """
-        vectors = self._wide(fold)
+        vectors = wide_vectors(self.tower, self.blending, fold)
         return vectors if self.narrowing is None else self.narrowing.upon(vectors, fold)
 
     def reranked_vectors(self, fold: int | None = None) -> Tower:
         """The tower whose vectors the reranker reads: blended where it was fitted so, and as wide as they are."""
-        return self._wide(fold) if self.reranker is not None and self.reranker.blended else self.tower
-
-    def _wide(self, fold: int | None) -> Tower:
-        return self.tower if self.blending is None else self.blending.upon(self.tower, fold)
+        blended = self.reranker is not None and self.reranker.blended
+        return wide_vectors(self.tower, self.blending if blended else None, fold)
 
     @property
     def folded(self) -> bool:

@@ -56,7 +56,7 @@ def describe_models(saved: Sequence[SavedModel], figures: Figures, released: Led
             manifest.training_rule: manifest.training_rule != "holdout",
             "reranker": manifest.reranker is not None,
             "blending": manifest.blending is not None,
-            f"{'' if manifest.narrowing is None else manifest.narrowing.width} numbers": manifest.narrowing is not None,
+            **({} if manifest.narrowing is None else {f"{manifest.narrowing.width} numbers": True}),
             f"as of {manifest.as_of}": manifest.as_of is not None,
         }
         rows.append(

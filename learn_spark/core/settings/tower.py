@@ -89,7 +89,7 @@ class NarrowingSettings(Section):
     width: Annotated[int, Field(ge=2)] = 64
     """Numbers of a released vector. A model whose vectors have no more keeps them as they are."""
     steps: Annotated[int, Field(ge=0)] = 400
-    """Steps of Adam in the fit; 0: the singular value decomposition of the scores alone. It is done three times: two
+    """Steps of Adam in a fit; 0: the singular value decomposition of the scores alone. There are up to three fits: two
     are for the figures on validation."""
     batch_size: Count = 256
     """Users a step."""

@@ -14,6 +14,7 @@ from learn_spark.model.manifest import Shape
 from learn_spark.model.scoring.frequency import LIKENESS_SCALE, PROFILE_SCALE
 from learn_spark.model.towers.bound import BoundTower
 from learn_spark.model.towers.tower import Tower
+from learn_spark.model.towers.vectors import to_one_length
 
 
 class BlendedTower(Tower):
@@ -107,10 +108,7 @@ class BlendedTower(Tower):
         likenesses = (vectors * weight for vectors, weight in zip(compared, weights, strict=False))
         profile = weights[len(compared) :]
         raw = torch.cat([self.tower.items(items) * score, *likenesses, popularity, *profile], dim=-1)
-        if not self.normalised:
-            return F.pad(raw, (0, 1))
-        filler = (self._longest**2 - raw.square().sum(dim=-1, keepdim=True)).clamp(min=0.0).sqrt()
-        return F.normalize(torch.cat([raw, filler], dim=-1), dim=-1)
+        return to_one_length(raw, self._longest) if self.normalised else F.pad(raw, (0, 1))
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
         """User vectors [B, L, D + C + S + 2] after each event; meaningless at padding."""

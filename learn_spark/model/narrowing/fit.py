@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from learn_spark.core.errors import LearnSparkError
-from learn_spark.core.ragged import concatenate_rows
 from learn_spark.core.settings.tower import NarrowingSettings
 from learn_spark.model.narrowing.projections import Projections
+from learn_spark.model.scoring.queries import places_among
 
 # Scores times this, so that the best items of a user weigh more in the fit than the many below them.
 SHARPNESS = 2.0
@@ -112,10 +112,8 @@ def _drawn(items: int, most: int, chance: np.random.Generator) -> np.ndarray:
 
 def _unranked(hidden: Sequence[np.ndarray], positions: np.ndarray) -> tuple[Tensor, Tensor]:
     """Rows and columns, among the increasing ``positions``, of what is ``hidden``."""
-    rows, found = concatenate_rows(hidden)
-    columns = np.minimum(np.searchsorted(positions, found), len(positions) - 1)
-    inside = positions[columns] == found
-    return torch.from_numpy(rows[inside]), torch.from_numpy(columns[inside])
+    rows, columns = places_among(hidden, positions)
+    return torch.from_numpy(rows), torch.from_numpy(columns)
 
 
 def _loss(

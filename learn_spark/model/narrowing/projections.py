@@ -12,6 +12,7 @@ from torch import Tensor
 
 from learn_spark.model.manifest import Shape
 from learn_spark.model.towers.tower import Tower
+from learn_spark.model.towers.vectors import to_one_length
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,7 @@ class NarrowedTower(Tower):
     def items(self, items: Tensor) -> Tensor:
         """Item vectors [..., output_dim]."""
         narrow = (self.tower.items(items) - self.centre.to(items.device)) @ self.of_items.to(items.device)
-        if not self.normalised:
-            return narrow
-        filler = (self.longest**2 - narrow.square().sum(dim=-1, keepdim=True)).clamp(min=0.0).sqrt()
-        return F.normalize(torch.cat([narrow, filler], dim=-1), dim=-1)
+        return to_one_length(narrow, self.longest) if self.normalised else narrow
 
     def user(self, items: Tensor, times: Tensor | None = None) -> Tensor:
         """User vectors [B, L, output_dim] after each event; meaningless at padding."""

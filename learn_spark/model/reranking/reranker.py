@@ -15,7 +15,9 @@ from learn_spark.model.scoring.catalogue import check_positions
 from learn_spark.model.scoring.frequency import knot_weights
 from learn_spark.model.scoring.queries import BLOCK_SCORES, QueryBatch
 from learn_spark.model.scoring.ranks import ranks_in
-from learn_spark.model.towers.vectors import unit_rows
+from learn_spark.model.towers.bound import BoundTower
+from learn_spark.model.towers.tower import Tower
+from learn_spark.model.towers.vectors import item_vectors, unit_rows
 
 HIDDEN = -1e4  # the score of items that are not ranked: finite, because gradients pass through it
 
@@ -81,6 +83,22 @@ class Reranker:
         self._events = torch.from_numpy(knot_weights(transitions.counts))
         self._unit = torch.from_numpy(unit_rows(catalogue))
         self._content = None if content is None else torch.from_numpy(unit_rows(content.astype(np.float32)))
+
+    @classmethod
+    def of(
+        cls,
+        tower: Tower,
+        vectors: Tower,
+        temperature: float,
+        transitions: Transitions,
+        catalogue: np.ndarray | None = None,
+    ) -> Reranker:
+        """The reranker upon ``vectors``, which are those of ``tower`` or blend them, and the content that ``tower``
+        reads. ``temperature``: that of ``vectors``; ``catalogue``: the item vectors (None: they are computed).
+        """
+        content = tower.bound[1:] if isinstance(tower, BoundTower) else None
+        items = item_vectors(vectors) if catalogue is None else catalogue
+        return cls(items, temperature, transitions, content)
 
     @property
     def block(self) -> int:

@@ -50,14 +50,12 @@ class QueryBatch:
 
         Raises ValueError where a target is not among ``positions``.
         """
-        rows, hidden = concatenate_rows(self.hidden)
-        places = np.minimum(np.searchsorted(positions, hidden), len(positions) - 1)
-        inside = positions[places] == hidden
-        starts = np.searchsorted(rows[inside], np.arange(1, len(self.hidden)))
+        rows, places = places_among(self.hidden, positions)
+        starts = np.searchsorted(rows, np.arange(1, len(self.hidden)))
         targets = np.searchsorted(positions, self.targets)
         if not np.array_equal(positions[np.minimum(targets, len(positions) - 1)], self.targets):
             raise ValueError(f"{len(positions)} positions of a catalogue lack targets")
-        return replace(self, targets=targets, hidden=np.split(places[inside], starts))
+        return replace(self, targets=targets, hidden=np.split(places, starts))
 
     @property
     def owners(self) -> np.ndarray:
@@ -77,6 +75,14 @@ class QueryBatch:
         by_target = importance[self.targets]
         totals = np.bincount(self.owners, weights=by_target, minlength=len(self.users))
         return by_target / totals[self.owners], totals / np.diff(self.offsets)
+
+
+def places_among(hidden: Sequence[np.ndarray], positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, places [H] among the increasing ``positions``) of those ``hidden`` positions [B] that are among them."""
+    rows, found = concatenate_rows(hidden)
+    places = np.minimum(np.searchsorted(positions, found), len(positions) - 1)
+    inside = positions[places] == found
+    return rows[inside], places[inside]
 
 
 def rarity(counts: np.ndarray, rare: float) -> np.ndarray:

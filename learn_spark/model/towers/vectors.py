@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from learn_spark.model.towers.tower import Tower
 
@@ -86,3 +88,12 @@ def mean_vectors(
         recent = history[max(0, length - window) : length]
         sums[row] = weights[window - len(recent) :] @ unit[recent]
     return unit_rows(sums)
+
+
+def to_one_length(vectors: Tensor, longest: float) -> Tensor:
+    """``vectors`` [..., D] with one more number, which makes all as long as ``longest``, scaled to length 1.
+
+    The order of their inner products with any user stays (Bachrach et al. 2014, section 3.1). A longer vector gets 0.
+    """
+    filler = (longest**2 - vectors.square().sum(dim=-1, keepdim=True)).clamp(min=0.0).sqrt()
+    return F.normalize(torch.cat([vectors, filler], dim=-1), dim=-1)

@@ -6,7 +6,6 @@ made narrower where the settings want it, whatever it costs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +24,7 @@ from learn_spark.model.blending.fit import fit_frequency_weights
 from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.blending.tower import profile_of, recency_weights, temperature_of
 from learn_spark.model.narrowing.projections import Projections
-from learn_spark.model.parts import ModelBlending
+from learn_spark.model.parts import ModelBlending, wide_vectors
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.fit import fit_heads, passes
 from learn_spark.model.reranking.head import CrossFittedHeads
@@ -101,8 +100,7 @@ def calibrate(
         )
         calibration = replace(calibration, validation=metrics, narrowing=folds, validation_of_wide=wide)
     if settings.tower.reranker is not None:
-        vectors = [_wide(tower, calibration.blending, fold) for fold in range(FOLDS)]
-        heads, metrics = fit_reranker(tower, vectors, temperature, held_out, settings, console)
+        heads, metrics = fit_reranker(tower, calibration.blending, temperature, held_out, settings, console)
         if _is_better("reranker", metrics, calibration.validation, console):
             calibration = replace(
                 calibration, validation=metrics, heads=heads, validation_of_vectors=calibration.validation
@@ -219,24 +217,20 @@ def _mean_content(tower: BoundTower, split: Split, reach: int, decay: float) -> 
     return mean_vectors(unit, place.reshape(recent.shape), counts, reach, decay=decay)
 
 
-def _wide(tower: Tower, blending: ModelBlending | None, fold: int) -> Tower:
-    return tower if blending is None else blending.upon(tower, fold)
-
-
 def fit_reranker(
     tower: Tower,
-    vectors: Sequence[Tower],
+    blending: ModelBlending | None,
     temperature: float,
     held_out: HeldOut,
     settings: Settings,
     console: Reporter,
 ) -> tuple[CrossFittedHeads, Metrics]:
-    """(heads upon ``vectors``, metrics on validation); no user is ranked by a head that was fitted on them.
+    """(heads upon the vectors of ``tower``, blended where there is ``blending``; metrics on validation). No user is
+    ranked by a head that was fitted on them.
 
-    ``vectors[f]`` score the users of fold f: those of ``tower``, or blended by weights that were not fitted on these
-    users. (A head of fold f learns from other users' scores, by weights that were fitted on the users of f: their
-    targets reach it through these few numbers alone.) Neither the training of ``tower`` nor the counted co-visits may
-    include the validation events.
+    The users of a fold are scored by weights of ``blending`` that were not fitted on them. (A head of fold f learns
+    from other users' scores, by weights that were fitted on the users of f: their targets reach it through these few
+    numbers alone.) Neither the training of ``tower`` nor the counted co-visits may include the validation events.
     """
     reranker_settings, split = settings.tower.reranker, held_out.split
     assert reranker_settings is not None
@@ -244,14 +238,13 @@ def fit_reranker(
     transitions = Transitions.of_parts(
         map(training_events, parts), tower.n_items, reach=reranker_settings.reach, decay=reranker_settings.decay
     )
+    vectors = [wide_vectors(tower, blending, fold) for fold in (range(FOLDS) if blending is not None else (None,))]
     # The weights of blending are the items': a user's vector is the same for every fold.
     users = user_vectors(vectors[0], split.items, split.lengths, settings.objective.history, times=split.times)
     queries = query_batch(split, users, split.hidden(settings.evaluation.mask_history), reranker_settings.reach)
-    content = tower.bound[1:] if isinstance(tower, BoundTower) else None
-    distinct = {
-        id(one): Reranker(item_vectors(one), temperature_of(one, temperature), transitions, content) for one in vectors
-    }
-    rerankers = [distinct[id(one)] for one in vectors]
+    rerankers = [Reranker.of(tower, one, temperature_of(one, temperature), transitions) for one in vectors]
+    if blending is None:
+        rerankers *= FOLDS  # a head of each fold upon the same vectors
     with console.bar("fitting the reranker", passes(len(users), reranker_settings) * len(users), "users") as bar:
         heads = fit_heads(
             rerankers, queries, split.user_ids, reranker_settings, seed=settings.training.seed, advance=bar.advance

@@ -190,8 +190,8 @@ def _run_spawned(rank: int, task: str, size: int, port: int) -> None:
         "MASTER_PORT": str(port),
     }
     run_process(task)
-    # All results are in files by now. The interpreter's own end stops threads of libraries inside C++, which aborts the
-    # process now and then ("terminate called without an active exception").
+    # All results are in files by now. The interpreter's own end may stop a thread inside C++, which aborts the process
+    # ("terminate called without an active exception").
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

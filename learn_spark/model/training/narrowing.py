@@ -15,7 +15,7 @@ from learn_spark.model.blending.folded import FoldedVectors
 from learn_spark.model.blending.tower import temperature_of
 from learn_spark.model.narrowing.fit import WideVectors, fit_projections
 from learn_spark.model.narrowing.projections import NarrowedTower, Projections
-from learn_spark.model.parts import ModelBlending
+from learn_spark.model.parts import ModelBlending, wide_vectors
 from learn_spark.model.scoring.catalogue import sampled_positions
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
@@ -27,8 +27,7 @@ BLOCK = 65_536  # items whose lengths are measured at once
 def narrowing_of(tower: Tower, blending: ModelBlending | None, settings: Settings) -> NarrowingSettings | None:
     """The settings of narrowing; None without, and where the model's vectors are not wider."""
     narrowing = settings.tower.narrowing
-    wide = tower if blending is None else blending.upon(tower)
-    return None if narrowing is None or wide.output_dim <= narrowing.width else narrowing
+    return None if narrowing is None or wide_vectors(tower, blending).output_dim <= narrowing.width else narrowing
 
 
 def narrow_by_fold(
@@ -45,8 +44,7 @@ def narrow_by_fold(
     Projections are fitted to the wide vectors of all users without a target; the weights of ``blending`` for a fold,
     which they imitate, were fitted on other users' targets.
     """
-    folds = range(FOLDS) if blending is not None else range(1)
-    wide = [tower if blending is None else blending.upon(tower, fold) for fold in folds]
+    wide = [wide_vectors(tower, blending, fold) for fold in (range(FOLDS) if blending is not None else (None,))]
     fitted = [narrow(one, temperature, split, narrowing, settings, console) for one in wide]
     if blending is None:  # nothing differs by fold
         wide, fitted = wide * FOLDS, fitted * FOLDS

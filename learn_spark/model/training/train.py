@@ -26,6 +26,7 @@ from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
 from learn_spark.model.manifest import BlendingFacts, NarrowingFacts, Point, RerankerFacts, TrainingFacts
+from learn_spark.model.parts import wide_vectors
 from learn_spark.model.store import save_model
 from learn_spark.model.training.calibration import (
     Calibration,
@@ -99,7 +100,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     tower.load_state_dict(final_weights)
     validation = {k.removeprefix("validation "): v for k, v in best_point.items() if k.startswith("validation ")}
     margin = validation.pop(MARGIN)
-    calibration = Calibration(validation)
+    calibration, held_out = Calibration(validation), None
     if is_calibrated(settings):
         chosen_tower = build_tower(task)
         chosen_tower.load_state_dict(chosen_weights)
@@ -120,11 +121,11 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         blending = replace(
             blending, counts=final_counts.events, co_visits=co_visits, recent=recent, temperature=facts.temperature
         )
-    if calibration.narrowing is not None and settings.tower.narrowing is not None:
-        assert task.validation is not None
-        vectors = tower.eval() if blending is None else blending.upon(tower.eval())
-        split = read_validation(storage_path(task.validation))
-        released = narrow(vectors, facts.temperature, split, settings.tower.narrowing, settings, context.console)
+    if calibration.narrowing is not None and settings.tower.narrowing is not None and held_out is not None:
+        released = calibration.narrowing[0]  # of the same vectors, where nothing is blended or trained again
+        if trains_again or blending is not None:
+            vectors, split = wide_vectors(tower.eval(), blending), held_out.split
+            released = narrow(vectors, facts.temperature, split, settings.tower.narrowing, settings, context.console)
         narrowing = (released, *calibration.narrowing)
     model_id = save_model(
         context.workspace,

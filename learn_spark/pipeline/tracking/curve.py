@@ -27,14 +27,15 @@ class Curve:
             with self._path.open("rb") as file:
                 file.seek(self._position - len(self._last))
                 if file.read(len(self._last)) != self._last:
-                    self._position = file.seek(0)
+                    self._position, self._last = file.seek(0), b""
                 content = file.read()
         except OSError:
             return []
         complete = content[: content.rfind(b"\n") + 1]
         self._position += len(complete)
         lines = complete.splitlines(keepends=True)
-        self._last = lines[-1] if lines else self._last if self._position else b""
+        if lines:
+            self._last = lines[-1]
         return [_point(line) for line in lines]
 
 

@@ -22,6 +22,7 @@ from learn_spark.core.tables.contracts import contract
 from learn_spark.core.tables.log import read_rows
 from learn_spark.core.tables.snapshot import Snapshot
 from learn_spark.data.histories.protocols import TEST
+from learn_spark.data.splits.folds import FOLDS
 from learn_spark.data.splits.split import split_histories
 from learn_spark.data.splits.training_view import TrainingView
 from learn_spark.evaluation.compare import compare
@@ -335,6 +336,24 @@ def test_narrow_vectors_belong_to_the_weights_that_rank(tmp_path: Path, rule: st
         users = user_vectors(vectors, split.items, split.lengths, model.window)
         scores.append(users @ item_vectors(vectors).T)
     assert min(np.corrcoef(*pair)[0, 1] for pair in zip(*scores, strict=True)) > 0.9
+
+
+def test_without_blending_and_a_second_training_one_fit_is_released_and_judged(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "here", reading())
+    settings = (*RIVAL, "tower.narrowing={width: 6, steps: 5}")
+    run, _ = shelf.run("train", *settings)
+    model = load_model(shelf.workspace.root / next(iter(run.outputs)))
+    assert model.narrowing is not None
+    released, folds = model.narrowing.released, model.narrowing.folds
+    assert released is not None
+    assert [np.array_equal(one.users, released.users) for one in folds] == [True] * FOLDS
+    shelf.run("evaluate", *settings)
+    metrics = {
+        (r["split"], r["metric"]): r["value"]
+        for r in read_rows(shelf.workspace.table("evaluations"))
+        if r["method"] == "sasrec"
+    }
+    assert metrics["validation", "NDCG@10"] == pytest.approx(model.manifest.validation["NDCG@10"], abs=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["refit", "holdout"])
