@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from learn_spark.encoder.embedding_space import (
 )
 from learn_spark.encoder.identity import identify
 from learn_spark.model.feed.item_matrix import item_matrix, item_matrix_path
-from learn_spark.model.store import Model
 from learn_spark.model.towers.bound import BoundTower
+
+if TYPE_CHECKING:  # what is fitted upon a tower has no part in its training
+    from learn_spark.model.store import Model
 
 
 def matrix_path(context: StageContext, space: EmbeddingSpace | None = None) -> Path:

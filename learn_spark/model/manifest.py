@@ -12,7 +12,7 @@ from learn_spark.core.storage.path import StoragePath
 
 FORMAT = 3
 MANIFEST = "manifest.json"
-WEIGHTS, BEFORE_REFIT = "model.safetensors", "before_refit.safetensors"
+WEIGHTS, BEFORE_REFIT, CHOSEN = "model.safetensors", "before_refit.safetensors", "chosen.safetensors"
 BLENDING, RERANKER, NARROWING = "blending.safetensors", "reranker.safetensors", "narrowing.safetensors"
 Shape = dict[str, bool | int | float | str | None]
 # One point of a learning curve by epoch: epoch, loss, samples, "validation NDCG@10", ...
@@ -109,6 +109,8 @@ class TrainingFacts(_Part):
     """The same of the vectors alone, where the model has a reranker: vectors are released without it."""
     rule: Literal["holdout", "strict", "refit"] = "holdout"
     """``training.rule``: which events chose the epoch, and which were trained on."""
+    tower_key: str | None = None
+    """Identifies the tower's weights by what decides them (training/saved_towers.py); None in older manifests."""
     trial: bool = False
     """Whether it is a trial of a search, which is not released by itself."""
     blending: BlendingFacts | None = None

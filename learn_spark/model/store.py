@@ -1,9 +1,10 @@
 """A trained tower on disk: manifest.json (model/manifest.py) and files of weights.
 
 model.safetensors has the tower's weights. before_refit.safetensors has the weights that validation chose, where the
-tower was refitted with the validation events (training.refit); validation is ranked with these. blending.safetensors
-has the weights by item frequency and the items' counts. narrowing.safetensors has the projections to fewer numbers.
-reranker.safetensors has the reranker's heads; co-visits are counted in the histories that are ranked.
+tower was refitted with the validation events (training.rule refit); validation is ranked with these. chosen.safetensors
+has the chosen weights under rule strict, whose second training reads no validation event; nothing is ranked with these.
+blending.safetensors has the weights by item frequency and the items' counts. narrowing.safetensors has the projections
+to fewer numbers. reranker.safetensors has the reranker's heads; co-visits are counted in the histories that are ranked.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from learn_spark.model.blending.frequency_weights import FrequencyWeights
 from learn_spark.model.manifest import (
     BEFORE_REFIT,
     BLENDING,
+    CHOSEN,
     FORMAT,
     MANIFEST,
     NARROWING,
@@ -44,6 +46,8 @@ from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.towers.registry import shape_of, tower_of_shape
 from learn_spark.model.towers.tower import Tower
 from learn_spark.model.weights import module_with, tensors_of
+
+Weights = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,20 +102,20 @@ def save_model(
     settings: Settings,
     *,
     logs: Path | None = None,
-    before_refit: Mapping[str, torch.Tensor] | None = None,
+    chosen: Mapping[str, torch.Tensor] | None = None,
     blending: Mapping[str, torch.Tensor] | None = None,
     heads: CrossFittedHeads | None = None,
     narrowing: Sequence[Projections] | None = None,
 ) -> str:
     """Write the model folder atomically, with a copy of the folder ``logs``; returns the model id.
 
-    The id is a hash of the manifest, which has the hashes of all weights. ``before_refit`` are the weights that
-    validation chose, where ``tower`` was refitted; ``blending`` is the result of ModelBlending.tensors;
-    ``narrowing`` are the projections that are released, and those of each fold.
+    The id is a hash of the manifest without its ``tower_key``; the manifest has the hashes of all weights. ``chosen``
+    are the weights that the first training chose, where ``tower`` was trained again; ``blending`` is the result of
+    ModelBlending.tensors; ``narrowing`` are the projections that are released, and those of each fold.
     """
     weights: dict[str, Mapping[str, torch.Tensor] | None] = {
         WEIGHTS: tower.state_dict(),
-        BEFORE_REFIT: before_refit,
+        CHOSEN if facts.rule == "strict" else BEFORE_REFIT: chosen,
         BLENDING: blending,
         NARROWING: None if narrowing is None else Projections.tensors(narrowing),
         RERANKER: None if heads is None else heads.tensors(),
@@ -125,9 +129,9 @@ def save_model(
                 give_usual_mode(temporary / name)
                 files[name] = hashlib.sha256((temporary / name).read_bytes()).hexdigest()
         manifest = ModelManifest(format=FORMAT, shape=shape_of(tower), files=files, **dict(facts))
-        text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
-        model_id = hashlib.sha256(text.encode()).hexdigest()[:16]
-        (temporary / MANIFEST).write_text(text, encoding="utf-8")
+        (temporary / MANIFEST).write_text(_as_text(manifest), encoding="utf-8")
+        # Without tower_key: another version of the training's code that gives the same weights makes the same model.
+        model_id = hashlib.sha256(_as_text(manifest, exclude={"tower_key"}).encode()).hexdigest()[:16]
         lines = "".join(json.dumps(point, sort_keys=True) + "\n" for point in curve)
         (temporary / "training.jsonl").write_text(lines, encoding="utf-8")
         save_settings(settings, temporary)
@@ -135,6 +139,10 @@ def save_model(
             shutil.copytree(logs, temporary / "logs")
         folder.appear(model_id, MANIFEST)
     return model_id
+
+
+def _as_text(manifest: ModelManifest, exclude: set[str] | None = None) -> str:
+    return json.dumps(manifest.model_dump(mode="json", exclude=exclude), indent=1, sort_keys=True)
 
 
 def load_model(where: StoragePath | Path, *, before_refit: bool = False) -> Model:
@@ -160,7 +168,17 @@ def load_model(where: StoragePath | Path, *, before_refit: bool = False) -> Mode
     )
 
 
-def _tensors(folder: StoragePath, name: str, manifest: ModelManifest) -> dict[str, torch.Tensor]:
+def both_weights(folder: StoragePath, manifest: ModelManifest) -> tuple[Weights, Weights]:
+    """(the weights that the first training chose, those of the last training) of the tower in ``folder``.
+
+    Raises ModelError where a file is missing or its hash differs from the manifest's.
+    """
+    final = _tensors(folder, WEIGHTS, manifest)
+    first = next((name for name in (BEFORE_REFIT, CHOSEN) if name in manifest.files), None)
+    return final if first is None else _tensors(folder, first, manifest), final
+
+
+def _tensors(folder: StoragePath, name: str, manifest: ModelManifest) -> Weights:
     try:
         content = (folder / name).read_bytes()
     except OSError as error:

@@ -31,7 +31,8 @@ Figures = Mapping[str, tuple[float, ...]]  # metric or part -> its value by seed
 @dataclass(frozen=True)
 class Costs:
     """What the trainings of a row cost. ``seconds``: mean of a train run; ``peak_mib``: the largest process, None where
-    the system does not say; ``resumed``: some were cut off, and ``seconds`` is without what was before.
+    the system does not say; ``resumed``: some were cut off, and ``seconds`` is without what was before;
+    ``reused_tower``: some have the tower of another model, and ``seconds`` is without its training.
     """
 
     parameters: int
@@ -39,6 +40,7 @@ class Costs:
     peak_mib: int | None
     samples_per_second: float
     resumed: bool
+    reused_tower: bool
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def _rows(workspace: Workspace, evaluations: Evaluations, name: str, trained: Se
                     statistics.median(point["samples_per_second"] for point in curve) for curve in curves
                 ),
                 resumed=any(one.resumed for one in trained),
+                reused_tower=any(one.reused_tower for one in trained),
             ),
             curve=tuple(point[f"validation {MAIN}"] for point in curves[0]),
         )

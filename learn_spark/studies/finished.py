@@ -21,7 +21,7 @@ class Trained:
     """A row's training with one seed: its model, the run of evaluate that wrote its result, and what training cost.
 
     ``seconds`` and ``peak_mib`` (largest memory of the process) are of the train run; of its last part alone where
-    ``resumed``.
+    ``resumed``, and of what is fitted upon the tower of another model where ``reused_tower``.
     """
 
     row: str
@@ -31,6 +31,7 @@ class Trained:
     seconds: float
     peak_mib: int | None
     resumed: bool
+    reused_tower: bool
 
 
 def find_model(workspace: Workspace, settings: Settings) -> Run | None:
@@ -59,6 +60,7 @@ def find_trained(workspace: Workspace, settings: Settings, row: str) -> Trained 
         seconds=train.seconds,
         peak_mib=train.counts.get("peak_mib"),
         resumed=bool(train.counts.get("resumed")),
+        reused_tower=bool(train.counts.get("reused_tower")),
     )
 
 

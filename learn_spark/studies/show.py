@@ -14,7 +14,7 @@ from learn_spark.core.machine import available_cores
 from learn_spark.core.storage.path import StoragePath
 from learn_spark.report.plots.render import svg_file
 from learn_spark.report.plots.study import Point, draw_lines, draw_points
-from learn_spark.studies.figures import MAIN, METRICS, PARTS, Row, Study
+from learn_spark.studies.figures import MAIN, METRICS, PARTS, Costs, Row, Study
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,17 @@ def _cost_cells(row: Row) -> tuple[str, ...]:
     return (
         row.name,
         f"{costs.parameters:,}",
-        f"{costs.seconds:,.0f}{' (resumed: the last part)' if costs.resumed else ''}",
+        f"{costs.seconds:,.0f}{_without(costs)}",
         "-" if costs.peak_mib is None else f"{costs.peak_mib:,}",
         f"{costs.samples_per_second:,.0f}",
     )
+
+
+def _without(costs: Costs) -> str:
+    """What the seconds leave out."""
+    if costs.reused_tower:
+        return " (without the training of the tower, which another model has)"
+    return " (resumed: the last part)" if costs.resumed else ""
 
 
 def _interval(values: Sequence[float]) -> str:

@@ -7,9 +7,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from learn_spark.core.machine import peak_memory_mib
 from learn_spark.core.settings.load import section_values
@@ -17,7 +14,6 @@ from learn_spark.core.settings.tower import blending_of
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.stages.stage import StageResult
-from learn_spark.core.storage.folders import upload
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.tables.runs import MODELS
 from learn_spark.core.tables.workspace_locks import only_one
@@ -25,7 +21,7 @@ from learn_spark.data.splits.selection import selection_of
 from learn_spark.data.splits.training_view import TrainingView, Until
 from learn_spark.data.text.templates import template
 from learn_spark.encoder.identity import identify
-from learn_spark.model.manifest import BlendingFacts, NarrowingFacts, Point, RerankerFacts, TrainingFacts
+from learn_spark.model.manifest import BlendingFacts, NarrowingFacts, RerankerFacts, TrainingFacts
 from learn_spark.model.parts import wide_vectors
 from learn_spark.model.store import save_model
 from learn_spark.model.training.calibration import (
@@ -37,21 +33,20 @@ from learn_spark.model.training.calibration import (
     recent_of,
 )
 from learn_spark.model.training.checkpoint import Checkpoints
-from learn_spark.model.training.launch import train_in_process, train_in_processes, train_on_spark
-from learn_spark.model.training.loop import Trained, TrainingError
 from learn_spark.model.training.narrowing import narrow
-from learn_spark.model.training.prepare import prepare, save_catalogue, save_shares
-from learn_spark.model.training.task import MARGIN, TrainingTask, build_tower, read_validation
+from learn_spark.model.training.prepare import prepare
+from learn_spark.model.training.saved_towers import fetch_logs, key_of_tower, saved_tower
+from learn_spark.model.training.task import MARGIN, build_tower, read_validation
+from learn_spark.model.training.twice import AGAIN, TrainedTower, train_tower
 
 STAGE = find_stage("train")
-_AGAIN = {
-    "strict": "with the last training events, which chose the epoch; no validation event is read",
-    "refit": "with the validation events, which chose the epoch",
-}
 
 
 def run(context: StageContext) -> StageResult:
     """Train the settings' tower and save the model; an interrupted run of the same settings and inputs is resumed.
+
+    The tower of a saved model is used again where nothing that decides its weights has changed, except with --force and
+    under ``training.resume`` never.
 
     Raises LockedError while another process does this training.
     """
@@ -74,46 +69,38 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
     histories = TrainingView.open(context.path("user_histories"), version, selection_of(settings))
     resumed = settings.training.resume == "auto" and (folder / "checkpoints").is_dir()
     task, counts, space_key = prepare(context, histories, folder, copy)
-    trained = _train(context, task)
-    chosen_weights = final_weights = _best(task, trained)
-    best_point = final_point = trained.curve[trained.best_epoch - 1]
-    samples = sum(int(epoch["samples"]) for epoch in trained.curve)
-    final_counts = counts
-    trains_again = settings.training.trains_again
-    if trains_again:
-        context.console.say(f"training again for {trained.best_epoch} epochs, {_AGAIN[settings.training.rule]}")
-        final_counts = histories.counts(task.n_items, until="validation_length")
-        refit_task = replace(
-            task,
-            folder=str(folder / "refit"),
-            copy=None if copy is None else copy / "refit",
-            refit=trained.best_epoch,
-            validation=None,
-            catalogue=save_catalogue(final_counts, folder / "refit.npy"),
-            log_q=save_shares(final_counts, folder / "refit_log_q.npy") if task.log_q else None,
+    again = histories.counts(task.n_items, until="validation_length") if settings.training.trains_again else None
+    tower_key = key_of_tower(settings, context.inputs)
+    found = None if context.forced or settings.training.resume == "never" else saved_tower(context.workspace, tower_key)
+    if found is None:
+        trained = train_tower(context, task, again, _plan_key(context))
+    else:
+        trained, saved_as = found
+        fetch_logs(context.workspace, saved_as, folder / "logs")
+        context.console.say(
+            f"the tower is that of model {saved_as}, which was trained by the same settings, inputs and code; only "
+            "what is fitted upon it is new"
         )
-        refitted = _train(context, refit_task)
-        samples += sum(int(epoch["samples"]) for epoch in refitted.curve)
-        final_weights = _best(refit_task, refitted)
-        final_point = refitted.curve[-1]
+    final_counts = counts if again is None else again
+    best_point = trained.curve[trained.best_epoch - 1]
     tower = build_tower(task)
-    tower.load_state_dict(final_weights)
+    tower.load_state_dict(trained.final)
     validation = {k.removeprefix("validation "): v for k, v in best_point.items() if k.startswith("validation ")}
     margin = validation.pop(MARGIN)
     calibration, held_out = Calibration(validation), None
     if is_calibrated(settings):
         chosen_tower = build_tower(task)
-        chosen_tower.load_state_dict(chosen_weights)
+        chosen_tower.load_state_dict(trained.chosen)
         temperature = best_point.get("temperature", settings.objective.temperature)
         assert task.validation is not None
         held_out = HeldOut(histories, read_validation(storage_path(task.validation)), counts.events)
         calibration = calibrate(chosen_tower.eval(), temperature, held_out, validation, settings, context.console)
     validated = min(counts.users, settings.training.validation_users)
-    facts = _facts(context, trained, final_point, calibration, tower.parameter_count(), space_key, validated, margin)
+    facts = _facts(context, trained, tower_key, calibration, tower.parameter_count(), space_key, validated, margin)
     blending, blending_settings, blended, narrowing = calibration.blending, blending_of(settings.tower), None, None
     if blending is not None and blending_settings is not None:
         co_visits, recent = blending.co_visits, blending.recent
-        if trains_again:
+        if again is not None:
             until: Until = "validation_length"
             co_visits = co_visits_of(histories, task.n_items, blending_settings, until=until)
             recent = recent_of(histories, task.n_items, blending_settings, settings, until=until)
@@ -123,7 +110,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         )
     if calibration.narrowing is not None and settings.tower.narrowing is not None and held_out is not None:
         released = calibration.narrowing[0]  # of the same vectors, where nothing is blended or trained again
-        if trains_again or blending is not None:
+        if again is not None or blending is not None:
             vectors, split = wide_vectors(tower.eval(), blending), held_out.split
             released = narrow(vectors, facts.temperature, split, settings.tower.narrowing, settings, context.console)
         narrowing = (released, *calibration.narrowing)
@@ -134,7 +121,7 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         trained.curve,
         settings,
         logs=folder / "logs",
-        before_refit=chosen_weights if trains_again and settings.training.rule == "refit" else None,
+        chosen=None if again is None else trained.chosen,
         blending=blended,
         heads=calibration.heads,
         narrowing=narrowing,
@@ -147,17 +134,18 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         rows_out=histories.rows,
         counts={
             "epochs": len(trained.curve),
-            "samples": samples,
+            "samples": trained.samples,
             "parameters": tower.parameter_count(),
-            "resumed": int(resumed),
+            "resumed": int(resumed and found is None),
+            "reused_tower": int(found is not None),
             **({} if (peak := peak_memory_mib()) is None else {"peak_mib": peak}),
         },
         outputs={f"{MODELS}{model_id}": model_id},
         notes=(
-            f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {samples:,} "
+            f"{tower.method}: {tower.parameter_count():,} parameters, {len(trained.curve)} epochs, {trained.samples:,} "
             f"sequences; best epoch {trained.best_epoch} with NDCG@10 {calibration.validation['NDCG@10']:.4f} on "
             f"validation{_of_sample(counts.users, settings.training.validation_users, margin)}"
-            f"{f', trained again {_AGAIN[settings.training.rule]}' if trains_again else ''}; model {model_id}",
+            f"{f', trained again {AGAIN[settings.training.rule]}' if again is not None else ''}; model {model_id}",
         ),
     )
 
@@ -169,15 +157,15 @@ def _of_sample(users: int, sampled: int, margin: float) -> str:
 
 def _facts(
     context: StageContext,
-    trained: Trained,
-    final_point: Point,
+    trained: TrainedTower,
+    tower_key: str,
     calibration: Calibration,
     parameters: int,
     space_key: str | None,
     validation_users: int,
     validation_margin: float,
 ) -> TrainingFacts:
-    """The manifest's part of the training; ``final_point`` is the last epoch of the saved weights' training."""
+    """The manifest's part of the training."""
     settings = context.settings
     blending, reranker = blending_of(settings.tower), settings.tower.reranker
     temperature = settings.objective.temperature
@@ -192,13 +180,14 @@ def _facts(
         epochs=len(trained.curve),
         best_epoch=trained.best_epoch,
         parameters=parameters,
-        temperature=final_point.get("temperature", temperature),
+        temperature=temperature if trained.temperature is None else trained.temperature,
         temperature_before_refit=trained.curve[trained.best_epoch - 1].get("temperature", temperature),
         validation=calibration.validation,
         validation_users=validation_users,
         validation_margin=validation_margin,
         validation_of_vectors=calibration.validation_of_vectors,
         rule=settings.training.rule,
+        tower_key=tower_key,
         trial=settings.training.trial,
         blending=None
         if calibration.blending is None or blending is None
@@ -231,50 +220,3 @@ def _plan_key(context: StageContext) -> str:
         "code": context.code_version,
     }
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:
-    """The weights of a training's best epoch. Raises TrainingError where no epoch has any."""
-    assert task.folder is not None
-    weights = Checkpoints(Path(task.folder) / "checkpoints").load_best()
-    if weights is None:
-        raise TrainingError(
-            f"none of {len(trained.curve)} epochs has a validation NDCG@10, so that there is no model to save; see the "
-            "training log"
-        )
-    return weights
-
-
-def _train(context: StageContext, task: TrainingTask) -> Trained:
-    assert task.folder is not None
-    with context.observer.training(_plan_key(context), Path(task.folder) / "logs", again=bool(task.refit)):
-        return _train_where_set(context, task)
-
-
-def _train_where_set(context: StageContext, task: TrainingTask) -> Trained:
-    training = context.settings.training
-    if training.launcher == "spark":
-        elsewhere = None if context.workers_are_here else _elsewhere(context, task)
-        return train_on_spark(task, training.processes, lambda: context.spark, elsewhere)
-    if training.processes > 1:
-        return train_in_processes(task, training.processes)
-    return train_in_process(task, context.console)
-
-
-def _elsewhere(context: StageContext, task: TrainingTask) -> TrainingTask:
-    """``task`` as executors on other machines read it.
-
-    In a workspace at an address, each machine works in a temporary folder, and the rest lies beside the checkpoints.
-    """
-    if task.matrix is not None:
-        matrix = Path(task.matrix)
-        task = replace(task, matrix=context.for_workers(matrix, f"item_matrix-{matrix.name}"))
-    if task.copy is None:
-        return task
-    copy = storage_path(task.copy, context.settings.storage.s3())
-    there: dict[str, Any] = {"folder": None}
-    for name, file in (("catalogue", task.catalogue), ("log_q", task.log_q), ("validation", task.validation)):
-        if file is not None:
-            there[name] = copy / Path(file).name
-            upload(Path(file), copy / Path(file).name)
-    return replace(task, **there)

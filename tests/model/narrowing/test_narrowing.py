@@ -191,7 +191,7 @@ def test_a_saved_model_has_its_projections_and_before_a_refit_those_by_fold_alon
     ]
     facts = training_facts(narrowing=NarrowingFacts(width=4, wide=8, validation_of_wide={"NDCG@10": 0.2}))
     again = {name: value + 1 for name, value in tower.state_dict().items()}
-    model_id = save_model(workspace, tower, facts, [], load_settings("learn"), before_refit=again, narrowing=parts)
+    model_id = save_model(workspace, tower, facts, [], load_settings("learn"), chosen=again, narrowing=parts)
     model = load_model(tmp_path / "models" / model_id)
     assert model.folded
     for fold, made in zip((None, 0, 1), parts, strict=True):
