@@ -55,6 +55,10 @@ class RerankerFacts(_Part):
     """Maximum number of users whose pairs are counted; None: all."""
     blended: bool = False
     """Whether the heads read the blended vectors, and not the tower's."""
+    refined_items: int | None = None
+    """Best items of a user that second heads order anew; None: there are no second heads."""
+    refining_hidden: int | None = None
+    """Width of the second heads."""
 
 
 class NarrowingFacts(_Part):

@@ -228,7 +228,10 @@ def _narrowing(folder: StoragePath, manifest: ModelManifest, *, before_refit: bo
 def _reranker(folder: StoragePath, manifest: ModelManifest, *, before_refit: bool) -> ModelReranker | None:
     if (facts := manifest.reranker) is None:
         return None
-    heads = CrossFittedHeads.of_tensors(_tensors(folder, RERANKER, manifest), hidden=facts.hidden)
+    refining = None
+    if facts.refining_hidden is not None and facts.refined_items is not None:
+        refining = (facts.refining_hidden, facts.refined_items)
+    heads = CrossFittedHeads.of_tensors(_tensors(folder, RERANKER, manifest), hidden=facts.hidden, refining=refining)
     temperature = _temperature(manifest, before_refit=before_refit)
     return ModelReranker(heads, facts.reach, facts.decay, temperature, facts.pair_users, facts.blended)
 

@@ -9,6 +9,25 @@ from pydantic import Field, model_validator
 from learn_spark.core.settings.base import Count, Rate, Section, Share
 
 
+class RefinementSettings(Section):
+    """The reranker's second head (learn_spark/model/reranking/refinement.py).
+
+    It orders the best items of the first head anew, and reads more about them: their texts beside that of each of the
+    user's last events, and two steps through the co-visits. It is fitted on validation targets, and used if it improves
+    validation.
+    """
+
+    items: Count = 150
+    """Best items of a user that are ordered anew. The fit has about 100 bytes for each validation user and item in
+    memory."""
+    hidden: Count = 64
+    """Width of the head."""
+    epochs: Count = 8
+    """Passes over the validation users."""
+    learning_rate: Rate = 2e-3
+    """Adam's learning rate."""
+
+
 class RerankerSettings(Section):
     """Reranking by co-visitation (learn_spark/model/reranking).
 
@@ -23,7 +42,7 @@ class RerankerSettings(Section):
     """The weight of a pair is decay ^ (distance in positions - 1)."""
     pair_users: Count = 500_000
     """Maximum number of users whose pairs are counted, the same users in every run. Memory grows with the distinct
-    pairs: at most 24 bytes times reach for each of their events."""
+    pairs: at most 24 bytes times reach for each of their events, and 16 with a refinement."""
     hidden: Count = 32
     """Width of the head."""
     epochs: Count = 8
@@ -36,6 +55,8 @@ class RerankerSettings(Section):
     rare: Annotated[float, Field(ge=0.0)] = 0.0
     """The weight of a target in the fit is (1 + n) ^ -rare for an item with n events; above 0, rare items weigh
     more."""
+    refinement: RefinementSettings | None = RefinementSettings()
+    """A second head for each user's best items; null: none."""
 
 
 class BlendingSettings(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -76,6 +77,12 @@ class Transitions:
         for matrix in channels:
             matrix.sort_indices()
         return cls(tuple(channels), counts, reach, decay)
+
+    @cached_property
+    def pairs(self) -> sparse.csr_matrix:
+        """The counts of all channels together [N, N], which are symmetric."""
+        near, later, before = self.channels
+        return (near + later + before).tocsr()
 
     def candidates(self, items: np.ndarray, lengths: np.ndarray, fresh: np.ndarray | None = None) -> CoVisits:
         """The items that co-occur with histories ``items`` [B, L] (positions), with their features.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from learn_spark.data.splits.folds import FOLDS, by_fold
 from learn_spark.model.reranking.co_visitation import FEATURES, CoVisits
+from learn_spark.model.reranking.refinement import RefiningHead
 from learn_spark.model.scoring.frequency import KNOTS, LIKENESS_SCALE
 
 LOGIT_FLOOR = -20.0  # log-probabilities below this carry no ranking signal
@@ -25,11 +26,16 @@ class RerankerHead(nn.Module):
     b and c are linear in log(1 + n) between KNOTS, so that items with few or no training events can be weighted
     differently. f is a perceptron of two hidden layers, ``hidden`` wide, over CoVisits.features, the candidate's
     similarity to the user's last item, s and l. Initially a is 1 and all else 0: the tower's score only.
+
+    ``refining``: the second head, which orders the best items by this score anew; None: there is none.
     """
+
+    refining: RefiningHead | None
 
     def __init__(self, *, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
+        self.refining = None
         self.scale = nn.Parameter(torch.ones(len(KNOTS)))
         self.popularity = nn.Parameter(torch.zeros(len(KNOTS)))
         self.likeness = nn.Parameter(torch.zeros(len(KNOTS)))
@@ -65,6 +71,13 @@ class RerankerHead(nn.Module):
         return scores.index_put((row, position), self.score(inputs).squeeze(1), accumulate=True)
 
 
+def _with_refining(head: RerankerHead, refining: RefiningHead) -> RerankerHead:
+    copy = RerankerHead(hidden=head.hidden)
+    copy.load_state_dict(head.state_dict())
+    copy.refining = refining
+    return copy.eval()
+
+
 @dataclass(frozen=True)
 class CrossFittedHeads:
     """A head fitted on all validation users, and one for each fold fitted on the other folds.
@@ -85,17 +98,29 @@ class CrossFittedHeads:
             return [(np.arange(len(user_ids)), self.full)]
         return list(zip(by_fold(user_ids), self.folds, strict=True))
 
+    def refined(self, full: RefiningHead, folds: Sequence[RefiningHead]) -> CrossFittedHeads:
+        """These heads with second heads: ``full`` fitted on all validation users, ``folds`` as ``self.folds``."""
+        pairs = zip(self.folds, folds, strict=True)
+        return CrossFittedHeads(_with_refining(self.full, full), tuple(_with_refining(*pair) for pair in pairs))
+
     def tensors(self) -> dict[str, Tensor]:
         """All weights by name, for ``of_tensors``."""
         parts = {"whole": self.full, **{f"fold{f}": head for f, head in enumerate(self.folds)}}
         return {f"{part}.{name}": t for part, head in parts.items() for name, t in head.state_dict().items()}
 
     @staticmethod
-    def of_tensors(tensors: Mapping[str, Tensor], *, hidden: int) -> CrossFittedHeads:
-        """The heads whose ``tensors`` are given. Raises RuntimeError for tensors of another shape."""
+    def of_tensors(
+        tensors: Mapping[str, Tensor], *, hidden: int, refining: tuple[int, int] | None = None
+    ) -> CrossFittedHeads:
+        """The heads whose ``tensors`` are given; ``refining`` are the second head's width and number of items.
+
+        Raises RuntimeError for tensors of another shape.
+        """
 
         def head(part: str) -> RerankerHead:
             fresh = RerankerHead(hidden=hidden)
+            if refining is not None:
+                fresh.refining = RefiningHead(hidden=refining[0], items=refining[1])
             fresh.load_state_dict(
                 {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
             )

@@ -11,6 +11,7 @@ import torch
 from learn_spark.core.ragged import take_rows
 from learn_spark.model.reranking.co_visitation import CoVisits, Transitions
 from learn_spark.model.reranking.head import RerankerHead
+from learn_spark.model.reranking.refinement import BestItems, best_items
 from learn_spark.model.scoring.catalogue import check_positions
 from learn_spark.model.scoring.frequency import knot_weights
 from learn_spark.model.scoring.queries import BLOCK_SCORES, QueryBatch
@@ -106,8 +107,18 @@ class Reranker:
         return max(1, BLOCK_SCORES // len(self.catalogue))
 
     def score(self, head: RerankerHead, queries: QueryBatch) -> torch.Tensor:
-        """Scores [B, N] by ``head``; HIDDEN for items that are not ranked."""
-        return self.apply(head, self.prepare(queries))
+        """Scores [B, N] by ``head``, and by its second head where it has one; HIDDEN for items that are not ranked."""
+        if head.refining is None:
+            return self.apply(head, self.prepare(queries))
+        best = self.best(head, queries, head.refining.items)
+        return best.refined(head.refining)
+
+    def best(self, head: RerankerHead, queries: QueryBatch, items: int) -> BestItems:
+        """The ``items`` best of each user by ``head``, without its second head, with the inputs of a second head."""
+        scored = self.prepare(queries)
+        scores = torch.log_softmax(self.apply(head, scored), dim=1)
+        scores = scores.index_put(scored.hidden, scores.new_tensor(HIDDEN))
+        return best_items(scores, scored.logits, queries, self.transitions, self._content, items=items, lowest=HIDDEN)
 
     def apply(self, head: RerankerHead, scored: ScoredBatch) -> torch.Tensor:
         """Scores [B, N] by ``head`` of the result of ``prepare``."""

@@ -28,6 +28,7 @@ from learn_spark.model.parts import ModelBlending, wide_vectors
 from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.reranking.fit import fit_heads, passes
 from learn_spark.model.reranking.head import CrossFittedHeads
+from learn_spark.model.reranking.refinement_fit import fit_refinement
 from learn_spark.model.reranking.reranker import Reranker, ranks_of_users
 from learn_spark.model.scoring.catalogue import sampled_positions
 from learn_spark.model.scoring.metrics import summarise
@@ -108,11 +109,11 @@ def calibrate(
     return calibration
 
 
-def _is_better(name: str, with_it: Metrics, without: Metrics, console: Reporter) -> bool:
+def _is_better(name: str, with_it: Metrics, without: Metrics, console: Reporter, kept: str = "the model") -> bool:
     """Whether NDCG@10 is better ``with_it``; both figures are printed."""
     better = with_it["NDCG@10"] > without["NDCG@10"]
     line = f"{name}: NDCG@10 on validation is {with_it['NDCG@10']:.4f} with it, {without['NDCG@10']:.4f} without"
-    console.say(line if better else f"{line}; the model goes without it")
+    console.say(line if better else f"{line}; {kept} goes without it")
     return better
 
 
@@ -249,8 +250,27 @@ def fit_reranker(
         heads = fit_heads(
             rerankers, queries, split.user_ids, reranker_settings, seed=settings.training.seed, advance=bar.advance
         )
-    ranks = ranks_of_users(rerankers, heads.heads_of_users(split.user_ids, folded=True), queries)
-    return heads, summarise(ranks, _ks(settings), split.every_target.offsets)
+
+    def metrics_of(fitted: CrossFittedHeads) -> Metrics:
+        ranks = ranks_of_users(rerankers, fitted.heads_of_users(split.user_ids, folded=True), queries)
+        return summarise(ranks, _ks(settings), split.every_target.offsets)
+
+    metrics = metrics_of(heads)
+    if reranker_settings.refinement is not None:
+        with console.bar("fitting the second head", FOLDS * len(users), "users") as bar:
+            refined = fit_refinement(
+                rerankers,
+                heads,
+                queries,
+                split.user_ids,
+                reranker_settings,
+                seed=settings.training.seed,
+                advance=bar.advance,
+            )
+        with_it = metrics_of(refined)
+        if _is_better("second head of the reranker", with_it, metrics, console, kept="the reranker"):
+            return refined, with_it
+    return heads, metrics
 
 
 def _ks(settings: Settings) -> list[int]:

@@ -200,6 +200,8 @@ def _facts(
             hidden=reranker.hidden,
             pair_users=reranker.pair_users,
             blended=calibration.blending is not None,
+            refined_items=None if (refining := calibration.heads.full.refining) is None else refining.items,
+            refining_hidden=None if refining is None else refining.hidden,
         ),
         narrowing=_narrowing(calibration),
     )

@@ -13,7 +13,6 @@ import torch
 from pyspark.sql import SparkSession
 
 import learn_spark
-import learn_spark.model.training.train as train_stage
 from learn_spark.core.errors import SettingsError
 from learn_spark.core.quality.profile import profile
 from learn_spark.core.stages.context import StageContext
@@ -35,6 +34,7 @@ from learn_spark.model.reranking.co_visitation import Transitions
 from learn_spark.model.scoring.metrics import summarise
 from learn_spark.model.store import load_model, read_curve
 from learn_spark.model.towers.vectors import item_vectors, user_vectors
+from learn_spark.model.training import twice
 from learn_spark.model.training.loop import Trained
 from learn_spark.model.training.task import TrainingTask
 from tests.shelf import BOOKS, COLD, RIVAL, Event, Shelf, reading, role_of
@@ -179,14 +179,14 @@ def test_a_refit_learns_the_validation_events_and_no_test_event(tmp_path: Path) 
 def test_a_refit_weighs_items_by_the_events_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation targets moved to books that nobody reads in training: a quarter of all users has each."""
     moved = [[*events[:-2], (events[-2][0], 43 + user % 4), events[-1]] for user, events in enumerate(reading())]
-    shelf, train, shares = Shelf(tmp_path / "moved", moved), train_stage._train, []
+    shelf, train, shares = Shelf(tmp_path / "moved", moved), twice._train, []
 
-    def watched(context: StageContext, task: TrainingTask) -> Trained:
+    def watched(context: StageContext, task: TrainingTask, key: str) -> Trained:
         assert task.log_q is not None
         shares.append(np.exp(np.load(task.log_q)))
-        return train(context, task)
+        return train(context, task, key)
 
-    monkeypatch.setattr(train_stage, "_train", watched)
+    monkeypatch.setattr(twice, "_train", watched)
     shelf.run(
         "train",
         *RIVAL,
