@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from learn_spark.data.guesses.contents import Contents, FileFormat, Row, TextLayout
 
+_Kind = tuple[str, frozenset[str]]  # the stem of a file's name, its columns
+
 
 @dataclass(frozen=True)
 class FileSet:
@@ -62,7 +64,8 @@ class FileSet:
 def file_sets(folder: Path, files: Sequence[Contents]) -> tuple[list[FileSet], dict[str, str]]:
     """(the sets, files that no pattern covers with the reason).
 
-    Files belong together if they have one format and separator, and the same columns or names that differ in digits.
+    Files belong together if they have one format and separator, and the same columns, or half of them and names that
+    differ only in digits.
     """
     sets: list[FileSet] = []
     left_out: dict[str, str] = {}
@@ -89,14 +92,24 @@ def _groups(files: Sequence[Contents]) -> list[list[Contents]]:
         by_layout[(file.format, table, *written)].append(file)
     groups: list[list[Contents]] = []
     for alike in by_layout.values():
-        joined: list[tuple[set[object], list[Contents]]] = []
+        joined: list[tuple[set[_Kind], list[Contents]]] = []
         for file in alike:
-            keys: set[object] = {stem_of(file.name), frozenset(file.columns)}
-            same = [one for one in joined if one[0] & keys]
-            merged = (keys.union(*(one[0] for one in same)), [*(f for one in same for f in one[1]), file])
+            kind = stem_of(file.name), frozenset(file.columns)
+            same = [one for one in joined if any(_are_of_one_table(kind, other) for other in one[0])]
+            merged = ({kind}.union(*(one[0] for one in same)), [*(f for one in same for f in one[1]), file])
             joined = [one for one in joined if one not in same] + [merged]
         groups += [sorted(group, key=lambda file: file.name) for _, group in joined]
     return groups
+
+
+def _are_of_one_table(one: _Kind, other: _Kind) -> bool:
+    """Whether files of these kinds and one layout are of one table: its columns may change from day to day, but not
+    most of them.
+    """
+    (stem, columns), (other_stem, others) = one, other
+    if columns == others:
+        return True
+    return stem == other_stem and 2 * len(columns & others) >= max(len(columns), len(others))
 
 
 def stem_of(name: str) -> str:

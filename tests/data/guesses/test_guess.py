@@ -327,6 +327,27 @@ CASES = {
         {"user_id": "customer", "item_id": "sku", "event_time": "dt"},
         more={"items.pattern": "items.csv.bz2", "passed_over": {}, "events.pattern": "orders/dt=*/a.csv"},
     ),
+    "two tables whose names differ in a digit": Case(
+        {"export1.csv": SHOP["items.csv"], "export2.csv": SHOP["orders.csv"]},
+        {"item_id": "sku", "title": "name", "category": "department"},
+        {"user_id": "customer", "item_id": "sku", "event_time": "ordered_at"},
+        more={"items.pattern": "export1.csv", "events.pattern": "export2.csv", "passed_over": {}},
+    ),
+    "a column more from one day on": Case(
+        {
+            "items.csv": SHOP["items.csv"],
+            "orders-2024-03-01.csv": SHOP["orders.csv"],
+            "orders-2024-03-02.csv": table(
+                "customer,sku,ordered_at,channel,shop,till,voucher", [(*order, *"webx") for order in ORDERS]
+            ),
+            "orders-2024-03-03.csv": table(
+                "customer,sku,ordered_at,channel,shop", [(*order, *"we") for order in ORDERS]
+            ),
+        },
+        {"item_id": "sku", "title": "name", "category": "department"},
+        {"user_id": "customer", "item_id": "sku", "event_time": "ordered_at"},
+        more={"events.pattern": "orders*.csv", "events.number": 3, "passed_over": {}},
+    ),
     "several details": Case(
         {
             "items.csv": table(
