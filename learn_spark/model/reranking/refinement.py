@@ -17,6 +17,7 @@ from learn_spark.core.ragged import owners_of, take_rows
 from learn_spark.model.reranking.co_visitation import SCALE, SMOOTHING, Transitions
 from learn_spark.model.scoring.queries import QueryBatch
 
+# "user events" are those of the query, at most Transitions.reach of them.
 FEATURES = (
     "score",
     "logit",

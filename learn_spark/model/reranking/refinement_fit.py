@@ -49,10 +49,10 @@ def fit_refinement(
     """``heads`` with second heads, fitted on the targets of ``queries`` that are among the first heads' best items.
 
     The loss is that of ``fit_heads``, over these items alone. The second head of fold f is fitted on the other users,
-    by their scores of ``heads.folds[f]``, so that no target of the users of f has a part in it; that of all users by
-    scores of heads that were not fitted on them. ``rerankers[f]`` has the vectors that may rank the users of fold f.
-    About 50 bytes for each user and item are in memory, twice. ``advance`` receives numbers of finished users, FOLDS
-    times all users in total. Deterministic in ``seed``.
+    by their scores of ``heads.folds[f]``, so that targets of the users of f have no more part in it than in that head;
+    that of all users by scores of heads that were not fitted on them. ``rerankers[f]`` has the vectors that may rank
+    the users of fold f. About 50 bytes for each user and item are in memory, twice. ``advance`` receives numbers of
+    finished users, FOLDS times all users in total. Deterministic in ``seed``.
 
     Raises RerankerError where the loss is not finite.
     """
