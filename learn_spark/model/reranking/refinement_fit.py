@@ -11,7 +11,7 @@ from torch import nn
 
 from learn_spark.core.settings.tower import RefinementSettings, RerankerSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
-from learn_spark.model.reranking.fit import CLIP, MIN_STEPS, WEIGHT_DECAY, RerankerError
+from learn_spark.model.reranking.fit import CLIP, WEIGHT_DECAY, RerankerError
 from learn_spark.model.reranking.head import CrossFittedHeads, RerankerHead
 from learn_spark.model.reranking.refinement import RefiningHead
 from learn_spark.model.reranking.reranker import HIDDEN, Reranker
@@ -107,7 +107,8 @@ def _fit(inputs: _Inputs, settings: RefinementSettings, batch_size: int, seed: i
     head.scale.copy_(of_ranked.std(dim=0, correction=0).clamp(min=1e-6))
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     batches = -(-users // batch_size)
-    steps = batches * max(settings.epochs, -(-MIN_STEPS // batches))
+    # No least number of steps: with few users more passes fit their targets alone.
+    steps = batches * settings.epochs
     generator = np.random.default_rng([seed, users])
     for step in range(steps):
         if step % batches == 0:

@@ -170,7 +170,7 @@ def _two_steps(users: int = 400) -> tuple[Reranker, QueryBatch, CrossFittedHeads
 
 
 def _fit(reranker: Reranker, queries: QueryBatch, heads: CrossFittedHeads, **change: Any) -> CrossFittedHeads:
-    refinement = {"items": 60, "hidden": 8, "epochs": 6, "learning_rate": 0.01} | change
+    refinement = {"items": 60, "hidden": 8, "epochs": 40, "learning_rate": 0.01} | change
     settings = RerankerSettings.model_validate({"batch_size": 32, "refinement": refinement})
     users = USERS[: len(queries.users)]
     return fit_refinement([reranker] * FOLDS, heads, queries, users, settings, seed=1)
@@ -190,7 +190,7 @@ def test_it_learns_what_only_two_steps_show_for_users_that_it_was_not_fitted_on(
         queries,
         USERS,
         RerankerSettings.model_validate(
-            {"batch_size": 32, "refinement": {"items": 60, "hidden": 8, "epochs": 6, "learning_rate": 0.01}}
+            {"batch_size": 32, "refinement": {"items": 60, "hidden": 8, "epochs": 40, "learning_rate": 0.01}}
         ),
         seed=1,
         advance=advances.append,
