@@ -18,7 +18,7 @@ class RefinementSettings(Section):
     """
 
     items: Count = 150
-    """Best items of a user that are ordered anew. The fit has about 100 bytes for each validation user and item in
+    """Best items of a user that are ordered anew. The fit has up to 180 bytes for each validation user and item in
     memory."""
     hidden: Count = 64
     """Width of the head."""

@@ -94,7 +94,7 @@ def _groups(files: Sequence[Contents]) -> list[list[Contents]]:
     for alike in by_layout.values():
         joined: list[tuple[set[_Kind], list[Contents]]] = []
         for file in alike:
-            kind = stem_of(file.name), frozenset(file.columns)
+            kind = stem_of(file.name), frozenset(column.casefold() for column in file.columns)
             same = [one for one in joined if any(_are_of_one_table(kind, other) for other in one[0])]
             merged = ({kind}.union(*(one[0] for one in same)), [*(f for one in same for f in one[1]), file])
             joined = [one for one in joined if one not in same] + [merged]
@@ -103,13 +103,13 @@ def _groups(files: Sequence[Contents]) -> list[list[Contents]]:
 
 
 def _are_of_one_table(one: _Kind, other: _Kind) -> bool:
-    """Whether files of these kinds and one layout are of one table: its columns may change from day to day, but not
-    most of them.
+    """Whether files of these kinds and one layout are of one table: from day to day columns may be added or left out,
+    but most of those of the smaller one stay.
     """
     (stem, columns), (other_stem, others) = one, other
     if columns == others:
         return True
-    return stem == other_stem and 2 * len(columns & others) >= max(len(columns), len(others))
+    return stem == other_stem and 2 * len(columns & others) >= min(len(columns), len(others))
 
 
 def stem_of(name: str) -> str:

@@ -7,6 +7,7 @@ tells when an event was: under leave-last-out training events of other users may
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ FEATURES = (
     "user events",
     "item events",
 )
-SPARSE_SCORES = 1 << 20  # users x items in a block of the steps through the co-visits
+BLOCK_PAIRS = 1 << 21  # pairs, or users x items where these are more, in a block of the steps through the co-visits
 
 
 class RefiningHead(nn.Module):
@@ -151,9 +152,11 @@ def _steps(
     users, n_items, pairs = len(events), len(transitions.counts), transitions.pairs
     rates = (1.0 / (transitions.counts + SMOOTHING)).astype(np.float32)
     results = tuple(np.zeros(places.shape, np.float32) for _ in range(4))
-    block = max(1, SPARSE_SCORES // n_items)
-    for start in range(0, users, block):
-        rows = slice(start, start + block)
+    # A popular item has pairs with most of a small catalogue.
+    sizes = np.maximum(np.diff(pairs.indptr)[places].sum(axis=1, dtype=np.int64), n_items)
+    starts = np.flatnonzero(np.diff(np.cumsum(sizes) // BLOCK_PAIRS, prepend=-1))
+    for start, stop in pairwise([*starts.tolist(), users]):
+        rows = slice(start, stop)
         begins = np.stack([np.eye(1, events.shape[1]) * (weights[rows] > 0), weights[rows]]) * rates[events[rows]]
         one = np.stack([(_matrix(begin, events[rows], n_items) @ pairs).toarray() for begin in begins])
         # Of the second step only the asked items are computed, each from its own pairs: the counts are symmetric.

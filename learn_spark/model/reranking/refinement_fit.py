@@ -13,7 +13,7 @@ from learn_spark.core.settings.tower import RefinementSettings, RerankerSettings
 from learn_spark.data.splits.folds import FOLDS, fold_of
 from learn_spark.model.reranking.fit import CLIP, WEIGHT_DECAY, RerankerError
 from learn_spark.model.reranking.head import CrossFittedHeads, RerankerHead
-from learn_spark.model.reranking.refinement import RefiningHead
+from learn_spark.model.reranking.refinement import FEATURES, RefiningHead
 from learn_spark.model.reranking.reranker import HIDDEN, Reranker
 from learn_spark.model.scoring.queries import QueryBatch, rarity
 
@@ -33,7 +33,11 @@ class _Inputs:
 
     @classmethod
     def joined(cls, parts: Sequence[_Inputs]) -> _Inputs:
-        return cls(*(torch.cat(list(same)) for same in zip(*(vars(part).values() for part in parts), strict=True)))
+        filled = [part for part in parts if len(part.weights)]
+        if not filled:
+            nothing = torch.zeros(0, 1)
+            return cls(torch.zeros(0, 1, len(FEATURES)), nothing.bool(), nothing, torch.zeros(0))
+        return cls(*(torch.cat(list(same)) for same in zip(*(vars(part).values() for part in filled), strict=True)))
 
 
 def fit_refinement(
@@ -51,7 +55,7 @@ def fit_refinement(
     The loss is that of ``fit_heads``, over these items alone. The second head of fold f is fitted on the other users,
     by their scores of ``heads.folds[f]``, so that targets of the users of f have no more part in it than in that head;
     that of all users by scores of heads that were not fitted on them. ``rerankers[f]`` has the vectors that may rank
-    the users of fold f. About 50 bytes for each user and item are in memory, twice. ``advance`` receives numbers of
+    the users of fold f. Up to 180 bytes for each user and item are in memory. ``advance`` receives numbers of
     finished users, FOLDS times all users in total. Deterministic in ``seed``.
 
     Raises RerankerError where the loss is not finite.

@@ -12,10 +12,10 @@ from learn_spark.core.settings.load import section_values
 from learn_spark.core.stages.code import code_version
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.storage.folders import download
+from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.model.manifest import ModelError
+from learn_spark.model.manifest import MANIFEST, ModelError, read_manifest
 from learn_spark.model.store import both_weights, read_curve
-from learn_spark.model.trained import trained_models
 from learn_spark.model.training.twice import TrainedTower
 
 FITTED_UPON = ("blending", "narrowing", "reranker")
@@ -34,18 +34,21 @@ def key_of_tower(settings: Settings, inputs: Mapping[str, str]) -> str:
 
 def saved_tower(workspace: Workspace, key: str) -> tuple[TrainedTower, str] | None:
     """(the tower of ``key``, the newest saved model that has it); None where there is none that can be read."""
-    for saved in trained_models(workspace, trials=True):
-        if saved.manifest.tower_key != key:
+    runs = [run for run in reversed(all_runs(workspace)) if run.job == "train" and run.status == "done"]
+    for model_id in dict.fromkeys(run.model_id for run in runs if run.model_id is not None):
+        folder = workspace.place / "models" / model_id
+        if not (folder / MANIFEST).is_file():
             continue
-        folder = workspace.place / "models" / saved.model_id
         try:
-            chosen, final = both_weights(folder, saved.manifest)
+            facts = read_manifest(folder)
+            if facts.tower_key != key:
+                continue
+            chosen, final = both_weights(folder, facts)
             curve = read_curve(folder)
         except (ModelError, OSError, ValueError):
-            continue  # damaged: the tower is trained anew
-        if len(curve) == saved.manifest.epochs:
-            facts = saved.manifest
-            return TrainedTower(chosen, final, curve, facts.best_epoch, facts.temperature, 0), saved.model_id
+            continue  # damaged or of another format: the tower is trained anew
+        if len(curve) == facts.epochs:
+            return TrainedTower(chosen, final, curve, facts.best_epoch, facts.temperature, 0), model_id
     return None
 
 

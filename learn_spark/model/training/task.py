@@ -18,6 +18,7 @@ from learn_spark.core.errors import LearnSparkError
 from learn_spark.core.machine import available_cores
 from learn_spark.core.ragged import take_rows
 from learn_spark.core.settings.schema import Settings
+from learn_spark.core.settings.training import TrainingSettings
 from learn_spark.core.storage.path import StoragePath, storage_path
 from learn_spark.core.storage.worker_files import fetch_for_worker
 from learn_spark.data.splits.selection import selection_of
@@ -111,6 +112,11 @@ def validation(settings: Settings, split: Split, group: ProcessGroup) -> Validat
     return validate
 
 
+def use_threads(training: TrainingSettings, processes: int = 1) -> None:
+    """Let torch use ``training.threads`` threads, or its share of the cores beside other ``processes``."""
+    torch.set_num_threads(training.threads or max(1, len(available_cores()) // processes))
+
+
 def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tuple[Trained, Tower]:
     """Train as one process of ``group``; returns the result and the tower with the best epoch's weights, on the CPU."""
     settings = Settings.model_validate(task.settings)
@@ -119,7 +125,7 @@ def train_task(task: TrainingTask, group: ProcessGroup, console: Reporter) -> tu
     if device.type == "cuda":
         # Collectives of objects (ProcessGroup.broadcast) use the current device.
         torch.cuda.set_device(device)
-    torch.set_num_threads(training.threads or max(1, len(available_cores()) // group.size))
+    use_threads(training, group.size)
     # As text, which a task is between processes, a path has no server.
     s3 = settings.storage.s3()
     histories = TrainingView.open(storage_path(task.histories, s3), task.version, selection_of(settings))

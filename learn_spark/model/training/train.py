@@ -36,7 +36,7 @@ from learn_spark.model.training.checkpoint import Checkpoints
 from learn_spark.model.training.narrowing import narrow
 from learn_spark.model.training.prepare import prepare
 from learn_spark.model.training.saved_towers import fetch_logs, key_of_tower, saved_tower
-from learn_spark.model.training.task import MARGIN, build_tower, read_validation
+from learn_spark.model.training.task import MARGIN, build_tower, read_validation, use_threads
 from learn_spark.model.training.twice import AGAIN, TrainedTower, train_tower
 
 STAGE = find_stage("train")
@@ -76,6 +76,8 @@ def _run(context: StageContext, folder: Path, copy: StoragePath | None) -> Stage
         trained = train_tower(context, task, again, _plan_key(context))
     else:
         trained, saved_as = found
+        if settings.training.launcher != "spark" and settings.training.processes == 1:
+            use_threads(settings.training)  # as a training in this process does, for what is fitted upon it
         fetch_logs(context.workspace, saved_as, folder / "logs")
         context.console.say(
             f"the tower is that of model {saved_as}, which was trained by the same settings, inputs and code; only "

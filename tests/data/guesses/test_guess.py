@@ -333,6 +333,25 @@ CASES = {
         {"user_id": "customer", "item_id": "sku", "event_time": "ordered_at"},
         more={"items.pattern": "export1.csv", "events.pattern": "export2.csv", "passed_over": {}},
     ),
+    "optional fields on one day": Case(
+        {
+            "catalogue.jsonl": JSON_LINES["catalogue.jsonl"],
+            **{
+                f"events-2024-03-0{day}.jsonl": "\n".join(
+                    json.dumps(
+                        {"user": n % 4, "product": f"B{n}", "ts": 1_700_000_000_000 + n}
+                        | (dict.fromkeys(("shop", "till", "voucher", "channel", "coupon"), "x") if day == 2 else {})
+                    )
+                    for n in N
+                )
+                for day in (1, 2, 3)
+            },
+        },
+        {"item_id": "asin", "title": "title", "price": "price", "keywords": "array_join(tags, ', ')"},
+        {"user_id": "user", "item_id": "product", "event_time": "ts"},
+        time_unit="ms",
+        more={"events.pattern": "events*.jsonl", "events.number": 3, "passed_over": {}},
+    ),
     "a column more from one day on": Case(
         {
             "items.csv": SHOP["items.csv"],

@@ -48,7 +48,7 @@ def _vectors(seed: int, n_items: int = ITEMS, width: int = WIDTH) -> np.ndarray:
 
 @pytest.mark.parametrize("with_content", [True, False])
 def test_a_slow_version_gives_the_same_inputs(with_content: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learn_spark.model.reranking.refinement.SPARSE_SCORES", 7 * ITEMS)
+    monkeypatch.setattr("learn_spark.model.reranking.refinement.BLOCK_PAIRS", 7 * ITEMS)
     transitions = Transitions.of(*_log(1), ITEMS, reach=3, decay=0.7)
     content, queries = _vectors(2, width=4), _queries(3)
     reranker = Reranker(_vectors(4), 0.5, transitions, content if with_content else None)
@@ -224,6 +224,16 @@ def test_without_a_target_among_the_best_items_nothing_changes() -> None:
     lost = replace(queries, targets=worst)
     refined = _fit(reranker, lost, heads, items=3)
     assert reranker.ranks(refined.full, lost).tolist() == reranker.ranks(heads.full, lost).tolist()
+
+
+def test_a_fold_without_users_gets_a_head_that_changes_nothing() -> None:
+    reranker, queries, heads = _two_steps(400)
+    alone = np.flatnonzero(fold_of(USERS) == 0)[:20]
+    settings = RerankerSettings.model_validate({"batch_size": 32, "refinement": {"items": 60, "hidden": 8}})
+    few, users = queries.take(alone), [USERS[row] for row in alone]
+    refined = fit_refinement([reranker] * FOLDS, heads, few, users, settings, seed=1)
+    assert reranker.ranks(refined.folds[0], few).tolist() == reranker.ranks(heads.full, few).tolist()
+    assert reranker.ranks(refined.full, few).tolist() != reranker.ranks(heads.full, few).tolist()
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from learn_spark.core.stages.code import installed
 from learn_spark.model.manifest import read_manifest
@@ -29,7 +30,9 @@ def test_parts_upon_a_saved_tower_are_those_of_a_whole_training(tmp_path: Path, 
     shelf = Shelf(tmp_path / "here", reading())
     settings = (*PLUS, f"training.rule={rule}")
     first, _ = shelf.run("train", *settings, FIRST)
+    torch.set_num_threads(2)
     again, _ = shelf.run("train", *settings, *OTHERS)
+    assert torch.get_num_threads() == 1  # training.threads, as in a whole training
     whole, _ = shelf.run("train", *settings, *OTHERS, forced=True)
     assert [run.counts["reused_tower"] for run in (first, again, whole)] == [0, 1, 0]
     assert [run.counts["samples"] > 0 for run in (first, again, whole)] == [True, False, True]
@@ -78,6 +81,10 @@ def test_a_damaged_or_incomplete_tower_is_trained_anew(tmp_path: Path) -> None:
         assert read_curve(shelf.workspace.place / other)
         (folder / file).write_bytes(whole)
         (shelf.workspace.root / other / "manifest.json").unlink()
+    # A manifest that cannot be read is no reason to stop.
+    (folder / "manifest.json").write_bytes(b"\xff half of")
+    run, _ = shelf.run("train", *settings, OTHERS[0])
+    assert run.counts["reused_tower"] == 0
     run, _ = shelf.run("train", *settings, OTHERS[0], "training.resume=never")
     assert run.counts["reused_tower"] == 0
 
