@@ -45,9 +45,7 @@ from learn_spark.model.parts import ModelBlending, ModelNarrowing, ModelReranker
 from learn_spark.model.reranking.head import CrossFittedHeads
 from learn_spark.model.towers.registry import shape_of, tower_of_shape
 from learn_spark.model.towers.tower import Tower
-from learn_spark.model.weights import module_with, tensors_of
-
-Weights = dict[str, torch.Tensor]
+from learn_spark.model.weights import Weights, module_with, tensors_of
 
 
 @dataclass(frozen=True)

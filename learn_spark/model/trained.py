@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from learn_spark.core.errors import LearnSparkError
+from learn_spark.core.storage.path import StoragePath
 from learn_spark.core.tables.runs import Run, all_runs
 from learn_spark.core.tables.workspace import Workspace
 from learn_spark.model.manifest import FORMAT, MANIFEST, ModelFormatError, ModelManifest, read_manifest
@@ -19,6 +21,19 @@ class SavedModel:
     manifest: ModelManifest
 
 
+def model_folders(workspace: Workspace) -> Iterator[tuple[str, Run, StoragePath]]:
+    """(id, its newest run, folder) of each model that train runs wrote and that is still there, newest first."""
+    seen: set[str] = set()
+    for run in reversed(all_runs(workspace)):
+        model_id = run.model_id
+        if run.job != "train" or run.status != "done" or model_id is None or model_id in seen:
+            continue
+        seen.add(model_id)
+        folder = workspace.place / "models" / model_id
+        if (folder / MANIFEST).is_file():
+            yield model_id, run, folder
+
+
 def trained_models(workspace: Workspace, *, trials: bool = False) -> list[SavedModel]:
     """The models that train runs wrote and that still exist, newest first; with ``trials``, trials of searches too.
 
@@ -26,13 +41,7 @@ def trained_models(workspace: Workspace, *, trials: bool = False) -> list[SavedM
     """
     models: dict[str, SavedModel] = {}
     other_format = 0
-    for run in reversed(all_runs(workspace)):
-        model_id = run.model_id
-        if run.job != "train" or run.status != "done" or model_id is None or model_id in models:
-            continue
-        folder = workspace.place / "models" / model_id
-        if not (folder / MANIFEST).is_file():
-            continue
+    for model_id, run, folder in model_folders(workspace):
         try:
             manifest = read_manifest(folder)
         except ModelFormatError:

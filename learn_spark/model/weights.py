@@ -12,9 +12,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 _Module = TypeVar("_Module", bound=nn.Module)
+Weights = dict[str, torch.Tensor]  # the tensors of a module by name
 
 
-def tensors_of(content: bytes) -> dict[str, torch.Tensor]:
+def tensors_of(content: bytes) -> Weights:
     """The tensors of a safetensors file. Raises ValueError where its header is wrong."""
     try:
         return load(content)

@@ -106,9 +106,9 @@ def _fit(inputs: _Inputs, settings: RefinementSettings, batch_size: int, seed: i
     users = len(inputs.weights)
     if not users:
         return head.eval()
-    of_ranked = inputs.features[inputs.ranked]
-    head.mean.copy_(of_ranked.mean(dim=0))
-    head.scale.copy_(of_ranked.std(dim=0, correction=0).clamp(min=1e-6))
+    deviation, mean = torch.std_mean(inputs.features[inputs.ranked], dim=0, correction=0)
+    head.mean.copy_(mean)
+    head.scale.copy_(deviation.clamp(min=1e-6))
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     batches = -(-users // batch_size)
     # No least number of steps: with few users more passes fit their targets alone.

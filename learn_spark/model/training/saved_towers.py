@@ -12,10 +12,10 @@ from learn_spark.core.settings.load import section_values
 from learn_spark.core.stages.code import code_version
 from learn_spark.core.stages.registry import find_stage
 from learn_spark.core.storage.folders import download
-from learn_spark.core.tables.runs import all_runs
 from learn_spark.core.tables.workspace import Workspace
-from learn_spark.model.manifest import MANIFEST, ModelError, read_manifest
+from learn_spark.model.manifest import ModelError, read_manifest
 from learn_spark.model.store import both_weights, read_curve
+from learn_spark.model.trained import model_folders
 from learn_spark.model.training.twice import TrainedTower
 
 FITTED_UPON = ("blending", "narrowing", "reranker")
@@ -34,11 +34,7 @@ def key_of_tower(settings: Settings, inputs: Mapping[str, str]) -> str:
 
 def saved_tower(workspace: Workspace, key: str) -> tuple[TrainedTower, str] | None:
     """(the tower of ``key``, the newest saved model that has it); None where there is none that can be read."""
-    runs = [run for run in reversed(all_runs(workspace)) if run.job == "train" and run.status == "done"]
-    for model_id in dict.fromkeys(run.model_id for run in runs if run.model_id is not None):
-        folder = workspace.place / "models" / model_id
-        if not (folder / MANIFEST).is_file():
-            continue
+    for model_id, _, folder in model_folders(workspace):
         try:
             facts = read_manifest(folder)
             if facts.tower_key != key:

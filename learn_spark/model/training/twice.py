@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from learn_spark.core.stages.context import StageContext
 from learn_spark.core.storage.folders import upload
 from learn_spark.core.storage.path import storage_path
@@ -21,8 +19,8 @@ from learn_spark.model.training.launch import train_in_process, train_in_process
 from learn_spark.model.training.loop import Trained, TrainingError
 from learn_spark.model.training.prepare import save_catalogue, save_shares
 from learn_spark.model.training.task import TrainingTask
+from learn_spark.model.weights import Weights
 
-Weights = dict[str, torch.Tensor]
 AGAIN = {
     "strict": "with the last training events, which chose the epoch; no validation event is read",
     "refit": "with the validation events, which chose the epoch",
@@ -77,7 +75,7 @@ def train_tower(context: StageContext, task: TrainingTask, again: HistoryCounts 
     return TrainedTower(chosen, final, trained.curve, trained.best_epoch, last_point.get("temperature"), samples)
 
 
-def _best(task: TrainingTask, trained: Trained) -> dict[str, torch.Tensor]:
+def _best(task: TrainingTask, trained: Trained) -> Weights:
     """The weights of a training's best epoch. Raises TrainingError where no epoch has any."""
     assert task.folder is not None
     weights = Checkpoints(Path(task.folder) / "checkpoints").load_best()

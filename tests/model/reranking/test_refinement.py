@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -74,7 +75,6 @@ def test_a_slow_version_gives_the_same_inputs(with_content: bool, monkeypatch: p
         for place, item in enumerate(order):
             cosines = unit[last] @ unit[item] if with_content and len(last) else np.zeros(1)
             mean = float(weights @ cosines) if with_content and len(last) else 0.0
-            # With fewer than three events, those that are not there have the cosine 0.
             nearest = max([*cosines.tolist(), *[0.0] * (3 - len(last))])  # 0 for an event that is not there
             expected = [
                 float(torch.log_softmax(scores[user], 0)[item]),
@@ -169,11 +169,18 @@ def _two_steps(users: int = 400) -> tuple[Reranker, QueryBatch, CrossFittedHeads
     return Reranker(_vectors(7, 60), 1.0, transitions), queries, CrossFittedHeads(head, (head, head))
 
 
-def _fit(reranker: Reranker, queries: QueryBatch, heads: CrossFittedHeads, **change: Any) -> CrossFittedHeads:
+def _fit(
+    reranker: Reranker,
+    queries: QueryBatch,
+    heads: CrossFittedHeads,
+    users: list[str] | None = None,
+    advance: Callable[[int], object] = lambda count: None,
+    **change: Any,
+) -> CrossFittedHeads:
     refinement = {"items": 60, "hidden": 8, "epochs": 40, "learning_rate": 0.01} | change
     settings = RerankerSettings.model_validate({"batch_size": 32, "refinement": refinement})
-    users = USERS[: len(queries.users)]
-    return fit_refinement([reranker] * FOLDS, heads, queries, users, settings, seed=1)
+    named = USERS[: len(queries.users)] if users is None else users
+    return fit_refinement([reranker] * FOLDS, heads, queries, named, settings, seed=1, advance=advance)
 
 
 def test_it_learns_what_only_two_steps_show_for_users_that_it_was_not_fitted_on() -> None:
@@ -184,17 +191,7 @@ def test_it_learns_what_only_two_steps_show_for_users_that_it_was_not_fitted_on(
     for number, head in enumerate(refined.folds):
         rows = np.flatnonzero(fold == number)
         assert reranker.ranks(head, queries.take(rows)).mean() < 2
-    again = fit_refinement(
-        [reranker] * FOLDS,
-        heads,
-        queries,
-        USERS,
-        RerankerSettings.model_validate(
-            {"batch_size": 32, "refinement": {"items": 60, "hidden": 8, "epochs": 40, "learning_rate": 0.01}}
-        ),
-        seed=1,
-        advance=advances.append,
-    )
+    again = _fit(reranker, queries, heads, advance=advances.append)
     assert sum(advances) == FOLDS * len(USERS)
     pairs = zip(refined.tensors().values(), again.tensors().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -229,9 +226,8 @@ def test_without_a_target_among_the_best_items_nothing_changes() -> None:
 def test_a_fold_without_users_gets_a_head_that_changes_nothing() -> None:
     reranker, queries, heads = _two_steps(400)
     alone = np.flatnonzero(fold_of(USERS) == 0)[:20]
-    settings = RerankerSettings.model_validate({"batch_size": 32, "refinement": {"items": 60, "hidden": 8}})
-    few, users = queries.take(alone), [USERS[row] for row in alone]
-    refined = fit_refinement([reranker] * FOLDS, heads, few, users, settings, seed=1)
+    few = queries.take(alone)
+    refined = _fit(reranker, few, heads, [USERS[row] for row in alone])
     assert reranker.ranks(refined.folds[0], few).tolist() == reranker.ranks(heads.full, few).tolist()
     assert reranker.ranks(refined.full, few).tolist() != reranker.ranks(heads.full, few).tolist()
 
